@@ -1,0 +1,153 @@
+"""Who is calling: the facts of one verified token.
+
+Every provider's claim shapes are read here and nowhere else. The functions are total: a claim of
+an unexpected type counts as absent, so that a strange token grants less, never more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+__all__ = ["Principal"]
+
+_USER_CLAIMS = ("sub", "userId", "user_id")
+_CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
+# `dct` is Descope's current tenant, `tid` Entra's, `org_id` Auth0's and WorkOS's.
+_TENANT_CLAIMS = ("tenant", "tenantId", "dct", "tid", "org_id")
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Principal:
+    """The verified caller.
+
+    Made by verifiers only; a verifier of one's own uses :meth:`from_claims`. Holds no token, and
+    its representation shows no claims.
+
+    Attributes:
+        user_id: the user, unique within ``issuer``; None for a caller without a subject.
+        issuer: who vouches for all of this; compare users as (issuer, user_id).
+        client_id: the OAuth client the token was issued to.
+        tenant_id: the one tenant the token was issued for, if it says so.
+        tenant_ids: every tenant the user belongs to according to the token.
+        scopes: the granted scopes, in the token's order, without repetition.
+        permissions: fine-grained permissions, of the user and of the current tenant.
+        roles: roles, of the user and of the current tenant.
+        expires_at: when the token expires, in seconds since the epoch.
+        claims: the verified claims, read-only.
+    """
+
+    user_id: str | None
+    issuer: str
+    client_id: str | None = None
+    tenant_id: str | None = None
+    tenant_ids: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    permissions: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    expires_at: float = 0.0
+    claims: Mapping[str, Any] = field(default=_NOTHING, repr=False, compare=False, hash=False)
+
+    @classmethod
+    def from_claims(
+        cls, claims: Mapping[str, Any], *, permissions_are_scopes: bool = False
+    ) -> Principal:
+        """Return the principal that these verified claims describe.
+
+        Args:
+            claims: the claims of a token whose signature, issuer, audience and expiry somebody
+                has checked; this function checks nothing.
+            permissions_are_scopes: count the ``permissions`` claim as scopes too (Auth0 with
+                RBAC, where the authorization server puts what was granted there).
+        """
+        tenant_id = _first_string(claims, _TENANT_CLAIMS)
+        tenants = claims.get("tenants")
+        tenant_map = tenants if isinstance(tenants, Mapping) else {}
+        if tenant_id is None and len(tenant_map) == 1:
+            tenant_id = next(iter(tenant_map))
+        current = tenant_map.get(tenant_id)
+        facts = (claims, current) if isinstance(current, Mapping) else (claims,)
+        permissions = _unique(item for fact in facts for item in _strings(fact.get("permissions")))
+        scopes = _scopes(claims)
+        return cls(
+            user_id=_user_id(claims),
+            issuer=_first_string(claims, ("iss",)) or "",
+            client_id=_first_string(claims, _CLIENT_CLAIMS),
+            tenant_id=tenant_id,
+            tenant_ids=_unique((*([tenant_id] if tenant_id else ()), *_strings([*tenant_map]))),
+            scopes=_unique((*scopes, *permissions)) if permissions_are_scopes else scopes,
+            permissions=permissions,
+            roles=_unique(role for fact in facts for role in _roles(fact)),
+            expires_at=_number(claims.get("exp")),
+            claims=MappingProxyType(dict(claims)),
+        )
+
+    def is_expired(self, now: float) -> bool:
+        """Return whether the token has expired at ``now``; one without an expiry has."""
+        return self.expires_at <= now
+
+    @property
+    def session_key(self) -> tuple[str, str | None, str | None]:
+        """What a stateful session belongs to: issuer, user and client."""
+        return (self.issuer, self.user_id, self.client_id)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Principal: {self.user_id} of {self.issuer}"
+            f"{f' in {self.tenant_id}' if self.tenant_id else ''}"
+            f"{f' via {self.client_id}' if self.client_id else ''}"
+            f" [{' '.join(self.scopes)}]>"
+        )
+
+
+def _scopes(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    """Read `scope` (RFC 9068 §2.2.3), else `scp` (Okta: list, Entra: string), else `scopes`."""
+    for name in ("scope", "scp", "scopes"):
+        if name in claims:
+            value = claims[name]
+            # RFC 6749 §3.3 separates by %x20 only; a tab or a no-break space is not a separator,
+            # and a token that holds one is no scope that any rule could name.
+            return _unique(value.split(" ") if isinstance(value, str) else _strings(value))
+    return ()
+
+
+def _user_id(claims: Mapping[str, Any]) -> str | None:
+    direct = _first_string(claims, _USER_CLAIMS)
+    nested = claims.get("user")
+    if direct is not None or not isinstance(nested, Mapping):
+        return direct
+    return _first_string(nested, ("id", *_USER_CLAIMS))
+
+
+def _roles(claims: Mapping[str, Any]) -> tuple[str, ...]:
+    """Read `roles` (Descope, Entra), `realm_access` (Keycloak), `cognito:groups`, `role`."""
+    realm = claims.get("realm_access")
+    return (
+        *_strings(claims.get("roles")),
+        *_strings(realm.get("roles") if isinstance(realm, Mapping) else None),
+        *_strings(claims.get("cognito:groups")),
+        *((role,) if isinstance(role := claims.get("role"), str) and role else ()),
+    )
+
+
+def _first_string(claims: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    values = (claims.get(name) for name in names)
+    return next((value for value in values if isinstance(value, str) and value), None)
+
+
+def _strings(value: object) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        return ()
+    return tuple(item for item in value if isinstance(item, str))
+
+
+def _unique(values: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(value for value in values if value))
+
+
+def _number(value: object) -> float:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number else 0.0  # type: ignore[arg-type]
