@@ -1,1 +1,78 @@
-"""x."""
+"""Two decorators that give the tools of any Python MCP server real authorization.
+
+::
+
+    from mcp.server.mcpserver import MCPServer
+    from toolguard import ToolGuard, requires_scopes, with_connection
+
+    mcp = MCPServer("calendar")
+
+    @mcp.tool()
+    @requires_scopes("mcp:calendar.write")
+    @with_connection("google-calendar", scopes=["https://www.googleapis.com/auth/calendar"])
+    async def create_event(title: str, *, user_id: str, connection_token: str) -> str: ...
+
+    ToolGuard.from_env().protect(mcp)
+    mcp.run(transport="streamable-http")
+"""
+
+from toolguard.connections import (
+    Connection,
+    ConnectionProvider,
+    ConnectionRequest,
+    StaticConnections,
+)
+from toolguard.decorators import public, requires_auth, requires_scopes, with_connection
+from toolguard.errors import (
+    AccessDeniedError,
+    ConnectionDeniedError,
+    ConnectionRateLimitedError,
+    ConnectionRequiredError,
+    ConnectionResponseError,
+    ConnectionTokenError,
+    ConnectionUnavailableError,
+    GuardNotConfiguredError,
+    InsufficientScopeError,
+    InvalidTokenError,
+    KeysUnavailableError,
+    MalformedCredentialsError,
+    MissingTokenError,
+    ToolGuardError,
+)
+from toolguard.guard import ToolGuard
+from toolguard.principal import Principal
+from toolguard.scopes import Scope, ScopeHierarchy, all_of, any_of
+from toolguard.verifiers import JWTVerifier, Verifier
+
+__all__ = [
+    "AccessDeniedError",
+    "Connection",
+    "ConnectionDeniedError",
+    "ConnectionProvider",
+    "ConnectionRateLimitedError",
+    "ConnectionRequest",
+    "ConnectionRequiredError",
+    "ConnectionResponseError",
+    "ConnectionTokenError",
+    "ConnectionUnavailableError",
+    "GuardNotConfiguredError",
+    "InsufficientScopeError",
+    "InvalidTokenError",
+    "JWTVerifier",
+    "KeysUnavailableError",
+    "MalformedCredentialsError",
+    "MissingTokenError",
+    "Principal",
+    "Scope",
+    "ScopeHierarchy",
+    "StaticConnections",
+    "ToolGuard",
+    "ToolGuardError",
+    "Verifier",
+    "all_of",
+    "any_of",
+    "public",
+    "requires_auth",
+    "requires_scopes",
+    "with_connection",
+]

@@ -87,13 +87,24 @@ class ToolGuardError(Exception):
 
 
 class MissingTokenError(ToolGuardError):
-    """The request carries no access token (RFC 6750 §3.1: a challenge without an error code)."""
+    """The request carries no access token (RFC 6750 §3.1: a challenge without an error code).
+
+    Args:
+        message: one sentence.
+        scopes: what a token would need for the operation, where that is known.
+    """
 
     status = 401
     error = "missing_token"
 
-    def __init__(self, message: str = "This operation needs an access token") -> None:
+    def __init__(
+        self,
+        message: str = "This operation needs an access token",
+        *,
+        scopes: Sequence[str] = (),
+    ) -> None:
         super().__init__(message)
+        self.scopes = tuple(scopes)
 
 
 class MalformedCredentialsError(ToolGuardError):

@@ -17,7 +17,6 @@ _USER_CLAIMS = ("sub", "userId", "user_id")
 _CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
 # `dct` is Descope's current tenant, `tid` Entra's, `org_id` Auth0's and WorkOS's.
 _TENANT_CLAIMS = ("tenant", "tenantId", "dct", "tid", "org_id")
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Principal:
     permissions: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     expires_at: float = 0.0
-    claims: Mapping[str, Any] = field(default=_NOTHING, repr=False, compare=False, hash=False)
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_claims(

@@ -1,0 +1,251 @@
+"""What is known about the message that is being served right now?
+
+One :class:`RequestState` belongs to one HTTP request (or to one message where there is no HTTP);
+one :class:`Call` to one message on one server. The frameworks' adapters open a call around each
+message; guarded functions find it and ask it to admit the caller.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import anyio
+
+from toolguard.connections.protocol import Connection, ConnectionProvider, ConnectionRequest
+from toolguard.errors import (
+    AccessDeniedError,
+    ConnectionResponseError,
+    GuardNotConfiguredError,
+    InvalidTokenError,
+    ToolGuardError,
+)
+from toolguard.policy import ConnectionNeed, Policy
+from toolguard.principal import Principal
+from toolguard.scopes import ScopeHierarchy
+from toolguard.verifiers import Verifier
+
+__all__ = [
+    "SCOPE_KEY",
+    "Admission",
+    "Call",
+    "DefaultRule",
+    "Guard",
+    "RequestState",
+    "current_call",
+    "outer_call",
+    "serving",
+]
+
+_log = logging.getLogger("toolguard")
+
+#: Where the middleware keeps the RequestState on an ASGI scope.
+SCOPE_KEY = "toolguard.request"
+
+DefaultRule = Literal["authenticated", "deny", "public"]
+"""What an operation without a guard asks for."""
+
+# What a client does before it knows which operation it wants. Harmless without a token on a
+# server that has public operations; everything else needs a rule.
+_OPENING_METHODS = frozenset(
+    {
+        "initialize",
+        "ping",
+        "server/discover",
+        "tools/list",
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+    }
+)
+_DEFAULT_POLICIES = {"authenticated": Policy(), "public": Policy(public=True)}
+
+
+class Guard(Protocol):
+    """What a call needs of the guard that protects its server."""
+
+    verifier: Verifier
+    scope_hierarchy: ScopeHierarchy
+    connections: ConnectionProvider | None
+    default: DefaultRule
+    clock: Callable[[], float]
+
+
+@dataclass(eq=False)
+class RequestState:
+    """What one request carried, and what became of it.
+
+    Attributes:
+        token: the caller's access token; never in the representation.
+        principal: the verified caller, as ``guard`` verified it.
+        guard: whose verifier that was.
+        refusal: why the operation was refused, for the one who answers the request.
+    """
+
+    token: str | None = field(repr=False)
+    principal: Principal | None
+    guard: Guard = field(repr=False)
+    refusal: ToolGuardError | None = None
+
+
+@dataclass(frozen=True)
+class Admission:
+    """A caller who was let in, and the connections fetched for the call, by parameter name."""
+
+    principal: Principal | None
+    connections: Mapping[str, Connection]
+
+
+class Call:
+    """One message on one server.
+
+    Args:
+        guard: the guard that protects the server.
+        state: the request that brought the message; None if none could be found.
+        refuse_with: makes the exception with which this framework's handlers say no.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        state: RequestState | None,
+        refuse_with: Callable[[ToolGuardError], Exception] = lambda refusal: refusal,
+    ) -> None:
+        self.guard = guard
+        self.state = state
+        self._refuse_with = refuse_with
+        self._refusal: ToolGuardError | None = None
+        self.closed = False
+
+    async def admit(self, policy: Policy) -> Admission:
+        """Return who calls, with what the policy fetches for them.
+
+        Raises:
+            ToolGuardError: the one refusal that names everything missing.
+        """
+        principal = await self._principal()
+        if principal is not None and principal.is_expired(self.guard.clock()):
+            # Counts at use, not only at entry: a call may have waited for its client.
+            raise InvalidTokenError("expired", "The access token has expired")
+        policy.check(principal, self.guard.scope_hierarchy)
+        return Admission(principal, await self._connect(policy.connections, principal))
+
+    async def admit_undeclared(self, method: str) -> None:
+        """Hold an operation that carries no guard against the server's default.
+
+        Raises:
+            ToolGuardError: if the default does not let this caller do it.
+        """
+        if method in _OPENING_METHODS or method.startswith("notifications/"):
+            return
+        if self.guard.default == "deny":
+            raise AccessDeniedError(rule="default=deny")
+        await self.admit(_DEFAULT_POLICIES[self.guard.default])
+
+    @property
+    def refusal(self) -> ToolGuardError | None:
+        """Why this call was refused; None if it was not."""
+        return self._refusal if self.state is None else self.state.refusal
+
+    def refuse(self, refusal: ToolGuardError) -> Exception:
+        """Record ``refusal`` for whoever answers the request; return what to raise here."""
+        self._refusal = refusal
+        if self.state is not None:
+            self.state.refusal = refusal
+        return self._refuse_with(refusal)
+
+    def succeed(self) -> None:
+        """Forget a refusal that the function caught: a guarded helper said no, it went on."""
+        self._refusal = None
+        if self.state is not None:
+            self.state.refusal = None
+
+    def close(self) -> None:
+        """End the call: a task that outlives it finds no caller (there is no snapshot)."""
+        self.closed = True
+
+    async def _principal(self) -> Principal | None:
+        if self.closed or self.state is None:
+            raise GuardNotConfiguredError(
+                "No request is being served here, so there is no caller; a task that outlives "
+                "its call has none either"
+            )
+        if self.state.token is None or self.state.guard is self.guard:
+            return self.state.principal
+        # A mounted or nested server: the token was verified for the outer server's audience.
+        return await self.guard.verifier.verify(self.state.token)
+
+    async def _connect(
+        self, needs: tuple[ConnectionNeed, ...], principal: Principal | None
+    ) -> dict[str, Connection]:
+        provider = self.guard.connections
+        if not needs or principal is None or self.state is None:
+            return {}
+        if provider is None:
+            raise GuardNotConfiguredError(
+                "This operation uses a connection and the guard has no provider: "
+                "write ToolGuard(..., connections=...)"
+            )
+        token = self.state.token
+        found: dict[str, Connection] = {}
+        failures: dict[str, ToolGuardError] = {}
+
+        async def fetch(need: ConnectionNeed) -> None:
+            request = ConnectionRequest(need.name, need.scopes, principal, token)
+            try:
+                found[need.parameter] = await provider.fetch(request)
+            except ToolGuardError as error:
+                failures[need.parameter] = error
+            except Exception as error:  # noqa: BLE001 - fail closed: its text may hold a token
+                _log.error("connection %s: %s", need.name, type(error).__name__)
+                failures[need.parameter] = ConnectionResponseError(
+                    f"The provider of {need.name} failed", connection=need.name
+                )
+
+        async with anyio.create_task_group() as group:
+            for need in needs:
+                group.start_soon(fetch, need)
+        for need in needs:
+            if need.parameter in failures:
+                raise failures[need.parameter]
+        return found
+
+
+_current: ContextVar[Call | None] = ContextVar("toolguard_call", default=None)
+
+
+def current_call() -> Call:
+    """Return the call that is being served.
+
+    Raises:
+        GuardNotConfiguredError: if there is none.
+    """
+    call = _current.get()
+    if call is None:
+        raise GuardNotConfiguredError(
+            "This function is guarded and no guard protects the server that calls it: write "
+            "ToolGuard(...).protect(server) where the server is made, and call guarded functions "
+            "through it (in tests: toolguard.testing.call_as)"
+        )
+    return call
+
+
+@contextmanager
+def serving(call: Call) -> Iterator[Call]:
+    """Make ``call`` the current one for the duration of a message."""
+    token = _current.set(call)
+    try:
+        yield call
+    finally:
+        _current.reset(token)
+        call.close()
+
+
+def outer_call() -> Call | None:
+    """Return the open call around this one, where one server serves inside another."""
+    call = _current.get()
+    return None if call is None or call.closed else call

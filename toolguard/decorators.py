@@ -1,0 +1,222 @@
+"""How does a developer say what a tool needs?
+
+Each decorator declares one part of a policy. However many are stacked, in whatever order, a
+function gets one wrapper and every call one decision: find the caller, decide, connect, inject,
+call.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from typing import Any, TypeVar, overload
+
+import anyio.to_thread
+
+from toolguard.call import current_call
+from toolguard.challenge import Challenge
+from toolguard.errors import ToolGuardError
+from toolguard.policy import ConnectionNeed, Policy
+from toolguard.scopes import ScopeLike, all_of
+from toolguard.signature import Injection, unwrapped
+
+__all__ = [
+    "GuardDecorator",
+    "bare_policy",
+    "policy_of",
+    "public",
+    "requires_auth",
+    "requires_scopes",
+    "with_connection",
+]
+
+T = TypeVar("T")
+
+_MARK = "__toolguard__"
+_BARE = "__toolguard_bare__"
+
+
+class GuardDecorator:
+    """A declared policy that can be put on a function with ``@``.
+
+    The wrapper is a coroutine function without the injected parameters. A synchronous function
+    runs in a worker thread, so that it never blocks the event loop.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    @overload
+    def __call__(self, function: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]: ...
+    @overload
+    def __call__(self, function: Callable[..., T]) -> Callable[..., Awaitable[T]]: ...
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        """Guard ``function``, adding to what already guards it.
+
+        Raises:
+            TypeError: if it is no function, or lacks a parameter that would be injected.
+            ValueError: if the stacked guards contradict each other.
+        """
+        if isinstance(function, (type, classmethod, staticmethod)) or not callable(function):
+            raise TypeError(
+                f"{self!r} guards functions, not {type(function).__name__}: write it directly "
+                "above `def`, below the line that registers the tool"
+            )
+        mark = getattr(function, _MARK, None)
+        if isinstance(mark, _Mark) and mark.wrapper is function:
+            return _guarded(mark.function, self.policy & mark.policy)
+        # Another decorator stands between two guards: ask for everything at once all the same.
+        inner = policy_of(function)
+        whole = self.policy if inner is None else self.policy & replace(inner, connections=())
+        return _guarded(function, whole)
+
+    def __repr__(self) -> str:
+        return f"<guard: {self.policy}>"
+
+
+class _Mark:
+    """Ties a wrapper to what it guards; ``functools.wraps`` copies the mark, not the tie."""
+
+    def __init__(
+        self, wrapper: Callable[..., Any], function: Callable[..., Any], policy: Policy
+    ) -> None:
+        self.wrapper = wrapper
+        self.function = function
+        self.policy = policy
+
+
+def _guarded(function: Callable[..., Any], policy: Policy) -> Callable[..., Awaitable[Any]]:
+    injection = Injection.plan(function, policy)
+    run = _awaitable(function)
+
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        call = current_call()
+        try:
+            admission = await call.admit(policy)
+            injected = injection.values(admission.principal, admission.connections)
+            positional, named = injection.arguments(args, kwargs, injected)
+            result = await run(*positional, **named)
+        except ToolGuardError as refusal:
+            # From the guard, or from the body: an upstream API may ask for more scopes.
+            raise call.refuse(refusal) from None
+        call.succeed()
+        return result
+
+    injection.dress(guarded, function)
+    setattr(guarded, _MARK, _Mark(guarded, function, policy))
+    inner = unwrapped(function)
+    if hasattr(inner, "__dict__"):
+        setattr(inner, _BARE, policy)
+    return guarded
+
+
+def _awaitable(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    inner = unwrapped(function)
+    if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
+        getattr(inner, "__call__", None)  # noqa: B004 - whether calling it gives a coroutine
+    ):
+        return function
+
+    async def in_thread(*args: Any, **kwargs: Any) -> Any:
+        return await anyio.to_thread.run_sync(functools.partial(function, *args, **kwargs))
+
+    return in_thread
+
+
+def policy_of(function: Callable[..., Any]) -> Policy | None:
+    """Return what guards ``function``, through other decorators, partials and bound methods.
+
+    None means that nothing guards it.
+    """
+    found: Policy | None = None
+    current: Any = function
+    while current is not None:
+        current = unwrapped(current)
+        mark = getattr(current, _MARK, None)
+        if isinstance(mark, _Mark) and mark.wrapper is current:
+            found = mark.policy if found is None else found & mark.policy
+            current = mark.function
+        else:
+            current = getattr(current, "__wrapped__", None)
+    return found
+
+
+def bare_policy(function: Callable[..., Any]) -> Policy | None:
+    """Return the policy that was declared for ``function`` and does *not* guard it.
+
+    That is the case for a function that was registered below its guard, so that the server holds
+    the function itself and not the wrapper.
+    """
+    bare = getattr(unwrapped(function), _BARE, None)
+    return bare if isinstance(bare, Policy) and policy_of(function) is None else None
+
+
+def requires_scopes(*scopes: ScopeLike) -> GuardDecorator:
+    """Require the caller's token to hold these scopes, all of them.
+
+    Args:
+        scopes: RFC 6749 §3.3 scope-tokens, or expressions: ``any_of("a", "b")``, ``"a" & b``.
+
+    Raises:
+        ValueError: if there is none, or one is not a scope that can be asked for.
+
+    Example::
+
+        @mcp.tool()
+        @requires_scopes("mcp:calendar.write")
+        async def delete_event(event_id: str, *, user_id: str) -> None: ...
+    """
+    rule = all_of(*scopes) if scopes else None
+    if rule is None:
+        raise ValueError(
+            'name at least one scope: @requires_scopes("calendar.read"); for "any valid token" '
+            "write @requires_auth"
+        )
+    Challenge(scope=rule.tokens)
+    return GuardDecorator(Policy(scope=rule))
+
+
+requires_auth = GuardDecorator(Policy())
+"""Require a valid token and nothing else."""
+
+public = GuardDecorator(Policy(public=True))
+"""Let everybody call this, with or without a token. A token that is sent must still be valid."""
+
+
+def with_connection(
+    name: str, *, scopes: Iterable[str] | None = None, as_: str = "connection_token"
+) -> GuardDecorator:
+    """Inject the caller's token for a third-party service; implies a valid access token.
+
+    It is fetched once the policy has allowed the call, with the caller's own access token.
+
+    Args:
+        name: the connection's name at the guard's provider, such as ``"google-calendar"``.
+        scopes: third-party scopes the token has to carry; left out, whatever it carries will do.
+        as_: the parameter that takes it, annotated ``str`` for the token or ``Connection`` for
+            the object.
+
+    Raises:
+        ValueError: for an empty name or an empty list of scopes.
+
+    Example::
+
+        @mcp.tool()
+        @requires_scopes("mcp:calendar.write")
+        @with_connection("google-calendar", scopes=["https://www.googleapis.com/auth/calendar"])
+        async def create_event(title: str, *, user_id: str, connection_token: str) -> str: ...
+    """
+    if not name:
+        raise ValueError('name the connection: @with_connection("google-calendar")')
+    if isinstance(scopes, str):
+        raise TypeError(f"write scopes=[{scopes!r}]: a list of scopes")
+    listed = tuple(scopes) if scopes is not None else ()
+    if scopes is not None and not listed:
+        raise ValueError("scopes=[] asks for nothing: leave it out to take what there is")
+    if listed:
+        all_of(*listed)  # refuses what is not a scope
+    if not as_.isidentifier():
+        raise ValueError(f"as_={as_!r} is not the name of a parameter")
+    return GuardDecorator(Policy(connections=(ConnectionNeed(name, listed, as_),)))

@@ -1,0 +1,332 @@
+"""Which verifier, connections and settings protect this server?"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from toolguard import resource as resources
+from toolguard.call import DefaultRule, RequestState
+from toolguard.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url
+from toolguard.connections.protocol import (
+    Connection,
+    ConnectionFunction,
+    ConnectionProvider,
+    ConnectionRequest,
+)
+from toolguard.errors import MissingTokenError, ToolGuardError
+from toolguard.policy import Policy
+from toolguard.principal import Principal
+from toolguard.scopes import ScopeHierarchy
+from toolguard.verifiers import JWTVerifier, Verifier
+
+if TYPE_CHECKING:
+    from toolguard.integrations import Adapter
+    from toolguard.middleware import ASGIApp
+
+__all__ = ["StdioRule", "ToolGuard"]
+
+ServerT = TypeVar("ServerT")
+
+StdioRule = Literal["token", "trusted"]
+"""Who calls over stdio: the holder of TOOLGUARD_ACCESS_TOKEN, or whoever started the process."""
+
+_log = logging.getLogger("toolguard")
+_over_stdio: ContextVar[bool] = ContextVar("toolguard_over_stdio", default=False)
+
+
+class ToolGuard:
+    """One server's verifier, connections and settings.
+
+    Give it the issuer whose tokens it accepts and the audience they have to be for, and call
+    :meth:`protect`. Every setting is checked here, when the module is imported.
+
+    Args:
+        issuer: the authorization server's issuer URL; its keys are discovered (RFC 8414, OpenID).
+        well_known_url: instead of ``issuer``, the URL of its metadata document.
+        verifier: instead of both, a verifier of one's own; ``issuer`` then only names it.
+        audience: what a token's ``aud`` has to name: normally this server's URL.
+        resource: this server's URL, if no audience is one (RFC 9728 ``resource``).
+        connections: provider of third-party tokens, or an async function.
+        scope_hierarchy: which scopes include which: ``{"a.write": ["a.read"]}``.
+        challenge_scopes: ``"combined"`` repeats the held scopes in challenges, for clients that
+            replace their scopes instead of adding to them.
+        initial_scopes: what a client is told to begin with; by default the smallest grant that
+            opens some operation.
+        default: what an operation without a guard asks for: ``"authenticated"``, ``"deny"``, or
+            ``"public"``, which is logged.
+        stdio: ``"token"``: the caller over stdio is who the token in ``TOOLGUARD_ACCESS_TOKEN``
+            says. ``"trusted"``: it is ``stdio_user_id``, with every scope; which is logged.
+        stdio_user_id: see ``stdio``.
+        clock: the time in seconds since the epoch.
+
+    Raises:
+        ValueError: if something needed is missing or cannot be what it is meant to be.
+    """
+
+    def __init__(  # noqa: PLR0913 - the settings of a server, all by keyword
+        self,
+        *,
+        issuer: str | None = None,
+        well_known_url: str | None = None,
+        verifier: Verifier | None = None,
+        audience: str | Sequence[str] | None = None,
+        resource: str | None = None,
+        connections: ConnectionProvider | ConnectionFunction | None = None,
+        scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
+        challenge_scopes: ChallengeScopes = "required",
+        initial_scopes: Sequence[str] | None = None,
+        default: DefaultRule = "authenticated",
+        stdio: StdioRule = "token",
+        stdio_user_id: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        audiences = _audiences(audience)
+        self.resource = _resource(resource, audiences)
+        self.issuer, self.verifier = _verifier(issuer, well_known_url, verifier, audiences, clock)
+        self.connections = _provider(connections)
+        self.scope_hierarchy = (
+            scope_hierarchy
+            if isinstance(scope_hierarchy, ScopeHierarchy)
+            else ScopeHierarchy(scope_hierarchy)
+        )
+        self.challenge_scopes: ChallengeScopes = _one_of(
+            "challenge_scopes", challenge_scopes, ("required", "combined")
+        )
+        self.default: DefaultRule = _one_of("default", default, ("authenticated", "deny", "public"))
+        self.clock = clock
+        self._initial_scopes = _initial_scopes(initial_scopes)
+        self._stdio: StdioRule = _one_of("stdio", stdio, ("token", "trusted"))
+        self._stdio_user_id = stdio_user_id
+        if (stdio == "trusted") != (stdio_user_id is not None):
+            raise ValueError('write stdio="trusted", stdio_user_id="..." together, or neither')
+        self._adapters: list[Adapter] = []
+        self._metadata_url = metadata_url(self.resource)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] = os.environ, **settings: Any) -> ToolGuard:
+        """Return a guard configured by the environment; ``settings`` go to the constructor.
+
+        ============================== ========================================================
+        ``DESCOPE_MCP_WELL_KNOWN_URL`` Descope's metadata URL: issuer, keys and connections
+        ``DESCOPE_MANAGEMENT_KEY``     used for connections where the caller has no token
+        ``TOOLGUARD_ISSUER``           issuer URL of any other authorization server
+        ``MCP_SERVER_URL``             this server's URL: the audience and the resource
+        ``TOOLGUARD_AUDIENCE``         the audience, if tokens name something else
+        ============================== ========================================================
+
+        Raises:
+            ValueError: naming the variable that is missing.
+        """
+        well_known_url = environ.get("DESCOPE_MCP_WELL_KNOWN_URL")
+        issuer = environ.get("TOOLGUARD_ISSUER")
+        server_url = environ.get("MCP_SERVER_URL")
+        audience = environ.get("TOOLGUARD_AUDIENCE") or server_url
+        if not (well_known_url or issuer or "verifier" in settings):
+            raise ValueError("set TOOLGUARD_ISSUER (or DESCOPE_MCP_WELL_KNOWN_URL for Descope)")
+        if not audience:
+            raise ValueError("set MCP_SERVER_URL to the address that clients connect to")
+        if well_known_url and "connections" not in settings:
+            from toolguard.descope import DescopeConnections  # noqa: PLC0415 - imports httpx
+
+            settings["connections"] = DescopeConnections(
+                well_known_url, management_key=environ.get("DESCOPE_MANAGEMENT_KEY") or None
+            )
+        if issuer and not well_known_url:
+            settings.setdefault("issuer", issuer)
+        elif well_known_url:
+            settings.setdefault("well_known_url", well_known_url)
+        return cls(**{"audience": audience, "resource": server_url or None, **settings})
+
+    def protect(self, server: ServerT) -> ServerT:
+        """Guard a server of the official SDK (1.x, 2.x) or of fastmcp (3.x, 4.x), in place.
+
+        Its own ``run()``, and every app it builds from now on, are guarded.
+
+        Raises:
+            TypeError: if this is none of these servers.
+            ValueError: if it is protected already, or holds a function below its guard (the
+                decorators are in the wrong order).
+        """
+        from toolguard.integrations import adapter_for  # noqa: PLC0415 - imports a framework
+
+        adapter = adapter_for(server)
+        self._adapters.append(adapter)
+        adapter.prepare()
+        adapter.install(self)
+        if self.default == "public":
+            _log.warning("operations without a guard are public on %r", server)
+        return server
+
+    def asgi(self, app: ASGIApp) -> ASGIApp:
+        """Return ``app`` behind this guard; every path of it needs a valid token.
+
+        The RFC 9728 document is served beside it.
+        """
+        from toolguard.integrations.apps import guarded_app  # noqa: PLC0415 - imports starlette
+
+        return guarded_app(app, self)
+
+    @property
+    def policies(self) -> list[Policy]:
+        """The declared policies of the protected servers' operations, in their order."""
+        found = (op.policy for adapter in self._adapters for op in adapter.operations())
+        return [policy for policy in found if policy is not None]
+
+    @property
+    def admits_anonymous(self) -> bool:
+        """Whether some operation is public, so that requests without a token are let in."""
+        return self.default == "public" or any(policy.public for policy in self.policies)
+
+    @property
+    def scopes_supported(self) -> tuple[str, ...]:
+        """Every scope that the guards mention (RFC 9728 §2)."""
+        return resources.scopes_supported(policy.scope for policy in self.policies)
+
+    @property
+    def initial_scopes(self) -> tuple[str, ...]:
+        """What a client without a token is told to ask for."""
+        if self._initial_scopes is not None:
+            return self._initial_scopes
+        return resources.first_scopes((p.scope for p in self.policies), self.scope_hierarchy)
+
+    @property
+    def metadata_url(self) -> str:
+        """The URL of this server's RFC 9728 document."""
+        return self._metadata_url
+
+    def metadata(self) -> dict[str, Any]:
+        """Return the RFC 9728 document of this server."""
+        servers = [self.issuer] if self.issuer else []
+        return resources.protected_resource_metadata(self.resource, servers, self.scopes_supported)
+
+    def challenge(self, refusal: ToolGuardError) -> Challenge | None:
+        """Return the challenge that goes with ``refusal``, None if it carries none."""
+        return challenge_for(
+            refusal,
+            resource_metadata=self._metadata_url,
+            default_scope=self.initial_scopes if refusal.status == 401 else (),  # noqa: PLR2004
+            scopes=self.challenge_scopes,
+        )
+
+    @contextmanager
+    def serving_stdio(self) -> Iterator[None]:
+        """Serve messages that come from this process's standard input."""
+        if self._stdio == "trusted":
+            _log.warning("stdio is trusted: every call is made as %r", self._stdio_user_id)
+        token = _over_stdio.set(True)
+        try:
+            yield
+        finally:
+            _over_stdio.reset(token)
+
+    async def stdio_state(self) -> RequestState | None:
+        """Return the caller of a message that came without an HTTP request; None if unknown.
+
+        Raises:
+            ToolGuardError: if the token in the environment does not hold up.
+        """
+        if not _over_stdio.get():
+            return None
+        if self._stdio == "trusted":
+            principal = Principal(
+                self._stdio_user_id, "stdio", scopes=self.scopes_supported, expires_at=math.inf
+            )
+            return RequestState(None, principal, self)
+        token = os.environ.get("TOOLGUARD_ACCESS_TOKEN")
+        if not token:
+            raise MissingTokenError(
+                "Set TOOLGUARD_ACCESS_TOKEN in the environment of this stdio server"
+            )
+        return RequestState(token, await self.verifier.verify(token), self)
+
+    def __repr__(self) -> str:
+        return f"<ToolGuard: {self.resource} trusts {self.issuer}>"
+
+
+@dataclass(frozen=True)
+class _FunctionProvider:
+    """Lets a plain async function stand in for a provider."""
+
+    function: ConnectionFunction
+
+    async def fetch(self, request: ConnectionRequest) -> Connection:
+        return await self.function(request)
+
+
+def _provider(
+    connections: ConnectionProvider | ConnectionFunction | None,
+) -> ConnectionProvider | None:
+    if connections is None or isinstance(connections, ConnectionProvider):
+        return connections
+    if not callable(connections):
+        raise TypeError("connections= takes a provider with an async fetch(), or such a function")
+    return _FunctionProvider(connections)
+
+
+def _audiences(audience: str | Sequence[str] | None) -> tuple[str, ...]:
+    audiences = (audience,) if isinstance(audience, str) else tuple(audience or ())
+    if not all(audiences):
+        raise ValueError("an audience is empty")
+    return audiences
+
+
+def _resource(resource: str | None, audiences: tuple[str, ...]) -> str:
+    urls = [a for a in audiences if a.lower().startswith(("https://", "http://"))]
+    if resource is None and not urls:
+        raise ValueError(
+            'say which server this is: audience="https://mcp.example.com/mcp", or resource=... '
+            "if tokens name their audience in another way"
+        )
+    return resources.canonical_resource(resource or urls[0])
+
+
+def _verifier(
+    issuer: str | None,
+    well_known_url: str | None,
+    verifier: Verifier | None,
+    audiences: tuple[str, ...],
+    clock: Callable[[], float],
+) -> tuple[str | None, Verifier]:
+    if verifier is not None:
+        if well_known_url is not None:
+            raise ValueError("give verifier= or well_known_url=, not both")
+        return issuer or getattr(verifier, "issuer", None), verifier
+    if (issuer is None) == (well_known_url is None):
+        raise ValueError("give exactly one of issuer=, well_known_url= and verifier=")
+    if not audiences:
+        raise ValueError('give audience=: what tokens for this server name in their "aud"')
+    from toolguard.jwks import JWKS, issuer_of  # noqa: PLC0415 - imports httpx
+
+    named = issuer or issuer_of(well_known_url or "")
+    keys = JWKS(issuer=issuer) if issuer else JWKS(well_known_url=well_known_url)
+    return named, JWTVerifier(issuer=named, audience=audiences, keys=keys, clock=clock)
+
+
+def _initial_scopes(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
+    if scopes is None:
+        return None
+    if isinstance(scopes, str):
+        raise TypeError(f"write initial_scopes={scopes.split()}")
+    if "offline_access" in scopes:
+        # MCP, authorization: a refresh token is the client's business, not a server's scope.
+        raise ValueError("offline_access does not belong in a challenge")
+    if scopes:
+        Challenge(scope=tuple(scopes))
+    return tuple(scopes)
+
+
+ChoiceT = TypeVar("ChoiceT", bound=str)
+
+
+def _one_of(name: str, value: ChoiceT, choices: tuple[str, ...]) -> ChoiceT:
+    if value not in choices:
+        raise ValueError(f"{name}={value!r}: write one of {', '.join(map(repr, choices))}")
+    return value

@@ -1,0 +1,111 @@
+"""How are the MCP endpoints of a Starlette application guarded?"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from toolguard.middleware import GuardMiddleware
+
+if TYPE_CHECKING:
+    from toolguard.guard import ToolGuard
+    from toolguard.integrations.adapter import Adapter
+
+__all__ = ["guard_builder", "guard_endpoints", "guarded_app", "metadata_route"]
+
+
+def guard_builder(
+    adapter: Adapter, guard: ToolGuard, name: str, paths: Callable[..., Collection[str]]
+) -> None:
+    """Guard every application that the server's method ``name`` builds.
+
+    Args:
+        adapter: the server.
+        guard: what to put around the endpoints.
+        name: of the method, such as ``"streamable_http_app"``.
+        paths: called with the arguments of the method and the application it built; returns the
+            paths of the MCP endpoints.
+    """
+    build = getattr(adapter.server, name)
+
+    @functools.wraps(build)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        adapter.prepare()
+        app = build(*args, **kwargs)
+        guard_endpoints(app, guard, paths(app, *args, **kwargs))
+        return app
+
+    setattr(adapter.server, name, guarded)
+
+
+def guard_endpoints(app: Starlette, guard: ToolGuard, paths: Collection[str]) -> None:
+    """Guard the routes of ``app`` at ``paths``, and serve the RFC 9728 document unless it does.
+
+    Only the endpoints are wrapped: what the user or the framework puts around the application,
+    CORS above all, stays outside and sees the refusals too.
+
+    Raises:
+        RuntimeError: if a path has no route, so that nothing would be guarded there.
+    """
+    wanted = {path.rstrip("/") for path in paths}
+    routes = [r for r in app.routes if isinstance(r, (Route, Mount))]
+    endpoints = [route for route in routes if route.path.rstrip("/") in wanted]
+    if {route.path.rstrip("/") for route in endpoints} != wanted:
+        raise RuntimeError(f"no MCP endpoint at {sorted(paths)}: nothing would be guarded")
+    for route in endpoints:
+        route.app = GuardMiddleware(route.app, guard)
+    document = metadata_route(guard)
+    if not any(route.path == document.path for route in routes):
+        app.router.routes.insert(0, document)
+    app.user_middleware.append(Middleware(_expose_challenges, app.user_middleware))
+
+
+def _expose_challenges(app: ASGIApp, stack: list[Middleware]) -> ASGIApp:
+    """Let browsers read WWW-Authenticate where CORS is on.
+
+    Starlette builds its stack from the inside out, so this runs when every middleware has been
+    added and before CORSMiddleware is made.
+    """
+    for middleware in stack:
+        made: object = middleware.cls
+        if made is CORSMiddleware:
+            kwargs: dict[str, Any] = middleware.kwargs
+            exposed = list(kwargs.get("expose_headers", ()))
+            if "www-authenticate" not in (name.lower() for name in exposed):
+                kwargs["expose_headers"] = [*exposed, "WWW-Authenticate"]
+    return app
+
+
+def metadata_route(guard: ToolGuard) -> Route:
+    """Return the route of the RFC 9728 document, to add to the root of a larger application."""
+
+    async def document(_: Request) -> JSONResponse:
+        # RFC 9728 §3: public, and needed by clients in browsers.
+        headers = {"access-control-allow-origin": "*", "cache-control": "public, max-age=300"}
+        return JSONResponse(guard.metadata(), headers=headers)
+
+    path = guard.metadata_url.partition("://")[2]
+    return Route(path[path.index("/") :].partition("?")[0], document, methods=["GET"])
+
+
+def guarded_app(app: ASGIApp, guard: ToolGuard) -> ASGIApp:
+    """Return any ASGI application behind ``guard``, with its RFC 9728 document beside it."""
+    document = metadata_route(guard)
+    inside = GuardMiddleware(app, guard)
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == document.path:
+            await document.handle(scope, receive, send)
+        else:
+            await inside(scope, receive, send)
+
+    return guarded

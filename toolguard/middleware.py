@@ -1,0 +1,221 @@
+"""What happens to an HTTP request before and after the MCP framework sees it?
+
+A pure ASGI middleware. It verifies the bearer token of every request, holds sessions to their
+owners, and holds back the start of a response until its first byte: until then a guard that
+refuses inside the tool call can still turn the answer into a real 401 or 403.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, Protocol
+
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+
+from toolguard.call import SCOPE_KEY, Guard, RequestState
+from toolguard.challenge import Challenge
+from toolguard.credentials import bearer_token
+from toolguard.errors import (
+    AccessDeniedError,
+    ConnectionRateLimitedError,
+    KeysUnavailableError,
+    MissingTokenError,
+    ToolGuardError,
+)
+from toolguard.principal import Principal
+from toolguard.sessions import Sessions
+
+__all__ = ["GuardMiddleware"]
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_SESSION_HEADER = b"mcp-session-id"
+
+
+class HTTPGuard(Guard, Protocol):
+    """What the middleware needs of a guard."""
+
+    @property
+    def admits_anonymous(self) -> bool:
+        """Whether some operation of the server is public."""
+        ...
+
+    def challenge(self, refusal: ToolGuardError) -> Challenge | None:
+        """Return the challenge for a refusal."""
+        ...
+
+
+class GuardMiddleware:
+    """Guards one ASGI application, normally the endpoint of an MCP server.
+
+    Args:
+        app: the application.
+        guard: who verifies, and how refusals are challenged.
+    """
+
+    def __init__(self, app: ASGIApp, guard: HTTPGuard) -> None:
+        self.app = app
+        self.guard = guard
+        self.sessions = Sessions()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI)."""
+        if scope["type"] == "lifespan" or (
+            # A CORS preflight carries no credentials and reaches no operation.
+            scope["type"] == "http" and scope["method"] == "OPTIONS"
+        ):
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})  # fail closed: never guarded
+            return
+        try:
+            state = await self._authenticate(scope)
+        except ToolGuardError as refusal:
+            await _respond(send, refusal, self.guard.challenge(refusal))
+            return
+        await self._serve(scope, receive, send, state)
+
+    async def _authenticate(self, scope: Scope) -> RequestState:
+        token = bearer_token(scope["headers"])
+        if token is not None:
+            principal = await self.guard.verifier.verify(token)
+            return RequestState(token, principal, self.guard)
+        if not self.guard.admits_anonymous:
+            raise MissingTokenError
+        return RequestState(None, None, self.guard)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, state: RequestState) -> None:
+        session_id = _header(scope["headers"], _SESSION_HEADER)
+        if session_id is not None and not self.sessions.admits(session_id, state.principal):
+            await _not_found(send)
+            return
+        if scope["method"] == "GET" and state.principal is None:
+            # An anonymous session may be taken over by its user, and nobody else may be
+            # listening then. MCP: 405 says that the server offers no stream here.
+            headers = [(b"allow", b"POST, DELETE")]
+            await _send_json(send, 405, headers, {"error": "method_not_allowed"})
+            return
+        scope[SCOPE_KEY] = state
+        if state.principal is not None and not (
+            session_id is not None and self.sessions.opened_anonymously(session_id)
+        ):
+            scope["user"] = _sdk_user(state.principal, scope.get("user"))
+        response = _Response(send, state, self, hold=scope["method"] == "POST")
+        await self.app(scope, receive, response.send)
+        if scope["method"] == "DELETE" and session_id is not None and response.status < 300:  # noqa: PLR2004
+            self.sessions.close(session_id)
+
+
+class _Response:
+    """A response whose start waits for its first byte, so that a refusal can still replace it."""
+
+    def __init__(
+        self, send: Send, state: RequestState, middleware: GuardMiddleware, *, hold: bool
+    ) -> None:
+        self._send = send
+        self._state = state
+        self._middleware = middleware
+        self._hold = hold
+        self._start: Message | None = None
+        self._replaced = False
+        self.status = 500
+
+    async def send(self, message: Message) -> None:
+        """Pass on, hold back or replace what the application sends (ASGI)."""
+        if self._replaced:
+            return
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self._own_session(message)
+            self._start = message
+            if not self._hold and self._state.refusal is None:
+                await self._begin()
+            return
+        if self._start is not None:
+            if not message.get("body") and message.get("more_body", False):
+                return  # an empty chunk: nothing has been said yet
+            if self._state.refusal is not None and self._state.refusal.status is not None:
+                self._replaced = True
+                challenge = self._middleware.guard.challenge(self._state.refusal)
+                await _respond(self._send, self._state.refusal, challenge)
+                return
+            await self._begin()
+        await self._send(message)
+
+    async def _begin(self) -> None:
+        start, self._start = self._start, None
+        if start is not None:
+            await self._send(start)
+
+    def _own_session(self, start: Message) -> None:
+        session_id = _header(start.get("headers", ()), _SESSION_HEADER)
+        if session_id is None:
+            return
+        principal = self._state.principal
+        if principal is not None and principal.user_id is None:
+            # Without a subject two users of one client could not be told apart.
+            self._state.refusal = AccessDeniedError(
+                "This token names no user, so it cannot own a session: use a stateless server"
+            )
+            return
+        self._middleware.sessions.open(session_id, principal)
+
+
+def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
+    return next((value.decode("latin-1") for key, value in headers if key == name), None)
+
+
+def _sdk_user(principal: Principal, user: object) -> AuthenticatedUser:
+    """Return the SDK's own user object, with subject and issuer.
+
+    The SDK's session checks work for no other class, and only with those two.
+    """
+    if isinstance(user, AuthenticatedUser):  # the framework has verified the token as well
+        claims = {**(user.access_token.claims or {}), "iss": principal.issuer}
+        owned = {"subject": principal.user_id, "claims": claims}
+        return AuthenticatedUser(user.access_token.model_copy(update=owned))
+    return AuthenticatedUser(
+        AccessToken(
+            token="withheld",  # noqa: S106 - whoever reads the scope does not need the token
+            client_id=principal.client_id or "",
+            scopes=list(principal.scopes),
+            expires_at=int(principal.expires_at),
+            subject=principal.user_id,
+            claims={"iss": principal.issuer},
+        )
+    )
+
+
+async def _respond(send: Send, refusal: ToolGuardError, challenge: Challenge | None) -> None:
+    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+    if challenge is not None:
+        headers.append((b"www-authenticate", challenge.header.encode("ascii")))
+        # Fetch: a browser client cannot read the challenge unless it is exposed.
+        headers.append((b"access-control-expose-headers", b"WWW-Authenticate"))
+    if isinstance(refusal, (KeysUnavailableError, ConnectionRateLimitedError)):
+        headers.append((b"retry-after", str(refusal.retry_after).encode("ascii")))
+    await _send_json(send, refusal.status or 500, headers, refusal.to_dict())
+
+
+async def _not_found(send: Send) -> None:
+    # MCP, session management: 404 tells the client to start a new session. Another user's
+    # session looks exactly like one that does not exist.
+    headers = [(b"content-type", b"application/json")]
+    error = {"code": -32600, "message": "Session not found"}
+    await _send_json(send, 404, headers, {"jsonrpc": "2.0", "id": None, "error": error})
+
+
+async def _send_json(
+    send: Send, status: int, headers: list[tuple[bytes, bytes]], body: dict[str, Any]
+) -> None:
+    content = json.dumps(body).encode()
+    headers = [*headers, (b"content-length", str(len(content)).encode("ascii"))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,61 @@
+"""What does this server say about itself as a protected resource (RFC 9728)?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from toolguard.scopes import Scope, ScopeHierarchy
+
+__all__ = ["canonical_resource", "first_scopes", "protected_resource_metadata", "scopes_supported"]
+
+
+def canonical_resource(url: str) -> str:
+    """Return ``url`` as a resource identifier.
+
+    RFC 9728 §1.2: a URL without a fragment. MCP, canonical server URI: scheme and host in lower
+    case, and without the trailing slash.
+
+    Raises:
+        ValueError: if it is not an absolute http or https URL without fragment.
+    """
+    parts = urlsplit(url)
+    if parts.scheme.lower() not in ("http", "https") or not parts.hostname or parts.fragment:
+        raise ValueError(
+            f"{url!r} is not the URL of a resource: write the address that clients connect to, "
+            "such as https://mcp.example.com/mcp"
+        )
+    if parts.username or parts.password:
+        raise ValueError("the URL of a resource carries no user name or password")
+    canonical = parts._replace(scheme=parts.scheme.lower(), netloc=parts.netloc.lower())
+    text = canonical.geturl()
+    return text if parts.query else text.rstrip("/")
+
+
+def scopes_supported(rules: Iterable[Scope | None]) -> tuple[str, ...]:
+    """Return every scope that any rule mentions, in the order of the operations."""
+    return tuple(dict.fromkeys(t for rule in rules if rule is not None for t in rule.tokens))
+
+
+def first_scopes(rules: Iterable[Scope | None], hierarchy: ScopeHierarchy) -> tuple[str, ...]:
+    """Return the least a client needs to begin: the smallest grant that opens some operation.
+
+    The smallest in what it stands for, so that a read scope comes before the write scope that
+    includes it; ties: the first declared.
+    """
+    grants = [group for rule in rules if rule is not None for group in rule.alternatives]
+    return min(grants, key=lambda group: len(hierarchy.expand(group)), default=())
+
+
+def protected_resource_metadata(
+    resource: str, authorization_servers: Sequence[str], scopes: Sequence[str]
+) -> dict[str, Any]:
+    """Return the RFC 9728 §2 document; empty members are left out (§3.2)."""
+    document: dict[str, Any] = {
+        "resource": resource,
+        "authorization_servers": list(authorization_servers),
+        "scopes_supported": list(scopes),
+        "bearer_methods_supported": ["header"],
+    }
+    return {name: value for name, value in document.items() if value}

@@ -1,0 +1,93 @@
+"""How does a test serve an application for real, on loopback?"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from types import TracebackType
+from typing import Any
+
+import uvicorn
+from typing_extensions import Self
+
+__all__ = ["Loopback"]
+
+
+class Loopback:
+    """Serves an ASGI application with uvicorn on a free loopback port, in a thread.
+
+    The port is known before the application has to exist, so the application may be told its own
+    URL::
+
+        with Loopback() as server:
+            server.start(make_app(server.url))
+            ...
+
+    Args:
+        app: the application, started on entry; None if :meth:`start` is called by hand.
+    """
+
+    def __init__(self, app: Any = None) -> None:
+        self._app = app
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """The origin, such as ``http://127.0.0.1:49152``."""
+        host, port = self._socket.getsockname()
+        return f"http://{host}:{port}"
+
+    def start(self, app: Any) -> None:
+        """Serve ``app``; return when it accepts connections.
+
+        Raises:
+            RuntimeError: if it does not start.
+        """
+        config = uvicorn.Config(
+            app, log_level="error", lifespan="on", ws="none", timeout_graceful_shutdown=1
+        )
+        self._server = _SignallingServer(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
+        )
+        self._thread.start()
+        self._server.ready.wait(timeout=10)
+        if not self._server.started:
+            raise RuntimeError("the application did not start")
+
+    def stop(self) -> None:
+        """Stop serving and free the port."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(timeout=10)
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        if self._app is not None:
+            self.start(self._app)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+class _SignallingServer(uvicorn.Server):
+    """Says when it has started, so that nobody has to poll."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets=sockets)
+        finally:
+            self.ready.set()
