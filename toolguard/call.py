@@ -72,6 +72,7 @@ class Guard(Protocol):
     scope_hierarchy: ScopeHierarchy
     connections: ConnectionProvider | None
     default: DefaultRule
+    leeway: float
     clock: Callable[[], float]
 
 
@@ -128,7 +129,7 @@ class Call:
             ToolGuardError: the one refusal that names everything missing.
         """
         principal = await self._principal()
-        if principal is not None and principal.is_expired(self.guard.clock()):
+        if principal is not None and principal.is_expired(self.guard.clock() - self.guard.leeway):
             # Counts at use, not only at entry: a call may have waited for its client.
             raise InvalidTokenError("expired", "The access token has expired")
         policy.check(principal, self.guard.scope_hierarchy)

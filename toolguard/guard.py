@@ -102,6 +102,7 @@ class ToolGuard:
         )
         self.default: DefaultRule = _one_of("default", default, ("authenticated", "deny", "public"))
         self.clock = clock
+        self.leeway: float = getattr(self.verifier, "leeway", 0.0)
         self._initial_scopes = _initial_scopes(initial_scopes)
         self._stdio: StdioRule = _one_of("stdio", stdio, ("token", "trusted"))
         self._stdio_user_id = stdio_user_id

@@ -8,6 +8,7 @@ the session, and are not used.
 from __future__ import annotations
 
 import functools
+import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,11 @@ from mcp.server.fastmcp.exceptions import ToolError
 from mcp.server.fastmcp.server import StreamableHTTPASGIApp
 from mcp.server.lowlevel.server import Server, request_ctx
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
-from mcp.shared.exceptions import McpError
+from mcp.shared.exceptions import McpError, UrlElicitationRequiredError
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from toolguard.errors import ToolGuardError
+from toolguard.errors import ConnectionRequiredError, ToolGuardError
 from toolguard.integrations.adapter import Adapter, Operation, guarded_message
 from toolguard.integrations.apps import guard_builder, guard_endpoints
 
@@ -135,7 +136,25 @@ def _said_no(method: str, refusal: ToolGuardError, guard: ToolGuard) -> types.Se
                 code=types.INVALID_REQUEST, message=str(refusal), data=refusal.to_dict()
             )
         )
+    if isinstance(refusal, ConnectionRequiredError) and refusal.connect_url is not None:
+        _ask_to_connect(refusal, refusal.connect_url)
     challenge = guard.challenge(refusal)
     meta = {"mcp/www_authenticate": [challenge.header]} if challenge is not None else None
     text = types.TextContent(type="text", text=refusal.to_json())
     return types.ServerResult(types.CallToolResult(content=[text], isError=True, _meta=meta))
+
+
+def _ask_to_connect(refusal: ConnectionRequiredError, url: str) -> None:
+    """Ask the client to open ``url``; return if it cannot be asked.
+
+    Raises:
+        UrlElicitationRequiredError: how the question is put (2025-11-25).
+    """
+    client = request_ctx.get().session.client_params
+    elicitation = client.capabilities.elicitation if client is not None else None
+    if elicitation is None or elicitation.url is None:
+        return
+    question = types.ElicitRequestURLParams(
+        message=str(refusal), url=url, elicitationId=uuid.uuid4().hex
+    )
+    raise UrlElicitationRequiredError([question])

@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import functools
 import inspect
+import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp.shared.exceptions import MCPError
-from mcp_types import INVALID_REQUEST, CallToolResult, TextContent
+from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
+from mcp_types import (
+    INVALID_REQUEST,
+    CallToolResult,
+    ElicitRequest,
+    ElicitRequestURLParams,
+    InputRequiredResult,
+    TextContent,
+)
 from starlette.applications import Starlette
 
-from toolguard.errors import ToolGuardError
+from toolguard.errors import ConnectionRequiredError, ToolGuardError
 from toolguard.integrations.adapter import Adapter, Operation, guarded_message
 from toolguard.integrations.apps import guard_builder
 
@@ -87,7 +95,7 @@ def message_guard(
             refuse_with,
             functools.partial(call_next, ctx),
         )
-        return result if refusal is None else _said_no(ctx.method, refusal, guard)
+        return result if refusal is None else _said_no(ctx, refusal, guard)
 
     return guarded
 
@@ -96,10 +104,39 @@ def _refusal_error(refusal: ToolGuardError) -> Exception:
     return ToolError(refusal.to_json())
 
 
-def _said_no(method: str, refusal: ToolGuardError, guard: ToolGuard) -> HandlerResult:
-    if method != "tools/call":
+def _said_no(
+    ctx: ServerRequestContext[Any, Any], refusal: ToolGuardError, guard: ToolGuard
+) -> HandlerResult:
+    if ctx.method != "tools/call":
         raise MCPError(code=INVALID_REQUEST, message=str(refusal), data=refusal.to_dict())
+    if isinstance(refusal, ConnectionRequiredError) and refusal.connect_url is not None:
+        asked = _ask_to_connect(ctx, refusal, refusal.connect_url)
+        if asked is not None:
+            return asked
     challenge = guard.challenge(refusal)
     meta = {"mcp/www_authenticate": [challenge.header]} if challenge is not None else None
     text = TextContent(type="text", text=refusal.to_json())
     return CallToolResult(content=[text], is_error=True, _meta=meta)
+
+
+def _ask_to_connect(
+    ctx: ServerRequestContext[Any, Any], refusal: ConnectionRequiredError, url: str
+) -> InputRequiredResult | None:
+    """Return the question to open ``url``; None if this client cannot be asked.
+
+    Raises:
+        UrlElicitationRequiredError: how the question is put before 2026-07-28.
+    """
+    capabilities = ctx.session.client_capabilities
+    elicitation = capabilities.elicitation if capabilities is not None else None
+    if elicitation is None or elicitation.url is None:
+        return None
+    if ctx.protocol_version >= "2026-07-28":
+        params = ElicitRequestURLParams(message=str(refusal), url=url)
+        return InputRequiredResult(
+            input_requests={f"connect:{refusal.connection}": ElicitRequest(params=params)}
+        )
+    question = ElicitRequestURLParams(
+        message=str(refusal), url=url, elicitation_id=uuid.uuid4().hex
+    )
+    raise UrlElicitationRequiredError([question])
