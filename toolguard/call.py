@@ -135,6 +135,21 @@ class Call:
         policy.check(principal, self.guard.scope_hierarchy)
         return Admission(principal, await self._connect(policy.connections, principal))
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the server's default lets this caller do whatever carries no guard.
+
+        True for an authenticated caller under the usual default, so that the operation need not
+        be looked up to find out whether it carries one.
+        """
+        state = self.state
+        return (
+            self.guard.default == "authenticated"
+            and state is not None
+            and state.guard is self.guard
+            and state.principal is not None
+        )
+
     async def admit_undeclared(self, method: str) -> None:
         """Hold an operation that carries no guard against the server's default.
 

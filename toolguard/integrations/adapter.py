@@ -127,7 +127,7 @@ async def guarded_message(
         return None, refusal
     with serving(Call(guard, state, refuse_with)) as call:
         try:
-            method = await undeclared()
+            method = None if call.is_settled else await undeclared()
             if method is not None:
                 await call.admit_undeclared(method)
         except ToolGuardError as refusal:

@@ -29,7 +29,8 @@ class Loopback:
 
     def __init__(self, app: Any = None) -> None:
         self._app = app
-        self._socket = socket.socket()
+        # asyncio turns Nagle's algorithm off only for sockets that say they are TCP.
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
