@@ -109,6 +109,7 @@ class ToolGuard:
         if (stdio == "trusted") != (stdio_user_id is not None):
             raise ValueError('write stdio="trusted", stdio_user_id="..." together, or neither')
         self._adapters: list[Adapter] = []
+        self._known: _Surface | None = None
         self._metadata_url = metadata_url(self.resource)
 
     @classmethod
@@ -176,27 +177,43 @@ class ToolGuard:
         return guarded_app(app, self)
 
     @property
-    def policies(self) -> list[Policy]:
+    def policies(self) -> tuple[Policy, ...]:
         """The declared policies of the protected servers' operations, in their order."""
-        found = (op.policy for adapter in self._adapters for op in adapter.operations())
-        return [policy for policy in found if policy is not None]
+        return self._surface().policies
 
     @property
     def admits_anonymous(self) -> bool:
         """Whether some operation is public, so that requests without a token are let in."""
-        return self.default == "public" or any(policy.public for policy in self.policies)
+        return self.default == "public" or self._surface().has_public
 
     @property
     def scopes_supported(self) -> tuple[str, ...]:
         """Every scope that the guards mention (RFC 9728 §2)."""
-        return resources.scopes_supported(policy.scope for policy in self.policies)
+        return self._surface().scopes_supported
 
     @property
     def initial_scopes(self) -> tuple[str, ...]:
         """What a client without a token is told to ask for."""
         if self._initial_scopes is not None:
             return self._initial_scopes
-        return resources.first_scopes((p.scope for p in self.policies), self.scope_hierarchy)
+        return self._surface().first_scopes
+
+    def _surface(self) -> _Surface:
+        """Return what follows from the operations there are, worked out once for each set."""
+        sizes = tuple(adapter.size() for adapter in self._adapters)
+        if self._known is None or self._known.sizes != sizes:
+            found = (op.policy for adapter in self._adapters for op in adapter.operations())
+            policies = tuple(policy for policy in found if policy is not None)
+            self._known = _Surface(
+                sizes,
+                policies,
+                has_public=any(policy.public for policy in policies),
+                scopes_supported=resources.scopes_supported(p.scope for p in policies),
+                first_scopes=resources.first_scopes(
+                    (p.scope for p in policies), self.scope_hierarchy
+                ),
+            )
+        return self._known
 
     @property
     def metadata_url(self) -> str:
@@ -250,6 +267,17 @@ class ToolGuard:
 
     def __repr__(self) -> str:
         return f"<ToolGuard: {self.resource} trusts {self.issuer}>"
+
+
+@dataclass(frozen=True)
+class _Surface:
+    """What the guards of all operations come to."""
+
+    sizes: tuple[int, ...]
+    policies: tuple[Policy, ...]
+    has_public: bool
+    scopes_supported: tuple[str, ...]
+    first_scopes: tuple[str, ...]
 
 
 @dataclass(frozen=True)

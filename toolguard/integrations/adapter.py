@@ -52,6 +52,10 @@ class Adapter(ABC):
         """Yield the server's operations, in the order of their registration."""
 
     @abstractmethod
+    def size(self) -> int:
+        """Return how many operations there are, without going through them."""
+
+    @abstractmethod
     def install(self, guard: ToolGuard) -> None:
         """Put ``guard`` around every message, and around every app and transport it runs."""
 

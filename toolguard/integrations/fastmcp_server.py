@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import fastmcp
@@ -38,12 +38,21 @@ class FastMCPAdapter(Adapter):
 
     def operations(self) -> Iterator[Operation]:
         """Yield the tools of the server and of the servers mounted on it, by their own names."""
+        for components in self._registries():
+            for component in components.values():
+                if component.key.startswith("tool:") and hasattr(component, "fn"):
+                    yield Operation(component.name, component.fn)
+
+    def size(self) -> int:
+        """Return how many operations there are, without going through them."""
+        return sum(map(len, self._registries()))
+
+    def _registries(self) -> Iterator[Mapping[str, Any]]:
+        """Yield the registries of the server and of the servers mounted on it."""
         todo = list(self.server.providers)
         while todo:
             provider = todo.pop(0)
-            for component in getattr(provider, "_components", {}).values():
-                if component.key.startswith("tool:") and hasattr(component, "fn"):
-                    yield Operation(component.name, component.fn)
+            yield getattr(provider, "_components", {})
             todo += getattr(getattr(provider, "server", None), "providers", ())
             # A namespace or a transform wraps the provider of the mounted server.
             todo += [inner] if (inner := getattr(provider, "_inner", None)) is not None else []

@@ -40,6 +40,9 @@ class _FastMCP(Adapter):
         for tool in self.server._tool_manager.list_tools():
             yield Operation(tool.name, tool.fn)
 
+    def size(self) -> int:
+        return len(self.server._tool_manager._tools)
+
     def install(self, guard: ToolGuard) -> None:
         self.claim(guard)
         self.prepare()

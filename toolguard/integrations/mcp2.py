@@ -42,6 +42,9 @@ class _MCPServer(Adapter):
         for tool in self.server._tool_manager.list_tools():
             yield Operation(tool.name, tool.fn)
 
+    def size(self) -> int:
+        return len(self.server._tool_manager._tools)
+
     def install(self, guard: ToolGuard) -> None:
         self.claim(guard)
         self.server.middleware.insert(0, message_guard(guard, self._undeclared, _refusal_error))
