@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from toolguard.principal import Principal
 
@@ -20,6 +20,10 @@ class Connection:
         token_type: how it is presented, nearly always ``"Bearer"``.
         scopes: the third-party scopes it was granted, where the vault says so.
         expires_at: when it expires, in seconds since the epoch; None where unknown.
+
+    Raises:
+        ValueError: if there is no token.
+        TypeError: if ``token`` is not a string, or ``scopes`` is one.
     """
 
     token: str = field(repr=False)
@@ -28,8 +32,15 @@ class Connection:
     expires_at: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.token:
+        if not isinstance(self.token, str):
+            raise TypeError(f"the token of a connection is text, not {type(self.token).__name__}")
+        if not self.token.strip():
             raise ValueError("a connection needs a token")
+        object.__setattr__(self, "scopes", _scope_tuple(self.scopes))
+
+    def is_expired(self, now: float) -> bool:
+        """Return whether it has expired at ``now``; one whose expiry is unknown has not."""
+        return self.expires_at is not None and self.expires_at <= now
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,10 @@ class ConnectionRequest:
         access_token: the caller's own access token, for the authorization server or vault that
             issued it and for nobody else; None on a trusted stdio server. Never in the
             representation.
+
+    Raises:
+        ValueError: if there is no name.
+        TypeError: if ``scopes`` is a string.
     """
 
     name: str
@@ -50,7 +65,20 @@ class ConnectionRequest:
     principal: Principal
     access_token: str | None = field(repr=False)
 
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError('a connection has a name, such as "google-calendar"')
+        object.__setattr__(self, "scopes", _scope_tuple(self.scopes))
 
+
+def _scope_tuple(scopes: Iterable[str]) -> tuple[str, ...]:
+    # "read" is in "thread.readonly": a string would grant by substring.
+    if isinstance(scopes, str):
+        raise TypeError(f"scopes are a list: write {scopes.split()!r}")
+    return tuple(scopes)
+
+
+@runtime_checkable
 class ConnectionProvider(Protocol):
     """Fetches connections: a vault, a token exchange, or a table for tests."""
 

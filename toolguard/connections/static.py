@@ -15,7 +15,11 @@ class StaticConnections:
 
     Args:
         table: tokens (or :class:`Connection` objects) by connection name, either the same for
-            everybody or by user id.
+            everybody or by user id. Copied: a later change of it changes nothing here.
+
+    Raises:
+        ValueError: if the table, or a token in it, is empty.
+        TypeError: if an entry is neither a token nor a table of tokens.
 
     >>> connections = StaticConnections({"google-calendar": {"alice": "ya29.local"}})
     """
@@ -25,7 +29,7 @@ class StaticConnections:
     ) -> None:
         if not table:
             raise ValueError('write StaticConnections({"google-calendar": "a-token"})')
-        self._table = dict(table)
+        self._table = {name: _entry(entry) for name, entry in table.items()}
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection of this user.
@@ -33,14 +37,11 @@ class StaticConnections:
         Raises:
             ConnectionRequiredError: if the table has none, or one with too few scopes.
         """
-        entry = self._table.get(request.name)
-        if isinstance(entry, Mapping):
-            entry = entry.get(request.principal.user_id or "")
-        if entry is None:
+        connection = self._of(request.principal.user_id, request.name)
+        if connection is None:
             raise ConnectionRequiredError(
                 f"Connect {request.name} first, then try again", connection=request.name
             )
-        connection = entry if isinstance(entry, Connection) else Connection(entry)
         missing = [s for s in request.scopes if s not in connection.scopes]
         if connection.scopes and missing:
             raise ConnectionRequiredError(
@@ -50,5 +51,23 @@ class StaticConnections:
             )
         return connection
 
+    def _of(self, user_id: str | None, name: str) -> Connection | None:
+        entry = self._table.get(name)
+        if isinstance(entry, dict):
+            return entry.get(user_id) if user_id else None
+        return entry
+
     def __repr__(self) -> str:
         return f"<StaticConnections: {', '.join(self._table)}>"
+
+
+def _entry(
+    entry: str | Connection | Mapping[str, str | Connection],
+) -> Connection | dict[str, Connection]:
+    if isinstance(entry, Mapping):
+        return {user_id: _connection(token) for user_id, token in entry.items()}
+    return _connection(entry)
+
+
+def _connection(token: str | Connection) -> Connection:
+    return token if isinstance(token, Connection) else Connection(token)
