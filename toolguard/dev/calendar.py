@@ -1,0 +1,127 @@
+"""What does a guarded calendar server look like, on whichever framework is installed?
+
+The demo serves it; ``examples/calendar/`` holds the stand-alone forms to copy. The tools hold no
+auth code: what a caller may do is declared above them, whose calendar it is comes injected.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Annotated, Any
+
+import httpx
+from pydantic import Field
+
+from toolguard.decorators import requires_scopes, with_connection
+from toolguard.errors import ConnectionRequiredError
+
+__all__ = ["SCOPE_HIERARCHY", "calendar_server"]
+
+SCOPE_HIERARCHY = {"mcp:calendar.write": ["mcp:calendar.readonly"]}
+"""Who may write may read."""
+
+_READ = "mcp:calendar.readonly"
+_WRITE = "mcp:calendar.write"
+_CALENDAR = "https://www.googleapis.com/auth/calendar"
+_EVENTS = "/calendar/v3/calendars/primary/events"
+# It becomes part of a URL: "../.." must not.
+_EventId = Annotated[str, Field(pattern="^[a-v0-9]{5,1024}$")]
+
+
+def calendar_server(google_url: str) -> Any:
+    """Return an MCP server with four calendar tools, not yet protected.
+
+    Args:
+        google_url: the origin of the calendar API, such as ``https://www.googleapis.com``.
+    """
+    google = _Google(google_url)
+    mcp = _server_class()("calendar")
+
+    @mcp.tool()  # type: ignore[untyped-decorator]
+    @requires_scopes(_READ)
+    @with_connection("google-calendar")
+    async def list_calendar_events(
+        time_min: str, time_max: str, *, connection_token: str
+    ) -> list[dict[str, Any]]:
+        """List the events between two times (RFC 3339)."""
+        asked = {"timeMin": time_min, "timeMax": time_max}
+        answer = await google.ask(connection_token, "GET", _EVENTS, params=asked)
+        return [_event(item) for item in answer["items"]]
+
+    @mcp.tool()  # type: ignore[untyped-decorator]
+    @requires_scopes(_READ)
+    @with_connection("google-calendar")
+    async def query_availability(
+        time_min: str, time_max: str, *, connection_token: str
+    ) -> list[dict[str, str]]:
+        """List when the calendar is busy between two times (RFC 3339)."""
+        asked = {"timeMin": time_min, "timeMax": time_max, "items": [{"id": "primary"}]}
+        answer = await google.ask(connection_token, "POST", "/calendar/v3/freeBusy", json=asked)
+        busy: list[dict[str, str]] = answer["calendars"]["primary"]["busy"]
+        return busy
+
+    @mcp.tool()  # type: ignore[untyped-decorator]
+    @requires_scopes(_WRITE)
+    @with_connection("google-calendar", scopes=[_CALENDAR])
+    async def create_calendar_event(
+        title: str, start: str, end: str, *, user_id: str, connection_token: str
+    ) -> dict[str, Any]:
+        """Create an event from ``start`` to ``end`` (RFC 3339)."""
+        event = {
+            "summary": title,
+            "start": {"dateTime": start},
+            "end": {"dateTime": end},
+            "extendedProperties": {"private": {"createdBy": user_id}},
+        }
+        return _event(await google.ask(connection_token, "POST", _EVENTS, json=event))
+
+    @mcp.tool()  # type: ignore[untyped-decorator]
+    @requires_scopes(_WRITE)
+    @with_connection("google-calendar", scopes=[_CALENDAR])
+    async def delete_calendar_event(event_id: _EventId, *, connection_token: str) -> str:
+        """Delete an event."""
+        await google.ask(connection_token, "DELETE", f"{_EVENTS}/{event_id}")
+        return "deleted"
+
+    return mcp
+
+
+class _Google:
+    """The calendar API, asked with one user's token."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def ask(self, token: str, method: str, path: str, **content: Any) -> Any:
+        """Return the JSON that Google answers.
+
+        Raises:
+            ConnectionRequiredError: if Google no longer accepts the token.
+        """
+        headers = {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient(base_url=self._url, trust_env=False) as client:
+            response = await client.request(method, path, headers=headers, **content)
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise ConnectionRequiredError(
+                "Google no longer accepts this connection: connect google-calendar again",
+                connection="google-calendar",
+            )
+        response.raise_for_status()
+        return response.json() if response.content else None
+
+
+def _server_class() -> Any:
+    """Return the server class of the installed ``mcp``: of its line 2, else of its line 1."""
+    if importlib.util.find_spec("mcp.server.mcpserver") is not None:
+        return importlib.import_module("mcp.server.mcpserver").MCPServer
+    return importlib.import_module("mcp.server.fastmcp").FastMCP
+
+
+def _event(item: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": item["id"],
+        "title": item.get("summary", ""),
+        "start": item["start"],
+        "end": item["end"],
+    }
