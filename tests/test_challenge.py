@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import challenges, scope_tokens
 
-from toolguard.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url, parse
+from toolguard.challenge import Challenge, ChallengeScopes, challenge_for, parse
 from toolguard.errors import (
     AccessDeniedError,
     ConnectionRequiredError,
@@ -395,46 +395,3 @@ def test_any_text_is_read_as_a_challenge_or_refused(text: str) -> None:
     except ValueError:
         return
     assert isinstance(challenge, Challenge)
-
-
-# --- the URL of the metadata
-
-
-@pytest.mark.parametrize(
-    ("resource", "url"),
-    [
-        ("https://example.com", "https://example.com/.well-known/oauth-protected-resource"),
-        ("https://example.com/", "https://example.com/.well-known/oauth-protected-resource"),
-        ("https://example.com/mcp", "https://example.com/.well-known/oauth-protected-resource/mcp"),
-        (
-            "https://example.com/mcp/",
-            "https://example.com/.well-known/oauth-protected-resource/mcp/",
-        ),
-        (
-            "https://example.com/a/b/mcp",
-            "https://example.com/.well-known/oauth-protected-resource/a/b/mcp",
-        ),
-        (
-            "https://example.com:8443/mcp",
-            "https://example.com:8443/.well-known/oauth-protected-resource/mcp",
-        ),
-        (
-            "http://127.0.0.1:8000/mcp",
-            "http://127.0.0.1:8000/.well-known/oauth-protected-resource/mcp",
-        ),
-        (
-            "http://[::1]:8000/mcp",
-            "http://[::1]:8000/.well-known/oauth-protected-resource/mcp",
-        ),
-        (
-            "https://example.com?tenant",
-            "https://example.com/.well-known/oauth-protected-resource?tenant",
-        ),
-        (
-            "https://example.com/mcp?t=1",
-            "https://example.com/.well-known/oauth-protected-resource/mcp?t=1",
-        ),
-    ],
-)
-def test_the_well_known_part_stands_between_host_and_path(resource: str, url: str) -> None:
-    assert metadata_url(resource) == url
