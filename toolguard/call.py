@@ -19,6 +19,7 @@ import anyio
 from toolguard.connections.protocol import Connection, ConnectionProvider, ConnectionRequest
 from toolguard.errors import (
     AccessDeniedError,
+    ConnectionRequiredError,
     ConnectionResponseError,
     GuardNotConfiguredError,
     InvalidTokenError,
@@ -198,37 +199,49 @@ class Call:
     async def _connect(
         self, needs: tuple[ConnectionNeed, ...], principal: Principal | None
     ) -> dict[str, Connection]:
-        provider = self.guard.connections
-        if not needs or principal is None or self.state is None:
+        if not needs or principal is None:
             return {}
-        if provider is None:
-            raise GuardNotConfiguredError(
-                "This operation uses a connection and the guard has no provider: "
-                "write ToolGuard(..., connections=...)"
-            )
-        token = self.state.token
-        found: dict[str, Connection] = {}
-        failures: dict[str, ToolGuardError] = {}
+        outcomes: dict[str, Connection | ToolGuardError] = {}
 
         async def fetch(need: ConnectionNeed) -> None:
-            request = ConnectionRequest(need.name, need.scopes, principal, token)
-            try:
-                found[need.parameter] = await provider.fetch(request)
-            except ToolGuardError as error:
-                failures[need.parameter] = error
-            except Exception as error:  # noqa: BLE001 - fail closed: its text may hold a token
-                _log.error("connection %s: %s", need.name, type(error).__name__)
-                failures[need.parameter] = ConnectionResponseError(
-                    f"The provider of {need.name} failed", connection=need.name
-                )
+            outcomes[need.parameter] = await self._fetch(need, principal)
 
         async with anyio.create_task_group() as group:
             for need in needs:
                 group.start_soon(fetch, need)
+        connections: dict[str, Connection] = {}
         for need in needs:
-            if need.parameter in failures:
-                raise failures[need.parameter]
-        return found
+            outcome = outcomes[need.parameter]
+            if isinstance(outcome, ToolGuardError):
+                raise outcome
+            connections[need.parameter] = outcome
+        return connections
+
+    async def _fetch(
+        self, need: ConnectionNeed, principal: Principal
+    ) -> Connection | ToolGuardError:
+        """Return the connection, or why there is none: one failure must not cancel the others."""
+        if self.guard.connections is None:
+            return GuardNotConfiguredError(
+                "This operation uses a connection and the guard has no provider: "
+                "write ToolGuard(..., connections=...)"
+            )
+        token = self.state.token if self.state is not None else None
+        request = ConnectionRequest(need.name, need.scopes, principal, token)
+        try:
+            connection = await self.guard.connections.fetch(request)
+        except ToolGuardError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - fail closed: its text may hold a token
+            _log.error("connection %s: %s", need.name, type(error).__name__)  # noqa: TRY400
+            return ConnectionResponseError(
+                f"The provider of {need.name} failed", connection=need.name
+            )
+        if connection.is_expired(self.guard.clock()):
+            return ConnectionRequiredError(
+                f"Connect {need.name} again: its token has expired", connection=need.name
+            )
+        return connection
 
 
 _current: ContextVar[Call | None] = ContextVar("toolguard_call", default=None)

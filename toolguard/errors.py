@@ -85,6 +85,18 @@ class ToolGuardError(Exception):
         """Return ``to_dict()`` as JSON text."""
         return json.dumps(self.to_dict())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, vars(self))
+
+
+def _restore(
+    kind: type[ToolGuardError], args: tuple[Any, ...], state: dict[str, Any]
+) -> ToolGuardError:
+    """Rebuild an error from another process, whatever its constructor takes."""
+    error = kind.__new__(kind, *args)
+    vars(error).update(state)
+    return error
+
 
 class MissingTokenError(ToolGuardError):
     """The request carries no access token (RFC 6750 §3.1: a challenge without an error code).
@@ -129,9 +141,6 @@ class InvalidTokenError(ToolGuardError):
         super().__init__(message)
         self.reason: InvalidTokenReason = reason
 
-    def __reduce__(self) -> tuple[type[InvalidTokenError], tuple[InvalidTokenReason, str]]:
-        return type(self), (self.reason, str(self))
-
 
 class InsufficientScopeError(ToolGuardError):
     """The token is good and lacks scopes (RFC 6750 §3.1, insufficient_scope).
@@ -169,10 +178,6 @@ class InsufficientScopeError(ToolGuardError):
         self.missing_scopes = tuple(dict.fromkeys(missing_scopes))
         super().__init__("Token missing required scopes: " + " ".join(self.missing_scopes))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        state = {"token_scopes": self.token_scopes, "missing_scopes": self.missing_scopes}
-        return _rebuild_insufficient_scope, (self.required_scopes, state)
-
     @property
     def combined_scopes(self) -> tuple[str, ...]:
         """What the token holds, in its order, then what is missing, in the declared order."""
@@ -193,12 +198,6 @@ class InsufficientScopeError(ToolGuardError):
             "token_scopes": list(self.token_scopes),
             "required_scopes": list(self.required_scopes),
         }
-
-
-def _rebuild_insufficient_scope(
-    required: Sequence[str], state: dict[str, Sequence[str]]
-) -> InsufficientScopeError:
-    return InsufficientScopeError(required, **state)
 
 
 class AccessDeniedError(ToolGuardError):
