@@ -233,7 +233,7 @@ class Call:
         except ToolGuardError as error:
             return error
         except Exception as error:  # noqa: BLE001 - fail closed: its text may hold a token
-            _log.error("connection %s: %s", need.name, type(error).__name__)  # noqa: TRY400
+            _log.error("connection %s: %s", need.name, type(error).__name__)
             return ConnectionResponseError(
                 f"The provider of {need.name} failed", connection=need.name
             )
