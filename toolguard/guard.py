@@ -90,7 +90,7 @@ class ToolGuard:
     ) -> None:
         audiences = _audiences(audience)
         self.resource = _resource(resource, audiences)
-        self.issuer, self.verifier = _verifier(issuer, well_known_url, verifier, audiences, clock)
+        self._issuer, self.verifier = _verifier(issuer, well_known_url, verifier, audiences, clock)
         self.connections = _provider(connections)
         self.scope_hierarchy = (
             scope_hierarchy
@@ -175,6 +175,11 @@ class ToolGuard:
         from toolguard.integrations.apps import guarded_app  # noqa: PLC0415 - imports starlette
 
         return guarded_app(app, self)
+
+    @property
+    def issuer(self) -> str | None:
+        """The authorization server whose tokens are accepted; None if only a verifier knows."""
+        return getattr(self.verifier, "issuer", None) or self._issuer
 
     @property
     def policies(self) -> tuple[Policy, ...]:
@@ -327,16 +332,17 @@ def _verifier(
     if verifier is not None:
         if well_known_url is not None:
             raise ValueError("give verifier= or well_known_url=, not both")
-        return issuer or getattr(verifier, "issuer", None), verifier
+        return issuer, verifier
     if (issuer is None) == (well_known_url is None):
         raise ValueError("give exactly one of issuer=, well_known_url= and verifier=")
     if not audiences:
         raise ValueError('give audience=: what tokens for this server name in their "aud"')
     from toolguard.jwks import JWKS, issuer_of  # noqa: PLC0415 - imports httpx
 
-    named = issuer or issuer_of(well_known_url or "")
-    keys = JWKS(issuer=issuer) if issuer else JWKS(well_known_url=well_known_url)
-    return named, JWTVerifier(issuer=named, audience=audiences, keys=keys, clock=clock)
+    keys = JWKS(issuer=issuer, well_known_url=well_known_url)
+    # The metadata has the last word on its issuer; until it is read, the URL says enough.
+    named = issuer if well_known_url is None else issuer_of(well_known_url)
+    return named, JWTVerifier(issuer=issuer, audience=audiences, keys=keys, clock=clock)
 
 
 def _initial_scopes(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
