@@ -1,0 +1,49 @@
+"""How does the development server say no?"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+__all__ = ["Endpoint", "Refusal", "answering_json"]
+
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+"""What a route calls."""
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not a fault of the program
+    """A request that is not granted.
+
+    Args:
+        error: the code of the specification that names it, such as ``"invalid_grant"``.
+        description: one sentence for the developer or the user who reads it. It may quote what
+            was sent only if that is no secret; whoever shows it escapes it.
+        status: the HTTP status, where it is answered directly.
+    """
+
+    def __init__(self, error: str, description: str, *, status: int = 400) -> None:
+        super().__init__(description)
+        self.error = error
+        self.description = description
+        self.status = status
+
+
+def answering_json(endpoint: Endpoint) -> Endpoint:
+    """Return ``endpoint`` with refusals written as RFC 6749 §5.2 has them."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            response = await endpoint(request)
+        except Refusal as refusal:
+            body = {"error": refusal.error, "error_description": refusal.description}
+            response = JSONResponse(body, refusal.status)
+            if refusal.status == 401:  # noqa: PLR2004 - RFC 9110 §15.5.2
+                response.headers["www-authenticate"] = 'Basic realm="toolguard dev"'
+        # RFC 6749 §5.1; what is said here concerns one client only.
+        response.headers.setdefault("cache-control", "no-store")
+        return response
+
+    return answer

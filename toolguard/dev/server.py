@@ -1,0 +1,241 @@
+"""How do the parts become one development authorization server?
+
+For the vault, the provider and the command line, which mount themselves here::
+
+    server = DevServer(builtin_world(), Store(), origin="http://127.0.0.1:8800")
+    vault = Vault(verifier=server.verifier(), db=server.store.db, ...)
+    server.extend(extra_routes=vault.routes(), connect_url=..., vault=...)
+    app = server.app                     # Starlette; from here on nothing can be added
+
+- ``server.issuer``, ``.well_known_url``, ``.project_id``, ``.origin``, ``.world``, ``.store``.
+- ``server.verifier(audience=None)`` verifies access tokens that this server issued, knows which
+  were revoked, and returns a ``Principal``; without an audience: for any resource of the world.
+- ``server.sign_in_user(request)`` is the ``User`` signed in in this browser, or None. Endpoints
+  find the server itself at ``request.app.state.dev_server``.
+- ``server.sign_in_url(return_to)`` is where a browser signs in first and then comes back to
+  ``return_to``, a URL of this server.
+- ``extra_routes`` are added after the server's own.
+- ``connect_url(user, return_to)`` is the link "Connect Google Calendar" on the consent page, None
+  for no link (connected already). ``return_to`` is a URL of this server: check it with
+  ``server.owns(url)`` before a browser is sent back to it.
+- ``vault`` is a ``ConnectionProvider``: RFC 8693 exchanges at ``/token`` whose ``audience`` is no
+  resource of the world are answered with the connection of that name.
+- ``server.rotate_keys()`` signs with a new key from now on.
+- Pages look alike with ``toolguard.dev.pages.page`` and ``.closing_page``, forms are checked with
+  ``toolguard.dev.sessions.csrf_token`` and ``.check_csrf``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+from mcp.server.transport_security import RequestBodyLimitMiddleware
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from toolguard.connections.protocol import ConnectionProvider
+from toolguard.dev import discovery
+from toolguard.dev.loopback_only import LoopbackOnly
+from toolguard.dev.pages import stylesheet
+from toolguard.dev.realm import Realm
+from toolguard.dev.refusals import Endpoint, answering_json
+from toolguard.dev.sessions import session_of
+from toolguard.dev.store import Store
+from toolguard.dev.tokens import IssuedTokenVerifier
+from toolguard.dev.world import User, World
+
+__all__ = ["ConnectURL", "DevServer", "dev_app"]
+
+ConnectURL = Callable[[User, str], "str | None"]
+"""Where ``user`` connects an account and comes back to the URL; None if there is nothing to do."""
+
+_log = logging.getLogger("toolguard.dev")
+_MAX_BODY = 64 * 1024
+
+
+class DevServer:
+    """A development authorization server; see the top of this file for what it offers.
+
+    Args:
+        world: who and what there is.
+        store: its memory.
+        origin: where it listens, on this machine: ``"http://127.0.0.1:8800"``.
+        clock: the time in seconds since the epoch.
+
+    Raises:
+        ValueError: if ``origin`` is none of this machine, or the world has no resource.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        store: Store,
+        *,
+        origin: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._realm = Realm(world, store, origin, clock)
+        self._extra_routes: list[BaseRoute] = []
+        self._connect_url: ConnectURL | None = None
+        self._vault: ConnectionProvider | None = None
+
+    @property
+    def world(self) -> World:
+        """Who and what there is."""
+        return self._realm.world
+
+    @property
+    def store(self) -> Store:
+        """Its memory."""
+        return self._realm.store
+
+    @property
+    def origin(self) -> str:
+        """Where it listens, such as ``"http://127.0.0.1:8800"``."""
+        return self._realm.origin
+
+    @property
+    def issuer(self) -> str:
+        """Its issuer URL, such as ``"http://127.0.0.1:8800/P2dev"``."""
+        return self._realm.issuer
+
+    @property
+    def project_id(self) -> str:
+        """The project, in the sense of Descope."""
+        return self.world.project_id
+
+    @property
+    def well_known_url(self) -> str:
+        """Its metadata URL, in the form of Descope."""
+        return f"{self.issuer}/.well-known/openid-configuration"
+
+    def owns(self, url: str) -> bool:
+        """Return whether ``url`` is one of this server."""
+        return self._realm.owns(url)
+
+    def verifier(self, audience: str | None = None) -> IssuedTokenVerifier:
+        """Return a verifier of the access tokens this server issued.
+
+        Args:
+            audience: whom they must be for; None for any resource of the world.
+        """
+        known = [resource.url for resource in self.world.resources]
+        return IssuedTokenVerifier(self._realm, [audience] if audience else known)
+
+    def rotate_keys(self, *, keep_old: bool = True) -> str:
+        """Sign with a new key from now on; return its ``kid``."""
+        return self._realm.keys.rotate(keep_old=keep_old)
+
+    def sign_in_user(self, request: Request) -> User | None:
+        """Return who is signed in in the browser that sent ``request``."""
+        session = session_of(self._realm, request)
+        if session is None or session.user_id is None:
+            return None
+        return self.world.user(session.user_id)
+
+    def extend(
+        self,
+        *,
+        extra_routes: Sequence[BaseRoute] = (),
+        connect_url: ConnectURL | None = None,
+        vault: ConnectionProvider | None = None,
+    ) -> None:
+        """Add what the application is to have, before it is used.
+
+        Raises:
+            RuntimeError: if it has been built.
+        """
+        if "app" in vars(self):
+            raise RuntimeError("extend the server before its app is used")
+        self._extra_routes.extend(extra_routes)
+        self._connect_url = connect_url or self._connect_url
+        self._vault = vault or self._vault
+
+    @cached_property
+    def app(self) -> Starlette:
+        """The application; built once, for one event loop at a time."""
+        app = Starlette(
+            routes=[*self._routes(), *self._extra_routes],
+            middleware=[
+                Middleware(LoopbackOnly, host=urlsplit(self.origin).netloc),
+                Middleware(RequestBodyLimitMiddleware, max_body_size=_MAX_BODY),
+            ],
+            lifespan=self._announced,
+        )
+        app.state.dev_server = self
+        return app
+
+    @asynccontextmanager
+    async def _announced(self, app: Starlette) -> AsyncIterator[None]:  # noqa: ARG002 - a lifespan
+        _log.warning(
+            "development authorization server at %s: it asks for no passwords; never use it for "
+            "anything real",
+            self.issuer,
+        )
+        yield
+
+    def _routes(self) -> list[BaseRoute]:
+        prefix = self._realm.path
+        return [
+            *(
+                _open_to_browsers(path, self._discovery, "GET")
+                for path in discovery.metadata_paths(self._realm)
+            ),
+            _open_to_browsers(f"{prefix}/jwks", self._jwks, "GET"),
+            Route(f"{prefix}/style.css", stylesheet, methods=["GET"]),
+        ]
+
+    async def _discovery(self, request: Request) -> Response:  # noqa: ARG002 - an endpoint
+        return _document(discovery.metadata(self._realm))
+
+    async def _jwks(self, request: Request) -> Response:  # noqa: ARG002 - an endpoint
+        return _document(self._realm.keys.jwks())
+
+    def __repr__(self) -> str:
+        return f"<DevServer: {self.issuer}>"
+
+
+def dev_app(  # noqa: PLR0913 - the settings of a server
+    world: World,
+    store: Store,
+    *,
+    origin: str,
+    extra_routes: Sequence[BaseRoute] = (),
+    connect_url: ConnectURL | None = None,
+    vault: ConnectionProvider | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Starlette:
+    """Return the application of a :class:`DevServer`; at ``app.state.dev_server`` it is itself."""
+    server = DevServer(world, store, origin=origin, clock=clock)
+    server.extend(extra_routes=extra_routes, connect_url=connect_url, vault=vault)
+    return server.app
+
+
+def _document(content: dict[str, Any]) -> Response:
+    return JSONResponse(content, headers={"cache-control": "no-cache"})
+
+
+def _open_to_browsers(path: str, endpoint: Endpoint, *methods: str) -> Route:
+    """Return a route that scripts of any origin may ask; cookies mean nothing to it."""
+    inner = Route(path, answering_json(endpoint), methods=[*methods])
+    return Route(
+        path,
+        CORSMiddleware(
+            inner.app,
+            allow_origins=["*"],
+            allow_methods=[*methods],
+            allow_headers=["Authorization", "Content-Type", "MCP-Protocol-Version"],
+            max_age=600,
+        ),
+        methods=[*methods, "OPTIONS"],
+    )

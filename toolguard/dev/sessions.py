@@ -1,0 +1,105 @@
+"""Which browser is this, and did its own page send this form?"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from toolguard.dev.realm import Realm
+from toolguard.dev.refusals import Refusal
+from toolguard.dev.store import digest
+
+__all__ = ["COOKIE", "Session", "check_csrf", "csrf_token", "open_session", "session_of"]
+
+COOKIE = "toolguard_dev_session"
+"""The cookie that holds a session's secret."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """One browser, signed in or not.
+
+    Attributes:
+        secret: the value of its cookie.
+        user_id: who is signed in; None for nobody yet.
+    """
+
+    secret: str = field(repr=False)
+    user_id: str | None
+
+    @property
+    def digest(self) -> str:
+        """What the store knows it by."""
+        return digest(self.secret)
+
+
+def session_of(realm: Realm, request: Request) -> Session | None:
+    """Return the session whose cookie the browser sent, if it is still good."""
+    secret = request.cookies.get(COOKIE)
+    if not secret:
+        return None
+    with realm.store.lock:
+        row = realm.store.db.execute(
+            "SELECT user_id FROM session WHERE digest = ? AND expires_at > ?",
+            (digest(secret), realm.clock()),
+        ).fetchone()
+    return None if row is None else Session(secret, row[0])
+
+
+def open_session(
+    realm: Realm, response: Response, *, user_id: str | None, instead_of: Session | None
+) -> Session:
+    """Give the browser a new session, and return it.
+
+    The secret is never kept over a sign-in, so that nobody can have known it before; the sign-ins
+    that the old session began go on in the new one.
+    """
+    session = Session(secrets.token_urlsafe(32), user_id)
+    lifetime = realm.world.lifetimes.session
+    with realm.store.transaction() as db:
+        if instead_of is not None:
+            db.execute("DELETE FROM session WHERE digest = ?", (instead_of.digest,))
+            db.execute(
+                "UPDATE sign_in SET session = ? WHERE session = ?",
+                (session.digest, instead_of.digest),
+            )
+        db.execute(
+            "INSERT INTO session VALUES (?, ?, ?)",
+            (session.digest, user_id, realm.clock() + lifetime),
+        )
+    response.set_cookie(
+        COOKIE,
+        session.secret,
+        max_age=lifetime,
+        path="/",
+        secure=realm.origin.startswith("https:"),
+        httponly=True,
+        samesite="lax",
+    )
+    return session
+
+
+def csrf_token(session: Session, purpose: str) -> str:
+    """Return what a form must carry: bound to the browser's cookie and to ``purpose``."""
+    return hmac.new(session.secret.encode(), purpose.encode(), sha256).hexdigest()
+
+
+def check_csrf(request: Request, session: Session, purpose: str, token: str | None) -> None:
+    """Refuse a form that no page of this server gave to this browser for this purpose.
+
+    Raises:
+        Refusal: if the token is missing or another one, or the browser says that the form came
+            from elsewhere.
+    """
+    expected = csrf_token(session, purpose)
+    # With `Referrer-Policy: no-referrer` the Origin of a form is "null"; this header is not.
+    site = request.headers.get("sec-fetch-site", "same-origin")
+    if site != "same-origin" or not hmac.compare_digest((token or "").encode(), expected.encode()):
+        raise Refusal(
+            "access_denied", "This form was not sent from a page of this server", status=403
+        )

@@ -1,0 +1,100 @@
+"""With which key does the development server sign, and which keys does it publish?"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from jwt.algorithms import ECAlgorithm
+
+from toolguard.dev.store import Store
+
+__all__ = ["ALGORITHM", "SigningKeys"]
+
+ALGORITHM = "ES256"
+"""How access tokens are signed."""
+
+# A verifier's clock may be five minutes off (RFC 9068 §4), and it keeps keys for as long.
+_GRACE = 600
+
+
+class SigningKeys:
+    """The keys of one server, in its store; the newest signs, retired ones still verify.
+
+    Args:
+        store: where they are kept.
+        clock: the time in seconds since the epoch.
+        lifetime: seconds for which what was signed is good, and its key is published.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float], *, lifetime: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._lifetime = lifetime
+        if self._current() is None:
+            self.rotate()
+
+    def rotate(self, *, keep_old: bool = True) -> str:
+        """Sign with a new key from now on; return its ``kid``.
+
+        Args:
+            keep_old: publish the old keys for as long as tokens of theirs are good; False
+                withdraws them at once, as after a theft.
+        """
+        key = generate_ec_key(SECP256R1())
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+        kid, now = secrets.token_hex(8), self._clock()
+        with self._store.transaction() as db:
+            if keep_old:
+                db.execute("UPDATE signing_key SET retired_at = ? WHERE retired_at IS NULL", (now,))
+            else:
+                db.execute("DELETE FROM signing_key")
+            db.execute("INSERT INTO signing_key VALUES (?, ?, ?, NULL)", (kid, pem, now))
+        return kid
+
+    def sign(self, claims: Mapping[str, Any]) -> str:
+        """Return ``claims`` as an access token (RFC 9068 §2.1), signed with the current key."""
+        row = self._current()
+        if row is None:
+            raise RuntimeError("the store was emptied under the server")
+        kid, pem = row
+        return jwt.encode(
+            dict(claims), pem, algorithm=ALGORITHM, headers={"typ": "at+jwt", "kid": kid}
+        )
+
+    def jwks(self) -> dict[str, Any]:
+        """Return the public keys (RFC 7517 §5), the current one first."""
+        oldest = self._clock() - self._lifetime - _GRACE
+        with self._store.lock:
+            rows = self._store.db.execute(
+                "SELECT kid, pem FROM signing_key WHERE retired_at IS NULL OR retired_at > ?"
+                " ORDER BY retired_at IS NOT NULL, retired_at DESC",
+                (oldest,),
+            ).fetchall()
+        return {"keys": [_public_jwk(kid, pem) for kid, pem in rows]}
+
+    def _current(self) -> tuple[str, str] | None:
+        with self._store.lock:
+            row: tuple[str, str] | None = self._store.db.execute(
+                "SELECT kid, pem FROM signing_key WHERE retired_at IS NULL"
+            ).fetchone()
+        return row
+
+
+def _public_jwk(kid: str, pem: str) -> dict[str, Any]:
+    key = load_pem_private_key(pem.encode(), password=None)
+    if not isinstance(key, EllipticCurvePrivateKey):
+        raise TypeError("the store holds a signing key of another kind")
+    jwk = json.loads(str(ECAlgorithm.to_jwk(key.public_key())))
+    return {**jwk, "kid": kid, "alg": ALGORITHM, "use": "sig"}

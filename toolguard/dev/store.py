@@ -1,0 +1,123 @@
+"""What does the development server remember, and where?
+
+One SQLite connection, shared with the vault. Whatever opens a door (a code, a refresh token, a
+session, a client's secret) is kept as a digest only; the signing keys have to be kept themselves,
+so a state file is readable by its owner only.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from types import TracebackType
+
+from typing_extensions import Self
+
+__all__ = ["Store", "digest"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS signing_key (
+    kid TEXT PRIMARY KEY, pem TEXT NOT NULL, created_at REAL NOT NULL, retired_at REAL
+);
+CREATE TABLE IF NOT EXISTS client (
+    client_id TEXT PRIMARY KEY, name TEXT NOT NULL, redirect_uris TEXT NOT NULL,
+    grant_types TEXT NOT NULL, auth_method TEXT NOT NULL, secret_digest TEXT
+);
+CREATE TABLE IF NOT EXISTS session (
+    digest TEXT PRIMARY KEY, user_id TEXT, expires_at REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS sign_in (
+    digest TEXT PRIMARY KEY, session TEXT NOT NULL, client_id TEXT NOT NULL,
+    request TEXT NOT NULL, email TEXT, provider_code TEXT, expires_at REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS grant_ (
+    grant_id TEXT PRIMARY KEY, client_id TEXT NOT NULL, user_id TEXT NOT NULL,
+    resource TEXT NOT NULL, scopes TEXT NOT NULL, expires_at REAL NOT NULL, revoked_at REAL
+);
+CREATE TABLE IF NOT EXISTS code (
+    digest TEXT PRIMARY KEY, grant_id TEXT NOT NULL, redirect_uri TEXT, challenge TEXT NOT NULL,
+    expires_at REAL NOT NULL, used_at REAL
+);
+CREATE TABLE IF NOT EXISTS refresh_token (
+    digest TEXT PRIMARY KEY, grant_id TEXT NOT NULL, used_at REAL
+);
+CREATE TABLE IF NOT EXISTS access_token (
+    jti TEXT PRIMARY KEY, grant_id TEXT NOT NULL, expires_at REAL NOT NULL, revoked_at REAL
+);
+"""
+
+
+class Store:
+    """The state of one development server.
+
+    Args:
+        path: a file that keeps it, created for its owner only if it is not there; by default it
+            is forgotten with the process.
+
+    Attributes:
+        db: the connection; hold ``lock`` while you use it, and open no transaction within
+            another: ``with store.transaction() as db: ...`` does both.
+        lock: see ``db``.
+
+    Raises:
+        OSError: if the file cannot be made.
+        sqlite3.DatabaseError: if it holds something else.
+    """
+
+    def __init__(self, path: str = ":memory:") -> None:
+        if path != ":memory:":
+            _make_private(Path(path))
+        self.lock = threading.RLock()
+        self.db = sqlite3.connect(path, check_same_thread=False)
+        try:
+            self.db.executescript(_SCHEMA)
+        except sqlite3.DatabaseError:
+            self.db.close()
+            raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Hold the lock; commit at the end, or roll back if it ends in an exception."""
+        with self.lock, self.db:
+            yield self.db
+
+    def forget(self, now: float) -> None:
+        """Drop what can have no effect any more at ``now`` (seconds since the epoch)."""
+        with self.transaction() as db:
+            for table in ("session", "sign_in", "access_token", "grant_"):
+                # A fixed name from the line above.
+                db.execute(f"DELETE FROM {table} WHERE expires_at <= ?", (now,))  # noqa: S608
+            for table in ("code", "refresh_token"):
+                db.execute(
+                    f"DELETE FROM {table} WHERE grant_id NOT IN (SELECT grant_id FROM grant_)"  # noqa: S608
+                )
+
+    def close(self) -> None:
+        """Close the connection; the store is of no use any more."""
+        with self.lock:
+            self.db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def digest(secret: str) -> str:
+    """Return what is kept instead of ``secret``, which has to be random and long."""
+    return sha256(secret.encode()).hexdigest()
+
+
+def _make_private(path: Path) -> None:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))

@@ -1,0 +1,103 @@
+"""What do the development server's access tokens say, and which of them are still good?"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from toolguard.dev.policies import UserFacts
+from toolguard.dev.realm import Realm
+from toolguard.dev.signing import ALGORITHM
+from toolguard.errors import InvalidTokenError
+from toolguard.keys import StaticKeys
+from toolguard.principal import Principal
+from toolguard.verifiers import JWTVerifier
+
+__all__ = ["IssuedTokenVerifier", "access_token_claims"]
+
+
+class IssuedTokenVerifier:
+    """Verifies access tokens of this server, and knows which of them were revoked.
+
+    The signature, the issuer, the audience and the times are checked as any guarded server
+    checks them; what only the issuer can know comes on top.
+
+    Args:
+        realm: the server.
+        audience: whom tokens must be for: any of these.
+    """
+
+    def __init__(self, realm: Realm, audience: Sequence[str]) -> None:
+        self._realm = realm
+        self._audience = tuple(audience)
+
+    async def verify(self, token: str) -> Principal:
+        """Return the caller that ``token`` speaks for.
+
+        Raises:
+            InvalidTokenError: if it does not hold up, or was revoked.
+        """
+        verifier = JWTVerifier(
+            issuer=self._realm.issuer,
+            audience=self._audience,
+            keys=StaticKeys(self._realm.keys.jwks()),
+            algorithms=[ALGORITHM],
+            token_types=["at+jwt"],
+            leeway=0,
+            clock=self._realm.clock,
+        )
+        principal = await verifier.verify(token)
+        if not self._is_live(principal.claims.get("jti")):
+            raise InvalidTokenError("expired", "The token has been revoked")
+        return principal
+
+    def _is_live(self, jti: object) -> bool:
+        with self._realm.store.lock:
+            row = self._realm.store.db.execute(
+                "SELECT 1 FROM access_token JOIN grant_ USING (grant_id) WHERE jti = ?"
+                " AND access_token.revoked_at IS NULL AND grant_.revoked_at IS NULL",
+                (jti,),
+            ).fetchone()
+        return row is not None
+
+
+def access_token_claims(  # noqa: PLR0913 - the claims of RFC 9068 §2.2, one by one
+    *,
+    issuer: str,
+    audience: str,
+    user_id: str,
+    client_id: str,
+    scopes: Sequence[str],
+    facts: UserFacts,
+    issued_at: float,
+    lifetime: float,
+) -> dict[str, Any]:
+    """Return the claims of an access token (RFC 9068 §2.2), with tenants as Descope has them.
+
+    Args:
+        issuer: the issuer URL.
+        audience: the resource it is for (RFC 8707).
+        user_id: whose it is.
+        client_id: which client it was issued to.
+        scopes: what was granted.
+        facts: the user's tenants (the first is the current one) and permissions.
+        issued_at: seconds since the epoch.
+        lifetime: seconds.
+    """
+    permissions = list(facts.permissions)
+    claims: dict[str, Any] = {
+        "iss": issuer,
+        "aud": audience,
+        "sub": user_id,
+        "client_id": client_id,
+        "iat": int(issued_at),
+        "exp": int(issued_at) + int(lifetime),
+        "jti": secrets.token_hex(16),
+        "scope": " ".join(scopes),
+        "permissions": permissions,
+        "tenants": {tenant: {"permissions": permissions} for tenant in facts.tenant_ids},
+    }
+    if facts.tenant_ids:
+        claims["dct"] = facts.tenant_ids[0]
+    return claims
