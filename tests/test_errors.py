@@ -259,13 +259,13 @@ def test_missing_is_what_is_required_and_not_held(required: list[str], held: lis
 # --- copies
 
 
-@pytest.mark.parametrize("error", EVERY_ERROR, ids=lambda e: e.error)
+@pytest.mark.parametrize("error", [*EVERY_ERROR, *CONNECTION_ERRORS], ids=lambda e: e.error)
 def test_pickling_an_error_changes_nothing(error: ToolGuardError) -> None:
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         assert state(pickle.loads(pickle.dumps(error, protocol))) == state(error)
 
 
-@pytest.mark.parametrize("error", EVERY_ERROR, ids=lambda e: e.error)
+@pytest.mark.parametrize("error", [*EVERY_ERROR, *CONNECTION_ERRORS], ids=lambda e: e.error)
 def test_copying_an_error_changes_nothing(error: ToolGuardError) -> None:
     assert state(copy.copy(error)) == state(error)
     assert state(copy.deepcopy(error)) == state(error)

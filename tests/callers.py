@@ -1,0 +1,113 @@
+"""Who calls in these tests? Callers without a server, and the guard that they meet."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from toolguard.call import Call, DefaultRule, RequestState, serving
+from toolguard.challenge import Challenge, challenge_for
+from toolguard.connections import Connection, ConnectionProvider, ConnectionRequest
+from toolguard.errors import ConnectionRequiredError, InvalidTokenError, ToolGuardError
+from toolguard.principal import Principal
+from toolguard.scopes import ScopeHierarchy
+from toolguard.verifiers import Verifier
+
+__all__ = ["ISSUER", "METADATA", "NOW", "TOKEN", "Caller", "Desk", "Tokens", "Vault", "person"]
+
+ISSUER = "https://issuer.example"
+METADATA = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
+NOW = 1_000_000.0
+TOKEN = "alices-secret-token"
+
+
+def person(user_id: str | None = "alice", *scopes: str, **facts: Any) -> Principal:
+    """Return a caller whose token is good for another minute."""
+    known = {"issuer": ISSUER, "client_id": "desktop", "expires_at": NOW + 60, **facts}
+    return Principal(user_id, scopes=scopes, **known)
+
+
+class Tokens:
+    """Verifies tokens by looking them up, and remembers which ones it saw.
+
+    Args:
+        principals: token -> the caller it speaks for.
+    """
+
+    def __init__(self, principals: Mapping[str, Principal] | None = None) -> None:
+        self.principals = dict(principals or {})
+        self.seen: list[str] = []
+
+    async def verify(self, token: str) -> Principal:
+        self.seen.append(token)
+        if token not in self.principals:
+            raise InvalidTokenError("signature", "The signature of the token is wrong")
+        return self.principals[token]
+
+
+class Vault:
+    """Has one connection of each name, and remembers what it was asked for."""
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        self.connections = {name: Connection(f"{name}-token") for name in names}
+        self.asked: list[ConnectionRequest] = []
+
+    async def fetch(self, request: ConnectionRequest) -> Connection:
+        self.asked.append(request)
+        if request.name not in self.connections:
+            raise ConnectionRequiredError(f"Connect {request.name}", connection=request.name)
+        return self.connections[request.name]
+
+
+class Desk:
+    """A guard that protects no server: what a call and the middleware need of one."""
+
+    def __init__(
+        self,
+        verifier: Verifier | None = None,
+        *,
+        hierarchy: Mapping[str, Iterable[str]] | None = None,
+        connections: ConnectionProvider | None = None,
+        default: DefaultRule = "authenticated",
+        leeway: float = 0.0,
+        clock: Callable[[], float] = lambda: NOW,
+        admits_anonymous: bool = False,
+    ) -> None:
+        self.verifier: Verifier = verifier or Tokens()
+        self.scope_hierarchy = ScopeHierarchy(hierarchy)
+        self.connections = connections
+        self.default: DefaultRule = default
+        self.leeway = leeway
+        self.clock = clock
+        self.admits_anonymous = admits_anonymous
+
+    def challenge(self, refusal: ToolGuardError) -> Challenge | None:
+        return challenge_for(refusal, resource_metadata=METADATA, default_scope=("profile",))
+
+
+@dataclass
+class Caller:
+    """Somebody who calls guarded functions, each in a request of its own.
+
+    Attributes:
+        principal: who it is; None for a caller without a token.
+        guard: what protects the functions.
+        state: the request of the last call.
+    """
+
+    principal: Principal | None = field(default_factory=person)
+    guard: Desk = field(default_factory=Desk)
+    state: RequestState | None = None
+
+    def calls(self, function: Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any) -> Any:
+        """Return what ``function`` answers."""
+        token = None if self.principal is None else TOKEN
+        self.state = RequestState(token, self.principal, self.guard)
+
+        async def message() -> Any:
+            with serving(Call(self.guard, self.state)):
+                return await function(*args, **kwargs)
+
+        return asyncio.run(message())

@@ -1,0 +1,330 @@
+"""What does the outside see of a guarded function, and what is injected into it?"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import pytest
+from callers import person
+
+from toolguard.connections import Connection
+from toolguard.errors import AccessDeniedError
+from toolguard.policy import ConnectionNeed, Policy
+from toolguard.principal import Principal
+from toolguard.signature import Injection, unwrapped
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    import toolguard.connections as vault
+    import toolguard.principal as who
+
+CALENDAR = ConnectionNeed("google-calendar", (), "connection_token")
+ANYBODY = Policy(public=True)
+CONNECTED = Policy(connections=(CALENDAR,))
+FETCHED = {"connection_token": Connection("ya29.token")}
+
+
+def visible(function: Callable[..., Any], policy: Policy = CONNECTED) -> str:
+    return str(Injection.plan(function, policy).visible)
+
+
+def injected(
+    function: Callable[..., Any],
+    policy: Policy = CONNECTED,
+    principal: Principal | None = person(),  # noqa: B008 - a frozen value
+) -> dict[str, object]:
+    return Injection.plan(function, policy).values(principal, FETCHED)
+
+
+def dressed(function: Callable[..., Any], policy: Policy = CONNECTED) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> None: ...
+
+    Injection.plan(function, policy).dress(wrapper, function)
+    return wrapper
+
+
+# --- what is injected
+
+
+def test_a_user_id_and_a_connection_token_are_injected_by_name() -> None:
+    async def tool(title: str, *, user_id: str, connection_token: str) -> None: ...
+
+    assert injected(tool) == {"user_id": "alice", "connection_token": "ya29.token"}
+
+
+def test_a_principal_and_a_connection_are_injected_by_annotation() -> None:
+    async def tool(caller: Principal, *, connection_token: Connection) -> None: ...
+
+    assert injected(tool) == {"caller": person(), "connection_token": Connection("ya29.token")}
+
+
+def test_a_function_need_not_take_the_caller() -> None:
+    async def tool(title: str) -> None: ...
+
+    assert injected(tool, Policy()) == {}
+
+
+def test_without_annotations_names_decide() -> None:
+    def tool(title, *, user_id, connection_token):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        ...
+
+    assert injected(tool) == {"user_id": "alice", "connection_token": "ya29.token"}
+    assert visible(tool) == "(title)"
+
+
+def test_a_connection_token_that_no_connection_was_declared_for_is_an_ordinary_parameter() -> None:
+    async def tool(connection_token: str) -> str:
+        return connection_token
+
+    assert visible(tool, Policy()) == "(connection_token: str) -> str"
+
+
+def test_annotations_may_be_spelled_in_every_usual_way() -> None:
+    async def optional(a: Optional[Principal], user_id: Optional[str]) -> None: ...  # noqa: UP045
+    async def union(a: Principal | None, user_id: str | None) -> None: ...
+    async def annotated(a: Annotated[Principal, "who"], user_id: Annotated[str, "id"]) -> None: ...
+    async def quoted(a: "Principal", user_id: "str") -> None: ...  # noqa: UP037
+    async def anything(a: Principal, user_id: Any) -> None: ...
+
+    for tool in (optional, union, annotated, quoted, anything):
+        assert injected(tool, Policy()) == {"a": person(), "user_id": "alice"}
+
+
+def test_an_annotation_that_can_only_be_imported_for_type_checking_is_read_by_its_name() -> None:
+    async def tool(caller: who.Principal, *, connection_token: vault.Connection) -> None: ...
+    async def maybe(caller: who.Principal | None) -> None: ...
+
+    assert injected(tool) == {"caller": person(), "connection_token": Connection("ya29.token")}
+    assert injected(maybe, Policy()) == {"caller": person()}
+
+
+def test_annotations_that_are_not_postponed_are_read_as_well() -> None:
+    async def tool(caller: Any, title: Any, connection_token: Any) -> None: ...
+
+    tool.__annotations__ = {"caller": Principal, "title": str, "connection_token": Connection}
+
+    assert injected(tool) == {"caller": person(), "connection_token": Connection("ya29.token")}
+    assert visible(tool) == "(title: str)"
+
+
+def test_an_annotation_that_holds_a_principal_among_others_is_not_injected() -> None:
+    async def tool(a: list[Principal], b: Principal | str, c: type[Principal]) -> None: ...
+
+    assert injected(tool, Policy()) == {}
+
+
+def test_a_caller_without_a_user_is_refused_where_one_is_needed() -> None:
+    async def tool(*, user_id: str) -> None: ...
+
+    with pytest.raises(AccessDeniedError, match=r"^This operation needs a user, and the token"):
+        injected(tool, Policy(), person(None))
+
+
+def test_a_caller_without_a_user_is_nobody_where_nobody_is_welcome() -> None:
+    async def tool(*, user_id: str | None, caller: Principal | None) -> None: ...
+
+    assert injected(tool, Policy(), person(None)) == {"user_id": None, "caller": person(None)}
+    assert injected(tool, ANYBODY, None) == {"user_id": None, "caller": None}
+
+
+# --- what cannot be injected is refused when the module is imported
+
+
+def test_a_missing_parameter_for_a_connection_is_refused_with_what_to_write() -> None:
+    async def create_event(title: str) -> None: ...
+
+    message = (
+        r"^create_event\(\) does not take the token of connection 'google-calendar': add "
+        r"`\*, connection_token: str` to its parameters, or name the one it has with "
+        r"with_connection\('google-calendar', ..., as_=...\)$"
+    )
+    with pytest.raises(TypeError, match=message):
+        Injection.plan(create_event, CONNECTED)
+
+
+def takes_user_first(user_id: str, /, title: str) -> None: ...
+def takes_user_before_args(user_id: str, *titles: str) -> None: ...
+def takes_users(*user_id: str) -> None: ...
+def takes_anything(**user_id: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "function", [takes_user_first, takes_user_before_args, takes_users, takes_anything]
+)
+def test_a_parameter_that_no_keyword_reaches_is_refused(function: Callable[..., None]) -> None:
+    message = (
+        rf"^{function.__name__}\(\) cannot be given user_id as a keyword: "
+        r"write it after a bare `\*`, as in `\*, user_id: str`$"
+    )
+    with pytest.raises(TypeError, match=message):
+        Injection.plan(function, Policy())
+
+
+def test_a_principal_that_no_keyword_reaches_is_refused() -> None:
+    def tool(caller: Principal, /) -> None: ...
+
+    with pytest.raises(TypeError, match=r"^tool\(\) cannot be given caller as a keyword: "):
+        Injection.plan(tool, Policy())
+
+
+@pytest.mark.parametrize("annotation", [int, bytes, list[str], "int", "UserId", Principal])
+def test_a_user_id_of_another_type_is_refused(annotation: object) -> None:
+    def tool(user_id: str) -> None: ...
+
+    tool.__annotations__ = {"user_id": annotation}
+
+    with pytest.raises(TypeError, match=r"^tool\(\) must take the caller as `user_id: str`$"):
+        Injection.plan(tool, Policy())
+
+
+@pytest.mark.parametrize("annotation", [int, dict, "bytes", Principal])
+def test_a_connection_of_another_type_is_refused(annotation: object) -> None:
+    def tool(connection_token: str) -> None: ...
+
+    tool.__annotations__ = {"connection_token": annotation}
+
+    message = (
+        r"^tool\(\) takes connection_token as .+: write `connection_token: str` for the token, or "
+        r"`connection_token: Connection` for the object$"
+    )
+    with pytest.raises(TypeError, match=message):
+        Injection.plan(tool, CONNECTED)
+
+
+def test_a_public_function_whose_caller_must_be_somebody_is_refused() -> None:
+    def by_id(*, user_id: str) -> None: ...
+    def unannotated(*, user_id) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def by_principal(*, caller: Principal) -> None: ...
+
+    message = r"is public, its caller may be nobody: write `user_id: str \| None`$"
+    with pytest.raises(TypeError, match=rf"^by_id\(\) {message}"):
+        Injection.plan(by_id, ANYBODY)
+    with pytest.raises(TypeError, match=rf"^unannotated\(\) {message}"):
+        Injection.plan(unannotated, ANYBODY)
+    with pytest.raises(TypeError, match=r"nobody: write `caller: Principal \| None`$"):
+        Injection.plan(by_principal, ANYBODY)
+
+
+# --- what remains visible
+
+
+async def create_event(
+    title: str, start: str = "now", *, user_id: str, connection_token: str, alarm: bool = False
+) -> dict[str, int]:
+    """Create an event."""
+    return {}
+
+
+class Calendar:
+    """A calendar that can be called."""
+
+    async def add(self, title: str, *, user_id: str) -> str:
+        """Add an event."""
+        return f"{title} of {user_id}"
+
+    def __call__(self, title: str, user_id: str) -> str:
+        """Add an event by calling."""
+        return f"{title} of {user_id}"
+
+
+def test_signature_annotations_and_name_lose_only_what_is_injected() -> None:
+    wrapper = dressed(create_event)
+
+    assert str(inspect.signature(wrapper)) == (
+        "(title: str, start: str = 'now', *, alarm: bool = False) -> dict[str, int]"
+    )
+    assert wrapper.__annotations__ == {
+        "title": str,
+        "start": str,
+        "alarm": bool,
+        "return": dict[str, int],
+    }
+    assert (wrapper.__name__, wrapper.__qualname__) == ("create_event", "create_event")
+    assert wrapper.__module__ == create_event.__module__
+    assert wrapper.__doc__ == "Create an event."
+    assert wrapper.__dict__["__wrapped__"] is create_event
+
+
+def test_a_sync_function_looks_the_same() -> None:
+    def tool(title: str, *, user_id: str) -> int:
+        return 1
+
+    assert str(inspect.signature(dressed(tool, Policy()))) == "(title: str) -> int"
+
+
+def test_a_bound_method_shows_neither_self_nor_what_is_injected() -> None:
+    wrapper = dressed(Calendar().add, Policy())
+
+    assert str(inspect.signature(wrapper)) == "(title: str) -> str"
+    assert (wrapper.__name__, wrapper.__doc__) == ("add", "Add an event.")
+
+
+def test_an_object_that_can_be_called_is_seen_as_its_call() -> None:
+    wrapper = dressed(Calendar(), Policy())
+
+    assert str(inspect.signature(wrapper)) == "(title: str) -> str"
+    assert wrapper.__name__ == "Calendar"
+
+
+def test_a_partial_shows_what_is_left_to_give() -> None:
+    wrapper = dressed(functools.partial(create_event, "Standup", alarm=True))
+
+    assert str(inspect.signature(wrapper)) == (
+        "(start: str = 'now', *, alarm: bool = True) -> dict[str, int]"
+    )
+    assert wrapper.__name__ == "create_event"
+
+
+def test_a_value_that_a_partial_gives_to_an_injected_parameter_is_replaced() -> None:
+    plan = Injection.plan(functools.partial(Calendar(), user_id="mallory"), Policy())
+
+    assert plan.arguments((), {"title": "a"}, {"user_id": "alice"}) == (
+        (),
+        {"title": "a", "user_id": "alice"},
+    )
+
+
+def test_annotated_metadata_and_defaults_of_the_visible_parameters_are_kept() -> None:
+    def tool(
+        count: Annotated[int, "how many"] = 3, *, user_id: str = "nobody"
+    ) -> Annotated[str, "text"]:
+        return ""
+
+    plan = Injection.plan(tool, Policy())
+
+    assert plan.visible.parameters["count"].annotation == Annotated[int, "how many"]
+    assert plan.visible.parameters["count"].default == 3
+    assert plan.visible.return_annotation == Annotated[str, "text"]
+    assert list(plan.visible.parameters) == ["count"]
+
+
+def test_names_that_can_only_be_imported_for_type_checking_stay_as_they_are_written() -> None:
+    def tool(amount: Decimal, note: str, *, user_id: str) -> Decimal:
+        return amount
+
+    wrapper = dressed(tool, Policy())
+
+    assert wrapper.__annotations__ == {"amount": "Decimal", "note": str, "return": "Decimal"}
+
+
+def test_a_function_without_annotations_gets_none() -> None:
+    def tool(title, *, user_id):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        ...
+
+    wrapper = dressed(tool, Policy())
+
+    assert wrapper.__annotations__ == {}
+    assert str(inspect.signature(wrapper)) == "(title)"
+
+
+def test_behind_partials_and_methods_is_the_function() -> None:
+    calendar = Calendar()
+
+    assert unwrapped(functools.partial(functools.partial(create_event, "a"), "b")) is create_event
+    assert unwrapped(calendar.add) is Calendar.add
+    assert unwrapped(functools.partial(calendar.add, "a")) is Calendar.add
+    assert unwrapped(calendar) is calendar
