@@ -40,7 +40,7 @@ def test_a_connection_shows_everything_but_its_token() -> None:
 def test_a_request_does_not_show_the_callers_token() -> None:
     assert repr(request("calendar")) == (
         "ConnectionRequest(name='google-calendar', scopes=('calendar',), "
-        "principal=<Principal: alice of https://issuer.example []>)"
+        "principal=<Principal: alice of https://issuer.example []>, tenant_id=None, fresh=False)"
     )
 
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import anyio
@@ -99,7 +99,7 @@ class Admission:
     """A caller who was let in, and the connections fetched for the call, by parameter name."""
 
     principal: Principal | None
-    connections: Mapping[str, Connection]
+    connections: Mapping[str, Connection | None]
 
 
 class Call:
@@ -130,9 +130,8 @@ class Call:
             ToolGuardError: the one refusal that names everything missing.
         """
         principal = await self._principal()
-        if principal is not None and principal.is_expired(self.guard.clock() - self.guard.leeway):
-            # Counts at use, not only at entry: a call may have waited for its client.
-            raise InvalidTokenError("expired", "The access token has expired")
+        if principal is not None:
+            self._check_open(principal)
         policy.check(principal, self.guard.scope_hierarchy)
         return Admission(principal, await self._connect(policy.connections, principal))
 
@@ -198,38 +197,34 @@ class Call:
 
     async def _connect(
         self, needs: tuple[ConnectionNeed, ...], principal: Principal | None
-    ) -> dict[str, Connection]:
+    ) -> dict[str, Connection | None]:
         if not needs or principal is None:
             return {}
         outcomes: dict[str, Connection | ToolGuardError] = {}
 
         async def fetch(need: ConnectionNeed) -> None:
-            outcomes[need.parameter] = await self._fetch(need, principal)
+            outcomes[need.parameter] = await self._outcome(need, principal)
 
         async with anyio.create_task_group() as group:
             for need in needs:
                 group.start_soon(fetch, need)
-        connections: dict[str, Connection] = {}
+        connections: dict[str, Connection | None] = {}
         for need in needs:
             outcome = outcomes[need.parameter]
-            if isinstance(outcome, ToolGuardError):
+            if isinstance(outcome, ConnectionRequiredError) and need.optional:
+                connections[need.parameter] = None
+            elif isinstance(outcome, ToolGuardError):
                 raise outcome
-            connections[need.parameter] = outcome
+            else:
+                connections[need.parameter] = outcome
         return connections
 
-    async def _fetch(
+    async def _outcome(
         self, need: ConnectionNeed, principal: Principal
     ) -> Connection | ToolGuardError:
         """Return the connection, or why there is none: one failure must not cancel the others."""
-        if self.guard.connections is None:
-            return GuardNotConfiguredError(
-                "This operation uses a connection and the guard has no provider: "
-                "write ToolGuard(..., connections=...)"
-            )
-        token = self.state.token if self.state is not None else None
-        request = ConnectionRequest(need.name, need.scopes, principal, token)
         try:
-            connection = await self.guard.connections.fetch(request)
+            return await self._fetch(need, principal, fresh=need.fresh)
         except ToolGuardError as error:
             return error
         except Exception as error:  # noqa: BLE001 - fail closed: its text may hold a token
@@ -237,11 +232,44 @@ class Call:
             return ConnectionResponseError(
                 f"The provider of {need.name} failed", connection=need.name
             )
+
+    async def _fetch(
+        self, need: ConnectionNeed, principal: Principal, *, fresh: bool
+    ) -> Connection:
+        provider = self.guard.connections
+        if provider is None:
+            raise GuardNotConfiguredError(
+                "This operation uses a connection and the guard has no provider: "
+                "write ToolGuard(..., connections=...)"
+            )
+        if need.tenant and principal.tenant_id is None:
+            raise AccessDeniedError("This operation needs a tenant, and the token names none")
+        request = ConnectionRequest(
+            need.name,
+            need.scopes,
+            principal,
+            self.state.token if self.state is not None else None,
+            tenant_id=principal.tenant_id if need.tenant else None,
+            fresh=fresh,
+        )
+        connection = await provider.fetch(request)
         if connection.is_expired(self.guard.clock()):
-            return ConnectionRequiredError(
+            raise ConnectionRequiredError(
                 f"Connect {need.name} again: its token has expired", connection=need.name
             )
-        return connection
+
+        async def refetch() -> Connection:
+            self._check_open(principal)
+            return await self._fetch(need, principal, fresh=True)
+
+        return replace(connection, refetch=refetch)
+
+    def _check_open(self, principal: Principal) -> None:
+        """Make sure that the caller may still be acted for: the tool may have run for long."""
+        if self.closed:
+            raise GuardNotConfiguredError("The call has ended; there is no caller any more")
+        if principal.is_expired(self.guard.clock() - self.guard.leeway):
+            raise InvalidTokenError("expired", "The access token has expired")
 
 
 _current: ContextVar[Call | None] = ContextVar("toolguard_call", default=None)

@@ -186,17 +186,27 @@ public = GuardDecorator(Policy(public=True))
 
 
 def with_connection(
-    name: str, *, scopes: Iterable[str] | None = None, as_: str = "connection_token"
+    name: str,
+    *,
+    scopes: Iterable[str] | None = None,
+    as_: str = "connection_token",
+    tenant: bool = False,
+    optional: bool = False,
+    fresh: bool = False,
 ) -> GuardDecorator:
     """Inject the caller's token for a third-party service; implies a valid access token.
 
     It is fetched once the policy has allowed the call, with the caller's own access token.
+    Several on one tool are fetched at the same time.
 
     Args:
         name: the connection's name at the guard's provider, such as ``"google-calendar"``.
         scopes: third-party scopes the token has to carry; left out, whatever it carries will do.
         as_: the parameter that takes it, annotated ``str`` for the token or ``Connection`` for
-            the object.
+            the object with its scopes, its expiry and ``auth`` for httpx.
+        tenant: fetch the connection of the tenant that the caller's token names.
+        optional: pass None where the user has not connected, instead of asking them to.
+        fresh: never take a token that was kept from an earlier call.
 
     Raises:
         ValueError: for an empty name or an empty list of scopes.
@@ -219,4 +229,5 @@ def with_connection(
         all_of(*listed)  # refuses what is not a scope
     if not as_.isidentifier():
         raise ValueError(f"as_={as_!r} is not the name of a parameter")
-    return GuardDecorator(Policy(connections=(ConnectionNeed(name, listed, as_),)))
+    need = ConnectionNeed(name, listed, as_, tenant=tenant, optional=optional, fresh=fresh)
+    return GuardDecorator(Policy(connections=(need,)))

@@ -19,11 +19,17 @@ class ConnectionNeed:
         name: the connection's name at the provider, such as ``"google-calendar"``.
         scopes: third-party scopes the token has to carry; empty means "whatever there is".
         parameter: the keyword argument that receives it.
+        tenant: whether it is the connection of the caller's tenant, instead of the caller's own.
+        optional: whether the operation runs without it, too, where the user has not connected.
+        fresh: whether a token that was kept will not do.
     """
 
     name: str
     scopes: tuple[str, ...]
     parameter: str
+    tenant: bool = False
+    optional: bool = False
+    fresh: bool = False
 
 
 @dataclass(frozen=True)

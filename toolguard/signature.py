@@ -17,7 +17,7 @@ from typing import Any
 
 from toolguard.connections.protocol import Connection
 from toolguard.errors import AccessDeniedError
-from toolguard.policy import Policy
+from toolguard.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
 
 __all__ = ["Injection", "unwrapped"]
@@ -25,7 +25,8 @@ __all__ = ["Injection", "unwrapped"]
 _USER_ID = "user_id"
 _INJECTABLE = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
-Extract = Callable[[Principal | None, Mapping[str, Connection]], object]
+Connections = Mapping[str, "Connection | None"]
+Extract = Callable[["Principal | None", Connections], object]
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,7 @@ class Injection:
         kept = [p for name, p in signature.parameters.items() if name not in sources]
         return cls(signature.replace(parameters=kept), types.MappingProxyType(sources))
 
-    def values(
-        self, principal: Principal | None, connections: Mapping[str, Connection]
-    ) -> dict[str, object]:
+    def values(self, principal: Principal | None, connections: Connections) -> dict[str, object]:
         """Return the injected keyword arguments for this caller.
 
         Raises:
@@ -167,7 +166,7 @@ def _source(
 ) -> Extract | None:
     for need in policy.connections:
         if parameter.name == need.parameter:
-            return _connection_source(parameter, need.parameter, function)
+            return _connection_source(parameter, need, function)
     if parameter.name == _USER_ID:
         return _user_id_source(parameter, policy, function)
     if _is(parameter.annotation, Principal):
@@ -176,22 +175,33 @@ def _source(
 
 
 def _connection_source(
-    parameter: inspect.Parameter, name: str, function: Callable[..., Any]
+    parameter: inspect.Parameter, need: ConnectionNeed, function: Callable[..., Any]
 ) -> Extract:
-    if _is(parameter.annotation, Connection):
-        return lambda _, connections: connections[name]
-    if not _accepts_text(parameter.annotation):
+    name, annotation = parameter.name, parameter.annotation
+    is_object = _is(annotation, Connection)
+    if not is_object and not _accepts_text(annotation):
         raise TypeError(
-            f"{_name(function)}() takes {name} as {parameter.annotation!r}: write `{name}: str` "
+            f"{_name(function)}() takes {name} as {annotation!r}: write `{name}: str` "
             f"for the token, or `{name}: Connection` for the object"
         )
-    return lambda _, connections: connections[name].token
+    if need.optional and not _accepts_none(annotation):
+        kind = "Connection" if is_object else "str"
+        raise TypeError(
+            f"{_name(function)}() runs without connection {need.name!r}, too: write "
+            f"`{name}: {kind} | None`"
+        )
+
+    def token(_: Principal | None, connections: Connections) -> str | None:
+        connection = connections[name]
+        return None if connection is None else connection.token
+
+    return (lambda _, connections: connections[name]) if is_object else token
 
 
 def _user_id_source(
     parameter: inspect.Parameter, policy: Policy, function: Callable[..., Any]
 ) -> Extract:
-    optional = type(None) in typing.get_args(parameter.annotation)
+    optional = _accepts_none(parameter.annotation)
     if not _accepts_text(parameter.annotation):
         raise TypeError(f"{_name(function)}() must take the caller as `user_id: str`")
     if policy.public and not optional:
@@ -199,7 +209,7 @@ def _user_id_source(
             f"{_name(function)}() is public, its caller may be nobody: write `user_id: str | None`"
         )
 
-    def user_id(principal: Principal | None, _: Mapping[str, Connection]) -> str | None:
+    def user_id(principal: Principal | None, _: Connections) -> str | None:
         found = principal.user_id if principal is not None else None
         if found is None and not optional:
             raise AccessDeniedError("This operation needs a user, and the token names none")
@@ -211,7 +221,7 @@ def _user_id_source(
 def _principal_source(
     parameter: inspect.Parameter, policy: Policy, function: Callable[..., Any]
 ) -> Extract:
-    if policy.public and type(None) not in typing.get_args(parameter.annotation):
+    if policy.public and not _accepts_none(parameter.annotation):
         raise TypeError(
             f"{_name(function)}() is public, its caller may be nobody: write "
             f"`{parameter.name}: Principal | None`"
@@ -234,6 +244,12 @@ def _accepts_text(annotation: Any) -> bool:
     if isinstance(annotation, str):
         return annotation.replace(" ", "") in {"str", "str|None", "Any"}
     return str in _members(annotation)
+
+
+def _accepts_none(annotation: Any) -> bool:
+    if isinstance(annotation, str):
+        return "None" in {part.strip() for part in annotation.split("|")}
+    return type(None) in _members(annotation)
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

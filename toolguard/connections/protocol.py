@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from toolguard.principal import Principal
 
+if TYPE_CHECKING:
+    import httpx
+
 __all__ = ["Connection", "ConnectionFunction", "ConnectionProvider", "ConnectionRequest"]
+
+
+Refetch: TypeAlias = Callable[[], Coroutine[Any, Any, "Connection"]]
+"""Fetches one connection anew."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,7 @@ class Connection:
         token_type: how it is presented, nearly always ``"Bearer"``.
         scopes: the third-party scopes it was granted, where the vault says so.
         expires_at: when it expires, in seconds since the epoch; None where unknown.
+        refetch: fetches it anew for the same caller; set by the guard, not by providers.
 
     Raises:
         ValueError: if there is no token.
@@ -30,6 +38,7 @@ class Connection:
     token_type: str = "Bearer"  # noqa: S105 - the name of a scheme, not a secret
     scopes: tuple[str, ...] = ()
     expires_at: float | None = None
+    refetch: Refetch | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.token, str):
@@ -41,6 +50,19 @@ class Connection:
     def is_expired(self, now: float) -> bool:
         """Return whether it has expired at ``now``; one whose expiry is unknown has not."""
         return self.expires_at is not None and self.expires_at <= now
+
+    @property
+    def auth(self) -> httpx.Auth:
+        """An ``httpx.Auth`` that sends the token, and a fresh one after a 401.
+
+        ::
+
+            async with httpx.AsyncClient(auth=calendar.auth) as client:
+                await client.get("https://www.googleapis.com/calendar/v3/calendars/primary/events")
+        """
+        from toolguard.connections.auth import ConnectionAuth  # noqa: PLC0415 - imports httpx
+
+        return ConnectionAuth(self)
 
 
 @dataclass(frozen=True)
@@ -54,6 +76,9 @@ class ConnectionRequest:
         access_token: the caller's own access token, for the authorization server or vault that
             issued it and for nobody else; None on a trusted stdio server. Never in the
             representation.
+        tenant_id: asks for the connection of this tenant, instead of the user's own. It is the
+            tenant of the caller's verified token, never one that a client named.
+        fresh: whether a token that was kept will not do.
 
     Raises:
         ValueError: if there is no name.
@@ -64,6 +89,8 @@ class ConnectionRequest:
     scopes: tuple[str, ...]
     principal: Principal
     access_token: str | None = field(repr=False)
+    tenant_id: str | None = None
+    fresh: bool = False
 
     def __post_init__(self) -> None:
         if not self.name:

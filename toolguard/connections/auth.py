@@ -1,0 +1,54 @@
+"""How does a tool body present a connection's token without holding any auth code?"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Generator
+
+import anyio.from_thread
+import httpx
+
+from toolguard.connections.protocol import Connection
+
+__all__ = ["ConnectionAuth"]
+
+
+class ConnectionAuth(httpx.Auth):
+    """Sends the token of a connection; after a 401, fetches a fresh one and tries once more.
+
+    httpx takes the header off when it follows a redirect to another origin. Fetching anew works
+    in a coroutine and in the worker thread that a synchronous tool runs in.
+
+    Args:
+        connection: the connection to present.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def async_auth_flow(
+        self, request: httpx.Request
+    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """Drive one request of an asynchronous client (see ``httpx.Auth``)."""
+        response = yield self._signed(request)
+        if response.status_code == httpx.codes.UNAUTHORIZED and self._connection.refetch:
+            self._connection = await self._connection.refetch()
+            yield self._signed(request)
+
+    def sync_auth_flow(
+        self, request: httpx.Request
+    ) -> Generator[httpx.Request, httpx.Response, None]:
+        """Drive one request of a synchronous client (see ``httpx.Auth``)."""
+        response = yield self._signed(request)
+        if response.status_code == httpx.codes.UNAUTHORIZED and self._connection.refetch:
+            self._connection = anyio.from_thread.run(self._connection.refetch)
+            yield self._signed(request)
+
+    def _signed(self, request: httpx.Request) -> httpx.Request:
+        # RFC 6750 §2.1: "Bearer" as such; some providers answer "bearer" and expect "Bearer".
+        scheme = self._connection.token_type
+        scheme = "Bearer" if scheme.lower() == "bearer" else scheme
+        request.headers["Authorization"] = f"{scheme} {self._connection.token}"
+        return request
+
+    def __repr__(self) -> str:
+        return f"<ConnectionAuth: {self._connection!r}>"
