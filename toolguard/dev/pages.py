@@ -194,7 +194,7 @@ class Consent:
 
     Attributes:
         client: the client's name, as it says it is.
-        client_host: what is known of it: where its name comes from.
+        origin: what is known of where it comes from, as a sentence.
         destination: the redirect URI's origin.
         user: who is asked.
         granted: scopes that can be given, with their words.
@@ -206,7 +206,7 @@ class Consent:
     """
 
     client: str
-    client_host: str
+    origin: str
     destination: str
     user: User
     granted: Mapping[str, str]
@@ -256,7 +256,7 @@ def _parties(consent: Consent) -> Html:
         "ul",
         element("li", "You are ", element("strong", consent.user.email)),
         element("li", "The application calls itself ", element("strong", consent.client)),
-        element("li", consent.client_host),
+        element("li", consent.origin),
         element("li", "You return to ", element("code", consent.destination)),
         element("li", "It will act at ", element("code", consent.resource)),
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from toolguard.dev.redirects import LOOPBACK_HOSTS
@@ -27,6 +28,8 @@ class Realm:
         origin: where it listens, such as ``"http://127.0.0.1:8800"``.
         clock: the time in seconds since the epoch.
         keys: what it signs with.
+        server_secrets: what the resources of the world authenticate with, by ``client_id``: as
+            the world has it, else made up for this process.
 
     Raises:
         ValueError: if ``origin`` is not on this machine, or the world has no resource.
@@ -37,6 +40,7 @@ class Realm:
     origin: str
     clock: Callable[[], float] = field(default=time.time, repr=False)
     keys: SigningKeys = field(init=False, repr=False)
+    server_secrets: Mapping[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         match = _ORIGIN.fullmatch(self.origin)
@@ -52,6 +56,11 @@ class Realm:
             )
         lifetime = self.world.lifetimes.access_token
         object.__setattr__(self, "keys", SigningKeys(self.store, self.clock, lifetime=lifetime))
+        made = {
+            resource.client_id: resource.client_secret or secrets.token_urlsafe(32)
+            for resource in self.world.resources
+        }
+        object.__setattr__(self, "server_secrets", made)
 
     @property
     def path(self) -> str:

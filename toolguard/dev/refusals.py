@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
 from starlette.requests import Request
@@ -22,13 +22,26 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of the program
         description: one sentence for the developer or the user who reads it. It may quote what
             was sent only if that is no secret; whoever shows it escapes it.
         status: the HTTP status, where it is answered directly.
+        details: further members of a JSON answer.
     """
 
-    def __init__(self, error: str, description: str, *, status: int = 400) -> None:
+    def __init__(
+        self,
+        error: str,
+        description: str,
+        *,
+        status: int = 400,
+        details: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(description)
         self.error = error
         self.description = description
         self.status = status
+        self.details = dict(details or {})
+
+    def to_dict(self) -> dict[str, str]:
+        """Return the body of a JSON answer (RFC 6749 §5.2)."""
+        return {"error": self.error, "error_description": self.description, **self.details}
 
 
 def answering_json(endpoint: Endpoint) -> Endpoint:
@@ -38,8 +51,7 @@ def answering_json(endpoint: Endpoint) -> Endpoint:
         try:
             response = await endpoint(request)
         except Refusal as refusal:
-            body = {"error": refusal.error, "error_description": refusal.description}
-            response = JSONResponse(body, refusal.status)
+            response = JSONResponse(refusal.to_dict(), refusal.status)
             if refusal.status == 401:  # noqa: PLR2004 - RFC 9110 §15.5.2
                 response.headers["www-authenticate"] = 'Basic realm="toolguard dev"'
         # RFC 6749 §5.1; what is said here concerns one client only.

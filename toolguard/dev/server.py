@@ -14,6 +14,8 @@ For the vault, the provider and the command line, which mount themselves here::
   find the server itself at ``request.app.state.dev_server``.
 - ``server.sign_in_url(return_to)`` is where a browser signs in first and then comes back to
   ``return_to``, a URL of this server.
+- ``server.credentials(resource)`` is the client id and secret with which the server at that URL
+  introspects and exchanges tokens.
 - ``extra_routes`` are added after the server's own.
 - ``connect_url(user, return_to)`` is the link "Connect Google Calendar" on the consent page, None
   for no link (connected already). ``return_to`` is a URL of this server: check it with
@@ -31,7 +33,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,19 +47,24 @@ from starlette.routing import BaseRoute, Route
 
 from toolguard.connections.protocol import ConnectionProvider
 from toolguard.dev import discovery
+from toolguard.dev.authorize import authorize
+from toolguard.dev.consent import ConnectURL, ConsentPages
+from toolguard.dev.introspection import introspect, revoke
 from toolguard.dev.loopback_only import LoopbackOnly
-from toolguard.dev.pages import stylesheet
+from toolguard.dev.metadata_documents import MetadataDocuments
+from toolguard.dev.pages import answering_pages, stylesheet
 from toolguard.dev.realm import Realm
+from toolguard.dev.redirects import with_parameters
 from toolguard.dev.refusals import Endpoint, answering_json
+from toolguard.dev.registration import register
 from toolguard.dev.sessions import session_of
+from toolguard.dev.sign_in import SignInPages
 from toolguard.dev.store import Store
+from toolguard.dev.token_endpoint import answer_token_request
 from toolguard.dev.tokens import IssuedTokenVerifier
 from toolguard.dev.world import User, World
 
 __all__ = ["ConnectURL", "DevServer", "dev_app"]
-
-ConnectURL = Callable[[User, str], "str | None"]
-"""Where ``user`` connects an account and comes back to the URL; None if there is nothing to do."""
 
 _log = logging.getLogger("toolguard.dev")
 _MAX_BODY = 64 * 1024
@@ -71,6 +78,7 @@ class DevServer:
         store: its memory.
         origin: where it listens, on this machine: ``"http://127.0.0.1:8800"``.
         clock: the time in seconds since the epoch.
+        documents: fetches clients' metadata documents.
 
     Raises:
         ValueError: if ``origin`` is none of this machine, or the world has no resource.
@@ -83,8 +91,10 @@ class DevServer:
         *,
         origin: str,
         clock: Callable[[], float] = time.time,
+        documents: MetadataDocuments | None = None,
     ) -> None:
         self._realm = Realm(world, store, origin, clock)
+        self._documents = documents or MetadataDocuments()
         self._extra_routes: list[BaseRoute] = []
         self._connect_url: ConnectURL | None = None
         self._vault: ConnectionProvider | None = None
@@ -136,6 +146,32 @@ class DevServer:
         """Sign with a new key from now on; return its ``kid``."""
         return self._realm.keys.rotate(keep_old=keep_old)
 
+    def credentials(self, resource: str) -> tuple[str, str]:
+        """Return the client id and secret with which a protected server authenticates here.
+
+        Args:
+            resource: its URL.
+
+        Raises:
+            ValueError: if the world does not know it.
+        """
+        known = self.world.resource(resource)
+        if known is None:
+            raise ValueError(
+                f"{resource!r} is no resource of the world: add it under [[resources]]"
+            )
+        return known.client_id, self._realm.server_secrets[known.client_id]
+
+    def sign_in_url(self, return_to: str) -> str:
+        """Return where a browser signs in first and then comes back to ``return_to``.
+
+        Raises:
+            ValueError: if ``return_to`` is no URL of this server.
+        """
+        if not self.owns(return_to):
+            raise ValueError(f"{return_to!r} is no address of this server: write server.origin/...")
+        return with_parameters(self._realm.url("sign-in"), [("return_to", return_to)])
+
     def sign_in_user(self, request: Request) -> User | None:
         """Return who is signed in in the browser that sent ``request``."""
         session = session_of(self._realm, request)
@@ -185,14 +221,46 @@ class DevServer:
         yield
 
     def _routes(self) -> list[BaseRoute]:
-        prefix = self._realm.path
+        realm, prefix = self._realm, self._realm.path
+        answers: dict[str, Endpoint] = {
+            "register": partial(register, realm),
+            "token": partial(answer_token_request, realm, self._vault),
+            "revoke": partial(revoke, realm),
+        }
+        documents = discovery.metadata_paths(realm)
         return [
-            *(
-                _open_to_browsers(path, self._discovery, "GET")
-                for path in discovery.metadata_paths(self._realm)
-            ),
+            *(_open_to_browsers(path, self._discovery, "GET") for path in documents),
             _open_to_browsers(f"{prefix}/jwks", self._jwks, "GET"),
+            *(_open_to_browsers(f"{prefix}/{name}", answers[name], "POST") for name in answers),
+            Route(
+                f"{prefix}/introspect",
+                answering_json(partial(introspect, realm)),
+                methods=["POST"],
+            ),
+            *self._pages(),
+        ]
+
+    def _pages(self) -> list[BaseRoute]:
+        realm, prefix = self._realm, self._realm.path
+        sign_in, consent = SignInPages(realm), ConsentPages(realm, self._connect_url)
+        pages: list[tuple[str, str, Endpoint]] = [
+            ("GET", "authorize", partial(authorize, realm, self._documents)),
+            ("GET", "sign-in", sign_in.ask),
+            ("POST", "sign-in", sign_in.select),
+            ("GET", "provider", sign_in.provider),
+            ("POST", "provider", sign_in.vouch),
+            ("GET", "callback", sign_in.callback),
+            ("POST", "sign-out", sign_in.sign_out),
+            ("GET", "consent", consent.show),
+            ("POST", "consent", consent.answer),
+            ("GET", "done", sign_in.done),
+        ]
+        return [
             Route(f"{prefix}/style.css", stylesheet, methods=["GET"]),
+            *(
+                Route(f"{prefix}/{name}", answering_pages(page, realm.issuer), methods=[method])
+                for method, name, page in pages
+            ),
         ]
 
     async def _discovery(self, request: Request) -> Response:  # noqa: ARG002 - an endpoint

@@ -32,8 +32,8 @@ CREATE TABLE IF NOT EXISTS session (
     digest TEXT PRIMARY KEY, user_id TEXT, expires_at REAL NOT NULL
 );
 CREATE TABLE IF NOT EXISTS sign_in (
-    digest TEXT PRIMARY KEY, session TEXT NOT NULL, client_id TEXT NOT NULL,
-    request TEXT NOT NULL, email TEXT, provider_code TEXT, expires_at REAL NOT NULL
+    digest TEXT PRIMARY KEY, session TEXT NOT NULL, request TEXT, return_to TEXT,
+    email TEXT, provider_code TEXT, expires_at REAL NOT NULL
 );
 CREATE TABLE IF NOT EXISTS grant_ (
     grant_id TEXT PRIMARY KEY, client_id TEXT NOT NULL, user_id TEXT NOT NULL,

@@ -150,9 +150,12 @@ class World:
         Raises:
             WorldError: if one of them is no URL of a resource.
         """
-        new = dict.fromkeys(_resource_url(url) for url in urls if self.resource(url) is None)
-        added = tuple(Resource(url, f"server-{url}") for url in new)
-        return replace(self, resources=(*self.resources, *added))
+        resources = {resource.url: resource for resource in self.resources}
+        for url in map(_resource_url, urls):
+            resources.setdefault(url, Resource(url, f"server-{len(resources) + 1}"))
+        world = replace(self, resources=tuple(resources.values()))
+        _refuse_repeated("client_id", (resource.client_id for resource in world.resources))
+        return world
 
 
 def builtin_world() -> World:

@@ -1,0 +1,145 @@
+"""What does the user agree to give to the client?
+
+The policy is asked twice, when the page is shown and when it is answered; what the form holds
+can only make the grant smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from toolguard.dev.authorize import answer_client
+from toolguard.dev.clients import Client, find_client
+from toolguard.dev.grants import open_grant
+from toolguard.dev.identity import facts_of
+from toolguard.dev.pages import Consent, consent_page
+from toolguard.dev.parameters import read_form, read_query
+from toolguard.dev.pending import AuthorizationRequest, SignIn, end_sign_in, find_sign_in
+from toolguard.dev.policies import Decision, decide
+from toolguard.dev.realm import Realm
+from toolguard.dev.redirects import parse_redirect, with_parameters
+from toolguard.dev.refusals import Refusal
+from toolguard.dev.sessions import Session, check_csrf, session_of
+from toolguard.dev.sign_in import bound_form
+from toolguard.dev.world import User
+
+__all__ = ["ConnectURL", "ConsentPages"]
+
+ConnectURL = Callable[[User, str], "str | None"]
+"""Where ``user`` connects an account and comes back to the URL; None if there is nothing to do."""
+
+
+class _Case:
+    """One consent that is asked for: which browser, which request, whose, by which client."""
+
+    def __init__(self, session: Session, sign_in: SignIn, user: User, client: Client) -> None:
+        if sign_in.request is None:
+            raise Refusal("invalid_request", "No application has asked for anything")
+        self.session = session
+        self.name = sign_in.name
+        self.request: AuthorizationRequest = sign_in.request
+        self.user = user
+        self.client = client
+
+
+class ConsentPages:
+    """The consent page, shown and answered.
+
+    Args:
+        realm: the server.
+        connect_url: makes the link to connect an account; None for no such link.
+    """
+
+    def __init__(self, realm: Realm, connect_url: ConnectURL | None) -> None:
+        self._realm = realm
+        self._connect_url = connect_url
+
+    async def show(self, request: Request) -> Response:
+        """Show what the client asks for, or the way to sign in first."""
+        name = read_query(request).require("tx")
+        case = self._case(request, name)
+        return self._to_sign_in(name) if case is None else self._page(case)
+
+    async def answer(self, request: Request) -> Response:
+        """Give the client what the user left ticked, or tell it that they said no."""
+        form = await read_form(request)
+        name = form.require("tx")
+        case = self._case(request, name)
+        if case is None:
+            return self._to_sign_in(name)
+        check_csrf(request, case.session, f"consent {name}", form.get("csrf"))
+        if form.require("decision") == "allow":
+            return self._allow(case, form.every("scope"))
+        end_sign_in(self._realm, case.session, name)
+        members = {"error": "access_denied", "error_description": "The user did not allow it"}
+        return answer_client(self._realm, case.request, case.client.name, **members)
+
+    def _allow(self, case: _Case, ticked: tuple[str, ...]) -> Response:
+        decision = self._decide(case)
+        if not ticked:
+            return self._page(case, error="Leave at least one ticked, or deny")
+        if not set(ticked) <= set(decision.granted):
+            raise Refusal("invalid_scope", "The form asks for more than the page offered")
+        end_sign_in(self._realm, case.session, case.name)
+        scopes = tuple(scope for scope in decision.granted if scope in ticked)
+        code = open_grant(self._realm, case.request, case.user, scopes)
+        return answer_client(self._realm, case.request, case.client.name, code=code)
+
+    def _case(self, request: Request, name: str) -> _Case | None:
+        """Return the case at hand; None if nobody is signed in in this browser."""
+        session = session_of(self._realm, request)
+        sign_in = find_sign_in(self._realm, session, name)
+        if session is None or session.user_id is None:
+            return None
+        user = self._realm.world.user(session.user_id)
+        client_id = "" if sign_in.request is None else sign_in.request.client_id
+        client = find_client(self._realm, client_id)
+        if user is None or client is None:
+            raise Refusal("access_denied", "User or application are not known here", status=403)
+        return _Case(session, sign_in, user, client)
+
+    def _decide(self, case: _Case) -> Decision:
+        world = self._realm.world
+        return decide(world.rules, facts_of(world, case.user), case.request.scopes)
+
+    def _page(self, case: _Case, error: str | None = None) -> Response:
+        decision = self._decide(case)
+        redirect = parse_redirect(case.request.redirect_uri)
+        if redirect is None:
+            raise Refusal("invalid_request", "The address to return to cannot be read")
+        connect = self._connect_url
+        here = with_parameters(self._realm.url("consent"), [("tx", case.name)])
+        consent = Consent(
+            client=case.client.name,
+            origin=_origin(case.client),
+            destination=redirect.origin,
+            user=case.user,
+            granted=self._words(decision.granted),
+            refused=self._words(decision.refused),
+            resource=case.request.resource,
+            connect_url=None if connect is None else connect(case.user, here),
+            form_target=redirect.csp_source,
+            error=error,
+        )
+        form = bound_form(self._realm, case.session, "consent", tx=case.name)
+        other = bound_form(self._realm, case.session, "sign-out", tx=case.name)
+        return consent_page(consent, form, other, issuer=self._realm.issuer)
+
+    def _words(self, scopes: Iterable[str]) -> dict[str, str]:
+        words = self._realm.world.scopes
+        return {scope: words.get(scope, "Something this server does not know") for scope in scopes}
+
+    def _to_sign_in(self, name: str) -> Response:
+        url = with_parameters(self._realm.url("sign-in"), [("tx", name)])
+        return RedirectResponse(url, 303, {"cache-control": "no-store"})
+
+
+def _origin(client: Client) -> str:
+    """Return what is known of where a client comes from, as a sentence."""
+    if client.client_id.startswith(("https://", "http://")):
+        return f"It is published by {urlsplit(client.client_id).netloc}"
+    return "It registered itself: nobody has checked its name"

@@ -1,0 +1,73 @@
+"""Is this token still good (RFC 7662), and let it be good no more (RFC 7009)?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from toolguard.dev.clients import Client, authenticate_client, authenticate_resource
+from toolguard.dev.grants import (
+    Grant,
+    grant_of_access_token,
+    refresh_token_grant,
+    revoke_access_token,
+    revoke_grant,
+)
+from toolguard.dev.parameters import read_form
+from toolguard.dev.realm import Realm
+from toolguard.dev.refusals import Refusal
+from toolguard.dev.tokens import IssuedTokenVerifier
+from toolguard.errors import InvalidTokenError
+
+__all__ = ["introspect", "revoke"]
+
+
+async def introspect(realm: Realm, request: Request) -> Response:
+    """Tell a protected server about an access token that is for it; of any other, nothing."""
+    form = await read_form(request)
+    server = authenticate_resource(realm, request, form)
+    try:
+        principal = await IssuedTokenVerifier(realm, [server.url]).verify(form.require("token"))
+    except InvalidTokenError:
+        # RFC 7662 §2.2: not why.
+        return JSONResponse({"active": False})
+    answer: dict[str, Any] = {"active": True, "token_type": "Bearer", **principal.claims}
+    return JSONResponse(answer)
+
+
+async def revoke(realm: Realm, request: Request) -> Response:
+    """Revoke a token of the client that asks: with a refresh token, its whole family.
+
+    A token that is not known is answered like one that was (RFC 7009 §2.2); one of another
+    client is refused (§2.1).
+    """
+    form = await read_form(request)
+    client = authenticate_client(realm, request, form)
+    token = form.require("token")
+    found = refresh_token_grant(realm, token)
+    if found is not None:
+        _check_owner(found[0], client)
+        revoke_grant(realm, found[0].grant_id)
+    else:
+        await _revoke_access_token(realm, token, client)
+    return Response(status_code=200)
+
+
+async def _revoke_access_token(realm: Realm, token: str, client: Client) -> None:
+    known = [resource.url for resource in realm.world.resources]
+    try:
+        principal = await IssuedTokenVerifier(realm, known).verify(token)
+    except InvalidTokenError:
+        return
+    jti = str(principal.claims["jti"])
+    grant = grant_of_access_token(realm, jti)
+    if grant is not None:
+        _check_owner(grant, client)
+        revoke_access_token(realm, jti)
+
+
+def _check_owner(grant: Grant, client: Client) -> None:
+    if grant.client_id != client.client_id:
+        raise Refusal("invalid_grant", "The token was issued to another client")
