@@ -1,0 +1,316 @@
+"""Who calls, in this message, on this server, and at this moment?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+import anyio
+import pytest
+from callers import ISSUER, NOW, TOKEN, Desk, Tokens, person
+
+from toolguard.call import (
+    Admission,
+    Call,
+    DefaultRule,
+    RequestState,
+    current_call,
+    outer_call,
+    serving,
+)
+from toolguard.errors import (
+    AccessDeniedError,
+    GuardNotConfiguredError,
+    InsufficientScopeError,
+    InvalidTokenError,
+    MissingTokenError,
+    ToolGuardError,
+)
+from toolguard.policy import Policy
+from toolguard.principal import Principal
+from toolguard.scopes import Scope
+
+
+def request(guard: Desk, principal: Principal | None = person()) -> RequestState:  # noqa: B008 - a frozen value
+    return RequestState(None if principal is None else TOKEN, principal, guard)
+
+
+def admit(call: Call, policy: Policy = Policy()) -> Admission:  # noqa: B008 - a frozen value
+    return asyncio.run(call.admit(policy))
+
+
+def refusal(verdict: Awaitable[object]) -> ToolGuardError:
+    async def wait() -> object:
+        return await verdict
+
+    with pytest.raises(ToolGuardError) as caught:
+        asyncio.run(wait())
+    return caught.value
+
+
+# --- who calls
+
+
+def test_the_caller_is_who_the_request_of_this_message_says() -> None:
+    guard = Desk()
+
+    assert admit(Call(guard, request(guard))) == Admission(person(), {})
+    assert admit(Call(guard, request(guard, person("bob")))).principal == person("bob")
+
+
+def test_within_one_request_the_token_is_not_verified_again() -> None:
+    tokens = Tokens()
+    guard = Desk(tokens)
+    call = Call(guard, request(guard))
+
+    admit(call)
+    admit(call, Policy(public=True))
+
+    assert tokens.seen == []
+
+
+def test_without_a_request_nobody_calls_and_the_call_is_refused() -> None:
+    for policy in (Policy(), Policy(public=True)):
+        error = refusal(Call(Desk(), None).admit(policy))
+        assert isinstance(error, GuardNotConfiguredError)
+        assert str(error).startswith("No request is being served here, so there is no caller")
+
+
+def test_an_inner_server_verifies_the_token_for_itself() -> None:
+    outer, tokens = Desk(), Tokens({TOKEN: person("alice", "inner.read")})
+    inner = Desk(tokens)
+
+    admission = admit(Call(inner, request(outer, person("alice", "outer.read"))))
+
+    assert tokens.seen == [TOKEN]
+    assert admission.principal == person("alice", "inner.read")
+
+
+def test_a_token_that_is_good_for_the_outer_server_only_is_refused_by_the_inner_one() -> None:
+    error = refusal(Call(Desk(), request(Desk())).admit(Policy()))
+
+    assert isinstance(error, InvalidTokenError)
+
+
+def test_an_inner_server_asks_for_its_own_scopes_by_its_own_hierarchy() -> None:
+    outer = Desk(hierarchy={"write": ["read"]})
+    inner = Desk(Tokens({TOKEN: person("alice", "write")}))
+
+    error = refusal(Call(inner, request(outer)).admit(Policy(Scope("read"))))
+
+    assert isinstance(error, InsufficientScopeError)
+
+
+# --- when
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "leeway", "good"),
+    [
+        (NOW + 1, 0.0, True),
+        (NOW, 0.0, False),
+        (NOW - 1, 0.0, False),
+        (NOW - 4, 5.0, True),
+        (NOW - 5, 5.0, False),
+        (0.0, 5.0, False),
+    ],
+)
+def test_a_token_counts_until_it_expires_give_or_take_the_leeway(
+    expires_at: float, leeway: float, good: bool
+) -> None:
+    guard = Desk(leeway=leeway)
+    call = Call(guard, request(guard, person(expires_at=expires_at)))
+
+    if good:
+        assert admit(call).principal is not None
+    else:
+        error = refusal(call.admit(Policy()))
+        assert isinstance(error, InvalidTokenError)
+        assert error.reason == "expired"
+
+
+def test_expiry_counts_at_use_and_not_only_at_entry() -> None:
+    now = [NOW]
+    guard = Desk(clock=lambda: now[0])
+    call = Call(guard, request(guard, person(expires_at=NOW + 60)))
+    admit(call)
+    now[0] = NOW + 60
+
+    assert isinstance(refusal(call.admit(Policy())), InvalidTokenError)
+    assert isinstance(refusal(call.admit(Policy(public=True))), InvalidTokenError)
+
+
+def test_an_expired_caller_is_not_told_which_scopes_are_missing() -> None:
+    guard = Desk()
+    call = Call(guard, request(guard, person(expires_at=NOW)))
+
+    assert isinstance(refusal(call.admit(Policy(Scope("read")))), InvalidTokenError)
+
+
+def test_a_task_that_outlives_its_call_has_no_caller() -> None:
+    guard = Desk()
+    call = Call(guard, request(guard))
+
+    async def outlive() -> Admission:
+        with serving(call):
+            ended = asyncio.Event()
+
+            async def later() -> Admission:
+                await ended.wait()
+                return await current_call().admit(Policy())
+
+            task = asyncio.create_task(later())
+        ended.set()
+        return await task
+
+    assert isinstance(refusal(outlive()), GuardNotConfiguredError)
+
+
+# --- which call
+
+
+def test_the_current_call_is_the_innermost_one_that_is_served() -> None:
+    outer, inner = Call(Desk(), None), Call(Desk(), None)
+
+    with serving(outer):
+        with serving(inner):
+            assert current_call() is inner
+        assert current_call() is outer
+        assert outer_call() is outer
+    assert outer_call() is None
+
+
+def test_without_a_call_the_developer_is_told_what_to_write() -> None:
+    with pytest.raises(GuardNotConfiguredError, match=r"write ToolGuard\(\.\.\.\)\.protect"):
+        current_call()
+
+
+def test_a_closed_call_is_not_around_anything() -> None:
+    call = Call(Desk(), None)
+
+    with serving(call):
+        call.close()
+        assert outer_call() is None
+
+
+def test_calls_that_are_served_at_the_same_time_do_not_see_each_other() -> None:
+    guard = Desk()
+    seen: dict[str, list[Principal | None]] = {}
+
+    async def message(name: str) -> None:
+        with serving(Call(guard, request(guard, person(name)))):
+            for _ in range(10):
+                await asyncio.sleep(0)
+                admission = await current_call().admit(Policy())
+                seen.setdefault(name, []).append(admission.principal)
+
+    async def serve() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(message, f"user-{number}")
+
+    asyncio.run(serve())
+
+    assert seen == {f"user-{n}": [person(f"user-{n}")] * 10 for n in range(20)}
+
+
+# --- what carries no guard
+
+OPENING = [
+    "initialize",
+    "ping",
+    "tools/list",
+    "resources/templates/list",
+    "notifications/initialized",
+]
+OTHER = ["tools/call", "resources/read", "completion/complete", "logging/setLevel", "x/y", ""]
+
+
+@pytest.mark.parametrize("default", ["authenticated", "deny", "public"])
+@pytest.mark.parametrize("method", OPENING)
+def test_what_a_client_does_before_it_knows_what_it_wants_needs_no_rule(
+    method: str, default: DefaultRule
+) -> None:
+    guard = Desk(default=default)
+
+    asyncio.run(Call(guard, request(guard, None)).admit_undeclared(method))
+
+
+@pytest.mark.parametrize(
+    ("default", "principal", "error"),
+    [
+        ("authenticated", person(), None),
+        ("authenticated", None, MissingTokenError),
+        ("deny", person(), AccessDeniedError),
+        ("deny", None, AccessDeniedError),
+        ("public", person(), None),
+        ("public", None, None),
+    ],
+)
+@pytest.mark.parametrize("method", OTHER)
+def test_an_operation_without_a_guard_is_held_against_the_default(
+    method: str,
+    default: DefaultRule,
+    principal: Principal | None,
+    error: type[ToolGuardError] | None,
+) -> None:
+    guard = Desk(default=default)
+    call = Call(guard, request(guard, principal))
+
+    if error is None:
+        asyncio.run(call.admit_undeclared(method))
+    else:
+        assert type(refusal(call.admit_undeclared(method))) is error
+
+
+def test_whether_the_default_settles_a_call_is_never_answered_too_generously() -> None:
+    guard, other = Desk(), Desk()
+
+    assert Call(guard, request(guard)).is_settled
+    assert not Call(guard, request(guard, None)).is_settled
+    assert not Call(guard, request(other)).is_settled
+    assert not Call(guard, None).is_settled
+    assert not Call(Desk(default="deny"), request(guard)).is_settled
+
+
+# --- refusals
+
+
+def test_a_refusal_is_remembered_on_the_request_until_the_call_succeeds() -> None:
+    guard = Desk()
+    state = request(guard)
+    call = Call(guard, state)
+    error = AccessDeniedError()
+
+    raised = call.refuse(error)
+
+    assert raised is error
+    assert (call.refusal, state.refusal) == (error, error)
+    call.succeed()
+    assert (call.refusal, state.refusal) == (None, None)
+
+
+def test_a_refusal_without_a_request_is_remembered_on_the_call() -> None:
+    call = Call(Desk(), None)
+    error = AccessDeniedError()
+
+    call.refuse(error)
+
+    assert call.refusal is error
+    call.succeed()
+    assert call.refusal is None
+
+
+def test_a_framework_says_no_in_its_own_words() -> None:
+    call = Call(Desk(), None, lambda refusal: LookupError(refusal.to_json()))
+
+    assert isinstance(call.refuse(AccessDeniedError()), LookupError)
+
+
+def test_a_request_shows_neither_its_token_nor_its_guard() -> None:
+    shown = repr(request(Desk()))
+
+    assert TOKEN not in shown
+    assert shown == (
+        f"RequestState(principal=<Principal: alice of {ISSUER} via desktop []>, refusal=None)"
+    )
