@@ -1,0 +1,220 @@
+"""What does a guard say on behalf of the operations that it protects?"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from callers import Tokens, person
+
+from toolguard import Scope, ToolGuard, public, requires_auth, requires_scopes
+from toolguard.call import Call
+from toolguard.decorators import policy_of
+from toolguard.errors import (
+    AccessDeniedError,
+    InsufficientScopeError,
+    InvalidTokenError,
+    MalformedCredentialsError,
+    MissingTokenError,
+)
+from toolguard.integrations.adapter import Adapter, Operation
+from toolguard.policy import Policy
+
+URL = "https://mcp.example.com/mcp"
+METADATA = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
+
+
+def guard(**settings: Any) -> ToolGuard:
+    return ToolGuard(**{"verifier": Tokens(), "audience": URL, **settings})
+
+
+class Shelf(Adapter):
+    """A server without a framework: its operations are what is put on it."""
+
+    def __init__(self, *functions: Any) -> None:
+        super().__init__(object())
+        self.functions = list(functions)
+
+    def operations(self) -> Iterator[Operation]:
+        for function in self.functions:
+            yield Operation(function.__name__, function)
+
+    def size(self) -> int:
+        return len(self.functions)
+
+    def install(self, guard: ToolGuard) -> None:
+        guard._adapters.append(self)
+
+    def stateless_app(self) -> Any:
+        raise NotImplementedError
+
+
+@requires_scopes("calendar.write", "calendar.read")
+async def write() -> None: ...
+
+
+@requires_scopes(Scope("calendar.read") | "admin")
+async def read() -> None: ...
+
+
+@requires_auth
+async def whoami() -> None: ...
+
+
+@public
+async def about() -> None: ...
+
+
+async def unguarded() -> None: ...
+
+
+def shelved(*functions: Any, **settings: Any) -> ToolGuard:
+    made = guard(**settings)
+    Shelf(*functions).install(made)
+    return made
+
+
+def test_the_policies_are_those_of_the_guarded_operations_in_order() -> None:
+    made = shelved(write, unguarded, read, whoami)
+
+    assert made.policies == (policy_of(write), policy_of(read), Policy())
+
+
+def test_the_supported_scopes_are_all_that_the_guards_mention() -> None:
+    assert shelved(write, read, whoami, unguarded).scopes_supported == (
+        "calendar.write",
+        "calendar.read",
+        "admin",
+    )
+    assert guard().scopes_supported == ()
+
+
+def test_the_initial_scopes_open_the_smallest_operation_unless_they_are_given() -> None:
+    assert shelved(write, read).initial_scopes == ("calendar.read",)
+    assert shelved(write, read, initial_scopes=["openid"]).initial_scopes == ("openid",)
+    assert shelved(write, read, initial_scopes=[]).initial_scopes == ()
+    assert guard().initial_scopes == ()
+
+
+def test_operations_that_are_registered_later_count_from_then_on() -> None:
+    shelf = Shelf(whoami)
+    made = guard()
+    shelf.install(made)
+    before = (made.scopes_supported, made.admits_anonymous)
+    shelf.functions += [read, about]
+
+    assert before == ((), False)
+    assert (made.scopes_supported, made.admits_anonymous) == (("calendar.read", "admin"), True)
+
+
+def test_anonymous_callers_are_let_in_where_something_is_public() -> None:
+    assert not shelved(read, whoami, unguarded).admits_anonymous
+    assert shelved(read, about).admits_anonymous
+    assert shelved(read, default="public").admits_anonymous
+
+
+def test_the_metadata_names_resource_issuer_and_scopes() -> None:
+    made = shelved(read, issuer="https://auth.example.com")
+
+    assert made.metadata() == {
+        "resource": "https://mcp.example.com/mcp",
+        "authorization_servers": ["https://auth.example.com"],
+        "scopes_supported": ["calendar.read", "admin"],
+        "bearer_methods_supported": ["header"],
+    }
+
+
+def header(made: ToolGuard, refusal: Any) -> str | None:
+    challenge = made.challenge(refusal)
+    return None if challenge is None else challenge.header
+
+
+def test_whoever_has_no_good_token_is_told_where_to_begin() -> None:
+    made = shelved(write, read)
+
+    assert header(made, MissingTokenError()) == (
+        f'Bearer scope="calendar.read", resource_metadata="{METADATA}"'
+    )
+    assert header(made, InvalidTokenError("expired", "The access token has expired")) == (
+        f'Bearer error="invalid_token", scope="calendar.read", resource_metadata="{METADATA}", '
+        'error_description="The access token has expired"'
+    )
+    assert header(made, MissingTokenError(scopes=["admin"])) == (
+        f'Bearer scope="admin", resource_metadata="{METADATA}"'
+    )
+
+
+def test_other_refusals_do_not_name_the_initial_scopes() -> None:
+    made = shelved(read)
+
+    assert header(made, AccessDeniedError()) is None
+    assert header(made, MalformedCredentialsError("Send one header")) == (
+        f'Bearer error="invalid_request", resource_metadata="{METADATA}", '
+        'error_description="Send one header"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "scope"), [("required", "read write"), ("combined", "profile read write")]
+)
+def test_a_challenge_names_what_is_required_or_that_and_what_is_held(mode: str, scope: str) -> None:
+    refusal = InsufficientScopeError(["read", "write"], token_scopes=["profile", "read"])
+
+    challenge = guard(challenge_scopes=mode).challenge(refusal)
+
+    assert challenge is not None
+    assert " ".join(challenge.scope) == scope
+
+
+# --- stdio
+
+
+def test_stdio_that_is_trusted_is_one_user_with_every_scope(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = shelved(write, read, stdio="trusted", stdio_user_id="ada")
+
+    async def serve() -> None:
+        with made.serving_stdio():
+            state = await made.stdio_state()
+            assert state is not None
+            admission = await Call(made, state).admit(Policy(Scope("admin")))
+            assert admission.principal is not None
+            assert admission.principal.user_id == "ada"
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(serve())
+    assert caplog.messages == ["stdio is trusted: every call is made as 'ada'"]
+
+
+def test_stdio_is_who_the_token_in_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = guard(verifier=Tokens({"alices": person("alice", "read")}))
+    monkeypatch.setenv("TOOLGUARD_ACCESS_TOKEN", "alices")
+
+    async def serve() -> None:
+        with made.serving_stdio():
+            state = await made.stdio_state()
+            assert state is not None
+            assert (state.principal, state.token) == (person("alice", "read"), "alices")
+            monkeypatch.setenv("TOOLGUARD_ACCESS_TOKEN", "forged")
+            with pytest.raises(InvalidTokenError):
+                await made.stdio_state()
+            monkeypatch.delenv("TOOLGUARD_ACCESS_TOKEN")
+            with pytest.raises(MissingTokenError, match="Set TOOLGUARD_ACCESS_TOKEN"):
+                await made.stdio_state()
+
+    asyncio.run(serve())
+
+
+def test_a_message_that_came_neither_by_http_nor_by_stdio_has_no_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOOLGUARD_ACCESS_TOKEN", "alices")
+    token = guard(verifier=Tokens({"alices": person()}))
+    trusted = guard(stdio="trusted", stdio_user_id="ada")
+
+    for made in (token, trusted):
+        assert asyncio.run(made.stdio_state()) is None
