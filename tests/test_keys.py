@@ -253,7 +253,7 @@ def test_an_ed25519_point_of_small_order_is_left_out(point: bytes) -> None:
         (rsa_jwk(), "list"),
         ({"keys": []}, "no usable key"),
         ({"keys": [rsa_jwk(use="enc")]}, "'a' is not for signatures"),
-        ({"keys": [rsa_jwk()] * 101}, "more than 100"),
+        ({"keys": [rsa_jwk(), *[None] * 100]}, "more than 100"),
         ({"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}, "symmetric"),
         ({"keys": [rsa_jwk(), {"kty": "oct", "k": "c2VjcmV0", "kid": "b"}]}, "symmetric"),
         ({"keys": [rsa_jwk(), {"kty": "oct"}]}, "symmetric"),
@@ -367,3 +367,5 @@ def test_a_set_made_of_keys_obeys_the_same_rules() -> None:
         KeySet((key, Key("a", frozenset({"RS256"}), key.material)))
     with pytest.raises(KeySetError, match="no usable key"):
         KeySet(())
+    with pytest.raises(KeySetError, match="more than 100"):
+        KeySet((Key(None, key.algorithms, key.material),) * 101)

@@ -64,6 +64,12 @@ def test_a_static_pem_key_with_a_name_is_found_by_that_name() -> None:
     assert source.find("b", "EdDSA") == ()
 
 
+def test_one_named_key_makes_names_count() -> None:
+    source = StaticKeys({"keys": [P256_JWK, {**P256_JWK, "kid": None}]})
+    assert source.find("a", "ES256")
+    assert source.find("b", "ES256") == ()
+
+
 def test_static_keys_are_never_refreshed() -> None:
     source = StaticKeys(JWKS)
     asyncio.run(source.refresh())
