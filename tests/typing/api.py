@@ -1,0 +1,158 @@
+"""Is the public API typed as its users need it? Type-checked, never run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from typing_extensions import assert_type
+
+from toolguard import (
+    Connection,
+    ConnectionProvider,
+    ConnectionRequest,
+    InsufficientScopeError,
+    JWTVerifier,
+    Principal,
+    Scope,
+    ScopeHierarchy,
+    StaticConnections,
+    ToolGuard,
+    ToolGuardError,
+    Verifier,
+    all_of,
+    any_of,
+    public,
+    requires_auth,
+    requires_scopes,
+    with_connection,
+)
+from toolguard.challenge import Challenge, parse
+from toolguard.keys import StaticKeys
+
+# --- decorators: what comes out is awaitable, with the result of what went in
+
+
+@requires_scopes("calendar.write")
+async def create(title: str, *, user_id: str) -> int:
+    return len(title + user_id)
+
+
+@requires_auth
+def count(title: str) -> int:
+    return len(title)
+
+
+@public
+async def about() -> str:
+    return "about"
+
+
+@requires_scopes(any_of("a", all_of("b", "c")), "d" & Scope("e"))
+@with_connection("mail", scopes=["send"], as_="mail")
+@with_connection("calendar", as_="calendar")
+async def send(*, mail: str, calendar: Connection) -> list[str]:
+    return [mail, calendar.token]
+
+
+@with_connection("mail", scopes=("send",))
+def send_sync(*, connection_token: str) -> None: ...
+
+
+assert_type(create, Callable[..., Awaitable[int]])
+assert_type(count, Callable[..., Awaitable[int]])
+assert_type(about, Callable[..., Awaitable[str]])
+assert_type(send, Callable[..., Awaitable[list[str]]])
+assert_type(send_sync, Callable[..., Awaitable[None]])
+
+
+class Calendar:
+    @requires_scopes("calendar.read")
+    async def events(self, day: str, *, user_id: str) -> list[str]:
+        return [day, user_id]
+
+
+async def call() -> None:
+    assert_type(await create("title"), int)
+    assert_type(await count("title"), int)
+    assert_type(await send(), list[str])
+
+
+# --- scopes
+
+assert_type(Scope("a") & "b", Scope)
+assert_type("a" | Scope("b"), Scope)
+assert_type(all_of("a", Scope("b")), Scope)
+assert_type(any_of("a", Scope("b")), Scope)
+assert_type(Scope("a").allows({"a"}), bool)
+assert_type(Scope("a").missing(["a"]), tuple[str, ...])
+assert_type(Scope("a").alternatives, tuple[tuple[str, ...], ...])
+assert_type(ScopeHierarchy({"a": ["b"]}).expand(["a"]), frozenset[str])
+Scope("a") & 7  # type: ignore[operator]
+Scope(7)  # type: ignore[arg-type]
+requires_scopes(["a"])  # type: ignore[arg-type]
+with_connection("mail", "send")  # type: ignore[call-arg]
+
+
+# --- providers and verifiers of one's own
+
+
+class Vault:
+    async def fetch(self, request: ConnectionRequest) -> Connection:
+        assert_type(request.principal, Principal)
+        assert_type(request.access_token, str | None)
+        return Connection("token")
+
+
+class Opaque:
+    async def verify(self, token: str) -> Principal:
+        return Principal.from_claims({"sub": token, "iss": "https://issuer.example"})
+
+
+class Deaf:
+    async def fetch(self, request: str) -> Connection:
+        return Connection(request)
+
+
+async def fetch(request: ConnectionRequest) -> Connection:
+    return Connection(request.name)
+
+
+provider: ConnectionProvider = Vault()
+table: ConnectionProvider = StaticConnections({"mail": "token", "calendar": {"ada": "token"}})
+verifier: Verifier = Opaque()
+deaf: ConnectionProvider = Deaf()  # type: ignore[assignment]
+jwt: Verifier = JWTVerifier(
+    issuer="https://issuer.example", audience="https://mcp.example", keys=StaticKeys({"keys": []})
+)
+
+
+# --- guards
+
+
+class Server:
+    """A server of any framework."""
+
+
+ToolGuard(issuer="https://issuer.example", audience="https://mcp.example/mcp", connections=Vault())
+ToolGuard(verifier=Opaque(), audience=["https://mcp.example/mcp"], connections=fetch)
+ToolGuard(verifier=Opaque(), resource="https://mcp.example", scope_hierarchy={"a": ["b"]})
+ToolGuard("https://issuer.example")  # type: ignore[call-arg]
+ToolGuard(verifier=Opaque(), default="open")  # type: ignore[arg-type]
+guard = ToolGuard.from_env()
+assert_type(guard, ToolGuard)
+assert_type(guard.protect(Server()), Server)
+assert_type(guard.scopes_supported, tuple[str, ...])
+
+
+# --- errors
+
+
+def handle(error: ToolGuardError) -> None:
+    assert_type(error.status, int | None)
+    assert_type(error.to_json(), str)
+    if isinstance(error, InsufficientScopeError):
+        assert_type(error.missing_scopes, tuple[str, ...])
+        assert_type(guard.challenge(error), Challenge | None)
+
+
+assert_type(parse('Bearer error="invalid_token"').scope, tuple[str, ...])
