@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from toolguard.call import SCOPE_KEY, Call, RequestState, outer_call, serving
 from toolguard.decorators import bare_policy, policy_of
-from toolguard.errors import ToolGuardError
+from toolguard.errors import GuardNotConfiguredError, ToolGuardError
 from toolguard.policy import Policy
 
 if TYPE_CHECKING:
@@ -18,20 +18,30 @@ if TYPE_CHECKING:
 
     from toolguard.guard import ToolGuard
 
-__all__ = ["Adapter", "Operation", "guarded_message"]
+__all__ = ["Adapter", "Kind", "Message", "Operation"]
+
+Kind: TypeAlias = Literal["tool", "resource", "prompt"]
 
 _PROTECTED = "__toolguard_protected__"
+# The methods that lead to a function of the user's, and the parameter that says to which.
+_OPERATIONS: Mapping[str, tuple[Kind, str]] = {
+    "tools/call": ("tool", "name"),
+    "resources/read": ("resource", "uri"),
+    "prompts/get": ("prompt", "name"),
+}
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One tool of a server.
+    """One tool, resource, resource template or prompt of a server.
 
     Attributes:
-        name: the name clients call it by.
-        function: the registered function; None for a tool that is not a function here.
+        kind: which of them; a template is a resource.
+        name: the name or URI (template) that clients know it by.
+        function: the registered function; None for one that is not a function here.
     """
 
+    kind: Kind
     name: str
     function: Callable[..., Any] | None
 
@@ -41,11 +51,29 @@ class Operation:
         return None if self.function is None else policy_of(self.function)
 
 
+@dataclass(frozen=True)
+class Message:
+    """One message on its way to the framework.
+
+    Attributes:
+        request: the Starlette request that carried it, None where there is no HTTP.
+        method: the JSON-RPC method.
+        params: its parameters, not validated.
+        serve: hands the message on to the framework.
+    """
+
+    request: Any
+    method: str
+    params: Mapping[str, Any]
+    serve: Callable[[], Awaitable[Any]]
+
+
 class Adapter(ABC):
     """One server of one framework line."""
 
     def __init__(self, server: Any) -> None:
         self.server = server
+        self._checked_size = -1
 
     @abstractmethod
     def operations(self) -> Iterator[Operation]:
@@ -54,6 +82,14 @@ class Adapter(ABC):
     @abstractmethod
     def size(self) -> int:
         """Return how many operations there are, without going through them."""
+
+    @abstractmethod
+    async def find(self, kind: Kind, name: str) -> Callable[..., Any] | None:
+        """Return the function behind one operation; None if there is none."""
+
+    @abstractmethod
+    def refusal_error(self, refusal: ToolGuardError) -> Exception:
+        """Return the exception with which a function of this framework says no."""
 
     @abstractmethod
     def install(self, guard: ToolGuard) -> None:
@@ -79,22 +115,22 @@ class Adapter(ABC):
         setattr(self.server, _PROTECTED, guard)
 
     def prepare(self) -> None:
-        """Get ready to serve what has been registered by now."""
-        self.check_order()
-
-    def check_order(self) -> None:
-        """Make sure that every function with a guard is registered with it.
+        """Get ready to serve what has been registered by now.
 
         Raises:
-            ValueError: naming the tool that would run unguarded.
+            ValueError: naming a function that was registered below its guard.
         """
+        size = self.size()
+        if size == self._checked_size:
+            return
         for operation in self.operations():
             if operation.function is not None and bare_policy(operation.function) is not None:
                 raise ValueError(
-                    f"tool {operation.name!r} was registered without its guard, so it would run "
-                    "for everybody: write the line that registers the tool above the guard, as "
-                    "in @mcp.tool(), then @requires_scopes(...), then def"
+                    f"{operation.kind} {operation.name!r} was registered without its guard, so it "
+                    f"would run for everybody: write the line that registers the {operation.kind} "
+                    "above the guard, as in @mcp.tool(), then @requires_scopes(...), then def"
                 )
+        self._checked_size = size
 
     def over_stdio(self, guard: ToolGuard) -> None:
         """Make the server's own stdio transport say that it is one."""
@@ -108,42 +144,48 @@ class Adapter(ABC):
 
         self.server.run_stdio_async = run_stdio_async
 
-
-async def guarded_message(
-    guard: ToolGuard,
-    request: Any,
-    undeclared: Callable[[], Awaitable[str | None]],
-    refuse_with: Callable[[ToolGuardError], Exception],
-    serve: Callable[[], Awaitable[Any]],
-) -> tuple[Any, ToolGuardError | None]:
-    """Serve one message under ``guard``; return its result, or the refusal.
-
-    Args:
-        guard: protects the server that received the message.
-        request: the Starlette request that carried it, None where there is no HTTP.
-        undeclared: names the method if the operation carries no guard of its own.
-        refuse_with: makes the exception with which handlers of this framework say no.
-        serve: hands the message on to the framework.
-    """
-    try:
-        state = await _state(guard, request)
-    except ToolGuardError as refusal:
-        return None, refusal
-    with serving(Call(guard, state, refuse_with)) as call:
+    async def pass_on(
+        self, guard: ToolGuard, message: Message
+    ) -> tuple[Any, ToolGuardError | None]:
+        """Serve one message under ``guard``; return its result, or the refusal."""
         try:
-            method = None if call.is_settled else await undeclared()
-            if method is not None:
-                await call.admit_undeclared(method)
+            self._prepare_late()
+            state = await _state(guard, message.request)
         except ToolGuardError as refusal:
-            call.refuse(refusal)
             return None, refusal
+        with serving(Call(guard, state, self.refusal_error)) as call:
+            try:
+                await self.admit_undeclared(call, message.method, message.params)
+            except ToolGuardError as refusal:
+                call.refuse(refusal)
+                return None, refusal
+            try:
+                result = await message.serve()
+            except Exception:
+                if call.refusal is None:
+                    raise
+                return None, call.refusal
+            return result, call.refusal
+
+    async def admit_undeclared(self, call: Call, method: str, params: Mapping[str, Any]) -> None:
+        """Hold an operation that carries no guard against the server's default.
+
+        Raises:
+            ToolGuardError: if the default does not let this caller do it.
+        """
+        if call.is_settled:
+            return
+        kind, key = _OPERATIONS.get(method, (None, ""))
+        name = params.get(key)
+        function = await self.find(kind, str(name)) if kind is not None and name else None
+        if function is None or policy_of(function) is None:
+            await call.admit_undeclared(method)
+
+    def _prepare_late(self) -> None:
         try:
-            result = await serve()
-        except Exception:
-            if call.refusal is None:
-                raise
-            return None, call.refusal
-        return result, call.refusal
+            self.prepare()
+        except ValueError as error:  # registered after the application was built
+            raise GuardNotConfiguredError(str(error)) from None
 
 
 async def _state(guard: ToolGuard, request: Any) -> RequestState | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from toolguard.integrations.adapter import Adapter
-from toolguard.integrations.fastmcp_server import FastMCPAdapter, refusal_error
+from toolguard.integrations.fastmcp_server import FastMCPAdapter
 from toolguard.integrations.mcp1 import guard_messages
 
 if TYPE_CHECKING:
@@ -19,8 +19,5 @@ def adapter(server: Any) -> Adapter:
     return FastMCPAdapter(server, _guard_messages)
 
 
-def _guard_messages(fastmcp: FastMCPAdapter, guard: ToolGuard) -> None:
-    async def undeclared(method: str, params: Any) -> bool:
-        return await fastmcp.undeclared(method, getattr(params, "name", None))
-
-    guard_messages(fastmcp.server._mcp_server, guard, undeclared, refusal_error)
+def _guard_messages(served: FastMCPAdapter, guard: ToolGuard) -> None:
+    guard_messages(served.server._mcp_server, served, guard)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from toolguard.integrations.adapter import Adapter
-from toolguard.integrations.fastmcp_server import FastMCPAdapter, refusal_error
+from toolguard.integrations.fastmcp_server import FastMCPAdapter
 from toolguard.integrations.mcp2 import message_guard
 
 if TYPE_CHECKING:
@@ -20,9 +19,5 @@ def adapter(server: Any) -> Adapter:
     return FastMCPAdapter(server, _guard_messages)
 
 
-def _guard_messages(fastmcp: FastMCPAdapter, guard: ToolGuard) -> None:
-    async def undeclared(method: str, params: Mapping[str, Any]) -> bool:
-        return await fastmcp.undeclared(method, params.get("name"))
-
-    middleware = message_guard(guard, undeclared, refusal_error)
-    fastmcp.server._mcp_server.middleware.insert(0, middleware)
+def _guard_messages(served: FastMCPAdapter, guard: ToolGuard) -> None:
+    served.server._mcp_server.middleware.insert(0, message_guard(served, guard))

@@ -13,13 +13,20 @@ from starlette.applications import Starlette
 
 from toolguard.call import Call, outer_call, serving
 from toolguard.errors import ToolGuardError
-from toolguard.integrations.adapter import Adapter, Operation
+from toolguard.integrations.adapter import Adapter, Kind, Operation
 from toolguard.integrations.apps import guard_builder
 
 if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
 
-__all__ = ["FastMCPAdapter", "refusal_error"]
+__all__ = ["FastMCPAdapter"]
+
+_KINDS: Mapping[str, Kind] = {
+    "tool": "tool",
+    "resource": "resource",
+    "template": "resource",
+    "prompt": "prompt",
+}
 
 
 class FastMCPAdapter(Adapter):
@@ -37,11 +44,13 @@ class FastMCPAdapter(Adapter):
         self._guard_messages = guard_messages
 
     def operations(self) -> Iterator[Operation]:
-        """Yield the tools of the server and of the servers mounted on it, by their own names."""
+        """Yield what is on the server and on the servers mounted on it, by its own name."""
         for components in self._registries():
-            for component in components.values():
-                if component.key.startswith("tool:") and hasattr(component, "fn"):
-                    yield Operation(component.name, component.fn)
+            for key, component in components.items():
+                kind = _KINDS.get(key.partition(":")[0])
+                name = getattr(component, "uri_template", getattr(component, "uri", None))
+                if kind is not None and hasattr(component, "fn"):
+                    yield Operation(kind, str(name or component.name), component.fn)
 
     def size(self) -> int:
         """Return how many operations there are, without going through them."""
@@ -57,6 +66,20 @@ class FastMCPAdapter(Adapter):
             # A namespace or a transform wraps the provider of the mounted server.
             todo += [inner] if (inner := getattr(provider, "_inner", None)) is not None else []
 
+    async def find(self, kind: Kind, name: str) -> Callable[..., Any] | None:
+        """Return the function behind one operation, also on a mounted server."""
+        server = self.server
+        while True:
+            found = await _component(server, kind, name)
+            if getattr(found, "_server", None) is None:
+                return getattr(found, "fn", None)
+            server = found._server
+            name = _inner_name(found, name)
+
+    def refusal_error(self, refusal: ToolGuardError) -> Exception:
+        """Return what a fastmcp function raises; a refusal is no fault worth an error log."""
+        return ToolError(refusal.to_json(), log_level=logging.INFO)
+
     def install(self, guard: ToolGuard) -> None:
         """Put ``guard`` around every message, and around every app and transport it runs."""
         self.claim(guard)
@@ -70,18 +93,9 @@ class FastMCPAdapter(Adapter):
         app: Starlette = self.server.http_app("/mcp", json_response=True, stateless_http=True)
         return app
 
-    async def undeclared(self, method: str, name: object) -> bool:
-        """Return whether the operation carries no guard."""
-        if method != "tools/call" or not isinstance(name, str):
-            return True
-        tool = await self.server.get_tool(name)
-        while getattr(tool, "_server", None) is not None:  # of a mounted server
-            tool = await tool._server.get_tool(tool._original_name)
-        return Operation(name, getattr(tool, "fn", None)).policy is None
-
 
 class _MountedGuard(Middleware):
-    """Decides for a protected server that is mounted on another protected server."""
+    """Decides for a protected server that is mounted on another one."""
 
     def __init__(self, adapter: FastMCPAdapter, guard: ToolGuard) -> None:
         self._adapter = adapter
@@ -91,21 +105,31 @@ class _MountedGuard(Middleware):
         self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]
     ) -> Any:
         outer = outer_call()
-        if outer is None or outer.guard is self._guard:
+        if outer is not None and outer.guard is self._guard:
             return await call_next(context)
-        with serving(Call(self._guard, outer.state, refusal_error)) as call:
-            method = context.method or ""
-            if await self._adapter.undeclared(method, getattr(context.message, "name", None)):
-                try:
-                    await call.admit_undeclared(method)
-                except ToolGuardError as refusal:
-                    raise call.refuse(refusal) from None
+        # On an unprotected server there is no request state, hence no caller: refused.
+        state = outer.state if outer is not None else None
+        with serving(Call(self._guard, state, self._adapter.refusal_error)) as call:
+            params = getattr(context.message, "__dict__", {})
+            try:
+                await self._adapter.admit_undeclared(call, context.method or "", params)
+            except ToolGuardError as refusal:
+                raise call.refuse(refusal) from None
             return await call_next(context)
 
 
-def refusal_error(refusal: ToolGuardError) -> Exception:
-    """Return what a fastmcp tool raises to say no; a refusal is no fault worth an error log."""
-    return ToolError(refusal.to_json(), log_level=logging.INFO)
+async def _component(server: Any, kind: Kind, name: str) -> Any:
+    if kind == "tool":
+        return await server.get_tool(name)
+    if kind == "prompt":
+        return await server.get_prompt(name)
+    return await server.get_resource(name) or await server.get_resource_template(name)
+
+
+def _inner_name(found: Any, name: str) -> str:
+    """Return what the mounted server calls the component."""
+    original = getattr(found, "_original_name", None) or getattr(found, "_original_uri", None)
+    return str(original or name)
 
 
 def _paths(app: Any, *_: Any, **__: Any) -> Collection[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from mcp import types
@@ -22,8 +22,9 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from toolguard.errors import ConnectionRequiredError, ToolGuardError
-from toolguard.integrations.adapter import Adapter, Operation, guarded_message
+from toolguard.integrations.adapter import Adapter, Message
 from toolguard.integrations.apps import guard_builder, guard_endpoints
+from toolguard.integrations.sdk_server import SDKAdapter
 
 if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
@@ -31,18 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["adapter", "guard_messages"]
 
 Handler = Callable[[Any], Awaitable[Any]]
-Undeclared = Callable[[str, Any], Awaitable[bool]]
-RefuseWith = Callable[[ToolGuardError], Exception]
 
 
-class _FastMCP(Adapter):
-    def operations(self) -> Iterator[Operation]:
-        for tool in self.server._tool_manager.list_tools():
-            yield Operation(tool.name, tool.fn)
-
-    def size(self) -> int:
-        return len(self.server._tool_manager._tools)
-
+class _FastMCP(SDKAdapter):
     def install(self, guard: ToolGuard) -> None:
         self.claim(guard)
         self.prepare()
@@ -58,10 +50,14 @@ class _FastMCP(Adapter):
         guard_builder(self, guard, "sse_app", sse)
         self.over_stdio(guard)
 
+    def refusal_error(self, refusal: ToolGuardError) -> Exception:
+        error: Exception = ToolError(refusal.to_json())
+        return error
+
     def prepare(self) -> None:
         super().prepare()
-        if self.guard is not None:  # handlers may have been added since
-            guard_messages(self.server._mcp_server, self.guard, self._undeclared, _refusal_error)
+        if self.guard is not None:
+            guard_messages(self.server._mcp_server, self, self.guard)
 
     def stateless_app(self) -> Starlette:
         manager = StreamableHTTPSessionManager(
@@ -73,63 +69,38 @@ class _FastMCP(Adapter):
             guard_endpoints(app, self.guard, ["/mcp"])
         return app
 
-    async def _undeclared(self, method: str, params: Any) -> bool:
-        tool = self.server._tool_manager.get_tool(params.name) if method == "tools/call" else None
-        return tool is None or Operation(tool.name, tool.fn).policy is None
-
 
 def adapter(server: Any) -> Adapter:
     """Return the adapter for a ``mcp.server.fastmcp.FastMCP``."""
     return _FastMCP(server)
 
 
-def guard_messages(
-    lowlevel: Server[Any, Any],
-    guard: ToolGuard,
-    undeclared: Undeclared,
-    refuse_with: RefuseWith,
-) -> None:
+def guard_messages(lowlevel: Server[Any, Any], served: Adapter, guard: ToolGuard) -> None:
     """Put ``guard`` around every request handler of the server; again for handlers added since."""
     for kind, handler in lowlevel.request_handlers.items():
         if not isinstance(handler, _Guarded):
-            lowlevel.request_handlers[kind] = _Guarded(handler, guard, undeclared, refuse_with)
+            lowlevel.request_handlers[kind] = _Guarded(handler, served, guard)
 
 
 class _Guarded:
     """One request handler under a guard."""
 
-    def __init__(
-        self,
-        handler: Handler,
-        guard: ToolGuard,
-        undeclared: Undeclared,
-        refuse_with: RefuseWith,
-    ) -> None:
+    def __init__(self, handler: Handler, served: Adapter, guard: ToolGuard) -> None:
         self._handler = handler
+        self._served = served
         self._guard = guard
-        self._undeclared = undeclared
-        self._refuse_with = refuse_with
 
-    async def __call__(self, message: Any) -> Any:
-        if message is None:  # the server asking itself for its tools, inside a guarded message
-            return await self._handler(message)
-        method = message.method
-
-        async def undeclared() -> str | None:
-            return method if await self._undeclared(method, message.params) else None
-
-        result, refusal = await guarded_message(
-            self._guard,
+    async def __call__(self, request: Any) -> Any:
+        if request is None:  # the server asking itself for its tools, inside a guarded message
+            return await self._handler(request)
+        message = Message(
             request_ctx.get().request,
-            undeclared,
-            self._refuse_with,
-            functools.partial(self._handler, message),
+            request.method,
+            vars(request.params) if request.params is not None else {},
+            functools.partial(self._handler, request),
         )
-        return result if refusal is None else _said_no(method, refusal, self._guard)
-
-
-def _refusal_error(refusal: ToolGuardError) -> Exception:
-    return ToolError(refusal.to_json())
+        result, refusal = await self._served.pass_on(self._guard, message)
+        return result if refusal is None else _said_no(request.method, refusal, self._guard)
 
 
 def _said_no(method: str, refusal: ToolGuardError, guard: ToolGuard) -> types.ServerResult:

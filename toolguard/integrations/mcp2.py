@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
@@ -25,52 +25,40 @@ from mcp_types import (
 from starlette.applications import Starlette
 
 from toolguard.errors import ConnectionRequiredError, ToolGuardError
-from toolguard.integrations.adapter import Adapter, Operation, guarded_message
+from toolguard.integrations.adapter import Adapter, Message
 from toolguard.integrations.apps import guard_builder
+from toolguard.integrations.sdk_server import SDKAdapter
 
 if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
 
 __all__ = ["adapter", "message_guard"]
 
-Undeclared = Callable[[str, Mapping[str, Any]], Awaitable[bool]]
-RefuseWith = Callable[[ToolGuardError], Exception]
+_PATHS = {
+    "streamable_http_app": ("streamable_http_path",),
+    "sse_app": ("sse_path", "message_path"),
+}
 
 
-class _MCPServer(Adapter):
-    def operations(self) -> Iterator[Operation]:
-        for tool in self.server._tool_manager.list_tools():
-            yield Operation(tool.name, tool.fn)
-
-    def size(self) -> int:
-        return len(self.server._tool_manager._tools)
-
+class _MCPServer(SDKAdapter):
     def install(self, guard: ToolGuard) -> None:
         self.claim(guard)
-        self.server.middleware.insert(0, message_guard(guard, self._undeclared, _refusal_error))
-        paths = {
-            "streamable_http_app": ["streamable_http_path"],
-            "sse_app": ["sse_path", "message_path"],
-        }
-        for name, parameters in paths.items():
+        self.server.middleware.insert(0, message_guard(self, guard))
+        for name, parameters in _PATHS.items():
             signature = inspect.signature(getattr(self.server, name))
             guard_builder(self, guard, name, functools.partial(_values, signature, parameters))
         self.over_stdio(guard)
+
+    def refusal_error(self, refusal: ToolGuardError) -> Exception:
+        return ToolError(refusal.to_json())
 
     def stateless_app(self) -> Starlette:
         app: Starlette = self.server.streamable_http_app(json_response=True, stateless_http=True)
         return app
 
-    async def _undeclared(self, method: str, params: Mapping[str, Any]) -> bool:
-        name = params.get("name")
-        if method != "tools/call" or not isinstance(name, str):
-            return True
-        tool = self.server._tool_manager.get_tool(name)
-        return tool is None or Operation(name, tool.fn).policy is None
-
 
 def _values(
-    signature: inspect.Signature, parameters: list[str], _: object, *args: Any, **kwargs: Any
+    signature: inspect.Signature, parameters: tuple[str, ...], _: object, *args: Any, **kwargs: Any
 ) -> Collection[str]:
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
@@ -82,29 +70,16 @@ def adapter(server: Any) -> Adapter:
     return _MCPServer(server)
 
 
-def message_guard(
-    guard: ToolGuard, undeclared: Undeclared, refuse_with: RefuseWith
-) -> ServerMiddleware[Any]:
+def message_guard(served: Adapter, guard: ToolGuard) -> ServerMiddleware[Any]:
     """Return the server middleware that puts ``guard`` around every message."""
 
     async def guarded(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        async def undeclared_method() -> str | None:
-            return ctx.method if await undeclared(ctx.method, ctx.params or {}) else None
-
-        result, refusal = await guarded_message(
-            guard,
-            ctx.request,
-            undeclared_method,
-            refuse_with,
-            functools.partial(call_next, ctx),
-        )
+        serve = functools.partial(call_next, ctx)
+        message = Message(ctx.request, ctx.method, ctx.params or {}, serve)
+        result, refusal = await served.pass_on(guard, message)
         return result if refusal is None else _said_no(ctx, refusal, guard)
 
     return guarded
-
-
-def _refusal_error(refusal: ToolGuardError) -> Exception:
-    return ToolError(refusal.to_json())
 
 
 def _said_no(

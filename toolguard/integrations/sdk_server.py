@@ -1,0 +1,54 @@
+"""What is the same in both lines of the official SDK?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from toolguard.integrations.adapter import Adapter, Kind, Operation
+
+__all__ = ["SDKAdapter"]
+
+
+class SDKAdapter(Adapter):
+    """One server whose operations are kept by the SDK's managers."""
+
+    def operations(self) -> Iterator[Operation]:
+        """Yield tools, then resources and templates, then prompts."""
+        for tool in self.server._tool_manager.list_tools():
+            yield Operation("tool", tool.name, tool.fn)
+        for resource in self.server._resource_manager.list_resources():
+            yield Operation("resource", str(resource.uri), getattr(resource, "fn", None))
+        for template in self.server._resource_manager.list_templates():
+            yield Operation("resource", template.uri_template, template.fn)
+        for prompt in self.server._prompt_manager.list_prompts():
+            yield Operation("prompt", prompt.name, prompt.fn)
+
+    def size(self) -> int:
+        """Return how many operations there are, without going through them."""
+        resources = self.server._resource_manager
+        return (
+            len(self.server._tool_manager._tools)
+            + len(resources._resources)
+            + len(resources._templates)
+            + len(self.server._prompt_manager._prompts)
+        )
+
+    async def find(self, kind: Kind, name: str) -> Callable[..., Any] | None:
+        """Return the function behind one operation; None if there is none."""
+        found: Any
+        if kind == "tool":
+            found = self.server._tool_manager.get_tool(name)
+        elif kind == "prompt":
+            found = self.server._prompt_manager.get_prompt(name)
+        else:
+            found = self._find_resource(name)
+        return getattr(found, "fn", None)
+
+    def _find_resource(self, uri: str) -> Any:
+        manager = self.server._resource_manager
+        exact = manager._resources.get(uri)
+        if exact is not None:
+            return exact
+        templates = manager.list_templates()
+        return next((each for each in templates if each.matches(uri) is not None), None)
