@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -20,7 +21,6 @@ from toolguard.errors import (
     MalformedCredentialsError,
     MissingTokenError,
 )
-from toolguard.integrations.adapter import Adapter, Operation
 from toolguard.policy import Policy
 
 URL = "https://mcp.example.com/mcp"
@@ -31,25 +31,27 @@ def guard(**settings: Any) -> ToolGuard:
     return ToolGuard(**{"verifier": Tokens(), "audience": URL, **settings})
 
 
-class Shelf(Adapter):
+@dataclass(frozen=True)
+class Offer:
+    """One operation: all that a guard wants to know of it."""
+
+    policy: Policy | None
+
+
+class Shelf:
     """A server without a framework: its operations are what is put on it."""
 
     def __init__(self, *functions: Any) -> None:
-        super().__init__(object())
         self.functions = list(functions)
 
-    def operations(self) -> Iterator[Operation]:
-        for function in self.functions:
-            yield Operation(function.__name__, function)
+    def operations(self) -> Iterator[Offer]:
+        return (Offer(policy_of(function)) for function in self.functions)
 
     def size(self) -> int:
         return len(self.functions)
 
     def install(self, guard: ToolGuard) -> None:
-        guard._adapters.append(self)
-
-    def stateless_app(self) -> Any:
-        raise NotImplementedError
+        guard._adapters.append(self)  # type: ignore[arg-type]
 
 
 @requires_scopes("calendar.write", "calendar.read")
