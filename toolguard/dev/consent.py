@@ -7,6 +7,7 @@ can only make the grant smaller.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -18,7 +19,7 @@ from toolguard.dev.grants import open_grant
 from toolguard.dev.identity import facts_of
 from toolguard.dev.pages import Consent, consent_page
 from toolguard.dev.parameters import read_form, read_query
-from toolguard.dev.pending import AuthorizationRequest, SignIn, end_sign_in, find_sign_in
+from toolguard.dev.pending import AuthorizationRequest, end_sign_in, find_sign_in
 from toolguard.dev.policies import Decision, decide
 from toolguard.dev.realm import Realm
 from toolguard.dev.redirects import parse_redirect, with_parameters
@@ -33,17 +34,15 @@ ConnectURL = Callable[[User, str], "str | None"]
 """Where ``user`` connects an account and comes back to the URL; None if there is nothing to do."""
 
 
+@dataclass(frozen=True)
 class _Case:
-    """One consent that is asked for: which browser, which request, whose, by which client."""
+    """One consent that is asked for: in which browser, for which request, whose, by whom."""
 
-    def __init__(self, session: Session, sign_in: SignIn, user: User, client: Client) -> None:
-        if sign_in.request is None:
-            raise Refusal("invalid_request", "No application has asked for anything")
-        self.session = session
-        self.name = sign_in.name
-        self.request: AuthorizationRequest = sign_in.request
-        self.user = user
-        self.client = client
+    session: Session
+    name: str
+    request: AuthorizationRequest
+    user: User
+    client: Client
 
 
 class ConsentPages:
@@ -95,12 +94,13 @@ class ConsentPages:
         sign_in = find_sign_in(self._realm, session, name)
         if session is None or session.user_id is None:
             return None
+        if sign_in.request is None:
+            raise Refusal("invalid_request", "No application has asked for anything")
         user = self._realm.world.user(session.user_id)
-        client_id = "" if sign_in.request is None else sign_in.request.client_id
-        client = find_client(self._realm, client_id)
+        client = find_client(self._realm, sign_in.request.client_id)
         if user is None or client is None:
             raise Refusal("access_denied", "User or application are not known here", status=403)
-        return _Case(session, sign_in, user, client)
+        return _Case(session, name, sign_in.request, user, client)
 
     def _decide(self, case: _Case) -> Decision:
         world = self._realm.world
