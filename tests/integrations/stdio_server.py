@@ -1,0 +1,34 @@
+"""Which server do the tests run in a process of its own?
+
+Usage: ``python stdio_server.py LINE RULE``, with the issuer's keys in ``TEST_JWKS``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from calendar_server import calendar, connect
+from lines import LINES
+
+from toolguard import JWTVerifier, ToolGuard
+from toolguard.keys import StaticKeys
+
+AUDIENCE = "https://mcp.test/mcp"
+
+
+def main(name: str, rule: str) -> None:
+    """Serve the calendar over stdio."""
+    line = next(line for line in LINES if line.name == name)
+    keys = StaticKeys(json.loads(os.environ["TEST_JWKS"]))
+    verifier = JWTVerifier(issuer="https://issuer.test", audience=AUDIENCE, keys=keys)
+    trusted: dict[str, Any] = {"stdio": "trusted", "stdio_user_id": "operator"}
+    settings = trusted if rule == "trusted" else {}
+    guard = ToolGuard(verifier=verifier, audience=AUDIENCE, connections=connect, **settings)
+    guard.protect(calendar(line)).run(transport="stdio")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,168 @@
+"""How long does a call speak for its caller, and who else may speak for them meanwhile?"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass, field
+
+import anyio.to_thread
+import httpx
+import pytest
+from lines import LEGACY_PROTOCOLS, LINES, Guarding, Line, Mode, Serve, Server
+from wire import Caller
+
+from toolguard import Principal, requires_auth, requires_scopes
+from toolguard.testing import LocalIssuer
+
+METADATA = 'resource_metadata="https://mcp.test/.well-known/oauth-protected-resource/mcp"'
+BOTH = [
+    Mode(line, LEGACY_PROTOCOLS[-1], stateless=stateless, json=True)
+    for line in LINES
+    for stateless in (False, True)
+]
+
+
+@requires_scopes("vault.open")
+async def open_vault(*, caller: Principal) -> str:
+    """Return whose vault was opened: a guarded helper, no tool."""
+    return f"vault of {caller.user_id}"
+
+
+@requires_auth
+def sign(text: str, *, user_id: str) -> str:
+    """Return a signed text: a guarded helper that is no coroutine function."""
+    return f"{text} signed {user_id}"
+
+
+@dataclass
+class _Bank:
+    """A server whose tools call guarded helpers, and what its background tasks came to."""
+
+    line: Line
+    now: float = field(default_factory=time.time)
+    released: threading.Event = field(default_factory=threading.Event)
+    finished: threading.Event = field(default_factory=threading.Event)
+    background: list[str] = field(default_factory=list)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def clock(self) -> float:
+        return self.now
+
+    async def _later(self) -> None:
+        await anyio.to_thread.run_sync(self.released.wait, 10)
+        try:
+            self.background.append(await open_vault())
+        except Exception as error:  # noqa: BLE001 - of whatever framework
+            self.background.append(str(error))
+        self.finished.set()
+
+    def server(self) -> Server:
+        server = self.line.server("bank")
+
+        @server.tool()
+        @requires_auth
+        async def visit(*, user_id: str) -> str:
+            return f"{user_id}: {await sign(await open_vault())}"
+
+        @server.tool()
+        @requires_auth
+        async def visit_carefully(*, user_id: str) -> str:
+            try:
+                return await open_vault()
+            except Exception:  # noqa: BLE001 - of whatever framework
+                return f"{user_id} stays outside"
+
+        @server.tool()
+        @requires_scopes("vault.open")
+        async def visit_after_a_while(seconds: int) -> str:
+            self.now += seconds
+            return await open_vault()
+
+        @server.tool()
+        @requires_scopes("vault.open")
+        async def visit_later() -> str:
+            task = asyncio.create_task(self._later())
+            self.tasks.add(task)
+            return await open_vault()
+
+        return server
+
+
+@pytest.fixture(params=BOTH, ids=str)
+def bank(request: pytest.FixtureRequest) -> _Bank:
+    """Keep a bank, on every line."""
+    return _Bank(request.param.line)
+
+
+@pytest.fixture
+def clocked(bank: _Bank) -> LocalIssuer:
+    """Issue tokens by the bank's clock."""
+    return LocalIssuer(algorithm="ES256", clock=bank.clock)
+
+
+@pytest.fixture
+def customer(
+    request: pytest.FixtureRequest,
+    bank: _Bank,
+    clocked: LocalIssuer,
+    guarding: Guarding,
+    serve: Serve,
+    http: httpx.Client,
+) -> Caller:
+    """Call the bank with a token that opens the vault for five minutes."""
+    mode = request.node.callspec.params["bank"]
+    guard = guarding(verifier=clocked.verifier(), clock=bank.clock)
+    url = serve(mode.app(guard.protect(bank.server()))) + "/mcp"
+    caller = Caller(http, url, mode.protocol)
+    caller.token = clocked.mint("alice", scopes=["vault.open"], expires_in=300)
+    if mode.has_sessions:
+        assert caller.open().status == 200
+    return caller
+
+
+def test_a_guarded_helper_speaks_for_the_same_caller(customer: Caller) -> None:
+    assert customer.call("visit").value == "alice: vault of alice signed alice"
+
+
+def test_a_guarded_helper_that_refuses_refuses_the_call(
+    customer: Caller, clocked: LocalIssuer
+) -> None:
+    customer.token = clocked.mint("alice", scopes=["profile"])
+    reply = customer.call("visit")
+
+    assert reply.status == 403
+    assert reply.challenge == (
+        f'Bearer error="insufficient_scope", scope="vault.open", {METADATA}, '
+        'error_description="Token missing required scopes: vault.open"'
+    )
+
+
+def test_a_refusal_that_the_tool_caught_does_not_spoil_its_result(
+    customer: Caller, clocked: LocalIssuer
+) -> None:
+    customer.token = clocked.mint("alice")
+
+    assert customer.call("visit_carefully").value == "alice stays outside"
+
+
+def test_a_token_that_expires_during_the_call_is_not_used_any_more(customer: Caller) -> None:
+    assert customer.call("visit_after_a_while", {"seconds": 60}).value == "vault of alice"
+    reply = customer.call("visit_after_a_while", {"seconds": 600})
+
+    assert reply.status == 401
+    assert reply.body == {
+        "error": "invalid_token",
+        "error_description": "The access token has expired",
+    }
+
+
+def test_a_task_that_outlives_its_call_has_no_caller(bank: _Bank, customer: Caller) -> None:
+    assert customer.call("visit_later").value == "vault of alice"
+    bank.released.set()
+    assert bank.finished.wait(10)
+
+    assert len(bank.background) == 1
+    assert "a task that outlives its call has none either" in bank.background[0]
+    assert customer.call("visit").value == "alice: vault of alice signed alice"

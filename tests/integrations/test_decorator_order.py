@@ -1,0 +1,110 @@
+"""Is a guard that guards nothing found out before anybody calls?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from lines import FASTMCP_LINES, Guarding, Line, Serve, Server
+from wire import Caller
+
+from toolguard import requires_scopes
+from toolguard.testing import LocalIssuer
+
+FIX = (
+    "tool 'delete_everything' was registered without its guard, so it would run for everybody: "
+    "write the line that registers the tool above the guard, as in @mcp.tool(), then "
+    "@requires_scopes(...), then def"
+)
+fastmcp_lines = pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
+
+
+def _register_bare(server: Server) -> None:
+    @requires_scopes("admin")
+    @server.tool()
+    async def delete_everything() -> str:
+        return "deleted"
+
+
+def _register_guarded(server: Server) -> None:
+    @server.tool()
+    @requires_scopes("admin")
+    async def delete_everything() -> str:
+        return "deleted"
+
+
+def test_a_tool_registered_below_its_guard_is_found_at_protect(
+    line: Line, guarding: Guarding
+) -> None:
+    server = line.server("calendar")
+    _register_bare(server)
+
+    with pytest.raises(ValueError, match=re.escape(FIX)):
+        guarding().protect(server)
+
+
+@pytest.mark.parametrize("build", [Line.http_app, Line.sse_app])
+def test_a_tool_registered_later_is_found_when_the_app_is_built(
+    line: Line, guarding: Guarding, build: Callable[[Line, Any], Any]
+) -> None:
+    server = guarding().protect(line.server("calendar"))
+    _register_bare(server)
+
+    with pytest.raises(ValueError, match=re.escape(FIX)):
+        build(line, server)
+
+
+def test_a_tool_that_gets_another_name_is_found_by_that_name(
+    line: Line, guarding: Guarding
+) -> None:
+    server = line.server("calendar")
+
+    async def delete_everything() -> str:
+        return "deleted"
+
+    server.tool(name="wipe")(delete_everything)
+    requires_scopes("admin")(delete_everything)
+
+    with pytest.raises(ValueError, match="tool 'wipe' was registered without its guard"):
+        guarding().protect(server)
+
+
+@fastmcp_lines
+@pytest.mark.parametrize("namespace", [None, "inner"])
+def test_a_bare_tool_of_a_mounted_server_is_found(
+    line: Line, guarding: Guarding, namespace: str | None
+) -> None:
+    inner = line.server("inner")
+    outer: Any = line.server("outer")
+    _register_bare(inner)
+    outer.mount(inner, namespace=namespace)
+
+    with pytest.raises(ValueError, match="tool 'delete_everything' was registered without"):
+        guarding().protect(outer)
+
+
+@pytest.mark.parametrize("when", ["before protect", "after protect", "after the app is built"])
+def test_a_tool_in_the_right_order_is_guarded_whenever_it_is_registered(
+    line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer, when: str
+) -> None:
+    server = line.server("calendar")
+    if when == "before protect":
+        _register_guarded(server)
+    guarding().protect(server)
+    if when == "after protect":
+        _register_guarded(server)
+    app = line.http_app(server, stateless=True)
+    if when == "after the app is built":
+        _register_guarded(server)
+    url = serve(app) + "/mcp"
+
+    assert Caller(http, url, token=issuer.mint()).call("delete_everything").status == 403
+    admin = Caller(http, url, token=issuer.mint(scopes=["admin"]))
+    assert admin.call("delete_everything").value == "deleted"
+    assert Caller(http, url).call("delete_everything").challenge == (
+        'Bearer scope="admin", '
+        'resource_metadata="https://mcp.test/.well-known/oauth-protected-resource/mcp"'
+    )

@@ -1,0 +1,188 @@
+"""Does the guard get along with an auth provider that the framework has already?"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import httpx
+import pytest
+from lines import FASTMCP_LINES, STATEFUL_MODES, Guarding, Line, Mode, Serve, ServeOnce, Server
+from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
+from pydantic import AnyHttpUrl
+from wire import Caller, Connect
+
+from toolguard import ToolGuardError, requires_auth, requires_scopes
+from toolguard.testing import LocalIssuer
+
+METADATA = 'resource_metadata="https://mcp.test/.well-known/oauth-protected-resource/mcp"'
+BASIC = ["server.use"]
+
+
+class _SDKVerifier:
+    """A token verifier as the SDK wants it, that says nothing about subjects."""
+
+    def __init__(self, issuer: LocalIssuer) -> None:
+        self._verifier = issuer.verifier()
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        try:
+            principal = await self._verifier.verify(token)
+        except ToolGuardError:
+            return None
+        return AccessToken(
+            token=token,
+            client_id=principal.client_id or "",
+            scopes=list(principal.scopes),
+            expires_at=int(principal.expires_at),
+        )
+
+
+def _authenticated(line: Line, issuer: LocalIssuer) -> Server:
+    """Return a server with the framework's own auth configured."""
+    if line.family == "sdk":
+        settings = AuthSettings(
+            issuer_url=AnyHttpUrl(issuer.issuer),
+            resource_server_url=AnyHttpUrl(issuer.audience),
+            required_scopes=BASIC,
+            validate_token_resource=False,
+        )
+        return line.server("own", auth=settings, token_verifier=_SDKVerifier(issuer))
+    auth = importlib.import_module("fastmcp.server.auth")
+    provider = auth.RemoteAuthProvider(
+        _fastmcp_verifier(issuer),
+        authorization_servers=[AnyHttpUrl(issuer.issuer)],
+        base_url="https://mcp.test",
+    )
+    return line.server("own", auth=provider)
+
+
+def _fastmcp_verifier(issuer: LocalIssuer) -> Any:
+    auth = importlib.import_module("fastmcp.server.auth")
+
+    class Verifier(auth.TokenVerifier):  # type: ignore[misc, name-defined]
+        verify_token = _SDKVerifier(issuer).verify_token
+
+    return Verifier(required_scopes=BASIC)
+
+
+def _server(line: Line, issuer: LocalIssuer) -> Server:
+    module = {
+        "sdk": "mcp.server.auth.middleware.auth_context",
+        "fastmcp": "fastmcp.server.dependencies",
+    }[line.family]
+    get_access_token = importlib.import_module(module).get_access_token
+    server = _authenticated(line, issuer)
+
+    @server.tool()
+    @requires_auth
+    async def whoami(*, user_id: str) -> str:
+        token = get_access_token()
+        return f"{user_id} {token.client_id} {' '.join(token.scopes)} {token.token.count('.')}"
+
+    @server.tool()
+    @requires_scopes("notes.read")
+    async def notes(*, user_id: str) -> str:
+        return f"notes of {user_id}"
+
+    @server.tool()
+    async def plain() -> str:
+        return f"plain {get_access_token().client_id}"
+
+    return server
+
+
+@pytest.fixture
+def own(
+    mode: Mode, guarding: Guarding, serve_once: ServeOnce, http: httpx.Client, issuer: LocalIssuer
+) -> Connect:
+    """Make callers of a server with auth of its own."""
+
+    def connected(token: str | None) -> Caller:
+        key = ("own auth", mode.line.name, mode.stateless, mode.json)
+
+        def app() -> Any:
+            return mode.app(guarding().protect(_server(mode.line, issuer)))
+
+        made = Caller(http, serve_once(key, app) + "/mcp", mode.protocol, token=token)
+        if token is not None and mode.has_sessions:
+            made.open()
+        return made
+
+    return connected
+
+
+def test_the_guard_and_the_frameworks_own_helpers_agree(own: Connect, issuer: LocalIssuer) -> None:
+    alice = own(issuer.mint("alice", scopes=["server.use", "notes.read"]))
+
+    assert alice.call("whoami").value == "alice test-client server.use notes.read 2"
+    assert alice.call("notes").value == "notes of alice"
+    assert alice.call("plain").value == "plain test-client"
+
+
+def test_the_guard_refuses_as_ever(own: Connect, issuer: LocalIssuer) -> None:
+    missing = own(None).call("notes")
+    refused = own(issuer.mint("alice", scopes=["server.use"])).call("notes")
+
+    assert (missing.status, missing.challenge) == (401, f'Bearer scope="notes.read", {METADATA}')
+    assert refused.status == 403
+    assert refused.challenge == (
+        f'Bearer error="insufficient_scope", scope="notes.read", {METADATA}, '
+        'error_description="Token missing required scopes: notes.read"'
+    )
+
+
+def test_the_scopes_the_framework_asks_for_still_count(own: Connect, issuer: LocalIssuer) -> None:
+    alice = own(issuer.mint("alice", scopes=["notes.read"]))
+    refused = alice.call("notes")
+
+    assert refused.status == 403
+    assert refused.body["error"] == "insufficient_scope"
+    assert "server.use" in refused.content
+
+
+@pytest.mark.parametrize("mode", STATEFUL_MODES, ids=str)
+def test_a_verifier_without_subjects_does_not_open_sessions_to_others(
+    own: Connect, issuer: LocalIssuer
+) -> None:
+    alice = own(issuer.mint("alice", scopes=BASIC))
+    bob = Caller(alice.http, alice.endpoint, alice.protocol)
+    bob.token, bob.session = issuer.mint("bob", scopes=BASIC), alice.session
+
+    assert bob.call("whoami").status == 404
+    assert bob.http.delete(bob.endpoint, headers=bob.headers()).status_code == 404
+    assert alice.call("whoami").value.startswith("alice ")
+
+
+def test_the_frameworks_own_metadata_wins(
+    line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
+) -> None:
+    url = serve(line.http_app(guarding().protect(_server(line, issuer))))
+    document = http.get(f"{url}/.well-known/oauth-protected-resource/mcp").json()
+
+    assert document["scopes_supported"] == BASIC
+    assert document["resource"] == "https://mcp.test/mcp"
+
+
+@pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
+@pytest.mark.parametrize("served", [{}, {"transport": "sse"}])
+def test_a_bare_verifier_of_fastmcp_leaves_the_metadata_to_the_guard(
+    line: Line,
+    guarding: Guarding,
+    serve: Serve,
+    http: httpx.Client,
+    issuer: LocalIssuer,
+    served: dict[str, str],
+) -> None:
+    server = line.server("bare", auth=_fastmcp_verifier(issuer))
+    server.tool()(requires_scopes("notes.read")(_notes))
+    protected: Any = guarding().protect(server)
+    url = serve(protected.http_app(**served))
+    document = http.get(f"{url}/.well-known/oauth-protected-resource/mcp").json()
+
+    assert document["scopes_supported"] == ["notes.read"]
+
+
+async def _notes(*, user_id: str) -> str:
+    return f"notes of {user_id}"
