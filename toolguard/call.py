@@ -23,6 +23,7 @@ from toolguard.errors import (
     ConnectionResponseError,
     GuardNotConfiguredError,
     InvalidTokenError,
+    MissingTokenError,
     ToolGuardError,
 )
 from toolguard.policy import ConnectionNeed, Policy
@@ -50,19 +51,10 @@ SCOPE_KEY = "toolguard.request"
 DefaultRule = Literal["authenticated", "deny", "public"]
 """What an operation without a guard asks for."""
 
-# What a client does before it knows which operation it wants. Harmless without a token on a
-# server that has public operations; everything else needs a rule.
-_OPENING_METHODS = frozenset(
-    {
-        "initialize",
-        "ping",
-        "server/discover",
-        "tools/list",
-        "prompts/list",
-        "resources/list",
-        "resources/templates/list",
-    }
-)
+# What a client does before it can ask for anything.
+_HANDSHAKE = frozenset({"initialize", "ping", "server/discover"})
+# What it does to find out what it can ask for: open to all where something is.
+_LISTS = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
 _DEFAULT_POLICIES = {"authenticated": Policy(), "public": Policy(public=True)}
 
 
@@ -76,6 +68,11 @@ class Guard(Protocol):
     leeway: float
     clock: Callable[[], float]
 
+    @property
+    def admits_anonymous(self) -> bool:
+        """Whether some operation of the server is public."""
+        ...
+
 
 @dataclass(eq=False)
 class RequestState:
@@ -85,12 +82,18 @@ class RequestState:
         token: the caller's access token; never in the representation.
         principal: the verified caller, as ``guard`` verified it.
         guard: whose verifier that was.
-        refusal: why the operation was refused, for the one who answers the request.
+        failure: why there is no caller, although there was a token.
+        on_missing: what to say where a token is needed and there was none.
+        noted: the last refusal on the way, whatever became of it.
+        refusal: the refusal that the message ended in, for the one who answers the request.
     """
 
     token: str | None = field(repr=False)
     principal: Principal | None
     guard: Guard = field(repr=False)
+    failure: ToolGuardError | None = None
+    on_missing: str = "This operation needs an access token"
+    noted: ToolGuardError | None = None
     refusal: ToolGuardError | None = None
 
 
@@ -120,7 +123,7 @@ class Call:
         self.guard = guard
         self.state = state
         self._refuse_with = refuse_with
-        self._refusal: ToolGuardError | None = None
+        self._noted: ToolGuardError | None = None
         self.closed = False
 
     async def admit(self, policy: Policy) -> Admission:
@@ -132,6 +135,8 @@ class Call:
         principal = await self._principal()
         if principal is not None:
             self._check_open(principal)
+        elif self.state is not None and not policy.public:
+            raise MissingTokenError(self.state.on_missing, scopes=policy.first_scopes)
         policy.check(principal, self.guard.scope_hierarchy)
         return Admission(principal, await self._connect(policy.connections, principal))
 
@@ -156,29 +161,35 @@ class Call:
         Raises:
             ToolGuardError: if the default does not let this caller do it.
         """
-        if method in _OPENING_METHODS or method.startswith("notifications/"):
+        if method in _HANDSHAKE or method.startswith("notifications/"):
+            return
+        if method in _LISTS:
+            await self.admit(Policy(public=self.guard.admits_anonymous))
             return
         if self.guard.default == "deny":
             raise AccessDeniedError(rule="default=deny")
         await self.admit(_DEFAULT_POLICIES[self.guard.default])
 
-    @property
-    def refusal(self) -> ToolGuardError | None:
-        """Why this call was refused; None if it was not."""
-        return self._refusal if self.state is None else self.state.refusal
-
     def refuse(self, refusal: ToolGuardError) -> Exception:
-        """Record ``refusal`` for whoever answers the request; return what to raise here."""
-        self._refusal = refusal
-        if self.state is not None:
-            self.state.refusal = refusal
+        """Note ``refusal``, in case it is what the message ends in; return what to raise here."""
+        if not self.closed:
+            self._noted = refusal
+            if self.state is not None:  # shared with the server around this one
+                self.state.noted = refusal
         return self._refuse_with(refusal)
 
-    def succeed(self) -> None:
-        """Forget a refusal that the function caught: a guarded helper said no, it went on."""
-        self._refusal = None
-        if self.state is not None:
-            self.state.refusal = None
+    def settle(self, *, failed: bool) -> ToolGuardError | None:
+        """End the message: return the refusal it ended in, and record it for who answers.
+
+        A function may have caught the refusal of a guarded helper and gone on; so a refusal
+        counts only if the message failed.
+        """
+        if not failed:
+            return None
+        if self.state is None:
+            return self._noted
+        self.state.refusal = self.state.noted
+        return self.state.noted
 
     def close(self) -> None:
         """End the call: a task that outlives it finds no caller (there is no snapshot)."""
@@ -190,6 +201,8 @@ class Call:
                 "No request is being served here, so there is no caller; a task that outlives "
                 "its call has none either"
             )
+        if self.state.failure is not None:
+            raise self.state.failure
         if self.state.token is None or self.state.guard is self.guard:
             return self.state.principal
         # A mounted or nested server: the token was verified for the outer server's audience.

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+import operator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar, overload
 
@@ -97,12 +98,10 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Callable[..., Awai
             admission = await call.admit(policy)
             injected = injection.values(admission.principal, admission.connections)
             positional, named = injection.arguments(args, kwargs, injected)
-            result = await run(*positional, **named)
+            return await run(*positional, **named)
         except ToolGuardError as refusal:
             # From the guard, or from the body: an upstream API may ask for more scopes.
             raise call.refuse(refusal) from None
-        call.succeed()
-        return result
 
     injection.dress(guarded, function)
     setattr(guarded, _MARK, _Mark(guarded, function, policy))
@@ -130,17 +129,8 @@ def policy_of(function: Callable[..., Any]) -> Policy | None:
 
     None means that nothing guards it.
     """
-    found: Policy | None = None
-    current: Any = function
-    while current is not None:
-        current = unwrapped(current)
-        mark = getattr(current, _MARK, None)
-        if isinstance(mark, _Mark) and mark.wrapper is current:
-            found = mark.policy if found is None else found & mark.policy
-            current = mark.function
-        else:
-            current = getattr(current, "__wrapped__", None)
-    return found
+    policies = [mark.policy for _, mark in _layers(function) if mark is not None]
+    return functools.reduce(operator.and_, policies) if policies else None
 
 
 def bare_policy(function: Callable[..., Any]) -> Policy | None:
@@ -149,8 +139,27 @@ def bare_policy(function: Callable[..., Any]) -> Policy | None:
     That is the case for a function that was registered below its guard, so that the server holds
     the function itself and not the wrapper.
     """
-    bare = getattr(unwrapped(function), _BARE, None)
-    return bare if isinstance(bare, Policy) and policy_of(function) is None else None
+    for layer, mark in _layers(function):
+        if mark is not None:
+            return None
+        bare = getattr(layer, _BARE, None)
+        if isinstance(bare, Policy):
+            return bare
+    return None
+
+
+def _layers(function: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], _Mark | None]]:
+    """Yield the functions that wrap each other, outermost first, with their guards."""
+    current: Any = function
+    while current is not None:
+        current = unwrapped(current)
+        mark = getattr(current, _MARK, None)
+        if isinstance(mark, _Mark) and mark.wrapper is current:
+            yield current, mark
+            current = mark.function
+        else:
+            yield current, None
+            current = getattr(current, "__wrapped__", None)
 
 
 def requires_scopes(*scopes: ScopeLike) -> GuardDecorator:

@@ -21,7 +21,7 @@ from toolguard.connections.protocol import (
     ConnectionProvider,
     ConnectionRequest,
 )
-from toolguard.errors import MissingTokenError, ToolGuardError
+from toolguard.errors import ToolGuardError
 from toolguard.policy import Policy
 from toolguard.principal import Principal
 from toolguard.scopes import ScopeHierarchy
@@ -39,6 +39,7 @@ StdioRule = Literal["token", "trusted"]
 """Who calls over stdio: the holder of TOOLGUARD_ACCESS_TOKEN, or whoever started the process."""
 
 _log = logging.getLogger("toolguard")
+_STDIO_TOKEN = "TOOLGUARD_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 _over_stdio: ContextVar[bool] = ContextVar("toolguard_over_stdio", default=False)
 
 
@@ -244,6 +245,8 @@ class ToolGuard:
         """Serve messages that come from this process's standard input."""
         if self._stdio == "trusted":
             _log.warning("stdio is trusted: every call is made as %r", self._stdio_user_id)
+        elif not os.environ.get(_STDIO_TOKEN):
+            _log.warning("set %s: without it only public operations can be used", _STDIO_TOKEN)
         token = _over_stdio.set(True)
         try:
             yield
@@ -251,11 +254,7 @@ class ToolGuard:
             _over_stdio.reset(token)
 
     async def stdio_state(self) -> RequestState | None:
-        """Return the caller of a message that came without an HTTP request; None if unknown.
-
-        Raises:
-            ToolGuardError: if the token in the environment does not hold up.
-        """
+        """Return the caller of a message that came without an HTTP request; None if unknown."""
         if not _over_stdio.get():
             return None
         if self._stdio == "trusted":
@@ -263,12 +262,14 @@ class ToolGuard:
                 self._stdio_user_id, "stdio", scopes=self.scopes_supported, expires_at=math.inf
             )
             return RequestState(None, principal, self)
-        token = os.environ.get("TOOLGUARD_ACCESS_TOKEN")
+        token = os.environ.get(_STDIO_TOKEN)
         if not token:
-            raise MissingTokenError(
-                "Set TOOLGUARD_ACCESS_TOKEN in the environment of this stdio server"
-            )
-        return RequestState(token, await self.verifier.verify(token), self)
+            hint = f"Set {_STDIO_TOKEN} in the environment of this stdio server"
+            return RequestState(None, None, self, on_missing=hint)
+        try:
+            return RequestState(token, await self.verifier.verify(token), self)
+        except ToolGuardError as failure:
+            return RequestState(token, None, self, failure=failure)
 
     def __repr__(self) -> str:
         return f"<ToolGuard: {self.resource} trusts {self.issuer}>"

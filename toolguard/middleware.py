@@ -41,11 +41,6 @@ _SESSION_HEADER = b"mcp-session-id"
 class HTTPGuard(Guard, Protocol):
     """What the middleware needs of a guard."""
 
-    @property
-    def admits_anonymous(self) -> bool:
-        """Whether some operation of the server is public."""
-        ...
-
     def challenge(self, refusal: ToolGuardError) -> Challenge | None:
         """Return the challenge for a refusal."""
         ...
@@ -96,11 +91,7 @@ class GuardMiddleware:
         if session_id is not None and not self.sessions.admits(session_id, state.principal):
             await _not_found(send)
             return
-        if scope["method"] == "GET" and state.principal is None:
-            # An anonymous session may be taken over by its user, and nobody else may be
-            # listening then. MCP: 405 says that the server offers no stream here.
-            headers = [(b"allow", b"POST, DELETE")]
-            await _send_json(send, 405, headers, {"error": "method_not_allowed"})
+        if scope["method"] == "GET" and await self._refuses_stream(state, send):
             return
         scope[SCOPE_KEY] = state
         if state.principal is not None and not (
@@ -109,8 +100,36 @@ class GuardMiddleware:
             scope["user"] = _sdk_user(state.principal, scope.get("user"))
         response = _Response(send, state, self, hold=scope["method"] == "POST")
         await self.app(scope, receive, response.send)
+        if response.orphan is not None:
+            await self._end_session(scope, response.orphan)
+            await _respond(send, _no_owner(), None)
         if scope["method"] == "DELETE" and session_id is not None and response.status < 300:  # noqa: PLR2004
             self.sessions.close(session_id)
+
+    async def _refuses_stream(self, state: RequestState, send: Send) -> bool:
+        """Refuse to who cannot own a session what belongs to one, or opens one."""
+        if state.principal is None:
+            # An anonymous session may be taken over by its user, and nobody else may be
+            # listening then. MCP: 405 says that the server offers no stream here.
+            headers = [(b"allow", b"POST, DELETE")]
+            await _send_json(send, 405, headers, {"error": "method_not_allowed"})
+            return True
+        if state.principal.user_id is None:
+            await _respond(send, _no_owner(), None)
+            return True
+        return False
+
+    async def _end_session(self, scope: Scope, session_id: str) -> None:
+        """Have the framework forget a session that was refused to who opened it."""
+        headers = [*scope["headers"], (_SESSION_HEADER, session_id.encode("latin-1"))]
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b""}
+
+        async def send(_: Message) -> None:
+            pass
+
+        await self.app({**scope, "method": "DELETE", "headers": headers}, receive, send)
 
 
 class _Response:
@@ -126,14 +145,17 @@ class _Response:
         self._start: Message | None = None
         self._replaced = False
         self.status = 500
+        #: A session that the framework opened and nobody may use.
+        self.orphan: str | None = None
 
     async def send(self, message: Message) -> None:
         """Pass on, hold back or replace what the application sends (ASGI)."""
-        if self._replaced:
-            return
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._own_session(message)
+        if self._replaced or self.orphan is not None:
+            return
+        if message["type"] == "http.response.start":
             self._start = message
             if not self._hold and self._state.refusal is None:
                 await self._begin()
@@ -160,12 +182,16 @@ class _Response:
             return
         principal = self._state.principal
         if principal is not None and principal.user_id is None:
-            # Without a subject two users of one client could not be told apart.
-            self._state.refusal = AccessDeniedError(
-                "This token names no user, so it cannot own a session: use a stateless server"
-            )
+            self.orphan = session_id
             return
         self._middleware.sessions.open(session_id, principal)
+
+
+def _no_owner() -> AccessDeniedError:
+    # Without a subject two users of one client could not be told apart.
+    return AccessDeniedError(
+        "This token names no user, so it cannot own a session: use a stateless server"
+    )
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:

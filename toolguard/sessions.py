@@ -46,6 +46,8 @@ class Sessions:
         owner = self._owners.get(session_id)
         if owner is None:
             return False
+        if principal is not None and principal.user_id is None:
+            return False  # two users of one client could not be told apart
         if owner.key is None and principal is not None:
             self._owners[session_id] = _Owner(_key(principal), opened_anonymously=True)
             return True

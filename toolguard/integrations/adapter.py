@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -60,12 +61,14 @@ class Message:
         method: the JSON-RPC method.
         params: its parameters, not validated.
         serve: hands the message on to the framework.
+        is_error: whether what the framework made of it reports an error.
     """
 
     request: Any
     method: str
     params: Mapping[str, Any]
     serve: Callable[[], Awaitable[Any]]
+    is_error: Callable[[Any], bool]
 
 
 class Adapter(ABC):
@@ -74,6 +77,7 @@ class Adapter(ABC):
     def __init__(self, server: Any) -> None:
         self.server = server
         self._checked_size = -1
+        self._refusal_types: dict[type[ToolGuardError], type[Exception]] = {}
 
     @abstractmethod
     def operations(self) -> Iterator[Operation]:
@@ -87,9 +91,10 @@ class Adapter(ABC):
     async def find(self, kind: Kind, name: str) -> Callable[..., Any] | None:
         """Return the function behind one operation; None if there is none."""
 
+    @property
     @abstractmethod
-    def refusal_error(self, refusal: ToolGuardError) -> Exception:
-        """Return the exception with which a function of this framework says no."""
+    def tool_error(self) -> type[Exception]:
+        """The exception with which a function of this framework says no."""
 
     @abstractmethod
     def install(self, guard: ToolGuard) -> None:
@@ -98,6 +103,26 @@ class Adapter(ABC):
     @abstractmethod
     def stateless_app(self) -> Starlette:
         """Return a guarded application that answers POSTs to ``/mcp`` with JSON, for tests."""
+
+    def refusal_error(self, refusal: ToolGuardError) -> Exception:
+        """Return ``refusal`` as an exception of this framework that is still one of its own type.
+
+        So the framework takes it for a deliberate answer and no crash, and a function that calls
+        a guarded helper can catch ``InsufficientScopeError``.
+        """
+        if isinstance(refusal, self.tool_error):
+            return refusal
+        kind = self._refusal_type(type(refusal))
+        error = kind.__new__(kind, *refusal.args)
+        vars(error).update(vars(refusal), log_level=logging.INFO)  # fastmcp logs at this level
+        return error
+
+    def _refusal_type(self, refusal: type[ToolGuardError]) -> type[Exception]:
+        known = self._refusal_types.get(refusal)
+        if known is None:
+            known = type(refusal.__name__, (refusal, self.tool_error), {})
+            self._refusal_types[refusal] = known
+        return known
 
     @property
     def guard(self) -> ToolGuard | None:
@@ -150,22 +175,24 @@ class Adapter(ABC):
         """Serve one message under ``guard``; return its result, or the refusal."""
         try:
             self._prepare_late()
-            state = await _state(guard, message.request)
-        except ToolGuardError as refusal:
+        except GuardNotConfiguredError as refusal:
             return None, refusal
+        state = await _state(guard, message.request)
         with serving(Call(guard, state, self.refusal_error)) as call:
             try:
                 await self.admit_undeclared(call, message.method, message.params)
             except ToolGuardError as refusal:
                 call.refuse(refusal)
+                call.settle(failed=True)
                 return None, refusal
             try:
                 result = await message.serve()
             except Exception:
-                if call.refusal is None:
+                ended_in = call.settle(failed=True)
+                if ended_in is None:
                     raise
-                return None, call.refusal
-            return result, call.refusal
+                return None, ended_in
+            return result, call.settle(failed=message.is_error(result))
 
     async def admit_undeclared(self, call: Call, method: str, params: Mapping[str, Any]) -> None:
         """Hold an operation that carries no guard against the server's default.

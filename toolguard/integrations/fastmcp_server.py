@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +75,7 @@ class FastMCPAdapter(Adapter):
             server = found._server
             name = _inner_name(found, name)
 
-    def refusal_error(self, refusal: ToolGuardError) -> Exception:
-        """Return what a fastmcp function raises; a refusal is no fault worth an error log."""
-        return ToolError(refusal.to_json(), log_level=logging.INFO)
+    tool_error: type[Exception] = ToolError
 
     def install(self, guard: ToolGuard) -> None:
         """Put ``guard`` around every message, and around every app and transport it runs."""

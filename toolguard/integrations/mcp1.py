@@ -50,9 +50,7 @@ class _FastMCP(SDKAdapter):
         guard_builder(self, guard, "sse_app", sse)
         self.over_stdio(guard)
 
-    def refusal_error(self, refusal: ToolGuardError) -> Exception:
-        error: Exception = ToolError(refusal.to_json())
-        return error
+    tool_error: type[Exception] = ToolError
 
     def prepare(self) -> None:
         super().prepare()
@@ -98,9 +96,14 @@ class _Guarded:
             request.method,
             vars(request.params) if request.params is not None else {},
             functools.partial(self._handler, request),
+            _is_error,
         )
         result, refusal = await self._served.pass_on(self._guard, message)
         return result if refusal is None else _said_no(request.method, refusal, self._guard)
+
+
+def _is_error(result: types.ServerResult) -> bool:
+    return isinstance(result.root, types.CallToolResult) and result.root.isError
 
 
 def _said_no(method: str, refusal: ToolGuardError, guard: ToolGuard) -> types.ServerResult:

@@ -49,8 +49,7 @@ class _MCPServer(SDKAdapter):
             guard_builder(self, guard, name, functools.partial(_values, signature, parameters))
         self.over_stdio(guard)
 
-    def refusal_error(self, refusal: ToolGuardError) -> Exception:
-        return ToolError(refusal.to_json())
+    tool_error: type[Exception] = ToolError
 
     def stateless_app(self) -> Starlette:
         app: Starlette = self.server.streamable_http_app(json_response=True, stateless_http=True)
@@ -75,11 +74,17 @@ def message_guard(served: Adapter, guard: ToolGuard) -> ServerMiddleware[Any]:
 
     async def guarded(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         serve = functools.partial(call_next, ctx)
-        message = Message(ctx.request, ctx.method, ctx.params or {}, serve)
+        message = Message(ctx.request, ctx.method, ctx.params or {}, serve, _is_error)
         result, refusal = await served.pass_on(guard, message)
         return result if refusal is None else _said_no(ctx, refusal, guard)
 
     return guarded
+
+
+def _is_error(result: HandlerResult) -> bool:
+    if isinstance(result, dict):
+        return result.get("isError") is True
+    return isinstance(result, CallToolResult) and result.is_error
 
 
 def _said_no(
