@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import re
+import weakref
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
@@ -94,6 +95,7 @@ class Room:
             documents=documents,
         )
         self.server.extend(connect_url=connect_url)
+        weakref.finalize(self.server, self.server.store.close)
         self.client = Visitor(self.server)
 
     def visitor(self) -> Visitor:

@@ -21,7 +21,7 @@ class Html(str):
     __slots__ = ()
 
 
-Content: TypeAlias = "str | Html | Iterable[str | Html] | None"
+Content: TypeAlias = "str | Html | Iterable[str | Html | None] | None"
 """What may stand between two tags: text, markup, a list of those, or nothing."""
 
 

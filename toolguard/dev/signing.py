@@ -30,12 +30,15 @@ _GRACE = 600
 
 
 class SigningKeys:
-    """The keys of one server, in its store; the newest signs, retired ones still verify.
+    """The keys of one server, in its store.
+
+    One signs; the next one is published already, so that whoever has fetched the keys knows it
+    before it signs anything; retired ones are published for as long as their tokens are good.
 
     Args:
         store: where they are kept.
         clock: the time in seconds since the epoch.
-        lifetime: seconds for which what was signed is good, and its key is published.
+        lifetime: seconds for which what was signed is good.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float], *, lifetime: float) -> None:
@@ -43,32 +46,30 @@ class SigningKeys:
         self._clock = clock
         self._lifetime = lifetime
         if self._current() is None:
-            self.rotate()
+            self.rotate(keep_old=False)
 
     def rotate(self, *, keep_old: bool = True) -> str:
-        """Sign with a new key from now on; return its ``kid``.
+        """Sign with the next key from now on; return its ``kid``.
 
         Args:
             keep_old: publish the old keys for as long as tokens of theirs are good; False
                 withdraws them at once, as after a theft.
         """
-        key = generate_ec_key(SECP256R1())
-        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-        kid, now = secrets.token_hex(8), self._clock()
         with self._store.transaction() as db:
-            if keep_old:
-                db.execute("UPDATE signing_key SET retired_at = ? WHERE retired_at IS NULL", (now,))
-            else:
+            if not keep_old:
                 db.execute("DELETE FROM signing_key")
-            db.execute("INSERT INTO signing_key VALUES (?, ?, ?, NULL)", (kid, pem, now))
-        return kid
+                db.execute("INSERT INTO signing_key VALUES (?, ?, 'next', NULL)", _new_key())
+            db.execute(
+                "UPDATE signing_key SET state = 'retired', retired_at = ? WHERE state = 'current'",
+                (self._clock(),),
+            )
+            db.execute("UPDATE signing_key SET state = 'current' WHERE state = 'next'")
+            db.execute("INSERT INTO signing_key VALUES (?, ?, 'next', NULL)", _new_key())
+        return self._signing_key()[0]
 
     def sign(self, claims: Mapping[str, Any]) -> str:
         """Return ``claims`` as an access token (RFC 9068 §2.1), signed with the current key."""
-        row = self._current()
-        if row is None:
-            raise RuntimeError("the store was emptied under the server")
-        kid, pem = row
+        kid, pem = self._signing_key()
         return jwt.encode(
             dict(claims), pem, algorithm=ALGORITHM, headers={"typ": "at+jwt", "kid": kid}
         )
@@ -79,17 +80,29 @@ class SigningKeys:
         with self._store.lock:
             rows = self._store.db.execute(
                 "SELECT kid, pem FROM signing_key WHERE retired_at IS NULL OR retired_at > ?"
-                " ORDER BY retired_at IS NOT NULL, retired_at DESC",
+                " ORDER BY state, retired_at DESC",
                 (oldest,),
             ).fetchall()
         return {"keys": [_public_jwk(kid, pem) for kid, pem in rows]}
 
+    def _signing_key(self) -> tuple[str, str]:
+        row = self._current()
+        if row is None:
+            raise RuntimeError("the store was emptied under the server")
+        return row
+
     def _current(self) -> tuple[str, str] | None:
         with self._store.lock:
             row: tuple[str, str] | None = self._store.db.execute(
-                "SELECT kid, pem FROM signing_key WHERE retired_at IS NULL"
+                "SELECT kid, pem FROM signing_key WHERE state = 'current'"
             ).fetchone()
         return row
+
+
+def _new_key() -> tuple[str, str]:
+    key = generate_ec_key(SECP256R1())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return secrets.token_hex(8), pem
 
 
 def _public_jwk(kid: str, pem: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ __all__ = ["Store", "digest"]
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS signing_key (
-    kid TEXT PRIMARY KEY, pem TEXT NOT NULL, created_at REAL NOT NULL, retired_at REAL
+    kid TEXT PRIMARY KEY, pem TEXT NOT NULL, state TEXT NOT NULL, retired_at REAL
 );
 CREATE TABLE IF NOT EXISTS client (
     client_id TEXT PRIMARY KEY, name TEXT NOT NULL, redirect_uris TEXT NOT NULL,
