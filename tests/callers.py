@@ -107,7 +107,13 @@ class Caller:
         self.state = RequestState(token, self.principal, self.guard)
 
         async def message() -> Any:
-            with serving(Call(self.guard, self.state)):
-                return await function(*args, **kwargs)
+            with serving(Call(self.guard, self.state)) as call:
+                try:
+                    answer = await function(*args, **kwargs)
+                except Exception:
+                    call.settle(failed=True)
+                    raise
+                call.settle(failed=False)
+                return answer
 
         return asyncio.run(message())

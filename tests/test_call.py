@@ -216,24 +216,32 @@ def test_calls_that_are_served_at_the_same_time_do_not_see_each_other() -> None:
 
 # --- what carries no guard
 
-OPENING = [
-    "initialize",
-    "ping",
-    "tools/list",
-    "resources/templates/list",
-    "notifications/initialized",
-]
+HANDSHAKE = ["initialize", "ping", "server/discover", "notifications/initialized"]
+LISTS = ["tools/list", "prompts/list", "resources/list", "resources/templates/list"]
 OTHER = ["tools/call", "resources/read", "completion/complete", "logging/setLevel", "x/y", ""]
 
 
 @pytest.mark.parametrize("default", ["authenticated", "deny", "public"])
-@pytest.mark.parametrize("method", OPENING)
-def test_what_a_client_does_before_it_knows_what_it_wants_needs_no_rule(
+@pytest.mark.parametrize("method", HANDSHAKE)
+def test_what_a_client_does_before_it_can_ask_for_anything_needs_no_rule(
     method: str, default: DefaultRule
 ) -> None:
     guard = Desk(default=default)
 
     asyncio.run(Call(guard, request(guard, None)).admit_undeclared(method))
+
+
+@pytest.mark.parametrize("default", ["authenticated", "deny"])
+@pytest.mark.parametrize("method", LISTS)
+def test_what_there_is_may_be_listed_by_callers_and_by_nobody_where_something_is_public(
+    method: str, default: DefaultRule
+) -> None:
+    closed, opened = Desk(default=default), Desk(default=default, admits_anonymous=True)
+
+    asyncio.run(Call(closed, request(closed)).admit_undeclared(method))
+    asyncio.run(Call(opened, request(opened, None)).admit_undeclared(method))
+    error = refusal(Call(closed, request(closed, None)).admit_undeclared(method))
+    assert isinstance(error, MissingTokenError)
 
 
 @pytest.mark.parametrize(
@@ -276,29 +284,56 @@ def test_whether_the_default_settles_a_call_is_never_answered_too_generously() -
 # --- refusals
 
 
-def test_a_refusal_is_remembered_on_the_request_until_the_call_succeeds() -> None:
+def test_a_refusal_that_a_message_ends_in_is_recorded_for_whoever_answers_the_request() -> None:
     guard = Desk()
     state = request(guard)
     call = Call(guard, state)
     error = AccessDeniedError()
 
     raised = call.refuse(error)
+    before = state.refusal
 
     assert raised is error
-    assert (call.refusal, state.refusal) == (error, error)
-    call.succeed()
-    assert (call.refusal, state.refusal) == (None, None)
+    assert before is None
+    assert call.settle(failed=True) is error
+    assert state.refusal is error
 
 
-def test_a_refusal_without_a_request_is_remembered_on_the_call() -> None:
-    call = Call(Desk(), None)
-    error = AccessDeniedError()
+def test_a_refusal_that_a_function_coped_with_is_nobodys() -> None:
+    guard = Desk()
+    state = request(guard)
+    call = Call(guard, state)
+    call.refuse(AccessDeniedError())
 
-    call.refuse(error)
+    assert call.settle(failed=False) is None
+    assert state.refusal is None
 
-    assert call.refusal is error
-    call.succeed()
-    assert call.refusal is None
+
+def test_a_message_that_failed_without_a_refusal_was_not_refused() -> None:
+    guard = Desk()
+    state = request(guard)
+
+    assert Call(guard, state).settle(failed=True) is None
+    assert state.refusal is None
+
+
+def test_a_task_that_outlives_its_call_leaves_no_refusal_behind() -> None:
+    guard = Desk()
+    state = request(guard)
+    with serving(Call(guard, state)) as call:
+        pass
+    call.refuse(AccessDeniedError())
+
+    assert state.noted is None
+
+
+def test_why_there_is_no_caller_is_the_refusal_of_every_operation() -> None:
+    guard = Desk()
+    failure = InvalidTokenError("expired", "The access token has expired")
+    call = Call(guard, RequestState(TOKEN, None, guard, failure=failure))
+
+    assert refusal(call.admit(Policy())) is failure
+    assert refusal(call.admit(Policy(public=True))) is failure
 
 
 def test_a_framework_says_no_in_its_own_words() -> None:
@@ -311,6 +346,5 @@ def test_a_request_shows_neither_its_token_nor_its_guard() -> None:
     shown = repr(request(Desk()))
 
     assert TOKEN not in shown
-    assert shown == (
-        f"RequestState(principal=<Principal: alice of {ISSUER} via desktop []>, refusal=None)"
-    )
+    assert "Desk" not in shown
+    assert f"principal=<Principal: alice of {ISSUER} via desktop []>" in shown

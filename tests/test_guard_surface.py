@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from callers import Tokens, person
+from callers import NOW, Tokens, person
 
 from toolguard import Scope, ToolGuard, public, requires_auth, requires_scopes
 from toolguard.call import Call
@@ -22,6 +22,7 @@ from toolguard.errors import (
     MissingTokenError,
 )
 from toolguard.policy import Policy
+from toolguard.principal import Principal
 
 URL = "https://mcp.example.com/mcp"
 METADATA = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
@@ -174,41 +175,57 @@ def test_a_challenge_names_what_is_required_or_that_and_what_is_held(mode: str, 
 # --- stdio
 
 
+async def over_stdio(made: ToolGuard, policy: Policy) -> Principal | None:
+    with made.serving_stdio():
+        return (await Call(made, await made.stdio_state()).admit(policy)).principal
+
+
 def test_stdio_that_is_trusted_is_one_user_with_every_scope(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     made = shelved(write, read, stdio="trusted", stdio_user_id="ada")
 
-    async def serve() -> None:
-        with made.serving_stdio():
-            state = await made.stdio_state()
-            assert state is not None
-            admission = await Call(made, state).admit(Policy(Scope("admin")))
-            assert admission.principal is not None
-            assert admission.principal.user_id == "ada"
-
     with caplog.at_level(logging.WARNING):
-        asyncio.run(serve())
+        principal = asyncio.run(over_stdio(made, Policy(Scope("admin"))))
+
+    assert principal is not None
+    assert principal.user_id == "ada"
     assert caplog.messages == ["stdio is trusted: every call is made as 'ada'"]
 
 
 def test_stdio_is_who_the_token_in_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = guard(verifier=Tokens({"alices": person("alice", "read")}))
+    made = guard(verifier=Tokens({"alices": person("alice", "read")}), clock=lambda: NOW)
     monkeypatch.setenv("TOOLGUARD_ACCESS_TOKEN", "alices")
 
-    async def serve() -> None:
-        with made.serving_stdio():
-            state = await made.stdio_state()
-            assert state is not None
-            assert (state.principal, state.token) == (person("alice", "read"), "alices")
-            monkeypatch.setenv("TOOLGUARD_ACCESS_TOKEN", "forged")
-            with pytest.raises(InvalidTokenError):
-                await made.stdio_state()
-            monkeypatch.delenv("TOOLGUARD_ACCESS_TOKEN")
-            with pytest.raises(MissingTokenError, match="Set TOOLGUARD_ACCESS_TOKEN"):
-                await made.stdio_state()
+    assert asyncio.run(over_stdio(made, Policy(Scope("read")))) == person("alice", "read")
+    with pytest.raises(InsufficientScopeError):
+        asyncio.run(over_stdio(made, Policy(Scope("write"))))
 
-    asyncio.run(serve())
+
+def test_a_bad_token_in_the_environment_is_good_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TOOLGUARD_ACCESS_TOKEN", "forged")
+
+    for policy in (Policy(), Policy(public=True)):
+        with pytest.raises(InvalidTokenError):
+            asyncio.run(over_stdio(guard(), policy))
+
+
+@pytest.mark.parametrize("token", [None, ""])
+def test_without_a_token_in_the_environment_only_public_operations_can_be_used(
+    token: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("TOOLGUARD_ACCESS_TOKEN", raising=False)
+    if token is not None:
+        monkeypatch.setenv("TOOLGUARD_ACCESS_TOKEN", token)
+
+    with pytest.raises(MissingTokenError):
+        asyncio.run(over_stdio(guard(), Policy()))
+    assert asyncio.run(over_stdio(guard(), Policy(public=True))) is None
+    assert {record.getMessage() for record in caplog.records if record.name == "toolguard"} == {
+        "set TOOLGUARD_ACCESS_TOKEN: without it only public operations can be used"
+    }
 
 
 def test_a_message_that_came_neither_by_http_nor_by_stdio_has_no_caller(

@@ -1,0 +1,312 @@
+"""Who may import whom, and how large may anything grow?"""
+
+from __future__ import annotations
+
+import ast
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from graphlib import TopologicalSorter
+
+import pytest
+from source import MODULES, PACKAGE, Function, Module
+
+# Low to high: a module imports only from floors below its own. A room that ends in a dot is
+# everything inside it; there, only circles are forbidden.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors", "scopes", "principal"),
+    ("challenge", "compact", "credentials", "keys", "resource", "sessions"),
+    ("connections.",),
+    ("discovery", "policy", "verifiers"),
+    ("jwks", "signature", "call"),
+    ("decorators", "middleware"),
+    ("guard",),
+    ("integrations.",),
+    ("descope.",),
+    ("",),
+    ("testing.",),
+    ("dev.",),
+    ("cli",),
+    ("__main__",),
+)
+
+# What is needed only by those who use it, and would cost everybody else an import.
+IMPORTED_WHEN_CALLED = {
+    "guard": ["descope", "integrations", "jwks"],
+    "connections.protocol": ["connections"],
+    "cli": ["dev"],
+}
+
+# A guard and the adapters that it chooses name each other in annotations, and nobody else does.
+NAMED_IN_ANNOTATIONS = {"guard", "integrations"}
+
+FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
+KNOW_A_FRAMEWORK = ("middleware", "integrations.", "testing.", "dev.")
+SPEAK_HTTP = ("connections.http", "connections.auth", "jwks", "testing.", "dev.")
+
+# The fail-closed edges, where code of somebody else's runs: a provider, a framework's handler.
+CATCH_EVERYTHING = {
+    "call": ["Call._outcome"],
+    "integrations.adapter": ["Adapter.pass_on"],
+}
+
+NO_NOUNS = {"utils", "util", "helpers", "common", "base", "types", "core", "misc"}
+
+
+def offenders(offences: Callable[[Module], Iterable[str]]) -> dict[str, list[str]]:
+    """Return what is wrong with which module."""
+    found = {str(module): sorted(set(offences(module))) for module in MODULES}
+    return {name: wrong for name, wrong in found.items() if wrong}
+
+
+def is_in(name: str, rooms: tuple[str, ...]) -> bool:
+    return any(
+        f"{name}.".startswith(room) if room.endswith(".") else name == room for room in rooms
+    )
+
+
+# --- floors
+
+
+def floor(name: str) -> int:
+    found = [level for level, rooms in enumerate(FLOORS) if is_in(name, rooms)]
+    assert len(found) == 1, f"{name or 'toolguard'} is on no floor, or on several: {found}"
+    return found[0]
+
+
+def is_below(imported: str, importer: str) -> bool:
+    in_one_room = floor(importer) == floor(imported) and FLOORS[floor(importer)][0].endswith(".")
+    return in_one_room or floor(imported) < floor(importer)
+
+
+def test_every_module_has_a_floor_and_every_floor_a_module() -> None:
+    assert {floor(module.name) for module in MODULES} == set(range(len(FLOORS)))
+
+
+def test_a_module_imports_only_from_floors_below_its_own() -> None:
+    def upward(module: Module) -> Iterator[str]:
+        for each in module.inner_imports:
+            if each.when == "import" and not is_below(each.name, module.name):
+                yield each.name
+
+    assert offenders(upward) == {}
+
+
+def test_there_are_no_circles() -> None:
+    graph = {
+        module.name: {each.name for each in module.inner_imports if each.when == "import"}
+        for module in MODULES
+    }
+
+    assert len(tuple(TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
+def test_what_is_imported_when_called_is_listed() -> None:
+    def deferred(module: Module) -> Iterator[str]:
+        return (e.name.split(".")[0] for e in module.inner_imports if e.when == "call")
+
+    assert offenders(deferred) == IMPORTED_WHEN_CALLED
+
+
+def test_only_a_guard_and_its_adapters_name_each_other_in_annotations() -> None:
+    def named(module: Module) -> Iterator[str]:
+        for each in module.inner_imports:
+            rooms = {module.name.split(".")[0], each.name.split(".")[0]}
+            if each.when == "type checking" and not is_below(each.name, module.name):
+                yield from rooms - NAMED_IN_ANNOTATIONS
+
+    assert offenders(named) == {}
+
+
+# --- what is imported from outside
+
+
+def outer_imports(module: Module) -> set[str]:
+    return {each.name.split(".")[0] for each in module.imports if each.when != "type checking"}
+
+
+def test_only_the_top_floors_know_a_framework() -> None:
+    def known(module: Module) -> Iterable[str]:
+        return () if is_in(module.name, KNOW_A_FRAMEWORK) else outer_imports(module) & FRAMEWORKS
+
+    assert offenders(known) == {}
+
+
+def test_only_a_few_modules_speak_http() -> None:
+    def spoken(module: Module) -> Iterable[str]:
+        return () if is_in(module.name, SPEAK_HTTP) else outer_imports(module) & {"httpx"}
+
+    assert offenders(spoken) == {}
+
+
+def test_nothing_is_imported_on_trial() -> None:
+    def tried(module: Module) -> Iterator[str]:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ExceptHandler) and node.type is not None:
+                yield from re.findall(r"\b(?:Import|ModuleNotFound)Error\b", ast.unparse(node.type))
+
+    assert offenders(tried) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "absent"),
+    [
+        ("toolguard", {"mcp", "fastmcp", "starlette", "uvicorn", "httpx"}),
+        ("toolguard.descope", {"mcp", "fastmcp", "starlette", "uvicorn"}),
+    ],
+)
+def test_importing_the_package_imports_no_framework(name: str, absent: set[str]) -> None:
+    code = f"import sys, {name}; print(sorted({absent!r} & set(sys.modules)))"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+# --- sizes
+
+
+def body_length(function: Function) -> int:
+    body = function.body
+    if ast.get_docstring(function, clean=False) is not None:
+        body = body[1:]
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_no_file_has_more_than_400_lines() -> None:
+    def lines(module: Module) -> Iterator[str]:
+        count = len(module.text.splitlines())
+        if count > 400:
+            yield f"{count} lines"
+
+    assert offenders(lines) == {}
+
+
+def test_no_function_body_has_more_than_40_lines() -> None:
+    def long(module: Module) -> Iterator[str]:
+        return (name for name, function in module.functions if body_length(function) > 40)
+
+    assert offenders(long) == {}
+
+
+def test_most_function_bodies_have_fewer_than_10_lines() -> None:
+    lengths = [body_length(function) for module in MODULES for _, function in module.functions]
+
+    assert statistics.median(lengths) < 10
+
+
+def test_a_public_function_with_more_than_6_parameters_takes_settings_by_name_and_says_why() -> (
+    None
+):
+    def crowded(module: Module) -> Iterator[str]:
+        for name, function in module.functions:
+            given = function.args
+            by_position = {each.arg for each in (*given.posonlyargs, *given.args)}
+            by_position -= {"self", "cls"}
+            line = module.text.splitlines()[function.lineno - 1]
+            excused = len(by_position) <= 2 and re.search(r"# noqa: PLR0913 - \w", line)
+            is_public = not re.search(r"(^|\.)_(?!_init__$)", name)
+            if is_public and len(by_position) + len(given.kwonlyargs) > 6 and not excused:
+                yield name
+
+    assert offenders(crowded) == {}
+
+
+# --- words
+
+
+def exported(module: Module) -> list[str]:
+    for node in module.tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return [str(name) for name in ast.literal_eval(node.value)]
+    return []
+
+
+def is_described(module: Module, node: ast.Assign | ast.AnnAssign, following: ast.stmt) -> bool:
+    return (
+        # A plain value, or a list of plain values, says what it is.
+        isinstance(node.value, ast.Constant)
+        or ast.unparse(node).partition(" = ")[2].startswith("Literal[")
+        or (isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant))
+        or module.text.splitlines()[node.lineno - 2].startswith("#:")
+    )
+
+
+def test_a_modules_first_paragraph_is_a_question_or_a_statement() -> None:
+    def silent(module: Module) -> Iterator[str]:
+        first = (ast.get_docstring(module.tree) or "").partition("\n\n")[0]
+        if not re.fullmatch(r"[A-Z].*[.?:]", first.strip(), re.DOTALL):
+            yield first
+
+    assert offenders(silent) == {}
+
+
+def test_every_public_name_is_documented() -> None:
+    def undocumented(module: Module) -> Iterator[str]:
+        names = exported(module)
+        for node, following in zip(
+            module.tree.body, [*module.tree.body[1:], ast.Pass()], strict=True
+        ):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                if node.name in names and ast.get_docstring(node) is None:
+                    yield node.name
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                if ast.unparse(target) in names and not is_described(module, node, following):
+                    yield ast.unparse(target)
+
+    assert offenders(undocumented) == {}
+
+
+def test_every_public_method_of_a_public_class_is_documented() -> None:
+    def undocumented(module: Module) -> Iterator[str]:
+        for kind in module.tree.body:
+            if isinstance(kind, ast.ClassDef) and kind.name in exported(module):
+                for method in kind.body:
+                    if (
+                        isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef))
+                        and not method.name.startswith("_")
+                        and ast.get_docstring(method) is None
+                    ):
+                        yield f"{kind.name}.{method.name}"
+
+    assert offenders(undocumented) == {}
+
+
+def test_every_module_says_what_is_public() -> None:
+    def mute(module: Module) -> Iterator[str]:
+        defines = any(isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in module.tree.body)
+        if defines and not exported(module):
+            yield "no __all__"
+
+    assert offenders(mute) == {}
+
+
+def test_every_module_is_named_after_what_it_is() -> None:
+    assert offenders(lambda module: NO_NOUNS & set(module.name.split("."))) == {}
+
+
+def test_nothing_is_left_to_do() -> None:
+    assert offenders(lambda m: re.findall(r"\b(?:TODO|FIXME|XXX|HACK)\b", m.text)) == {}
+
+
+# --- exceptions
+
+
+def test_only_the_named_edges_catch_everything() -> None:
+    def broad(module: Module) -> Iterator[str]:
+        for name, function in module.functions:
+            for node in ast.walk(function):
+                if isinstance(node, ast.ExceptHandler) and (
+                    node.type is None
+                    or re.search(r"\b(Base)?Exception\b", ast.unparse(node.type)) is not None
+                ):
+                    yield name
+
+    assert offenders(broad) == CATCH_EVERYTHING
+
+
+def test_the_whole_package_is_looked_at() -> None:
+    assert len(MODULES) == len(list(PACKAGE.rglob("*.py"))) > 30
