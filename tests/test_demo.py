@@ -1,118 +1,247 @@
-"""The demo: what it tells, how, and that it notices when a step differs."""
+"""The demo: the whole story, for real; and that it notices when a step differs."""
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import re
+import threading
+import webbrowser
+from collections.abc import Iterator
+from functools import partial
+from importlib.resources import files
 
 import anyio
+import anyio.from_thread
 import pytest
 
 from toolguard.cli import main
 from toolguard.dev import story
-from toolguard.dev.client import Exchange
-from toolguard.dev.narrator import Narrator, UnexpectedStepError
+from toolguard.dev.browser import Browser, Page
+from toolguard.dev.narrator import Narrator
+from toolguard.dev.people import ScriptedPerson
+from toolguard.dev.world import World, parse_world
+
+READ, WRITE = "mcp:calendar.readonly", "mcp:calendar.write"
+IS_LINE_2 = importlib.util.find_spec("mcp.server.mcpserver") is not None
+# Line 1 of mcp knows the protocols with a handshake only.
+PROTOCOLS = ["auto", "legacy"] if IS_LINE_2 else ["legacy"]
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.fixture(scope="module")
-def told() -> str:
+@pytest.fixture(scope="module", params=PROTOCOLS)
+def told(request: pytest.FixtureRequest) -> str:
     out = io.StringIO()
-    anyio.run(story.tell, Narrator(out, {}))
+    anyio.run(partial(story.tell, Narrator(out, {}), protocol=request.param))
     return out.getvalue()
 
 
-def test_the_steps_show_the_status_lines_of_the_wire_in_order(told: str) -> None:
-    assert re.findall(r"^    < (HTTP\S+ .+)$", told, re.MULTILINE) == [
-        "HTTP/1.1 401 Unauthorized",
-        "HTTP/1.1 200 OK",
-        "HTTP/1.1 200 OK",
-        "HTTP/1.1 403 Forbidden",
-        "HTTP/1.1 200 OK",
-        "HTTP/1.1 200 OK",
+def step(told: str, begins: str) -> str:
+    """Return the step that begins with these words."""
+    found = re.search(rf"^ ?\d+\. {re.escape(begins)}.*?(?=\n\n)", told, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"no step {begins!r}"
+    return found[0]
+
+
+def statuses(text: str) -> list[str]:
+    return re.findall(r"^    < HTTP/1.1 (.+)$", text, re.MULTILINE)
+
+
+def test_a_stranger_is_not_registered(told: str) -> None:
+    text = step(told, "A stranger's application")
+
+    assert statuses(text)[-1] == "400 Bad Request"
+    assert "refused: 'https://evil.example/steal' is not approved" in text
+
+
+def test_the_first_call_goes_from_a_401_to_a_token(told: str) -> None:
+    text = step(told, "Alice of tenant A")
+
+    assert statuses(text) == [
+        "401 Unauthorized",
+        "200 OK",  # the protected resource's metadata
+        "200 OK",  # the authorization server's
+        "201 Created",
+        "200 OK",  # the token
+        "200 OK",  # tools/list
     ]
+    assert (
+        "* in the browser: Sign in | Sign in to Tenant A | Allow Calendar Assistant? | Connect "
+        "Google Calendar | The development vault wants access to your Google account | Allow "
+        "Calendar Assistant? | You can close this window"
+    ) in text
+    assert "create_calendar_event(title, start, end)" in text
 
 
-def test_the_challenge_is_shown_as_it_was_sent(told: str) -> None:
+def test_a_refused_call_steps_up_and_is_served(told: str) -> None:
+    text = step(told, "It creates an event")
+
+    assert statuses(text) == ["403 Forbidden", "200 OK", "200 OK"]
     assert re.search(
         r'^    < WWW-Authenticate: Bearer error="insufficient_scope", scope="mcp:calendar.write", '
         r'resource_metadata="http://127\.0\.0\.1:\d+/\.well-known/oauth-protected-resource/mcp", '
         r'error_description="Token missing required scopes: mcp:calendar.write"$',
-        told,
+        text,
         re.MULTILINE,
+    )
+    assert text.endswith("In her Google calendar: 2030-01-07T10:00:00Z  Design review")
+
+
+def test_where_the_policy_says_no_the_client_stops(told: str) -> None:
+    for begins in ("His assistant creates an event", "Carol of tenant B"):
+        refused = statuses(step(told, begins)).count("403 Forbidden")
+        assert refused in (1, 2)
+
+
+def test_the_second_tenant_has_a_provider_of_its_own(told: str) -> None:
+    assert "Sign in | Sign in to Tenant B | Allow" in step(told, "Carol of tenant B")
+
+
+def test_a_connect_link_is_for_its_user_only(told: str) -> None:
+    form = "InputRequiredResult" if "(server/discover)" in told else "error -32042"
+
+    assert re.search(
+        rf"asked to open http://127\.0\.0\.1:\d+/connect/\S+ \({form}\)$",
+        step(told, "Dora, a"),
+        re.MULTILINE,
+    )
+    assert "403 Forbidden. This link is for another user." in step(told, "Somebody sends")
+    assert step(told, "Dora opens it").endswith("Connected, and served.")
+
+
+def test_what_was_revoked_at_google_is_noticed(told: str) -> None:
+    assert step(told, "Dora takes the access back").endswith(
+        "Google answered 401, and Dora is asked to connect again."
     )
 
 
-def test_the_event_is_in_the_calendar_at_the_end(told: str) -> None:
-    assert told.endswith("2030-01-07T10:00:00Z  Design review, created by alice.\n")
+def test_an_expired_token_is_refused_and_refreshed_by_the_client(told: str) -> None:
+    text = step(told, "Ten minutes pass")
+
+    assert 'error="invalid_token"' in text
+    assert statuses(text)[0] == "401 Unauthorized"
+    assert statuses(text)[-2:] == ["200 OK", "200 OK"]
+    assert "/token   (refresh_token)" in text
+
+
+def test_a_token_for_another_server_is_refused(told: str) -> None:
+    text = step(told, "Alice signs in at another server")
+
+    assert statuses(text)[-1] == "401 Unauthorized"
+    assert 'error_description="The token is for another audience"' in text
+
+
+def test_it_ends_well(told: str) -> None:
+    assert "\nAll 13 steps went as they should.\n" in told
 
 
 def test_no_token_is_told(told: str) -> None:
     assert "ya29." not in told
     assert "eyJ" not in told
+    assert "1//" not in told.replace("http://", "")
 
 
 def test_it_is_told_in_ascii(told: str) -> None:
     assert told.isascii()
 
 
-def test_the_command_ends_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+def altered(old: str, new: str) -> World:
+    text = files("toolguard.dev").joinpath("world.toml").read_text("utf-8")
+    assert old in text
+    return parse_world(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "failed"),
+    [
+        ('"http://127.0.0.1:*/*"', '"http://127.0.0.1:1/*"', "step 2:"),
+        ('grant = ["mcp:calendar.readonly"]', f'grant = ["{READ}", "{WRITE}"]', "step 6:"),
+    ],
+)
+def test_a_world_that_differs_is_noticed(
+    old: str,
+    new: str,
+    failed: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(story, "builtin_world", lambda: altered(old, new))
+
+    assert main(["demo"]) == 1
+
+    last = capsys.readouterr().out.splitlines()[-1].strip()
+    assert last.startswith(failed)
+
+
+def test_the_command_says_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["demo"]) == 0
 
-    shown = capsys.readouterr()
+    shown = capfd.readouterr()
     assert shown.out.startswith("toolguard demo: ")
     assert shown.err == ""
 
 
-def test_a_step_that_differs_ends_with_1(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(story, "SCOPE_HIERARCHY", {})  # now a writer cannot read
-
-    assert main(["demo"]) == 1
-
-    assert "step 6: expected" in capsys.readouterr().out
+# With a real browser -----------------------------------------------------------------------------
 
 
-def exchange(status_line: str = "HTTP/1.1 200 OK", **headers: str) -> Exchange:
-    status = int(status_line.split()[1])
-    return Exchange("POST", "http://127.0.0.1/mcp", status, status_line, headers)
+class Watcher(ScriptedPerson):
+    """Whoever watches the demo, with one browser for everybody they are asked to play."""
+
+    def __init__(self, browser: Browser, out: io.StringIO) -> None:
+        super().__init__("", browser)
+        self._out = out
+        self._signed_in_as = ""
+
+    async def play(self, url: str) -> None:
+        """Open ``url`` as whom the demo asks for."""
+        asked = [line for line in self._out.getvalue().splitlines() if "In your browser:" in line]
+        named = re.search(r"as (\S+@[a-z-]+\.example)", asked[-1])
+        assert named is not None
+        self.email = named[1]
+        self.connects = "do not connect" not in asked[-1]
+        await self.visit(url)
+
+    async def _answer(self, page: Page) -> Page | None:
+        is_consent = page.heading.endswith("Calendar Assistant?") or "cannot" in page.heading
+        if is_consent and self._signed_in_as != self.email:
+            return await self._browser.press(page, "Use another account")
+        if page.heading.startswith("Sign in to"):
+            self._signed_in_as = self.email
+        return await super()._answer(page)
 
 
-def test_colours_are_for_terminals_only() -> None:
-    shown: list[str] = []
-    for out, environ in (
-        (Terminal(), {"TERM": "xterm"}),
-        (Terminal(), {"NO_COLOR": "1"}),
-        (Terminal(), {"TERM": "dumb"}),
-        (io.StringIO(), {"TERM": "xterm"}),
-    ):
-        Narrator(out, environ).exchange(exchange("HTTP/1.1 403 Forbidden"))
-        shown.append(out.getvalue())
+@pytest.fixture
+def watcher() -> Iterator[io.StringIO]:
+    """Make the real browser of this process one that answers by itself; yield what it reads."""
+    out, faults = io.StringIO(), []
+    with anyio.from_thread.start_blocking_portal() as portal:
 
-    assert "\x1b[31m    < HTTP/1.1 403 Forbidden\x1b[0m" in shown[0]
-    assert not any("\x1b" in text for text in shown[1:])
+        async def make() -> Watcher:
+            return Watcher(Browser(), out)
+
+        person = portal.call(make)
+
+        class Window(webbrowser.BaseBrowser):
+            def open(self, url: str, new: int = 0, autoraise: bool = True) -> bool:
+                def watch() -> None:
+                    try:
+                        portal.call(person.play, url)
+                    except Exception as fault:  # noqa: BLE001 - shown at the end of the test
+                        faults.append(fault)
+
+                threading.Thread(target=watch).start()
+                return True
+
+        webbrowser.register("watcher", None, Window("watcher"), preferred=True)
+        yield out
+        webbrowser._tryorder.remove("watcher")  # type: ignore[attr-defined]
+        portal.call(person._browser.aclose)
+    assert faults == []
 
 
-def test_on_a_terminal_long_lines_are_folded_and_lose_nothing() -> None:
-    out = Terminal()
-    header = ", ".join(f'name{number}="value"' for number in range(30))
+def test_with_a_real_browser_somebody_plays_all_the_people(watcher: io.StringIO) -> None:
+    anyio.run(partial(story.tell, Narrator(watcher, {}), real_browser=True))
 
-    Narrator(out, {"NO_COLOR": "1"}).exchange(exchange(**{"x-long": header}), "X-Long")
-
-    lines = out.getvalue().splitlines()
-    assert max(map(len, lines)) <= 100
-    assert f"X-Long: {header}" in " ".join(line.strip() for line in lines)
-
-
-def test_a_step_is_held_against_what_is_expected() -> None:
-    narrator = Narrator(io.StringIO(), {})
-    narrator.step("Something happens.")
-    narrator.expect((200, []), (200, []))
-
-    with pytest.raises(UnexpectedStepError, match=r"step 1: expected 403, found 200"):
-        narrator.expect(403, 200)
+    told = watcher.getvalue()
+    assert "In your browser: sign in as alice@tenant-a.example" in told
+    assert "In your browser: as dora@tenant-a.example" in told
+    assert "All 13 steps went as they should." in told

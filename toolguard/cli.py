@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import anyio
 
@@ -20,14 +22,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its words; by default those of the process.
 
     Returns:
-        The exit code: 0, or 1 if the demo did not go as it should.
+        The exit code: 0, or 1 if it did not go as it should.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
     if arguments.command is None:
         parser.print_help()
         return 0
-    return _demo()
+    command: Callable[[argparse.Namespace], int] = arguments.run
+    return command(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,16 +39,46 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=version("toolguard-mcp"))
     commands = parser.add_subparsers(dest="command", title="commands", metavar="")
-    commands.add_parser(
+    demo = commands.add_parser(
         "demo",
-        help="see it work: a guarded calendar, a client, refusals and calls",
-        description="Run a guarded calendar server and a client on this machine, and show what "
-        "passes between them. Exits with 1 if a step is not as it should be.",
+        help="see it work: four people, their clients, a guarded calendar",
+        description="Run an authorization server, a vault, a guarded calendar server and its "
+        "clients on this machine, and show what passes between them. Exits with 1 if a step is "
+        "not as it should be.",
     )
+    demo.add_argument(
+        "--browser", action="store_true", help="answer the pages yourself, in your browser"
+    )
+    demo.set_defaults(run=_demo)
+    dev = commands.add_parser(
+        "dev",
+        help="an authorization server and a vault for development",
+        description="Run an authorization server with a connection vault, and a calendar in the "
+        "shape of Google's, on this machine; say how to point a server and a client at them. "
+        "For development only: nobody is asked for a password.",
+    )
+    dev.add_argument("--world", type=Path, metavar="FILE", help="users, tenants, policies (TOML)")
+    dev.add_argument("--state", type=Path, metavar="FILE", help="keep the state in this file")
+    dev.add_argument(
+        "--port", type=int, default=8800, help="of the authorization server (default: 8800)"
+    )
+    dev.add_argument(
+        "--calendar", action="store_true", help="run the guarded calendar server as well"
+    )
+    dev.set_defaults(run=_dev)
     return parser
 
 
-def _demo() -> int:
+def _dev(arguments: argparse.Namespace) -> int:
+    from toolguard.dev.command import DevSettings, run_dev  # noqa: PLC0415 - see _demo
+
+    settings = DevSettings(
+        arguments.world, arguments.state, port=arguments.port, calendar=arguments.calendar
+    )
+    return run_dev(settings, sys.stdout)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
     # These import the frameworks; `toolguard --version` need not.
     from toolguard.dev.narrator import Narrator, UnexpectedStepError  # noqa: PLC0415
     from toolguard.dev.story import tell  # noqa: PLC0415
@@ -53,7 +86,7 @@ def _demo() -> int:
     # The frameworks would set up a log of their own in the middle of the story.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
-        anyio.run(tell, Narrator(sys.stdout))
+        anyio.run(partial(tell, Narrator(sys.stdout), real_browser=arguments.browser))
     except UnexpectedStepError:
         return 1
     return 0

@@ -2,113 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
-from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.applications import Starlette
-
-from toolguard.connections import Connection, ConnectionRequest
-from toolguard.descope import DescopeConnections
-from toolguard.dev.connection_table import ConnectionTable, Owner, ProviderToken
-from toolguard.dev.vault import FETCH_SCOPE, Vault
-from toolguard.errors import (
-    ConnectionDeniedError,
-    ConnectionRequiredError,
-    KeysUnavailableError,
+from vaultrooms import (
+    ALICE,
+    APP,
+    KEY,
+    NOW,
+    READ,
+    WRITE,
+    Room,
+    bearer,
+    body,
+    error,
+    provider_token,
+    token,
 )
+
+from toolguard.dev.connection_table import Owner
+from toolguard.dev.vault import FETCH_SCOPE
+from toolguard.errors import KeysUnavailableError
 from toolguard.principal import Principal
-from toolguard.testing import LocalIssuer
-
-NOW = 1_800_000_000.0
-MCP = "https://mcp.test/mcp"
-ROOT = "/v1/mgmt/outbound/app"
-READ = "https://www.googleapis.com/auth/calendar.readonly"
-WRITE = "https://www.googleapis.com/auth/calendar"
-KEY = "K-management"
-APP = "google-calendar"
-ALICE = Owner("user", "alice")
-ISSUER = LocalIssuer("http://127.0.0.1:1/Plocal", audience=MCP, clock=lambda: NOW)
-
-
-def provider_token(*scopes: str, expires_at: float | None = NOW + 60) -> ProviderToken:
-    return ProviderToken("OT1", "alice@gmail", "ya29.alice", "1//alice", scopes, expires_at)
-
-
-class Google:
-    """Refreshes every token, or none once its owner has revoked the consent."""
-
-    def __init__(self) -> None:
-        self.revoked = False
-        self.asked = 0
-
-    async def refresh(self, token: ProviderToken) -> ProviderToken | None:
-        self.asked += 1
-        if self.revoked:
-            return None
-        fresh = ("ya29.fresh", token.refresh_token, token.scopes, NOW + 3_600)
-        return ProviderToken(token.id, token.subject, *fresh)
-
-
-class Links:
-    """Makes URLs that say for whom they are."""
-
-    def new(self, user_id: str, app: str, scopes: tuple[str, ...]) -> str:
-        return f"http://127.0.0.1:1/connect/{user_id}/{app}/{len(scopes)}"
-
-
-class Room:
-    """A vault with one connected user, and what stands around it."""
-
-    def __init__(self, **settings: Any) -> None:
-        self.google = Google()
-        self.table = ConnectionTable.in_memory()
-        self.table.put(ALICE, APP, provider_token(READ, WRITE))
-        self.vault = Vault(
-            **{
-                "project_id": "Plocal",
-                "connections": self.table,
-                "verifier": ISSUER.verifier(),
-                "providers": {APP: self.google},
-                "links": Links(),
-                "management_key": KEY,
-                "clock": lambda: NOW,
-                **settings,
-            }
-        )
-        self.transport = httpx.ASGITransport(Starlette(routes=self.vault.routes()))
-
-    def post(self, path: str, credential: str, body: Any = None, **more: Any) -> httpx.Response:
-        async def once() -> httpx.Response:
-            headers = {"authorization": credential, **more.pop("headers", {})}
-            content = more or {"json": body}
-            async with httpx.AsyncClient(transport=self.transport, base_url="http://v") as client:
-                return await client.post(ROOT + path, headers=headers, **content)
-
-        return asyncio.run(once())
-
-
-def token(user: str | None = "alice", *scopes: str, **claims: Any) -> str:
-    return ISSUER.mint(user, scopes=scopes or (FETCH_SCOPE,), **claims)
-
-
-def bearer(credential: str) -> str:
-    return f"Bearer Plocal:{credential}"
-
-
-def body(owner: str = "alice", **more: Any) -> dict[str, Any]:
-    return {"appId": APP, "userId": owner, **more}
-
-
-def error(response: httpx.Response) -> tuple[int, str]:
-    assert set(response.json()) == {"errorCode", "errorDescription", "errorMessage"}
-    return response.status_code, response.json()["errorCode"]
-
 
 # Tokens of a user --------------------------------------------------------------------------------
 
@@ -246,6 +163,16 @@ def test_a_revoked_consent_is_forgotten_at_the_refresh() -> None:
     assert room.table.get(ALICE, APP) is None
 
 
+def test_a_service_that_is_away_is_not_the_users_fault() -> None:
+    room = Room()
+    room.google.away = True
+
+    forced = room.post("/user/token/latest", bearer(token()), body(options={"forceRefresh": True}))
+
+    assert error(forced) == (503, "E503")
+    assert room.table.get(ALICE, APP) == provider_token(READ, WRITE)
+
+
 # Tokens of a tenant ------------------------------------------------------------------------------
 
 
@@ -347,75 +274,3 @@ def test_keys_that_cannot_be_had_are_not_the_callers_fault() -> None:
     answer = Room(verifier=Unreachable()).post("/user/token/latest", bearer(token()), body())
 
     assert error(answer) == (503, "E503")
-
-
-# With the guard's own client ---------------------------------------------------------------------
-
-
-def fetch(room: Room, user: str, *scopes: str) -> Connection:
-    async def once() -> Connection:
-        connections = DescopeConnections(
-            "http://127.0.0.1:1/Plocal/.well-known/openid-configuration",
-            transport=room.transport,
-            clock=lambda: NOW,
-        )
-        principal = Principal(user_id=user, issuer=ISSUER.issuer)
-        try:
-            return await connections.fetch(ConnectionRequest(APP, scopes, principal, token(user)))
-        finally:
-            await connections.aclose()
-
-    return asyncio.run(once())
-
-
-def test_the_guard_reads_a_connection() -> None:
-    connection = fetch(Room(), "alice", WRITE)
-
-    assert (connection.token, connection.scopes) == ("ya29.alice", (READ, WRITE))
-    assert connection.expires_at == 1_800_000_060.0
-
-
-def test_the_guard_reads_a_connect_url_of_the_caller() -> None:
-    with pytest.raises(ConnectionRequiredError) as caught:
-        fetch(Room(), "bob", WRITE)
-
-    assert caught.value.connect_url == "http://127.0.0.1:1/connect/bob/google-calendar/1"
-
-
-def test_the_guard_reads_a_policys_no() -> None:
-    with pytest.raises(ConnectionDeniedError):
-        fetch(Room(policy=lambda *_: False), "alice")
-
-
-# The table ---------------------------------------------------------------------------------------
-
-
-def test_a_file_keeps_connections(tmp_path: Path) -> None:
-    file = tmp_path / "state.db"
-    db = sqlite3.connect(file)
-    ConnectionTable(db).put(ALICE, APP, provider_token(READ, expires_at=None))
-    db.close()
-
-    again = sqlite3.connect(file)
-    table = ConnectionTable(again)
-
-    assert table.get(ALICE, APP) == provider_token(READ, expires_at=None)
-    assert table.get(Owner("user", "bob"), APP) is None
-    assert table.remove(ALICE, APP)
-    assert not table.remove(ALICE, APP)
-    again.close()
-
-
-def test_a_newer_token_takes_the_place_of_the_older() -> None:
-    table = ConnectionTable.in_memory()
-    table.put(ALICE, APP, provider_token(READ))
-    table.put(ALICE, APP, provider_token(READ, WRITE))
-
-    assert table.get(ALICE, APP) == provider_token(READ, WRITE)
-
-
-def test_no_token_is_in_a_representation() -> None:
-    shown = repr(provider_token(READ))
-
-    assert "ya29" not in shown
-    assert "1//" not in shown

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import httpx
 from pydantic import Field
 
+from toolguard.connections import Connection
 from toolguard.decorators import requires_scopes, with_connection
 from toolguard.errors import ConnectionRequiredError
 
@@ -35,37 +36,49 @@ def calendar_server(google_url: str) -> Any:
     Args:
         google_url: the origin of the calendar API, such as ``https://www.googleapis.com``.
     """
-    google = _Google(google_url)
     mcp = _server_class()("calendar")
+    tools = _CalendarTools(google_url)
+    for tool in (
+        tools.list_calendar_events,
+        tools.query_availability,
+        tools.create_calendar_event,
+        tools.delete_calendar_event,
+    ):
+        mcp.tool()(tool)
+    return mcp
 
-    @mcp.tool()  # type: ignore[untyped-decorator]
+
+class _CalendarTools:
+    """The tools over one calendar API."""
+
+    def __init__(self, google_url: str) -> None:
+        self._url = google_url
+
     @requires_scopes(_READ)
-    @with_connection("google-calendar")
+    @with_connection("google-calendar", as_="calendar")
     async def list_calendar_events(
-        time_min: str, time_max: str, *, connection_token: str
+        self, time_min: str, time_max: str, *, calendar: Connection
     ) -> list[dict[str, Any]]:
         """List the events between two times (RFC 3339)."""
         asked = {"timeMin": time_min, "timeMax": time_max}
-        answer = await google.ask(connection_token, "GET", _EVENTS, params=asked)
+        answer = await self._ask(calendar, "GET", _EVENTS, params=asked)
         return [_event(item) for item in answer["items"]]
 
-    @mcp.tool()  # type: ignore[untyped-decorator]
     @requires_scopes(_READ)
-    @with_connection("google-calendar")
+    @with_connection("google-calendar", as_="calendar")
     async def query_availability(
-        time_min: str, time_max: str, *, connection_token: str
+        self, time_min: str, time_max: str, *, calendar: Connection
     ) -> list[dict[str, str]]:
         """List when the calendar is busy between two times (RFC 3339)."""
         asked = {"timeMin": time_min, "timeMax": time_max, "items": [{"id": "primary"}]}
-        answer = await google.ask(connection_token, "POST", "/calendar/v3/freeBusy", json=asked)
+        answer = await self._ask(calendar, "POST", "/calendar/v3/freeBusy", json=asked)
         busy: list[dict[str, str]] = answer["calendars"]["primary"]["busy"]
         return busy
 
-    @mcp.tool()  # type: ignore[untyped-decorator]
     @requires_scopes(_WRITE)
-    @with_connection("google-calendar", scopes=[_CALENDAR])
+    @with_connection("google-calendar", scopes=[_CALENDAR], as_="calendar")
     async def create_calendar_event(
-        title: str, start: str, end: str, *, user_id: str, connection_token: str
+        self, title: str, start: str, end: str, *, user_id: str, calendar: Connection
     ) -> dict[str, Any]:
         """Create an event from ``start`` to ``end`` (RFC 3339)."""
         event = {
@@ -74,34 +87,27 @@ def calendar_server(google_url: str) -> Any:
             "end": {"dateTime": end},
             "extendedProperties": {"private": {"createdBy": user_id}},
         }
-        return _event(await google.ask(connection_token, "POST", _EVENTS, json=event))
+        return _event(await self._ask(calendar, "POST", _EVENTS, json=event))
 
-    @mcp.tool()  # type: ignore[untyped-decorator]
     @requires_scopes(_WRITE)
-    @with_connection("google-calendar", scopes=[_CALENDAR])
-    async def delete_calendar_event(event_id: _EventId, *, connection_token: str) -> str:
+    @with_connection("google-calendar", scopes=[_CALENDAR], as_="calendar")
+    async def delete_calendar_event(self, event_id: _EventId, *, calendar: Connection) -> str:
         """Delete an event."""
-        await google.ask(connection_token, "DELETE", f"{_EVENTS}/{event_id}")
+        await self._ask(calendar, "DELETE", f"{_EVENTS}/{event_id}")
         return "deleted"
 
-    return mcp
-
-
-class _Google:
-    """The calendar API, asked with one user's token."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-
-    async def ask(self, token: str, method: str, path: str, **content: Any) -> Any:
-        """Return the JSON that Google answers.
+    async def _ask(self, calendar: Connection, method: str, path: str, **content: Any) -> Any:
+        """Return the JSON that Google answers; None if it is empty.
 
         Raises:
-            ConnectionRequiredError: if Google no longer accepts the token.
+            ConnectionRequiredError: if the user has taken the access back at Google: after a
+                401, ``auth`` has asked the vault for a fresh token in vain.
+            httpx.HTTPStatusError: for any other refusal.
         """
-        headers = {"Authorization": f"Bearer {token}"}
-        async with httpx.AsyncClient(base_url=self._url, trust_env=False) as client:
-            response = await client.request(method, path, headers=headers, **content)
+        async with httpx.AsyncClient(
+            base_url=self._url, auth=calendar.auth, trust_env=False
+        ) as client:
+            response = await client.request(method, path, **content)
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise ConnectionRequiredError(
                 "Google no longer accepts this connection: connect google-calendar again",

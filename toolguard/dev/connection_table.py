@@ -32,7 +32,7 @@ class ProviderToken:
 
     Attributes:
         id: names the entry.
-        subject: the account at the provider, such as an e-mail address.
+        subject: the account at the provider; empty where the provider does not say.
         access_token: what the provider's API takes.
         refresh_token: what its token endpoint takes; empty if it gave none.
         scopes: what was consented to.

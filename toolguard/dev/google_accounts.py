@@ -113,6 +113,14 @@ class Accounts:
             done = self._db.execute("DELETE FROM google_token WHERE account = ?", (account,))
         return done.rowcount > 0
 
+    def has_consents(self, account: str) -> bool:
+        """Return whether some application has access to ``account``."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT 1 FROM google_token WHERE account = ?", (account,)
+            ).fetchone()
+        return row is not None
+
     def events(self, account: str) -> list[dict[str, Any]]:
         """Return the event resources in the account's calendar, in no order."""
         with self._lock:

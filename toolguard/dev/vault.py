@@ -20,8 +20,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.dev.connection_table import ConnectionTable, Owner, ProviderToken
-from toolguard.errors import InvalidTokenError, KeysUnavailableError
+from toolguard.errors import (
+    ConnectionDeniedError,
+    ConnectionRequiredError,
+    ConnectionTokenError,
+    ConnectionUnavailableError,
+    InvalidTokenError,
+    KeysUnavailableError,
+)
 from toolguard.principal import Principal
 from toolguard.verifiers import Verifier
 
@@ -41,7 +49,11 @@ class Provider(Protocol):
     """What the vault needs of a third-party service."""
 
     async def refresh(self, token: ProviderToken) -> ProviderToken | None:
-        """Return ``token`` with a new access token; None if its owner has revoked the consent."""
+        """Return ``token`` with a new access token; None if its owner has revoked the consent.
+
+        Raises:
+            ConnectionError: if the service cannot be reached.
+        """
         ...
 
 
@@ -61,8 +73,8 @@ class _Question:
     owner: Owner
     app: str
     scopes: tuple[str, ...]
-    force_refresh: bool
-    with_refresh_token: bool
+    force_refresh: bool = False
+    with_refresh_token: bool = False
 
 
 class _Refused(Exception):  # noqa: N818 - an answer, not a fault of the program
@@ -127,6 +139,23 @@ class Vault:
             for path, endpoint in endpoints.items()
         ]
 
+    async def fetch(self, request: ConnectionRequest) -> Connection:
+        """Return a caller's own connection, for whoever serves in the same process.
+
+        Raises:
+            ConnectionRequiredError: if the user has not connected the account like this.
+            ConnectionDeniedError: if the policy says no, or the caller is no user.
+            ConnectionUnavailableError: if the service is away.
+        """
+        caller, name = request.principal, request.name
+        question = _Question(caller, Owner("user", caller.user_id or ""), name, request.scopes)
+        try:
+            self._authorize(question)
+            token = await self._current(question)
+        except _Refused as refused:
+            raise _connection_error(refused, name) from None
+        return Connection(token.access_token, "Bearer", token.scopes, token.expires_at)
+
     async def _user_token(self, request: Request) -> Response:
         return await self._token(request, "userId", by_scopes=True)
 
@@ -167,14 +196,14 @@ class Vault:
         except InvalidTokenError:
             raise _unauthorized() from None
         except KeysUnavailableError:
-            raise _Refused(503, "E503", "Service unavailable", "Try again later") from None
+            raise _unavailable() from None
 
     def _authorize(self, question: _Question) -> None:
         caller = question.caller
         if caller is None:
             return
         own = caller.user_id if question.owner.kind == "user" else caller.tenant_id
-        if question.owner.id != own:
+        if not own or question.owner.id != own:
             raise _forbidden("The token is for another user or tenant")
         self._check_policy(caller, question.app, question.scopes)
 
@@ -198,7 +227,10 @@ class Vault:
     async def _refreshed(
         self, question: _Question, provider: Provider, token: ProviderToken
     ) -> ProviderToken:
-        fresh = await provider.refresh(token) if token.refresh_token else None
+        try:
+            fresh = await provider.refresh(token) if token.refresh_token else None
+        except ConnectionError:
+            raise _unavailable() from None
         if fresh is None:
             self._connections.remove(question.owner, question.app)
             raise _not_connected()
@@ -243,8 +275,21 @@ def _forbidden(message: str) -> _Refused:
     return _Refused(403, "E403", "Forbidden", message)
 
 
+def _unavailable() -> _Refused:
+    return _Refused(503, "E503", "Service unavailable", "Try again later")
+
+
 def _not_connected() -> _Refused:
     return _Refused(404, _NOT_CONNECTED, "Token not found", "The user has not connected this app")
+
+
+def _connection_error(refused: _Refused, name: str) -> ConnectionTokenError:
+    kinds: dict[int, type[ConnectionTokenError]] = {
+        404: ConnectionRequiredError,
+        503: ConnectionUnavailableError,
+    }
+    kind = kinds.get(refused.status, ConnectionDeniedError)
+    return kind(str(refused), connection=name)
 
 
 async def _object(request: Request) -> dict[str, Any]:

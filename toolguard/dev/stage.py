@@ -1,0 +1,195 @@
+"""What runs together, behind the demo and behind ``toolguard dev``?
+
+An authorization server with a vault, a calendar in the shape of Google's, and guarded MCP servers,
+each on a port of its own on loopback, and nothing between them but HTTP.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from toolguard.descope import DescopeConnections
+from toolguard.dev.calendar import SCOPE_HIERARCHY
+from toolguard.dev.connection_table import ConnectionTable
+from toolguard.dev.google import calendar_routes
+from toolguard.dev.google_accounts import CALENDAR, Accounts
+from toolguard.dev.google_consent import ConsentScreen, OAuthClient
+from toolguard.dev.linking import CALLBACK_PATH, Linking
+from toolguard.dev.loopback_only import LoopbackOnly
+from toolguard.dev.outbound import OutboundApp, OutboundClient
+from toolguard.dev.server import DevServer
+from toolguard.dev.store import Store
+from toolguard.dev.vault import Vault
+from toolguard.dev.world import World
+from toolguard.guard import ToolGuard
+from toolguard.testing.loopback import Loopback
+
+__all__ = ["APP", "Listener", "Origins", "Stage", "closing", "stage"]
+
+APP = "google-calendar"
+"""The app id of the calendar, in the vault and in tools."""
+
+_VAULT = "development-vault"
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where things listen, such as ``"http://127.0.0.1:8800"``."""
+
+    authorization: str
+    google: str
+
+
+class Stage:
+    """What runs; made by :func:`stage`.
+
+    Attributes:
+        server: the authorization server.
+        connections: what its vault holds.
+        management_key: lets its holder name any user at the vault.
+        google: the accounts of the calendar provider.
+        google_url: its origin.
+    """
+
+    def __init__(
+        self, world: World, store: Store, origins: Origins, clock: Callable[[], float]
+    ) -> None:
+        self.server = DevServer(world, store, origin=origins.authorization, clock=clock)
+        self.connections = ConnectionTable(store.db, store.lock)
+        self.management_key = secrets.token_urlsafe(32)
+        self.google = Accounts(store.db, lock=store.lock, clock=clock)
+        self.google_url = origins.google
+        self._google_secret = secrets.token_urlsafe(32)
+        self._clock = clock
+
+    def guarded(self, mcp_server: Any, url: str) -> Starlette:
+        """Return the application of ``mcp_server``, guarded, to be served at ``url``."""
+        connections = DescopeConnections(self.server.well_known_url, clock=self._clock)
+        guard = ToolGuard(
+            well_known_url=self.server.well_known_url,
+            audience=url,
+            connections=connections,
+            scope_hierarchy=SCOPE_HIERARCHY,
+            clock=self._clock,
+        )
+        return closing(guard.protect(mcp_server).streamable_http_app(), connections)
+
+    def google_app(self) -> Starlette:
+        """Return the application of the calendar provider."""
+        name = "The development vault"
+        client = OAuthClient(_VAULT, self._google_secret, self._callback_url, name)
+        screen = ConsentScreen(self.google, [client], origin=self.google_url)
+        return Starlette(
+            routes=[*calendar_routes(self.google), *screen.routes()],
+            middleware=[Middleware(LoopbackOnly, host=urlsplit(self.google_url).netloc)],
+        )
+
+    def authorization_app(self) -> Starlette:
+        """Return the application of the authorization server, with its vault."""
+        self._mount_vault()
+        return self.server.app
+
+    def _mount_vault(self) -> None:
+        app = OutboundApp(
+            id=APP,
+            name="Google Calendar",
+            authorize_url=f"{self.google_url}/o/oauth2/v2/auth",
+            token_url=f"{self.google_url}/token",
+            client_id=_VAULT,
+            client_secret=self._google_secret,
+            scopes=(CALENDAR,),
+        )
+        client = OutboundClient(app, self._callback_url, clock=self._clock)
+        linking = Linking(self.server, self.connections, {APP: client}, clock=self._clock)
+        vault = Vault(
+            project_id=self.server.project_id,
+            connections=self.connections,
+            verifier=self.server.verifier(),
+            providers={APP: client},
+            links=linking,
+            management_key=self.management_key,
+            clock=self._clock,
+        )
+        self.server.extend(
+            extra_routes=[*vault.routes(), *linking.routes()],
+            connect_url=linking.for_consent,
+            vault=vault,
+        )
+
+    @property
+    def _callback_url(self) -> str:
+        return self.server.origin + CALLBACK_PATH
+
+
+@contextmanager
+def stage(
+    world: World,
+    store: Store,
+    *,
+    ports: tuple[int, int] = (0, 0),
+    clock: Callable[[], float] = time.time,
+) -> Iterator[Stage]:
+    """Run everything but the MCP servers, which :meth:`Stage.guarded` is for.
+
+    Args:
+        world: who and what there is.
+        store: the memory of all of it.
+        ports: where authorization server and calendar provider listen; 0 for a free port.
+        clock: the time in seconds since the epoch, for everybody.
+
+    Raises:
+        OSError: if a port is taken.
+    """
+    with Listener(ports[0]) as authorization, Listener(ports[1]) as google:
+        running = Stage(world, store, Origins(authorization.url, google.url), clock)
+        google.start(running.google_app())
+        authorization.start(running.authorization_app())
+        yield running
+
+
+def closing(app: Starlette, connections: DescopeConnections) -> Starlette:
+    """Close the pool of ``connections`` in the loop it belongs to, when ``app`` stops."""
+    whole = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with whole(app):
+            yield
+        await connections.aclose()
+
+    app.router.lifespan_context = lifespan
+    return app
+
+
+class Listener(Loopback):
+    """Listens on loopback, at a known port if it is told one.
+
+    Args:
+        port: the port; 0 for a free one.
+
+    Raises:
+        OSError: if it is taken.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__()
+        if port:
+            self._socket.close()
+            self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+            # A port that was in use a moment ago can be taken again.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                self._socket.bind(("127.0.0.1", port))
+            except OSError:
+                self._socket.close()
+                raise
