@@ -26,7 +26,7 @@ _SCOPE = re.compile(r"[\x21\x23-\x3C\x3E-\x5B\x5D-\x7E]+")
 # RFC 6750 §3: 'Values for the "error" and "error_description" attributes MUST NOT include
 # characters outside the set %x20-21 / %x23-5B / %x5D-7E', here without "=".
 _TEXT = re.compile(r"[\x20\x21\x23-\x3C\x3E-\x5B\x5D-\x7E]+")
-_URL = re.compile(r"https?://[\x21\x23-\x5B\x5D-\x7E]+")
+_URL = re.compile(r"https?://[\x21\x23-\x3C\x3E-\x5B\x5D-\x7E]+")
 # RFC 9110 §11.2: auth-param = token BWS "=" BWS ( token / quoted-string )
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a grammar, not a secret
 _PARAM = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
@@ -64,7 +64,9 @@ class Challenge:
                 raise ValueError(f"this scope cannot be asked for in a challenge: {scope!r}")
         if self.resource_metadata is not None and not _URL.fullmatch(self.resource_metadata):
             raise ValueError(f"resource_metadata is not a URL: {self.resource_metadata!r}")
-        if not any((self.error, self.scope, self.resource_metadata, self.error_description)):
+        if self.error_description is not None and self.error is None:
+            raise ValueError("error_description goes with an error (RFC 6750 §3.1)")
+        if not any((self.error, self.scope, self.resource_metadata)):
             # RFC 6750 §3: 'This scheme MUST be followed by one or more auth-param values.'
             raise ValueError("a challenge needs at least one parameter")
 
@@ -78,7 +80,7 @@ class Challenge:
             "scope": " ".join(self.scope),
             # RFC 9728 §5.1: 'resource_metadata: The URL of the protected resource metadata.'
             "resource_metadata": self.resource_metadata,
-            "error_description": self.error_description if self.error else None,
+            "error_description": self.error_description,
         }
         return "Bearer " + ", ".join(f'{k}="{v}"' for k, v in parameters.items() if v)
 
@@ -163,8 +165,9 @@ def parse(header: str) -> Challenge:
     position = 0
     rest = rest.strip()
     while position < len(rest):
-        if position and (separator := _SEPARATOR.match(rest, position)):
-            position = separator.end()
+        if position:
+            separator = _SEPARATOR.match(rest, position)
+            position = separator.end() if separator is not None else len(rest)
         match = _PARAM.match(rest, position)
         if match is None or match[1].lower() in parameters:
             raise ValueError(f"a malformed or repeated parameter at position {position}")

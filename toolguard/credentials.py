@@ -10,7 +10,7 @@ from toolguard.errors import MalformedCredentialsError
 __all__ = ["bearer_token"]
 
 # RFC 6750 §2.1: b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
-_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr](?: +(.*))?", re.DOTALL)
+_BEARER = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr](?: +|(?=\t)|$)(.*)", re.DOTALL)
 _B64TOKEN = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
 
 
@@ -36,7 +36,7 @@ def bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     bearer = _BEARER.fullmatch(values[0])
     if bearer is None:
         return None
-    token = bearer[1] or b""
+    token = bearer[1]
     if not _B64TOKEN.fullmatch(token):
         raise MalformedCredentialsError(
             "The Authorization header must be: Bearer, a space, a token"

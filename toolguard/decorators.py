@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import functools
 import inspect
+import keyword
 import operator
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 import anyio.to_thread
 
@@ -25,6 +27,7 @@ from toolguard.signature import Injection, unwrapped
 
 __all__ = [
     "GuardDecorator",
+    "Guarded",
     "bare_policy",
     "policy_of",
     "public",
@@ -34,6 +37,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+Guarded: TypeAlias = Callable[..., Coroutine[Any, Any, T]]
+"""A guarded function: always a coroutine function, without the injected parameters."""
 
 _MARK = "__toolguard__"
 _BARE = "__toolguard_bare__"
@@ -50,10 +56,10 @@ class GuardDecorator:
         self.policy = policy
 
     @overload
-    def __call__(self, function: Callable[..., Awaitable[T]]) -> Callable[..., Awaitable[T]]: ...
+    def __call__(self, function: Callable[..., Awaitable[T]]) -> Guarded[T]: ...
     @overload
-    def __call__(self, function: Callable[..., T]) -> Callable[..., Awaitable[T]]: ...
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    def __call__(self, function: Callable[..., T]) -> Guarded[T]: ...
+    def __call__(self, function: Callable[..., Any]) -> Guarded[Any]:
         """Guard ``function``, adding to what already guards it.
 
         Raises:
@@ -67,7 +73,9 @@ class GuardDecorator:
             )
         mark = getattr(function, _MARK, None)
         if isinstance(mark, _Mark) and mark.wrapper is function:
-            return _guarded(mark.function, self.policy & mark.policy)
+            whole = self.policy & mark.policy
+            setattr(function, _BARE, whole)  # whoever registered it in between holds too little
+            return _guarded(mark.function, whole)
         # Another decorator stands between two guards: ask for everything at once all the same.
         inner = policy_of(function)
         whole = self.policy if inner is None else self.policy & replace(inner, connections=())
@@ -88,7 +96,7 @@ class _Mark:
         self.policy = policy
 
 
-def _guarded(function: Callable[..., Any], policy: Policy) -> Callable[..., Awaitable[Any]]:
+def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
     injection = Injection.plan(function, policy)
     run = _awaitable(function)
 
@@ -105,9 +113,8 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Callable[..., Awai
 
     injection.dress(guarded, function)
     setattr(guarded, _MARK, _Mark(guarded, function, policy))
-    inner = unwrapped(function)
-    if hasattr(inner, "__dict__"):
-        setattr(inner, _BARE, policy)
+    with suppress(AttributeError, TypeError):  # an object that takes no attributes
+        setattr(unwrapped(function), _BARE, policy)
     return guarded
 
 
@@ -119,7 +126,9 @@ def _awaitable(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
         return function
 
     async def in_thread(*args: Any, **kwargs: Any) -> Any:
-        return await anyio.to_thread.run_sync(functools.partial(function, *args, **kwargs))
+        result = await anyio.to_thread.run_sync(functools.partial(function, *args, **kwargs))
+        # A synchronous decorator may stand above a coroutine function.
+        return await result if inspect.isawaitable(result) else result
 
     return in_thread
 
@@ -140,11 +149,11 @@ def bare_policy(function: Callable[..., Any]) -> Policy | None:
     the function itself and not the wrapper.
     """
     for layer, mark in _layers(function):
-        if mark is not None:
-            return None
         bare = getattr(layer, _BARE, None)
         if isinstance(bare, Policy):
             return bare
+        if mark is not None:
+            return None
     return None
 
 
@@ -177,12 +186,14 @@ def requires_scopes(*scopes: ScopeLike) -> GuardDecorator:
         @requires_scopes("mcp:calendar.write")
         async def delete_event(event_id: str, *, user_id: str) -> None: ...
     """
-    rule = all_of(*scopes) if scopes else None
-    if rule is None:
+    if not scopes:
         raise ValueError(
             'name at least one scope: @requires_scopes("calendar.read"); for "any valid token" '
             "write @requires_auth"
         )
+    if callable(scopes[0]):
+        raise TypeError('write @requires_scopes("calendar.read"), with the scopes in parentheses')
+    rule = all_of(*scopes)
     Challenge(scope=rule.tokens)
     return GuardDecorator(Policy(scope=rule))
 
@@ -227,6 +238,8 @@ def with_connection(
         @with_connection("google-calendar", scopes=["https://www.googleapis.com/auth/calendar"])
         async def create_event(title: str, *, user_id: str, connection_token: str) -> str: ...
     """
+    if not isinstance(name, str):
+        raise TypeError('write @with_connection("google-calendar"): the name comes first')
     if not name:
         raise ValueError('name the connection: @with_connection("google-calendar")')
     if isinstance(scopes, str):
@@ -236,7 +249,7 @@ def with_connection(
         raise ValueError("scopes=[] asks for nothing: leave it out to take what there is")
     if listed:
         all_of(*listed)  # refuses what is not a scope
-    if not as_.isidentifier():
-        raise ValueError(f"as_={as_!r} is not the name of a parameter")
+    if not as_.isidentifier() or keyword.iskeyword(as_) or as_ == "user_id":
+        raise ValueError(f"as_={as_!r} cannot be the parameter that takes a connection")
     need = ConnectionNeed(name, listed, as_, tenant=tenant, optional=optional, fresh=fresh)
     return GuardDecorator(Policy(connections=(need,)))

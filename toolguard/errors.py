@@ -171,6 +171,8 @@ class InsufficientScopeError(ToolGuardError):
     ) -> None:
         if isinstance(required_scopes, str) or not required_scopes:
             raise ValueError('write required_scopes=["a.scope"]: a list that names at least one')
+        if isinstance(token_scopes, str) or isinstance(missing_scopes, str):
+            raise TypeError('write token_scopes=["a.scope"]: lists of scopes, not strings')
         if missing_scopes is None:
             missing_scopes = [scope for scope in required_scopes if scope not in token_scopes]
         self.required_scopes = tuple(dict.fromkeys(required_scopes))

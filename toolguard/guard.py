@@ -21,6 +21,7 @@ from toolguard.connections.protocol import (
     ConnectionProvider,
     ConnectionRequest,
 )
+from toolguard.discovery import issuer_of
 from toolguard.errors import ToolGuardError
 from toolguard.policy import Policy
 from toolguard.principal import Principal
@@ -107,7 +108,7 @@ class ToolGuard:
         self._initial_scopes = _initial_scopes(initial_scopes)
         self._stdio: StdioRule = _one_of("stdio", stdio, ("token", "trusted"))
         self._stdio_user_id = stdio_user_id
-        if (stdio == "trusted") != (stdio_user_id is not None):
+        if (stdio == "trusted") != bool(stdio_user_id):
             raise ValueError('write stdio="trusted", stdio_user_id="..." together, or neither')
         self._adapters: list[Adapter] = []
         self._known: _Surface | None = None
@@ -128,25 +129,13 @@ class ToolGuard:
         Raises:
             ValueError: naming the variable that is missing.
         """
-        well_known_url = environ.get("DESCOPE_MCP_WELL_KNOWN_URL")
-        issuer = environ.get("TOOLGUARD_ISSUER")
-        server_url = environ.get("MCP_SERVER_URL")
+        server_url = environ.get("MCP_SERVER_URL") or None
         audience = environ.get("TOOLGUARD_AUDIENCE") or server_url
-        if not (well_known_url or issuer or "verifier" in settings):
-            raise ValueError("set TOOLGUARD_ISSUER (or DESCOPE_MCP_WELL_KNOWN_URL for Descope)")
-        if not audience:
+        if not (audience or settings.get("audience")):
             raise ValueError("set MCP_SERVER_URL to the address that clients connect to")
-        if well_known_url and "connections" not in settings:
-            from toolguard.descope import DescopeConnections  # noqa: PLC0415 - imports httpx
-
-            settings["connections"] = DescopeConnections(
-                well_known_url, management_key=environ.get("DESCOPE_MANAGEMENT_KEY") or None
-            )
-        if issuer and not well_known_url:
-            settings.setdefault("issuer", issuer)
-        elif well_known_url:
-            settings.setdefault("well_known_url", well_known_url)
-        return cls(**{"audience": audience, "resource": server_url or None, **settings})
+        if settings.keys().isdisjoint({"issuer", "well_known_url", "verifier"}):
+            settings.update(_issuer_settings(environ, with_vault="connections" not in settings))
+        return cls(**{"audience": audience, "resource": server_url, **settings})
 
     def protect(self, server: ServerT) -> ServerT:
         """Guard a server of the official SDK (1.x, 2.x) or of fastmcp (3.x, 4.x), in place.
@@ -275,6 +264,22 @@ class ToolGuard:
         return f"<ToolGuard: {self.resource} trusts {self.issuer}>"
 
 
+def _issuer_settings(environ: Mapping[str, str], *, with_vault: bool) -> dict[str, Any]:
+    well_known_url = environ.get("DESCOPE_MCP_WELL_KNOWN_URL")
+    issuer = environ.get("TOOLGUARD_ISSUER")
+    if not (well_known_url or issuer):
+        raise ValueError("set TOOLGUARD_ISSUER (or DESCOPE_MCP_WELL_KNOWN_URL for Descope)")
+    if not well_known_url:
+        return {"issuer": issuer}
+    if not with_vault:
+        return {"well_known_url": well_known_url}
+    from toolguard.descope import DescopeConnections  # noqa: PLC0415 - imports httpx
+
+    management_key = environ.get("DESCOPE_MANAGEMENT_KEY") or None
+    vault = DescopeConnections(well_known_url, management_key=management_key)
+    return {"well_known_url": well_known_url, "connections": vault}
+
+
 @dataclass(frozen=True)
 class _Surface:
     """What the guards of all operations come to."""
@@ -315,7 +320,7 @@ def _audiences(audience: str | Sequence[str] | None) -> tuple[str, ...]:
 
 def _resource(resource: str | None, audiences: tuple[str, ...]) -> str:
     urls = [a for a in audiences if a.lower().startswith(("https://", "http://"))]
-    if resource is None and not urls:
+    if (resource is None and not urls) or resource == "":
         raise ValueError(
             'say which server this is: audience="https://mcp.example.com/mcp", or resource=... '
             "if tokens name their audience in another way"
@@ -333,12 +338,14 @@ def _verifier(
     if verifier is not None:
         if well_known_url is not None:
             raise ValueError("give verifier= or well_known_url=, not both")
+        if not callable(getattr(verifier, "verify", None)):
+            raise TypeError("verifier= takes an object with an async verify(token)")
         return issuer, verifier
     if (issuer is None) == (well_known_url is None):
         raise ValueError("give exactly one of issuer=, well_known_url= and verifier=")
     if not audiences:
         raise ValueError('give audience=: what tokens for this server name in their "aud"')
-    from toolguard.jwks import JWKS, issuer_of  # noqa: PLC0415 - imports httpx
+    from toolguard.jwks import JWKS  # noqa: PLC0415 - imports httpx
 
     keys = JWKS(issuer=issuer, well_known_url=well_known_url)
     # The metadata has the last word on its issuer; until it is read, the URL says enough.

@@ -8,6 +8,7 @@ refuses inside the tool call can still turn the answer into a real 401 or 403.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol
 
@@ -212,7 +213,7 @@ def _sdk_user(principal: Principal, user: object) -> AuthenticatedUser:
             token="withheld",  # noqa: S106 - whoever reads the scope does not need the token
             client_id=principal.client_id or "",
             scopes=list(principal.scopes),
-            expires_at=int(principal.expires_at),
+            expires_at=int(principal.expires_at) if math.isfinite(principal.expires_at) else None,
             subject=principal.user_id,
             claims={"iss": principal.issuer},
         )

@@ -46,6 +46,17 @@ class Policy:
     connections: tuple[ConnectionNeed, ...] = ()
     public: bool = False
 
+    def __post_init__(self) -> None:
+        if self.public and (self.scope is not None or self.connections):
+            raise ValueError("@public cannot be combined with another guard: remove one of them")
+        parameters = [need.parameter for need in self.connections]
+        for name in parameters:
+            if parameters.count(name) > 1:
+                raise ValueError(
+                    f"two connections cannot both arrive as {name}: give each a parameter of its "
+                    "own with with_connection(..., as_=...)"
+                )
+
     def __and__(self, other: Policy) -> Policy:
         """Return the policy that asks for everything both ask for.
 

@@ -16,6 +16,8 @@ __all__ = ["Principal"]
 _USER_CLAIMS = ("sub", "userId", "user_id")
 _CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
 # `dct` is Descope's current tenant, `tid` Entra's, `org_id` Auth0's and WorkOS's.
+# Far beyond any date, well within what a float holds; NaN compares as false.
+_NO_TIME = 1e15
 _TENANT_CLAIMS = ("tenant", "tenantId", "dct", "tid", "org_id")
 
 
@@ -148,5 +150,7 @@ def _unique(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _number(value: object) -> float:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number else 0.0  # type: ignore[arg-type]
+    """Read a NumericDate; what is no time at all counts as long past."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return 0.0
+    return float(value) if abs(value) < _NO_TIME else 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +12,12 @@ from toolguard.scopes import Scope, ScopeHierarchy
 __all__ = ["canonical_resource", "first_scopes", "protected_resource_metadata", "scopes_supported"]
 
 
+_RESOURCE = re.compile(
+    r"https?://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[a-z0-9._~!$&'()*+,;:@%/-]*)?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
 def canonical_resource(url: str) -> str:
     """Return ``url`` as a resource identifier.
 
@@ -18,19 +25,17 @@ def canonical_resource(url: str) -> str:
     case, and without the trailing slash.
 
     Raises:
-        ValueError: if it is not an absolute http or https URL without fragment.
+        ValueError: if it is not an absolute http or https URL in ASCII, or has a user name, a
+            query (RFC 8707 §2 advises against one, and no challenge could name it) or a fragment.
     """
-    parts = urlsplit(url)
-    if parts.scheme.lower() not in ("http", "https") or not parts.hostname or parts.fragment:
+    if not _RESOURCE.fullmatch(url):
         raise ValueError(
             f"{url!r} is not the URL of a resource: write the address that clients connect to, "
-            "such as https://mcp.example.com/mcp"
+            "such as https://mcp.example.com/mcp, without user name, query and fragment"
         )
-    if parts.username or parts.password:
-        raise ValueError("the URL of a resource carries no user name or password")
+    parts = urlsplit(url)
     canonical = parts._replace(scheme=parts.scheme.lower(), netloc=parts.netloc.lower())
-    text = canonical.geturl()
-    return text if parts.query else text.rstrip("/")
+    return canonical.geturl().rstrip("/")
 
 
 def scopes_supported(rules: Iterable[Scope | None]) -> tuple[str, ...]:

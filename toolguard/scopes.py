@@ -20,7 +20,9 @@ _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 _MAX_ALTERNATIVES = 1_000
 
 
-def _scope_token(value: str) -> str:
+def _scope_token(value: object) -> str:
+    if isinstance(value, (list, tuple, set, frozenset)):
+        raise TypeError(f"name the scopes one by one: write {', '.join(map(repr, value))}")
     if not isinstance(value, str):
         raise TypeError(f"a scope is a string, not {type(value).__name__}: write {str(value)!r}")
     if not _SCOPE_TOKEN.fullmatch(value):
@@ -159,9 +161,10 @@ def _as_set(granted: Iterable[str]) -> frozenset[str] | set[str]:
 
 def _minimal(alternatives: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
     """Drop repeated scopes, repeated alternatives, and those that contain another."""
-    unique = {frozenset(group): tuple(dict.fromkeys(group)) for group in reversed([*alternatives])}
-    kept = [group for key, group in unique.items() if not any(other < key for other in unique)]
-    return tuple(reversed(kept))
+    unique: dict[frozenset[str], tuple[str, ...]] = {}
+    for group in alternatives:
+        unique.setdefault(frozenset(group), tuple(dict.fromkeys(group)))
+    return tuple(group for key, group in unique.items() if not any(each < key for each in unique))
 
 
 def _scopes(rules: tuple[ScopeLike, ...], example: str) -> Iterator[Scope]:

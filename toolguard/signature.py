@@ -95,10 +95,12 @@ class Injection:
                 positional.extend(value)
             elif kind is inspect.Parameter.VAR_KEYWORD:
                 named.update(value)
-            elif kind is inspect.Parameter.POSITIONAL_ONLY or self._has_star_args:
-                positional.append(value)
-            else:
+            elif kind is inspect.Parameter.KEYWORD_ONLY or not (
+                kind is inspect.Parameter.POSITIONAL_ONLY or self._has_star_args
+            ):
                 named[name] = value
+            else:
+                positional.append(value)
         return tuple(positional), {**named, **injected}
 
     @functools.cached_property
@@ -110,7 +112,7 @@ class Injection:
         """Make ``wrapper`` look like ``function`` without the injected parameters."""
         functools.update_wrapper(wrapper, function, updated=())
         wrapper.__name__ = _name(function)
-        wrapper.__doc__ = _without_parameters(inspect.getdoc(function), self.sources)
+        wrapper.__doc__ = _without_parameters(inspect.getdoc(unwrapped(function)), self.sources)
         wrapper.__signature__ = self.visible  # type: ignore[attr-defined]
         annotations = {
             name: parameter.annotation
@@ -290,12 +292,16 @@ def _without_parameters(doc: str | None, names: Collection[str]) -> str | None:
     name = f"(?:{'|'.join(map(re.escape, names))})"
     entry = re.compile("|".join(entry.format(name=name) for entry in _ENTRIES))
     kept: list[str] = []
+    blank: list[str] = []  # belongs to what comes after it
     dropped_indent: int | None = None
     for line in doc.splitlines():
         indent = len(line) - len(line.lstrip())
-        if dropped_indent is not None and line.strip() and indent > dropped_indent:
+        if not line.strip():
+            blank.append(line)
             continue
-        dropped_indent = indent if entry.match(line.strip()) else None
+        if dropped_indent is None or indent <= dropped_indent:
+            dropped_indent = indent if entry.match(line.strip()) else None
         if dropped_indent is None:
-            kept.append(line)
+            kept += [*blank, line]
+        blank = []
     return "\n".join(kept)
