@@ -1,6 +1,7 @@
-"""Which shapes can a guarded tool have? With annotations that are evaluated at once.
+"""Which shapes can a guarded tool have?
 
-Executed once for each line, with that line's context class as ``Context``.
+Executed for each line with that line's context class as ``Context``, once as it is here and once
+with postponed annotations.
 """
 
 import functools

@@ -13,7 +13,13 @@ import pytest
 from lines import LEGACY_PROTOCOLS, LINES, Guarding, Line, Mode, Serve, Server
 from wire import Caller
 
-from toolguard import Principal, requires_auth, requires_scopes
+from toolguard import (
+    InsufficientScopeError,
+    Principal,
+    ToolGuardError,
+    requires_auth,
+    requires_scopes,
+)
 from toolguard.testing import LocalIssuer
 
 METADATA = 'resource_metadata="https://mcp.test/.well-known/oauth-protected-resource/mcp"'
@@ -54,7 +60,16 @@ class _Bank:
         await anyio.to_thread.run_sync(self.released.wait, 10)
         try:
             self.background.append(await open_vault())
-        except Exception as error:  # noqa: BLE001 - of whatever framework
+        except ToolGuardError as error:
+            self.background.append(str(error))
+        self.finished.set()
+
+    async def _until_refused(self) -> None:
+        try:
+            while True:
+                await open_vault()
+                await asyncio.sleep(0)
+        except ToolGuardError as error:
             self.background.append(str(error))
         self.finished.set()
 
@@ -71,8 +86,15 @@ class _Bank:
         async def visit_carefully(*, user_id: str) -> str:
             try:
                 return await open_vault()
-            except Exception:  # noqa: BLE001 - of whatever framework
-                return f"{user_id} stays outside"
+            except InsufficientScopeError as refusal:
+                return f"{user_id} lacks {' '.join(refusal.missing_scopes)}"
+
+        @server.tool()
+        async def look_inside() -> str:
+            try:
+                return await open_vault()
+            except ToolGuardError as refusal:
+                return refusal.error
 
         @server.tool()
         @requires_scopes("vault.open")
@@ -80,14 +102,37 @@ class _Bank:
             self.now += seconds
             return await open_vault()
 
+        self._add_tasks(server)
+        return server
+
+    def _add_tasks(self, server: Server) -> None:
+        @server.tool()
+        @requires_auth
+        async def visit_while_signing() -> str:
+            refused = anyio.Event()
+
+            async def sign_afterwards() -> None:
+                await refused.wait()
+                await sign("visit")
+
+            signing = asyncio.create_task(sign_afterwards())
+            try:
+                return await open_vault()
+            finally:
+                refused.set()
+                await signing
+
         @server.tool()
         @requires_scopes("vault.open")
         async def visit_later() -> str:
-            task = asyncio.create_task(self._later())
-            self.tasks.add(task)
+            self.tasks.add(asyncio.create_task(self._later()))
             return await open_vault()
 
-        return server
+        @server.tool()
+        @requires_scopes("vault.open")
+        async def visit_until_refused() -> str:
+            self.tasks.add(asyncio.create_task(self._until_refused()))
+            return await open_vault()
 
 
 @pytest.fixture(params=BOTH, ids=str)
@@ -144,7 +189,17 @@ def test_a_refusal_that_the_tool_caught_does_not_spoil_its_result(
 ) -> None:
     customer.token = clocked.mint("alice")
 
-    assert customer.call("visit_carefully").value == "alice stays outside"
+    assert customer.call("visit_carefully").value == "alice lacks vault.open"
+    assert customer.call("look_inside").value == "insufficient_scope"
+
+
+def test_a_helper_that_succeeds_after_a_refusal_does_not_hide_it(
+    customer: Caller, clocked: LocalIssuer
+) -> None:
+    customer.token = clocked.mint("alice")
+    reply = customer.call("visit_while_signing")
+
+    assert (reply.status, reply.body["missing_scopes"]) == (403, ["vault.open"])
 
 
 def test_a_token_that_expires_during_the_call_is_not_used_any_more(customer: Caller) -> None:
@@ -166,3 +221,11 @@ def test_a_task_that_outlives_its_call_has_no_caller(bank: _Bank, customer: Call
     assert len(bank.background) == 1
     assert "a task that outlives its call has none either" in bank.background[0]
     assert customer.call("visit").value == "alice: vault of alice signed alice"
+
+
+def test_a_task_that_is_refused_meanwhile_does_not_spoil_the_answer(
+    bank: _Bank, customer: Caller
+) -> None:
+    assert customer.call("visit_until_refused").value == "vault of alice"
+    assert bank.finished.wait(10)
+    assert "a task that outlives its call has none either" in bank.background[0]

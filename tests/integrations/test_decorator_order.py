@@ -108,3 +108,41 @@ def test_a_tool_in_the_right_order_is_guarded_whenever_it_is_registered(
         'Bearer scope="admin", '
         'resource_metadata="https://mcp.test/.well-known/oauth-protected-resource/mcp"'
     )
+
+
+def test_a_tool_registered_below_its_guard_after_the_app_was_built_does_not_run(
+    line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
+) -> None:
+    server = guarding().protect(line.server("calendar"))
+    app = line.http_app(server, stateless=True)
+    _register_bare(server)
+    caller = Caller(http, serve(app) + "/mcp", token=issuer.mint(scopes=["admin"]))
+
+    assert "was registered without its guard" in caller.call("delete_everything").content
+
+
+def _register_bare_secret(server: Server, kind: str) -> None:
+    def secret() -> str:
+        return "secret"
+
+    def secret_of(day: str) -> str:
+        return f"secret of {day}"
+
+    if kind == "prompt":
+        server.prompt()(secret)
+    elif kind == "resource":
+        server.resource("calendar://secret")(secret)
+    else:
+        server.resource("calendar://secret/{day}")(secret_of)
+    requires_scopes("admin")(secret_of if kind == "template" else secret)
+
+
+@pytest.mark.parametrize("kind", ["resource", "template", "prompt"])
+def test_a_resource_or_prompt_registered_below_its_guard_is_found(
+    line: Line, guarding: Guarding, kind: str
+) -> None:
+    server = line.server("calendar")
+    _register_bare_secret(server, kind)
+
+    with pytest.raises(ValueError, match=r"secret.* was registered without its guard"):
+        guarding().protect(server)

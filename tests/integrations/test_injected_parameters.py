@@ -1,8 +1,8 @@
 """What does a client see of the injected parameters, and can it set them?"""
 
 from __future__ import annotations
+import __future__
 
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -46,19 +46,17 @@ SHAPES: Mapping[str, tuple[dict[str, Any], set[str], set[str], str]] = {
 HIDDEN = ("user_id", "caller", "principal", "connection_token", "google", "ctx", "self", "injected")
 
 
-def _shapes(line: Line, name: str) -> ModuleType:
-    """Execute a module of shapes with the line's own context class."""
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(f"{name}_{line.name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+def _shapes(line: Line, flags: int) -> ModuleType:
+    """Execute the module of shapes with the line's own context class."""
+    path = Path(__file__).with_name("shapes.py")
+    code = compile(path.read_text(), path, "exec", flags=flags, dont_inherit=True)
+    module = ModuleType(f"shapes_{line.name}_{flags}")
     module.Context = line.context  # type: ignore[attr-defined]
-    spec.loader.exec_module(module)
+    exec(code, vars(module))
     return module
 
 
-@pytest.fixture(params=["shapes", "shapes_postponed"])
+@pytest.fixture(params=[0, __future__.annotations.compiler_flag], ids=["evaluated", "postponed"])
 def alice(
     request: pytest.FixtureRequest,
     line: Line,

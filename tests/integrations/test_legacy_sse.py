@@ -93,6 +93,16 @@ def test_the_stream_and_the_messages_need_a_token(
     assert document["resource"] == "https://mcp.test/mcp"
 
 
+def test_a_token_without_a_subject_opens_no_stream(
+    url: str, http: httpx.Client, issuer: LocalIssuer
+) -> None:
+    headers = {"authorization": f"Bearer {issuer.mint(None)}"}
+
+    with http.stream("GET", f"{url}/sse", headers=headers) as response:
+        assert response.status_code == 403
+        assert json.loads(response.read())["error"] == "access_denied"
+
+
 Scenario = Callable[[_Stream], Awaitable[None]]
 
 

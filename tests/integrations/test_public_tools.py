@@ -183,6 +183,18 @@ def test_a_refused_sign_in_does_not_take_a_session_over(
 
 
 @stateful
+def test_a_token_without_a_subject_does_not_take_a_session_over(
+    visitor: Connect, issuer: LocalIssuer
+) -> None:
+    visit = visitor(None)
+    visit.token = issuer.mint(None, scopes=["loans.read"])
+    assert visit.call("opening_hours").status in (403, 404)
+
+    visit.token = issuer.mint("alice")
+    assert visit.call("whoami").value == "alice"
+
+
+@stateful
 def test_a_stranger_cannot_listen_on_a_session(visitor: Connect) -> None:
     stranger = visitor(None)
     response = stranger.http.get(stranger.endpoint, headers=stranger.headers())

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from calendar_server import calendar
-from lines import STATEFUL_MODES, STATELESS_MODES, Guarding, Line, Mode, Serve
+from lines import LINES, STATEFUL_MODES, STATELESS_MODES, Guarding, Line, Mode, Serve
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 from wire import Caller, Connect
@@ -125,6 +125,20 @@ def test_a_token_without_a_subject_cannot_own_a_session(
     assert reply.challenge is None
     assert reply.body["error"] == "access_denied"
     assert machine.session is None
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.family == "sdk"], ids=str)
+def test_a_refused_initialize_leaves_no_session_behind(
+    line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
+) -> None:
+    room = {"max_sessions": 1}  # given to the server of mcp 1, to the app of mcp 2
+    server: Any = guarding().protect(calendar(line, **({} if line.modern else room)))
+    url = serve(server.streamable_http_app(**(room if line.modern else {}))) + "/mcp"
+
+    assert Caller(http, url, token=issuer.mint(None)).open().status == 403
+    # The session is ended behind the response, so the room may be free only a moment later.
+    tries = (Caller(http, url, token=issuer.mint("alice")).open().status for _ in range(200))
+    assert 200 in tries
 
 
 @stateless
