@@ -13,7 +13,7 @@ __all__ = ["canonical_resource", "first_scopes", "protected_resource_metadata", 
 
 
 _RESOURCE = re.compile(
-    r"https?://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[a-z0-9._~!$&'()*+,;:@%/-]*)?",
+    r"https?://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[a-z0-9._~!$&'()*+,;:%/-]*)?",
     re.ASCII | re.IGNORECASE,
 )
 
@@ -28,6 +28,8 @@ def canonical_resource(url: str) -> str:
         ValueError: if it is not an absolute http or https URL in ASCII, or has a user name, a
             query (RFC 8707 §2 advises against one, and no challenge could name it) or a fragment.
     """
+    if "@" in url:  # not repeated: it may hold a password
+        raise ValueError("the URL of a resource carries no user name or password")
     if not _RESOURCE.fullmatch(url):
         raise ValueError(
             f"{url!r} is not the URL of a resource: write the address that clients connect to, "
