@@ -77,6 +77,18 @@ def test_the_cookie_changes_at_sign_in_and_is_not_for_scripts() -> None:
     assert stale.get(str(page.url)).status_code == 400
 
 
+def test_after_signing_out_the_old_cookie_is_nobodys() -> None:
+    room = Room()
+    client_id = room.register()["client_id"]
+    browser = room.visitor()
+    page = room.consent_at(browser, client_id)
+    stale = Visitor(room.server)
+    stale.cookies.set(COOKIE, browser.cookies[COOKIE], domain="127.0.0.1")
+    assert "/consent?" in stale.get(authorize_url(client_id)).headers["location"]
+    submit(browser, page, form=1)
+    assert "/sign-in?" in stale.get(authorize_url(client_id)).headers["location"]
+
+
 @pytest.mark.parametrize("step", ["sign-in", "provider", "consent", "sign-out"])
 @pytest.mark.parametrize(
     "forged", [None, "", "0" * 64, "other-step", "other-sign-in", "other-browser", "cross-site"]

@@ -17,7 +17,7 @@ from toolguard.dev.parameters import Parameters
 from toolguard.dev.policies import UserFacts
 from toolguard.dev.realm import Realm
 from toolguard.dev.refusals import Refusal
-from toolguard.dev.tokens import IssuedTokenVerifier, access_token_claims
+from toolguard.dev.tokens import Authorization, IssuedTokenVerifier, access_token_claims
 from toolguard.dev.world import Resource
 from toolguard.errors import (
     ConnectionDeniedError,
@@ -96,17 +96,9 @@ def _downstream(
     grant = grant_of_access_token(realm, str(caller.claims["jti"]))
     if grant is None or caller.user_id is None:
         raise Refusal("invalid_request", "subject_token belongs to no grant")
-    now = realm.clock()
-    claims = access_token_claims(
-        issuer=realm.issuer,
-        audience=resource.url,
-        user_id=caller.user_id,
-        client_id=server.client_id,
-        scopes=granted,
-        facts=UserFacts(caller.tenant_ids, caller.permissions),
-        issued_at=now,
-        lifetime=min(realm.world.lifetimes.access_token, caller.expires_at - now),
-    )
+    facts = UserFacts(caller.tenant_ids, caller.permissions)
+    authorization = Authorization(caller.user_id, server.client_id, resource.url, granted, facts)
+    claims = access_token_claims(realm, authorization, expires_at=caller.expires_at)
     # RFC 8693 §4.1: who acts for the user now, and before.
     before = caller.claims.get("act")
     claims["act"] = {"sub": server.client_id, **({"act": before} if before else {})}

@@ -273,7 +273,7 @@ class DevServer:
         return f"<DevServer: {self.issuer}>"
 
 
-def dev_app(  # noqa: PLR0913 - the settings of a server
+def dev_app(
     world: World,
     store: Store,
     *,
@@ -281,10 +281,9 @@ def dev_app(  # noqa: PLR0913 - the settings of a server
     extra_routes: Sequence[BaseRoute] = (),
     connect_url: ConnectURL | None = None,
     vault: ConnectionProvider | None = None,
-    clock: Callable[[], float] = time.time,
 ) -> Starlette:
     """Return the application of a :class:`DevServer`; at ``app.state.dev_server`` it is itself."""
-    server = DevServer(world, store, origin=origin, clock=clock)
+    server = DevServer(world, store, origin=origin)
     server.extend(extra_routes=extra_routes, connect_url=connect_url, vault=vault)
     return server.app
 

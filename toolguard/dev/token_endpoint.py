@@ -25,7 +25,7 @@ from toolguard.dev.parameters import Parameters, read_form
 from toolguard.dev.policies import decide
 from toolguard.dev.realm import Realm
 from toolguard.dev.refusals import Refusal
-from toolguard.dev.tokens import access_token_claims
+from toolguard.dev.tokens import Authorization, access_token_claims
 
 __all__ = ["answer_token_request"]
 
@@ -90,17 +90,8 @@ def _issue(realm: Realm, client: Client, grant: Grant, scopes: tuple[str, ...]) 
     scopes = tuple(scope for scope in scopes if scope in allowed)
     if not scopes:
         raise Refusal("invalid_grant", "The policy grants none of these scopes any more")
-    now = realm.clock()
-    claims = access_token_claims(
-        issuer=realm.issuer,
-        audience=grant.resource,
-        user_id=user.id,
-        client_id=client.client_id,
-        scopes=scopes,
-        facts=facts,
-        issued_at=now,
-        lifetime=min(realm.world.lifetimes.access_token, grant.expires_at - now),
-    )
+    authorization = Authorization(user.id, client.client_id, grant.resource, scopes, facts)
+    claims = access_token_claims(realm, authorization, expires_at=grant.expires_at)
     keep_access_token(realm, claims["jti"], grant, claims["exp"])
     answer = {
         "access_token": realm.keys.sign(claims),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from toolguard.dev.policies import UserFacts
@@ -14,7 +15,26 @@ from toolguard.keys import StaticKeys
 from toolguard.principal import Principal
 from toolguard.verifiers import JWTVerifier
 
-__all__ = ["IssuedTokenVerifier", "access_token_claims"]
+__all__ = ["Authorization", "IssuedTokenVerifier", "access_token_claims"]
+
+
+@dataclass(frozen=True)
+class Authorization:
+    """What an access token says.
+
+    Attributes:
+        user_id: whose it is.
+        client_id: which client it is issued to.
+        resource: which server it is for (RFC 8707).
+        scopes: what was granted.
+        facts: the user's tenants (the first is the current one) and permissions.
+    """
+
+    user_id: str
+    client_id: str
+    resource: str
+    scopes: tuple[str, ...]
+    facts: UserFacts
 
 
 class IssuedTokenVerifier:
@@ -62,39 +82,28 @@ class IssuedTokenVerifier:
         return row is not None
 
 
-def access_token_claims(  # noqa: PLR0913 - the claims of RFC 9068 §2.2, one by one
-    *,
-    issuer: str,
-    audience: str,
-    user_id: str,
-    client_id: str,
-    scopes: Sequence[str],
-    facts: UserFacts,
-    issued_at: float,
-    lifetime: float,
+def access_token_claims(
+    realm: Realm, authorization: Authorization, *, expires_at: float
 ) -> dict[str, Any]:
     """Return the claims of an access token (RFC 9068 §2.2), with tenants as Descope has them.
 
     Args:
-        issuer: the issuer URL.
-        audience: the resource it is for (RFC 8707).
-        user_id: whose it is.
-        client_id: which client it was issued to.
-        scopes: what was granted.
-        facts: the user's tenants (the first is the current one) and permissions.
-        issued_at: seconds since the epoch.
-        lifetime: seconds.
+        realm: the server that issues it.
+        authorization: what it says.
+        expires_at: seconds since the epoch after which it is not to be good; sooner if the
+            lifetime of access tokens ends before.
     """
-    permissions = list(facts.permissions)
+    issued_at = int(realm.clock())
+    facts, permissions = authorization.facts, list(authorization.facts.permissions)
     claims: dict[str, Any] = {
-        "iss": issuer,
-        "aud": audience,
-        "sub": user_id,
-        "client_id": client_id,
-        "iat": int(issued_at),
-        "exp": int(issued_at) + int(lifetime),
+        "iss": realm.issuer,
+        "aud": authorization.resource,
+        "sub": authorization.user_id,
+        "client_id": authorization.client_id,
+        "iat": issued_at,
+        "exp": min(issued_at + realm.world.lifetimes.access_token, int(expires_at)),
         "jti": secrets.token_hex(16),
-        "scope": " ".join(scopes),
+        "scope": " ".join(authorization.scopes),
         "permissions": permissions,
         "tenants": {tenant: {"permissions": permissions} for tenant in facts.tenant_ids},
     }
