@@ -1,0 +1,70 @@
+"""Everything that is particular about one vendor: its URLs, its vault, and the API of its SDK.
+
+For a server of one's own there are :class:`DescopeConnections` and the two decorators. Who comes
+from the SDK finds its names here: :class:`DescopeMCP`, or :func:`init_descope_mcp` and functions.
+A function whose name begins with ``a`` is the coroutine of the one without; those that were
+coroutines in the SDK have kept their names.
+"""
+
+from toolguard.descope.client import DescopeMCP
+from toolguard.descope.connections import DescopeConnections
+from toolguard.descope.models import (
+    DescopeConfig,
+    ErrorResponse,
+    TenantTokenRequest,
+    TokenRequest,
+    TokenResponse,
+    TokenValidationResult,
+    UserTokenRequest,
+)
+from toolguard.descope.project import DescopeProject
+from toolguard.descope.sdk import (
+    aget_connection_token,
+    avalidate_token,
+    avalidate_token_and_get_user_id,
+    avalidate_token_require_scopes_and_get_user_id,
+    create_auth_check,
+    fetch_tenant_token,
+    fetch_tenant_token_by_scopes,
+    fetch_user_token,
+    fetch_user_token_by_scopes,
+    get_connection_token,
+    init_descope_mcp,
+    require_scopes,
+    validate_token,
+    validate_token_and_get_user_id,
+    validate_token_require_scopes_and_get_user_id,
+)
+from toolguard.descope.tools import add_descope_tools, create_descope_fastmcp_server
+from toolguard.errors import InsufficientScopeError
+
+__all__ = [
+    "DescopeConfig",
+    "DescopeConnections",
+    "DescopeMCP",
+    "DescopeProject",
+    "ErrorResponse",
+    "InsufficientScopeError",
+    "TenantTokenRequest",
+    "TokenRequest",
+    "TokenResponse",
+    "TokenValidationResult",
+    "UserTokenRequest",
+    "add_descope_tools",
+    "aget_connection_token",
+    "avalidate_token",
+    "avalidate_token_and_get_user_id",
+    "avalidate_token_require_scopes_and_get_user_id",
+    "create_auth_check",
+    "create_descope_fastmcp_server",
+    "fetch_tenant_token",
+    "fetch_tenant_token_by_scopes",
+    "fetch_user_token",
+    "fetch_user_token_by_scopes",
+    "get_connection_token",
+    "init_descope_mcp",
+    "require_scopes",
+    "validate_token",
+    "validate_token_and_get_user_id",
+    "validate_token_require_scopes_and_get_user_id",
+]

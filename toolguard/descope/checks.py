@@ -1,0 +1,88 @@
+"""Does a verified token hold what is asked of it?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toolguard.descope.models import TokenValidationResult, UserTokenRequest
+from toolguard.errors import AccessDeniedError, ConnectionDeniedError, InsufficientScopeError
+from toolguard.policy import Policy
+from toolguard.principal import Principal
+from toolguard.scopes import ScopeHierarchy, all_of
+
+__all__ = ["check", "check_owner", "require_scopes", "rule_of", "user_id_of"]
+
+
+def require_scopes(
+    token_result: TokenValidationResult,
+    required_scopes: Sequence[str],
+    error_description: str | None = None,
+) -> None:
+    """Return if the token holds all of the scopes.
+
+    Args:
+        token_result: what ``validate_token`` returned.
+        required_scopes: at least one scope-token (RFC 6749 §3.3).
+        error_description: one sentence for whoever is refused, instead of the usual one.
+
+    Raises:
+        InsufficientScopeError: if one is missing.
+        ValueError: if the list is empty: a token that was validated is good for that.
+
+    >>> require_scopes({"scopes": ["calendar.read", "profile"]}, ["calendar.read"])
+    """
+    check(rule_of(required_scopes), Principal.from_claims(token_result), error_description)
+
+
+def rule_of(required_scopes: Sequence[str]) -> Policy:
+    """Return the rule that asks for all of these scopes.
+
+    Raises:
+        ValueError: if there is none, or one is not a scope-token.
+        TypeError: if it is a string.
+    """
+    if isinstance(required_scopes, str):
+        raise TypeError(f"scopes are a list: write {required_scopes.split()!r}")
+    if not required_scopes:
+        raise ValueError("name at least one scope; for any good token leave the list out")
+    return Policy(scope=all_of(*required_scopes))
+
+
+def check(rule: Policy, principal: Principal, description: str | None) -> None:
+    """Return if ``principal`` meets ``rule``.
+
+    Raises:
+        InsufficientScopeError: if not; with ``description`` as its text, if there is one.
+    """
+    try:
+        rule.check(principal, ScopeHierarchy())
+    except InsufficientScopeError as refusal:
+        if description is not None:
+            refusal.args = (description,)
+        raise
+
+
+def user_id_of(principal: Principal) -> str:
+    """Return whom it speaks for.
+
+    Raises:
+        AccessDeniedError: if that is no user.
+    """
+    if principal.user_id is None:
+        raise AccessDeniedError("This operation needs a user, and the token names none")
+    return principal.user_id
+
+
+def check_owner(request: UserTokenRequest, principal: Principal) -> None:
+    """Return if ``principal`` asks for a token of its own, in a tenant of its own.
+
+    Raises:
+        ConnectionDeniedError: if not.
+    """
+    if request.user_id != principal.user_id or (
+        request.tenant_id is not None and request.tenant_id not in principal.tenant_ids
+    ):
+        raise ConnectionDeniedError(
+            f"{request.app_id} is asked for another user or tenant than the access token names",
+            connection=request.app_id,
+        )

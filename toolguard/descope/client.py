@@ -1,0 +1,334 @@
+"""How does the SDK's object answer: is this token good, and which third-party token goes with it?
+
+A thin room over what guards the decorators: one verifier, one provider, one way to decide.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from anyio.from_thread import start_blocking_portal
+
+from toolguard.call import outer_call
+from toolguard.descope.checks import check, check_owner, require_scopes, rule_of, user_id_of
+from toolguard.descope.connections import DescopeConnections
+from toolguard.descope.default import default
+from toolguard.descope.models import (
+    DescopeConfig,
+    TokenValidationResult,
+    UserTokenRequest,
+    validation_result,
+)
+from toolguard.discovery import issuer_of
+from toolguard.errors import ToolGuardError
+from toolguard.guard import ToolGuard
+from toolguard.jwks import JWKS
+from toolguard.policy import Policy
+from toolguard.principal import Principal
+from toolguard.scopes import ScopeHierarchy
+from toolguard.verifiers import JWTVerifier
+
+__all__ = ["AuthCheck", "DescopeMCP"]
+
+_log = logging.getLogger("toolguard.descope")
+
+T = TypeVar("T")
+AuthCheck = Callable[[Any], Awaitable[bool]]
+"""What fastmcp takes as ``auth=`` of a tool: given the context of a call, whether it may be."""
+
+
+class DescopeMCP:
+    """The SDK's object: validates access tokens, and fetches connection tokens.
+
+    The functions of the module use it if it is the only one, or the one that
+    :func:`~toolguard.descope.init_descope_mcp` made.
+
+    The methods without ``a`` wait: they work with and without a running event loop in the
+    calling thread, but block it while something has to be fetched, and keep no connection open.
+    In coroutines use those with it.
+
+    Args:
+        well_known_url: the MCP server's discovery URL, from Descope's console.
+        management_key: for connections where there is no access token; each use is logged.
+        mcp_server_url: the server's own URL: what every token has to name as its audience.
+        audience: instead, what the tokens of the project name, where no URL is configured there:
+            ``audience="P2abc"``, the project id. There is no way to check no audience.
+        timeout: seconds for one request to the vault.
+
+    Raises:
+        ValueError: if there is no audience, or something cannot be what it is meant to be.
+
+    >>> DescopeMCP(
+    ...     "https://api.descope.com/v1/apps/agentic/P2abc/MS3d/.well-known/openid-configuration",
+    ...     mcp_server_url="https://mcp.example.com/mcp",
+    ... )
+    <DescopeMCP: P2abc for https://mcp.example.com/mcp>
+    """
+
+    def __init__(
+        self,
+        well_known_url: str,
+        management_key: str | None = None,
+        mcp_server_url: str | None = None,
+        *,
+        audience: str | Sequence[str] | None = None,
+        timeout: float = 10.0,
+    ) -> None:
+        self.config = DescopeConfig(
+            well_known_url=well_known_url,
+            management_key=management_key,
+            mcp_server_url=mcp_server_url,
+        )
+        accepted = mcp_server_url if audience is None else audience
+        if accepted is None:
+            raise ValueError(
+                'say for whom tokens have to be: mcp_server_url="https://mcp.example.com/mcp" '
+                '(in the environment: MCP_SERVER_URL), or audience="P..." if the tokens of this '
+                "project name its id"
+            )
+        self._keys = JWKS(well_known_url=well_known_url)
+        self.verifier = self._verifier(accepted)
+        self.connections = DescopeConnections(
+            self.config.project, management_key=management_key, timeout=timeout
+        )
+        default.offer(self)
+
+    @classmethod
+    def from_config(cls, config: DescopeConfig) -> DescopeMCP:
+        """Return the object for ``config``.
+
+        Raises:
+            ValueError: if it has no ``mcp_server_url``.
+        """
+        return cls(config.well_known_url, config.management_key, config.mcp_server_url)
+
+    def guard(self, **settings: Any) -> ToolGuard:
+        """Return a guard with this verifier and these connections, for the decorators.
+
+        Args:
+            settings: further ones of :class:`~toolguard.ToolGuard`.
+
+        Raises:
+            ValueError: if there is no ``mcp_server_url`` and no ``resource=`` to name the server.
+        """
+        return ToolGuard(
+            **{
+                "verifier": self.verifier,
+                "issuer": issuer_of(self.config.well_known_url),
+                "resource": self.config.mcp_server_url,
+                "connections": self.connections,
+                **settings,
+            }
+        )
+
+    def validate_token(
+        self, access_token: str, *, audience: str | Sequence[str] | None = None
+    ) -> TokenValidationResult:
+        """Return what a good token says.
+
+        Args:
+            access_token: as the client sent it, without ``Bearer``.
+            audience: what it has to name instead of this object's audience.
+
+        Raises:
+            InvalidTokenError: if it does not hold up.
+            KeysUnavailableError: if nobody can tell right now.
+        """
+        return validation_result(self._verify(access_token, audience))
+
+    async def avalidate_token(
+        self, access_token: str, *, audience: str | Sequence[str] | None = None
+    ) -> TokenValidationResult:
+        """Do as :meth:`validate_token` does, without blocking."""
+        return validation_result(await self._verifier(audience).verify(access_token))
+
+    def validate_token_and_get_user_id(
+        self, access_token: str, *, audience: str | Sequence[str] | None = None
+    ) -> str:
+        """Return whom a good token speaks for.
+
+        Raises:
+            InvalidTokenError: if it does not hold up.
+            AccessDeniedError: if it names no user.
+            KeysUnavailableError: if nobody can tell right now.
+        """
+        return user_id_of(self._verify(access_token, audience))
+
+    async def avalidate_token_and_get_user_id(
+        self, access_token: str, *, audience: str | Sequence[str] | None = None
+    ) -> str:
+        """Do as :meth:`validate_token_and_get_user_id` does, without blocking."""
+        return user_id_of(await self._verifier(audience).verify(access_token))
+
+    def validate_token_require_scopes_and_get_user_id(
+        self,
+        access_token: str,
+        required_scopes: Sequence[str],
+        *,
+        audience: str | Sequence[str] | None = None,
+        error_description: str | None = None,
+    ) -> str:
+        """Return whom a good token with these scopes speaks for.
+
+        Raises:
+            InvalidTokenError: if it does not hold up.
+            InsufficientScopeError: if it lacks scopes; see :meth:`require_scopes`.
+            AccessDeniedError: if it names no user.
+            KeysUnavailableError: if nobody can tell right now.
+        """
+        rule = rule_of(required_scopes)
+        principal = self._verify(access_token, audience)
+        check(rule, principal, error_description)
+        return user_id_of(principal)
+
+    async def avalidate_token_require_scopes_and_get_user_id(
+        self,
+        access_token: str,
+        required_scopes: Sequence[str],
+        *,
+        audience: str | Sequence[str] | None = None,
+        error_description: str | None = None,
+    ) -> str:
+        """Do as :meth:`validate_token_require_scopes_and_get_user_id` does, without blocking."""
+        rule = rule_of(required_scopes)
+        principal = await self._verifier(audience).verify(access_token)
+        check(rule, principal, error_description)
+        return user_id_of(principal)
+
+    def require_scopes(
+        self,
+        token_result: TokenValidationResult,
+        required_scopes: Sequence[str],
+        error_description: str | None = None,
+    ) -> None:
+        """Do as :func:`toolguard.descope.require_scopes` does."""
+        require_scopes(token_result, required_scopes, error_description)
+
+    def get_connection_token(
+        self,
+        user_id: str,
+        app_id: str,
+        scopes: Sequence[str] | None = None,
+        tenant_id: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        access_token: str | None = None,
+    ) -> str:
+        """Return a user's token for a third-party service.
+
+        Args:
+            user_id: whose; the one of a verified token.
+            app_id: the connection's id at Descope, such as ``"google-calendar"``.
+            scopes: third-party scopes it has to carry; None for the latest token.
+            tenant_id: the tenant in which the user has connected it, where there are several.
+            options: further ones by their wire names, such as ``{"forceRefresh": True}``.
+            access_token: the user's own, so that the vault's policies apply. Verified again.
+                Without it the management key is used, which is logged.
+
+        Raises:
+            ConnectionRequiredError: if the user has not connected the account like this; with
+                the URL to do so where the vault gave one.
+            ConnectionDeniedError: if the token is of another user or tenant, or the vault says no.
+            ConnectionTokenError: if the vault cannot answer; one of its kinds says why.
+            InvalidTokenError: if the token does not hold up.
+            KeysUnavailableError: if nobody can tell right now.
+        """
+
+        async def once() -> str:
+            try:
+                return await self.aget_connection_token(
+                    user_id, app_id, scopes, tenant_id, options, access_token
+                )
+            finally:
+                await self.connections.aclose()
+
+        return _wait_for(once)
+
+    async def aget_connection_token(
+        self,
+        user_id: str,
+        app_id: str,
+        scopes: Sequence[str] | None = None,
+        tenant_id: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        access_token: str | None = None,
+    ) -> str:
+        """Do as :meth:`get_connection_token` does, without blocking."""
+        request = UserTokenRequest(
+            app_id=app_id, user_id=user_id, tenant_id=tenant_id, scopes=scopes, options=options
+        )
+        if access_token is not None:
+            check_owner(request, await self.verifier.verify(access_token))
+        return (await self.connections.token(request, access_token=access_token)).token
+
+    def create_auth_check(self, required_scopes: Sequence[str] | None = None) -> AuthCheck:
+        """Return a check for the ``auth=`` of a fastmcp tool (3.x and 4.x).
+
+        It lets in who sends a good token for this server, with all of the scopes. fastmcp answers
+        a refusal with "unknown tool"; :func:`toolguard.requires_scopes` answers it with a
+        challenge that clients can act on.
+
+        Args:
+            required_scopes: what the token has to hold; None for any good token.
+
+        Raises:
+            ValueError: if the list is empty.
+
+        Example::
+
+            @mcp.tool(auth=descope.create_auth_check(["calendar.read"]))
+            def list_events() -> list[str]: ...
+        """
+        policy = Policy(scope=None if required_scopes is None else rule_of(required_scopes).scope)
+
+        async def admits(context: Any) -> bool:
+            token = _token_of(context)
+            if token is None:
+                return False
+            try:
+                policy.check(await self.verifier.verify(token), ScopeHierarchy())
+            except ToolGuardError as refusal:
+                _log.info("auth check: %s", refusal.error)
+                return False
+            return True
+
+        return admits
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; later calls open new ones."""
+        await self.connections.aclose()
+
+    def _verifier(self, audience: str | Sequence[str] | None) -> JWTVerifier:
+        if audience is None:
+            return self.verifier
+        return JWTVerifier(issuer=None, audience=audience, keys=self._keys)
+
+    def _verify(self, access_token: str, audience: str | Sequence[str] | None) -> Principal:
+        verifier = self._verifier(audience)
+        principal = verifier.verify_now(access_token)
+        if principal is not None:
+            return principal
+        return _wait_for(functools.partial(verifier.verify, access_token))
+
+    def __repr__(self) -> str:
+        audiences = ", ".join(self.verifier.audiences)
+        return f"<DescopeMCP: {self.config.project.project_id} for {audiences}>"
+
+
+def _token_of(context: Any) -> str | None:
+    """Return the caller's token in a check of fastmcp's."""
+    call = outer_call()
+    if call is not None:
+        # Behind a ToolGuard the frameworks are not shown it.
+        return call.state.token if call.state is not None else None
+    token = getattr(context, "token", None)
+    text = getattr(token, "token", token)
+    return text if isinstance(text, str) and text else None
+
+
+def _wait_for(make: Callable[[], Awaitable[T]]) -> T:
+    """Run a coroutine in an event loop and a thread of its own, whatever runs in this one."""
+    with start_blocking_portal() as portal:
+        return portal.call(make)

@@ -1,0 +1,240 @@
+"""Which functions does the SDK have?
+
+Those without ``config`` are the methods of the one :class:`DescopeMCP` that there is, or that
+:func:`init_descope_mcp` made; what they promise, take and raise is written there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toolguard.descope.checks import require_scopes
+from toolguard.descope.client import AuthCheck, DescopeMCP
+from toolguard.descope.connections import DescopeConnections
+from toolguard.descope.default import default
+from toolguard.descope.models import (
+    DescopeConfig,
+    TenantTokenRequest,
+    TokenValidationResult,
+    UserTokenRequest,
+)
+
+__all__ = [
+    "aget_connection_token",
+    "avalidate_token",
+    "avalidate_token_and_get_user_id",
+    "avalidate_token_require_scopes_and_get_user_id",
+    "create_auth_check",
+    "fetch_tenant_token",
+    "fetch_tenant_token_by_scopes",
+    "fetch_user_token",
+    "fetch_user_token_by_scopes",
+    "get_connection_token",
+    "init_descope_mcp",
+    "require_scopes",
+    "validate_token",
+    "validate_token_and_get_user_id",
+    "validate_token_require_scopes_and_get_user_id",
+]
+
+
+def init_descope_mcp(
+    well_known_url: str | None = None,
+    management_key: str | None = None,
+    mcp_server_url: str | None = None,
+    *,
+    audience: str | Sequence[str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> DescopeMCP:
+    """Make the :class:`DescopeMCP` that the functions use from now on; return it.
+
+    What is left out comes from the environment: ``DESCOPE_MCP_WELL_KNOWN_URL``,
+    ``DESCOPE_MANAGEMENT_KEY``, ``MCP_SERVER_URL``.
+
+    Raises:
+        ValueError: if there is no well-known URL or no audience, or one cannot be used.
+    """
+    given = {
+        "DESCOPE_MCP_WELL_KNOWN_URL": well_known_url,
+        "DESCOPE_MANAGEMENT_KEY": management_key,
+        "MCP_SERVER_URL": mcp_server_url,
+    }
+    settings = {name: value for name, value in given.items() if value is not None}
+    config = DescopeConfig.from_env({**environ, **settings})
+    client = DescopeMCP(
+        config.well_known_url, config.management_key, config.mcp_server_url, audience=audience
+    )
+    default.name(client)
+    return client
+
+
+def validate_token(
+    access_token: str, *, audience: str | Sequence[str] | None = None
+) -> TokenValidationResult:
+    """Return what a good token says; see :meth:`DescopeMCP.validate_token`."""
+    return default.get().validate_token(access_token, audience=audience)
+
+
+async def avalidate_token(
+    access_token: str, *, audience: str | Sequence[str] | None = None
+) -> TokenValidationResult:
+    """Return what a good token says; see :meth:`DescopeMCP.avalidate_token`."""
+    return await default.get().avalidate_token(access_token, audience=audience)
+
+
+def validate_token_and_get_user_id(
+    access_token: str, *, audience: str | Sequence[str] | None = None
+) -> str:
+    """Return whom it speaks for; see :meth:`DescopeMCP.validate_token_and_get_user_id`."""
+    return default.get().validate_token_and_get_user_id(access_token, audience=audience)
+
+
+async def avalidate_token_and_get_user_id(
+    access_token: str, *, audience: str | Sequence[str] | None = None
+) -> str:
+    """Return whom it speaks for; see :meth:`DescopeMCP.avalidate_token_and_get_user_id`."""
+    return await default.get().avalidate_token_and_get_user_id(access_token, audience=audience)
+
+
+def validate_token_require_scopes_and_get_user_id(
+    access_token: str,
+    required_scopes: Sequence[str],
+    *,
+    audience: str | Sequence[str] | None = None,
+    error_description: str | None = None,
+) -> str:
+    """Return whom a token with these scopes speaks for; see the method of this name."""
+    return default.get().validate_token_require_scopes_and_get_user_id(
+        access_token, required_scopes, audience=audience, error_description=error_description
+    )
+
+
+async def avalidate_token_require_scopes_and_get_user_id(
+    access_token: str,
+    required_scopes: Sequence[str],
+    *,
+    audience: str | Sequence[str] | None = None,
+    error_description: str | None = None,
+) -> str:
+    """Return whom a token with these scopes speaks for; see the method of this name."""
+    return await default.get().avalidate_token_require_scopes_and_get_user_id(
+        access_token, required_scopes, audience=audience, error_description=error_description
+    )
+
+
+def get_connection_token(
+    user_id: str,
+    app_id: str,
+    scopes: Sequence[str] | None = None,
+    tenant_id: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    access_token: str | None = None,
+) -> str:
+    """Return a user's third-party token; see :meth:`DescopeMCP.get_connection_token`."""
+    return default.get().get_connection_token(
+        user_id, app_id, scopes, tenant_id, options, access_token
+    )
+
+
+async def aget_connection_token(
+    user_id: str,
+    app_id: str,
+    scopes: Sequence[str] | None = None,
+    tenant_id: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    access_token: str | None = None,
+) -> str:
+    """Return a user's third-party token; see :meth:`DescopeMCP.aget_connection_token`."""
+    return await default.get().aget_connection_token(
+        user_id, app_id, scopes, tenant_id, options, access_token
+    )
+
+
+def create_auth_check(required_scopes: Sequence[str] | None = None) -> AuthCheck:
+    """Return a check for fastmcp's ``auth=``; see :meth:`DescopeMCP.create_auth_check`."""
+    return default.get().create_auth_check(required_scopes)
+
+
+async def fetch_user_token(
+    config: DescopeConfig,
+    app_id: str,
+    user_id: str,
+    tenant_id: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    access_token: str | None = None,
+) -> str:
+    """Return a user's latest third-party token, as the JSON of a :class:`TokenResponse`.
+
+    Args:
+        config: whose vault, and the management key.
+        app_id: the connection's id at Descope.
+        user_id: whose token. Without an access token it decides alone: never take it from a
+            client.
+        tenant_id: the tenant in which the user has connected it, where there are several.
+        options: further ones by their wire names, such as ``{"forceRefresh": True}``.
+        access_token: the user's own, which the vault verifies; without it the management key is
+            used, which no policy binds and which is logged.
+
+    Raises:
+        ConnectionTokenError: if there is none; one of its kinds says why.
+    """
+    request = UserTokenRequest(app_id=app_id, user_id=user_id, tenant_id=tenant_id, options=options)
+    return await _fetch(config, request, access_token)
+
+
+async def fetch_user_token_by_scopes(
+    config: DescopeConfig,
+    app_id: str,
+    user_id: str,
+    scopes: Sequence[str],
+    options: Mapping[str, Any] | None = None,
+    tenant_id: str | None = None,
+) -> str:
+    """Return a user's third-party token with these scopes, by the management key.
+
+    For a caller with an access token there is :func:`aget_connection_token`, which takes scopes
+    as well; for the rest see :func:`fetch_user_token`.
+    """
+    request = UserTokenRequest(
+        app_id=app_id, user_id=user_id, tenant_id=tenant_id, scopes=scopes, options=options
+    )
+    return await _fetch(config, request, None)
+
+
+async def fetch_tenant_token(
+    config: DescopeConfig,
+    app_id: str,
+    tenant_id: str,
+    options: Mapping[str, Any] | None = None,
+    access_token: str | None = None,
+) -> str:
+    """Return the latest third-party token that a tenant shares; see :func:`fetch_user_token`."""
+    request = TenantTokenRequest(app_id=app_id, tenant_id=tenant_id, options=options)
+    return await _fetch(config, request, access_token)
+
+
+async def fetch_tenant_token_by_scopes(
+    config: DescopeConfig,
+    app_id: str,
+    tenant_id: str,
+    scopes: Sequence[str],
+    options: Mapping[str, Any] | None = None,
+    access_token: str | None = None,
+) -> str:
+    """Return a tenant's third-party token with these scopes; see :func:`fetch_user_token`."""
+    request = TenantTokenRequest(app_id=app_id, tenant_id=tenant_id, scopes=scopes, options=options)
+    return await _fetch(config, request, access_token)
+
+
+async def _fetch(
+    config: DescopeConfig,
+    request: UserTokenRequest | TenantTokenRequest,
+    access_token: str | None,
+) -> str:
+    connections = DescopeConnections(config.project, management_key=config.management_key)
+    try:
+        return (await connections.token(request, access_token=access_token)).to_json()
+    finally:
+        await connections.aclose()
