@@ -105,8 +105,10 @@ def json_values() -> SearchStrategy[Any]:
     leaves = (
         st.none()
         | st.booleans()
-        | st.integers(-(2**63), 2**63)
-        | st.floats(allow_nan=False, allow_infinity=False)
+        | st.integers()
+        | st.floats()
+        # json.loads reads NaN, Infinity and numbers that no float holds.
+        | st.just(10**400)
         | st.text(max_size=8)
         | st.sampled_from(("admin", "a b", "a\tb", "a\u00a0b", " ", "T1"))
     )

@@ -7,6 +7,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -181,7 +182,7 @@ def test_outside_of_a_guarded_server_a_guarded_function_refuses_and_says_what_to
     with pytest.raises(
         GuardNotConfiguredError, match=r"write ToolGuard\(\.\.\.\)\.protect\(server\)"
     ):
-        asyncio.run(guarded(name="Bob"))  # type: ignore[arg-type]
+        asyncio.run(guarded(name="Bob"))
 
 
 # --- sync and async
@@ -263,6 +264,17 @@ def test_a_guarded_method_is_called_on_its_object() -> None:
 
     assert caller.calls(Greeter("hi").guarded, "Bob") == "hi Bob from alice"
     assert caller.calls(Greeter("ho").guarded, name="Bob") == "ho Bob from alice"
+
+
+def test_an_object_that_takes_no_attributes_can_be_guarded() -> None:
+    @dataclass(frozen=True)
+    class Frozen:
+        greeting: str
+
+        async def __call__(self, *, user_id: str) -> str:
+            return f"{self.greeting} {user_id}"
+
+    assert Caller(person()).calls(requires_auth(Frozen("hi"))) == "hi alice"
 
 
 def test_an_object_with_a_sync_call_runs_in_another_thread() -> None:

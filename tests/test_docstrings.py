@@ -20,6 +20,9 @@ GOOGLE = """Create an event.
         title: what it is called.
         user_id: the caller, who is taken
             from the token.
+
+            Further paragraphs of an entry belong to it.
+
         start (str): when it starts.
         connection_token (str): the token for the
             calendar service: a secret.
@@ -34,6 +37,7 @@ A second paragraph about user_id, which stays.
 
 Args:
     title: what it is called.
+
     start (str): when it starts.
     alarm: whether it rings.
 

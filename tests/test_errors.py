@@ -247,6 +247,14 @@ def test_an_insufficient_scope_without_a_list_of_scopes_is_refused(required: Any
         InsufficientScopeError(required)
 
 
+@pytest.mark.parametrize("name", ["token_scopes", "missing_scopes"])
+def test_scopes_in_one_string_would_be_compared_by_letters_and_are_refused(name: str) -> None:
+    settings: dict[str, Any] = {name: "thread"}
+
+    with pytest.raises(TypeError, match=r'^write token_scopes=\["a\.scope"\]: lists of scopes'):
+        InsufficientScopeError(["read"], **settings)
+
+
 @given(st.lists(scope_tokens(), min_size=1, max_size=5), st.lists(scope_tokens(), max_size=5))
 def test_missing_is_what_is_required_and_not_held(required: list[str], held: list[str]) -> None:
     error = InsufficientScopeError(required, token_scopes=held)

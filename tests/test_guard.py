@@ -42,13 +42,23 @@ def test_a_server_whose_tokens_name_something_else_says_where_it_is() -> None:
     assert (made.resource, made.metadata_url) == (URL, METADATA)
 
 
-@pytest.mark.parametrize("audience", [None, (), "calendar", ["calendar", "urn:x"]])
-def test_a_server_that_says_nowhere_who_it_is_is_refused(audience: Any) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"audience": None},
+        {"audience": ()},
+        {"audience": "calendar"},
+        {"audience": ["calendar", "urn:x"]},
+        {"audience": "calendar", "resource": ""},
+        {"resource": ""},
+    ],
+)
+def test_a_server_that_says_nowhere_who_it_is_is_refused(settings: dict[str, Any]) -> None:
     refuses(
         ValueError,
         'say which server this is: audience="https://mcp.example.com/mcp", or resource=... if '
         "tokens name their audience in another way",
-        lambda: guard(audience=audience),
+        lambda: guard(**settings),
     )
 
 
@@ -61,6 +71,12 @@ def test_an_empty_audience_is_refused(audience: Any) -> None:
 def test_a_resource_that_is_no_url_is_refused(resource: str) -> None:
     with pytest.raises(ValueError, match="is not the URL of a resource: write the address"):
         guard(resource=resource)
+
+
+@pytest.mark.parametrize("url", ["https://exämple.com/mcp", f"{URL}?scope=a", "https://a.b/c d"])
+def test_a_url_that_no_challenge_could_name_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="is not the URL of a resource: write the address"):
+        guard(audience=url)
 
 
 # --- whom it trusts
@@ -135,6 +151,20 @@ def test_an_issuer_without_an_audience_is_refused() -> None:
     )
 
 
+@pytest.mark.parametrize("verifier", [object(), "https://auth.example.com", Tokens().verify])
+def test_what_cannot_verify_is_refused(verifier: Any) -> None:
+    refuses(
+        TypeError,
+        "verifier= takes an object with an async verify(token)",
+        lambda: guard(verifier=verifier),
+    )
+
+
+def test_an_empty_issuer_is_refused() -> None:
+    with pytest.raises(ValueError, match="https://auth"):
+        ToolGuard(issuer="", audience=URL)
+
+
 # --- further settings
 
 
@@ -177,7 +207,15 @@ def test_a_choice_that_there_is_not_is_refused_with_those_there_are(
     refuses(ValueError, f"{name}={value!r}: write one of {choices}", lambda: guard(**{name: value}))
 
 
-@pytest.mark.parametrize("settings", [{"stdio": "trusted"}, {"stdio_user_id": "alice"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"stdio": "trusted"},
+        {"stdio": "trusted", "stdio_user_id": ""},
+        {"stdio_user_id": "alice"},
+        {"stdio": "token", "stdio_user_id": "alice"},
+    ],
+)
 def test_trust_in_stdio_is_written_out_or_not_given(settings: dict[str, str]) -> None:
     refuses(
         ValueError,

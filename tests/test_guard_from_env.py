@@ -42,6 +42,17 @@ def test_settings_go_to_the_guard() -> None:
     assert (made.default, made.resource) == ("deny", "https://other.example/mcp")
 
 
+def test_settings_stand_in_for_variables() -> None:
+    by_setting = ToolGuard.from_env(without("TOOLGUARD_ISSUER"), issuer="https://b.example")
+    elsewhere = ToolGuard.from_env(without("MCP_SERVER_URL"), audience="https://b.example/mcp")
+
+    assert (by_setting.issuer, by_setting.resource) == ("https://b.example", URL)
+    assert (elsewhere.issuer, elsewhere.resource) == (
+        "https://auth.example.com",
+        "https://b.example/mcp",
+    )
+
+
 def test_a_verifier_of_ones_own_needs_no_issuer_in_the_environment() -> None:
     tokens = Tokens()
 

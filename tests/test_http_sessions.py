@@ -128,6 +128,15 @@ def test_a_token_that_names_no_user_opens_no_session() -> None:
     }
 
 
+def test_a_session_that_nobody_can_own_is_ended_at_once() -> None:
+    site = Site()
+    site.send("nobodys")
+
+    opened, ended = site.server.scopes
+    assert (opened["method"], ended["method"]) == ("POST", "DELETE")
+    assert dict(ended["headers"])[b"mcp-session-id"] == b"s1"
+
+
 def test_a_stream_for_a_token_that_names_no_user_opens_no_session_either() -> None:
     assert Site().send("nobodys", method="GET").status == 403
 
@@ -171,6 +180,14 @@ def test_an_anonymous_session_becomes_that_of_the_first_caller_who_signs_in() ->
     assert not site.served("bobs")
     assert not site.served("phone")
     assert site.served("refreshed")
+
+
+def test_a_token_that_names_no_user_does_not_sign_in_to_an_anonymous_session() -> None:
+    site = Site(admits_anonymous=True)
+    site.send(None)
+
+    assert not site.served("nobodys")
+    assert site.served(None)
 
 
 def test_nobody_listens_on_an_anonymous_session() -> None:

@@ -47,7 +47,6 @@ def cases(draw: st.DrawFn) -> Case:
         [f"{part}{i}" for i in range(n)] for part, n in zip("abc", count, strict=True)
     )
     has_args = draw(st.booleans())
-    last = [] if has_args else last
     default = draw(st.sampled_from((Parameter.empty, None)))
     hidden = draw(st.permutations([*_NAMES]))
     for name in hidden:

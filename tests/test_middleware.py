@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -174,6 +175,14 @@ def test_where_something_is_public_a_token_that_is_sent_must_be_good() -> None:
 
     assert exchange(app, http_scope(token="forged")).status == 401
     assert exchange(app, http_scope(headers=[(b"authorization", b"Bearer")])).status == 400
+
+
+def test_a_verifier_of_ones_own_may_say_that_a_token_never_expires() -> None:
+    endpoint = Endpoint()
+    tokens = Tokens({TOKEN: person(expires_at=math.inf)})
+
+    assert exchange(GuardMiddleware(endpoint, Desk(tokens)), http_scope(token=TOKEN)).status == 200
+    assert endpoint.scopes[0]["user"].access_token.expires_at is None
 
 
 def test_a_request_state_that_comes_from_outside_is_replaced() -> None:

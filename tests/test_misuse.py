@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from toolguard import public, requires_auth, requires_scopes, with_connection
-from toolguard.decorators import GuardDecorator
+from toolguard.decorators import GuardDecorator, policy_of
 from toolguard.principal import Principal
 from toolguard.scopes import Scope
 
@@ -58,10 +58,27 @@ def test_a_scope_that_clients_would_misread_in_a_challenge_is_refused() -> None:
     )
 
 
-@pytest.mark.parametrize("scopes", [["a", "b"], ("a",), {"a"}, 7, None])
+@pytest.mark.parametrize("scopes", [7, None, {"a": "b"}, b"a"])
 def test_scopes_that_are_no_strings_are_refused_by_type(scopes: Any) -> None:
-    with pytest.raises(TypeError, match=r"^a scope is a string, not (list|tuple|set|int|NoneType)"):
+    with pytest.raises(TypeError, match=r"^a scope is a string, not (int|NoneType|dict|bytes)"):
         requires_scopes(scopes)
+
+
+@pytest.mark.parametrize("scopes", [["a", "b"], ("a", "b")])
+def test_scopes_in_a_list_are_shown_one_by_one(scopes: Any) -> None:
+    refuses(
+        TypeError,
+        "name the scopes one by one: write 'a', 'b'",
+        lambda: requires_scopes(scopes),
+    )
+
+
+def test_a_guard_without_its_parentheses_is_told_to_have_some() -> None:
+    refuses(
+        TypeError,
+        'write @requires_scopes("calendar.read"), with the scopes in parentheses',
+        lambda: requires_scopes(greet),  # type: ignore[arg-type]
+    )
 
 
 def test_and_written_as_a_word_is_refused_with_the_operator() -> None:
@@ -81,6 +98,14 @@ def test_a_connection_without_a_name_is_refused() -> None:
         ValueError,
         'name the connection: @with_connection("google-calendar")',
         lambda: with_connection(""),
+    )
+
+
+def test_a_connection_without_its_parentheses_is_told_to_have_some() -> None:
+    refuses(
+        TypeError,
+        'write @with_connection("google-calendar"): the name comes first',
+        lambda: with_connection(tool),  # type: ignore[arg-type]
     )
 
 
@@ -106,11 +131,11 @@ def test_scopes_of_a_connection_that_are_no_scopes_are_refused(scopes: list[str]
         with_connection("mail", scopes=scopes)
 
 
-@pytest.mark.parametrize("name", ["", "a b", "calendar-token", "1st", "a.b"])
-def test_a_name_that_no_parameter_can_have_is_refused(name: str) -> None:
+@pytest.mark.parametrize("name", ["", "a b", "calendar-token", "1st", "a.b", "class", "user_id"])
+def test_a_name_that_a_connection_cannot_arrive_under_is_refused(name: str) -> None:
     refuses(
         ValueError,
-        f"as_={name!r} is not the name of a parameter",
+        f"as_={name!r} cannot be the parameter that takes a connection",
         lambda: with_connection("mail", as_=name),
     )
 
@@ -240,6 +265,26 @@ def test_public_with_another_guard_is_refused_in_either_order(other: GuardDecora
     refuses(ValueError, message, lambda: public(other(tool)))
     if not other.policy.connections:
         refuses(ValueError, message, lambda: other(public(greet)))
+
+
+@pytest.mark.parametrize(
+    "below",
+    [with_connection("calendar"), with_connection("mail", scopes=["send"])],
+    ids=["two connections", "one connection twice"],
+)
+def test_two_connections_under_one_name_are_refused(below: GuardDecorator) -> None:
+    refuses(
+        ValueError,
+        "two connections cannot both arrive as connection_token: give each a parameter of its own "
+        "with with_connection(..., as_=...)",
+        lambda: with_connection("mail")(below(tool)),
+    )
+
+
+def test_the_same_connection_declared_twice_is_one() -> None:
+    guarded = with_connection("mail")(with_connection("mail")(tool))
+
+    assert policy_of(guarded) == with_connection("mail").policy
 
 
 def test_a_guard_shows_what_it_asks_for() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -177,7 +178,11 @@ def test_permissions_and_roles_of_another_shape_grant_nothing(claims: Mapping[st
 # --- expiry
 
 
-@pytest.mark.parametrize("exp", [None, "1800000000", True, [], {}, 0, -1])
+@pytest.mark.parametrize(
+    "exp",
+    [None, "1800000000", True, [], {}, 0, -1, math.nan, math.inf, -math.inf, 1e300, 10**400],
+    ids=repr,
+)
 def test_a_token_without_a_readable_expiry_has_expired(exp: object) -> None:
     assert read(exp=exp).is_expired(0.0)
 

@@ -54,6 +54,7 @@ def test_the_nearest_alternative_needs_the_fewest_further_scopes(
 def test_a_tie_goes_to_the_alternative_declared_first() -> None:
     assert any_of("write", "admin").nearest(()) == ("write",)
     assert any_of("admin", "write").nearest(()) == ("admin",)
+    assert any_of("write", "admin", "write").nearest(()) == ("write",)
 
 
 def test_scopes_are_compared_as_whole_strings_and_with_case() -> None:
@@ -100,6 +101,11 @@ def test_a_scope_that_is_no_string_is_refused_by_type() -> None:
         Scope(7)  # type: ignore[arg-type]
 
 
+def test_a_list_of_scopes_is_shown_one_by_one() -> None:
+    with pytest.raises(TypeError, match=r"^name the scopes one by one: write 'read', 'write'$"):
+        any_of(["read", "write"])  # type: ignore[arg-type]
+
+
 def test_a_grant_in_one_string_would_match_by_letters_and_is_refused() -> None:
     with pytest.raises(TypeError, match=r"not a string: write \['read', 'write'\]$"):
         READ.allows("read write")
@@ -133,7 +139,7 @@ def test_a_rule_combines_with_rules_and_strings_only(
 ) -> None:
     with pytest.raises(TypeError, match="unsupported operand"):
         combine(READ, stranger)
-    with pytest.raises(TypeError, match="a scope is a string, not "):
+    with pytest.raises(TypeError, match=r"a scope is a string, not |name the scopes one by one"):
         combine(stranger, READ)
 
 

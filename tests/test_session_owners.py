@@ -96,6 +96,15 @@ def test_an_anonymous_session_stays_open_to_anonymous_callers_until_somebody_sig
     assert sessions.opened_anonymously("s1")
 
 
+def test_a_caller_who_is_no_user_cannot_sign_in_to_an_anonymous_session() -> None:
+    sessions = Sessions()
+    sessions.open("s1", None)
+
+    assert not sessions.admits("s1", principal(None))
+    assert sessions.admits("s1", None)
+    assert sessions.admits("s1", ALICE)
+
+
 def test_a_session_that_was_opened_by_somebody_was_not_opened_anonymously() -> None:
     sessions = Sessions()
     sessions.open("s1", ALICE)

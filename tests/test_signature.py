@@ -89,9 +89,14 @@ def test_annotations_may_be_spelled_in_every_usual_way() -> None:
     async def annotated(a: Annotated[Principal, "who"], user_id: Annotated[str, "id"]) -> None: ...
     async def quoted(a: "Principal", user_id: "str") -> None: ...  # noqa: UP037
     async def anything(a: Principal, user_id: Any) -> None: ...
+    async def both(
+        a: Annotated[Principal | None, "who"], user_id: Annotated[str | None, 1]
+    ) -> None: ...
 
-    for tool in (optional, union, annotated, quoted, anything):
+    for tool in (optional, union, annotated, quoted, anything, both):
         assert injected(tool, Policy()) == {"a": person(), "user_id": "alice"}
+    for tool in (optional, union, both):
+        assert injected(tool, ANYBODY, None) == {"a": None, "user_id": None}
 
 
 def test_an_annotation_that_can_only_be_imported_for_type_checking_is_read_by_its_name() -> None:
@@ -276,7 +281,7 @@ def test_a_partial_shows_what_is_left_to_give() -> None:
     assert str(inspect.signature(wrapper)) == (
         "(start: str = 'now', *, alarm: bool = True) -> dict[str, int]"
     )
-    assert wrapper.__name__ == "create_event"
+    assert (wrapper.__name__, wrapper.__doc__) == ("create_event", "Create an event.")
 
 
 def test_a_value_that_a_partial_gives_to_an_injected_parameter_is_replaced() -> None:

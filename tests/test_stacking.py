@@ -168,6 +168,22 @@ def test_a_decorator_below_or_above_all_guards_is_called_once() -> None:
     assert (below.calls, above.calls) == (1, 2)
 
 
+def test_a_synchronous_decorator_above_an_async_function_is_awaited() -> None:
+    def timed(function: Tool) -> Tool:
+        @functools.wraps(function)
+        def between(*args: Any, **kwargs: Any) -> Awaitable[Any]:
+            return function(*args, **kwargs)
+
+        return between
+
+    alone = requires_auth(timed(greet))
+    between_guards = requires_scopes("a")(timed(requires_scopes("b")(greet)))
+
+    assert Caller(person()).calls(alone, "Bob") == "alice greets Bob"
+    assert Caller(person("alice", "a", "b")).calls(between_guards, "Bob") == "alice greets Bob"
+    refusal(Caller(person("alice", "a")), between_guards, "Bob")
+
+
 def test_a_copy_of_the_mark_does_not_count_as_the_guard() -> None:
     guarded = requires_scopes("a")(greet)
 
@@ -258,6 +274,29 @@ def test_a_bare_function_shows_the_whole_policy_that_was_declared_for_it() -> No
     requires_scopes("a")(requires_scopes("b")(tool))
 
     assert bare_policy(tool) == Policy(all_of("a", "b"))
+
+
+def test_a_wrapper_that_was_guarded_further_is_bare_itself() -> None:
+    # @requires_scopes("admin"), then @mcp.tool(), then @requires_scopes("read"): the server holds
+    # the wrapper that asks for "read" only.
+    async def tool() -> None: ...
+
+    registered = requires_scopes("read")(tool)
+    whole = requires_scopes("admin")(registered)
+
+    assert bare_policy(registered) == Policy(all_of("admin", "read"))
+    assert bare_policy(Spy()(registered)) == Policy(all_of("admin", "read"))
+    assert bare_policy(whole) is None
+
+
+def test_a_decorator_of_somebody_else_that_was_guarded_is_bare_itself() -> None:
+    async def tool() -> None: ...
+
+    registered = Spy()(requires_scopes("read")(tool))
+    whole = requires_scopes("admin")(registered)
+
+    assert bare_policy(registered) == Policy(all_of("admin", "read"))
+    assert bare_policy(whole) is None
 
 
 def test_a_function_that_was_never_guarded_is_not_bare() -> None:

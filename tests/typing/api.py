@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from typing_extensions import assert_type
 
@@ -58,11 +60,11 @@ async def send(*, mail: str, calendar: Connection) -> list[str]:
 def send_sync(*, connection_token: str) -> None: ...
 
 
-assert_type(create, Callable[..., Awaitable[int]])
-assert_type(count, Callable[..., Awaitable[int]])
-assert_type(about, Callable[..., Awaitable[str]])
-assert_type(send, Callable[..., Awaitable[list[str]]])
-assert_type(send_sync, Callable[..., Awaitable[None]])
+assert_type(create, Callable[..., Coroutine[Any, Any, int]])
+assert_type(count, Callable[..., Coroutine[Any, Any, int]])
+assert_type(about, Callable[..., Coroutine[Any, Any, str]])
+assert_type(send, Callable[..., Coroutine[Any, Any, list[str]]])
+assert_type(send_sync, Callable[..., Coroutine[Any, Any, None]])
 
 
 class Calendar:
@@ -75,6 +77,7 @@ async def call() -> None:
     assert_type(await create("title"), int)
     assert_type(await count("title"), int)
     assert_type(await send(), list[str])
+    assert_type(asyncio.run(create("title")), int)
 
 
 # --- scopes
