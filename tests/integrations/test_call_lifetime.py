@@ -83,6 +83,11 @@ class _Bank:
 
         @server.tool()
         @requires_auth
+        async def visit_for_somebody_else(*, user_id: str) -> str:
+            return f"{user_id}: {await sign(text='a check', user_id='mallory')}"
+
+        @server.tool()
+        @requires_auth
         async def visit_carefully(*, user_id: str) -> str:
             try:
                 return await open_vault()
@@ -169,6 +174,10 @@ def customer(
 
 def test_a_guarded_helper_speaks_for_the_same_caller(customer: Caller) -> None:
     assert customer.call("visit").value == "alice: vault of alice signed alice"
+
+
+def test_a_guarded_helper_cannot_be_called_for_somebody_else(customer: Caller) -> None:
+    assert customer.call("visit_for_somebody_else").value == "alice: a check signed alice"
 
 
 def test_a_guarded_helper_that_refuses_refuses_the_call(

@@ -88,7 +88,12 @@ def test_what_a_client_says_about_the_host_changes_nothing(
 
 
 def _by_add(app: Starlette) -> Any:
-    app.add_middleware(CORSMiddleware, allow_origins=[ORIGIN], allow_methods=["*"])
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=[ORIGIN],
+        allow_methods=["*"],
+        expose_headers=["Mcp-Session-Id"],
+    )
     return app
 
 
