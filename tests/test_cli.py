@@ -19,6 +19,7 @@ import pytest
 from toolguard import ToolGuard
 from toolguard.cli import main
 from toolguard.dev.command import DevSettings, run_dev
+from toolguard.dev.world import builtin_world, parse_world
 
 
 def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,7 +158,7 @@ def test_dev_says_why_it_cannot_run(tmp_path: Path) -> None:
             "bad.toml": DevSettings(bad_world),
             "No such file": DevSettings(tmp_path / "none.toml"),
             "not a database": DevSettings(state=no_state, port=0),
-            "in use": DevSettings(port=taken.getsockname()[1]),
+            f"port {taken.getsockname()[1]}: ": DevSettings(port=taken.getsockname()[1]),
             "--calendar": DevSettings(
                 world_with(tmp_path, "https://mcp.example.com/mcp"), port=0, calendar=True
             ),
@@ -167,6 +168,14 @@ def test_dev_says_why_it_cannot_run(tmp_path: Path) -> None:
             assert code == 1
             assert said.startswith("toolguard dev: ")
             assert reason in said
+
+
+def test_dev_shows_a_world_that_it_takes_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["dev", "--show-world"]) == 0
+
+    assert parse_world(capsys.readouterr().out) == builtin_world()
 
 
 def test_dev_stops_at_ctrl_c() -> None:

@@ -109,8 +109,11 @@ def test_a_connect_link_is_for_its_user_only(told: str) -> None:
 
 
 def test_what_was_revoked_at_google_is_noticed(told: str) -> None:
+    form = "InputRequiredResult" if "(server/discover)" in told else "error -32042"
+
     assert step(told, "Dora takes the access back").endswith(
-        "Google answered 401, and Dora is asked to connect again."
+        "Google answered 401 and no fresh token was to be had: Dora is asked to connect again "
+        f"({form})."
     )
 
 

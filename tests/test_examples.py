@@ -81,7 +81,12 @@ async def use_it(url: str) -> list[Outcome]:
         pytest.param(
             "server", marks=pytest.mark.skipif(not IS_LINE_2, reason="it is written for mcp 2")
         ),
-        "server_fastmcp",
+        pytest.param(
+            "server_fastmcp",
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec("fastmcp") is None, reason="fastmcp is not installed"
+            ),
+        ),
     ],
     indirect=True,
 )

@@ -8,11 +8,15 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
+from importlib.resources import files
 from pathlib import Path
 
 import anyio
 
 __all__ = ["main"]
+
+# What a shell reports for a command that was stopped with Ctrl-C.
+_INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its words; by default those of the process.
 
     Returns:
-        The exit code: 0, or 1 if it did not go as it should.
+        The exit code: 0; 1 if it did not go as it should; 130 if it was interrupted.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -58,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         "For development only: nobody is asked for a password.",
     )
     dev.add_argument("--world", type=Path, metavar="FILE", help="users, tenants, policies (TOML)")
+    dev.add_argument(
+        "--show-world", action="store_true", help="print the built-in world, to begin one's own"
+    )
     dev.add_argument("--state", type=Path, metavar="FILE", help="keep the state in this file")
     dev.add_argument(
         "--port", type=int, default=8800, help="of the authorization server (default: 8800)"
@@ -72,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
 def _dev(arguments: argparse.Namespace) -> int:
     from toolguard.dev.command import DevSettings, run_dev  # noqa: PLC0415 - see _demo
 
+    if arguments.show_world:
+        print(files("toolguard.dev").joinpath("world.toml").read_text("utf-8"), end="")
+        return 0
     settings = DevSettings(
         arguments.world, arguments.state, port=arguments.port, calendar=arguments.calendar
     )
@@ -89,4 +99,6 @@ def _demo(arguments: argparse.Namespace) -> int:
         anyio.run(partial(tell, Narrator(sys.stdout), real_browser=arguments.browser))
     except UnexpectedStepError:
         return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
     return 0

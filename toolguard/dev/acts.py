@@ -266,9 +266,12 @@ async def dora_disconnects(play: Play) -> None:
     await play.cast.dora.see_to(page, lambda: not google.has_consents(email))
     play.narrator.visit(play.cast.dora.visits.pop())
     asked = await play.write(play.dora, "Lunch")
-    play.narrator.expect((False, True), (asked.ok, asked.connect_form is not None))
+    play.narrator.expect((False, True), (asked.ok, asked.connect_url is not None))
     play.narrator.expect(["Budget"], play.titles(play.cast.dora))
-    play.narrator.says("Google answered 401, and Dora is asked to connect again.")
+    play.narrator.says(
+        "Google answered 401 and no fresh token was to be had: Dora is asked to connect again "
+        f"({asked.connect_form})."
+    )
 
 
 async def a_token_expires(play: Play) -> None:

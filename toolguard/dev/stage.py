@@ -56,6 +56,7 @@ class Stage:
     Attributes:
         server: the authorization server.
         connections: what its vault holds.
+        links: makes the links with which users connect their calendars.
         management_key: lets its holder name any user at the vault.
         google: the accounts of the calendar provider.
         google_url: its origin.
@@ -71,6 +72,9 @@ class Stage:
         self.google_url = origins.google
         self._google_secret = secrets.token_urlsafe(32)
         self._clock = clock
+        self._google_client = self._provider()
+        clients = {APP: self._google_client}
+        self.links = Linking(self.server, self.connections, clients, clock=clock)
 
     def guarded(self, mcp_server: Any, url: str) -> Starlette:
         """Return the application of ``mcp_server``, guarded, to be served at ``url``."""
@@ -99,7 +103,7 @@ class Stage:
         self._mount_vault()
         return self.server.app
 
-    def _mount_vault(self) -> None:
+    def _provider(self) -> OutboundClient:
         app = OutboundApp(
             id=APP,
             name="Google Calendar",
@@ -109,20 +113,21 @@ class Stage:
             client_secret=self._google_secret,
             scopes=(CALENDAR,),
         )
-        client = OutboundClient(app, self._callback_url, clock=self._clock)
-        linking = Linking(self.server, self.connections, {APP: client}, clock=self._clock)
+        return OutboundClient(app, self._callback_url, clock=self._clock)
+
+    def _mount_vault(self) -> None:
         vault = Vault(
             project_id=self.server.project_id,
             connections=self.connections,
             verifier=self.server.verifier(),
-            providers={APP: client},
-            links=linking,
+            providers={APP: self._google_client},
+            links=self.links,
             management_key=self.management_key,
             clock=self._clock,
         )
         self.server.extend(
-            extra_routes=[*vault.routes(), *linking.routes()],
-            connect_url=linking.for_consent,
+            extra_routes=[*vault.routes(), *self.links.routes()],
+            connect_url=self.links.for_consent,
             vault=vault,
         )
 
@@ -190,6 +195,6 @@ class Listener(Loopback):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 self._socket.bind(("127.0.0.1", port))
-            except OSError:
+            except OSError as error:
                 self._socket.close()
-                raise
+                raise OSError(error.errno, f"port {port}: {error.strerror}") from None
