@@ -170,13 +170,28 @@ class Call:
             raise AccessDeniedError(rule="default=deny")
         await self.admit(_DEFAULT_POLICIES[self.guard.default])
 
+    @contextmanager
+    def noting_refusals(self) -> Iterator[None]:
+        """Run a guarded function: note the refusal it ends in, from its guard or from its body."""
+        try:
+            yield
+        except ToolGuardError as refusal:
+            raise self.refuse(refusal) from None
+        except Exception:
+            self._note(None)  # it caught a refusal, and failed by itself
+            raise
+
     def refuse(self, refusal: ToolGuardError) -> Exception:
         """Note ``refusal``, in case it is what the message ends in; return what to raise here."""
-        if not self.closed:
-            self._noted = refusal
-            if self.state is not None:  # shared with the server around this one
-                self.state.noted = refusal
+        self._note(refusal)
         return self._refuse_with(refusal)
+
+    def _note(self, refusal: ToolGuardError | None) -> None:
+        if self.closed:
+            return
+        self._noted = refusal
+        if self.state is not None:  # shared with the server around this one
+            self.state.noted = refusal
 
     def settle(self, *, failed: bool) -> ToolGuardError | None:
         """End the message: return the refusal it ended in, and record it for who answers.

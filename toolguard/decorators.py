@@ -20,7 +20,6 @@ import anyio.to_thread
 
 from toolguard.call import current_call
 from toolguard.challenge import Challenge
-from toolguard.errors import ToolGuardError
 from toolguard.policy import ConnectionNeed, Policy
 from toolguard.scopes import ScopeLike, all_of
 from toolguard.signature import Injection, unwrapped
@@ -102,14 +101,11 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         call = current_call()
-        try:
+        with call.noting_refusals():
             admission = await call.admit(policy)
             injected = injection.values(admission.principal, admission.connections)
             positional, named = injection.arguments(args, kwargs, injected)
             return await run(*positional, **named)
-        except ToolGuardError as refusal:
-            # From the guard, or from the body: an upstream API may ask for more scopes.
-            raise call.refuse(refusal) from None
 
     injection.dress(guarded, function)
     setattr(guarded, _MARK, _Mark(guarded, function, policy))

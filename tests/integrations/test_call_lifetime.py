@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
@@ -238,3 +239,25 @@ def test_a_task_that_is_refused_meanwhile_does_not_spoil_the_answer(
     assert customer.call("visit_until_refused").value == "vault of alice"
     assert bank.finished.wait(10)
     assert "a task that outlives its call has none either" in bank.background[0]
+
+
+def test_a_tool_that_caught_a_refusal_and_fails_by_itself_reports_its_own_failure(
+    line: Line,
+    guarding: Guarding,
+    serve: Serve,
+    http: httpx.Client,
+    issuer: LocalIssuer,
+) -> None:
+    server = line.server("one")
+
+    async def clumsy() -> str:
+        with contextlib.suppress(InsufficientScopeError):
+            await open_vault()
+        raise ValueError("no such file")
+
+    server.tool()(requires_auth(clumsy))
+    url = serve(line.http_app(guarding().protect(server), stateless=True)) + "/mcp"
+    reply = Caller(http, url, token=issuer.mint("alice")).call("clumsy")
+
+    assert reply.challenge is None
+    assert "vault.open" not in reply.tool_error

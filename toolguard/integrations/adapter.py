@@ -93,8 +93,8 @@ class Adapter(ABC):
 
     @property
     @abstractmethod
-    def tool_error(self) -> type[Exception]:
-        """The exception with which a function of this framework says no."""
+    def error_types(self) -> tuple[type[Exception], ...]:
+        """The exceptions with which tools and resources of this framework report a failure."""
 
     @abstractmethod
     def install(self, guard: ToolGuard) -> None:
@@ -110,7 +110,7 @@ class Adapter(ABC):
         So the framework takes it for a deliberate answer and no crash, and a function that calls
         a guarded helper can catch ``InsufficientScopeError``.
         """
-        if isinstance(refusal, self.tool_error):
+        if isinstance(refusal, self.error_types):
             return refusal
         kind = self._refusal_type(type(refusal))
         error = kind.__new__(kind, *refusal.args)
@@ -120,7 +120,7 @@ class Adapter(ABC):
     def _refusal_type(self, refusal: type[ToolGuardError]) -> type[Exception]:
         known = self._refusal_types.get(refusal)
         if known is None:
-            known = type(refusal.__name__, (refusal, self.tool_error), {})
+            known = type(refusal.__name__, (refusal, *self.error_types), {})
             self._refusal_types[refusal] = known
         return known
 

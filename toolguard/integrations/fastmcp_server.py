@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import fastmcp
-from fastmcp.exceptions import ToolError
+from fastmcp.exceptions import ResourceError, ToolError
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from starlette.applications import Starlette
 
@@ -75,7 +75,7 @@ class FastMCPAdapter(Adapter):
             server = found._server
             name = _inner_name(found, name)
 
-    tool_error: type[Exception] = ToolError
+    error_types = (ToolError, ResourceError)
 
     def install(self, guard: ToolGuard) -> None:
         """Put ``guard`` around every message, and around every app and transport it runs."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from mcp import types
-from mcp.server.fastmcp.exceptions import ToolError
+from mcp.server.fastmcp.exceptions import ResourceError, ToolError
 from mcp.server.fastmcp.server import StreamableHTTPASGIApp
 from mcp.server.lowlevel.server import Server, request_ctx
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -50,7 +50,7 @@ class _FastMCP(SDKAdapter):
         guard_builder(self, guard, "sse_app", sse)
         self.over_stdio(guard)
 
-    tool_error: type[Exception] = ToolError
+    error_types = (ToolError, ResourceError)
 
     def prepare(self) -> None:
         super().prepare()

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
-from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.exceptions import ResourceError, ToolError
 from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
 from mcp_types import (
     INVALID_REQUEST,
@@ -49,7 +49,7 @@ class _MCPServer(SDKAdapter):
             guard_builder(self, guard, name, functools.partial(_values, signature, parameters))
         self.over_stdio(guard)
 
-    tool_error: type[Exception] = ToolError
+    error_types = (ToolError, ResourceError)
 
     def stateless_app(self) -> Starlette:
         app: Starlette = self.server.streamable_http_app(json_response=True, stateless_http=True)
