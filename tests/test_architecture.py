@@ -46,9 +46,10 @@ FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
 KNOW_A_FRAMEWORK = ("middleware", "integrations.", "testing.", "dev.")
 SPEAK_HTTP = ("connections.http", "connections.auth", "jwks", "testing.", "dev.")
 
-# The fail-closed edges, where code of somebody else's runs: a provider, a framework's handler.
+# The edges where code of somebody else's runs: a provider, a guarded function, a framework's
+# handler. The first fails closed; the others pass on what is no refusal.
 CATCH_EVERYTHING = {
-    "call": ["Call._outcome"],
+    "call": ["Call._outcome", "Call.noting_refusals"],
     "integrations.adapter": ["Adapter.pass_on"],
 }
 

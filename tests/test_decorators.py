@@ -7,6 +7,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,6 +173,24 @@ def test_a_guarded_function_that_calls_another_and_copes_with_its_refusal_is_not
     caller = Caller(person("alice", "read"))
 
     assert caller.calls(tool) == "without admin"
+    assert caller.state is not None
+    assert caller.state.refusal is None
+
+
+def test_a_guarded_function_that_copes_with_a_refusal_and_fails_by_itself_was_not_refused() -> None:
+    @requires_scopes("admin")
+    async def secret() -> str:
+        return "secret"
+
+    @requires_auth
+    async def tool() -> None:
+        with suppress(InsufficientScopeError):
+            await secret()
+        raise LookupError("no such event")
+
+    caller = Caller(person())
+    with pytest.raises(LookupError, match="no such event"):
+        caller.calls(tool)
     assert caller.state is not None
     assert caller.state.refusal is None
 
