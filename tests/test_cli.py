@@ -133,7 +133,7 @@ def test_dev_runs_the_guarded_calendar_where_the_world_has_it(tmp_path: Path) ->
 
 
 def test_dev_keeps_its_state_in_a_file(tmp_path: Path) -> None:
-    settings = DevSettings(state=tmp_path / "state.db", port=free_port())
+    settings = DevSettings(state=tmp_path / "state.db", port=0)
     keys: list[Any] = []
 
     def visit(environ: dict[str, str]) -> None:

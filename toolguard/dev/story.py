@@ -69,7 +69,7 @@ def _introduce(narrator: Narrator, setting: Setting) -> None:
     narrator.says(f"guarded MCP server              {setting.mcp_url}")
     for rule in on.server.world.rules:
         conditions = " and ".join(map(str, rule.conditions))
-        narrator.says(f'policy "{rule.name}": {conditions}: {", ".join(rule.grant)}')
+        narrator.says(f'policy "{rule.name}": {conditions} -> {", ".join(rule.grant)}')
 
 
 def _cast(running: AsyncExitStack, narrator: Narrator, *, real_browser: bool) -> Cast:
