@@ -260,6 +260,15 @@ class ToolGuard:
         except ToolGuardError as failure:
             return RequestState(token, None, self, failure=failure)
 
+    async def aclose(self) -> None:
+        """Close what the connection provider keeps open; the apps of a protected server do so.
+
+        A provider that is used again afterwards opens anew.
+        """
+        aclose = getattr(self.connections, "aclose", None)
+        if aclose is not None:
+            await aclose()
+
     def __repr__(self) -> str:
         return f"<ToolGuard: {self.resource} trusts {self.issuer}>"
 

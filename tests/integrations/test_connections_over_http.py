@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from calendar_server import calendar
 from lines import LEGACY_PROTOCOLS, MODERN_PROTOCOL, MODES, Guarding, Line, Mode, ServeOnce
 from wire import Caller, Reply
 
@@ -22,7 +23,7 @@ from toolguard import (
     requires_scopes,
     with_connection,
 )
-from toolguard.testing import LocalIssuer
+from toolguard.testing import LocalIssuer, Loopback
 
 CONNECT_URL = "https://vault.test/connect/alice"
 SECRET = "ya29.secret"
@@ -231,3 +232,22 @@ def test_a_client_that_can_open_urls_is_asked_to_by_an_input_request(
     assert question["params"]["url"] == CONNECT_URL
     assert question["params"]["mode"] == "url"
     assert desk.ran == []
+
+
+def test_what_a_provider_keeps_open_is_closed_with_the_application(
+    line: Line, guarding: Guarding
+) -> None:
+    closed: list[str] = []
+
+    class Pool:
+        async def fetch(self, _: ConnectionRequest) -> Connection:
+            return Connection("token")
+
+        async def aclose(self) -> None:
+            closed.append("pool")
+
+    app = line.http_app(guarding(connections=Pool()).protect(calendar(line)), stateless=True)
+    with Loopback(app):
+        assert closed == []
+
+    assert closed == ["pool"]

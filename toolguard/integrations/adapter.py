@@ -165,7 +165,10 @@ class Adapter(ABC):
         async def run_stdio_async(*args: Any, **kwargs: Any) -> None:
             self.prepare()
             with guard.serving_stdio():
-                await run(*args, **kwargs)
+                try:
+                    await run(*args, **kwargs)
+                finally:
+                    await guard.aclose()
 
         self.server.run_stdio_async = run_stdio_async
 

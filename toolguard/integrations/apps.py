@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -12,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from toolguard.middleware import GuardMiddleware
 
@@ -66,7 +67,22 @@ def guard_endpoints(app: Starlette, guard: ToolGuard, paths: Collection[str]) ->
     document = metadata_route(guard)
     if not any(route.path == document.path for route in routes):
         app.router.routes.insert(0, document)
+    app.router.lifespan_context = _closing(guard, app.router.lifespan_context)
     app.user_middleware.append(Middleware(_expose_challenges, app.user_middleware))
+
+
+def _closing(guard: ToolGuard, lifespan: Lifespan[Any]) -> Lifespan[Any]:
+    """Return the lifespan of an application that ends with what the guard keeps open."""
+
+    @asynccontextmanager
+    async def closing(app: Any) -> AsyncIterator[Any]:
+        async with lifespan(app) as state:
+            try:
+                yield state
+            finally:
+                await guard.aclose()
+
+    return closing
 
 
 def _expose_challenges(app: ASGIApp, stack: list[Middleware]) -> ASGIApp:

@@ -25,13 +25,17 @@ class Loopback:
 
     Args:
         app: the application, started on entry; None if :meth:`start` is called by hand.
+        port: 0 for any free one.
+
+    Raises:
+        OSError: if the port is taken.
     """
 
-    def __init__(self, app: Any = None) -> None:
+    def __init__(self, app: Any = None, *, port: int = 0) -> None:
         self._app = app
         # asyncio turns Nagle's algorithm off only for sockets that say they are TCP.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._socket.bind(("127.0.0.1", 0))
+        self._socket.bind(("127.0.0.1", port))
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
