@@ -14,19 +14,25 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timezone
-from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from ipaddress import ip_address
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
+from urllib.parse import urlencode
 
 import anyio
 import httpx
 
+from toolguard.connections.retries import (
+    MAX_RETRY_AFTER,
+    NO_RETRIES,
+    Failure,
+    FaultKind,
+    Retries,
+    retry_after_seconds,
+)
 from toolguard.errors import (
     ConnectionRateLimitedError,
     ConnectionResponseError,
-    ConnectionTokenError,
     ConnectionUnavailableError,
 )
 
@@ -46,17 +52,20 @@ Transport: TypeAlias = httpx.AsyncBaseTransport
 
 #: An answer that is longer is refused, whatever it announced.
 MAX_ANSWER_BYTES = 256 * 1024
-#: A vault may ask for patience, not for eternity (seconds).
-MAX_RETRY_AFTER = 3_600
 
 _LIMITS = httpx.Limits(max_connections=50, max_keepalive_connections=10, keepalive_expiry=30.0)
 _HEADERS = {
     "Accept": "application/json",
     # An answer that needs no unpacking cannot grow while it is unpacked.
     "Accept-Encoding": "identity",
-    "Content-Type": "application/json",
     "User-Agent": "toolguard-mcp",
 }
+_CONTENT_TYPES = {"json": "application/json", "form": "application/x-www-form-urlencoded"}
+# No byte of the request has left when one of these is raised.
+_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+_UNANSWERED = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
+# RFC 9110 §15.6.3 to §15.6.5: whoever answers so is a gateway, or says that it will pass.
+_PASSING = frozenset({502, 503, 504})
 # RFC 3986 without userinfo: a name and a password in a URL end up in logs.
 _URL = re.compile(
     r"(?P<origin>(?P<scheme>https?)://"
@@ -94,36 +103,6 @@ def _is_loopback(host: str) -> bool:
     return ip_address(bare).is_loopback
 
 
-def retry_after_seconds(value: str | None, now: float) -> int | None:
-    """Return how long a ``Retry-After`` header asks to wait (RFC 9110 §10.2.3), in seconds.
-
-    Args:
-        value: the header: a number of seconds, or an HTTP date.
-        now: seconds since the epoch.
-
-    Returns:
-        A number from 1 to :data:`MAX_RETRY_AFTER`; None if there is no header or it is neither.
-
-    >>> retry_after_seconds("120", now=0.0)
-    120
-    """
-    if value is None:
-        return None
-    if re.fullmatch("[0-9]{1,10}", value):
-        return _bounded(int(value))
-    try:
-        moment = parsedate_to_datetime(value)
-        # `-0000` gives a date without a zone; HTTP knows only GMT.
-        aware = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-        return _bounded(math.ceil(aware.timestamp() - now))
-    except (ValueError, OverflowError):
-        return None
-
-
-def _bounded(seconds: int) -> int:
-    return min(max(seconds, 1), MAX_RETRY_AFTER)
-
-
 @dataclass(frozen=True)
 class VaultRequest:
     """One POST to a vault.
@@ -131,8 +110,11 @@ class VaultRequest:
     Attributes:
         connection: the name the tool was declared with, for errors.
         url: where to; https, or http to this machine.
-        body: what is sent as JSON.
-        authorization: the ``Authorization`` header. Neither is in the representation.
+        body: what is sent. In a form, a list of values repeats the parameter.
+        authorization: the ``Authorization`` header; None where the body holds the credential.
+            Neither is in the representation.
+        encoding: how the body is written.
+        is_idempotent: whether it does no harm if the vault acts on it twice.
 
     Raises:
         ValueError: if a credential may not go to ``url``, or cannot be sent in a header.
@@ -141,13 +123,30 @@ class VaultRequest:
     connection: str
     url: str
     body: Mapping[str, Any] = field(repr=False)
-    authorization: str = field(repr=False)
+    authorization: str | None = field(repr=False)
+    encoding: Literal["json", "form"] = field(default="json", kw_only=True, repr=False)
+    is_idempotent: bool = field(default=False, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
         if secure_origin(self.url) is None:
             raise ValueError("a vault is at an https URL (http only on this machine)")
-        if not re.fullmatch(r"[\x20-\x7e]+", self.authorization):
+        if self.authorization is not None and not re.fullmatch(r"[\x20-\x7e]+", self.authorization):
             raise ValueError("an Authorization header is one line of printable ASCII")
+
+    @property
+    def content(self) -> str:
+        """The body as it is sent."""
+        if self.encoding == "form":
+            return urlencode(self.body, doseq=True)
+        return json.dumps(dict(self.body))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers it is sent with."""
+        headers = {**_HEADERS, "Content-Type": _CONTENT_TYPES[self.encoding]}
+        if self.authorization is not None:
+            headers["Authorization"] = self.authorization
+        return headers
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,9 @@ class VaultClient:
     taken from the environment.
 
     Args:
-        timeout: seconds for one whole request, from waiting for a connection to the last byte.
+        timeout: seconds for one whole request with all its attempts, from waiting for a
+            connection to the last byte.
+        retries: how often a request is sent again; by default never.
         transport: carries the requests instead of sockets.
         clock: gives seconds since the epoch.
 
@@ -189,86 +190,118 @@ class VaultClient:
         self,
         *,
         timeout: float = 10.0,
+        retries: Retries = NO_RETRIES,
         transport: Transport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not 0 < timeout < math.inf:
             raise ValueError("write timeout=10.0: seconds for a whole request, more than 0")
         self._timeout = timeout
+        self._retries = retries
         self._transport = transport
         self._clock = clock
         # Not a WeakKeyDictionary: a pool refers to its loop, so that no entry would ever go.
         self._clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
 
-    async def post(self, request: VaultRequest) -> VaultAnswer:
+    async def post(
+        self, request: VaultRequest, *, again: Callable[[], VaultRequest] | None = None
+    ) -> VaultAnswer:
         """Return the vault's answer.
+
+        Args:
+            request: what to send.
+            again: makes the request of a further attempt, where it cannot be the same one: a
+                client assertion is good for once.
 
         Raises:
             ConnectionUnavailableError: if there is none in time, or it is a server error.
             ConnectionRateLimitedError: if the vault asks to come back later (429).
             ConnectionResponseError: if it is a redirect, too long, compressed, or not JSON.
         """
-        outcome: VaultAnswer | ConnectionTokenError = ConnectionUnavailableError(
-            f"The vault did not answer in {self._timeout:g} s: try again",
-            connection=request.connection,
-        )
-        with anyio.move_on_after(self._timeout):
-            outcome = await self._exchange(request)
+        outcome = await self._attempts(request, again or (lambda: request))
         if isinstance(outcome, VaultAnswer):
             return outcome
         # Raised here, where no exception is being handled: `from None` hides a context but
         # keeps it.
-        raise outcome
+        raise outcome.error
 
-    async def _exchange(self, request: VaultRequest) -> VaultAnswer | ConnectionTokenError:
-        headers = {**_HEADERS, "Authorization": request.authorization}
-        content = json.dumps(dict(request.body))
+    async def _attempts(
+        self, request: VaultRequest, again: Callable[[], VaultRequest]
+    ) -> VaultAnswer | Failure:
+        deadline = anyio.current_time() + self._timeout
+        earlier: list[FaultKind] = []
+        while True:
+            seconds = deadline - anyio.current_time()
+            if request.is_idempotent and len(earlier) < self._retries.most:
+                # Time is left to ask again somebody who does not answer.
+                seconds /= 2
+            outcome = await self._attempt(request, seconds)
+            if isinstance(outcome, VaultAnswer):
+                return outcome
+            delay = self._retries.delay(outcome, earlier, is_idempotent=request.is_idempotent)
+            if delay is None or anyio.current_time() + delay >= deadline:
+                return outcome
+            await self._retries.sleep(delay)
+            earlier.append(outcome.kind)
+            request = again()
+
+    async def _attempt(self, request: VaultRequest, seconds: float) -> VaultAnswer | Failure:
+        with anyio.move_on_after(seconds):
+            return await self._exchange(request)
+        return Failure(
+            ConnectionUnavailableError(
+                f"The vault did not answer in {self._timeout:g} s: try again",
+                connection=request.connection,
+            ),
+            "unanswered",
+        )
+
+    async def _exchange(self, request: VaultRequest) -> VaultAnswer | Failure:
         try:
             async with self._client().stream(
-                "POST", request.url, content=content, headers=headers
+                "POST", request.url, content=request.content, headers=request.headers
             ) as response:
                 return await self._read(response, request.connection)
         except httpx.HTTPError as fault:
-            return ConnectionUnavailableError(
-                f"The vault cannot be reached ({type(fault).__name__}): try again",
-                connection=request.connection,
+            return Failure(
+                ConnectionUnavailableError(
+                    f"The vault cannot be reached ({type(fault).__name__}): try again",
+                    connection=request.connection,
+                ),
+                _fault_kind(fault),
             )
 
-    async def _read(
-        self, response: httpx.Response, connection: str
-    ) -> VaultAnswer | ConnectionTokenError:
-        early = self._fault(response, connection)
+    async def _read(self, response: httpx.Response, connection: str) -> VaultAnswer | Failure:
+        early = self._failure(response, connection)
         if early is not None:
             return early
         body = await _limited(response)
         if body is None:
-            return ConnectionResponseError("The vault's answer is too long", connection=connection)
+            return _nonsense("The vault's answer is too long", connection)
         members = _json_object(body)
         if members is None and response.is_success:
-            return ConnectionResponseError("The vault's answer is not JSON", connection=connection)
+            return _nonsense("The vault's answer is not JSON", connection)
         return VaultAnswer(response.status_code, members or {})
 
-    def _fault(self, response: httpx.Response, connection: str) -> ConnectionTokenError | None:
+    def _failure(self, response: httpx.Response, connection: str) -> Failure | None:
         status = response.status_code
+        wait = retry_after_seconds(response.headers.get("Retry-After"), self._clock())
         if status == httpx.codes.TOO_MANY_REQUESTS:
-            wait = retry_after_seconds(response.headers.get("Retry-After"), self._clock())
-            return ConnectionRateLimitedError(
+            limited = ConnectionRateLimitedError(
                 "The vault is asked too often: try again later",
                 connection=connection,
                 retry_after=wait,
             )
+            return Failure(limited, "rate_limited", wait)
         if response.is_server_error or status == httpx.codes.REQUEST_TIMEOUT:
-            return ConnectionUnavailableError(
+            unavailable = ConnectionUnavailableError(
                 f"The vault has a problem ({status}): try again", connection=connection
             )
+            return Failure(unavailable, "unanswered" if status in _PASSING else "final", wait)
         if not (response.is_success or response.is_client_error):
-            return ConnectionResponseError(
-                f"The vault sends the request elsewhere ({status})", connection=connection
-            )
+            return _nonsense(f"The vault sends the request elsewhere ({status})", connection)
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            return ConnectionResponseError(
-                "The vault's answer is compressed", connection=connection
-            )
+            return _nonsense("The vault's answer is compressed", connection)
         return None
 
     def _client(self) -> httpx.AsyncClient:
@@ -298,6 +331,16 @@ class VaultClient:
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
+
+
+def _fault_kind(fault: httpx.HTTPError) -> FaultKind:
+    if isinstance(fault, _UNSENT):
+        return "unsent"
+    return "unanswered" if isinstance(fault, _UNANSWERED) else "final"
+
+
+def _nonsense(message: str, connection: str) -> Failure:
+    return Failure(ConnectionResponseError(message, connection=connection))
 
 
 async def _forget_location(response: httpx.Response) -> None:

@@ -1,0 +1,244 @@
+"""How does this server prove to a token endpoint which client it is?"""
+
+from __future__ import annotations
+
+import base64
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+from urllib.parse import quote_plus
+
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+__all__ = [
+    "ClientAuth",
+    "ClientCredentials",
+    "ClientSecretBasic",
+    "ClientSecretPost",
+    "PrivateKey",
+    "PrivateKeyJWT",
+]
+
+PrivateKey: TypeAlias = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
+"""A private key that can sign an assertion."""
+
+_ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_MAX_LIFETIME = 60
+_MIN_RSA_BITS = 2048
+# RFC 7518 §3.1, RFC 8037 §3.1. The first is what a key signs with where nothing else is said.
+_RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+_BY_CURVE = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+_UNUSABLE = "a client signs with an RSA key of 2,048 bits or more, P-256, P-384, P-521 or Ed25519"
+
+
+@dataclass(frozen=True)
+class ClientCredentials:
+    """What one request shows of the client; good for that request only.
+
+    Attributes:
+        parameters: what joins the form of the request.
+        authorization: the ``Authorization`` header; None where the form says it all. Neither is
+            in the representation.
+    """
+
+    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
+    authorization: str | None = field(default=None, repr=False)
+
+
+class ClientAuth(Protocol):
+    """Proves which client this is (RFC 6749 §2.3)."""
+
+    @property
+    def client_id(self) -> str:
+        """The client's id at the authorization server."""
+        ...
+
+    def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:
+        """Return what to show to ``token_endpoint`` in one request, made at ``now``.
+
+        Args:
+            token_endpoint: the URL that the request goes to.
+            now: seconds since the epoch.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ClientSecretBasic:
+    """Shows the client secret in the ``Authorization`` header (RFC 6749 §2.3.1).
+
+    Id and secret are form-encoded before they are joined, as that section has it. The few servers
+    that do not decode them again understand :class:`ClientSecretPost`.
+
+    Attributes:
+        client_id: the client's id.
+        client_secret: its secret; never in the representation.
+
+    Raises:
+        ValueError: if one of them is empty.
+    """
+
+    client_id: str
+    client_secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check_secret(self.client_id, self.client_secret)
+
+    def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
+        """Return the header."""
+        pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
+        encoded = base64.b64encode(pair.encode()).decode()
+        return ClientCredentials(authorization=f"Basic {encoded}")
+
+
+@dataclass(frozen=True)
+class ClientSecretPost:
+    """Shows the client secret in the form (RFC 6749 §2.3.1).
+
+    Attributes:
+        client_id: the client's id.
+        client_secret: its secret; never in the representation.
+
+    Raises:
+        ValueError: if one of them is empty.
+    """
+
+    client_id: str
+    client_secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check_secret(self.client_id, self.client_secret)
+
+    def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
+        """Return the two parameters."""
+        return ClientCredentials({"client_id": self.client_id, "client_secret": self.client_secret})
+
+
+class PrivateKeyJWT:
+    """Shows an assertion signed with the client's own key (RFC 7523 §2.2, OpenID Connect Core §9).
+
+    No secret leaves this process, and each assertion is good for one request: it has an id of its
+    own, expires within a minute, and is for one audience.
+
+    Args:
+        client_id: the client's id.
+        private_key: a key, or its PEM text without a password. RSA from 2,048 bits, P-256, P-384,
+            P-521 or Ed25519.
+        key_id: the ``kid`` that the server knows the public key by.
+        algorithm: the signature algorithm; None takes the usual one of the key: ``RS256``,
+            ``ES256``, ``ES384``, ``ES512`` or ``EdDSA``.
+        audience: the ``aud`` of the assertion; None takes the URL of the token endpoint. Where the
+            server accepts its issuer, that is the better one: no other server can replay it.
+        lifetime: seconds until the assertion expires, 1 to 60.
+        certificate_thumbprint: the ``x5t#S256`` of the key's certificate, in base64url, for
+            servers that know keys by it (Entra).
+
+    Raises:
+        ValueError: if one of these cannot be used.
+    """
+
+    def __init__(  # noqa: PLR0913 - a settings constructor
+        self,
+        client_id: str,
+        private_key: str | bytes | PrivateKey,
+        *,
+        key_id: str | None = None,
+        algorithm: str | None = None,
+        audience: str | None = None,
+        lifetime: int = _MAX_LIFETIME,
+        certificate_thumbprint: str | None = None,
+    ) -> None:
+        if not client_id:
+            raise ValueError('write client_id="...", as the authorization server knows this client')
+        if not key_id and not certificate_thumbprint:
+            raise ValueError('write key_id="...": the server has to find the public key')
+        if not 1 <= lifetime <= _MAX_LIFETIME:
+            raise ValueError("write lifetime=60 or less: an assertion is for one request")
+        if audience == "":
+            raise ValueError('write audience="https://auth.example.com", or leave it out')
+        self._client_id = client_id
+        self._key = _private_key(private_key)
+        self._algorithm = _algorithm(self._key, algorithm)
+        self._audience = audience
+        self._lifetime = lifetime
+        named = {"kid": key_id, "x5t#S256": certificate_thumbprint}
+        self._header = {name: value for name, value in named.items() if value}
+
+    @property
+    def client_id(self) -> str:
+        """The client's id at the authorization server."""
+        return self._client_id
+
+    def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:
+        """Return the parameters, with an assertion made for this request."""
+        issued_at = math.floor(now)
+        claims = {
+            "iss": self._client_id,
+            "sub": self._client_id,
+            "aud": self._audience or token_endpoint,
+            "jti": secrets.token_urlsafe(16),
+            "iat": issued_at,
+            "exp": issued_at + self._lifetime,
+        }
+        return ClientCredentials(
+            {
+                "client_id": self._client_id,
+                "client_assertion_type": _ASSERTION_TYPE,
+                "client_assertion": jwt.encode(
+                    claims, self._key, algorithm=self._algorithm, headers=self._header
+                ),
+            }
+        )
+
+    def __repr__(self) -> str:
+        return f"<PrivateKeyJWT: {self._client_id} with {self._algorithm}>"
+
+
+def _check_secret(client_id: str, client_secret: str) -> None:
+    if not client_id:
+        raise ValueError('write client_id="...", as the authorization server knows this client')
+    if not client_secret:
+        raise ValueError("a client secret is not empty: take it from the environment")
+
+
+def _private_key(private_key: str | bytes | PrivateKey) -> PrivateKey:
+    if not isinstance(private_key, (str, bytes)):
+        return private_key
+    pem = private_key.encode() if isinstance(private_key, str) else private_key
+    try:
+        loaded = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError(
+            "this is no private key: write the PEM that begins -----BEGIN PRIVATE KEY-----, "
+            "without a password"
+        ) from None
+    if not isinstance(loaded, (RSAPrivateKey, EllipticCurvePrivateKey, Ed25519PrivateKey)):
+        raise ValueError(_UNUSABLE)  # noqa: TRY004 - the type is fine, the key is not
+    return loaded
+
+
+def _algorithm(key: PrivateKey, algorithm: str | None) -> str:
+    usable = _algorithms(key)
+    if not usable:
+        raise ValueError(_UNUSABLE)
+    if algorithm is not None and algorithm not in usable:
+        raise ValueError(
+            f"this key signs with {' or '.join(usable)}: write algorithm={usable[0]!r}"
+        )
+    return algorithm or usable[0]
+
+
+def _algorithms(key: object) -> tuple[str, ...]:
+    if isinstance(key, RSAPrivateKey):
+        return _RSA if key.key_size >= _MIN_RSA_BITS else ()
+    if isinstance(key, EllipticCurvePrivateKey):
+        name = _BY_CURVE.get(key.curve.name)
+        return (name,) if name else ()
+    return ("EdDSA",) if isinstance(key, Ed25519PrivateKey) else ()

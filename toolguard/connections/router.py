@@ -1,0 +1,98 @@
+"""Which provider has this connection?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+
+from toolguard.connections.protocol import (
+    Connection,
+    ConnectionFunction,
+    ConnectionProvider,
+    ConnectionRequest,
+)
+from toolguard.errors import ConnectionResponseError
+
+__all__ = ["ConnectionRouter"]
+
+
+class ConnectionRouter:
+    """Picks a provider by the connection's name.
+
+    Args:
+        providers: a provider, or an async function, by connection name. Copied: a later change of
+            it changes nothing here.
+        default: the provider of every other connection; None for none.
+
+    Raises:
+        ValueError: if there are no providers.
+        TypeError: if one of them can fetch nothing.
+
+    >>> from toolguard.connections import StaticConnections
+    >>> table = StaticConnections({"github": "gho_local"})
+    >>> ConnectionRouter({"github": table})
+    <ConnectionRouter: github>
+    """
+
+    def __init__(
+        self,
+        providers: Mapping[str, ConnectionProvider | ConnectionFunction],
+        *,
+        default: ConnectionProvider | ConnectionFunction | None = None,
+    ) -> None:
+        if not providers:
+            raise ValueError('write ConnectionRouter({"google-calendar": provider})')
+        self._providers = dict(providers)
+        self._default = default
+        self._fetch = {name: _fetching(provider) for name, provider in providers.items()}
+        self._fetch_other = _unrouted if default is None else _fetching(default)
+
+    async def fetch(self, request: ConnectionRequest) -> Connection:
+        """Return what the connection's provider gives.
+
+        Raises:
+            ConnectionTokenError: whatever the provider raises, or ConnectionResponseError if
+                nobody provides a connection of this name.
+        """
+        return await self._fetch.get(request.name, self._fetch_other)(request)
+
+    @property
+    def cache_namespace(self) -> str | None:
+        """What the answers depend on beside the request; None if a provider does not say that."""
+        namespaces = {name: _namespace(each) for name, each in self._providers.items()}
+        other = "" if self._default is None else _namespace(self._default)
+        if other is None or None in namespaces.values():
+            return None
+        return json.dumps([namespaces, other], sort_keys=True)
+
+    async def aclose(self) -> None:
+        """Close the providers that hold connections of the running event loop open."""
+        for provider in (*self._providers.values(), self._default):
+            close: Callable[[], Awaitable[None]] | None = getattr(provider, "aclose", None)
+            if close is not None:
+                await close()
+
+    def __repr__(self) -> str:
+        others = " and all others" if self._default is not None else ""
+        return f"<ConnectionRouter: {', '.join(self._providers)}{others}>"
+
+
+def _fetching(provider: ConnectionProvider | ConnectionFunction) -> ConnectionFunction:
+    if isinstance(provider, ConnectionProvider):
+        return provider.fetch
+    if not callable(provider):
+        raise TypeError("a router takes providers with an async fetch(), or such functions")
+    return provider
+
+
+def _namespace(provider: object) -> str | None:
+    namespace = getattr(provider, "cache_namespace", None)
+    return namespace if isinstance(namespace, str) else None
+
+
+async def _unrouted(request: ConnectionRequest) -> Connection:
+    raise ConnectionResponseError(
+        f"Nobody provides {request.name} here: write "
+        f"ConnectionRouter({{{request.name!r}: provider}}) or default=provider",
+        connection=request.name,
+    )

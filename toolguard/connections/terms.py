@@ -1,0 +1,261 @@
+"""On which terms is the caller's token exchanged for a connection?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+from toolguard.connections.protocol import ConnectionRequest
+
+__all__ = [
+    "ACCESS_TOKEN",
+    "JWT",
+    "JWT_BEARER",
+    "REFRESH_TOKEN",
+    "TENANT",
+    "TOKEN_EXCHANGE",
+    "Actor",
+    "ConnectUrl",
+    "Exchange",
+    "Meaning",
+    "TokenSource",
+    "facts_of",
+    "form_of",
+]
+
+# RFC 8693 §3: identifiers of kinds of token; none of them is a token.
+#: An OAuth access token.
+ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105
+#: An OAuth refresh token.
+REFRESH_TOKEN = "urn:ietf:params:oauth:token-type:refresh_token"  # noqa: S105
+#: A JWT, whatever it is good for.
+JWT = "urn:ietf:params:oauth:token-type:jwt"
+
+#: The grant type of a token exchange (RFC 8693 §2.1).
+TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105
+#: The grant type of a JWT that speaks for a user (RFC 7523 §2.1).
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+#: Stands for the tenant of the caller's verified token, in the values of ``Exchange.tenant``.
+TENANT = "{tenant_id}"
+
+Meaning = Literal["connect", "denied", "later", "configuration"]
+"""What a refusal calls for.
+
+``connect``: the user connects the account, or consents. ``denied``: nothing would help this
+caller. ``later``: trying again may help. ``configuration``: this server is not set up right.
+"""
+
+TokenSource: TypeAlias = Callable[[ConnectionRequest], Awaitable[str | None]]
+"""An async function that gives a token for one exchange, or None where there is none."""
+
+ConnectUrl: TypeAlias = Callable[[ConnectionRequest, Mapping[str, Any]], str | None]
+"""Says where the user of a request can connect; None where nowhere.
+
+It is given the request and the members of the server's refusal, which are empty where the server
+gave a token with too few scopes.
+"""
+
+_MEANINGS: Mapping[str, Meaning] = {
+    # RFC 6749 §5.2. A grant that has ended, and scopes that this caller's does not hold.
+    "invalid_grant": "connect",
+    "invalid_scope": "denied",
+    "invalid_request": "configuration",
+    "invalid_client": "configuration",
+    "unauthorized_client": "configuration",
+    "unsupported_grant_type": "configuration",
+    # RFC 8693 §2.2.2
+    "invalid_target": "configuration",
+    # RFC 6749 §4.1.2.1: of the authorization endpoint, and used by token endpoints as well.
+    "access_denied": "denied",
+    "server_error": "later",
+    "temporarily_unavailable": "later",
+    # OpenID Connect Core §3.1.2.6
+    "interaction_required": "connect",
+    "login_required": "connect",
+    "account_selection_required": "connect",
+    "consent_required": "connect",
+}
+
+_OWN_FIELDS = frozenset({"audience", "resource", "requested_token_type"})
+_ALWAYS_OURS = frozenset(
+    {
+        *("grant_type", "scope", "assertion", "subject_token", "subject_token_type"),
+        *("actor_token", "actor_token_type"),
+        *("client_id", "client_secret", "client_assertion", "client_assertion_type"),
+    }
+)
+# RFC 8707 §2: an absolute URI without a fragment.
+_ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21\x22\x24-\x7e]+")
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts for the user, where the server wants to know (RFC 8693 §1.1, delegation).
+
+    Attributes:
+        token: gives the token of the acting party: nearly always this server's own.
+        token_type: what kind of token that is (RFC 8693 §3).
+
+    Raises:
+        ValueError: if there is no ``token_type``.
+        TypeError: if ``token`` is not a function: a token of one's own expires.
+    """
+
+    token: TokenSource
+    token_type: str = ACCESS_TOKEN
+
+    def __post_init__(self) -> None:
+        if not callable(self.token):
+            raise TypeError("write Actor(own_token), where own_token is an async function")
+        if not self.token_type:
+            raise ValueError("an actor token has a type: leave token_type out for an access token")
+
+
+def _is_granted(asked: str, granted: Collection[str]) -> bool:
+    return asked in granted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """How one connection is asked for (RFC 8693 §2.1), and how the answer is understood.
+
+    What vendors want is written down in :mod:`toolguard.connections.vendors`.
+
+    Attributes:
+        audience: logical names of the services that the token is for.
+        resource: their URLs; absolute, without a fragment.
+        requested_token_type: what kind of token to ask for; None leaves it to the server.
+        subject_token_type: what kind of token the caller's is.
+        subject_token: gives the subject token, where it is not the caller's access token. Such an
+            exchange is never repeated: a refresh token may be good for once.
+        actor: who acts for the user; None says nothing about it.
+        default_scopes: asked for where the tool names none.
+        sends_scope: whether the server takes ``scope``. Without it the granted scopes are known
+            only if the answer names them.
+        grants: whether an asked scope is among the granted ones; by default, literally.
+        extra: the vendor's own parameters.
+        tenant: what is sent in addition for the connection of a tenant; ``{tenant_id}`` in a value
+            stands for the tenant of the caller's verified token. Without it, tenants have no
+            connection here.
+        grant_type: the vendor's own, where it differs. With RFC 7523's the caller's token is sent
+            as ``assertion``.
+        strict: whether the answer has all that RFC 8693 §2.2.1 requires. Without it,
+            ``issued_token_type`` and ``token_type`` may be absent, and ``expires_in`` 0 means
+            "unknown". What is there and wrong is never accepted.
+        refusals: what the vendor's error codes call for, before the usual meanings.
+
+    Raises:
+        ValueError: if one of these cannot be sent.
+        TypeError: if a list is a string.
+    """
+
+    audience: tuple[str, ...] = ()
+    resource: tuple[str, ...] = ()
+    requested_token_type: str | None = None
+    subject_token_type: str = ACCESS_TOKEN
+    subject_token: TokenSource | None = None
+    actor: Actor | None = None
+    default_scopes: tuple[str, ...] = ()
+    sends_scope: bool = True
+    grants: Callable[[str, Collection[str]], bool] = field(default=_is_granted, repr=False)
+    extra: Mapping[str, str] = field(default_factory=dict)
+    tenant: Mapping[str, str] = field(default_factory=dict)
+    grant_type: str = TOKEN_EXCHANGE
+    strict: bool = True
+    refusals: Mapping[str, Meaning] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("audience", "resource", "default_scopes"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise TypeError(f"{name} is a list: write {name}=({value!r},)")
+            object.__setattr__(self, name, tuple(value))
+        for name in ("extra", "tenant", "refusals"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+        if not self.grant_type or not self.subject_token_type:
+            raise ValueError("leave grant_type and subject_token_type out for the usual ones")
+        for uri in self.resource:
+            if not _ABSOLUTE_URI.fullmatch(uri):
+                raise ValueError(
+                    'a resource is an absolute URI without a fragment: write resource=("https://'
+                    'api.example.com",), or audience= for a name'
+                )
+        _check_parameters(self.extra, _ALWAYS_OURS | _OWN_FIELDS)
+        _check_parameters(self.tenant, _ALWAYS_OURS)
+        if self.tenant and not any(TENANT in value for value in self.tenant.values()):
+            raise ValueError(f'name the tenant: write tenant={{"organization": "{TENANT}"}}')
+
+    def meaning_of(self, code: str) -> Meaning | None:
+        """Return what the error ``code`` calls for; None if it is not a known one."""
+        return self.refusals.get(code) or _MEANINGS.get(code)
+
+
+def facts_of(exchange: Exchange) -> list[Any]:
+    """Return what sets these terms apart from others, as JSON; of functions, if there is one."""
+    return [
+        *(exchange.grant_type, exchange.audience, exchange.resource, exchange.default_scopes),
+        *(exchange.requested_token_type, exchange.subject_token_type, exchange.sends_scope),
+        *(sorted(exchange.extra.items()), sorted(exchange.tenant.items()), exchange.strict),
+        *(exchange.subject_token is None, exchange.actor and exchange.actor.token_type),
+    ]
+
+
+def form_of(
+    exchange: Exchange,
+    request: ConnectionRequest,
+    subject_token: str,
+    actor_token: str | None = None,
+) -> dict[str, Any]:
+    """Return the parameters of the request, without those that authenticate the client.
+
+    Args:
+        exchange: the terms.
+        request: what is asked for.
+        subject_token: whose connection it is.
+        actor_token: who acts, exactly if the terms name an actor.
+    """
+    form: dict[str, Any] = {
+        "grant_type": exchange.grant_type,
+        **_subject(exchange, subject_token),
+        **_acting(exchange, actor_token),
+        "audience": exchange.audience,
+        "resource": exchange.resource,
+        "requested_token_type": exchange.requested_token_type,
+        "scope": " ".join(_scopes(exchange, request)),
+        **exchange.extra,
+        **_of_tenant(exchange, request.tenant_id),
+    }
+    return {name: value for name, value in form.items() if value}
+
+
+def _subject(exchange: Exchange, token: str) -> dict[str, str]:
+    if exchange.grant_type == JWT_BEARER:
+        return {"assertion": token}
+    return {"subject_token": token, "subject_token_type": exchange.subject_token_type}
+
+
+def _acting(exchange: Exchange, token: str | None) -> dict[str, str]:
+    # RFC 8693 §2.1: the type when there is an actor token, and only then.
+    if exchange.actor is None or token is None:
+        return {}
+    return {"actor_token": token, "actor_token_type": exchange.actor.token_type}
+
+
+def _scopes(exchange: Exchange, request: ConnectionRequest) -> tuple[str, ...]:
+    return (request.scopes or exchange.default_scopes) if exchange.sends_scope else ()
+
+
+def _of_tenant(exchange: Exchange, tenant_id: str | None) -> dict[str, str]:
+    if tenant_id is None:
+        return {}
+    return {name: value.replace(TENANT, tenant_id) for name, value in exchange.tenant.items()}
+
+
+def _check_parameters(parameters: Mapping[str, str], reserved: Collection[str]) -> None:
+    taken = sorted(reserved & parameters.keys())
+    if taken:
+        raise ValueError(f"{taken[0]} is not the vendor's own: it has a place of its own")

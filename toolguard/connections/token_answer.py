@@ -1,0 +1,153 @@
+"""What does a token endpoint's answer mean?
+
+Every function here is a pure function of the answer. Nothing the server wrote is shown but the
+error codes that are known: it may quote a token in any of its members.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from toolguard.connections.http import VaultAnswer
+from toolguard.connections.protocol import Connection, ConnectionRequest
+from toolguard.connections.terms import ACCESS_TOKEN, JWT, Exchange, Meaning
+from toolguard.errors import (
+    ConnectionDeniedError,
+    ConnectionRequiredError,
+    ConnectionResponseError,
+    ConnectionTokenError,
+    ConnectionUnavailableError,
+)
+
+__all__ = ["read_answer"]
+
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+# A number of milliseconds since the epoch would have 13 digits.
+_SECONDS = re.compile(r"[0-9]{1,11}")
+
+
+def read_answer(
+    answer: VaultAnswer, exchange: Exchange, request: ConnectionRequest, now: float
+) -> Connection | ConnectionTokenError:
+    """Return the connection, or why there is none.
+
+    A success is read as RFC 8693 §2.2.1 has it: ``issued_token_type`` is what was asked for (where
+    nothing was, an access token or a JWT), ``token_type`` is Bearer (RFC 6749 §7.1: what is not
+    understood is not used), ``expires_in`` is a whole number of seconds or its digits as text,
+    absent where it is unknown, and ``scope`` is absent only where it is what was asked for.
+
+    A refusal is read by its ``error`` (RFC 6749 §5.2, RFC 8693 §2.2.2).
+
+    Args:
+        answer: what the token endpoint said.
+        exchange: the terms.
+        request: what was asked for.
+        now: seconds since the epoch.
+    """
+    if answer.is_refusal:
+        return _refusal(answer, exchange, request.name)
+    try:
+        connection = _connection(answer.members, exchange, request, now)
+    except ValueError as problem:
+        message = f"The authorization server's answer for {request.name} {problem}"
+    else:
+        return _usable(connection, exchange, request, now)
+    return ConnectionResponseError(message, connection=request.name)
+
+
+def _refusal(answer: VaultAnswer, exchange: Exchange, name: str) -> ConnectionTokenError:
+    code = answer.members.get("error")
+    meaning: Meaning | None = exchange.meaning_of(code) if isinstance(code, str) else None
+    shown = f"{answer.status}, {code}" if meaning else f"{answer.status}"
+    if meaning == "connect":
+        return ConnectionRequiredError(f"Connect {name} first, then try again", connection=name)
+    if meaning == "denied":
+        return ConnectionDeniedError(
+            f"The authorization server does not give {name} to this caller ({shown})",
+            connection=name,
+        )
+    if meaning == "later":
+        return ConnectionUnavailableError(
+            f"The authorization server has a problem ({shown}): try again", connection=name
+        )
+    return ConnectionResponseError(
+        f"The authorization server did not accept the request for {name} ({shown})",
+        connection=name,
+    )
+
+
+def _connection(
+    members: Mapping[str, Any], exchange: Exchange, request: ConnectionRequest, now: float
+) -> Connection:
+    """Read a successful answer.
+
+    Raises:
+        ValueError: if it is not one. The text says why, and holds nothing of the answer.
+    """
+    token = members.get("access_token")
+    if not (isinstance(token, str) and _VISIBLE.fullmatch(token)):
+        raise ValueError("holds no token that can be read")
+    _check_token_type(members.get("token_type"), exchange)
+    _check_issued_type(members.get("issued_token_type"), exchange)
+    lifetime = _lifetime(members.get("expires_in"), exchange)
+    return Connection(
+        token,
+        scopes=_scopes(members.get("scope"), exchange, request),
+        expires_at=None if lifetime is None else now + lifetime,
+    )
+
+
+def _check_token_type(value: object, exchange: Exchange) -> None:
+    if value is None and not exchange.strict:
+        return
+    # RFC 8693 §2.2.1: "N_A" is something that is not presented to a service at all.
+    if not isinstance(value, str) or value.lower() != "bearer":
+        raise ValueError("holds no bearer token")
+
+
+def _check_issued_type(value: object, exchange: Exchange) -> None:
+    if value is None and not exchange.strict:
+        return
+    asked = exchange.requested_token_type
+    if value not in ((ACCESS_TOKEN, JWT) if asked is None else (asked,)):
+        raise ValueError("holds another kind of token than was asked for")
+
+
+def _lifetime(value: object, exchange: Exchange) -> float | None:
+    if value is None:
+        return None
+    is_number = isinstance(value, (int, str)) and not isinstance(value, bool)
+    if not is_number or not _SECONDS.fullmatch(str(value)):
+        raise ValueError("says when the token expires in a way that cannot be read")
+    seconds = float(str(value))
+    return seconds if seconds or exchange.strict else None
+
+
+def _scopes(value: object, exchange: Exchange, request: ConnectionRequest) -> tuple[str, ...]:
+    if value is None:
+        if request.scopes and not exchange.sends_scope:
+            raise ValueError("does not say which scopes the token has: declare none for the tool")
+        return request.scopes
+    if not isinstance(value, str):
+        raise ValueError("names scopes in a way that cannot be read")  # noqa: TRY004 - of the answer
+    # RFC 6749 §3.3: separated by %x20 and nothing else.
+    return tuple(scope for scope in value.split(" ") if scope)
+
+
+def _usable(
+    connection: Connection, exchange: Exchange, request: ConnectionRequest, now: float
+) -> Connection | ConnectionTokenError:
+    if connection.is_expired(now):
+        return ConnectionRequiredError(
+            f"The access to {request.name} has expired: connect it again", connection=request.name
+        )
+    missing = [s for s in request.scopes if not exchange.grants(s, connection.scopes)]
+    if missing:
+        return ConnectionRequiredError(
+            f"Connect {request.name} again and allow what is missing",
+            connection=request.name,
+            missing_scopes=missing,
+        )
+    return connection
