@@ -80,7 +80,9 @@ class Project:
         for user in ("alice", "bob", "dave", "mallory"):
             table.put(Owner("user", user), APP, provider_token(f"ya29.{user}", READ))
         for tenant in ("acme", "globex"):
-            table.put(Owner("tenant", tenant), SLACK, provider_token(f"xoxb.{tenant}", "chat"))
+            table.put(
+                Owner("tenant", tenant), SLACK, provider_token(f"xoxb.{tenant}", "chat:write")
+            )
         self._vault = Vault(
             project_id="Plocal",
             connections=table,

@@ -202,6 +202,15 @@ def test_the_projects_own_convention_may_be_written_out(project: Project) -> Non
         descope_mcp.validate_token(project.token())
 
 
+def test_an_audience_that_is_written_out_comes_before_the_url(project: Project) -> None:
+    descope_mcp = sdk(project, audience="Plocal")
+
+    assert descope_mcp.validate_token_and_get_user_id(project.token(aud="Plocal")) == "alice"
+    with pytest.raises(InvalidTokenError):
+        descope_mcp.validate_token(project.token(aud=MCP))
+    assert descope_mcp.guard().resource == MCP
+
+
 def test_one_call_may_ask_for_another_audience_and_for_no_other(project: Project) -> None:
     descope_mcp, token = sdk(project), project.token(aud="https://other.test/mcp")
 
@@ -256,18 +265,23 @@ def test_a_refusal_may_have_a_description_of_ones_own(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scopes", "error"), [([], ValueError), ("read", TypeError), (["a b"], ValueError)]
+    ("scopes", "error", "hint"),
+    [
+        ([], ValueError, "for any good token leave the list out"),
+        ("read write", TypeError, r"write \['read', 'write'\]"),
+        (["a b"], ValueError, "is not a scope"),
+    ],
 )
 def test_what_is_no_list_of_scopes_is_refused_and_never_passes(
-    scopes: Any, error: type[Exception]
+    scopes: Any, error: type[Exception], hint: str
 ) -> None:
     descope_mcp = DescopeMCP(WELL_KNOWN, mcp_server_url=MCP)
 
-    with pytest.raises(error):
+    with pytest.raises(error, match=hint):
         descope.require_scopes({"scopes": ["read"]}, scopes)
-    with pytest.raises(error):
+    with pytest.raises(error, match=hint):
         descope_mcp.validate_token_require_scopes_and_get_user_id("a.b.c", scopes)
-    with pytest.raises(error):
+    with pytest.raises(error, match=hint):
         descope_mcp.create_auth_check(scopes)
 
 

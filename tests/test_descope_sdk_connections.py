@@ -134,14 +134,14 @@ def test_the_four_functions_answer_with_the_json_of_the_sdk(project: Project) ->
             await descope.fetch_user_token_by_scopes(config, APP, "alice", [READ]),
             await descope.fetch_tenant_token(config, SLACK, "acme"),
             await descope.fetch_tenant_token_by_scopes(
-                config, SLACK, "acme", ["chat"], access_token=alice
+                config, SLACK, "acme", ["chat:write"], access_token=alice
             ),
         ]
 
     answers = [json.loads(answer) for answer in asyncio.run(main())]
 
     assert [answer["token"] for answer in answers] == ["ya29.alice"] * 3 + ["xoxb.acme"] * 2
-    assert [answer["scopes"] for answer in answers] == [[READ]] * 3 + [["chat"]] * 2
+    assert [answer["scopes"] for answer in answers] == [[READ]] * 3 + [["chat:write"]] * 2
     assert {answer["expires_at"] for answer in answers} == {4_000_000_000}
     assert project.asked == [
         ("user/token/latest", f"Bearer Plocal:{KEY}"),

@@ -284,11 +284,27 @@ def test_a_users_token_may_be_asked_for_in_one_tenant() -> None:
 # Its name for a cache --------------------------------------------------------------------------
 
 
-def test_a_cache_is_told_apart_by_base_url_and_project_alone() -> None:
-    one = DescopeConnections(WELL_KNOWN, management_key="K2key")
+def test_a_cache_is_shared_by_the_servers_of_one_project() -> None:
+    one = DescopeConnections(WELL_KNOWN)
     other = DescopeConnections("https://api.descope.com/P2abc/.well-known/openid-configuration")
+    third = DescopeConnections("https://api.descope.com/P2xyz/.well-known/openid-configuration")
 
     assert one.cache_namespace == other.cache_namespace == "https://api.descope.com/P2abc"
+    assert third.cache_namespace == "https://api.descope.com/P2xyz"
+
+
+def test_a_cache_is_not_shared_by_who_uses_the_management_key_and_who_does_not() -> None:
+    settings: list[dict[str, Any]] = [
+        {},
+        {"management_key": "K2key"},
+        {"management_key": "K2key", "management_key_for_tenants": True},
+    ]
+    names = [DescopeConnections(WELL_KNOWN, **each).cache_namespace for each in settings]
+
+    assert len(set(names)) == 3
+    assert "K2key" not in str(names)
+    renewed = DescopeConnections(WELL_KNOWN, management_key="K2renewed")
+    assert renewed.cache_namespace == names[1]
 
 
 # A real vault ----------------------------------------------------------------------------------
@@ -310,7 +326,7 @@ def slack_server(project: Project, make: Callable[[str], Any], **settings: Any) 
     server = make("slack")
 
     @server.tool()  # type: ignore[untyped-decorator]
-    @with_connection(SLACK, scopes=["chat"], tenant=True, as_="workspace")
+    @with_connection(SLACK, scopes=["chat:write"], tenant=True, as_="workspace")
     async def workspace(tenant_id: str = "", *, workspace: Connection) -> str:
         return workspace.token
 

@@ -87,7 +87,7 @@ def test_the_four_tools_have_the_sdks_names(project: Project, make: Make) -> Non
         ("fetch_tenant_token", {"app_id": SLACK}, "xoxb.acme", "tenant/token/latest"),
         (
             "fetch_tenant_token_by_scopes",
-            {"app_id": SLACK, "scopes": ["chat"]},
+            {"app_id": SLACK, "scopes": ["chat:write"]},
             "xoxb.acme",
             "tenant/token",
         ),
@@ -111,7 +111,7 @@ def test_no_client_can_name_a_user_or_a_tenant(project: Project, make: Make, too
     app = APP if "user" in tool else SLACK
     arguments: dict[str, Any] = {"app_id": app, "user_id": "bob", "tenant_id": "globex"}
     if "scopes" in tool:
-        arguments["scopes"] = [READ] if app == APP else ["chat"]
+        arguments["scopes"] = [READ] if app == APP else ["chat:write"]
 
     answer = call(tools(project, make), tool, arguments, token=project.token("alice", dct="acme"))
 

@@ -91,8 +91,15 @@ class DescopeConnections:
 
     @property
     def cache_namespace(self) -> str:
-        """Whose connections these are, the same in every process: base URL and project id."""
-        return f"{self._project.base_url}/{self._project.project_id}"
+        """What the answers depend on beside the request; no secret, the same in every process.
+
+        That is the base URL, the project id, and for whom the management key stands in: what one
+        server gets with it is not for another that the vault's policies bind.
+        """
+        project = f"{self._project.base_url}/{self._project.project_id}"
+        if self._management_key is None:
+            return project
+        return f"{project} {'key for tenants' if self._key_for_tenants else 'key'}"
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection: by scopes if the request names some, else the latest.

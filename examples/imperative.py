@@ -1,0 +1,52 @@
+"""A server in the imperative style of Descope's SDK, on ``MCPServer`` (mcp 2.x).
+
+The scope that is needed depends on an argument here, which no decorator can say. Everything else
+is better off with one. Settings come from DESCOPE_MCP_WELL_KNOWN_URL and MCP_SERVER_URL.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+import httpx
+from mcp.server.mcpserver import Context, MCPServer
+
+from toolguard import MissingTokenError, requires_auth
+from toolguard.credentials import bearer_token
+from toolguard.descope import (
+    get_connection_token,
+    init_descope_mcp,
+    validate_token_require_scopes_and_get_user_id,
+)
+
+GOOGLE = os.environ.get("GOOGLE_API_URL", "https://www.googleapis.com")
+
+descope = init_descope_mcp()
+mcp = MCPServer("calendars")
+
+
+@mcp.tool()
+@requires_auth
+def list_events(calendar: Literal["work", "private"], ctx: Context) -> list[str]:
+    """List the events of one of your calendars."""
+    # The token of this message. It is no parameter: the model would see it, and choose it.
+    request: Any = ctx.request_context.request
+    token = bearer_token(request.scope["headers"])
+    if token is None:
+        raise MissingTokenError
+    # A refusal is raised, not returned: the client gets a real 403, and can step up.
+    user_id = validate_token_require_scopes_and_get_user_id(token, [f"calendar.{calendar}.read"])
+    google = get_connection_token(user_id, "google-calendar", access_token=token)
+    answer = httpx.get(
+        f"{GOOGLE}/calendar/v3/calendars/{calendar}/events",
+        headers={"Authorization": f"Bearer {google}"},
+    )
+    answer.raise_for_status()
+    return [event["summary"] for event in answer.json()["items"]]
+
+
+descope.guard().protect(mcp)
+
+if __name__ == "__main__":
+    mcp.run(transport="streamable-http")  # http://127.0.0.1:8000/mcp
