@@ -150,6 +150,7 @@ def test_the_rule_that_denied_access_is_for_logs_and_not_in_the_body() -> None:
 @pytest.mark.parametrize(("given_", "kept"), [(7, 7), (1, 1), (0, 1), (-3, 1)])
 def test_keys_are_asked_for_again_after_one_second_at_least(given_: int, kept: int) -> None:
     assert KeysUnavailableError("down", retry_after=given_).retry_after == kept
+    assert KeysUnavailableError("down").retry_after == 5
 
 
 def test_a_required_connection_names_where_to_connect_and_what_is_missing() -> None:

@@ -84,6 +84,11 @@ def test_what_the_grammar_excludes_is_refused(text: str) -> None:
         Scope(text)
 
 
+def test_a_single_scope_that_is_none_is_refused_without_further_advice() -> None:
+    with pytest.raises(ValueError, match=r"^'a\"b' is not a scope: .* quotes and backslashes$"):
+        Scope('a"b')
+
+
 def test_several_scopes_in_one_string_are_shown_one_by_one() -> None:
     message = (
         "'read write' is not a scope: RFC 6749 §3.3 allows printable ASCII without spaces, quotes "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import pytest
@@ -198,6 +199,22 @@ def test_a_connection_of_another_type_is_refused(annotation: object) -> None:
     )
     with pytest.raises(TypeError, match=message):
         Injection.plan(tool, CONNECTED)
+
+
+def test_a_connection_that_may_be_missing_must_be_allowed_to_be_none() -> None:
+    def by_token(connection_token: str) -> None: ...
+    def by_object(connection_token: Connection) -> None: ...
+    def either(connection_token: Connection | None) -> None: ...
+
+    optional = Policy(connections=(replace(CALENDAR, optional=True),))
+    message = r"\(\) runs without connection 'google-calendar', too: write `connection_token: "
+    with pytest.raises(TypeError, match=rf"^by_token{message}str \| None`$"):
+        Injection.plan(by_token, optional)
+    with pytest.raises(TypeError, match=rf"^by_object{message}Connection \| None`$"):
+        Injection.plan(by_object, optional)
+    assert Injection.plan(either, optional).values(person(), {"connection_token": None}) == {
+        "connection_token": None
+    }
 
 
 def test_a_public_function_whose_caller_must_be_somebody_is_refused() -> None:
