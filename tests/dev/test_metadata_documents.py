@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -54,7 +55,9 @@ class Publisher:
             await asyncio.sleep(0.02)
 
 
-def ask_with_document(path: str = "/client.json", **document: Any) -> httpx.Response:
+def ask_with_document(
+    path: str = "/client.json", asked: str = CALLBACK, **document: Any
+) -> httpx.Response:
     """Begin an authorization as a client that publishes ``document``."""
     publisher = Publisher()
     with Loopback(publisher.app) as published:
@@ -66,7 +69,7 @@ def ask_with_document(path: str = "/client.json", **document: Any) -> httpx.Resp
             **document,
         }
         room = Room(documents=MetadataDocuments(timeout=0.5))
-        return room.client.follow(room.client.get(authorize_url(url)))
+        return room.client.follow(room.client.get(authorize_url(url, redirect_uri=asked)))
 
 
 def test_a_document_is_a_registration() -> None:
@@ -115,6 +118,24 @@ def test_a_document_that_cannot_be_met_stops_on_a_page(document: dict[str, Any])
     assert page.status_code == 400
     assert "location" not in page.headers
     assert "This cannot go on" in page.text
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://evil.example/callback",
+        "https://127.0.0.1:1/callback",
+        "claude://evil/x",
+        "javascript:alert(1)",
+    ],
+)
+def test_a_document_cannot_approve_of_itself(uri: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "toolguard.dev"):
+        page = ask_with_document(asked=uri, redirect_uris=[uri])
+    assert page.status_code == 400
+    assert "location" not in page.headers
+    assert "A redirect URI is not among those approved for this server" in page.text
+    assert "registration of 'Published' refused" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import urlsafe_b64encode
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import jwt
@@ -121,6 +123,16 @@ def test_a_code_without_its_proof_is_refused(changed: dict[str, Any], error: str
     client_id = room.register()["client_id"]
     response = room.redeem(client_id, **{"code": room.code(client_id), **changed})
     assert (response.status_code, response.json()["error"]) == (400, error)
+
+
+@pytest.mark.parametrize("verifier", ["short", "x" * 42, "x" * 129, "\u00e9" * 43, "=" * 43])
+def test_a_verifier_that_is_none_is_refused_even_if_it_fits(verifier: str) -> None:
+    room = Room()
+    client_id = room.register()["client_id"]
+    challenge = urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    code = room.code(client_id, code_challenge=challenge)
+    response = room.redeem(client_id, code, code_verifier=verifier)
+    assert (response.status_code, response.json()["error"]) == (400, "invalid_grant")
 
 
 def test_a_wrong_proof_uses_the_code_up() -> None:

@@ -85,11 +85,9 @@ def authenticate_client(realm: Realm, request: Request, form: Parameters) -> Cli
     client = find_client(realm, client_id)
     if client is None:
         raise _unknown()
-    given = None if secret is None else digest(secret)
-    # A secret from a public client is a mistake that should not go unnoticed.
-    if (given is None) != (client.secret_digest is None):
-        raise _unknown()
-    if not hmac.compare_digest(given or "", client.secret_digest or ""):
+    given = "" if secret is None else digest(secret)
+    # That refuses a secret from a public client, too: a mistake that should not go unnoticed.
+    if not hmac.compare_digest(given, client.secret_digest or ""):
         raise _unknown()
     return client
 
