@@ -29,7 +29,8 @@ def test_a_client_with_a_secret_shows_it_either_way(method: str, way: str) -> No
 
 
 @pytest.mark.parametrize(
-    "wrong", ["nothing", "wrong secret", "empty secret", "basic wrong", "bearer", "no base64"]
+    "wrong",
+    ["nothing", "wrong secret", "empty secret", "basic wrong", "bearer", "no base64", "no colon"],
 )
 def test_a_client_with_a_secret_that_does_not_show_it_is_refused(wrong: str) -> None:
     room = Room()
@@ -43,7 +44,8 @@ def test_a_client_with_a_secret_that_does_not_show_it_is_refused(wrong: str) -> 
     elif wrong == "basic wrong":
         settings["auth"] = (client_id, "x")
     elif wrong != "nothing":
-        settings["headers"] = {"authorization": "Bearer x" if wrong == "bearer" else "Basic ?"}
+        sent = {"bearer": "Bearer x", "no base64": "Basic ?", "no colon": "Basic eA=="}[wrong]
+        settings["headers"] = {"authorization": sent}
     response = room.client.post(f"{ISSUER}/token", form, **settings)
     assert (response.status_code, response.json()["error"]) == (401, "invalid_client")
     assert response.headers["www-authenticate"] == 'Basic realm="toolguard dev"'

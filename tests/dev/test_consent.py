@@ -277,3 +277,12 @@ def test_nothing_is_offered_where_nothing_is_left_to_connect() -> None:
     room = Room(connect_url=lambda _, __: None)
     page = room.consent_at(room.visitor(), room.register()["client_id"])
     assert "Connect" not in page.text
+
+
+def test_a_client_that_is_gone_gets_nothing() -> None:
+    room = Room()
+    browser = room.visitor()
+    page = room.consent_at(browser, room.register()["client_id"])
+    with room.server.store.transaction() as db:
+        db.execute("DELETE FROM client")
+    assert submit(browser, page, decision="allow").status_code == 403

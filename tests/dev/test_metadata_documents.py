@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from toolguard.dev.metadata_documents import MetadataDocuments, is_document_url
+from toolguard.dev.metadata_documents import MetadataDocuments, is_document_url, resolve_host
 from toolguard.dev.refusals import Refusal
 from toolguard.testing import Loopback
 
@@ -159,6 +159,20 @@ def test_a_document_has_to_be_an_object(document: Any) -> None:
     publisher.document = document
     with Loopback(publisher.app) as published:
         assert "it is not a JSON object" in fetch(f"{published.url}/client.json")
+
+
+def test_a_document_has_to_be_json() -> None:
+    broken = Starlette(routes=[Route("/client.json", broken_json)])
+    with Loopback(broken) as published:
+        assert "it is not a JSON object" in fetch(f"{published.url}/client.json")
+
+
+async def broken_json(request: Request) -> Response:
+    return Response(b'{"client_id": ', media_type="application/json")
+
+
+def test_hosts_are_looked_up_where_the_system_does() -> None:
+    assert asyncio.run(resolve_host("127.0.0.1", 443))[0] == "127.0.0.1"
 
 
 @pytest.mark.parametrize("headers", [{"content-type": "text/html"}, {"content-encoding": "gzip"}])

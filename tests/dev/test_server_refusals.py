@@ -7,6 +7,7 @@ import json
 import logging
 import sqlite3
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ def test_it_has_no_origin_but_on_this_machine(origin: str) -> None:
 def test_it_may_have_any_name_of_this_machine(origin: str) -> None:
     with Store() as store:
         assert DevServer(builtin_world(), store, origin=origin).issuer == f"{origin}/P2dev"
+
+
+def test_it_does_not_run_for_no_server() -> None:
+    nobody = replace(builtin_world(), resources=())
+    with Store() as store, pytest.raises(ValueError, match="no server is known"):
+        DevServer(nobody, store, origin=ORIGIN)
 
 
 def ask(server: DevServer, host: str | None, client: tuple[str, int] = ("127.0.0.1", 1)) -> int:

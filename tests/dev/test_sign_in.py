@@ -204,6 +204,15 @@ def test_a_page_of_the_server_can_have_its_visitor_signed_in_first() -> None:
     assert browser.get(room.server.sign_in_url(there)).headers["location"] == there
 
 
+def test_a_browser_may_begin_more_than_once() -> None:
+    room = Room()
+    browser = room.visitor()
+    for path in ("one", "two"):
+        page = browser.follow(browser.get(room.server.sign_in_url(f"{ORIGIN}/{path}")))
+        assert "<h1>Sign in</h1>" in page.text
+        assert room.visitor().get(str(page.url)).status_code == 400
+
+
 @pytest.mark.parametrize(
     "url",
     [

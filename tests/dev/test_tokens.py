@@ -12,7 +12,9 @@ import jwt
 import pytest
 from devrooms import FETCH, ISSUER, MCP, READ, VERIFIER, WRITE, Room
 
+from toolguard.dev.grants import find_refresh_token, use_refresh_token
 from toolguard.dev.policies import Rule
+from toolguard.dev.refusals import Refusal
 from toolguard.dev.store import Store
 from toolguard.dev.world import Lifetimes, builtin_world
 from toolguard.errors import InvalidTokenError
@@ -217,6 +219,18 @@ def test_a_replayed_refresh_token_ends_the_whole_family() -> None:
     newest = room.refresh(client_id, second["refresh_token"])
     assert (newest.status_code, newest.json()["error"]) == (400, "invalid_grant")
     assert reason(room, second["access_token"]) == "expired"
+
+
+def test_of_two_that_use_a_refresh_token_at_once_one_ends_the_family() -> None:
+    room = Room()
+    client_id = room.register()["client_id"]
+    tokens = room.tokens(client_id)
+    realm = room.server._realm
+    grant = find_refresh_token(realm, tokens["refresh_token"], client_id)
+    use_refresh_token(realm, tokens["refresh_token"], grant)
+    with pytest.raises(Refusal, match="used before"):
+        use_refresh_token(realm, tokens["refresh_token"], grant)
+    assert reason(room, tokens["access_token"]) == "expired"
 
 
 def test_one_family_ends_without_another() -> None:

@@ -142,6 +142,8 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         ("HTTP://127.0.0.1:8000/mcp/", "127.0.0.1", "is not the URL of a resource"),
         ("http://127.0.0.1:*/*", "https://*.example/*", "approved_redirects: .*not a redirect"),
         ("http://127.0.0.1:*/*", "javascript://a/*", "approved_redirects: .*not safe"),
+        ("[scopes]", "lifetimes = 5\n[scopes]", "resource 1: lifetimes means nothing"),
+        ("[scopes]", "[[lifetimes]]\n[scopes]", "lifetimes is a table"),
         ("[scopes]", "[lifetimes]\naccess_token = 0\n[scopes]", "lifetimes: access_token is a num"),
         ("[scopes]", "[lifetimes]\ncode = true\n[scopes]", "lifetimes: code is a number"),
         ("[scopes]", "[lifetimes]\nacess_token = 9\n[scopes]", "lifetimes: acess_token means noth"),

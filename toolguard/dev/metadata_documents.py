@@ -19,7 +19,7 @@ import httpx
 from toolguard.dev.redirects import RedirectURI, parse_redirect
 from toolguard.dev.refusals import Refusal
 
-__all__ = ["MetadataDocuments", "Resolve", "is_document_url"]
+__all__ = ["MetadataDocuments", "Resolve", "is_document_url", "resolve_host"]
 
 Resolve: TypeAlias = Callable[[str, int], Awaitable[list[str]]]
 """Gives the addresses of a host and port."""

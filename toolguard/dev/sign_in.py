@@ -134,9 +134,9 @@ class SignInPages:
         """Return the browser's session and sign-in; for a form, once it has proved itself."""
         session = session_of(self._realm, request)
         name = parameters.require("tx")
-        sign_in = find_sign_in(self._realm, session, name)
         if session is None:
-            raise Refusal("invalid_request", "Begin the sign-in first")
+            raise Refusal("invalid_request", "This browser has not begun to sign in")
+        sign_in = find_sign_in(self._realm, session, name)
         if form is not None:
             check_csrf(request, session, f"{form} {name}", parameters.get("csrf"))
         return session, sign_in
