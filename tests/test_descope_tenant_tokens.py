@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
-from projects import APP, KEY, MCP, SLACK, Project, call, on_each_line
 from vaults import NOT_CONNECTED, NOW, READ, TOKEN, WELL_KNOWN, Vault, answering, asked, provider
 
-from toolguard import Connection, ConnectionRequest, Principal, ToolGuard, with_connection
+from toolguard import Connection, ConnectionRequest, Principal
+from toolguard.connections.retries import Retries
 from toolguard.descope import (
     DescopeConnections,
     TenantTokenRequest,
     TokenResponse,
     UserTokenRequest,
 )
-from toolguard.errors import ConnectionDeniedError, ConnectionRequiredError
+from toolguard.errors import (
+    ConnectionDeniedError,
+    ConnectionRequiredError,
+    ConnectionUnavailableError,
+)
 
 TENANT_TOKEN = "/v1/mgmt/outbound/app/tenant/token"
 LATEST_TENANT_TOKEN = "/v1/mgmt/outbound/app/tenant/token/latest"
@@ -194,6 +197,52 @@ def test_what_the_policy_refuses_is_not_tried_again_with_the_key() -> None:
     assert [sent.headers["Authorization"] for sent in vault.requests] == ["Bearer P2abc:ey.caller"]
 
 
+# Again -----------------------------------------------------------------------------------------
+
+
+class Passing(Vault):
+    """A vault that is away when it is asked first."""
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        answer = super().__call__(request)
+        return httpx.Response(503) if len(self.requests) == 1 else answer
+
+
+async def at_once(_: float) -> None:
+    """Wait for nothing."""
+
+
+def passing() -> Passing:
+    return Passing(granted().answers)
+
+
+def test_a_request_without_an_answer_is_sent_again_where_that_is_set() -> None:
+    vault = passing()
+
+    connection = fetch(vault, of_tenant(), retries=Retries(sleep=at_once))
+
+    assert connection.token == "ya29.third-party"
+    assert [path for path, _ in vault.sent] == [LATEST_TENANT_TOKEN] * 2
+
+
+def test_a_request_without_an_answer_is_sent_once_where_nothing_is_set() -> None:
+    vault = passing()
+
+    with pytest.raises(ConnectionUnavailableError):
+        fetch(vault, of_tenant())
+
+    assert len(vault.requests) == 1
+
+
+def test_a_refresh_is_not_asked_for_twice() -> None:
+    vault = passing()
+
+    with pytest.raises(ConnectionUnavailableError):
+        fetch(vault, of_tenant(fresh=True), retries=Retries(sleep=at_once))
+
+    assert len(vault.requests) == 1
+
+
 # What is missing -------------------------------------------------------------------------------
 
 
@@ -305,86 +354,3 @@ def test_a_cache_is_not_shared_by_who_uses_the_management_key_and_who_does_not()
     assert "K2key" not in str(names)
     renewed = DescopeConnections(WELL_KNOWN, management_key="K2renewed")
     assert renewed.cache_namespace == names[1]
-
-
-# A real vault ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def project() -> Iterator[Project]:
-    with Project.served() as served:
-        yield served
-
-
-@pytest.fixture
-def served(project: Project) -> Project:
-    project.asked.clear()
-    return project
-
-
-def slack_server(project: Project, make: Callable[[str], Any], **settings: Any) -> Any:
-    server = make("slack")
-
-    @server.tool()  # type: ignore[untyped-decorator]
-    @with_connection(SLACK, scopes=["chat:write"], tenant=True, as_="workspace")
-    async def workspace(tenant_id: str = "", *, workspace: Connection) -> str:
-        return workspace.token
-
-    guard = ToolGuard(
-        verifier=project.issuer.verifier(),
-        issuer=project.issuer.issuer,
-        resource=MCP,
-        connections=DescopeConnections(project.well_known_url, **settings),
-    )
-    return guard.protect(server)
-
-
-@on_each_line
-def test_a_tool_gets_the_connection_of_the_tenant_that_the_token_names(
-    served: Project, make: Callable[[str], Any]
-) -> None:
-    server = slack_server(served, make)
-    alice, bob = served.token("alice", dct="acme"), served.token("bob", dct="globex")
-
-    assert call(server, "workspace", token=alice).text == "xoxb.acme"
-    assert call(server, "workspace", token=bob).text == "xoxb.globex"
-    assert served.asked == [
-        ("tenant/token", f"Bearer Plocal:{alice}"),
-        ("tenant/token", f"Bearer Plocal:{bob}"),
-    ]
-
-
-@on_each_line
-def test_a_tenant_that_a_client_names_counts_for_nothing(
-    served: Project, make: Callable[[str], Any]
-) -> None:
-    server = slack_server(served, make, management_key=KEY, management_key_for_tenants=True)
-    token = served.token("alice", dct="acme")
-
-    assert call(server, "workspace", {"tenant_id": "globex"}, token=token).text == "xoxb.acme"
-
-
-@on_each_line
-def test_a_token_without_a_tenant_gets_no_tenants_connection(
-    served: Project, make: Callable[[str], Any]
-) -> None:
-    server = slack_server(served, make, management_key=KEY, management_key_for_tenants=True)
-
-    answer = call(server, "workspace", token=served.token("alice"))
-
-    assert (answer.status, answer.body["error"]) == (403, "access_denied")
-    assert served.asked == []
-
-
-def test_the_vault_makes_a_fresh_token_where_it_is_asked_to(served: Project) -> None:
-    connections = DescopeConnections(served.well_known_url)
-    principal = Principal("dave", served.issuer.issuer)
-    request = ConnectionRequest(APP, (), principal, served.token("dave"), fresh=True)
-
-    async def once() -> Connection:
-        try:
-            return await connections.fetch(request)
-        finally:
-            await connections.aclose()
-
-    assert asyncio.run(once()).token == "ya29.dave.fresh"

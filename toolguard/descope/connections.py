@@ -9,7 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from toolguard.connections.http import (
@@ -20,6 +20,7 @@ from toolguard.connections.http import (
     secure_origin,
 )
 from toolguard.connections.protocol import Connection, ConnectionRequest
+from toolguard.connections.retries import NO_RETRIES, Retries
 from toolguard.descope.answers import outcome, token_response
 from toolguard.descope.models import (
     TenantTokenRequest,
@@ -57,7 +58,9 @@ class DescopeConnections:
             whose access tokens may not fetch these; each time with that line.
         with_refresh_token: ask for refresh tokens, too. They come with :meth:`token` only; a
             :class:`~toolguard.Connection` has none.
-        timeout: seconds for one request to the vault.
+        timeout: seconds for one request to the vault, with all its attempts.
+        retries: how often a request is sent again that brought no answer; by default never. One
+            that makes the vault refresh a token is sent again only if it never left.
         transport: carries the requests instead of sockets.
         clock: gives seconds since the epoch.
 
@@ -73,6 +76,7 @@ class DescopeConnections:
         management_key_for_tenants: bool = False,
         with_refresh_token: bool = False,
         timeout: float = 10.0,
+        retries: Retries = NO_RETRIES,
         transport: Transport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -87,7 +91,9 @@ class DescopeConnections:
         self._key_for_tenants = management_key_for_tenants
         self._with_refresh_token = with_refresh_token
         self._clock = clock
-        self._vault = VaultClient(timeout=timeout, transport=transport, clock=clock)
+        self._vault = VaultClient(
+            timeout=timeout, retries=retries, transport=transport, clock=clock
+        )
 
     @property
     def cache_namespace(self) -> str:
@@ -116,7 +122,7 @@ class DescopeConnections:
             ConnectionUnavailableError: if the vault does not answer in time.
             ConnectionResponseError: if the answer makes no sense.
         """
-        connection, _ = await self._granted(_token_request(request), request.access_token)
+        connection, _ = await self._granted(_Shown(request.access_token), _token_request(request))
         return connection
 
     async def token(
@@ -132,17 +138,19 @@ class DescopeConnections:
         Raises:
             ConnectionTokenError: see :meth:`fetch`.
         """
-        connection, answer = await self._granted(request, access_token)
+        connection, answer = await self._granted(_Shown(access_token), request)
         options = self._options(request)
         return token_response(
             connection, answer, with_refresh_token=options["withRefreshToken"] is True
         )
 
-    async def _granted(
-        self, asked: TokenRequest, access_token: str | None
-    ) -> tuple[Connection, VaultAnswer]:
-        url, body = self._endpoint(asked)
-        post = VaultRequest(asked.app_id, url, body, self._authorization(asked, access_token))
+    async def _granted(self, shown: _Shown, asked: TokenRequest) -> tuple[Connection, VaultAnswer]:
+        post = self._post(shown, asked)
+        if post is None:
+            raise ConnectionDeniedError(
+                f"{asked.app_id} needs an access token of the caller, or a management key",
+                connection=asked.app_id,
+            )
         answer = await self._vault.post(post)
         result = outcome(answer, asked, self._clock())
         if isinstance(result, Connection):
@@ -151,11 +159,26 @@ class DescopeConnections:
             isinstance(result, ConnectionRequiredError)
             # The vault connects whoever shows the credential; a management key is nobody, and
             # a user is not their tenant.
-            and access_token is not None
+            and shown.access_token is not None
             and isinstance(asked, UserTokenRequest)
         ):
             result.connect_url = await self._connect_url(asked, post)
         raise result
+
+    def _post(self, shown: _Shown, asked: TokenRequest) -> VaultRequest | None:
+        """Return what to send; None without a credential that can be sent."""
+        credential = shown.access_token
+        if self._management_key is not None and (
+            credential is None or (self._key_for_tenants and isinstance(asked, TenantTokenRequest))
+        ):
+            credential = self._management_key
+            _log_use_of_the_key(asked)
+        if credential is None or not _VISIBLE.fullmatch(credential):
+            return None
+        url, body = self._endpoint(asked)
+        authorization = f"Bearer {self._project.project_id}:{credential}"
+        refreshes = body["options"]["forceRefresh"] is not False
+        return VaultRequest(asked.app_id, url, body, authorization, is_idempotent=not refreshes)
 
     def _endpoint(self, asked: TokenRequest) -> tuple[str, dict[str, Any]]:
         body: dict[str, Any] = {"appId": asked.app_id}
@@ -172,21 +195,6 @@ class DescopeConnections:
     def _options(self, asked: TokenRequest) -> dict[str, Any]:
         ours = {"withRefreshToken": self._with_refresh_token, "forceRefresh": False}
         return {**ours, **(asked.options or {})}
-
-    def _authorization(self, asked: TokenRequest, access_token: str | None) -> str:
-        credential = access_token
-        if self._management_key is not None and (
-            access_token is None
-            or (self._key_for_tenants and isinstance(asked, TenantTokenRequest))
-        ):
-            credential = self._management_key
-            _log_use_of_the_key(asked)
-        if credential is None or not _VISIBLE.fullmatch(credential):
-            raise ConnectionDeniedError(
-                f"{asked.app_id} needs an access token of the caller, or a management key",
-                connection=asked.app_id,
-            )
-        return f"Bearer {self._project.project_id}:{credential}"
 
     async def _connect_url(self, asked: UserTokenRequest, post: VaultRequest) -> str | None:
         options = {"scopes": [*asked.scopes]} if asked.scopes else {}
@@ -206,6 +214,13 @@ class DescopeConnections:
 
     def __repr__(self) -> str:
         return f"<DescopeConnections: {self._project.project_id} at {self._project.base_url}>"
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The credential of a request, kept out of what a debugger says of the frames it passes."""
+
+    access_token: str | None = field(repr=False)
 
 
 def _token_request(request: ConnectionRequest) -> UserTokenRequest | TenantTokenRequest:
