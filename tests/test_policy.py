@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from functools import reduce
 from itertools import permutations
 from operator import and_
@@ -152,6 +153,13 @@ def test_public_and_a_requirement_contradict_each_other_in_either_order(other: P
 
 def test_public_twice_is_public() -> None:
     assert Policy(public=True) & Policy(public=True) == Policy(public=True)
+
+
+def test_a_policy_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Policy(Scope("a")).public = True  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        MAIL.parameter = "other"  # type: ignore[misc]
 
 
 def test_a_policy_reads_as_what_it_asks_for() -> None:

@@ -106,6 +106,7 @@ def test_an_annotation_that_can_only_be_imported_for_type_checking_is_read_by_it
 
     assert injected(tool) == {"caller": person(), "connection_token": Connection("ya29.token")}
     assert injected(maybe, Policy()) == {"caller": person()}
+    assert injected(maybe, ANYBODY, None) == {"caller": None}
 
 
 def test_annotations_that_are_not_postponed_are_read_as_well() -> None:
