@@ -12,15 +12,14 @@ from typing import Any
 import anyio
 import pytest
 
-from toolguard.descope import DescopeConnections
 from toolguard.dev.browser import Browser
 from toolguard.dev.mcp_client import MCPClient, Outcome
 from toolguard.dev.oauth_client import Callback, SignedInClient
 from toolguard.dev.people import ScriptedPerson
-from toolguard.dev.stage import Listener, Stage, closing, stage
+from toolguard.dev.stage import Stage, stage
 from toolguard.dev.store import Store
 from toolguard.dev.world import builtin_world
-from toolguard.integrations import adapter_for
+from toolguard.testing.loopback import Loopback
 
 CALENDAR = Path(__file__).parent.parent / "examples" / "calendar"
 IS_LINE_2 = importlib.util.find_spec("mcp.server.mcpserver") is not None
@@ -37,7 +36,7 @@ def url(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Stage, str]]:
     """Serve the example of that name against development servers; yield its URL."""
-    with Listener() as listener, Store() as store:
+    with Loopback() as listener, Store() as store:
         url = f"{listener.url}/mcp"
         with stage(builtin_world().with_resources(url), store) as on:
             monkeypatch.syspath_prepend(CALENDAR)
@@ -53,11 +52,7 @@ def url(
 
 
 def application(mcp: Any) -> Any:
-    app = mcp.http_app() if hasattr(mcp, "http_app") else mcp.streamable_http_app()
-    guard = adapter_for(mcp).guard
-    assert guard is not None
-    assert isinstance(guard.connections, DescopeConnections)
-    return closing(app, guard.connections)
+    return mcp.http_app() if hasattr(mcp, "http_app") else mcp.streamable_http_app()
 
 
 async def use_it(url: str) -> list[Outcome]:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from callers import Desk, Tokens, Vault, person
 
-from toolguard import ConnectionProvider, JWTVerifier, ScopeHierarchy, ToolGuard
+from toolguard import JWTVerifier, ScopeHierarchy, ToolGuard
 from toolguard.connections import Connection, ConnectionRequest
+from toolguard.connections.cache import CachedConnections
 
 URL = "https://mcp.example.com/mcp"
 METADATA = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
@@ -255,8 +256,10 @@ def test_connections_come_from_a_provider_or_a_function() -> None:
         return Connection(f"{request.name} of {request.principal.user_id}")
 
     made = guard(connections=fetch).connections
-    assert guard(connections=vault).connections is vault
-    assert isinstance(made, ConnectionProvider)
+    around = guard(connections=vault).connections
+    assert isinstance(around, CachedConnections)
+    assert around.provider is vault
+    assert made is not None
     assert asyncio.run(made.fetch(request)).token == "mail of alice"
 
 

@@ -9,6 +9,7 @@ import pytest
 from callers import Tokens, Vault
 
 from toolguard import JWTVerifier, ToolGuard
+from toolguard.connections.cache import CachedConnections
 from toolguard.descope import DescopeConnections
 
 URL = "https://mcp.example.com/mcp"
@@ -89,14 +90,17 @@ DESCOPE = {
 def test_descope_brings_its_issuer_and_its_connections() -> None:
     made = ToolGuard.from_env(DESCOPE)
 
-    assert isinstance(made.connections, DescopeConnections)
+    assert isinstance(made.connections, CachedConnections)
+    assert isinstance(made.connections.provider, DescopeConnections)
     assert isinstance(made.verifier, JWTVerifier)
 
 
 def test_connections_of_ones_own_go_before_descopes() -> None:
     vault = Vault()
 
-    assert ToolGuard.from_env(DESCOPE, connections=vault).connections is vault
+    made = ToolGuard.from_env(DESCOPE, connections=vault).connections
+    assert isinstance(made, CachedConnections)
+    assert made.provider is vault
 
 
 def test_a_guard_from_the_environment_shows_no_secret() -> None:

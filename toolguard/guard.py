@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from toolguard import resource as resources
 from toolguard.call import DefaultRule, RequestState
 from toolguard.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url
+from toolguard.connections.cache import CachedConnections
 from toolguard.connections.protocol import (
     Connection,
     ConnectionFunction,
@@ -57,6 +58,8 @@ class ToolGuard:
         audience: what a token's ``aud`` has to name: normally this server's URL.
         resource: this server's URL, if no audience is one (RFC 9728 ``resource``).
         connections: provider of third-party tokens, or an async function.
+        connection_max_age: for how many seconds a connection is kept for the same caller with
+            the same token; 0 for not at all. Give a :class:`CachedConnections` to say more.
         scope_hierarchy: which scopes include which: ``{"a.write": ["a.read"]}``.
         challenge_scopes: ``"combined"`` repeats the held scopes in challenges, for clients that
             replace their scopes instead of adding to them.
@@ -82,6 +85,7 @@ class ToolGuard:
         audience: str | Sequence[str] | None = None,
         resource: str | None = None,
         connections: ConnectionProvider | ConnectionFunction | None = None,
+        connection_max_age: float = 60.0,
         scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
         challenge_scopes: ChallengeScopes = "required",
         initial_scopes: Sequence[str] | None = None,
@@ -93,7 +97,7 @@ class ToolGuard:
         audiences = _audiences(audience)
         self.resource = _resource(resource, audiences)
         self._issuer, self.verifier = _verifier(issuer, well_known_url, verifier, audiences, clock)
-        self.connections = _provider(connections)
+        self.connections = _provider(connections, connection_max_age)
         self.scope_hierarchy = (
             scope_hierarchy
             if isinstance(scope_hierarchy, ScopeHierarchy)
@@ -311,13 +315,18 @@ class _FunctionProvider:
 
 
 def _provider(
-    connections: ConnectionProvider | ConnectionFunction | None,
+    connections: ConnectionProvider | ConnectionFunction | None, max_age: float
 ) -> ConnectionProvider | None:
-    if connections is None or isinstance(connections, ConnectionProvider):
+    if connections is None or isinstance(connections, CachedConnections):
         return connections
-    if not callable(connections):
-        raise TypeError("connections= takes a provider with an async fetch(), or such a function")
-    return _FunctionProvider(connections)
+    if not isinstance(connections, ConnectionProvider):
+        if not callable(connections):
+            raise TypeError(
+                "connections= takes a provider with an async fetch(), or such a function"
+            )
+        connections = _FunctionProvider(connections)
+    # "Not connected" is not remembered: a user who connects and tries again is served at once.
+    return CachedConnections(connections, max_age=max_age, not_connected_for=0)
 
 
 def _audiences(audience: str | Sequence[str] | None) -> tuple[str, ...]:

@@ -17,9 +17,10 @@ from toolguard.dev.calendar import calendar_server
 from toolguard.dev.connection_table import Owner
 from toolguard.dev.mcp_client import MCPClient, Outcome
 from toolguard.dev.oauth_client import Callback, SignedInClient
-from toolguard.dev.stage import APP, Listener, Stage, stage
+from toolguard.dev.stage import APP, Stage, stage
 from toolguard.dev.store import Store
 from toolguard.dev.world import builtin_world
+from toolguard.testing.loopback import Loopback
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -88,7 +89,7 @@ class Setting:
 def setting(request: pytest.FixtureRequest) -> Iterator[Setting]:
     width, scheme = request.param
     with ExitStack() as running:
-        listener, callback = (running.enter_context(each) for each in (Listener(), Callback()))
+        listener, callback = (running.enter_context(each) for each in (Loopback(), Callback()))
         url = f"{listener.url}/mcp"
         store = running.enter_context(Store())
         on = running.enter_context(stage(builtin_world().with_resources(url), store))

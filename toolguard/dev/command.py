@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
 
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+
 from toolguard.dev.calendar import calendar_server
-from toolguard.dev.stage import Listener, Stage, stage
+from toolguard.dev.stage import Stage, stage
 from toolguard.dev.store import Store
 from toolguard.dev.world import World, WorldError, builtin_world, load_world
+from toolguard.testing.loopback import Loopback
 
 __all__ = ["DevSettings", "run_dev"]
 
@@ -68,8 +72,8 @@ def run_dev(
             on = running.enter_context(stage(world, store, ports=ports))
             url = world.resources[0].url
             if settings.calendar:
-                listener = running.enter_context(Listener(_port_of(url)))
-                listener.start(on.guarded(calendar_server(on.google_url), url))
+                listener = running.enter_context(Loopback(port=_port_of(url)))
+                listener.start(_for_browsers(on.guarded(calendar_server(on.google_url), url)))
             _explain(on, url, out, calendar=settings.calendar)
             wait()
     except KeyboardInterrupt:
@@ -78,6 +82,18 @@ def run_dev(
         print(f"toolguard dev: {error}", file=out)
         return 1
     return 0
+
+
+def _for_browsers(app: Starlette) -> Starlette:
+    """Let clients that run in a browser on this machine use ``app``."""
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origin_regex=r"http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?",
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["*"],
+        expose_headers=["Mcp-Session-Id"],
+    )
+    return app
 
 
 def _port_of(url: str) -> int:

@@ -7,10 +7,9 @@ each on a port of its own on loopback, and nothing between them but HTTP.
 from __future__ import annotations
 
 import secrets
-import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,7 +33,7 @@ from toolguard.dev.world import World
 from toolguard.guard import ToolGuard
 from toolguard.testing.loopback import Loopback
 
-__all__ = ["APP", "Listener", "Origins", "Stage", "closing", "stage"]
+__all__ = ["APP", "Origins", "Stage", "stage"]
 
 APP = "google-calendar"
 """The app id of the calendar, in the vault and in tools."""
@@ -86,7 +85,8 @@ class Stage:
             scope_hierarchy=SCOPE_HIERARCHY,
             clock=self._clock,
         )
-        return closing(guard.protect(mcp_server).streamable_http_app(), connections)
+        app: Starlette = guard.protect(mcp_server).streamable_http_app()
+        return app
 
     def google_app(self) -> Starlette:
         """Return the application of the calendar provider."""
@@ -155,46 +155,8 @@ def stage(
     Raises:
         OSError: if a port is taken.
     """
-    with Listener(ports[0]) as authorization, Listener(ports[1]) as google:
+    with Loopback(port=ports[0]) as authorization, Loopback(port=ports[1]) as google:
         running = Stage(world, store, Origins(authorization.url, google.url), clock)
         google.start(running.google_app())
         authorization.start(running.authorization_app())
         yield running
-
-
-def closing(app: Starlette, connections: DescopeConnections) -> Starlette:
-    """Close the pool of ``connections`` in the loop it belongs to, when ``app`` stops."""
-    whole = app.router.lifespan_context
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with whole(app):
-            yield
-        await connections.aclose()
-
-    app.router.lifespan_context = lifespan
-    return app
-
-
-class Listener(Loopback):
-    """Listens on loopback, at a known port if it is told one.
-
-    Args:
-        port: the port; 0 for a free one.
-
-    Raises:
-        OSError: if it is taken.
-    """
-
-    def __init__(self, port: int = 0) -> None:
-        super().__init__()
-        if port:
-            self._socket.close()
-            self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-            # A port that was in use a moment ago can be taken again.
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                self._socket.bind(("127.0.0.1", port))
-            except OSError as error:
-                self._socket.close()
-                raise OSError(error.errno, f"port {port}: {error.strerror}") from None

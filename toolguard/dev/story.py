@@ -15,9 +15,10 @@ from toolguard.dev.calendar import calendar_server
 from toolguard.dev.narrator import Narrator, UnexpectedStepError
 from toolguard.dev.oauth_client import Callback
 from toolguard.dev.people import Actor, RealPerson, ScriptedPerson
-from toolguard.dev.stage import Listener, stage
+from toolguard.dev.stage import stage
 from toolguard.dev.store import Store
 from toolguard.dev.world import builtin_world
+from toolguard.testing.loopback import Loopback
 
 __all__ = ["tell"]
 
@@ -36,7 +37,7 @@ async def tell(narrator: Narrator, *, real_browser: bool = False, protocol: str 
     clock = Clock(time.time)
     async with AsyncExitStack() as running:
         store = running.enter_context(Store())
-        listeners = [running.enter_context(Listener()) for _ in range(2)]
+        listeners = [running.enter_context(Loopback()) for _ in range(2)]
         urls = [f"{listener.url}/mcp" for listener in listeners]
         world = builtin_world().with_resources(*urls)
         on = running.enter_context(stage(world, store, clock=clock))

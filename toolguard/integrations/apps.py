@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
@@ -104,13 +104,18 @@ def _expose_challenges(app: ASGIApp, stack: list[Middleware]) -> ASGIApp:
 def metadata_route(guard: ToolGuard) -> Route:
     """Return the route of the RFC 9728 document, to add to the root of a larger application."""
 
-    async def document(_: Request) -> JSONResponse:
-        # RFC 9728 §3: public, and needed by clients in browsers.
+    async def document(request: Request) -> Response:
+        # RFC 9728 §3: public, and needed by clients in browsers, which ask first because of the
+        # MCP-Protocol-Version header that they send along.
         headers = {"access-control-allow-origin": "*", "cache-control": "public, max-age=300"}
+        if request.method == "OPTIONS":
+            headers["access-control-allow-methods"] = "GET"
+            headers["access-control-allow-headers"] = "MCP-Protocol-Version"
+            return Response(status_code=204, headers=headers)
         return JSONResponse(guard.metadata(), headers=headers)
 
     path = guard.metadata_url.partition("://")[2]
-    return Route(path[path.index("/") :].partition("?")[0], document, methods=["GET"])
+    return Route(path[path.index("/") :].partition("?")[0], document, methods=["GET", "OPTIONS"])
 
 
 def guarded_app(app: ASGIApp, guard: ToolGuard) -> ASGIApp:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["adapter", "message_guard"]
 
+_MODERN = "2026-07-28"
 _PATHS = {
     "streamable_http_app": ("streamable_http_path",),
     "sse_app": ("sse_path", "message_path"),
@@ -99,7 +100,10 @@ def _said_no(
     challenge = guard.challenge(refusal)
     meta = {"mcp/www_authenticate": [challenge.header]} if challenge is not None else None
     text = TextContent(type="text", text=refusal.to_json())
-    return CallToolResult(content=[text], is_error=True, _meta=meta)
+    result = CallToolResult(content=[text], is_error=True, _meta=meta)
+    # A middleware that answers owns the whole result, and the type came with 2026-07-28.
+    unknown = {"result_type"} if ctx.protocol_version < _MODERN else None
+    return result.model_dump(by_alias=True, exclude_none=True, exclude=unknown)
 
 
 def _ask_to_connect(
@@ -114,11 +118,12 @@ def _ask_to_connect(
     elicitation = capabilities.elicitation if capabilities is not None else None
     if elicitation is None or elicitation.url is None:
         return None
-    if ctx.protocol_version >= "2026-07-28":
+    if ctx.protocol_version >= _MODERN:
+        key = f"connect:{refusal.connection}"
+        if key in ((ctx.params or {}).get("inputResponses") or {}):
+            return None  # asked once in this call, and declined, or not connected after all
         params = ElicitRequestURLParams(message=str(refusal), url=url)
-        return InputRequiredResult(
-            input_requests={f"connect:{refusal.connection}": ElicitRequest(params=params)}
-        )
+        return InputRequiredResult(input_requests={key: ElicitRequest(params=params)})
     question = ElicitRequestURLParams(
         message=str(refusal), url=url, elicitation_id=uuid.uuid4().hex
     )

@@ -35,7 +35,13 @@ class Loopback:
         self._app = app
         # asyncio turns Nagle's algorithm off only for sockets that say they are TCP.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        self._socket.bind(("127.0.0.1", port))
+        if port:  # one that was in use a moment ago can be taken again
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind(("127.0.0.1", port))
+        except OSError as error:
+            self._socket.close()
+            raise OSError(error.errno, f"port {port}: {error.strerror}") from None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
