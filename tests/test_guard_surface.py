@@ -48,8 +48,8 @@ class Shelf:
     def operations(self) -> Iterator[Offer]:
         return (Offer(policy_of(function)) for function in self.functions)
 
-    def size(self) -> int:
-        return len(self.functions)
+    def revision(self) -> tuple[object, ...]:
+        return tuple(map(id, self.functions))
 
     def install(self, guard: ToolGuard) -> None:
         guard._adapters.append(self)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ message; guarded functions find it and ask it to admit the caller.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -177,7 +177,10 @@ class Call:
             yield
         except ToolGuardError as refusal:
             raise self.refuse(refusal) from None
-        except Exception:
+        except Exception as error:
+            wrapped = _refusal_in(error)
+            if wrapped is not None:
+                raise self.refuse(wrapped) from None
             self._note(None)  # it caught a refusal, and failed by itself
             raise
 
@@ -298,6 +301,13 @@ class Call:
             raise GuardNotConfiguredError("The call has ended; there is no caller any more")
         if principal.is_expired(self.guard.clock() - self.guard.leeway):
             raise InvalidTokenError("expired", "The access token has expired")
+
+
+def _refusal_in(error: Exception) -> ToolGuardError | None:
+    """Return the refusal of a guarded helper in a task group, which wraps what its tasks raise."""
+    nested: Sequence[Exception] = getattr(error, "exceptions", ())
+    refusals = [each for each in nested if isinstance(each, ToolGuardError)]
+    return refusals[0] if len(refusals) == len(nested) == 1 else None
 
 
 _current: ContextVar[Call | None] = ContextVar("toolguard_call", default=None)

@@ -65,6 +65,8 @@ class GuardDecorator:
             TypeError: if it is no function, or lacks a parameter that would be injected.
             ValueError: if the stacked guards contradict each other.
         """
+        if inspect.isasyncgenfunction(unwrapped(function)):
+            raise TypeError(f"{self!r} guards functions that return, not async generators")
         if isinstance(function, (type, classmethod, staticmethod)) or not callable(function):
             raise TypeError(
                 f"{self!r} guards functions, not {type(function).__name__}: write it directly "

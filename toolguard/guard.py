@@ -199,12 +199,12 @@ class ToolGuard:
 
     def _surface(self) -> _Surface:
         """Return what follows from the operations there are, worked out once for each set."""
-        sizes = tuple(adapter.size() for adapter in self._adapters)
-        if self._known is None or self._known.sizes != sizes:
+        revision = tuple(adapter.revision() for adapter in self._adapters)
+        if self._known is None or self._known.revision != revision:
             found = (op.policy for adapter in self._adapters for op in adapter.operations())
             policies = tuple(policy for policy in found if policy is not None)
             self._known = _Surface(
-                sizes,
+                revision,
                 policies,
                 has_public=any(policy.public for policy in policies),
                 scopes_supported=resources.scopes_supported(p.scope for p in policies),
@@ -297,7 +297,7 @@ def _issuer_settings(environ: Mapping[str, str], *, with_vault: bool) -> dict[st
 class _Surface:
     """What the guards of all operations come to."""
 
-    sizes: tuple[int, ...]
+    revision: tuple[object, ...]
     policies: tuple[Policy, ...]
     has_public: bool
     scopes_supported: tuple[str, ...]

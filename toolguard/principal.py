@@ -15,9 +15,9 @@ __all__ = ["Principal"]
 
 _USER_CLAIMS = ("sub", "userId", "user_id")
 _CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
-# `dct` is Descope's current tenant, `tid` Entra's, `org_id` Auth0's and WorkOS's.
 # Far beyond any date, well within what a float holds; NaN compares as false.
 _NO_TIME = 1e15
+# `dct` is Descope's current tenant, `tid` Entra's, `org_id` Auth0's and WorkOS's.
 _TENANT_CLAIMS = ("tenant", "tenantId", "dct", "tid", "org_id")
 
 

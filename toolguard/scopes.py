@@ -230,7 +230,7 @@ class ScopeHierarchy:
 
     def expand(self, granted: Iterable[str]) -> frozenset[str]:
         """Return ``granted`` with everything it includes."""
-        held = frozenset(granted)
+        held = frozenset(_as_set(granted))
         if not self._implied:
             return held
         return held.union(*(self._implied.get(scope, frozenset()) for scope in held))

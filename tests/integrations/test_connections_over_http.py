@@ -10,7 +10,7 @@ import anyio
 import httpx
 import pytest
 from calendar_server import calendar
-from lines import LEGACY_PROTOCOLS, MODERN_PROTOCOL, MODES, Guarding, Line, Mode, ServeOnce
+from lines import LEGACY_PROTOCOLS, MODERN_PROTOCOL, MODES, Guarding, Line, Mode, Serve, ServeOnce
 from wire import Caller, Reply
 
 from toolguard import (
@@ -232,6 +232,46 @@ def test_a_client_that_can_open_urls_is_asked_to_by_an_input_request(
     assert question["params"]["url"] == CONNECT_URL
     assert question["params"]["mode"] == "url"
     assert desk.ran == []
+
+
+@pytest.mark.parametrize("action", ["decline", "cancel", "accept"])
+@pytest.mark.parametrize("mode", ASKED_IN_A_RESULT, ids=str)
+def test_who_has_answered_and_is_not_connected_is_told_instead_of_asked_again(
+    mode: Mode, desk: _Desk, clerk: Caller, action: str
+) -> None:
+    (key,) = _ask(mode, clerk).result["inputRequests"]
+    answer = {"name": "unconnected", "arguments": {}, "inputResponses": {key: {"action": action}}}
+    reply = clerk.send("tools/call", answer)
+
+    assert json.loads(reply.tool_error)["connect_url"] == CONNECT_URL
+    assert desk.ran == []
+
+
+def test_who_connects_and_tries_again_is_served_at_once(
+    line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
+) -> None:
+    connected: list[str] = []
+
+    async def vault(request: ConnectionRequest) -> Connection:
+        if request.principal.user_id not in connected:
+            raise ConnectionRequiredError("Connect it", connection=request.name)
+        return Connection("token")
+
+    server = line.server("desk")
+
+    @server.tool()
+    @with_connection("mail")
+    async def send(*, user_id: str, connection_token: str) -> str:
+        return f"{user_id} sent with {connection_token}"
+
+    app = line.http_app(guarding(connections=vault).protect(server), stateless=True)
+    url = serve(app) + "/mcp"
+    alice, bob = (Caller(http, url, token=issuer.mint(user)) for user in ("alice", "bob"))
+    assert "Connect it" in alice.call("send").tool_error
+    connected.append("alice")
+
+    assert alice.call("send").value == "alice sent with token"
+    assert "Connect it" in bob.call("send").tool_error
 
 
 def test_what_a_provider_keeps_open_is_closed_with_the_application(

@@ -15,8 +15,8 @@ from toolguard import requires_scopes
 from toolguard.testing import LocalIssuer
 
 FIX = (
-    "tool 'delete_everything' was registered without its guard, so it would run for everybody: "
-    "write the line that registers the tool above the guard, as in @mcp.tool(), then "
+    "tool 'delete_everything' was registered without all of its guards: "
+    "write the line that registers the tool above them, as in @mcp.tool(), then "
     "@requires_scopes(...), then def"
 )
 fastmcp_lines = pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
@@ -68,7 +68,7 @@ def test_a_tool_that_gets_another_name_is_found_by_that_name(
     server.tool(name="wipe")(delete_everything)
     requires_scopes("admin")(delete_everything)
 
-    with pytest.raises(ValueError, match="tool 'wipe' was registered without its guard"):
+    with pytest.raises(ValueError, match="tool 'wipe' was registered without all of its guards"):
         guarding().protect(server)
 
 
@@ -118,7 +118,7 @@ def test_a_tool_registered_below_its_guard_after_the_app_was_built_does_not_run(
     _register_bare(server)
     caller = Caller(http, serve(app) + "/mcp", token=issuer.mint(scopes=["admin"]))
 
-    assert "was registered without its guard" in caller.call("delete_everything").content
+    assert "was registered without all of its guards" in caller.call("delete_everything").content
 
 
 def _register_bare_secret(server: Server, kind: str) -> None:
@@ -144,5 +144,25 @@ def test_a_resource_or_prompt_registered_below_its_guard_is_found(
     server = line.server("calendar")
     _register_bare_secret(server, kind)
 
-    with pytest.raises(ValueError, match=r"secret.* was registered without its guard"):
+    with pytest.raises(ValueError, match=r"secret.* was registered without all of its guards"):
         guarding().protect(server)
+
+
+def test_one_tool_in_the_place_of_another_is_looked_at_like_any_other(
+    line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
+) -> None:
+    server = line.server("calendar")
+    server.tool(name="old")(requires_scopes("old.use")(_nothing))
+    guard = guarding()
+    app = line.http_app(guard.protect(server), stateless=True)
+    assert guard.scopes_supported == ("old.use",)
+    getattr(server, "local_provider", server).remove_tool("old")
+    server.tool(name="new")(requires_scopes("new.use")(_nothing))
+
+    assert guard.scopes_supported == ("new.use",)
+    alice = Caller(http, serve(app) + "/mcp", token=issuer.mint("alice"))
+    assert alice.call("new").status == 403
+
+
+async def _nothing() -> str:
+    return "done"

@@ -76,7 +76,7 @@ class Adapter(ABC):
 
     def __init__(self, server: Any) -> None:
         self.server = server
-        self._checked_size = -1
+        self._checked: tuple[object, ...] | None = None
         self._refusal_types: dict[type[ToolGuardError], type[Exception]] = {}
 
     @abstractmethod
@@ -84,8 +84,13 @@ class Adapter(ABC):
         """Yield the server's operations, in the order of their registration."""
 
     @abstractmethod
-    def size(self) -> int:
-        """Return how many operations there are, without going through them."""
+    def registries(self) -> Iterator[dict[Any, Any]]:
+        """Yield the mappings that the framework registers operations in."""
+
+    def revision(self) -> tuple[object, ...]:
+        """Return what changes with the registered operations, without going through them."""
+        lasts = ((len(each), next(reversed(each.items()), None)) for each in self.registries())
+        return tuple((size, last and (last[0], id(last[1]))) for size, last in lasts)
 
     @abstractmethod
     async def find(self, kind: Kind, name: str) -> Callable[..., Any] | None:
@@ -145,17 +150,17 @@ class Adapter(ABC):
         Raises:
             ValueError: naming a function that was registered below its guard.
         """
-        size = self.size()
-        if size == self._checked_size:
+        revision = self.revision()
+        if revision == self._checked:
             return
         for operation in self.operations():
             if operation.function is not None and bare_policy(operation.function) is not None:
                 raise ValueError(
-                    f"{operation.kind} {operation.name!r} was registered without its guard, so it "
-                    f"would run for everybody: write the line that registers the {operation.kind} "
-                    "above the guard, as in @mcp.tool(), then @requires_scopes(...), then def"
+                    f"{operation.kind} {operation.name!r} was registered without all of its "
+                    f"guards: write the line that registers the {operation.kind} above them, as "
+                    "in @mcp.tool(), then @requires_scopes(...), then def"
                 )
-        self._checked_size = size
+        self._checked = revision
 
     def over_stdio(self, guard: ToolGuard) -> None:
         """Make the server's own stdio transport say that it is one."""

@@ -44,18 +44,14 @@ class FastMCPAdapter(Adapter):
 
     def operations(self) -> Iterator[Operation]:
         """Yield what is on the server and on the servers mounted on it, by its own name."""
-        for components in self._registries():
+        for components in self.registries():
             for key, component in components.items():
                 kind = _KINDS.get(key.partition(":")[0])
                 name = getattr(component, "uri_template", getattr(component, "uri", None))
                 if kind is not None and hasattr(component, "fn"):
                     yield Operation(kind, str(name or component.name), component.fn)
 
-    def size(self) -> int:
-        """Return how many operations there are, without going through them."""
-        return sum(map(len, self._registries()))
-
-    def _registries(self) -> Iterator[Mapping[str, Any]]:
+    def registries(self) -> Iterator[dict[Any, Any]]:
         """Yield the registries of the server and of the servers mounted on it."""
         todo = list(self.server.providers)
         while todo:

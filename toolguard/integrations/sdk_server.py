@@ -24,15 +24,12 @@ class SDKAdapter(Adapter):
         for prompt in self.server._prompt_manager.list_prompts():
             yield Operation("prompt", prompt.name, prompt.fn)
 
-    def size(self) -> int:
-        """Return how many operations there are, without going through them."""
-        resources = self.server._resource_manager
-        return (
-            len(self.server._tool_manager._tools)
-            + len(resources._resources)
-            + len(resources._templates)
-            + len(self.server._prompt_manager._prompts)
-        )
+    def registries(self) -> Iterator[dict[Any, Any]]:
+        """Yield what the managers keep."""
+        yield self.server._tool_manager._tools
+        yield self.server._resource_manager._resources
+        yield self.server._resource_manager._templates
+        yield self.server._prompt_manager._prompts
 
     async def find(self, kind: Kind, name: str) -> Callable[..., Any] | None:
         """Return the function behind one operation; None if there is none."""
