@@ -18,6 +18,7 @@ from toolguard.compact import CompactJWS, media_type, parse, parse_object
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.keys import Key, KeySource
 from toolguard.principal import Principal
+from toolguard.resource import canonical_audience
 
 __all__ = [
     "DEFAULT_ALGORITHMS",
@@ -63,8 +64,6 @@ _FOREIGN_KINDS = frozenset(
 )
 _ACCESS_KINDS = frozenset({"bearer", "access", "access_token"})
 
-# RFC 3986 §3.1 and §3.2.2: of a URL, scheme and host are the parts without case.
-_ORIGIN = re.compile(r"https?://[^/?#]*", re.ASCII | re.IGNORECASE)
 _URL = re.compile(
     r"https?://[A-Z0-9._~:\[\]-]+([/?][\x21\x22\x24-\x7E]*)?", re.ASCII | re.IGNORECASE
 )
@@ -231,26 +230,6 @@ class JWTVerifier:
         return f"<JWTVerifier: tokens of {self.issuer} for {', '.join(self._audiences)}>"
 
 
-def canonical_audience(audience: str) -> str:
-    """Return ``audience`` as it is compared (MCP authorization, "Canonical Server URI").
-
-    For an http or https URL: scheme and host in lower case, and no slash in place of an empty
-    path (RFC 3986 §6.2.3). Nothing else is touched: not the port, not the path, no escapes.
-
-    >>> canonical_audience("HTTPS://MCP.Example.com/")
-    'https://mcp.example.com'
-    >>> canonical_audience("https://mcp.example.com/MCP/")
-    'https://mcp.example.com/MCP/'
-    """
-    match = _ORIGIN.match(audience)
-    if match is None:
-        return audience
-    # RFC 9728 §6: no Unicode normalization; str.lower would make a Kelvin sign a "k".
-    origin = match[0].lower() if match[0].isascii() else match[0]
-    rest = audience[match.end() :]
-    return origin if rest == "/" else origin + rest
-
-
 def _signed(jws: CompactJWS, key: Key) -> bool:
     # RFC 8725 §3.1: one key, one algorithm, and that is checked when the operation is performed.
     if jws.algorithm not in key.algorithms:
@@ -309,7 +288,7 @@ def _configured_audiences(audience: str | Sequence[str]) -> tuple[str, ...]:
     if not audiences or "" in audiences:
         raise ValueError('write audience="https://mcp.example.com/mcp", the URL of this server')
     for item in audiences:
-        if _ORIGIN.match(item) and not _URL.fullmatch(item):
+        if item.lower().startswith(("https://", "http://")) and not _URL.fullmatch(item):
             # RFC 8707 §2: an absolute URI without a fragment. It may hold a password: not shown.
             raise ValueError(
                 "an audience is not a proper URL: write the URL of this server, such as "
