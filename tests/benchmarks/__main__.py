@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import calls
+import connections
 import ratios
 import verification
 
@@ -12,8 +13,9 @@ if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
     ratios.run(
         verification.guard_against_decode,
-        calls.guarded_against_unguarded,
+        calls.guarded_against_server,
         calls.refused_against_served,
         calls.guard_against_fastmcp_auth,
         calls.many_tools_against_few,
+        *connections.comparisons,
     )

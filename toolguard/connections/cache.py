@@ -10,21 +10,18 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
-from threading import Lock
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 from uuid import uuid4
 
 import anyio
-from cachetools import TLRUCache
 
+from toolguard.connections.memory import MemoryTokenCache, Shelf
 from toolguard.connections.protocol import Connection, ConnectionProvider, ConnectionRequest
 from toolguard.errors import (
     ConnectionDeniedError,
@@ -35,8 +32,6 @@ from toolguard.errors import (
 )
 
 __all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache"]
-
-ValueT = TypeVar("ValueT")
 
 
 class TokenCache(Protocol):
@@ -69,47 +64,6 @@ class TokenCache(Protocol):
         it brings and return that.
         """
         ...
-
-
-class MemoryTokenCache:
-    """Keeps connections in this process, for all its threads and event loops.
-
-    Args:
-        max_entries: how many; beyond that, the one that was not used for longest goes.
-        clock: seconds that only grow.
-
-    Raises:
-        ValueError: if ``max_entries`` is not positive.
-    """
-
-    def __init__(
-        self, max_entries: int = 10_000, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._shelf: _Shelf[Connection] = _Shelf(max_entries, clock)
-
-    @property
-    def shared(self) -> bool:
-        """False: nobody but this process."""
-        return False
-
-    async def get(self, key: str) -> Connection | None:
-        """Return what is kept under ``key``."""
-        return self._shelf.get(key)
-
-    async def put(self, key: str, connection: Connection, ttl: float) -> None:
-        """Keep ``connection`` for ``ttl`` seconds."""
-        self._shelf.put(key, connection, ttl)
-
-    async def drop(self, key: str) -> None:
-        """Forget what is kept under ``key``."""
-        self._shelf.drop(key)
-
-    async def claim(self, key: str) -> Connection | None:  # noqa: ARG002 - of the protocol
-        """Return None: there is no other process."""
-        return None
-
-    def __repr__(self) -> str:
-        return f"<MemoryTokenCache: at most {self._shelf.max_entries} connections>"
 
 
 class CachedConnections:
@@ -171,7 +125,7 @@ class CachedConnections:
         self._not_connected_for = not_connected_for
         self._timeout = timeout
         self._clock = clock
-        self._not_connected: _Shelf[ConnectionRequiredError] = _Shelf(10_000, timer)
+        self._not_connected: Shelf[ConnectionRequiredError] = Shelf(10_000, timer)
         self._flights = _Flights()
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
@@ -362,46 +316,3 @@ def _result(task: asyncio.Task[Connection], name: str) -> Connection:
         return task.result()
     # Each call raises one of its own: a traceback grows with every raise.
     raise copy(error) if isinstance(error, ToolGuardError) else error
-
-
-class _Shelf(Generic[ValueT]):
-    """A bounded number of values with a time to live each, for any number of threads.
-
-    Each process has its own: another thread may hold the lock while a process forks.
-    """
-
-    def __init__(self, max_entries: int, clock: Callable[[], float]) -> None:
-        if max_entries < 1:
-            raise ValueError("write max_entries=10_000: how many connections are kept at most")
-        self.max_entries = max_entries
-        self._clock = clock
-        self._by_process: dict[int, tuple[Lock, TLRUCache[str, tuple[ValueT, float]]]] = {}
-
-    def get(self, key: str) -> ValueT | None:
-        lock, values = self._here()
-        with lock:
-            try:
-                return values[key][0]
-            except KeyError:
-                return None
-
-    def put(self, key: str, value: ValueT, ttl: float) -> None:
-        lock, values = self._here()
-        with lock:
-            values[key] = (value, ttl)
-
-    def drop(self, key: str) -> None:
-        lock, values = self._here()
-        # What has expired is deleted and raises nevertheless.
-        with lock, suppress(KeyError):
-            del values[key]
-
-    def _here(self) -> tuple[Lock, TLRUCache[str, tuple[ValueT, float]]]:
-        process = os.getpid()
-        if process not in self._by_process:
-            values: TLRUCache[str, tuple[ValueT, float]] = TLRUCache(
-                self.max_entries, ttu=lambda _, value, now: now + value[1], timer=self._clock
-            )
-            # Atomic: all threads get the same.
-            self._by_process.setdefault(process, (Lock(), values))
-        return self._by_process[process]

@@ -1,0 +1,112 @@
+"""What keeps connections, and for how long at most, in this process?"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Lock
+from typing import Generic, TypeVar
+
+from cachetools import TLRUCache
+
+from toolguard.connections.protocol import Connection
+
+__all__ = ["MemoryTokenCache", "Shelf"]
+
+ValueT = TypeVar("ValueT")
+
+
+class MemoryTokenCache:
+    """Keeps connections in this process, for all its threads and event loops.
+
+    Args:
+        max_entries: how many; beyond that, the one that was not used for longest goes.
+        clock: seconds that only grow.
+
+    Raises:
+        ValueError: if ``max_entries`` is not positive.
+    """
+
+    def __init__(
+        self, max_entries: int = 10_000, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._shelf: Shelf[Connection] = Shelf(max_entries, clock)
+
+    @property
+    def shared(self) -> bool:
+        """False: nobody but this process."""
+        return False
+
+    async def get(self, key: str) -> Connection | None:
+        """Return what is kept under ``key``."""
+        return self._shelf.get(key)
+
+    async def put(self, key: str, connection: Connection, ttl: float) -> None:
+        """Keep ``connection`` for ``ttl`` seconds."""
+        self._shelf.put(key, connection, ttl)
+
+    async def drop(self, key: str) -> None:
+        """Forget what is kept under ``key``."""
+        self._shelf.drop(key)
+
+    async def claim(self, key: str) -> Connection | None:  # noqa: ARG002 - of the protocol
+        """Return None: there is no other process."""
+        return None
+
+    def __repr__(self) -> str:
+        return f"<MemoryTokenCache: at most {self._shelf.max_entries} connections>"
+
+
+class Shelf(Generic[ValueT]):
+    """A bounded number of values with a time to live each, for any number of threads.
+
+    Each process has its own: another thread may hold the lock while a process forks.
+
+    Args:
+        max_entries: how many; beyond that, the one that was not used for longest goes.
+        clock: seconds that only grow.
+
+    Raises:
+        ValueError: if ``max_entries`` is not positive.
+    """
+
+    def __init__(self, max_entries: int, clock: Callable[[], float]) -> None:
+        if max_entries < 1:
+            raise ValueError("write max_entries=10_000: how many connections are kept at most")
+        self.max_entries = max_entries
+        self._clock = clock
+        self._by_process: dict[int, tuple[Lock, TLRUCache[str, tuple[ValueT, float]]]] = {}
+
+    def get(self, key: str) -> ValueT | None:
+        """Return the value; None if there is none, or its time is over."""
+        lock, values = self._here()
+        with lock:
+            try:
+                return values[key][0]
+            except KeyError:
+                return None
+
+    def put(self, key: str, value: ValueT, ttl: float) -> None:
+        """Keep ``value`` for ``ttl`` seconds."""
+        lock, values = self._here()
+        with lock:
+            values[key] = (value, ttl)
+
+    def drop(self, key: str) -> None:
+        """Forget the value, if there is one."""
+        lock, values = self._here()
+        # What has expired is deleted and raises nevertheless.
+        with lock, suppress(KeyError):
+            del values[key]
+
+    def _here(self) -> tuple[Lock, TLRUCache[str, tuple[ValueT, float]]]:
+        process = os.getpid()
+        if process not in self._by_process:
+            values: TLRUCache[str, tuple[ValueT, float]] = TLRUCache(
+                self.max_entries, ttu=lambda _, value, now: now + value[1], timer=self._clock
+            )
+            # Atomic: all threads get the same.
+            self._by_process.setdefault(process, (Lock(), values))
+        return self._by_process[process]

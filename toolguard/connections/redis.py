@@ -1,0 +1,297 @@
+"""How do several machines share the connections they keep, and what may their Redis know?
+
+It may know how many entries there are, how long they are and how long they live. Their names are
+keyed digests and their values are sealed, each with a key of its own that is derived from the
+entry's name: a value is good under no other name, wherever it comes from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from toolguard.connections.protocol import Connection
+
+__all__ = ["KEYS_VARIABLE", "RedisTokenCache"]
+
+#: Where the keys are taken from by default.
+KEYS_VARIABLE = "TOOLGUARD_CACHE_KEYS"
+
+_log = logging.getLogger("toolguard.connections")
+
+_KEY_BYTES = 32
+# NIST SP 800-38D §5.2.1.1: 96 bits.
+_NONCE_BYTES = 12
+_MAX_CONNECTIONS = 20
+# For how long a replica that fetches is waited for: 1.5 s, then one fetches anyway.
+_WAITS = (0.02, 0.04, 0.08, 0.16, 0.3, 0.4, 0.5)
+_CLAIM_MILLISECONDS = 2_000
+# Seconds for which a Redis that did not answer is left alone, and between two lines about it.
+_PAUSE = 1.0
+_QUIET = 30.0
+
+
+class RedisTokenCache:
+    """Keeps connections on a Redis, for every process that has one of the same keys.
+
+    Redis forgets an entry when its time is over. While it does not answer, there is nothing at
+    hand and every connection is fetched; the log "toolguard.connections" says so every 30 s.
+
+    Args:
+        url: where Redis is: ``"rediss://user:password@host:6379/0"``; ``redis://`` without TLS,
+            ``unix://`` for a socket.
+        keys: 32 bytes each, as such or in base64; by default those in the environment variable
+            ``TOOLGUARD_CACHE_KEYS``, separated by commas. Entries are written with the first and
+            read with any. To change a key: write the new one first, and take the old one away
+            once every process has the new one.
+        prefix: what the names of all entries begin with.
+        timeout: seconds for one exchange with Redis.
+        clock: gives seconds that only grow.
+        sleep: waits for a number of seconds.
+
+    Raises:
+        ValueError: if there is no key, one is not 32 bytes, or ``url`` is not a Redis URL.
+        TypeError: if ``keys`` is not a list.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        keys: Sequence[str | bytes] | None = None,
+        prefix: str = "toolguard:",
+        timeout: float = 0.25,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        if not 0 < timeout < math.inf:
+            raise ValueError("write timeout=0.25: seconds for one exchange, more than 0")
+        self._url = url
+        self._timeout = timeout
+        self._prefix = prefix
+        self._seals = [_Seal(key, prefix) for key in _keys(keys)]
+        self._clock = clock
+        self._sleep = sleep
+        self._resume_at = self._speak_at = -math.inf
+        # Each event loop has its own, because a connection belongs to the loop it was opened on.
+        self._clients: dict[asyncio.AbstractEventLoop, Redis] = {}
+        _check(self._new_pool)
+
+    @property
+    def shared(self) -> bool:
+        """True: every process that has one of the keys."""
+        return True
+
+    async def get(self, key: str) -> Connection | None:
+        """Return what is kept under ``key``, sealed with any of the keys."""
+        return self._open(key, await self._ask(*self._reads(key)))
+
+    async def put(self, key: str, connection: Connection, ttl: float) -> None:
+        """Keep ``connection`` for ``ttl`` seconds, and end the claim on ``key``."""
+        seal = self._seals[0]
+        milliseconds = max(1, int(ttl * 1_000))
+        await self._ask(
+            # A Redis without memory deletes and does not set: an older one must not stay.
+            ("DEL", *(each.name(key) for each in self._seals)),
+            ("SET", seal.name(key), seal.close(key, connection), "PX", milliseconds),
+            ("DEL", seal.claim(key)),
+        )
+
+    async def drop(self, key: str) -> None:
+        """Forget what is kept under ``key``, and end the claim on it."""
+        names = [seal.name(key) for seal in self._seals]
+        await self._ask(("DEL", self._seals[0].claim(key), *names))
+
+    async def claim(self, key: str) -> Connection | None:
+        """Return None to have the caller fetch, or what another process has fetched meanwhile.
+
+        A claim lasts 2 s; the claim of another is waited for up to 1.5 s.
+        """
+        take = ("SET", self._seals[0].claim(key), b"1", "NX", "PX", _CLAIM_MILLISECONDS)
+        for seconds in _WAITS:
+            answers = await self._ask(take, *self._reads(key))
+            connection = self._open(key, answers[1:])
+            # None is the one answer that says that somebody else fetches.
+            if connection is not None or answers[:1] != [None]:
+                return connection
+            await self._sleep(seconds)
+        return await self.get(key)
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; a later use opens new ones."""
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    def _reads(self, key: str) -> list[tuple[str, str]]:
+        return [("GET", seal.name(key)) for seal in self._seals]
+
+    def _open(self, key: str, answers: list[Any]) -> Connection | None:
+        found = (seal.open(key, sealed) for seal, sealed in zip(self._seals, answers, strict=False))
+        return next((connection for connection in found if connection is not None), None)
+
+    async def _ask(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """Return the answers of one exchange; none if Redis does not answer."""
+        if self._clock() < self._resume_at:
+            return []
+        try:
+            # A limit for the whole: that of the client counts anew with every step.
+            answers = await asyncio.wait_for(self._exchange(commands), self._timeout)
+        # ValueError: some answers of what is no Redis, and some host names.
+        except (RedisError, OSError, ValueError, asyncio.TimeoutError) as fault:
+            self._resume_at = self._clock() + _PAUSE
+            self._complain(fault)
+            return []
+        for answer in answers:
+            if isinstance(answer, RedisError):
+                self._complain(answer)
+        return answers
+
+    async def _exchange(self, commands: tuple[tuple[Any, ...], ...]) -> list[Any]:
+        async with self._client().pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            return await pipeline.execute(raise_on_error=False)
+
+    def _complain(self, fault: Exception) -> None:
+        now = self._clock()
+        if now >= self._speak_at:
+            self._speak_at = now + _QUIET
+            # Only its kind: the text of one may quote what was sent.
+            _log.warning(
+                "Redis does not serve (%s): connections are fetched anew", type(fault).__name__
+            )
+
+    def _client(self) -> Redis:
+        loop = asyncio.get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            for closed in [other for other in list(self._clients) if other.is_closed()]:
+                self._clients.pop(closed, None)
+            client = self._clients[loop] = Redis.from_pool(self._new_pool())
+        return client
+
+    def _new_pool(self) -> BlockingConnectionPool:
+        return BlockingConnectionPool.from_url(
+            self._url,
+            max_connections=_MAX_CONNECTIONS,
+            timeout=self._timeout,
+            socket_timeout=self._timeout,
+            socket_connect_timeout=self._timeout,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+
+    def __repr__(self) -> str:
+        return f"<RedisTokenCache: {self._prefix}*, keys: {len(self._seals)}>"
+
+
+class _Seal:
+    """What one key does: it names entries and claims, and closes and opens values.
+
+    Each name has a key of its own, so that the number of values under one key, which AES-GCM
+    with random nonces limits (NIST SP 800-38D §8.3), is that of one entry.
+    """
+
+    def __init__(self, key: bytes, prefix: str) -> None:
+        self._key = key
+        self._prefix = prefix
+
+    def name(self, key: str) -> str:
+        return f"{self._prefix}{self._derive('name', key).hex()}"
+
+    def claim(self, key: str) -> str:
+        return f"{self._prefix}{self._derive('claim', key).hex()}"
+
+    def close(self, key: str, connection: Connection) -> bytes:
+        facts = [
+            connection.token,
+            connection.token_type,
+            [*connection.scopes],
+            connection.expires_at,
+        ]
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._cipher(key).encrypt(
+            nonce, json.dumps(facts).encode(), self.name(key).encode()
+        )
+
+    def open(self, key: str, sealed: object) -> Connection | None:
+        """Return the connection; None for anything but what :meth:`close` made for ``key``."""
+        if not isinstance(sealed, bytes) or len(sealed) < _NONCE_BYTES:
+            return None
+        nonce, text = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        try:
+            token, token_type, scopes, expires_at = json.loads(
+                self._cipher(key).decrypt(nonce, text, self.name(key).encode())
+            )
+        except InvalidTag:
+            return None
+        return Connection(token, token_type, tuple(scopes), expires_at)
+
+    def _cipher(self, key: str) -> AESGCM:
+        return AESGCM(self._derive("seal", key))
+
+    def _derive(self, purpose: str, key: str) -> bytes:
+        # The number is that of the format of a value.
+        return hmac.digest(self._key, f"toolguard connection 1 {purpose} {key}".encode(), "sha256")
+
+
+def _keys(given: Sequence[str | bytes] | None) -> list[bytes]:
+    if given is None:
+        given = [key for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key.strip()]
+    if isinstance(given, (str, bytes)):
+        raise TypeError("keys are a list, so that they can be changed: write keys=[key]")
+    if not given:
+        raise ValueError(
+            f"a shared cache is encrypted: write keys=[...] or set {KEYS_VARIABLE} to the output "
+            "of: openssl rand -base64 32"
+        )
+    return list(map(_key, given))
+
+
+def _key(given: str | bytes) -> bytes:
+    key = given if isinstance(given, bytes) else _from_base64(given)
+    if len(key) != _KEY_BYTES:
+        raise ValueError(
+            f"a key is {_KEY_BYTES} bytes, as such or in base64: openssl rand -base64 32"
+        )
+    return key
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text.strip().replace("-", "+").replace("_", "/"), validate=True)
+    except ValueError:
+        return b""
+
+
+def _check(new_pool: Callable[[], BlockingConnectionPool]) -> None:
+    try:
+        pool = new_pool()
+        # Opens nothing, and finds out about options that there are not.
+        pool.connection_class(**pool.connection_kwargs)
+    except (ValueError, TypeError):
+        usable = False
+    else:
+        usable = True
+    # Raised here, where no exception is being handled: that of a URL may quote its password.
+    if not usable:
+        raise ValueError(
+            'write RedisTokenCache("rediss://user:password@host:6379/0"), with what is not a '
+            "letter or a digit in the password percent-encoded"
+        )
