@@ -221,10 +221,12 @@ class Call:
             )
         if self.state.failure is not None:
             raise self.state.failure
-        if self.state.token is None or self.state.guard is self.guard:
+        if self.state.guard is self.guard:
             return self.state.principal
-        # A mounted or nested server: the token was verified for the outer server's audience.
-        return await self.guard.verifier.verify(self.state.token)
+        # A mounted or nested server: the token was verified for the outer server's audience, and
+        # whom that server trusts without one is nobody here.
+        token = self.state.token
+        return None if token is None else await self.guard.verifier.verify(token)
 
     async def _connect(
         self, needs: tuple[ConnectionNeed, ...], principal: Principal | None
