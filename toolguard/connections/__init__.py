@@ -7,6 +7,7 @@ Providers that speak HTTP are imported from where they are: ``toolguard.descope`
 ``toolguard.connections.exchange``.
 """
 
+from toolguard.connections.cache import CachedConnections
 from toolguard.connections.client_auth import (
     ClientAuth,
     ClientSecretBasic,
@@ -23,6 +24,7 @@ from toolguard.connections.router import ConnectionRouter
 from toolguard.connections.static import StaticConnections
 
 __all__ = [
+    "CachedConnections",
     "ClientAuth",
     "ClientSecretBasic",
     "ClientSecretPost",
