@@ -13,7 +13,7 @@ if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
     ratios.run(
         verification.guard_against_decode,
-        calls.guarded_against_server,
+        calls.guarded_against_unguarded,
         calls.refused_against_served,
         calls.guard_against_fastmcp_auth,
         calls.many_tools_against_few,

@@ -94,7 +94,7 @@ async def _compare(
         return await compare(name, aim, one, other, size=_SIZE)
 
 
-async def guarded_against_server() -> Ratio:
+async def guarded_against_unguarded() -> Ratio:
     """A guarded call against the same call without a guard."""
     return await _compare(
         "guarded call / unguarded call, over HTTP",
