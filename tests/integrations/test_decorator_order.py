@@ -156,7 +156,8 @@ def test_one_tool_in_the_place_of_another_is_looked_at_like_any_other(
     guard = guarding()
     app = line.http_app(guard.protect(server), stateless=True)
     assert guard.scopes_supported == ("old.use",)
-    getattr(server, "local_provider", server).remove_tool("old")
+    registry: Any = getattr(server, "local_provider", server)
+    registry.remove_tool("old")
     server.tool(name="new")(requires_scopes("new.use")(_nothing))
 
     assert guard.scopes_supported == ("new.use",)
