@@ -331,6 +331,8 @@ class HttpFetch:
         except (asyncio.TimeoutError, httpx.HTTPError, OSError, UnicodeError) as error:
             raise KeysUnavailableError(f"no answer ({type(error).__name__})") from None
         finally:
+            # An answer that was cut off leaves generators of the client half-way.
+            loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
 
     async def _get(self, url: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import weakref
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -64,7 +65,10 @@ class ConnectionTable:
     @classmethod
     def in_memory(cls) -> ConnectionTable:
         """Return an empty table that is forgotten with the process."""
-        return cls(sqlite3.connect(":memory:", check_same_thread=False))
+        db = sqlite3.connect(":memory:", check_same_thread=False)
+        table = cls(db)
+        weakref.finalize(table, db.close)
+        return table
 
     def put(self, owner: Owner, app: str, token: ProviderToken) -> None:
         """Keep ``token``, instead of what was there for this owner and app."""

@@ -11,6 +11,7 @@ import secrets
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -76,6 +77,8 @@ class Accounts:
         lifetime: int = 3_600,
     ) -> None:
         self._db = db if db is not None else sqlite3.connect(":memory:", check_same_thread=False)
+        if db is None:
+            weakref.finalize(self, self._db.close)
         self._lock = lock or threading.RLock()
         self.clock = clock
         self._lifetime = lifetime

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
@@ -74,6 +75,7 @@ class Store:
             _make_private(Path(path))
         self.lock = threading.RLock()
         self.db = sqlite3.connect(path, check_same_thread=False)
+        weakref.finalize(self, self.db.close)
         try:
             self.db.executescript(_SCHEMA)
         except sqlite3.DatabaseError:
