@@ -104,7 +104,7 @@ def test_without_a_document_the_reasons_are_named() -> None:
     with pytest.raises(KeysUnavailableError) as caught:
         by_issuer().find(web, 0.0)
     assert f"{OAUTH}: it is not of the expected issuer" in str(caught.value)
-    assert f"{OPENID}: it is not an object" in str(caught.value)
+    assert f"{OPENID}: it is not a JSON object" in str(caught.value)
     assert "HTTP 404" in str(caught.value)
     assert "evil" not in str(caught.value)
 

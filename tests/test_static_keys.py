@@ -127,6 +127,9 @@ def test_a_name_is_only_given_to_a_pem_key() -> None:
         b'[{"kid": "a", "kid": "b"}]',
         b'{"a": NaN}',
         b'{"a": -Infinity}',
+        b'{"a": 1e999}',
+        b'{"a": ' + b"9" * 4_301 + b"}",
+        b"[]",
         b"[" * 50_000 + b"]" * 50_000,
         b'{"a":' * 50_000,
     ],
@@ -136,14 +139,10 @@ def test_json_that_is_not_strict_is_refused(document: bytes) -> None:
         parse_json(document)
 
 
-def test_a_number_of_any_length_is_read_in_passing() -> None:
-    assert parse_json(b"[" + b"9" * 100_000 + b", 1e999, 2]") == [float("inf"), float("inf"), 2.0]
-
-
 @given(st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_json_or_refused(document: bytes) -> None:
     try:
         value = parse_json(document)
     except KeySetError:
         return
-    assert value == json.loads(document.decode("utf-8"), parse_int=float)
+    assert value == json.loads(document.decode("utf-8"))

@@ -7,14 +7,13 @@ here is a pure function of the text, refuses what has two readings, and never fa
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
 from typing import Any
 
 from toolguard.errors import InvalidTokenError
+from toolguard.strict_json import strict_object
 
 __all__ = ["MAX_TOKEN_LENGTH", "CompactJWS", "media_type", "parse", "parse_object"]
 
@@ -23,7 +22,6 @@ MAX_TOKEN_LENGTH = 16 * 1024
 
 # RFC 7515 §7.1 with the alphabet of §2; only the payload may be empty.
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]+)")
-_MAX_DEPTH = 32
 _MAX_KID_LENGTH = 256
 # RFC 8725 §3.10: a token does not bring the key it is checked with, nor say where to fetch it.
 # `x5t` and `x5t#S256` only name a key, as `kid` does; Entra sends them in every token.
@@ -87,16 +85,13 @@ def parse(token: str) -> CompactJWS:
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """Return the JSON object that ``data`` is, under I-JSON's rules (RFC 7493 §2).
-
-    UTF-8 without a byte order mark and without lone surrogates, no member named twice at any
-    depth, no NaN and no infinity, at most 32 levels.
+    """Return the JSON object that ``data`` is, as :func:`strict_object` reads it.
 
     Raises:
         InvalidTokenError: with reason ``malformed``, for everything else.
     """
-    value = _load(data)
-    if not isinstance(value, dict):
+    value = strict_object(data)
+    if value is None:
         raise InvalidTokenError("malformed", "A part of the token is not a strict JSON object")
     return value
 
@@ -141,51 +136,3 @@ def _base64url(segment: str) -> bytes:
     if urlsafe_b64encode(data) != padded:
         raise InvalidTokenError("malformed", "The token is not base64url in its one spelling")
     return data
-
-
-def _load(data: bytes) -> object:
-    # Returns instead of raising: a JSONDecodeError holds the whole document, and would stay
-    # reachable as the context of whatever is raised while it is handled.
-    try:
-        value = _DECODER.decode(data.decode("utf-8"))
-        # A lone surrogate can only come from an escape, and fails to be written as UTF-8.
-        if b"\\u" in data:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except (ValueError, RecursionError):
-        return None
-    brackets = data.count(b"[") + data.count(b"{")
-    return None if brackets > _MAX_DEPTH and _is_too_deep(value) else value
-
-
-def _is_too_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(_MAX_DEPTH + 1):
-        containers = [item for item in level if isinstance(item, (dict, list))]
-        if not containers:
-            return False
-        level = [
-            child
-            for container in containers
-            for child in (container.values() if isinstance(container, dict) else container)
-        ]
-    return True
-
-
-def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError
-    return members
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError
-    return number
-
-
-# `parse_constant` sees NaN, Infinity and -Infinity; `float` knows them all.
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_unique_members, parse_float=_finite, parse_constant=_finite
-)

@@ -7,7 +7,6 @@ keys only: whoever can verify with a shared secret can also sign with it.
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -21,6 +20,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
+
+from toolguard.strict_json import strict_object
 
 __all__ = [
     "Key",
@@ -265,41 +266,18 @@ def _given(keys: KeySet | Mapping[str, Any] | str | bytes, kid: str | None) -> K
     return KeySet.from_jwks(parse_json(keys) if isinstance(keys, (str, bytes)) else keys)
 
 
-def parse_json(document: str | bytes) -> object:
-    """Return the JSON value that ``document`` holds, read strictly.
-
-    Numbers come as floats: no part of a JWK set or of a discovery document is counted with.
+def parse_json(document: str | bytes) -> dict[str, Any]:
+    """Return the JSON object that ``document`` holds, as :func:`strict_object` reads it.
 
     Raises:
-        KeySetError: if it is not JSON in UTF-8 without a byte order mark (RFC 8259 §8.1), repeats
-            a member name (RFC 7517 §4), or is nested too deeply.
+        KeySetError: if it is no such object (RFC 7517 §4: no member name twice).
     """
-    try:
-        # bytes.decode and not json.loads, which would take UTF-16 and UTF-32 as well.
-        text = document.decode("utf-8") if isinstance(document, bytes) else document
-        return json.loads(
-            text,
-            object_pairs_hook=_object,
-            parse_int=float,  # an int of many digits is slow to read, or refused
-            parse_constant=_no_constant,
-        )
-    except KeySetError:
-        raise
-    except ValueError:
-        raise KeySetError("it is not JSON in UTF-8") from None
-    except RecursionError:
-        raise KeySetError("it is nested too deeply") from None
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise KeySetError("it repeats a member name")
-    return members
-
-
-def _no_constant(name: str) -> None:
-    raise KeySetError(f"it holds {name}, which is not JSON")
+    # A lone surrogate in a str becomes bytes that are not UTF-8.
+    encoded = document.encode("utf-8", "surrogatepass") if isinstance(document, str) else document
+    value = strict_object(encoded)
+    if value is None:
+        raise KeySetError("it is not a JSON object in UTF-8 that names each member once")
+    return value
 
 
 def _check_count(count: int) -> None:

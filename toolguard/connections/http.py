@@ -35,6 +35,7 @@ from toolguard.errors import (
     ConnectionResponseError,
     ConnectionUnavailableError,
 )
+from toolguard.strict_json import strict_object
 
 __all__ = [
     "MAX_ANSWER_BYTES",
@@ -278,7 +279,7 @@ class VaultClient:
         body = await _limited(response)
         if body is None:
             return _nonsense("The vault's answer is too long", connection)
-        members = _json_object(body)
+        members = strict_object(body)
         if members is None and response.is_success:
             return _nonsense("The vault's answer is not JSON", connection)
         return VaultAnswer(response.status_code, members or {})
@@ -355,12 +356,3 @@ async def _limited(response: httpx.Response) -> bytes | None:
         if len(body) > MAX_ANSWER_BYTES:
             return None
     return bytes(body)
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    try:
-        # Decoded first: json.loads would guess UTF-16 and UTF-32.
-        value = json.loads(body.decode())
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
