@@ -14,13 +14,13 @@ from issuing import Clock, Endpoint, names, refresh
 from toolguard.discovery import (
     KeyLocation,
     discovery_urls,
-    is_secure_url,
     issuer_of,
     read_metadata,
 )
 from toolguard.errors import KeysUnavailableError
 from toolguard.jwks import JWKS
 from toolguard.keys import KeySetError
+from toolguard.secure_urls import is_secure_url
 
 ISSUER = "https://auth.example.com/tenant"
 KEY_SET = "https://keys.example.net/tenant/jwks"

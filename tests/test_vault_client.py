@@ -24,7 +24,6 @@ from toolguard.connections.http import (
     VaultClient,
     VaultRequest,
     retry_after_seconds,
-    secure_origin,
 )
 from toolguard.errors import (
     ConnectionRateLimitedError,
@@ -33,6 +32,7 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
+from toolguard.secure_urls import secure_origin
 
 
 def fetch_answer(answer: httpx.Response) -> Connection:

@@ -7,26 +7,17 @@ Whoever asks brings the function that gets a document; nothing here touches the 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
 from toolguard.errors import KeysUnavailableError
 from toolguard.keys import KeySetError, parse_json
+from toolguard.secure_urls import is_secure_url
 
-__all__ = ["KeyLocation", "discovery_urls", "is_secure_url", "issuer_of", "read_metadata"]
+__all__ = ["KeyLocation", "discovery_urls", "issuer_of", "read_metadata"]
 
 _FRESH_FOR = 3_600.0
 _WELL_KNOWN = ("oauth-authorization-server", "openid-configuration")
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_MAX_PORT = 65_535
-# RFC 3986 without user name, password and fragment. What does not fit is refused rather than
-# repaired, so that no two readers of a URL can take it for different hosts.
-_URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])"
-    r"(?::(?P<port>[0-9]{1,5}))?(?:[/?][a-z0-9._~!$&'()*+,;=:@%/?-]*)?",
-    re.ASCII | re.IGNORECASE,
-)
 
 
 class KeyLocation:
@@ -86,20 +77,6 @@ class KeyLocation:
             except (KeySetError, KeysUnavailableError, OSError) as error:  # noqa: PERF203 - of four
                 problems.append(f"{url}: {error}")
         raise KeysUnavailableError(f"no metadata of the issuer ({'; '.join(problems)})")
-
-
-def is_secure_url(url: str) -> bool:
-    """Return whether ``url`` is https, or http to this machine, and holds no credentials.
-
-    >>> is_secure_url("https://auth.example.com/jwks"), is_secure_url("http://127.0.0.1:8000/jwks")
-    (True, True)
-    >>> is_secure_url("http://auth.example.com/jwks")
-    False
-    """
-    match = _URL.fullmatch(url)
-    if match is None or int(match["port"] or 0) > _MAX_PORT:
-        return False
-    return match["scheme"].lower() == "https" or match["host"].lower() in _LOOPBACK
 
 
 def discovery_urls(issuer: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 from toolguard.connections.client_auth import ClientAuth
-from toolguard.connections.http import Transport, VaultClient, VaultRequest, secure_origin
+from toolguard.connections.http import Transport, VaultClient, VaultRequest
 from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.connections.retries import Retries
 from toolguard.connections.terms import ConnectUrl, Exchange, facts_of, form_of
@@ -22,6 +22,7 @@ from toolguard.errors import (
     ConnectionResponseError,
     ConnectionTokenError,
 )
+from toolguard.secure_urls import is_secure_url, secure_origin
 
 __all__ = ["TokenExchangeConnections"]
 
@@ -81,7 +82,7 @@ class TokenExchangeConnections:
         clock: Callable[[], float] = time.time,
     ) -> None:
         # RFC 6749 §3.2: a token endpoint has no fragment.
-        if secure_origin(token_endpoint) is None or "#" in token_endpoint:
+        if not is_secure_url(token_endpoint):
             raise ValueError(
                 'write "https://auth.example.com/token": a token endpoint is https (http only on '
                 "this machine), without user name, password and fragment"

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from ipaddress import ip_address
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlencode
 
@@ -35,6 +34,7 @@ from toolguard.errors import (
     ConnectionResponseError,
     ConnectionUnavailableError,
 )
+from toolguard.secure_urls import secure_origin
 from toolguard.strict_json import strict_object
 
 __all__ = [
@@ -45,7 +45,6 @@ __all__ = [
     "VaultClient",
     "VaultRequest",
     "retry_after_seconds",
-    "secure_origin",
 ]
 
 Transport: TypeAlias = httpx.AsyncBaseTransport
@@ -67,41 +66,6 @@ _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _UNANSWERED = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
 # RFC 9110 §15.6.3 to §15.6.5: whoever answers so is a gateway, or says that it will pass.
 _PASSING = frozenset({502, 503, 504})
-# RFC 3986 without userinfo: a name and a password in a URL end up in logs.
-_URL = re.compile(
-    r"(?P<origin>(?P<scheme>https?)://"
-    r"(?P<host>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?)"
-    r"(?:[/?#][a-z0-9!#$%&'()*+,./:;=?@\[\]_~-]*)?",
-    re.ASCII | re.IGNORECASE,
-)
-
-
-def secure_origin(url: str) -> str | None:
-    """Return the origin of ``url`` if a credential may go there, else None.
-
-    That is https, or http to this machine (``localhost`` and loopback addresses), written as
-    RFC 3986 has it and without userinfo.
-
-    >>> secure_origin("https://API.descope.com/P2abc")
-    'https://api.descope.com'
-    >>> secure_origin("http://api.descope.com/P2abc") is None
-    True
-    """
-    match = _URL.fullmatch(url)
-    if match is None or int(match["port"] or 0) > 65_535:  # noqa: PLR2004 - RFC 9293 §3.1
-        return None
-    try:
-        local = _is_loopback(match["host"].lower())
-    except ValueError:
-        return None
-    return match["origin"].lower() if local or match["scheme"].lower() == "https" else None
-
-
-def _is_loopback(host: str) -> bool:
-    bare = host.strip("[]")
-    if bare == host and not host.replace(".", "").isdigit():
-        return host == "localhost"
-    return ip_address(bare).is_loopback
 
 
 @dataclass(frozen=True)

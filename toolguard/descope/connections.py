@@ -17,7 +17,6 @@ from toolguard.connections.http import (
     VaultAnswer,
     VaultClient,
     VaultRequest,
-    secure_origin,
 )
 from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.connections.retries import NO_RETRIES, Retries
@@ -30,6 +29,7 @@ from toolguard.descope.models import (
 )
 from toolguard.descope.project import DescopeProject
 from toolguard.errors import ConnectionDeniedError, ConnectionRequiredError, ConnectionTokenError
+from toolguard.secure_urls import secure_origin
 
 __all__ = ["DescopeConnections"]
 

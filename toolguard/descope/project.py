@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from toolguard.connections.http import secure_origin
+from toolguard.secure_urls import secure_origin
 
 __all__ = ["DescopeProject"]
 
