@@ -7,14 +7,14 @@ is better off with one. Settings come from DESCOPE_MCP_WELL_KNOWN_URL and MCP_SE
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Literal
 
 import httpx
-from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver import MCPServer
 
-from toolguard import MissingTokenError, requires_auth
-from toolguard.credentials import bearer_token
+from toolguard import requires_auth
 from toolguard.descope import (
+    current_access_token,
     get_connection_token,
     init_descope_mcp,
     validate_token_require_scopes_and_get_user_id,
@@ -28,13 +28,10 @@ mcp = MCPServer("calendars")
 
 @mcp.tool()
 @requires_auth
-def list_events(calendar: Literal["work", "private"], ctx: Context) -> list[str]:
+def list_events(calendar: Literal["work", "private"]) -> list[str]:
     """List the events of one of your calendars."""
     # The token of this message. It is no parameter: the model would see it, and choose it.
-    request: Any = ctx.request_context.request
-    token = bearer_token(request.scope["headers"])
-    if token is None:
-        raise MissingTokenError
+    token = current_access_token()
     # A refusal is raised, not returned: the client gets a real 403, and can step up.
     user_id = validate_token_require_scopes_and_get_user_id(token, [f"calendar.{calendar}.read"])
     google = get_connection_token(user_id, "google-calendar", access_token=token)

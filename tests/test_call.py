@@ -271,19 +271,6 @@ def test_an_operation_without_a_guard_is_held_against_the_default(
         assert type(refusal(call.admit_undeclared(method))) is error
 
 
-def test_whether_the_default_settles_a_call_is_never_answered_too_generously() -> None:
-    guard, other = Desk(), Desk()
-
-    assert Call(guard, request(guard)).is_settled
-    assert not Call(guard, request(guard, None)).is_settled
-    assert not Call(guard, request(other)).is_settled
-    assert not Call(guard, None).is_settled
-    assert not Call(Desk(default="deny"), request(guard)).is_settled
-
-
-# --- refusals
-
-
 def test_a_refusal_that_a_message_ends_in_is_recorded_for_whoever_answers_the_request() -> None:
     guard = Desk()
     state = request(guard)

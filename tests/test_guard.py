@@ -65,7 +65,10 @@ def test_a_server_that_says_nowhere_who_it_is_is_refused(settings: dict[str, Any
 
 @pytest.mark.parametrize("audience", ["", [""], [URL, ""]])
 def test_an_empty_audience_is_refused(audience: Any) -> None:
-    refuses(ValueError, "an audience is empty", lambda: guard(audience=audience))
+    message = (
+        'an audience is empty: write audience="https://mcp.example.com/mcp" (is a variable unset?)'
+    )
+    refuses(ValueError, message, lambda: guard(audience=audience))
 
 
 @pytest.mark.parametrize("resource", ["mcp.example.com", "ftp://mcp.example.com", f"{URL}#x"])
@@ -237,7 +240,7 @@ def test_initial_scopes_in_one_string_are_refused() -> None:
 def test_a_refresh_token_is_not_a_servers_to_ask_for(scopes: list[str]) -> None:
     refuses(
         ValueError,
-        "offline_access does not belong in a challenge",
+        "leave offline_access out of initial_scopes: clients add it themselves",
         lambda: guard(initial_scopes=scopes),
     )
 

@@ -135,7 +135,7 @@ def test_scopes_of_a_connection_that_are_no_scopes_are_refused(scopes: list[str]
 def test_a_name_that_a_connection_cannot_arrive_under_is_refused(name: str) -> None:
     refuses(
         ValueError,
-        f"as_={name!r} cannot be the parameter that takes a connection",
+        f'as_={name!r} cannot be the parameter that takes a connection: write as_="calendar_token"',
         lambda: with_connection("mail", as_=name),
     )
 

@@ -17,11 +17,16 @@ _BLOCKS = re.findall(r"^```python\n(.*?)^```$", _README.read_text(), re.DOTALL |
 @pytest.fixture(scope="module")
 def namespace() -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "readme"}
-    environ = {"MCP_SERVER_URL": "https://mcp.test/mcp", "TOOLGUARD_ISSUER": "https://auth.test"}
+    environ = {
+        "MCP_SERVER_URL": "https://mcp.test/mcp",
+        "DESCOPE_MCP_WELL_KNOWN_URL": (
+            "https://api.descope.com/P2abc/.well-known/openid-configuration"
+        ),
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environ.items():
             patch.setenv(name, value)
-        patch.delenv("DESCOPE_MCP_WELL_KNOWN_URL", raising=False)
+        patch.delenv("TOOLGUARD_ISSUER", raising=False)
         for number, block in enumerate(_BLOCKS):
             exec(compile(block, f"README.md, block {number}", "exec"), names)
     return names

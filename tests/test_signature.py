@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NewType, Optional
 
 import pytest
 from callers import person
@@ -118,10 +118,48 @@ def test_annotations_that_are_not_postponed_are_read_as_well() -> None:
     assert visible(tool) == "(title: str)"
 
 
-def test_an_annotation_that_holds_a_principal_among_others_is_not_injected() -> None:
-    async def tool(a: list[Principal], b: Principal | str, c: type[Principal]) -> None: ...
+class Manager(Principal):
+    """A kind of principal."""
 
-    assert injected(tool, Policy()) == {}
+
+Anybody = NewType("Anybody", Principal)
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        list[Principal],
+        Principal | str,
+        Annotated[Principal | str, "x"],
+        Optional[Annotated[list[Principal], "x"]],  # noqa: UP045 - one of the ways to write it
+        "Principal | str",
+        "list[toolguard.Principal]",
+        Manager,
+        Anybody,
+    ],
+)
+def test_who_calls_cannot_be_among_what_a_client_sends(annotation: Any) -> None:
+    async def tool(who: Any) -> None: ...
+
+    tool.__annotations__["who"] = annotation
+
+    with pytest.raises(TypeError, match="which a client could send: write `who: Principal`"):
+        injected(tool, Policy())
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [
+        Annotated[Principal, "x"],
+        Optional[Annotated[Principal, "x"]],  # noqa: UP045 - one of the ways to write it
+    ],
+)
+def test_a_principal_is_known_behind_its_annotations(annotation: Any) -> None:
+    async def tool(who: Any) -> None: ...
+
+    tool.__annotations__["who"] = annotation
+
+    assert injected(tool, Policy()) == {"who": person()}
 
 
 def test_a_caller_without_a_user_is_refused_where_one_is_needed() -> None:

@@ -38,6 +38,7 @@ __all__ = [
     "DefaultRule",
     "Guard",
     "RequestState",
+    "current_access_token",
     "current_call",
     "outer_call",
     "serving",
@@ -82,6 +83,7 @@ class RequestState:
         token: the caller's access token; never in the representation.
         principal: the verified caller, as ``guard`` verified it.
         guard: whose verifier that was.
+        user: the same caller as the framework knows users.
         failure: why there is no caller, although there was a token.
         on_missing: what to say where a token is needed and there was none.
         noted: the last refusal on the way, whatever became of it.
@@ -91,6 +93,7 @@ class RequestState:
     token: str | None = field(repr=False)
     principal: Principal | None
     guard: Guard = field(repr=False)
+    user: object = field(default=None, repr=False)
     failure: ToolGuardError | None = None
     on_missing: str = "This operation needs an access token"
     noted: ToolGuardError | None = None
@@ -112,6 +115,9 @@ class Call:
         guard: the guard that protects the server.
         state: the request that brought the message; None if none could be found.
         refuse_with: makes the exception with which this framework's handlers say no.
+        is_current: whether the message at hand is still this one. A session inside the process
+            may have been started by one caller and be used by another.
+        meta: the ``_meta`` of the message.
     """
 
     def __init__(
@@ -119,9 +125,14 @@ class Call:
         guard: Guard,
         state: RequestState | None,
         refuse_with: Callable[[ToolGuardError], Exception] = lambda refusal: refusal,
+        *,
+        is_current: Callable[[], bool] = lambda: True,
+        meta: object = None,
     ) -> None:
         self.guard = guard
         self.state = state
+        self.is_current = is_current
+        self.meta = meta
         self._refuse_with = refuse_with
         self._noted: ToolGuardError | None = None
         self.closed = False
@@ -139,21 +150,6 @@ class Call:
             raise MissingTokenError(self.state.on_missing, scopes=policy.first_scopes)
         policy.check(principal, self.guard.scope_hierarchy)
         return Admission(principal, await self._connect(policy.connections, principal))
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the server's default lets this caller do whatever carries no guard.
-
-        True for an authenticated caller under the usual default, so that the operation need not
-        be looked up to find out whether it carries one.
-        """
-        state = self.state
-        return (
-            self.guard.default == "authenticated"
-            and state is not None
-            and state.guard is self.guard
-            and state.principal is not None
-        )
 
     async def admit_undeclared(self, method: str) -> None:
         """Hold an operation that carries no guard against the server's default.
@@ -186,6 +182,8 @@ class Call:
 
     def refuse(self, refusal: ToolGuardError) -> Exception:
         """Note ``refusal``, in case it is what the message ends in; return what to raise here."""
+        rule = getattr(refusal, "rule", None)
+        _log.info("refused: %s%s", type(refusal).__name__, f" by {rule}" if rule else "")
         self._note(refusal)
         return self._refuse_with(refusal)
 
@@ -322,6 +320,11 @@ def current_call() -> Call:
         GuardNotConfiguredError: if there is none.
     """
     call = _current.get()
+    if call is not None and not call.is_current():
+        raise GuardNotConfiguredError(
+            "This message came through a session that another caller may have started, so it is "
+            "not known who calls: open the session inside the tool that uses it"
+        )
     if call is None:
         raise GuardNotConfiguredError(
             "This function is guarded and no guard protects the server that calls it: write "
@@ -329,6 +332,22 @@ def current_call() -> Call:
             "through it (in tests: toolguard.testing.call_as)"
         )
     return call
+
+
+def current_access_token() -> str:
+    """Return the caller's access token of this message, inside a guarded function.
+
+    For who still talks to a vault by hand. It is for the authorization server or vault that
+    issued it, and for nobody else.
+
+    Raises:
+        MissingTokenError: if the caller sent none.
+        GuardNotConfiguredError: if no call is being served.
+    """
+    call = current_call()
+    if call.closed or call.state is None or call.state.token is None:
+        raise MissingTokenError
+    return call.state.token
 
 
 @contextmanager
@@ -345,4 +364,4 @@ def serving(call: Call) -> Iterator[Call]:
 def outer_call() -> Call | None:
     """Return the open call around this one, where one server serves inside another."""
     call = _current.get()
-    return None if call is None or call.closed else call
+    return None if call is None or call.closed or not call.is_current() else call

@@ -111,8 +111,11 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
 
     injection.dress(guarded, function)
     setattr(guarded, _MARK, _Mark(guarded, function, policy))
-    with suppress(AttributeError, TypeError):  # an object that takes no attributes
-        setattr(unwrapped(function), _BARE, policy)
+    for layer, mark in _layers(function):
+        if mark is not None:
+            break
+        with suppress(AttributeError, TypeError):  # an object that takes no attributes
+            setattr(layer, _BARE, policy)
     return guarded
 
 
@@ -248,6 +251,9 @@ def with_connection(
     if listed:
         all_of(*listed)  # refuses what is not a scope
     if not as_.isidentifier() or keyword.iskeyword(as_) or as_ == "user_id":
-        raise ValueError(f"as_={as_!r} cannot be the parameter that takes a connection")
+        raise ValueError(
+            f"as_={as_!r} cannot be the parameter that takes a connection: "
+            'write as_="calendar_token"'
+        )
     need = ConnectionNeed(name, listed, as_, tenant=tenant, optional=optional, fresh=fresh)
     return GuardDecorator(Policy(connections=(need,)))

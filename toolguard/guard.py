@@ -15,13 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from toolguard import resource as resources
 from toolguard.call import DefaultRule, RequestState
 from toolguard.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url
-from toolguard.connections.cache import CachedConnections
-from toolguard.connections.protocol import (
-    Connection,
-    ConnectionFunction,
-    ConnectionProvider,
-    ConnectionRequest,
-)
+from toolguard.connections.cache import provider_for
+from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.discovery import issuer_of
 from toolguard.errors import ToolGuardError
 from toolguard.policy import Policy
@@ -55,7 +50,8 @@ class ToolGuard:
         issuer: the authorization server's issuer URL; its keys are discovered (RFC 8414, OpenID).
         well_known_url: instead of ``issuer``, the URL of its metadata document.
         verifier: instead of both, a verifier of one's own; ``issuer`` then only names it.
-        audience: what a token's ``aud`` has to name: normally this server's URL.
+        audience: what a token's ``aud`` has to name: normally this server's URL. A ``verifier``
+            of one's own checks that itself; then it only says which resource this is.
         resource: this server's URL, if no audience is one (RFC 9728 ``resource``).
         connections: provider of third-party tokens, or an async function.
         connection_max_age: for how many seconds a connection is kept for the same caller with
@@ -97,7 +93,7 @@ class ToolGuard:
         audiences = _audiences(audience)
         self.resource = _resource(resource, audiences)
         self._issuer, self.verifier = _verifier(issuer, well_known_url, verifier, audiences, clock)
-        self.connections = _provider(connections, connection_max_age)
+        self.connections = provider_for(connections, connection_max_age, clock)
         self.scope_hierarchy = (
             scope_hierarchy
             if isinstance(scope_hierarchy, ScopeHierarchy)
@@ -148,14 +144,15 @@ class ToolGuard:
 
         Raises:
             TypeError: if this is none of these servers.
-            ValueError: if it is protected already, or holds a function below its guard (the
-                decorators are in the wrong order).
+            ValueError: if it is protected already, holds a function below its guard (the
+                decorators are in the wrong order), or one that uses a connection while there
+                is no provider.
         """
         from toolguard.integrations import adapter_for  # noqa: PLC0415 - imports a framework
 
         adapter = adapter_for(server)
         self._adapters.append(adapter)
-        adapter.prepare()
+        adapter.prepare(self)
         adapter.install(self)
         if self.default == "public":
             _log.warning("operations without a guard are public on %r", server)
@@ -280,6 +277,8 @@ class ToolGuard:
 def _issuer_settings(environ: Mapping[str, str], *, with_vault: bool) -> dict[str, Any]:
     well_known_url = environ.get("DESCOPE_MCP_WELL_KNOWN_URL")
     issuer = environ.get("TOOLGUARD_ISSUER")
+    if well_known_url and issuer:
+        raise ValueError("set one of TOOLGUARD_ISSUER and DESCOPE_MCP_WELL_KNOWN_URL, not both")
     if not (well_known_url or issuer):
         raise ValueError("set TOOLGUARD_ISSUER (or DESCOPE_MCP_WELL_KNOWN_URL for Descope)")
     if not well_known_url:
@@ -304,35 +303,13 @@ class _Surface:
     first_scopes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _FunctionProvider:
-    """Lets a plain async function stand in for a provider."""
-
-    function: ConnectionFunction
-
-    async def fetch(self, request: ConnectionRequest) -> Connection:
-        return await self.function(request)
-
-
-def _provider(
-    connections: ConnectionProvider | ConnectionFunction | None, max_age: float
-) -> ConnectionProvider | None:
-    if connections is None or isinstance(connections, CachedConnections):
-        return connections
-    if not isinstance(connections, ConnectionProvider):
-        if not callable(connections):
-            raise TypeError(
-                "connections= takes a provider with an async fetch(), or such a function"
-            )
-        connections = _FunctionProvider(connections)
-    # "Not connected" is not remembered: a user who connects and tries again is served at once.
-    return CachedConnections(connections, max_age=max_age, not_connected_for=0)
-
-
 def _audiences(audience: str | Sequence[str] | None) -> tuple[str, ...]:
     audiences = (audience,) if isinstance(audience, str) else tuple(audience or ())
     if not all(audiences):
-        raise ValueError("an audience is empty")
+        raise ValueError(
+            'an audience is empty: write audience="https://mcp.example.com/mcp" (is a variable '
+            "unset?)"
+        )
     return audiences
 
 
@@ -378,7 +355,7 @@ def _initial_scopes(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
         raise TypeError(f"write initial_scopes={scopes.split()}")
     if "offline_access" in scopes:
         # MCP, authorization: a refresh token is the client's business, not a server's scope.
-        raise ValueError("offline_access does not belong in a challenge")
+        raise ValueError("leave offline_access out of initial_scopes: clients add it themselves")
     if scopes:
         Challenge(scope=tuple(scopes))
     return tuple(scopes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from hashlib import sha256
 from typing import Any, Protocol
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -62,10 +63,7 @@ class GuardMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
-        if scope["type"] == "lifespan" or (
-            # A CORS preflight carries no credentials and reaches no operation.
-            scope["type"] == "http" and scope["method"] == "OPTIONS"
-        ):
+        if scope["type"] == "lifespan" or _is_preflight(scope):
             await self.app(scope, receive, send)
             return
         if scope["type"] != "http":
@@ -92,17 +90,19 @@ class GuardMiddleware:
         if session_id is not None and not self.sessions.admits(session_id, state.principal):
             await _not_found(send)
             return
-        if scope["method"] == "GET" and await self._refuses_stream(state, send):
+        if scope["method"] in ("GET", "HEAD") and await self._refuses_stream(state, send):
             return
         scope[SCOPE_KEY] = state
-        if state.principal is not None and not (
-            session_id is not None and self.sessions.opened_anonymously(session_id)
-        ):
-            scope["user"] = _sdk_user(state.principal, scope.get("user"))
+        headers = list(scope["headers"])
+        if state.principal is not None and state.token is not None:
+            state.user = _sdk_user(state.principal, state.token, scope.get("user"))
+            # The SDK holds a session to the user who opened it, and nobody opened this one.
+            if session_id is None or not self.sessions.opened_anonymously(session_id):
+                scope["user"] = state.user
         response = _Response(send, state, self, hold=scope["method"] == "POST")
         await self.app(scope, receive, response.send)
         if response.orphan is not None:
-            await self._end_session(scope, response.orphan)
+            await self._end_session({**scope, "headers": headers}, response.orphan)
             await _respond(send, _no_owner(), None)
         if scope["method"] == "DELETE" and session_id is not None and response.status < 300:  # noqa: PLR2004
             self.sessions.close(session_id)
@@ -188,6 +188,16 @@ class _Response:
         self._middleware.sessions.open(session_id, principal)
 
 
+def _is_preflight(scope: Scope) -> bool:
+    """Return whether this is a CORS preflight: it has no credentials, and reaches no operation."""
+    return (
+        scope["type"] == "http"
+        and scope["method"] == "OPTIONS"
+        and _header(scope["headers"], b"origin") is not None
+        and _header(scope["headers"], b"access-control-request-method") is not None
+    )
+
+
 def _no_owner() -> AccessDeniedError:
     # Without a subject two users of one client could not be told apart.
     return AccessDeniedError(
@@ -199,7 +209,7 @@ def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in headers if key == name), None)
 
 
-def _sdk_user(principal: Principal, user: object) -> AuthenticatedUser:
+def _sdk_user(principal: Principal, token: str, user: object) -> AuthenticatedUser:
     """Return the SDK's own user object, with subject and issuer.
 
     The SDK's session checks work for no other class, and only with those two.
@@ -210,7 +220,8 @@ def _sdk_user(principal: Principal, user: object) -> AuthenticatedUser:
         return AuthenticatedUser(user.access_token.model_copy(update=owned))
     return AuthenticatedUser(
         AccessToken(
-            token="withheld",  # noqa: S106 - whoever reads the scope does not need the token
+            # Whoever reads this does not need the token; caches tell users apart by it.
+            token=f"sha256:{sha256(token.encode()).hexdigest()}",
             client_id=principal.client_id or "",
             scopes=list(principal.scopes),
             expires_at=int(principal.expires_at) if math.isfinite(principal.expires_at) else None,

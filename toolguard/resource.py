@@ -19,7 +19,7 @@ __all__ = [
 # RFC 3986 §3.1 and §3.2.2: of a URL, scheme and host are the parts without case.
 _ORIGIN = re.compile(r"https?://[^/?#]*", re.ASCII | re.IGNORECASE)
 _RESOURCE = re.compile(
-    r"https?://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[a-z0-9._~!$&'()*+,;:%/-]*)?",
+    r"https?://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[a-z0-9._~!$&'()*+,;:%-]+)*/?",
     re.ASCII | re.IGNORECASE,
 )
 

@@ -20,7 +20,7 @@ from toolguard.errors import AccessDeniedError
 from toolguard.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
 
-__all__ = ["Injection", "unwrapped"]
+__all__ = ["Injection", "sent_by_clients", "unwrapped"]
 
 _USER_ID = "user_id"
 _INJECTABLE = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -173,7 +173,41 @@ def _source(
         return _user_id_source(parameter, policy, function)
     if _is(parameter.annotation, Principal):
         return _principal_source(parameter, policy, function)
+    _check_not_sent(parameter, function)
     return None
+
+
+def _check_not_sent(parameter: inspect.Parameter, function: Callable[..., Any]) -> None:
+    """Make sure that no client can send who calls; a connection may be declared further up."""
+    if _mentions(parameter.annotation, Principal):
+        raise TypeError(
+            f"{_name(function)}() takes {parameter.name} as {parameter.annotation!r}, which a "
+            f"client could send: write `{parameter.name}: Principal`"
+        )
+
+
+def sent_by_clients(function: Callable[..., Any]) -> str | None:
+    """Return the parameter that only a guard may fill, of those that clients see."""
+    try:
+        parameters = _evaluated(function).parameters.values()
+    except (TypeError, ValueError):  # no signature, such as of a built-in
+        return None
+    for parameter in parameters:
+        if any(_mentions(parameter.annotation, kind) for kind in (Principal, Connection)):
+            return parameter.name
+    return None
+
+
+def _mentions(annotation: Any, kind: type) -> bool:
+    """Return whether ``kind`` or a kind of it occurs anywhere in an annotation."""
+    if isinstance(annotation, str):
+        return kind.__name__ in re.findall(r"\w+", annotation)
+    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
+        return issubclass(annotation, kind)
+    # Of `type X = ...`, and of NewType.
+    alias = getattr(annotation, "__value__", getattr(annotation, "__supertype__", None))
+    parts = typing.get_args(annotation) if alias is None else (alias,)
+    return any(_mentions(part, kind) for part in parts)
 
 
 def _connection_source(
@@ -255,10 +289,11 @@ def _accepts_none(annotation: Any) -> bool:
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
+    annotation = getattr(annotation, "__value__", annotation)  # of `type X = ...`
     if typing.get_origin(annotation) is typing.Annotated:
-        annotation = typing.get_args(annotation)[0]
+        return _members(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return typing.get_args(annotation)
+        return tuple(part for each in typing.get_args(annotation) for part in _members(each))
     return (annotation,)
 
 

@@ -123,7 +123,7 @@ class JWTVerifier:
         require_single_audience: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not callable(getattr(keys, "find", None)):
+        if not all(callable(getattr(keys, name, None)) for name in ("find", "refresh")):
             raise TypeError("keys is a source of keys: write keys=StaticKeys(jwks) or a JWKS")
         if issuer == "" or (issuer is None and not hasattr(keys, "issuer")):
             raise ValueError('write issuer="https://auth.example.com", as the tokens have it')

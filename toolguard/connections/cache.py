@@ -22,7 +22,12 @@ from uuid import uuid4
 import anyio
 
 from toolguard.connections.memory import MemoryTokenCache, Shelf
-from toolguard.connections.protocol import Connection, ConnectionProvider, ConnectionRequest
+from toolguard.connections.protocol import (
+    Connection,
+    ConnectionFunction,
+    ConnectionProvider,
+    ConnectionRequest,
+)
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,
@@ -31,7 +36,7 @@ from toolguard.errors import (
     ToolGuardError,
 )
 
-__all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache"]
+__all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache", "provider_for"]
 
 
 class TokenCache(Protocol):
@@ -216,6 +221,41 @@ class CachedConnections:
             f"<CachedConnections: {type(self._provider).__name__}, {self._max_age:g} s "
             f"in {self._cache!r}>"
         )
+
+
+@dataclass(frozen=True)
+class _FunctionProvider:
+    """Lets a plain async function stand in for a provider."""
+
+    function: ConnectionFunction
+
+    async def fetch(self, request: ConnectionRequest) -> Connection:
+        return await self.function(request)
+
+
+def provider_for(
+    connections: ConnectionProvider | ConnectionFunction | None,
+    max_age: float,
+    clock: Callable[[], float],
+) -> ConnectionProvider | None:
+    """Return what a guard fetches from: the provider or function it was given, with a cache.
+
+    Raises:
+        ValueError: if ``max_age`` is no number of seconds.
+        TypeError: if ``connections`` is neither.
+    """
+    if not 0 <= max_age < math.inf:
+        raise ValueError("connection_max_age is a number of seconds, 0 or more")
+    if connections is None or isinstance(connections, CachedConnections):
+        return connections
+    if not isinstance(connections, ConnectionProvider):
+        if not callable(connections):
+            raise TypeError(
+                "connections= takes a provider with an async fetch(), or such a function"
+            )
+        connections = _FunctionProvider(connections)
+    # "Not connected" is not remembered: a user who connects and tries again is served at once.
+    return CachedConnections(connections, max_age=max_age, not_connected_for=0, clock=clock)
 
 
 def _namespace(provider: ConnectionProvider, given: str | None, *, shared: bool) -> str:

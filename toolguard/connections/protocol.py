@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "ConnectionFunction", "ConnectionProvider", "ConnectionRequest"]
 
+
+_SENDABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 Refetch: TypeAlias = Callable[[], Coroutine[Any, Any, "Connection"]]
 """Fetches one connection anew."""
@@ -43,8 +46,12 @@ class Connection:
     def __post_init__(self) -> None:
         if not isinstance(self.token, str):
             raise TypeError(f"the token of a connection is text, not {type(self.token).__name__}")
-        if not self.token.strip():
-            raise ValueError("a connection needs a token")
+        # What a header cannot carry would come back in the text of an HTTP client's error.
+        if not _SENDABLE.fullmatch(self.token):
+            raise ValueError(
+                "a connection needs a token, in printable ASCII; where there is none, raise "
+                "ConnectionRequiredError"
+            )
         object.__setattr__(self, "scopes", _scope_tuple(self.scopes))
 
     def is_expired(self, now: float) -> bool:

@@ -6,6 +6,7 @@ A function whose name begins with ``a`` is the coroutine of the one without; tho
 coroutines in the SDK have kept their names.
 """
 
+from toolguard.call import current_access_token
 from toolguard.descope.client import DescopeMCP
 from toolguard.descope.connections import DescopeConnections
 from toolguard.descope.models import (
@@ -57,6 +58,7 @@ __all__ = [
     "avalidate_token_require_scopes_and_get_user_id",
     "create_auth_check",
     "create_descope_fastmcp_server",
+    "current_access_token",
     "fetch_tenant_token",
     "fetch_tenant_token_by_scopes",
     "fetch_user_token",

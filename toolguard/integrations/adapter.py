@@ -6,20 +6,21 @@ import functools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from toolguard.call import SCOPE_KEY, Call, RequestState, outer_call, serving
 from toolguard.decorators import bare_policy, policy_of
 from toolguard.errors import GuardNotConfiguredError, ToolGuardError
 from toolguard.policy import Policy
+from toolguard.signature import sent_by_clients
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from toolguard.guard import ToolGuard
 
-__all__ = ["Adapter", "Kind", "Message", "Operation"]
+__all__ = ["Adapter", "Kind", "Message", "Operation", "can_open_urls", "challenge_meta"]
 
 Kind: TypeAlias = Literal["tool", "resource", "prompt"]
 
@@ -62,6 +63,7 @@ class Message:
         params: its parameters, not validated.
         serve: hands the message on to the framework.
         is_error: whether what the framework made of it reports an error.
+        is_current: whether the message at hand is still this one.
     """
 
     request: Any
@@ -69,6 +71,12 @@ class Message:
     params: Mapping[str, Any]
     serve: Callable[[], Awaitable[Any]]
     is_error: Callable[[Any], bool]
+    is_current: Callable[[], bool] = lambda: True
+
+    @property
+    def meta(self) -> object:
+        """The ``_meta`` of the message, as the framework has it."""
+        return self.params.get("_meta", self.params.get("meta"))
 
 
 class Adapter(ABC):
@@ -92,9 +100,13 @@ class Adapter(ABC):
         lasts = ((len(each), next(reversed(each.items()), None)) for each in self.registries())
         return tuple((size, last and (last[0], id(last[1]))) for size, last in lasts)
 
+    #: Request headers that the framework does not get to see. The SDK's stores of events do not
+    #: tell whose stream is resumed.
+    withheld_headers: tuple[bytes, ...] = (b"authorization", b"last-event-id")
+
     @abstractmethod
-    async def find(self, kind: Kind, name: str) -> Callable[..., Any] | None:
-        """Return the function behind one operation; None if there is none."""
+    async def find(self, kind: Kind, name: str, meta: object) -> Callable[..., Any] | None:
+        """Return the function behind one operation, as ``meta`` asks for it; None if none is."""
 
     @property
     @abstractmethod
@@ -144,16 +156,31 @@ class Adapter(ABC):
             raise ValueError("this server is protected already: call protect() once per server")
         setattr(self.server, _PROTECTED, guard)
 
-    def prepare(self) -> None:
+    def prepare(self, guard: ToolGuard | None = None) -> None:
         """Get ready to serve what has been registered by now.
 
         Raises:
-            ValueError: naming a function that was registered below its guard.
+            ValueError: naming a function that was registered below its guard, or that uses a
+                connection for which ``guard`` has no provider.
         """
+        guard = guard or self.guard
         revision = self.revision()
         if revision == self._checked:
             return
         for operation in self.operations():
+            policy = operation.policy
+            if guard is not None and guard.connections is None and policy and policy.connections:
+                raise ValueError(
+                    f"{operation.kind} {operation.name!r} uses connection "
+                    f"{policy.connections[0].name!r} and the guard has no provider: write "
+                    "ToolGuard(..., connections=...)"
+                )
+            sent = sent_by_clients(operation.function) if operation.function else None
+            if sent is not None:
+                raise ValueError(
+                    f"a client could send {sent} to {operation.kind} {operation.name!r}: add the "
+                    "guard that fills it, @requires_auth or @with_connection(..., as_=...)"
+                )
             if operation.function is not None and bare_policy(operation.function) is not None:
                 raise ValueError(
                     f"{operation.kind} {operation.name!r} was registered without all of its "
@@ -186,9 +213,16 @@ class Adapter(ABC):
         except GuardNotConfiguredError as refusal:
             return None, refusal
         state = await _state(guard, message.request)
-        with serving(Call(guard, state, self.refusal_error)) as call:
+        call = Call(
+            guard,
+            state,
+            self.refusal_error,
+            is_current=message.is_current,
+            meta=message.meta,
+        )
+        with serving(call):
             try:
-                await self.admit_undeclared(call, message.method, message.params)
+                await self.admit(call, message.method, message.params)
             except ToolGuardError as refusal:
                 call.refuse(refusal)
                 call.settle(failed=True)
@@ -202,19 +236,27 @@ class Adapter(ABC):
                 return None, ended_in
             return result, call.settle(failed=message.is_error(result))
 
-    async def admit_undeclared(self, call: Call, method: str, params: Mapping[str, Any]) -> None:
-        """Hold an operation that carries no guard against the server's default.
+    async def admit(self, call: Call, method: str, params: Mapping[str, Any]) -> None:
+        """Decide before the framework does anything: one that answers by itself asks nobody.
+
+        The function's own wrapper decides again, and fetches the connections.
 
         Raises:
-            ToolGuardError: if the default does not let this caller do it.
+            ToolGuardError: if the operation's policy, or the default of the server for one that
+                carries no guard, does not let this caller do it.
         """
-        if call.is_settled:
-            return
         kind, key = _OPERATIONS.get(method, (None, ""))
         name = params.get(key)
-        function = await self.find(kind, str(name)) if kind is not None and name else None
-        if function is None or policy_of(function) is None:
+        function = None
+        if kind is not None and name:
+            function = await self.find(kind, str(name), call.meta)
+        if function is not None and bare_policy(function) is not None:
+            raise GuardNotConfiguredError(f"{kind} {name!r} was registered without its guards")
+        policy = policy_of(function) if function is not None else None
+        if policy is None:
             await call.admit_undeclared(method)
+        else:
+            await call.admit(replace(policy, connections=()))
 
     def _prepare_late(self) -> None:
         try:
@@ -223,10 +265,26 @@ class Adapter(ABC):
             raise GuardNotConfiguredError(str(error)) from None
 
 
+def challenge_meta(guard: ToolGuard, refusal: ToolGuardError) -> dict[str, Any] | None:
+    """Return the metadata of a tool error: the challenge, where there is no header for it."""
+    challenge = guard.challenge(refusal)
+    return None if challenge is None else {"mcp/www_authenticate": [challenge.header]}
+
+
+def can_open_urls(capabilities: Any) -> bool:
+    """Return whether a client with these capabilities can be asked to open a URL."""
+    elicitation = capabilities.elicitation if capabilities is not None else None
+    return elicitation is not None and elicitation.url is not None
+
+
 async def _state(guard: ToolGuard, request: Any) -> RequestState | None:
     """Return what is known of the request of *this* message, never of the session's first."""
     if request is None:
         outer = outer_call()
         return outer.state if outer is not None else await guard.stdio_state()
     state = request.scope.get(SCOPE_KEY)
-    return state if isinstance(state, RequestState) else None
+    if not isinstance(state, RequestState):
+        return None
+    if state.user is not None:  # what the framework knows of its user is about this message
+        request.scope["user"] = state.user
+    return state

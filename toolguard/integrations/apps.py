@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from mcp.server.auth.middleware.bearer_auth import RequireAuthMiddleware
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
+from toolguard.decorators import bare_policy
 from toolguard.middleware import GuardMiddleware
 
 if TYPE_CHECKING:
@@ -42,17 +44,23 @@ def guard_builder(
     def guarded(*args: Any, **kwargs: Any) -> Any:
         adapter.prepare()
         app = build(*args, **kwargs)
-        guard_endpoints(app, guard, paths(app, *args, **kwargs))
+        guard_endpoints(app, guard, paths(app, *args, **kwargs), adapter.withheld_headers)
         return app
 
     setattr(adapter.server, name, guarded)
 
 
-def guard_endpoints(app: Starlette, guard: ToolGuard, paths: Collection[str]) -> None:
+def guard_endpoints(
+    app: Starlette,
+    guard: ToolGuard,
+    paths: Collection[str],
+    withheld: Collection[bytes] = (b"authorization",),
+) -> None:
     """Guard the routes of ``app`` at ``paths``, and serve the RFC 9728 document unless it does.
 
-    Only the endpoints are wrapped: what the user or the framework puts around the application,
-    CORS above all, stays outside and sees the refusals too.
+    The caller's token stays with the guard: a framework that copies request headers to other
+    servers has none to copy. Only the endpoints are wrapped: what the user or the framework puts
+    around the application, CORS above all, stays outside and sees the refusals too.
 
     Raises:
         RuntimeError: if a path has no route, so that nothing would be guarded there.
@@ -62,13 +70,34 @@ def guard_endpoints(app: Starlette, guard: ToolGuard, paths: Collection[str]) ->
     endpoints = [route for route in routes if route.path.rstrip("/") in wanted]
     if {route.path.rstrip("/") for route in endpoints} != wanted:
         raise RuntimeError(f"no MCP endpoint at {sorted(paths)}: nothing would be guarded")
+    for other in routes:
+        endpoint: Any = getattr(other, "endpoint", None)
+        if endpoint is not None and bare_policy(endpoint) is not None:
+            raise ValueError(
+                f"the guard on the route {other.path!r} guards nothing: put the application "
+                "behind guard.asgi(app)"
+            )
     for route in endpoints:
-        route.app = GuardMiddleware(route.app, guard)
+        route.app = GuardMiddleware(_withholding(route.app, withheld), guard)
     document = metadata_route(guard)
     if not any(route.path == document.path for route in routes):
         app.router.routes.insert(0, document)
     app.router.lifespan_context = _closing(guard, app.router.lifespan_context)
     app.user_middleware.append(Middleware(_expose_challenges, app.user_middleware))
+
+
+def _withholding(app: ASGIApp, names: Collection[bytes]) -> ASGIApp:
+    """Return ``app`` without these request headers; a check of the framework's still sees them."""
+    if isinstance(app, RequireAuthMiddleware):
+        app.app = _withholding(app.app, names)
+        return app
+
+    async def without(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in names]
+        await app(scope, receive, send)
+
+    return without
 
 
 def _closing(guard: ToolGuard, lifespan: Lifespan[Any]) -> Lifespan[Any]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import fastmcp
 from fastmcp.exceptions import ResourceError, ToolError
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
+from fastmcp.utilities.versions import VersionSpec
+from pydantic import BaseModel
 from starlette.applications import Starlette
 
 from toolguard.call import Call, outer_call, serving
@@ -36,6 +38,8 @@ class FastMCPAdapter(Adapter):
         guard_messages: puts the guard around the messages of the low-level server.
     """
 
+    error_types = (ToolError, ResourceError)
+
     def __init__(
         self, server: Any, guard_messages: Callable[[FastMCPAdapter, ToolGuard], None]
     ) -> None:
@@ -61,17 +65,24 @@ class FastMCPAdapter(Adapter):
             # A namespace or a transform wraps the provider of the mounted server.
             todo += [inner] if (inner := getattr(provider, "_inner", None)) is not None else []
 
-    async def find(self, kind: Kind, name: str) -> Callable[..., Any] | None:
+    # Its stores of events keep those of one session to themselves.
+    withheld_headers = (b"authorization",)
+
+    async def find(self, kind: Kind, name: str, meta: object) -> Callable[..., Any] | None:
         """Return the function behind one operation, also on a mounted server."""
+        try:
+            version = _requested_version(meta)
+        except ValueError:
+            return None
         server = self.server
         while True:
-            found = await _component(server, kind, name)
+            found = await _component(server, kind, name, version)
+            while getattr(found, "parent_tool", None) is not None:  # a transformed tool
+                found = found.parent_tool
             if getattr(found, "_server", None) is None:
                 return getattr(found, "fn", None)
             server = found._server
             name = _inner_name(found, name)
-
-    error_types = (ToolError, ResourceError)
 
     def install(self, guard: ToolGuard) -> None:
         """Put ``guard`` around every message, and around every app and transport it runs."""
@@ -102,21 +113,46 @@ class _MountedGuard(Middleware):
             return await call_next(context)
         # On an unprotected server there is no request state, hence no caller: refused.
         state = outer.state if outer is not None else None
-        with serving(Call(self._guard, state, self._adapter.refusal_error)) as call:
+        call = Call(
+            self._guard,
+            state,
+            self._adapter.refusal_error,
+            is_current=outer.is_current if outer is not None else lambda: True,
+            meta=outer.meta if outer is not None else None,
+        )
+        with serving(call):
             params = getattr(context.message, "__dict__", {})
             try:
-                await self._adapter.admit_undeclared(call, context.method or "", params)
+                await self._adapter.admit(call, context.method or "", params)
             except ToolGuardError as refusal:
                 raise call.refuse(refusal) from None
             return await call_next(context)
 
 
-async def _component(server: Any, kind: Kind, name: str) -> Any:
+async def _component(server: Any, kind: Kind, name: str, version: VersionSpec | None) -> Any:
     if kind == "tool":
-        return await server.get_tool(name)
+        return await server.get_tool(name, version)
     if kind == "prompt":
-        return await server.get_prompt(name)
-    return await server.get_resource(name) or await server.get_resource_template(name)
+        return await server.get_prompt(name, version)
+    found = await server.get_resource(name, version)
+    return found or await server.get_resource_template(name, version)
+
+
+def _requested_version(meta: object) -> VersionSpec | None:
+    """Return which version of a component the client asks for, in ``_meta.fastmcp.version``.
+
+    Raises:
+        ValueError: if what it says there cannot be read.
+    """
+    if meta is not None and not isinstance(meta, Mapping):
+        meta = meta.model_dump() if isinstance(meta, BaseModel) else None
+    asked = meta.get("fastmcp") if isinstance(meta, Mapping) else None
+    version = asked.get("version") if isinstance(asked, Mapping) else asked
+    if version is None:
+        return None
+    if not isinstance(version, str):
+        raise ValueError("unreadable version")  # noqa: TRY004 - of a client's message
+    return VersionSpec(eq=version)
 
 
 def _inner_name(found: Any, name: str) -> str:

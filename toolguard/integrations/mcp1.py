@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from toolguard.errors import ConnectionRequiredError, ToolGuardError
-from toolguard.integrations.adapter import Adapter, Message
+from toolguard.integrations.adapter import Adapter, Message, can_open_urls, challenge_meta
 from toolguard.integrations.apps import guard_builder, guard_endpoints
 from toolguard.integrations.sdk_server import SDKAdapter
 
@@ -35,6 +35,8 @@ Handler = Callable[[Any], Awaitable[Any]]
 
 
 class _FastMCP(SDKAdapter):
+    error_types = (ToolError, ResourceError)
+
     def install(self, guard: ToolGuard) -> None:
         self.claim(guard)
         self.prepare()
@@ -50,10 +52,8 @@ class _FastMCP(SDKAdapter):
         guard_builder(self, guard, "sse_app", sse)
         self.over_stdio(guard)
 
-    error_types = (ToolError, ResourceError)
-
-    def prepare(self) -> None:
-        super().prepare()
+    def prepare(self, guard: ToolGuard | None = None) -> None:
+        super().prepare(guard)
         if self.guard is not None:
             guard_messages(self.server._mcp_server, self, self.guard)
 
@@ -97,9 +97,18 @@ class _Guarded:
             vars(request.params) if request.params is not None else {},
             functools.partial(self._handler, request),
             _is_error,
+            _is_at_hand(request_ctx.get()),
         )
         result, refusal = await self._served.pass_on(self._guard, message)
         return result if refusal is None else _said_no(request.method, refusal, self._guard)
+
+
+def _is_at_hand(context: Any) -> Callable[[], bool]:
+    """Return what tells whether ``context`` is that of the message being served.
+
+    A session inside the process runs in the context of whoever started it.
+    """
+    return lambda: request_ctx.get(None) is context
 
 
 def _is_error(result: types.ServerResult) -> bool:
@@ -115,8 +124,7 @@ def _said_no(method: str, refusal: ToolGuardError, guard: ToolGuard) -> types.Se
         )
     if isinstance(refusal, ConnectionRequiredError) and refusal.connect_url is not None:
         _ask_to_connect(refusal, refusal.connect_url)
-    challenge = guard.challenge(refusal)
-    meta = {"mcp/www_authenticate": [challenge.header]} if challenge is not None else None
+    meta = challenge_meta(guard, refusal)
     text = types.TextContent(type="text", text=refusal.to_json())
     return types.ServerResult(types.CallToolResult(content=[text], isError=True, _meta=meta))
 
@@ -128,8 +136,7 @@ def _ask_to_connect(refusal: ConnectionRequiredError, url: str) -> None:
         UrlElicitationRequiredError: how the question is put (2025-11-25).
     """
     client = request_ctx.get().session.client_params
-    elicitation = client.capabilities.elicitation if client is not None else None
-    if elicitation is None or elicitation.url is None:
+    if not can_open_urls(client.capabilities if client is not None else None):
         return
     question = types.ElicitRequestURLParams(
         message=str(refusal), url=url, elicitationId=uuid.uuid4().hex

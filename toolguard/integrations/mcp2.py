@@ -25,7 +25,7 @@ from mcp_types import (
 from starlette.applications import Starlette
 
 from toolguard.errors import ConnectionRequiredError, ToolGuardError
-from toolguard.integrations.adapter import Adapter, Message
+from toolguard.integrations.adapter import Adapter, Message, can_open_urls, challenge_meta
 from toolguard.integrations.apps import guard_builder
 from toolguard.integrations.sdk_server import SDKAdapter
 
@@ -42,6 +42,8 @@ _PATHS = {
 
 
 class _MCPServer(SDKAdapter):
+    error_types = (ToolError, ResourceError)
+
     def install(self, guard: ToolGuard) -> None:
         self.claim(guard)
         self.server.middleware.insert(0, message_guard(self, guard))
@@ -49,8 +51,6 @@ class _MCPServer(SDKAdapter):
             signature = inspect.signature(getattr(self.server, name))
             guard_builder(self, guard, name, functools.partial(_values, signature, parameters))
         self.over_stdio(guard)
-
-    error_types = (ToolError, ResourceError)
 
     def stateless_app(self) -> Starlette:
         app: Starlette = self.server.streamable_http_app(json_response=True, stateless_http=True)
@@ -97,9 +97,8 @@ def _said_no(
         asked = _ask_to_connect(ctx, refusal, refusal.connect_url)
         if asked is not None:
             return asked
-    challenge = guard.challenge(refusal)
-    meta = {"mcp/www_authenticate": [challenge.header]} if challenge is not None else None
     text = TextContent(type="text", text=refusal.to_json())
+    meta = challenge_meta(guard, refusal)
     result = CallToolResult(content=[text], is_error=True, _meta=meta)
     # A middleware that answers owns the whole result, and the type came with 2026-07-28.
     unknown = {"result_type"} if ctx.protocol_version < _MODERN else None
@@ -114,9 +113,7 @@ def _ask_to_connect(
     Raises:
         UrlElicitationRequiredError: how the question is put before 2026-07-28.
     """
-    capabilities = ctx.session.client_capabilities
-    elicitation = capabilities.elicitation if capabilities is not None else None
-    if elicitation is None or elicitation.url is None:
+    if not can_open_urls(ctx.session.client_capabilities):
         return None
     if ctx.protocol_version >= _MODERN:
         key = f"connect:{refusal.connection}"

@@ -31,8 +31,9 @@ class SDKAdapter(Adapter):
         yield self.server._resource_manager._templates
         yield self.server._prompt_manager._prompts
 
-    async def find(self, kind: Kind, name: str) -> Callable[..., Any] | None:
+    async def find(self, kind: Kind, name: str, meta: object) -> Callable[..., Any] | None:
         """Return the function behind one operation; None if there is none."""
+        del meta  # one name is one function here
         found: Any
         if kind == "tool":
             found = self.server._tool_manager.get_tool(name)
