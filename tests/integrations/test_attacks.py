@@ -33,7 +33,7 @@ def test_a_cache_in_the_framework_serves_nobody_elses_result(
     signed_in_later: bool,
 ) -> None:
     caching = pytest.importorskip("fastmcp.server.middleware.caching")
-    server = line.server("calendar")
+    server: Any = line.server("calendar")
     server.tool(name="mine")(requires_scopes("read")(_secret))
     server.tool(name="hello")(public(_nothing))
     server.add_middleware(caching.ResponseCachingMiddleware())
@@ -62,7 +62,7 @@ async def _nothing() -> str:
 def test_a_client_cannot_ask_for_a_version_without_a_guard(
     line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, default: Any
 ) -> None:
-    server = line.server("calendar")
+    server: Any = line.server("calendar")
 
     @server.tool(name="it", version="1.0")
     async def old() -> str:
@@ -85,7 +85,7 @@ def test_a_client_cannot_ask_for_a_version_without_a_guard(
 def test_a_tool_whose_guard_was_forgotten_does_not_take_its_caller_from_the_client(
     line: Line, guarding: Guarding
 ) -> None:
-    server = line.server("calendar")
+    server: Any = line.server("calendar")
 
     async def whoami(caller: Principal) -> str:
         return str(caller.user_id)
@@ -99,7 +99,7 @@ def test_a_tool_whose_guard_was_forgotten_does_not_take_its_caller_from_the_clie
 def test_the_callers_token_is_not_there_to_be_sent_on(
     line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
 ) -> None:
-    server = line.server("calendar")
+    server: Any = line.server("calendar")
     context: Any = line.context
 
     async def headers(ctx: Any) -> list[str]:
@@ -124,7 +124,7 @@ def test_a_decorator_between_guard_and_registration_does_not_hide_the_wrong_orde
 
         return between
 
-    server = line.server("calendar")
+    server: Any = line.server("calendar")
 
     async def wipe() -> str:
         return "wiped"
@@ -139,7 +139,7 @@ def test_a_decorator_between_guard_and_registration_does_not_hide_the_wrong_orde
 def test_a_head_request_opens_nothing_that_get_does_not(
     line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
 ) -> None:
-    server = line.server("calendar")
+    server: Any = line.server("calendar")
     server.tool(name="hello")(public(_nothing))
     url = serve(line.sse_app(guarding().protect(server))) + "/sse"
 
@@ -149,7 +149,7 @@ def test_a_head_request_opens_nothing_that_get_does_not(
 
 
 def test_a_guard_on_a_route_that_guards_nothing_is_noticed(line: Line, guarding: Guarding) -> None:
-    server = guarding().protect(line.server("calendar"))
+    server: Any = guarding().protect(line.server("calendar"))
 
     async def export(request: Any) -> Any:
         return request
@@ -167,7 +167,8 @@ def test_nobody_resumes_the_stream_of_somebody_else(
 ) -> None:
     seen: set[bytes | None] = set()
     app = line.http_app(guarding().protect(line.server("calendar")))
-    guard = next(route for route in app.routes if getattr(route, "path", "") == "/mcp").app
+    routes: Any = app.routes
+    guard = next(route for route in routes if getattr(route, "path", "") == "/mcp").app
     inside = guard.app
 
     async def spy(scope: Any, receive: Any, send: Any) -> None:
