@@ -64,15 +64,14 @@ def test_a_client_cannot_ask_for_a_version_without_a_guard(
 ) -> None:
     server: Any = line.server("calendar")
 
-    @server.tool(name="it", version="1.0")
     async def old() -> str:
         return "without a guard"
 
-    @server.tool(name="it", version="2.0")
-    @public
     async def new() -> str:
         return "public"
 
+    server.tool(name="it", version="1.0")(old)
+    server.tool(name="it", version="2.0")(public(new))
     app = line.http_app(guarding(default=default).protect(server), stateless=True)
     stranger = Caller(http, serve(app) + "/mcp")
 
