@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
+import anyio.to_thread
 import httpx
 import pytest
 from lines import FASTMCP_LINES, LEGACY_PROTOCOLS, LINES, Guarding, Line, Serve
@@ -182,3 +184,45 @@ def test_nobody_resumes_the_stream_of_somebody_else(
     http.delete(serve(app) + "/mcp", headers=headers)
 
     assert seen == {None}
+
+
+@fastmcp_lines
+@pytest.mark.parametrize("protected", [False, True])
+def test_a_session_inside_the_process_does_not_lend_the_name_of_who_opened_it(
+    line: Line,
+    guarding: Guarding,
+    serve: Serve,
+    http: httpx.Client,
+    issuer: LocalIssuer,
+    *,
+    protected: bool,
+) -> None:
+    fastmcp = pytest.importorskip("fastmcp")
+    opened, released = threading.Event(), threading.Event()
+    inner: Any = line.server("inner")
+    inner.tool(name="mine")(requires_auth(_secret))
+    client = fastmcp.Client(guarding().protect(inner) if protected else inner)
+    outer: Any = line.server("outer")
+
+    async def ask(*, user_id: str) -> str:
+        async with client:
+            if user_id == "alice":
+                opened.set()
+                await anyio.to_thread.run_sync(released.wait, 10)
+            result = await client.call_tool("mine", raise_on_error=False)
+        return f"{user_id} is told: {result.content[0].text}"
+
+    outer.tool()(requires_auth(ask))
+    url = serve(line.http_app(guarding().protect(outer), stateless=True)) + "/mcp"
+    alice, bob = (Caller(http, url, token=issuer.mint(user)) for user in ("alice", "bob"))
+    waiting = threading.Thread(target=alice.call, args=("ask",))
+    waiting.start()
+    try:
+        assert opened.wait(10)
+        told = bob.call("ask").content
+    finally:
+        released.set()
+        waiting.join(10)
+
+    assert "bob is told" in told
+    assert "secret of alice" not in told
