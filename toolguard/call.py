@@ -143,13 +143,22 @@ class Call:
         Raises:
             ToolGuardError: the one refusal that names everything missing.
         """
+        principal = await self.authorize(policy)
+        return Admission(principal, await self._connect(policy.connections, principal))
+
+    async def authorize(self, policy: Policy) -> Principal | None:
+        """Return who calls, None for nobody in particular; fetch nothing for them.
+
+        Raises:
+            ToolGuardError: the one refusal that names everything missing.
+        """
         principal = await self._principal()
         if principal is not None:
             self._check_open(principal)
         elif self.state is not None and not policy.public:
             raise MissingTokenError(self.state.on_missing, scopes=policy.first_scopes)
         policy.check(principal, self.guard.scope_hierarchy)
-        return Admission(principal, await self._connect(policy.connections, principal))
+        return principal
 
     async def admit_undeclared(self, method: str) -> None:
         """Hold an operation that carries no guard against the server's default.
@@ -160,11 +169,11 @@ class Call:
         if method in _HANDSHAKE or method.startswith("notifications/"):
             return
         if method in _LISTS:
-            await self.admit(Policy(public=self.guard.admits_anonymous))
+            await self.authorize(Policy(public=self.guard.admits_anonymous))
             return
         if self.guard.default == "deny":
             raise AccessDeniedError(rule="default=deny")
-        await self.admit(_DEFAULT_POLICIES[self.guard.default])
+        await self.authorize(_DEFAULT_POLICIES[self.guard.default])
 
     @contextmanager
     def noting_refusals(self) -> Iterator[None]:

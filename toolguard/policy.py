@@ -11,6 +11,9 @@ from toolguard.scopes import Scope, ScopeHierarchy
 __all__ = ["ConnectionNeed", "Policy"]
 
 
+_PUBLIC_AND_GUARDED = "@public cannot be combined with another guard: remove one of them"
+
+
 @dataclass(frozen=True)
 class ConnectionNeed:
     """A third-party connection that an operation uses.
@@ -48,7 +51,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         if self.public and (self.scope is not None or self.connections):
-            raise ValueError("@public cannot be combined with another guard: remove one of them")
+            raise ValueError(_PUBLIC_AND_GUARDED)
         parameters = [need.parameter for need in self.connections]
         for name in parameters:
             if parameters.count(name) > 1:
@@ -65,9 +68,7 @@ class Policy:
         """
         if self.public or other.public:
             if self != other:
-                raise ValueError(
-                    "@public cannot be combined with another guard: remove one of them"
-                )
+                raise ValueError(_PUBLIC_AND_GUARDED)
             return self
         scopes = [scope for scope in (self.scope, other.scope) if scope is not None]
         return replace(

@@ -6,7 +6,7 @@ import functools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from toolguard.call import SCOPE_KEY, Call, RequestState, outer_call, serving
@@ -82,6 +82,10 @@ class Message:
 class Adapter(ABC):
     """One server of one framework line."""
 
+    #: Request headers that the framework does not get to see. The SDK's stores of events do not
+    #: tell whose stream is resumed.
+    withheld_headers: tuple[bytes, ...] = (b"authorization", b"last-event-id")
+
     def __init__(self, server: Any) -> None:
         self.server = server
         self._checked: tuple[object, ...] | None = None
@@ -99,10 +103,6 @@ class Adapter(ABC):
         """Return what changes with the registered operations, without going through them."""
         lasts = ((len(each), next(reversed(each.items()), None)) for each in self.registries())
         return tuple((size, last and (last[0], id(last[1]))) for size, last in lasts)
-
-    #: Request headers that the framework does not get to see. The SDK's stores of events do not
-    #: tell whose stream is resumed.
-    withheld_headers: tuple[bytes, ...] = (b"authorization", b"last-event-id")
 
     @abstractmethod
     async def find(self, kind: Kind, name: str, meta: object) -> Callable[..., Any] | None:
@@ -168,25 +168,7 @@ class Adapter(ABC):
         if revision == self._checked:
             return
         for operation in self.operations():
-            policy = operation.policy
-            if guard is not None and guard.connections is None and policy and policy.connections:
-                raise ValueError(
-                    f"{operation.kind} {operation.name!r} uses connection "
-                    f"{policy.connections[0].name!r} and the guard has no provider: write "
-                    "ToolGuard(..., connections=...)"
-                )
-            sent = sent_by_clients(operation.function) if operation.function else None
-            if sent is not None:
-                raise ValueError(
-                    f"a client could send {sent} to {operation.kind} {operation.name!r}: add the "
-                    "guard that fills it, @requires_auth or @with_connection(..., as_=...)"
-                )
-            if operation.function is not None and bare_policy(operation.function) is not None:
-                raise ValueError(
-                    f"{operation.kind} {operation.name!r} was registered without all of its "
-                    f"guards: write the line that registers the {operation.kind} above them, as "
-                    "in @mcp.tool(), then @requires_scopes(...), then def"
-                )
+            _check_declaration(operation, guard)
         self._checked = revision
 
     def over_stdio(self, guard: ToolGuard) -> None:
@@ -256,13 +238,35 @@ class Adapter(ABC):
         if policy is None:
             await call.admit_undeclared(method)
         else:
-            await call.admit(replace(policy, connections=()))
+            await call.authorize(policy)
 
     def _prepare_late(self) -> None:
         try:
             self.prepare()
         except ValueError as error:  # registered after the application was built
             raise GuardNotConfiguredError(str(error)) from None
+
+
+def _check_declaration(operation: Operation, guard: ToolGuard | None) -> None:
+    if operation.function is None:
+        return
+    what, policy = f"{operation.kind} {operation.name!r}", operation.policy
+    if guard is not None and guard.connections is None and policy and policy.connections:
+        raise ValueError(
+            f"{what} uses connection {policy.connections[0].name!r} and the guard has no "
+            "provider: write ToolGuard(..., connections=...)"
+        )
+    sent = sent_by_clients(operation.function)
+    if sent is not None:
+        raise ValueError(
+            f"a client could send {sent} to {what}: add the guard that fills it, @requires_auth "
+            "or @with_connection(..., as_=...)"
+        )
+    if bare_policy(operation.function) is not None:
+        raise ValueError(
+            f"{what} was registered without all of its guards: write the line that registers the "
+            f"{operation.kind} above them, as in @mcp.tool(), then @requires_scopes(...), then def"
+        )
 
 
 def challenge_meta(guard: ToolGuard, refusal: ToolGuardError) -> dict[str, Any] | None:
