@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from toolguard.secure_urls import secure_origin
 
-__all__ = ["DescopeProject"]
+__all__ = ["FETCH_SCOPE", "DescopeProject"]
+
+FETCH_SCOPE = "outbound.token.fetch"
+"""The scope with which a caller's own token gets connections out of the vault."""
 
 _PROJECT_ID = re.compile(r"P[A-Za-z0-9_-]+")
 _SERVER_ID = re.compile(r"[A-Za-z0-9_-]+")

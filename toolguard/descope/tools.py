@@ -12,11 +12,11 @@ from toolguard.decorators import GuardDecorator, with_connection
 from toolguard.descope.checks import rule_of
 from toolguard.descope.client import DescopeMCP
 from toolguard.descope.models import DescopeConfig, TokenResponse
+from toolguard.descope.project import FETCH_SCOPE
 from toolguard.integrations import adapter_for
 
 __all__ = ["add_descope_tools", "create_descope_fastmcp_server"]
 
-_FETCH_SCOPE = "outbound.token.fetch"
 _NOT_ASKED_FOR = (
     "these tools hand third-party tokens to the model: a tool of your own that uses the token "
     "(@with_connection) needs none of them. If they are wanted all the same, write "
@@ -29,7 +29,7 @@ def add_descope_tools(
     config: DescopeConfig | None = None,
     *,
     expose_tokens: bool = False,
-    required_scopes: Sequence[str] = (_FETCH_SCOPE,),
+    required_scopes: Sequence[str] = (FETCH_SCOPE,),
 ) -> None:
     """Add the SDK's four tools, which answer with third-party tokens as JSON.
 

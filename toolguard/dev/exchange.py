@@ -11,6 +11,7 @@ from typing import Any
 from starlette.requests import Request
 
 from toolguard.connections.protocol import Connection, ConnectionProvider, ConnectionRequest
+from toolguard.descope.project import FETCH_SCOPE
 from toolguard.dev.clients import authenticate_resource
 from toolguard.dev.grants import grant_of_access_token, keep_access_token
 from toolguard.dev.parameters import Parameters
@@ -34,7 +35,6 @@ TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105
 
 _ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - a token type
 _JWT = "urn:ietf:params:oauth:token-type:jwt"
-_FETCH_SCOPE = "outbound.token.fetch"
 
 
 async def exchange_token(
@@ -59,8 +59,8 @@ async def exchange_token(
         return _downstream(realm, caller, server, resource, scopes)
     if vault is None:
         raise Refusal("invalid_target", "There is nothing of this name to exchange for")
-    if _FETCH_SCOPE not in caller.scopes:
-        raise Refusal("invalid_scope", f"subject_token lacks the scope {_FETCH_SCOPE}")
+    if FETCH_SCOPE not in caller.scopes:
+        raise Refusal("invalid_scope", f"subject_token lacks the scope {FETCH_SCOPE}")
     wanted = ConnectionRequest(target, scopes, caller, token)
     return _connection_answer(await _connection(vault, wanted), realm.clock())
 

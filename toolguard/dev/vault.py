@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from toolguard.connections.protocol import Connection, ConnectionRequest
+from toolguard.descope.project import FETCH_SCOPE
 from toolguard.dev.connection_table import ConnectionTable, Owner, ProviderToken
 from toolguard.errors import (
     ConnectionDeniedError,
@@ -34,8 +35,6 @@ from toolguard.principal import Principal
 from toolguard.verifiers import Verifier
 
 __all__ = ["FETCH_SCOPE", "ConnectLinks", "Provider", "Vault", "VaultPolicy"]
-
-FETCH_SCOPE = "outbound.token.fetch"
 
 VaultPolicy: TypeAlias = Callable[[Principal, str, tuple[str, ...]], bool]
 """Whether this caller gets a token of this app with these scopes."""
