@@ -28,6 +28,7 @@ from toolguard.errors import (
 )
 from toolguard.principal import Principal
 from toolguard.sessions import Sessions
+from toolguard.verifiers import Verifier
 
 __all__ = ["GuardMiddleware"]
 
@@ -36,6 +37,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+_VerifyRequest = Callable[[Scope, str], Awaitable[Principal]]
 
 _SESSION_HEADER = b"mcp-session-id"
 
@@ -79,7 +81,7 @@ class GuardMiddleware:
     async def _authenticate(self, scope: Scope) -> RequestState:
         token = bearer_token(scope["headers"])
         if token is not None:
-            principal = await self.guard.verifier.verify(token)
+            principal = await _verified(self.guard.verifier, scope, token)
             return RequestState(token, principal, self.guard)
         if not self.guard.admits_anonymous:
             raise MissingTokenError
@@ -186,6 +188,14 @@ class _Response:
             self.orphan = session_id
             return
         self._middleware.sessions.open(session_id, principal)
+
+
+async def _verified(verifier: Verifier, scope: Scope, token: str) -> Principal:
+    """Return who sent the request; a verifier may have a method that looks at all of it."""
+    verify_request: _VerifyRequest | None = getattr(verifier, "verify_request", None)
+    if verify_request is not None:
+        return await verify_request(scope, token)
+    return await verifier.verify(token)
 
 
 def _is_preflight(scope: Scope) -> bool:
