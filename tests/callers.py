@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolguard.call import Call, DefaultRule, RequestState, serving
+from toolguard.call import Call, DefaultRule, RequestState
 from toolguard.challenge import Challenge, challenge_for
 from toolguard.connections import Connection, ConnectionProvider, ConnectionRequest
 from toolguard.errors import ConnectionRequiredError, InvalidTokenError, ToolGuardError
 from toolguard.principal import Principal
 from toolguard.scopes import ScopeHierarchy
+from toolguard.serving import serving
 from toolguard.verifiers import Verifier
 
 __all__ = ["ISSUER", "METADATA", "NOW", "TOKEN", "Caller", "Desk", "Tokens", "Vault", "person"]

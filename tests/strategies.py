@@ -81,7 +81,7 @@ def hierarchies(draw: st.DrawFn) -> ScopeHierarchy:
 
 def guards() -> SearchStrategy[list[Policy]]:
     """The policies of one to four decorators on one function."""
-    policy = st.builds(Policy, scope=st.none() | rules())
+    policy = st.builds(Policy, rule=st.none() | rules())
     return st.lists(policy, min_size=1, max_size=4)
 
 

@@ -14,9 +14,6 @@ from toolguard.call import (
     Call,
     DefaultRule,
     RequestState,
-    current_call,
-    outer_call,
-    serving,
 )
 from toolguard.errors import (
     AccessDeniedError,
@@ -29,6 +26,7 @@ from toolguard.errors import (
 from toolguard.policy import Policy
 from toolguard.principal import Principal
 from toolguard.scopes import Scope
+from toolguard.serving import current_call, outer_call, serving
 
 
 def request(guard: Desk, principal: Principal | None = person()) -> RequestState:  # noqa: B008 - a frozen value

@@ -11,7 +11,7 @@ import pytest
 from callers import NOW, TOKEN, Desk, person
 
 from toolguard import requires_auth, with_connection
-from toolguard.call import Call, RequestState, serving
+from toolguard.call import Call, RequestState
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.errors import (
     AccessDeniedError,
@@ -20,6 +20,7 @@ from toolguard.errors import (
     InvalidTokenError,
     ToolGuardError,
 )
+from toolguard.serving import serving
 
 
 class Numbered:

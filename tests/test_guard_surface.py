@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -32,21 +31,14 @@ def guard(**settings: Any) -> ToolGuard:
     return ToolGuard(**{"verifier": Tokens(), "audience": URL, **settings})
 
 
-@dataclass(frozen=True)
-class Offer:
-    """One operation: all that a guard wants to know of it."""
-
-    policy: Policy | None
-
-
 class Shelf:
     """A server without a framework: its operations are what is put on it."""
 
     def __init__(self, *functions: Any) -> None:
         self.functions = list(functions)
 
-    def operations(self) -> Iterator[Offer]:
-        return (Offer(policy_of(function)) for function in self.functions)
+    def policies(self) -> Iterator[Policy]:
+        return (policy for each in self.functions if (policy := policy_of(each)) is not None)
 
     def revision(self) -> tuple[object, ...]:
         return tuple(map(id, self.functions))

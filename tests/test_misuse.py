@@ -76,7 +76,8 @@ def test_scopes_in_a_list_are_shown_one_by_one(scopes: Any) -> None:
 def test_a_guard_without_its_parentheses_is_told_to_have_some() -> None:
     refuses(
         TypeError,
-        'write @requires_scopes("calendar.read"), with the scopes in parentheses',
+        'write @requires_scopes("calendar.read"), with the scopes in parentheses; a function that '
+        "names them takes the call: @requires_scopes(lambda call: ...)",
         lambda: requires_scopes(greet),  # type: ignore[arg-type]
     )
 

@@ -127,7 +127,7 @@ def test_permissions_and_roles_are_not_scopes() -> None:
 
 
 def test_stacked_scopes_are_all_required() -> None:
-    assert (Policy(Scope("a")) & Policy(Scope("b"))).scope == all_of("a", "b")
+    assert (Policy(Scope("a")) & Policy(Scope("b"))).rule == all_of("a", "b")
 
 
 def test_a_policy_that_asks_for_a_token_only_adds_nothing_to_one_that_asks_for_scopes() -> None:

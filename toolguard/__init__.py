@@ -22,7 +22,21 @@ from toolguard.connections import (
     ConnectionRequest,
     StaticConnections,
 )
-from toolguard.decorators import public, requires_auth, requires_scopes, with_connection
+from toolguard.declarations import (
+    all_of,
+    any_of,
+    public,
+    requires,
+    requires_auth,
+    requires_claim,
+    requires_client,
+    requires_permissions,
+    requires_recent_auth,
+    requires_roles,
+    requires_scopes,
+    requires_tenant,
+    with_connection,
+)
 from toolguard.errors import (
     AccessDeniedError,
     ConnectionDeniedError,
@@ -32,7 +46,9 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
     GuardNotConfiguredError,
+    InsufficientAuthenticationError,
     InsufficientScopeError,
+    InvalidInputError,
     InvalidTokenError,
     KeysUnavailableError,
     MalformedCredentialsError,
@@ -40,8 +56,9 @@ from toolguard.errors import (
     ToolGuardError,
 )
 from toolguard.guard import ToolGuard
+from toolguard.invocation import Invocation
 from toolguard.principal import Principal
-from toolguard.scopes import Scope, ScopeHierarchy, all_of, any_of
+from toolguard.scopes import Scope, ScopeHierarchy
 from toolguard.verifiers import JWTVerifier, Verifier
 
 __all__ = [
@@ -56,8 +73,11 @@ __all__ = [
     "ConnectionTokenError",
     "ConnectionUnavailableError",
     "GuardNotConfiguredError",
+    "InsufficientAuthenticationError",
     "InsufficientScopeError",
+    "InvalidInputError",
     "InvalidTokenError",
+    "Invocation",
     "JWTVerifier",
     "KeysUnavailableError",
     "MalformedCredentialsError",
@@ -72,7 +92,14 @@ __all__ = [
     "all_of",
     "any_of",
     "public",
+    "requires",
     "requires_auth",
+    "requires_claim",
+    "requires_client",
+    "requires_permissions",
+    "requires_recent_auth",
+    "requires_roles",
     "requires_scopes",
+    "requires_tenant",
     "with_connection",
 ]

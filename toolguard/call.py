@@ -1,8 +1,7 @@
-"""What is known about the message that is being served right now?
+"""What is known about one message on one server, and whom does it admit?
 
 One :class:`RequestState` belongs to one HTTP request (or to one message where there is no HTTP);
-one :class:`Call` to one message on one server. The frameworks' adapters open a call around each
-message; guarded functions find it and ask it to admit the caller.
+one :class:`Call` to one message on one server.
 """
 
 from __future__ import annotations
@@ -10,13 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
 
 import anyio
 
 from toolguard.connections.protocol import Connection, ConnectionProvider, ConnectionRequest
+from toolguard.decisions import decide
 from toolguard.errors import (
     AccessDeniedError,
     ConnectionRequiredError,
@@ -26,9 +26,11 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
-from toolguard.policy import ConnectionNeed, Policy
+from toolguard.invocation import Invocation
+from toolguard.policy import ConnectionNeed, Grant, Policy
 from toolguard.principal import Principal
-from toolguard.scopes import ScopeHierarchy
+from toolguard.rules import Rule
+from toolguard.scopes import Scope, ScopeHierarchy
 from toolguard.verifiers import Verifier
 
 __all__ = [
@@ -38,10 +40,6 @@ __all__ = [
     "DefaultRule",
     "Guard",
     "RequestState",
-    "current_access_token",
-    "current_call",
-    "outer_call",
-    "serving",
 ]
 
 _log = logging.getLogger("toolguard")
@@ -118,6 +116,8 @@ class Call:
         is_current: whether the message at hand is still this one. A session inside the process
             may have been started by one caller and be used by another.
         meta: the ``_meta`` of the message.
+        operation: what the message asks for, with the arguments that the client sent; None for
+            none.
     """
 
     def __init__(
@@ -128,26 +128,48 @@ class Call:
         *,
         is_current: Callable[[], bool] = lambda: True,
         meta: object = None,
+        operation: Invocation | None = None,
     ) -> None:
         self.guard = guard
         self.state = state
         self.is_current = is_current
         self.meta = meta
+        self.operation = operation
+        #: The call of the server around this one.
+        self.outer: Call | None = None
+        #: The rule that only the function's own guard can decide on, until it has.
+        self._undecided: Rule | None = None
         self._refuse_with = refuse_with
         self._noted: ToolGuardError | None = None
         self.closed = False
 
-    async def admit(self, policy: Policy) -> Admission:
+    async def admit(self, policy: Policy, arguments: Mapping[str, Any] | None = None) -> Admission:
         """Return who calls, with what the policy fetches for them.
+
+        Args:
+            policy: what the operation asks for.
+            arguments: what it is called with.
 
         Raises:
             ToolGuardError: the one refusal that names everything missing.
         """
-        principal = await self.authorize(policy)
+        asked = self.operation or Invocation("tool", "")
+        principal = await self.authorize(
+            policy, replace(asked, arguments=MappingProxyType(dict(arguments or {})))
+        )
+        self._has_decided(policy.rule)
         return Admission(principal, await self._connect(policy.connections, principal))
 
-    async def authorize(self, policy: Policy) -> Principal | None:
+    async def authorize(
+        self, policy: Policy, invocation: Invocation | None = None
+    ) -> Principal | None:
         """Return who calls, None for nobody in particular; fetch nothing for them.
+
+        Args:
+            policy: what the operation asks for.
+            invocation: the call; None while only its framework knows the arguments. What depends
+                on them is then left to the function's own guard, and without its decision the
+                message is refused in the end, whatever answered it.
 
         Raises:
             ToolGuardError: the one refusal that names everything missing.
@@ -157,8 +179,24 @@ class Call:
             self._check_open(principal)
         elif self.state is not None and not policy.public:
             raise MissingTokenError(self.state.on_missing, scopes=policy.first_scopes)
-        policy.check(principal, self.guard.scope_hierarchy)
+        if principal is None or policy.rule is None or isinstance(policy.rule, Scope):
+            policy.check(principal, self.guard.scope_hierarchy)
+            return principal
+        if not await decide(policy.rule, self._grant(principal), invocation):
+            self._undecided = policy.rule
+        self._check_open(principal)  # a check of the user's may have taken long
         return principal
+
+    def _grant(self, principal: Principal) -> Grant:
+        scopes = self.guard.scope_hierarchy.expand(principal.scopes)
+        return Grant(principal, scopes, self.guard.clock(), self.guard.leeway)
+
+    def _has_decided(self, rule: Rule | None) -> None:
+        call: Call | None = self
+        while call is not None and rule is not None:
+            if call._undecided == rule:
+                call._undecided = None
+            call = call.outer
 
     async def admit_undeclared(self, method: str) -> None:
         """Hold an operation that carries no guard against the server's default.
@@ -209,8 +247,10 @@ class Call:
         A function may have caught the refusal of a guarded helper and gone on; so a refusal
         counts only if the message failed.
         """
-        if not failed:
+        if not failed and self._undecided is None:
             return None
+        if not failed:
+            self._note(AccessDeniedError(rule="something answered before the guard could decide"))
         if self.state is None:
             return self._noted
         self.state.refusal = self.state.noted
@@ -317,60 +357,3 @@ def _refusal_in(error: Exception) -> ToolGuardError | None:
     nested: Sequence[Exception] = getattr(error, "exceptions", ())
     refusals = [each for each in nested if isinstance(each, ToolGuardError)]
     return refusals[0] if len(refusals) == len(nested) == 1 else None
-
-
-_current: ContextVar[Call | None] = ContextVar("toolguard_call", default=None)
-
-
-def current_call() -> Call:
-    """Return the call that is being served.
-
-    Raises:
-        GuardNotConfiguredError: if there is none.
-    """
-    call = _current.get()
-    if call is not None and not call.is_current():
-        raise GuardNotConfiguredError(
-            "This message came through a session that another caller may have started, so it is "
-            "not known who calls: open the session inside the tool that uses it"
-        )
-    if call is None:
-        raise GuardNotConfiguredError(
-            "This function is guarded and no guard protects the server that calls it: write "
-            "ToolGuard(...).protect(server) where the server is made, and call guarded functions "
-            "through it (in tests: toolguard.testing.call_as)"
-        )
-    return call
-
-
-def current_access_token() -> str:
-    """Return the caller's access token of this message, inside a guarded function.
-
-    For who still talks to a vault by hand. It is for the authorization server or vault that
-    issued it, and for nobody else.
-
-    Raises:
-        MissingTokenError: if the caller sent none.
-        GuardNotConfiguredError: if no call is being served.
-    """
-    call = current_call()
-    if call.closed or call.state is None or call.state.token is None:
-        raise MissingTokenError
-    return call.state.token
-
-
-@contextmanager
-def serving(call: Call) -> Iterator[Call]:
-    """Make ``call`` the current one for the duration of a message."""
-    token = _current.set(call)
-    try:
-        yield call
-    finally:
-        _current.reset(token)
-        call.close()
-
-
-def outer_call() -> Call | None:
-    """Return the open call around this one, where one server serves inside another."""
-    call = _current.get()
-    return None if call is None or call.closed or not call.is_current() else call

@@ -2,7 +2,7 @@
 
 Both official MCP clients search the header with an unanchored pattern for ``scope=`` and
 ``resource_metadata=``. So what a challenge may contain, and in which order, is a security
-property: one scheme, four parameters in a fixed order, no ``=`` inside any of the free texts.
+property: one scheme, a few parameters in a fixed order, no ``=`` inside any of the free texts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
-from toolguard.errors import InsufficientScopeError, MissingTokenError, ToolGuardError
+from toolguard.errors import (
+    InsufficientAuthenticationError,
+    InsufficientScopeError,
+    MissingTokenError,
+    ToolGuardError,
+)
 
 __all__ = ["Challenge", "ChallengeScopes", "challenge_for", "metadata_url", "parse"]
 
@@ -43,6 +48,8 @@ class Challenge:
         scope: the scopes to ask for, in this order; empty leaves the parameter out.
         resource_metadata: URL of the RFC 9728 document.
         error_description: one sentence for the developer who reads it.
+        acr_values: of which authentication context class references one would do (RFC 9470 §3).
+        max_age: how many seconds ago the user may have signed in at most (RFC 9470 §3).
 
     Raises:
         ValueError: for anything that cannot be quoted safely, and for a challenge that would
@@ -53,15 +60,21 @@ class Challenge:
     scope: tuple[str, ...] = ()
     resource_metadata: str | None = None
     error_description: str | None = None
+    acr_values: tuple[str, ...] = ()
+    max_age: int | None = None
 
     def __post_init__(self) -> None:
         for name in ("error", "error_description"):
             text = getattr(self, name)
             if text is not None and not _TEXT.fullmatch(text):
                 raise ValueError(f"{name} cannot be sent in a challenge: {text!r}")
-        for scope in self.scope:
-            if not _SCOPE.fullmatch(scope):
-                raise ValueError(f"this scope cannot be asked for in a challenge: {scope!r}")
+        asked = [("scope", each) for each in self.scope]
+        asked += [("class", each) for each in self.acr_values]
+        for what, value in asked:
+            if not _SCOPE.fullmatch(value):
+                raise ValueError(f"this {what} cannot be asked for in a challenge: {value!r}")
+        if self.max_age is not None and self.max_age < 0:
+            raise ValueError(f"max_age is a number of seconds, not {self.max_age!r}")
         if self.resource_metadata is not None and not _URL.fullmatch(self.resource_metadata):
             raise ValueError(f"resource_metadata is not a URL: {self.resource_metadata!r}")
         if self.error_description is not None and self.error is None:
@@ -81,6 +94,9 @@ class Challenge:
             # RFC 9728 §5.1: 'resource_metadata: The URL of the protected resource metadata.'
             "resource_metadata": self.resource_metadata,
             "error_description": self.error_description,
+            # RFC 9470 §3: both are strings there.
+            "acr_values": " ".join(self.acr_values),
+            "max_age": "" if self.max_age is None else str(self.max_age),
         }
         return "Bearer " + ", ".join(f'{k}="{v}"' for k, v in parameters.items() if v)
 
@@ -107,6 +123,8 @@ def challenge_for(
         )
     if isinstance(refusal, InsufficientScopeError):
         named = refusal.required_scopes if scopes == "required" else _combined(refusal)
+    elif isinstance(refusal, InsufficientAuthenticationError):
+        named = refusal.scopes
     elif refusal.status in (400, 401):
         named = tuple(default_scope) if refusal.status == 401 else ()  # noqa: PLR2004
     else:
@@ -116,6 +134,8 @@ def challenge_for(
         scope=_sendable(named),
         resource_metadata=resource_metadata,
         error_description=_describe(refusal),
+        acr_values=getattr(refusal, "acr_values", ()),
+        max_age=getattr(refusal, "max_age", None),
     )
 
 
@@ -179,4 +199,14 @@ def parse(header: str) -> Challenge:
         scope=tuple(parameters.get("scope", "").split()),
         resource_metadata=parameters.get("resource_metadata"),
         error_description=parameters.get("error_description"),
+        acr_values=tuple(parameters.get("acr_values", "").split()),
+        max_age=_seconds(parameters.get("max_age")),
     )
+
+
+def _seconds(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise ValueError("max_age is no number of seconds")
+    return int(text)

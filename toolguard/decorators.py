@@ -1,6 +1,6 @@
-"""How does a developer say what a tool needs?
+"""What becomes of a function that is guarded?
 
-Each decorator declares one part of a policy. However many are stacked, in whatever order, a
+Each decorator carries one part of a policy. However many are stacked, in whatever order, a
 function gets one wrapper and every call one decision: find the caller, decide, connect, inject,
 call.
 """
@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-import keyword
 import operator
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar, overload
 
 import anyio.to_thread
 
-from toolguard.call import current_call
-from toolguard.challenge import Challenge
-from toolguard.policy import ConnectionNeed, Policy
-from toolguard.scopes import ScopeLike, all_of
+from toolguard.policy import Policy
+from toolguard.serving import current_call
 from toolguard.signature import Injection, unwrapped
 
 __all__ = [
@@ -29,10 +26,6 @@ __all__ = [
     "Guarded",
     "bare_policy",
     "policy_of",
-    "public",
-    "requires_auth",
-    "requires_scopes",
-    "with_connection",
 ]
 
 T = TypeVar("T")
@@ -100,11 +93,13 @@ class _Mark:
 def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
     injection = Injection.plan(function, policy)
     run = _awaitable(function)
+    reads_call = policy.reads_call
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         call = current_call()
         with call.noting_refusals():
-            admission = await call.admit(policy)
+            sent = injection.sent(args, kwargs) if reads_call else {}
+            admission = await call.admit(policy, sent)
             injected = injection.values(admission.principal, admission.connections)
             positional, named = injection.arguments(args, kwargs, injected)
             return await run(*positional, **named)
@@ -170,90 +165,3 @@ def _layers(function: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], 
         else:
             yield current, None
             current = getattr(current, "__wrapped__", None)
-
-
-def requires_scopes(*scopes: ScopeLike) -> GuardDecorator:
-    """Require the caller's token to hold these scopes, all of them.
-
-    Args:
-        scopes: RFC 6749 §3.3 scope-tokens, or expressions: ``any_of("a", "b")``, ``"a" & b``.
-
-    Raises:
-        ValueError: if there is none, or one is not a scope that can be asked for.
-
-    Example::
-
-        @mcp.tool()
-        @requires_scopes("mcp:calendar.write")
-        async def delete_event(event_id: str, *, user_id: str) -> None: ...
-    """
-    if not scopes:
-        raise ValueError(
-            'name at least one scope: @requires_scopes("calendar.read"); for "any valid token" '
-            "write @requires_auth"
-        )
-    if callable(scopes[0]):
-        raise TypeError('write @requires_scopes("calendar.read"), with the scopes in parentheses')
-    rule = all_of(*scopes)
-    Challenge(scope=rule.tokens)
-    return GuardDecorator(Policy(scope=rule))
-
-
-requires_auth = GuardDecorator(Policy())
-"""Require a valid token and nothing else."""
-
-public = GuardDecorator(Policy(public=True))
-"""Let everybody call this, with or without a token. A token that is sent must still be valid."""
-
-
-def with_connection(
-    name: str,
-    *,
-    scopes: Iterable[str] | None = None,
-    as_: str = "connection_token",
-    tenant: bool = False,
-    optional: bool = False,
-    fresh: bool = False,
-) -> GuardDecorator:
-    """Inject the caller's token for a third-party service; implies a valid access token.
-
-    It is fetched once the policy has allowed the call, with the caller's own access token.
-    Several on one tool are fetched at the same time.
-
-    Args:
-        name: the connection's name at the guard's provider, such as ``"google-calendar"``.
-        scopes: third-party scopes the token has to carry; left out, whatever it carries will do.
-        as_: the parameter that takes it, annotated ``str`` for the token or ``Connection`` for
-            the object with its scopes, its expiry and ``auth`` for httpx.
-        tenant: fetch the connection of the tenant that the caller's token names.
-        optional: pass None where the user has not connected, instead of asking them to.
-        fresh: never take a token that was kept from an earlier call.
-
-    Raises:
-        ValueError: for an empty name or an empty list of scopes.
-
-    Example::
-
-        @mcp.tool()
-        @requires_scopes("mcp:calendar.write")
-        @with_connection("google-calendar", scopes=["https://www.googleapis.com/auth/calendar"])
-        async def create_event(title: str, *, user_id: str, connection_token: str) -> str: ...
-    """
-    if not isinstance(name, str):
-        raise TypeError('write @with_connection("google-calendar"): the name comes first')
-    if not name:
-        raise ValueError('name the connection: @with_connection("google-calendar")')
-    if isinstance(scopes, str):
-        raise TypeError(f"write scopes=[{scopes!r}]: a list of scopes")
-    listed = tuple(scopes) if scopes is not None else ()
-    if scopes is not None and not listed:
-        raise ValueError("scopes=[] asks for nothing: leave it out to take what there is")
-    if listed:
-        all_of(*listed)  # refuses what is not a scope
-    if not as_.isidentifier() or keyword.iskeyword(as_) or as_ == "user_id":
-        raise ValueError(
-            f"as_={as_!r} cannot be the parameter that takes a connection: "
-            'write as_="calendar_token"'
-        )
-    need = ConnectionNeed(name, listed, as_, tenant=tenant, optional=optional, fresh=fresh)
-    return GuardDecorator(Policy(connections=(need,)))

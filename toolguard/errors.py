@@ -5,10 +5,13 @@
     ToolGuardError
     ├── MissingTokenError              401  no credentials were sent
     ├── MalformedCredentialsError      400  an Authorization header that cannot be read
+    ├── MalformedMessageError          400  a body that more than one message could be read in
     ├── InvalidTokenError              401  a token that does not hold up, with a ``reason``
     ├── InsufficientScopeError         403  a good token with too few scopes: step up
+    ├── InsufficientAuthenticationError  401  a good token of too long ago, or too weak a sign-in
     ├── AccessDeniedError              403  a good token that more scopes would not help
     ├── KeysUnavailableError           503  nobody can be verified right now: not the caller's fault
+    ├── InvalidInputError              ---  an argument that no rule can be applied to
     ├── GuardNotConfiguredError        500  a guarded tool runs where no guard protects it
     └── ConnectionTokenError           ---  a connection token could not be had
         ├── ConnectionRequiredError         the user has to connect the account (again)
@@ -39,11 +42,14 @@ __all__ = [
     "ConnectionTokenError",
     "ConnectionUnavailableError",
     "GuardNotConfiguredError",
+    "InsufficientAuthenticationError",
     "InsufficientScopeError",
+    "InvalidInputError",
     "InvalidTokenError",
     "InvalidTokenReason",
     "KeysUnavailableError",
     "MalformedCredentialsError",
+    "MalformedMessageError",
     "MissingTokenError",
     "ToolGuardError",
 ]
@@ -126,6 +132,13 @@ class MalformedCredentialsError(ToolGuardError):
     error = "invalid_request"
 
 
+class MalformedMessageError(ToolGuardError):
+    """The body of the request is no MCP message, or not the same one to every reader."""
+
+    status = 400
+    error = "invalid_request"
+
+
 class InvalidTokenError(ToolGuardError):
     """The access token does not hold up (RFC 6750 §3.1, invalid_token).
 
@@ -202,6 +215,42 @@ class InsufficientScopeError(ToolGuardError):
         }
 
 
+class InsufficientAuthenticationError(ToolGuardError):
+    """The token is good, and the user's sign-in too long ago or too weak (RFC 9470 §3).
+
+    Args:
+        max_age: how many seconds ago the user may have signed in at most; None for any time.
+        acr_values: the authentication context class references of which one would do.
+        scopes: what to ask for along with it, so that the new token loses nothing.
+    """
+
+    status = 401
+    error = "insufficient_user_authentication"
+
+    def __init__(
+        self,
+        *,
+        max_age: int | None = None,
+        acr_values: Sequence[str] = (),
+        scopes: Sequence[str] = (),
+    ) -> None:
+        super().__init__("A more recent or a stronger authentication is required")
+        self.max_age = max_age
+        self.acr_values = tuple(acr_values)
+        self.scopes = tuple(scopes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error, with what is asked for."""
+        body = super().to_dict()
+        if self.max_age is not None:
+            body["max_age"] = self.max_age
+        if self.acr_values:
+            body["acr_values"] = " ".join(self.acr_values)
+        if self.scopes:
+            body["scope"] = " ".join(self.scopes)
+        return body
+
+
 class AccessDeniedError(ToolGuardError):
     """The caller may not do this, and no further scope would change it.
 
@@ -217,6 +266,21 @@ class AccessDeniedError(ToolGuardError):
     ) -> None:
         super().__init__(message)
         self.rule = rule
+
+
+class InvalidInputError(ToolGuardError):
+    """An argument of the call is nothing that the operation's rule could be applied to.
+
+    Args:
+        message: one sentence, without the value.
+        argument: the name of the argument, where it is one in particular.
+    """
+
+    error = "invalid_input"
+
+    def __init__(self, message: str, *, argument: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
 
 
 class KeysUnavailableError(ToolGuardError):

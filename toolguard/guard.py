@@ -17,8 +17,10 @@ from toolguard.call import DefaultRule, RequestState
 from toolguard.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url
 from toolguard.connections.cache import provider_for
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
+from toolguard.decorators import GuardDecorator
 from toolguard.discovery import issuer_of
 from toolguard.errors import ToolGuardError
+from toolguard.operation_rules import OperationRules
 from toolguard.policy import Policy
 from toolguard.principal import Principal
 from toolguard.scopes import ScopeHierarchy
@@ -137,10 +139,20 @@ class ToolGuard:
             settings.update(_issuer_settings(environ, with_vault="connections" not in settings))
         return cls(**{"audience": audience, "resource": server_url, **settings})
 
-    def protect(self, server: ServerT) -> ServerT:
+    def protect(
+        self, server: ServerT, *, rules: Mapping[str, GuardDecorator] | None = None
+    ) -> ServerT:
         """Guard a server of the official SDK (1.x, 2.x) or of fastmcp (3.x, 4.x), in place.
 
         Its own ``run()``, and every app it builds from now on, are guarded.
+
+        Args:
+            server: the server.
+            rules: guards by name, for operations whose code is not yours: ``{"delete_*":
+                requires_scopes("admin"), "resource:file://*": ..., "prompt:*": ..., "*":
+                requires_auth}``. A pattern without a kind names tools; ``"*"`` alone is every
+                operation. All rules that match apply, and so do the decorators. One that
+                matches nothing is logged when the server starts.
 
         Raises:
             TypeError: if this is none of these servers.
@@ -151,8 +163,8 @@ class ToolGuard:
         from toolguard.integrations import adapter_for  # noqa: PLC0415 - imports a framework
 
         adapter = adapter_for(server)
+        adapter.claim(self, OperationRules(rules or {}))
         self._adapters.append(adapter)
-        adapter.prepare(self)
         adapter.install(self)
         if self.default == "public":
             _log.warning("operations without a guard are public on %r", server)
@@ -198,15 +210,14 @@ class ToolGuard:
         """Return what follows from the operations there are, worked out once for each set."""
         revision = tuple(adapter.revision() for adapter in self._adapters)
         if self._known is None or self._known.revision != revision:
-            found = (op.policy for adapter in self._adapters for op in adapter.operations())
-            policies = tuple(policy for policy in found if policy is not None)
+            policies = tuple(policy for each in self._adapters for policy in each.policies())
             self._known = _Surface(
                 revision,
                 policies,
                 has_public=any(policy.public for policy in policies),
-                scopes_supported=resources.scopes_supported(p.scope for p in policies),
+                scopes_supported=resources.scopes_supported(p.rule for p in policies),
                 first_scopes=resources.first_scopes(
-                    (p.scope for p in policies), self.scope_hierarchy
+                    (p.rule for p in policies), self.scope_hierarchy
                 ),
             )
         return self._known

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from toolguard.errors import InsufficientScopeError, MissingTokenError
+from toolguard.call_scopes import CallScope
+from toolguard.errors import (
+    InsufficientAuthenticationError,
+    InsufficientScopeError,
+    MissingTokenError,
+    ToolGuardError,
+)
 from toolguard.principal import Principal
+from toolguard.requirements import RecentAuthentication, Requirement
+from toolguard.rules import Alternative, Condition, Rule
 from toolguard.scopes import Scope, ScopeHierarchy
 
-__all__ = ["ConnectionNeed", "Policy"]
+__all__ = ["ConnectionNeed", "Grant", "Policy"]
 
 
 _PUBLIC_AND_GUARDED = "@public cannot be combined with another guard: remove one of them"
@@ -36,21 +45,72 @@ class ConnectionNeed:
 
 
 @dataclass(frozen=True)
+class Grant:
+    """What a caller may be taken to hold.
+
+    Attributes:
+        principal: the verified caller.
+        scopes: the granted scopes, with those that they include.
+        now: the time, in seconds since the epoch.
+        leeway: seconds by which the issuer's clock may differ.
+    """
+
+    principal: Principal
+    scopes: frozenset[str]
+    now: float = 0.0
+    leeway: float = 0.0
+
+    def meets(self, alternative: Alternative) -> bool:
+        """Return whether the caller meets these conditions."""
+        return all(map(self._meets, alternative))
+
+    def _meets(self, condition: Condition) -> bool:
+        if isinstance(condition, RecentAuthentication):
+            return condition.holds(self.principal, self.now, self.leeway)
+        return condition in self.scopes
+
+    def refusal(self, alternatives: Sequence[Alternative]) -> ToolGuardError:
+        """Return the refusal that names what is missing for the nearest of ``alternatives``.
+
+        The nearest is the one with the fewest conditions that are not met; ties: the first.
+        """
+        nearest = min(alternatives, key=lambda each: sum(not self._meets(c) for c in each))
+        scopes = [each for each in nearest if isinstance(each, str)]
+        missing = [scope for scope in scopes if scope not in self.scopes]
+        stale = [each for each in nearest if not self._meets(each) and each not in missing]
+        held = self.principal.scopes
+        if stale:
+            return _sign_in_again(stale, tuple(dict.fromkeys((*held, *missing))))
+        return InsufficientScopeError(scopes, token_scopes=held, missing_scopes=missing)
+
+
+def _sign_in_again(stale: Sequence[Condition], scopes: tuple[str, ...]) -> ToolGuardError:
+    asked = [each for each in stale if isinstance(each, RecentAuthentication)]
+    ages = [each.max_age for each in asked if each.max_age is not None]
+    classes = [each.acr_values for each in asked if each.acr_values]
+    # Of several rules the new sign-in has to do for all.
+    common = [acr for acr in (classes[0] if classes else ()) if all(acr in c for c in classes)]
+    return InsufficientAuthenticationError(
+        max_age=min(ages, default=None), acr_values=common, scopes=scopes
+    )
+
+
+@dataclass(frozen=True)
 class Policy:
     """The rules of one operation. Immutable; stacked decorators merge theirs with ``&``.
 
     Attributes:
-        scope: the scopes the caller has to hold; None asks for a valid token only.
+        rule: what the caller has to meet; None asks for a valid token only.
         connections: what is fetched for the caller once the policy has allowed the call.
         public: whether a caller without a token is welcome.
     """
 
-    scope: Scope | None = None
+    rule: Rule | None = None
     connections: tuple[ConnectionNeed, ...] = ()
     public: bool = False
 
     def __post_init__(self) -> None:
-        if self.public and (self.scope is not None or self.connections):
+        if self.public and (self.rule is not None or self.connections):
             raise ValueError(_PUBLIC_AND_GUARDED)
         parameters = [need.parameter for need in self.connections]
         for name in parameters:
@@ -70,15 +130,15 @@ class Policy:
             if self != other:
                 raise ValueError(_PUBLIC_AND_GUARDED)
             return self
-        scopes = [scope for scope in (self.scope, other.scope) if scope is not None]
+        rules = [rule for rule in (self.rule, other.rule) if rule is not None]
         return replace(
             self,
-            scope=scopes[0] & scopes[1] if len(scopes) == 2 else next(iter(scopes), None),  # noqa: PLR2004
+            rule=rules[0] & rules[1] if len(rules) == 2 else next(iter(rules), None),  # noqa: PLR2004
             connections=tuple(dict.fromkeys((*self.connections, *other.connections))),
         )
 
     def check(self, principal: Principal | None, hierarchy: ScopeHierarchy) -> None:
-        """Return if the call is allowed. Pure: no I/O, no clock.
+        """Return if the call is allowed, by a rule of scopes alone. Pure: no I/O, no clock.
 
         Args:
             principal: the verified caller, None if no token was sent.
@@ -87,29 +147,45 @@ class Policy:
         Raises:
             MissingTokenError: if there is no caller and the operation is not public.
             InsufficientScopeError: naming every scope of the alternative nearest to the grant.
+            TypeError: if the rule asks for more than scopes; decide on it with ``decide``.
         """
         if principal is None:
             if self.public:
                 return
             raise MissingTokenError(scopes=self.first_scopes)
-        if self.scope is None:
+        if self.rule is None:
             return
+        if not isinstance(self.rule, Scope):
+            raise TypeError(f"{self.rule!r} asks for more than scopes")
         granted = hierarchy.expand(principal.scopes)
-        if not self.scope.allows(granted):
-            raise InsufficientScopeError(
-                self.scope.nearest(granted),
-                token_scopes=principal.scopes,
-                missing_scopes=self.scope.missing(granted),
-            )
+        if not self.rule.allows(granted):
+            raise Grant(principal, granted).refusal(self.rule.alternatives)
+
+    @property
+    def reads_call(self) -> bool:
+        """Whether the decision depends on the call, and not only on the caller."""
+        conditions = self.rule.conditions if self.rule is not None else ()
+        return any(isinstance(c, (CallScope, Requirement)) and c.reads_call for c in conditions)
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments of the call that the rule is known to read."""
+        conditions = self.rule.conditions if self.rule is not None else ()
+        return tuple(
+            name
+            for each in conditions
+            if isinstance(each, (CallScope, Requirement))
+            for name in each.arguments
+        )
 
     @property
     def first_scopes(self) -> tuple[str, ...]:
         """The scopes a caller with no grant at all needs for this operation."""
-        return () if self.scope is None else self.scope.nearest(())
+        return () if self.rule is None else min(self.rule.grants, key=len, default=())
 
     def __str__(self) -> str:
         if self.public:
             return "public"
-        parts = [str(self.scope) if self.scope is not None else "any authenticated caller"]
+        parts = [str(self.rule) if self.rule is not None else "any authenticated caller"]
         parts += [f"connection {need.name}" for need in self.connections]
         return ", ".join(parts)

@@ -91,6 +91,16 @@ class Principal:
         return self.expires_at <= now
 
     @property
+    def auth_time(self) -> float | None:
+        """When the user signed in (OpenID Connect Core §2, RFC 9470 §6.1); None if unknown."""
+        return _number(self.claims.get("auth_time")) or None
+
+    @property
+    def acr(self) -> str | None:
+        """In which authentication context class they did (RFC 9470 §6.1); None if unknown."""
+        return _first_string(self.claims, ("acr",))
+
+    @property
     def session_key(self) -> tuple[str, str | None, str | None]:
         """What a stateful session belongs to: issuer, user and client."""
         return (self.issuer, self.user_id, self.client_id)

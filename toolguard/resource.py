@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from toolguard.scopes import Scope, ScopeHierarchy
+from toolguard.rules import Rule
+from toolguard.scopes import ScopeHierarchy
 
 __all__ = [
     "canonical_audience",
@@ -64,18 +65,18 @@ def canonical_resource(url: str) -> str:
     return canonical_audience(url).rstrip("/")
 
 
-def scopes_supported(rules: Iterable[Scope | None]) -> tuple[str, ...]:
+def scopes_supported(rules: Iterable[Rule | None]) -> tuple[str, ...]:
     """Return every scope that any rule mentions, in the order of the operations."""
-    return tuple(dict.fromkeys(t for rule in rules if rule is not None for t in rule.tokens))
+    return tuple(dict.fromkeys(t for rule in rules if rule is not None for t in rule.scopes))
 
 
-def first_scopes(rules: Iterable[Scope | None], hierarchy: ScopeHierarchy) -> tuple[str, ...]:
+def first_scopes(rules: Iterable[Rule | None], hierarchy: ScopeHierarchy) -> tuple[str, ...]:
     """Return the least a client needs to begin: the smallest grant that opens some operation.
 
     The smallest in what it stands for, so that a read scope comes before the write scope that
     includes it; ties: the first declared.
     """
-    grants = [group for rule in rules if rule is not None for group in rule.alternatives]
+    grants = [group for rule in rules if rule is not None for group in rule.grants if group]
     return min(grants, key=lambda group: len(hierarchy.expand(group)), default=())
 
 

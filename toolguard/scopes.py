@@ -1,23 +1,20 @@
 """Which scopes does an operation need, and which of them are missing?
 
-A :class:`Scope` is a positive boolean formula over RFC 6749 scope-tokens, kept in normal form: a
-set of alternatives, each a set of scopes, none containing another. Two expressions are equal
-exactly when they are satisfied by the same grants. There is no "not": it could not be asked for
-in a challenge, and it would make a larger grant weaker.
+A :class:`Scope` is a rule whose conditions are RFC 6749 scope-tokens.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TypeAlias
+from typing import TypeAlias, overload
+
+from toolguard.rules import Rule
 
 __all__ = ["Scope", "ScopeHierarchy", "ScopeLike", "all_of", "any_of"]
 
 # RFC 6749 §3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
-# A formula of n alternatives and m alternatives multiplies out to n*m of them.
-_MAX_ALTERNATIVES = 1_000
 
 
 def _scope_token(value: object) -> str:
@@ -34,7 +31,7 @@ def _scope_token(value: object) -> str:
     return value
 
 
-class Scope:
+class Scope(Rule):
     """A rule over scopes: what has to be granted for an operation to be allowed.
 
     Combine with ``&`` (both) and ``|`` (either); strings are accepted on either side.
@@ -56,29 +53,12 @@ class Scope:
     ('calendar.read',)
     """
 
-    __slots__ = ("_alternatives", "_canonical")
+    __slots__ = ()
 
     _alternatives: tuple[tuple[str, ...], ...]
-    _canonical: frozenset[frozenset[str]]
 
     def __init__(self, token: str) -> None:
-        self._set(((_scope_token(token),),))
-
-    def _set(self, alternatives: tuple[tuple[str, ...], ...]) -> None:
-        object.__setattr__(self, "_alternatives", alternatives)
-        object.__setattr__(self, "_canonical", frozenset(map(frozenset, alternatives)))
-
-    @classmethod
-    def _from(cls, alternatives: Iterable[tuple[str, ...]]) -> Scope:
-        scope = cls.__new__(cls)
-        scope._set(_minimal(alternatives))
-        return scope
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a Scope is immutable; cannot set {name!r}")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a Scope is immutable; cannot delete {name!r}")
+        super().__init__(_scope_token(token))
 
     @property
     def alternatives(self) -> tuple[tuple[str, ...], ...]:
@@ -93,7 +73,7 @@ class Scope:
     def allows(self, granted: Iterable[str]) -> bool:
         """Return whether ``granted`` satisfies this rule."""
         held = _as_set(granted)
-        return any(held.issuperset(group) for group in self._canonical)
+        return any(held.issuperset(group) for group in self._alternatives)
 
     def nearest(self, granted: Iterable[str]) -> tuple[str, ...]:
         """Return the alternative that needs the fewest further scopes; ties: the first declared."""
@@ -105,48 +85,33 @@ class Scope:
         held = _as_set(granted)
         return tuple(token for token in self.nearest(held) if token not in held)
 
-    def __and__(self, other: ScopeLike) -> Scope:
-        if not isinstance(other, (Scope, str)):
-            return NotImplemented
-        right = Scope(other) if isinstance(other, str) else other
-        if len(self._alternatives) * len(right._alternatives) > _MAX_ALTERNATIVES:
-            raise ValueError(f"this rule has more than {_MAX_ALTERNATIVES} alternatives; split it")
-        return Scope._from((*a, *b) for a in self._alternatives for b in right._alternatives)
+    @overload
+    def __and__(self, other: ScopeLike) -> Scope: ...
+    @overload
+    def __and__(self, other: Rule) -> Rule: ...
+    def __and__(self, other: Rule | str) -> Rule:
+        return super().__and__(Scope(other) if isinstance(other, str) else other)
 
-    def __rand__(self, other: str) -> Scope:
-        return Scope(other) & self
+    @overload
+    def __rand__(self, other: str) -> Scope: ...
+    @overload
+    def __rand__(self, other: Rule) -> Rule: ...
+    def __rand__(self, other: Rule | str) -> Rule:
+        return Rule.__and__(Scope(other) if isinstance(other, str) else other, self)
 
-    def __or__(self, other: ScopeLike) -> Scope:
-        if not isinstance(other, (Scope, str)):
-            return NotImplemented
-        right = Scope(other) if isinstance(other, str) else other
-        return Scope._from((*self._alternatives, *right._alternatives))
+    @overload
+    def __or__(self, other: ScopeLike) -> Scope: ...
+    @overload
+    def __or__(self, other: Rule) -> Rule: ...
+    def __or__(self, other: Rule | str) -> Rule:
+        return super().__or__(Scope(other) if isinstance(other, str) else other)
 
-    def __ror__(self, other: str) -> Scope:
-        return Scope(other) | self
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Scope):
-            return NotImplemented
-        return self._canonical == other._canonical
-
-    def __hash__(self) -> int:
-        return hash(self._canonical)
-
-    def __bool__(self) -> bool:
-        raise TypeError(
-            "a Scope has no truth value: combine rules with & and | (not `and` and `or`), "
-            "and decide with .allows(granted)"
-        )
-
-    def __str__(self) -> str:
-        return " | ".join(" & ".join(group) for group in self._alternatives)
-
-    def __repr__(self) -> str:
-        return f"<Scope: {self}>"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return Scope._from, (self._alternatives,)
+    @overload
+    def __ror__(self, other: str) -> Scope: ...
+    @overload
+    def __ror__(self, other: Rule) -> Rule: ...
+    def __ror__(self, other: Rule | str) -> Rule:
+        return Rule.__or__(Scope(other) if isinstance(other, str) else other, self)
 
 
 ScopeLike: TypeAlias = Scope | str
@@ -157,14 +122,6 @@ def _as_set(granted: Iterable[str]) -> frozenset[str] | set[str]:
     if isinstance(granted, str):
         raise TypeError(f"granted scopes are a collection, not a string: write {granted.split()}")
     return granted if isinstance(granted, (frozenset, set)) else frozenset(granted)
-
-
-def _minimal(alternatives: Iterable[tuple[str, ...]]) -> tuple[tuple[str, ...], ...]:
-    """Drop repeated scopes, repeated alternatives, and those that contain another."""
-    unique: dict[frozenset[str], tuple[str, ...]] = {}
-    for group in alternatives:
-        unique.setdefault(frozenset(group), tuple(dict.fromkeys(group)))
-    return tuple(group for key, group in unique.items() if not any(each < key for each in unique))
 
 
 def _scopes(rules: tuple[ScopeLike, ...], example: str) -> Iterator[Scope]:

@@ -64,6 +64,7 @@ class Injection:
                     f"with_connection({need.name!r}, ..., as_=...)"
                 )
         kept = [p for name, p in signature.parameters.items() if name not in sources]
+        _check_read(policy, kept, function)
         return cls(signature.replace(parameters=kept), types.MappingProxyType(sources))
 
     def values(self, principal: Principal | None, connections: Connections) -> dict[str, object]:
@@ -102,6 +103,17 @@ class Injection:
             else:
                 positional.append(value)
         return tuple(positional), {**named, **injected}
+
+    def sent(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the caller's arguments by name, with defaults, for rules that read them.
+
+        Raises:
+            TypeError: if they do not fit the function.
+        """
+        hidden = {name: value for name, value in kwargs.items() if name not in self.sources}
+        bound = self.visible.bind(*args, **hidden)
+        bound.apply_defaults()
+        return dict(bound.arguments)
 
     @functools.cached_property
     def _has_star_args(self) -> bool:
@@ -175,6 +187,19 @@ def _source(
         return _principal_source(parameter, policy, function)
     _check_not_sent(parameter, function)
     return None
+
+
+def _check_read(
+    policy: Policy, visible: Collection[inspect.Parameter], function: Callable[..., Any]
+) -> None:
+    """Make sure that what a rule reads of the call is there to be read."""
+    names = {parameter.name for parameter in visible}
+    for name in policy.arguments:
+        if name not in names:
+            raise TypeError(
+                f"the rule {policy.rule} reads an argument that {_name(function)}() does not "
+                f"have: add `{name}: str` to its parameters"
+            )
 
 
 def _check_not_sent(parameter: inspect.Parameter, function: Callable[..., Any]) -> None:

@@ -6,7 +6,8 @@ import jwt
 from ratios import Ratio, compare
 
 from toolguard import Principal, ToolGuard, requires_scopes
-from toolguard.call import Call, RequestState, serving
+from toolguard.call import Call, RequestState
+from toolguard.serving import serving
 from toolguard.testing import LocalIssuer
 
 _SIZE = 200

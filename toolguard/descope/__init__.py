@@ -6,7 +6,6 @@ A function whose name begins with ``a`` is the coroutine of the one without; tho
 coroutines in the SDK have kept their names.
 """
 
-from toolguard.call import current_access_token
 from toolguard.descope.client import DescopeMCP
 from toolguard.descope.connections import DescopeConnections
 from toolguard.descope.models import (
@@ -38,6 +37,7 @@ from toolguard.descope.sdk import (
 )
 from toolguard.descope.tools import add_descope_tools, create_descope_fastmcp_server
 from toolguard.errors import InsufficientScopeError
+from toolguard.serving import current_access_token
 
 __all__ = [
     "DescopeConfig",

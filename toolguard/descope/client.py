@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from anyio.from_thread import start_blocking_portal
 
-from toolguard.call import outer_call
 from toolguard.descope.checks import check, check_owner, require_scopes, rule_of, user_id_of
 from toolguard.descope.connections import DescopeConnections
 from toolguard.descope.default import default
@@ -29,6 +28,7 @@ from toolguard.jwks import JWKS
 from toolguard.policy import Policy
 from toolguard.principal import Principal
 from toolguard.scopes import ScopeHierarchy
+from toolguard.serving import outer_call
 from toolguard.verifiers import JWTVerifier
 
 __all__ = ["AuthCheck", "DescopeMCP"]
@@ -281,7 +281,7 @@ class DescopeMCP:
             @mcp.tool(auth=descope.create_auth_check(["calendar.read"]))
             def list_events() -> list[str]: ...
         """
-        policy = Policy(scope=None if required_scopes is None else rule_of(required_scopes).scope)
+        policy = Policy() if required_scopes is None else rule_of(required_scopes)
 
         async def admits(context: Any) -> bool:
             token = _token_of(context)

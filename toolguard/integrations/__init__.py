@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-from toolguard.integrations.adapter import Adapter, Operation
+from toolguard.integrations.adapter import PROTECTED, Adapter, Operation
 
 __all__ = ["Adapter", "Operation", "adapter_for"]
 
@@ -28,6 +28,9 @@ def adapter_for(server: object) -> Adapter:
     Raises:
         TypeError: if it is no server of a supported framework.
     """
+    known = getattr(server, PROTECTED, None)
+    if isinstance(known, Adapter):
+        return known
     defined_in = {each.__module__ for each in type(server).__mro__}
     for (module, major), adapter in _LINES.items():
         if module in defined_in and major in (None, _fastmcp_major()):

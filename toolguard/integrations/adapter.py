@@ -6,31 +6,37 @@ import functools
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from toolguard.call import SCOPE_KEY, Call, RequestState, outer_call, serving
-from toolguard.decorators import bare_policy, policy_of
+from toolguard.call import SCOPE_KEY, Call, RequestState
+from toolguard.decorators import GuardDecorator, bare_policy, policy_of
 from toolguard.errors import GuardNotConfiguredError, ToolGuardError
+from toolguard.invocation import Invocation, Kind
+from toolguard.operation_rules import OperationRules
 from toolguard.policy import Policy
-from toolguard.signature import sent_by_clients
+from toolguard.serving import outer_call, serving
+from toolguard.signature import sent_by_clients, unwrapped
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
     from toolguard.guard import ToolGuard
 
-__all__ = ["Adapter", "Kind", "Message", "Operation", "can_open_urls", "challenge_meta"]
+__all__ = ["PROTECTED", "Adapter", "Message", "Operation", "can_open_urls", "challenge_meta"]
 
-Kind: TypeAlias = Literal["tool", "resource", "prompt"]
-
-_PROTECTED = "__toolguard_protected__"
 # The methods that lead to a function of the user's, and the parameter that says to which.
 _OPERATIONS: Mapping[str, tuple[Kind, str]] = {
     "tools/call": ("tool", "name"),
     "resources/read": ("resource", "uri"),
+    "resources/subscribe": ("resource", "uri"),
+    "resources/unsubscribe": ("resource", "uri"),
     "prompts/get": ("prompt", "name"),
 }
+
+PROTECTED = "__toolguard_protected__"
+"""Where a protected server keeps its adapter."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,8 @@ class Operation:
     function: Callable[..., Any] | None
 
     @property
-    def policy(self) -> Policy | None:
-        """What guards it; None if nothing does."""
+    def declared(self) -> Policy | None:
+        """What its decorators say; None if it has none."""
         return None if self.function is None else policy_of(self.function)
 
 
@@ -88,6 +94,10 @@ class Adapter(ABC):
 
     def __init__(self, server: Any) -> None:
         self.server = server
+        #: The guard that protects the server; None if none does.
+        self.guard: ToolGuard | None = None
+        #: What is said of operations by name.
+        self.rules = OperationRules({})
         self._checked: tuple[object, ...] | None = None
         self._refusal_types: dict[type[ToolGuardError], type[Exception]] = {}
 
@@ -105,8 +115,18 @@ class Adapter(ABC):
         return tuple((size, last and (last[0], id(last[1]))) for size, last in lasts)
 
     @abstractmethod
-    async def find(self, kind: Kind, name: str, meta: object) -> Callable[..., Any] | None:
-        """Return the function behind one operation, as ``meta`` asks for it; None if none is."""
+    async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        """Return the operation that clients call ``name``, as ``meta`` asks for it."""
+
+    def policy(self, operation: Operation, *names: str) -> Policy | None:
+        """Return what guards an operation: its decorators, and the rules for its names.
+
+        Raises:
+            ValueError: if it would be public and guarded at once.
+        """
+        ruled = self.rules.policy(operation.kind, operation.name, *names)
+        declared = operation.declared
+        return ruled & declared if ruled and declared else ruled or declared
 
     @property
     @abstractmethod
@@ -141,35 +161,50 @@ class Adapter(ABC):
             self._refusal_types[refusal] = known
         return known
 
-    @property
-    def guard(self) -> ToolGuard | None:
-        """The guard that protects the server; None if none does."""
-        return getattr(self.server, _PROTECTED, None)
-
-    def claim(self, guard: ToolGuard) -> None:
-        """Mark the server as protected.
+    def claim(self, guard: ToolGuard, rules: OperationRules) -> None:
+        """Take the server for ``guard``.
 
         Raises:
-            ValueError: if it already is.
+            ValueError: if it is taken, or cannot be guarded as it is.
         """
         if self.guard is not None:
             raise ValueError("this server is protected already: call protect() once per server")
-        setattr(self.server, _PROTECTED, guard)
+        self.guard, self.rules = guard, rules
+        self.check()
+        setattr(self.server, PROTECTED, self)
 
-    def prepare(self, guard: ToolGuard | None = None) -> None:
-        """Get ready to serve what has been registered by now.
+    def check(self) -> None:
+        """Make sure that what has been registered by now can be guarded.
 
         Raises:
             ValueError: naming a function that was registered below its guard, or that uses a
-                connection for which ``guard`` has no provider.
+                connection for which the guard has no provider, or that would be public and
+                guarded at once.
         """
-        guard = guard or self.guard
         revision = self.revision()
         if revision == self._checked:
             return
         for operation in self.operations():
-            _check_declaration(operation, guard)
+            _check_declaration(operation, self.guard)
+            self.policy(operation)
         self._checked = revision
+
+    def prepare(self) -> None:
+        """Get ready to serve what has been registered by now.
+
+        Raises:
+            ValueError: as :meth:`check` does.
+        """
+        self.check()
+
+    def policies(self) -> Iterator[Policy]:
+        """Yield what guards the operations, then the rules: for operations of other servers."""
+        for operation in self.operations():
+            with suppress(ValueError):  # public and guarded: refused to everybody
+                policy = self.policy(operation)
+                if policy is not None:
+                    yield policy
+        yield from self.rules.policies
 
     def over_stdio(self, guard: ToolGuard) -> None:
         """Make the server's own stdio transport say that it is one."""
@@ -227,18 +262,41 @@ class Adapter(ABC):
             ToolGuardError: if the operation's policy, or the default of the server for one that
                 carries no guard, does not let this caller do it.
         """
-        kind, key = _OPERATIONS.get(method, (None, ""))
-        name = params.get(key)
-        function = None
-        if kind is not None and name:
-            function = await self.find(kind, str(name), call.meta)
-        if function is not None and bare_policy(function) is not None:
-            raise GuardNotConfiguredError(f"{kind} {name!r} was registered without its guards")
-        policy = policy_of(function) if function is not None else None
-        if policy is None:
+        asked = _asked(method, params)
+        if not asked:
             await call.admit_undeclared(method)
+        for invocation in asked:
+            call.operation = invocation
+            await self._decide(call, method, await self._find(invocation, call.meta))
+
+    async def _find(self, invocation: Invocation, meta: object) -> Operation:
+        kind, name = invocation.kind, invocation.name
+        found = await self.find(kind, name, meta) or Operation(kind, name, None)
+        if found.function is not None and bare_policy(found.function) is not None:
+            raise GuardNotConfiguredError(f"{kind} {name!r} was registered without its guards")
+        return found
+
+    async def _decide(self, call: Call, method: str, operation: Operation) -> None:
+        ruled = self._rules_for(operation, call.operation)
+        declared = operation.declared
+        if ruled is None and declared is None:
+            await call.admit_undeclared(method)
+        elif ruled is None or declared is None:
+            # Without decorators nobody but the rules decides, on the arguments as they were sent.
+            invocation = call.operation if declared is None else None
+            await call.authorize(ruled or declared or Policy(), invocation)
+        elif ruled.reads_call or declared.reads_call:
+            await call.authorize(ruled, call.operation)
+            await call.authorize(declared)
         else:
-            await call.authorize(policy)
+            await call.authorize(ruled & declared)
+
+    def _rules_for(self, operation: Operation, asked: Invocation | None) -> Policy | None:
+        names = (asked.name,) if asked is not None else ()
+        try:
+            return self.rules.policy(operation.kind, operation.name, *names)
+        except ValueError as error:
+            raise GuardNotConfiguredError(str(error)) from None
 
     def _prepare_late(self) -> None:
         try:
@@ -247,10 +305,31 @@ class Adapter(ABC):
             raise GuardNotConfiguredError(str(error)) from None
 
 
+def _asked(method: str, params: Mapping[str, Any]) -> tuple[Invocation, ...]:
+    """Return the operations that a message is about; none for a message about the server."""
+    if method in _OPERATIONS:
+        kind, key = _OPERATIONS[method]
+        name = params.get(key)
+        sent = params.get("arguments") if kind != "resource" else {"uri": str(name)}
+        arguments = sent if isinstance(sent, Mapping) else {}
+        return (Invocation(kind, str(name), arguments),) if name else ()
+    if method == "completion/complete":  # its values are worth as much as what they complete
+        ref = params.get("ref")
+        ref = ref if isinstance(ref, Mapping) else vars(ref) if ref is not None else {}
+        prompt, uri = ref.get("name"), ref.get("uri")
+        found = [Invocation("prompt", str(prompt))] if prompt else []
+        return (*found, *([Invocation("resource", str(uri))] if uri else []))
+    return ()
+
+
 def _check_declaration(operation: Operation, guard: ToolGuard | None) -> None:
     if operation.function is None:
         return
-    what, policy = f"{operation.kind} {operation.name!r}", operation.policy
+    what, policy = f"{operation.kind} {operation.name!r}", operation.declared
+    if isinstance(unwrapped(operation.function), GuardDecorator):
+        raise ValueError(  # noqa: TRY004 - as for all that is registered wrongly
+            f"{what} is a guard and no function: give the guard what it asks for, in parentheses"
+        )
     if guard is not None and guard.connections is None and policy and policy.connections:
         raise ValueError(
             f"{what} uses connection {policy.connections[0].name!r} and the guard has no "

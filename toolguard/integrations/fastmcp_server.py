@@ -12,10 +12,12 @@ from fastmcp.utilities.versions import VersionSpec
 from pydantic import BaseModel
 from starlette.applications import Starlette
 
-from toolguard.call import Call, outer_call, serving
+from toolguard.call import Call
 from toolguard.errors import ToolGuardError
-from toolguard.integrations.adapter import Adapter, Kind, Operation
+from toolguard.integrations.adapter import Adapter, Operation
 from toolguard.integrations.apps import guard_builder
+from toolguard.invocation import Kind
+from toolguard.serving import outer_call, serving
 
 if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
@@ -52,8 +54,9 @@ class FastMCPAdapter(Adapter):
             for key, component in components.items():
                 kind = _KINDS.get(key.partition(":")[0])
                 name = getattr(component, "uri_template", getattr(component, "uri", None))
-                if kind is not None and hasattr(component, "fn"):
-                    yield Operation(kind, str(name or component.name), component.fn)
+                if kind is not None:
+                    function = getattr(component, "fn", None)
+                    yield Operation(kind, str(name or component.name), function)
 
     def registries(self) -> Iterator[dict[Any, Any]]:
         """Yield the registries of the server and of the servers mounted on it."""
@@ -68,25 +71,26 @@ class FastMCPAdapter(Adapter):
     # Its stores of events keep those of one session to themselves.
     withheld_headers = (b"authorization",)
 
-    async def find(self, kind: Kind, name: str, meta: object) -> Callable[..., Any] | None:
-        """Return the function behind one operation, also on a mounted server."""
+    async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        """Return the operation that clients call ``name``, also on a mounted server."""
         try:
             version = _requested_version(meta)
         except ValueError:
             return None
-        server = self.server
+        server, listed = self.server, None
         while True:
             found = await _component(server, kind, name, version)
+            if listed is None:
+                listed = str(getattr(found, "uri_template", name))
             while getattr(found, "parent_tool", None) is not None:  # a transformed tool
                 found = found.parent_tool
             if getattr(found, "_server", None) is None:
-                return getattr(found, "fn", None)
+                return Operation(kind, listed, getattr(found, "fn", None))
             server = found._server
             name = _inner_name(found, name)
 
     def install(self, guard: ToolGuard) -> None:
         """Put ``guard`` around every message, and around every app and transport it runs."""
-        self.claim(guard)
         self._guard_messages(self, guard)
         self.server.middleware.insert(0, _MountedGuard(self, guard))
         guard_builder(self, guard, "http_app", _paths)

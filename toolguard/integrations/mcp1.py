@@ -38,7 +38,6 @@ class _FastMCP(SDKAdapter):
     error_types = (ToolError, ResourceError)
 
     def install(self, guard: ToolGuard) -> None:
-        self.claim(guard)
         self.prepare()
         settings = self.server.settings
 
@@ -52,8 +51,8 @@ class _FastMCP(SDKAdapter):
         guard_builder(self, guard, "sse_app", sse)
         self.over_stdio(guard)
 
-    def prepare(self, guard: ToolGuard | None = None) -> None:
-        super().prepare(guard)
+    def prepare(self) -> None:
+        super().prepare()
         if self.guard is not None:
             guard_messages(self.server._mcp_server, self, self.guard)
 

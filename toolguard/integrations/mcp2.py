@@ -45,7 +45,6 @@ class _MCPServer(SDKAdapter):
     error_types = (ToolError, ResourceError)
 
     def install(self, guard: ToolGuard) -> None:
-        self.claim(guard)
         self.server.middleware.insert(0, message_guard(self, guard))
         for name, parameters in _PATHS.items():
             signature = inspect.signature(getattr(self.server, name))

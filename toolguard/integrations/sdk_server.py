@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from toolguard.integrations.adapter import Adapter, Kind, Operation
+from toolguard.integrations.adapter import Adapter, Operation
+from toolguard.invocation import Kind
 
 __all__ = ["SDKAdapter"]
 
@@ -31,8 +32,8 @@ class SDKAdapter(Adapter):
         yield self.server._resource_manager._templates
         yield self.server._prompt_manager._prompts
 
-    async def find(self, kind: Kind, name: str, meta: object) -> Callable[..., Any] | None:
-        """Return the function behind one operation; None if there is none."""
+    async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        """Return the operation that clients call ``name``; None if there is none."""
         del meta  # one name is one function here
         found: Any
         if kind == "tool":
@@ -41,7 +42,10 @@ class SDKAdapter(Adapter):
             found = self.server._prompt_manager.get_prompt(name)
         else:
             found = self._find_resource(name)
-        return getattr(found, "fn", None)
+        if found is None:
+            return None
+        listed = getattr(found, "uri_template", name)
+        return Operation(kind, listed, getattr(found, "fn", None))
 
     def _find_resource(self, uri: str) -> Any:
         manager = self.server._resource_manager
