@@ -1,0 +1,113 @@
+"""Which rules apply to an operation by its name?
+
+All that match apply, together with what its decorators say: adding a rule never opens anything,
+and their order means nothing. Where the most specific one won, a narrow rule would lift a broad
+one without saying so.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from toolguard.decorators import GuardDecorator
+from toolguard.invocation import Kind
+from toolguard.policy import Policy
+
+__all__ = ["OperationRules"]
+
+_PATTERN = re.compile(r"(?:(tool|resource|prompt):)?(.+)", re.DOTALL)
+# Longer names come from clients that make them up; they are looked at, and not remembered.
+_MAX_REMEMBERED = 256
+
+
+class OperationRules:
+    """Guards by the name of the operation.
+
+    Args:
+        rules: pattern -> guard. A pattern names tools (``"delete_*"``, ``"tool:delete_*"``),
+            resources by URI or URI template (``"resource:file://*"``) or prompts
+            (``"prompt:*"``); ``"*"`` alone is every operation of every kind. ``*`` stands for
+            any characters.
+
+    Raises:
+        ValueError: for an empty pattern, or a guard that injects a connection.
+        TypeError: for a guard that is none.
+
+    >>> from toolguard import requires_auth, requires_scopes
+    >>> rules = OperationRules({"delete_*": requires_scopes("admin"), "*": requires_auth})
+    >>> str(rules.policy("tool", "delete_event"))
+    'admin'
+    >>> str(rules.policy("prompt", "plan"))
+    'any authenticated caller'
+    """
+
+    def __init__(self, rules: Mapping[str, GuardDecorator]) -> None:
+        self._rules = tuple(_Rule(pattern, guard) for pattern, guard in rules.items())
+        self._remembered = functools.lru_cache(maxsize=1_024)(self._find)
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The policies of all rules, in their order."""
+        return tuple(rule.policy for rule in self._rules)
+
+    def policy(self, kind: Kind, *names: str) -> Policy | None:
+        """Return what applies to an operation; None if no rule does.
+
+        Args:
+            kind: of the operation.
+            names: all the names it goes by; a rule for any of them applies.
+
+        Raises:
+            ValueError: if it would be public and guarded at once.
+        """
+        if sum(map(len, names)) > _MAX_REMEMBERED:
+            return self._find(kind, names)
+        return self._remembered(kind, names)
+
+    def _find(self, kind: Kind, names: tuple[str, ...]) -> Policy | None:
+        found = [rule for rule in self._rules if rule.matches(kind, names)]
+        try:
+            return functools.reduce(operator.and_, (rule.policy for rule in found))
+        except TypeError:  # of nothing
+            return None
+        except ValueError:
+            patterns = " and ".join(repr(rule.pattern) for rule in found)
+            raise ValueError(
+                f"{kind} {names[0]!r} is matched by the rules {patterns}, which all apply, and "
+                "cannot be public and guarded: write narrower patterns, and leave the rest to "
+                "ToolGuard(default=...)"
+            ) from None
+
+    def unmatched(self, operations: Iterable[tuple[Kind, str]]) -> Iterator[str]:
+        """Yield the patterns that match none of ``operations``."""
+        known = list(operations)
+        for rule in self._rules:
+            if not any(rule.matches(kind, (name,)) for kind, name in known):
+                yield rule.pattern
+
+
+class _Rule:
+    """One pattern and its policy."""
+
+    def __init__(self, pattern: str, guard: GuardDecorator) -> None:
+        match = _PATTERN.fullmatch(pattern)
+        if match is None or not match[2]:
+            raise ValueError(f'{pattern!r} names nothing: write "delete_*" or "resource:file://*"')
+        if not isinstance(guard, GuardDecorator):
+            raise TypeError(f'write {{{pattern!r}: requires_scopes("...")}}: a guard, as above def')
+        if guard.policy.connections:
+            raise ValueError(
+                f"the rule {pattern!r} fetches a connection that nothing takes: "
+                "with_connection() goes above a function"
+            )
+        self.pattern = pattern
+        self.policy = guard.policy
+        self._kind = match[1] or (None if pattern == "*" else "tool")
+        self._name = re.compile(".*".join(map(re.escape, match[2].split("*"))), re.DOTALL)
+
+    def matches(self, kind: Kind, names: Iterable[str]) -> bool:
+        """Return whether it applies to an operation with any of these names."""
+        return self._kind in (None, kind) and any(map(self._name.fullmatch, names))

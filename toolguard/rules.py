@@ -1,0 +1,140 @@
+"""How are conditions combined with "and" and "or"?
+
+A :class:`Rule` is a positive boolean formula over conditions, kept in normal form: a set of
+alternatives, each a set of conditions, none containing another. Two rules are equal exactly when
+they are met in the same circumstances. There is no "not": it could not be asked for in a
+challenge, and it would make a larger grant weaker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+
+from typing_extensions import Self
+
+__all__ = ["Alternative", "Condition", "Rule"]
+
+Condition = Hashable
+"""What a caller meets or does not: a scope-token, or a requirement of some other kind."""
+
+Alternative = tuple[Condition, ...]
+"""Conditions that are enough together, in the declared order."""
+
+# A formula of n alternatives and m alternatives multiplies out to n*m of them.
+_MAX_ALTERNATIVES = 1_000
+
+
+class Rule:
+    """Conditions combined with ``&`` (both) and ``|`` (either).
+
+    Immutable, hashable, and equal exactly when the permission is the same.
+
+    Args:
+        condition: the one condition of the rule, to be combined with others.
+    """
+
+    __slots__ = ("_alternatives", "_canonical")
+
+    _alternatives: tuple[Alternative, ...]
+    _canonical: frozenset[frozenset[Condition]]
+
+    def __init__(self, condition: Condition) -> None:
+        self._set(((condition,),))
+
+    def _set(self, alternatives: tuple[Alternative, ...]) -> None:
+        object.__setattr__(self, "_alternatives", alternatives)
+        object.__setattr__(self, "_canonical", frozenset(map(frozenset, alternatives)))
+
+    @classmethod
+    def of(cls, alternatives: Iterable[Alternative]) -> Self:
+        """Return the rule that any one of ``alternatives`` meets, in normal form.
+
+        An alternative without conditions makes a rule that is always met; a rule without
+        alternatives is never met.
+        """
+        rule = cls.__new__(cls)
+        rule._set(_minimal(alternatives))
+        return rule
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a {type(self).__name__} is immutable; cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a {type(self).__name__} is immutable; cannot delete {name!r}")
+
+    @property
+    def alternatives(self) -> tuple[Alternative, ...]:
+        """The minimal sets of conditions of which one has to be met, in the declared order."""
+        return self._alternatives
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Every condition the rule mentions, in the declared order."""
+        return tuple(dict.fromkeys(each for group in self._alternatives for each in group))
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The conditions that are scope-tokens."""
+        return tuple(each for each in self.conditions if isinstance(each, str))
+
+    @property
+    def grants(self) -> tuple[tuple[str, ...], ...]:
+        """The scope-tokens of each alternative; what else it asks for is left out."""
+        return tuple(tuple(c for c in each if isinstance(c, str)) for each in self._alternatives)
+
+    def replacing(self, replacement: Callable[[Condition], Rule]) -> Rule:
+        """Return this rule with a rule in place of each condition."""
+        whole: Rule = Rule.of(())
+        for group in self._alternatives:
+            part: Rule = Rule.of(((),))
+            for condition in group:
+                part = Rule.__and__(part, replacement(condition))
+            whole = Rule.__or__(whole, part)
+        return whole
+
+    def __and__(self, other: Rule | str) -> Rule:
+        if not isinstance(other, Rule):
+            return NotImplemented
+        if len(self._alternatives) * len(other._alternatives) > _MAX_ALTERNATIVES:
+            raise ValueError(f"this rule has more than {_MAX_ALTERNATIVES} alternatives; split it")
+        both = ((*a, *b) for a in self._alternatives for b in other._alternatives)
+        return self._kind(other).of(both)
+
+    def __or__(self, other: Rule | str) -> Rule:
+        if not isinstance(other, Rule):
+            return NotImplemented
+        return self._kind(other).of((*self._alternatives, *other._alternatives))
+
+    def _kind(self, other: Rule) -> type[Rule]:
+        return type(self) if type(self) is type(other) else Rule
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Rule):
+            return NotImplemented
+        return self._canonical == other._canonical
+
+    def __hash__(self) -> int:
+        return hash(self._canonical)
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            f"a {type(self).__name__} has no truth value: combine rules with & and | (not `and` "
+            "and `or`), and decide with .allows(granted)"
+        )
+
+    def __str__(self) -> str:
+        return " | ".join(" & ".join(map(str, group)) for group in self._alternatives)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self).of, (self._alternatives,)
+
+
+def _minimal(alternatives: Iterable[Alternative]) -> tuple[Alternative, ...]:
+    """Drop repeated conditions, repeated alternatives, and those that contain another."""
+    unique: dict[frozenset[Condition], Alternative] = {}
+    for group in alternatives:
+        unique.setdefault(frozenset(group), tuple(dict.fromkeys(group)))
+    return tuple(group for key, group in unique.items() if not any(each < key for each in unique))
