@@ -2,68 +2,141 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 import uuid
+import weakref
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
-import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from jwt import PyJWS
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from typing_extensions import Self
 
+from toolguard.discovery import discovery_urls
 from toolguard.keys import StaticKeys
+from toolguard.testing.bad_tokens import BadTokens
+from toolguard.testing.providers import RFC_9068, Grant, Provider, ProviderName, provider_named
 from toolguard.verifiers import JWTVerifier
 
 __all__ = ["LocalIssuer"]
 
-Algorithm = Literal["RS256", "PS256", "ES256", "EdDSA"]
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
 _PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
+_CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
+# What a grant has a word of its own for, in every provider's tokens.
+_WORDS = frozenset({"client_id", "tenant", "roles", "permissions"})
+_JWS = PyJWS()
 
-class LocalIssuer:
+# RSA keys whose issuer is gone: making one takes as long as minting a hundred tokens. One that is
+# in use is never given to a second issuer, which could sign in the name of the first.
+_IDLE: deque[rsa.RSAPrivateKey] = deque()
+
+
+class LocalIssuer(BadTokens):
     """An issuer of access tokens: mints them, and serves its keys and metadata.
 
     In process, give :meth:`verifier` to a guard. Over HTTP, serve :attr:`app` (for instance with
-    :class:`~toolguard.testing.Loopback`) and let the guard discover it.
+    :class:`~toolguard.testing.Loopback`) and let the guard discover it. What a server has to
+    refuse is minted by name: ``mint_expired()``, ``mint_wrong_audience()`` and the others of
+    :data:`~toolguard.testing.bad_tokens.INVALID_TOKENS`.
 
     Args:
         issuer: the issuer URL it signs with.
         audience: the default ``aud`` of minted tokens.
-        algorithm: ``RS256``, ``PS256``, ``ES256`` or ``EdDSA``.
+        algorithm: an asymmetric one of RFC 7518 §3.1, or ``EdDSA`` with an Ed25519 key.
+        provider: how its tokens are written.
         clock: the time in seconds since the epoch.
 
     >>> issuer = LocalIssuer(audience="https://mcp.example.com/mcp", algorithm="ES256")
     >>> token = issuer.mint("alice", scopes=["calendar.read"])
+    >>> issuer.verifier().verify_now(token)
+    <Principal: alice of https://issuer.test via test-client [calendar.read]>
+    >>> issuer.verifier().verify_now(issuer.mint_expired("alice", scopes=["calendar.read"]))
+    Traceback (most recent call last):
+    ...
+    toolguard.errors.InvalidTokenError: The token has expired
     """
 
     def __init__(
         self,
-        issuer: str = "https://issuer.test",
+        issuer: str = RFC_9068.issuer,
         *,
-        audience: str = "https://mcp.test/mcp",
+        audience: str = RFC_9068.audience,
         algorithm: Algorithm = "RS256",
+        provider: Provider = RFC_9068,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.issuer = issuer
         self.audience = audience
         self.algorithm: Algorithm = algorithm
+        self.provider = provider
         self._clock = clock
         self._keys: dict[str, _PrivateKey] = {}
         self.key_id = ""
         self.rotate()
 
+    @classmethod
+    def like(
+        cls,
+        provider: ProviderName | Provider,
+        *,
+        issuer: str | None = None,
+        audience: str | None = None,
+        algorithm: Algorithm = "RS256",
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Return an issuer whose tokens look like those of a provider, header and all.
+
+        Args:
+            provider: ``descope``, ``okta``, ``entra``, ``auth0``, ``keycloak``, ``cognito``,
+                ``workos``, or a :class:`~toolguard.testing.providers.Provider` of your own.
+            issuer: the issuer URL; one of the provider's form if it is None.
+            audience: the server, or what the provider calls it; likewise.
+            algorithm: as above; all of these providers use RS256.
+            clock: the time in seconds since the epoch.
+
+        Raises:
+            ValueError: if there is no provider of that name.
+
+        >>> issuer = LocalIssuer.like("okta", algorithm="ES256")
+        >>> issuer.claims("alice", scopes=["calendar.read"])["scp"]
+        ['calendar.read']
+        >>> issuer.verifier().verify_now(issuer.mint("alice", scopes=["notes"]))
+        <Principal: alice of https://example.okta.com/oauth2/default via test-client [notes]>
+        """
+        found = provider if isinstance(provider, Provider) else provider_named(provider)
+        return cls(
+            found.issuer if issuer is None else issuer,
+            audience=found.audience if audience is None else audience,
+            algorithm=algorithm,
+            provider=found,
+            clock=clock,
+        )
+
     def rotate(self, *, keep_old: bool = True) -> str:
-        """Sign with a new key from now on; return its ``kid``."""
-        if not keep_old:
-            self._keys.clear()
-        self.key_id = f"key-{len(self._keys) + 1}-{uuid.uuid4().hex[:8]}"
-        self._keys[self.key_id] = _generate(self.algorithm)
-        return self.key_id
+        """Sign with a new key from now on; return its ``kid``.
+
+        Args:
+            keep_old: whether the other keys are still published, so that older tokens are good.
+        """
+        kept = self._keys if keep_old else {}
+        key_id = f"key-{len(kept) + 1}-{uuid.uuid4().hex[:8]}"
+        # Replaced as a whole: a server in another thread may be reading it.
+        self._keys = {**kept, key_id: _new_key(self.algorithm, owner=self)}
+        self.key_id = key_id
+        return key_id
 
     def claims(
         self,
@@ -73,19 +146,25 @@ class LocalIssuer:
         expires_in: float = 300,
         **claims: Any,
     ) -> dict[str, Any]:
-        """Return the claims :meth:`mint` would sign; a claim given as None is left out."""
-        now = int(self._clock())
-        made: dict[str, Any] = {
-            "iss": self.issuer,
-            "aud": self.audience,
-            "sub": user,
-            "client_id": "test-client",
-            "iat": now,
-            "exp": int(now + expires_in),
-            "jti": uuid.uuid4().hex,
-            "scope": " ".join(scopes) or None,
-            **claims,
-        }
+        """Return the claims :meth:`mint` would sign; a claim given as None is left out.
+
+        Raises:
+            ValueError: if tokens of the provider cannot say that.
+            TypeError: if ``scopes`` is a string.
+        """
+        if isinstance(scopes, str):
+            raise TypeError(f"scopes are a list: write scopes={scopes.split()}")
+        now = self._now()
+        grant = Grant(
+            issuer=self.issuer,
+            audience=self.audience,
+            user=user,
+            scopes=scopes,
+            issued_at=now,
+            expires_at=int(now + expires_in),
+            **{word: claims.pop(word) for word in _WORDS & claims.keys()},
+        )
+        made = {**self.provider.claims(grant), **claims}
         return {name: value for name, value in made.items() if value is not None}
 
     def mint(
@@ -97,14 +176,19 @@ class LocalIssuer:
         headers: Mapping[str, Any] | None = None,
         **claims: Any,
     ) -> str:
-        """Return a signed access token (RFC 9068).
+        """Return a signed access token (RFC 9068, or as the provider writes it).
 
         Args:
             user: the ``sub``; None leaves it out.
-            scopes: the ``scope`` claim.
+            scopes: what was granted.
             expires_in: seconds until ``exp``; negative for an expired token.
-            headers: JOSE header members to add or replace.
-            claims: claims to add or replace; None leaves one out.
+            headers: JOSE header members to add or replace; ``typ`` None leaves that out.
+            claims: ``client_id``, ``tenant``, ``roles`` and ``permissions``, in the claims that
+                the provider has for them; and claims to add or replace; None leaves one out.
+
+        Raises:
+            ValueError: if tokens of the provider cannot say that.
+            TypeError: if ``scopes`` is a string.
         """
         return self.sign(
             self.claims(user, scopes=scopes, expires_in=expires_in, **claims), headers=headers
@@ -112,9 +196,13 @@ class LocalIssuer:
 
     def sign(self, claims: Mapping[str, Any], *, headers: Mapping[str, Any] | None = None) -> str:
         """Return exactly these claims, signed with the current key."""
-        header = {"typ": "at+jwt", "kid": self.key_id, **(headers or {})}
-        return jwt.encode(
-            dict(claims), self._keys[self.key_id], algorithm=self.algorithm, headers=header
+        return self.sign_bytes(json.dumps(claims, separators=(",", ":")).encode(), headers=headers)
+
+    def sign_bytes(self, payload: bytes, *, headers: Mapping[str, Any] | None = None) -> str:
+        """Return exactly this payload, signed with the current key."""
+        header = {"typ": self.provider.typ, "kid": self.key_id, **(headers or {})}
+        return _JWS.encode(
+            payload, self._keys[self.key_id], algorithm=self.algorithm, headers=header
         )
 
     def jwks(self) -> dict[str, Any]:
@@ -123,11 +211,12 @@ class LocalIssuer:
 
     def metadata(self) -> dict[str, Any]:
         """Return the discovery document (RFC 8414 §2, with what OpenID adds)."""
+        base = self.issuer.removesuffix("/")
         return {
             "issuer": self.issuer,
-            "jwks_uri": f"{self.issuer}/jwks",
-            "authorization_endpoint": f"{self.issuer}/authorize",
-            "token_endpoint": f"{self.issuer}/token",
+            "jwks_uri": f"{base}/jwks",
+            "authorization_endpoint": f"{base}/authorize",
+            "token_endpoint": f"{base}/token",
             "response_types_supported": ["code"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": [self.algorithm],
@@ -135,46 +224,79 @@ class LocalIssuer:
         }
 
     def verifier(self, **settings: Any) -> JWTVerifier:
-        """Return a real verifier for this issuer's tokens, with the keys it has now."""
-        return JWTVerifier(
-            issuer=self.issuer,
-            keys=StaticKeys(self.jwks()),
-            **{"audience": self.audience, "clock": self._clock, **settings},
-        )
+        """Return a real verifier for this issuer's tokens, with the keys it has now.
+
+        Args:
+            settings: those of :class:`~toolguard.verifiers.JWTVerifier`; they come before the
+                issuer's audience and clock, and before what tokens of the provider need.
+        """
+        own = {"audience": self.audience, "clock": self._clock, **self.provider.verifier}
+        return JWTVerifier(issuer=self.issuer, keys=_Published(self), **{**own, **settings})
 
     @property
     def app(self) -> Starlette:
-        """An ASGI application that serves the metadata and the keys."""
-        document, keys = self._serve(self.metadata), self._serve(self.jwks)
+        """An ASGI application that serves the metadata and the keys.
+
+        At the paths of the issuer URL, for a server at its origin; and at the root, for an
+        application that is mounted at its path.
+        """
+        metadata = {urlsplit(url).path for url in discovery_urls(self.issuer)}
+        metadata |= {urlsplit(url).path for url in discovery_urls("https://mounted.test")}
+        keys = {urlsplit(self.metadata()["jwks_uri"]).path, "/jwks"}
         return Starlette(
             routes=[
-                Route("/.well-known/oauth-authorization-server", document),
-                Route("/.well-known/openid-configuration", document),
-                Route("/jwks", keys),
+                *(Route(path, _serving(self.metadata)) for path in sorted(metadata)),
+                *(Route(path, _serving(self.jwks)) for path in sorted(keys)),
             ]
         )
 
-    @staticmethod
-    def _serve(content: Callable[[], dict[str, Any]]) -> Callable[[Request], Response]:
-        return lambda _: JSONResponse(content())
+    def _now(self) -> int:
+        return int(self._clock())
+
+    @functools.cached_property
+    def _stranger(self) -> LocalIssuer:
+        return LocalIssuer(
+            self.issuer,
+            audience=self.audience,
+            algorithm=self.algorithm,
+            provider=self.provider,
+            clock=self._clock,
+        )
 
     def __repr__(self) -> str:
         return f"<LocalIssuer: {self.issuer} for {self.audience}>"
 
 
-def _generate(algorithm: Algorithm) -> _PrivateKey:
-    if algorithm == "ES256":
-        return ec.generate_private_key(ec.SECP256R1())
+class _Published(StaticKeys):
+    """The keys of an issuer, which lives as long as they can verify something."""
+
+    def __init__(self, owner: LocalIssuer) -> None:
+        super().__init__(owner.jwks())
+        self._owner = owner
+
+
+def _new_key(algorithm: Algorithm, *, owner: LocalIssuer) -> _PrivateKey:
     if algorithm == "EdDSA":
         return ed25519.Ed25519PrivateKey.generate()
-    return rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+    if algorithm in _CURVES:
+        return ec.generate_private_key(_CURVES[algorithm])
+    try:
+        key = _IDLE.pop()
+    except IndexError:
+        key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+    weakref.finalize(owner, _IDLE.append, key).atexit = False
+    return key
 
 
 def _public_jwk(kid: str, key: _PrivateKey, algorithm: Algorithm) -> dict[str, Any]:
     if isinstance(key, rsa.RSAPrivateKey):
-        text = RSAAlgorithm.to_jwk(key.public_key())
+        members = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
     elif isinstance(key, ec.EllipticCurvePrivateKey):
-        text = ECAlgorithm.to_jwk(key.public_key())
+        members = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
     else:
-        text = OKPAlgorithm.to_jwk(key.public_key())
-    return {**json.loads(str(text)), "kid": kid, "alg": algorithm, "use": "sig"}
+        members = OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    return {**members, "kid": kid, "alg": algorithm, "use": "sig"}
+
+
+def _serving(content: Callable[[], dict[str, Any]]) -> Callable[[Request], Response]:
+    return lambda _: JSONResponse(content())
