@@ -285,6 +285,12 @@ def test_every_place_of_discovery_has_the_metadata(path: str) -> None:
     assert get(issuer.app, issuer.metadata()["jwks_uri"]) == issuer.jwks()
 
 
+def test_an_issuer_that_ends_in_a_slash_has_the_endpoints_of_one_that_does_not() -> None:
+    with_slash, without = local("https://issuer.test/").metadata(), local().metadata()
+
+    assert with_slash == {**without, "issuer": "https://issuer.test/"}
+
+
 def test_it_can_be_mounted_at_the_path_of_its_issuer() -> None:
     issuer = local("https://issuer.test/P1")
     app = Starlette(routes=[Mount("/P1", issuer.app)])

@@ -163,6 +163,16 @@ def test_the_header_is_the_providers(name: ProviderName, header: dict[str, str])
     assert made == {"alg": "ES256", "kid": ISSUERS[name].key_id, **header}
 
 
+@pytest.mark.parametrize("name", ["id_token", "refresh_token", "wrong_key", "expired"])
+def test_bad_tokens_have_the_header_of_the_provider_too(name: str) -> None:
+    okta = ISSUERS["okta"]
+
+    assert jwt.get_unverified_header(okta.mint_invalid(name)) == {
+        "alg": "ES256",
+        "kid": okta.key_id,
+    }
+
+
 # What a user may have and a token of the preset says nothing of.
 NOT_IN_THE_PRESET = {"name", "preferred_username"}
 # What a token has under circumstances that the example of the provider is without.
