@@ -1,0 +1,132 @@
+"""Is the whole body of a request read, and no more than that?"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+from asgi import Message, Receive
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolguard.errors import MalformedMessageError, ToolGuardError
+from toolguard.messages import MAX_BODY, MessageTooLargeError, read_body, replay
+
+DISCONNECT: Message = {"type": "http.disconnect"}
+
+
+def request(*pieces: bytes) -> list[Message]:
+    """Return a body in pieces, as a server gives it."""
+    last = len(pieces) - 1
+    return [
+        {"type": "http.request", "body": piece, "more_body": at < last}
+        for at, piece in enumerate(pieces)
+    ]
+
+
+def given_by(messages: Sequence[Message]) -> Receive:
+    """Return a ``receive`` that gives these messages, and has no others."""
+    left = iter(messages)
+
+    async def receive() -> Message:
+        return next(left)
+
+    return receive
+
+
+def body_of(messages: Sequence[Message], **settings: Any) -> bytes:
+    return asyncio.run(read_body(given_by(messages), **settings))
+
+
+pieces = st.lists(st.binary(max_size=8), min_size=1, max_size=8)
+
+
+@given(pieces, st.integers(0, 40))
+def test_a_body_is_the_same_in_whatever_pieces_it_comes(pieces: list[bytes], limit: int) -> None:
+    whole = b"".join(pieces)
+
+    if len(whole) <= limit:
+        assert body_of(request(*pieces), limit=limit) == whole
+    else:
+        with pytest.raises(MessageTooLargeError):
+            body_of(request(*pieces), limit=limit)
+
+
+@given(pieces)
+def test_a_body_without_an_end_is_no_body(pieces: list[bytes]) -> None:
+    with pytest.raises(MalformedMessageError, match="ended before its body"):
+        body_of([*request(*pieces, b"")[:-1], DISCONNECT])
+
+
+@given(pieces)
+def test_the_application_reads_what_was_read_and_then_what_comes(pieces: list[bytes]) -> None:
+    async def read_twice() -> tuple[bytes, bytes, Message]:
+        receive = given_by([*request(*pieces), DISCONNECT])
+        first = await read_body(receive)
+        again = replay(first, receive)
+        return first, await read_body(again), await again()
+
+    first, second, last = asyncio.run(read_twice())
+
+    assert first == second == b"".join(pieces)
+    assert last == DISCONNECT
+
+
+def test_members_of_a_request_message_may_be_left_out() -> None:
+    assert body_of([{"type": "http.request"}]) == b""
+
+
+def test_a_body_may_have_4_mib() -> None:
+    assert MAX_BODY == 4_194_304
+    assert len(body_of(request(bytes(MAX_BODY)))) == MAX_BODY
+    with pytest.raises(MessageTooLargeError, match="at most 4194304 bytes"):
+        body_of(request(bytes(MAX_BODY), b"1"))
+
+
+@pytest.mark.parametrize("length", [b"11", b"9" * 20, b"9" * 5_000, b"0011"])
+def test_a_body_that_says_it_is_too_large_is_not_read(length: bytes) -> None:
+    with pytest.raises(MessageTooLargeError):
+        body_of([], limit=10, headers=[(b"host", b"x"), (b"content-length", length)])
+
+
+@pytest.mark.parametrize("length", [b"10", b"0", b"0" * 5_000 + b"1", b"", b"-1", b"1e9", b"\xb2"])
+def test_the_length_that_is_said_is_not_the_one_that_counts(length: bytes) -> None:
+    headers = [(b"content-length", length)]
+
+    assert body_of(request(b"1", b"2"), limit=2, headers=headers[:0]) == b"12"
+    with pytest.raises(MessageTooLargeError):
+        body_of(request(bytes(11)), limit=10, headers=headers)
+
+
+def test_reading_stops_where_the_body_gets_too_large() -> None:
+    def endless() -> Iterator[Message]:
+        for _ in range(4):
+            yield {"type": "http.request", "body": b"12345", "more_body": True}
+        pytest.fail("read on")
+
+    left = endless()
+
+    async def receive() -> Message:
+        return next(left)
+
+    with pytest.raises(MessageTooLargeError):
+        asyncio.run(read_body(receive, limit=15))
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(MalformedMessageError("Send one message"), 400), (MessageTooLargeError("Too large"), 413)],
+)
+def test_both_errors_are_refusals_with_a_status(error: ToolGuardError, status: int) -> None:
+    assert error.status == status
+    assert error.to_dict() == {"error": "invalid_request", "error_description": str(error)}
+    assert isinstance(error, MalformedMessageError)
+    for again in (copy.copy(error), pickle.loads(pickle.dumps(error))):
+        assert (type(again), str(again)) == (type(error), str(error))
