@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolguard.call import Call, DefaultRule, RequestState
+from toolguard.call import Call, DefaultRule, RequestState, UnauthorizedTools
 from toolguard.challenge import Challenge, challenge_for
 from toolguard.connections import Connection, ConnectionProvider, ConnectionRequest
 from toolguard.errors import ConnectionRequiredError, InvalidTokenError, ToolGuardError
@@ -72,6 +72,7 @@ class Desk:
         hierarchy: Mapping[str, Iterable[str]] | None = None,
         connections: ConnectionProvider | None = None,
         default: DefaultRule = "authenticated",
+        unauthorized_tools: UnauthorizedTools = "show",
         leeway: float = 0.0,
         clock: Callable[[], float] = lambda: NOW,
         admits_anonymous: bool = False,
@@ -80,6 +81,7 @@ class Desk:
         self.scope_hierarchy = ScopeHierarchy(hierarchy)
         self.connections = connections
         self.default: DefaultRule = default
+        self.unauthorized_tools: UnauthorizedTools = unauthorized_tools
         self.leeway = leeway
         self.clock = clock
         self.admits_anonymous = admits_anonymous

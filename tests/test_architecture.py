@@ -16,22 +16,25 @@ from source import MODULES, PACKAGE, Function, Module
 # Low to high: a module imports only from floors below its own. A room that ends in a dot is
 # everything inside it; there, only circles are forbidden.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "rules", "principal", "invocation", "secure_urls", "strict_json"),
+    ("errors", "rules", "principal", "invocation", "secure_urls", "spellings", "strict_json"),
     ("scopes",),
-    ("challenge", "compact", "credentials", "keys", "requirements", "resource", "sessions"),
+    ("challenge", "compact", "credentials", "keys", "messages", "requirements", "resource"),
+    ("sessions",),
     ("connections.",),
     ("call_scopes",),
     ("discovery", "policy", "verifiers"),
-    ("jwks", "signature", "decisions"),
+    ("jwks", "signature", "decisions", "listings", "settings"),
     ("call",),
     ("serving",),
     ("decorators", "middleware"),
     ("declarations", "operation_rules"),
+    ("message_guard",),
     ("guard",),
     ("integrations.",),
     ("descope.",),
     ("",),
     ("testing.",),
+    ("audit.",),
     ("dev.",),
     ("cli",),
     ("__main__",),
@@ -39,9 +42,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 # What is needed only by those who use it, and would cost everybody else an import.
 IMPORTED_WHEN_CALLED = {
-    "guard": ["descope", "integrations", "jwks"],
+    "guard": ["integrations"],
+    "settings": ["descope", "integrations", "jwks"],
     "connections.protocol": ["connections"],
-    "cli": ["dev"],
+    "cli": ["audit", "dev"],
 }
 
 # A guard and the adapters that it chooses name each other in annotations, and nobody else does.
@@ -55,6 +59,8 @@ SPEAK_HTTP = ("connections.http", "connections.auth", "jwks", "testing.", "dev."
 # function, a framework's handler. The first three fail closed; the others pass on what is no
 # refusal.
 CATCH_EVERYTHING = {
+    "audit.catalog": ["_Walk._made_of"],
+    "audit.loading": ["_run"],
     "decisions": ["_Hearing._ask", "_Hearing._with_call_scopes"],
     "call": ["Call._outcome", "Call.noting_refusals"],
     "integrations.adapter": ["Adapter.pass_on"],

@@ -40,6 +40,7 @@ __all__ = [
     "DefaultRule",
     "Guard",
     "RequestState",
+    "UnauthorizedTools",
 ]
 
 _log = logging.getLogger("toolguard")
@@ -49,6 +50,9 @@ SCOPE_KEY = "toolguard.request"
 
 DefaultRule = Literal["authenticated", "deny", "public"]
 """What an operation without a guard asks for."""
+
+UnauthorizedTools = Literal["show", "hide", "hide-all"]
+"""What a list leaves out: nothing; what no consent could change; all that would be refused."""
 
 # What a client does before it can ask for anything.
 _HANDSHAKE = frozenset({"initialize", "ping", "server/discover"})
@@ -64,6 +68,7 @@ class Guard(Protocol):
     scope_hierarchy: ScopeHierarchy
     connections: ConnectionProvider | None
     default: DefaultRule
+    unauthorized_tools: UnauthorizedTools
     leeway: float
     clock: Callable[[], float]
 
@@ -174,6 +179,14 @@ class Call:
         Raises:
             ToolGuardError: the one refusal that names everything missing.
         """
+        principal, decided = await self._judge(policy, invocation)
+        if not decided:
+            self._undecided = policy.rule
+        return principal
+
+    async def _judge(
+        self, policy: Policy, invocation: Invocation | None
+    ) -> tuple[Principal | None, bool]:
         principal = await self._principal()
         if principal is not None:
             self._check_open(principal)
@@ -181,11 +194,10 @@ class Call:
             raise MissingTokenError(self.state.on_missing, scopes=policy.first_scopes)
         if principal is None or policy.rule is None or isinstance(policy.rule, Scope):
             policy.check(principal, self.guard.scope_hierarchy)
-            return principal
-        if not await decide(policy.rule, self._grant(principal), invocation):
-            self._undecided = policy.rule
+            return principal, True
+        decided = await decide(policy.rule, self._grant(principal), invocation)
         self._check_open(principal)  # a check of the user's may have taken long
-        return principal
+        return principal, decided
 
     def _grant(self, principal: Principal) -> Grant:
         scopes = self.guard.scope_hierarchy.expand(principal.scopes)
@@ -209,9 +221,33 @@ class Call:
         if method in _LISTS:
             await self.authorize(Policy(public=self.guard.admits_anonymous))
             return
-        if self.guard.default == "deny":
+        await self.authorize(self._default())
+
+    @property
+    def default_policy(self) -> Policy | None:
+        """What an operation without a guard asks for; None if nobody may do it."""
+        return _DEFAULT_POLICIES.get(self.guard.default)
+
+    def _default(self) -> Policy:
+        if self.default_policy is None:
             raise AccessDeniedError(rule="default=deny")
-        await self.authorize(_DEFAULT_POLICIES[self.guard.default])
+        return self.default_policy
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether it is left to the function's own guard to decide."""
+        return self._undecided is not None
+
+    async def forecast(self, policy: Policy | None) -> None:
+        """Return if the caller could do something, as far as that can be told beforehand.
+
+        Args:
+            policy: what guards it; None for the default.
+
+        Raises:
+            ToolGuardError: if not; :class:`AccessDeniedError` if they could not get it either.
+        """
+        await self._judge(policy or self._default(), None)
 
     @contextmanager
     def noting_refusals(self) -> Iterator[None]:

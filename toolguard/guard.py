@@ -13,18 +13,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from toolguard import resource as resources
-from toolguard.call import DefaultRule, RequestState
+from toolguard.call import DefaultRule, RequestState, UnauthorizedTools
 from toolguard.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url
 from toolguard.connections.cache import provider_for
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.decorators import GuardDecorator
-from toolguard.discovery import issuer_of
 from toolguard.errors import ToolGuardError
 from toolguard.operation_rules import OperationRules
 from toolguard.policy import Policy
 from toolguard.principal import Principal
 from toolguard.scopes import ScopeHierarchy
-from toolguard.verifiers import JWTVerifier, Verifier
+from toolguard.settings import (
+    audiences_of,
+    framework_verifier,
+    from_environment,
+    initial_scopes_of,
+    one_of,
+    resource_of,
+    verifier_of,
+)
+from toolguard.verifiers import Verifier
 
 if TYPE_CHECKING:
     from toolguard.integrations import Adapter
@@ -52,6 +60,8 @@ class ToolGuard:
         issuer: the authorization server's issuer URL; its keys are discovered (RFC 8414, OpenID).
         well_known_url: instead of ``issuer``, the URL of its metadata document.
         verifier: instead of both, a verifier of one's own; ``issuer`` then only names it.
+            ``"framework"`` takes over what the server's own auth has verified for this request
+            (``FastMCP(auth=...)``, ``MCPServer(token_verifier=...)``).
         audience: what a token's ``aud`` has to name: normally this server's URL. A ``verifier``
             of one's own checks that itself; then it only says which resource this is.
         resource: this server's URL, if no audience is one (RFC 9728 ``resource``).
@@ -65,6 +75,9 @@ class ToolGuard:
             opens some operation.
         default: what an operation without a guard asks for: ``"authenticated"``, ``"deny"``, or
             ``"public"``, which is logged.
+        unauthorized_tools: what lists leave out for a caller: ``"show"`` nothing, so that a
+            client can step up to it; ``"hide"`` what no consent could change (denied by tenant,
+            role, ...); ``"hide-all"`` whatever would be refused.
         stdio: ``"token"``: the caller over stdio is who the token in ``TOOLGUARD_ACCESS_TOKEN``
             says. ``"trusted"``: it is ``stdio_user_id``, with every scope; which is logged.
         stdio_user_id: see ``stdio``.
@@ -79,7 +92,7 @@ class ToolGuard:
         *,
         issuer: str | None = None,
         well_known_url: str | None = None,
-        verifier: Verifier | None = None,
+        verifier: Verifier | Literal["framework"] | None = None,
         audience: str | Sequence[str] | None = None,
         resource: str | None = None,
         connections: ConnectionProvider | ConnectionFunction | None = None,
@@ -88,31 +101,41 @@ class ToolGuard:
         challenge_scopes: ChallengeScopes = "required",
         initial_scopes: Sequence[str] | None = None,
         default: DefaultRule = "authenticated",
+        unauthorized_tools: UnauthorizedTools = "show",
         stdio: StdioRule = "token",
         stdio_user_id: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        audiences = _audiences(audience)
-        self.resource = _resource(resource, audiences)
-        self._issuer, self.verifier = _verifier(issuer, well_known_url, verifier, audiences, clock)
+        audiences = audiences_of(audience)
+        self.resource = resource_of(resource, audiences)
+        self._takes_over = verifier == "framework"
+        if verifier == "framework":
+            verifier = framework_verifier((*audiences, self.resource), clock)
+        self._issuer, self.verifier = verifier_of(
+            issuer, well_known_url, verifier, audiences, clock
+        )
         self.connections = provider_for(connections, connection_max_age, clock)
         self.scope_hierarchy = (
             scope_hierarchy
             if isinstance(scope_hierarchy, ScopeHierarchy)
             else ScopeHierarchy(scope_hierarchy)
         )
-        self.challenge_scopes: ChallengeScopes = _one_of(
+        self.challenge_scopes: ChallengeScopes = one_of(
             "challenge_scopes", challenge_scopes, ("required", "combined")
         )
-        self.default: DefaultRule = _one_of("default", default, ("authenticated", "deny", "public"))
+        self.default: DefaultRule = one_of("default", default, ("authenticated", "deny", "public"))
+        self.unauthorized_tools: UnauthorizedTools = one_of(
+            "unauthorized_tools", unauthorized_tools, ("show", "hide", "hide-all")
+        )
         self.clock = clock
         self.leeway: float = getattr(self.verifier, "leeway", 0.0)
-        self._initial_scopes = _initial_scopes(initial_scopes)
-        self._stdio: StdioRule = _one_of("stdio", stdio, ("token", "trusted"))
+        self._initial_scopes = initial_scopes_of(initial_scopes)
+        self._stdio: StdioRule = one_of("stdio", stdio, ("token", "trusted"))
         self._stdio_user_id = stdio_user_id
         if (stdio == "trusted") != bool(stdio_user_id):
             raise ValueError('write stdio="trusted", stdio_user_id="..." together, or neither')
         self._adapters: list[Adapter] = []
+        self._rules: list[OperationRules] = []
         self._known: _Surface | None = None
         self._metadata_url = metadata_url(self.resource)
 
@@ -131,13 +154,7 @@ class ToolGuard:
         Raises:
             ValueError: naming the variable that is missing.
         """
-        server_url = environ.get("MCP_SERVER_URL") or None
-        audience = environ.get("TOOLGUARD_AUDIENCE") or server_url
-        if not (audience or settings.get("audience")):
-            raise ValueError("set MCP_SERVER_URL to the address that clients connect to")
-        if settings.keys().isdisjoint({"issuer", "well_known_url", "verifier"}):
-            settings.update(_issuer_settings(environ, with_vault="connections" not in settings))
-        return cls(**{"audience": audience, "resource": server_url, **settings})
+        return cls(**from_environment(environ, settings))
 
     def protect(
         self, server: ServerT, *, rules: Mapping[str, GuardDecorator] | None = None
@@ -161,8 +178,11 @@ class ToolGuard:
                 is no provider.
         """
         from toolguard.integrations import adapter_for  # noqa: PLC0415 - imports a framework
+        from toolguard.integrations.framework_auth import check_auth  # noqa: PLC0415 - the same
 
         adapter = adapter_for(server)
+        if self._takes_over:
+            check_auth(server)
         adapter.claim(self, OperationRules(rules or {}))
         self._adapters.append(adapter)
         adapter.install(self)
@@ -170,14 +190,23 @@ class ToolGuard:
             _log.warning("operations without a guard are public on %r", server)
         return server
 
-    def asgi(self, app: ASGIApp) -> ASGIApp:
+    def asgi(self, app: ASGIApp, *, rules: Mapping[str, GuardDecorator] | None = None) -> ASGIApp:
         """Return ``app`` behind this guard; every path of it needs a valid token.
 
         The RFC 9728 document is served beside it.
+
+        Args:
+            app: any ASGI application, such as a proxy to an MCP server in another language.
+            rules: guards by name, as for :meth:`protect`, for an MCP server. Its messages are
+                then read from the bodies, of at most 4 MiB, before it gets them; what could be
+                read in two ways is refused.
         """
         from toolguard.integrations.apps import guarded_app  # noqa: PLC0415 - imports starlette
 
-        return guarded_app(app, self)
+        known = OperationRules(rules) if rules is not None else None
+        if known is not None:
+            self._rules.append(known)
+        return guarded_app(app, self, known)
 
     @property
     def issuer(self) -> str | None:
@@ -208,9 +237,10 @@ class ToolGuard:
 
     def _surface(self) -> _Surface:
         """Return what follows from the operations there are, worked out once for each set."""
-        revision = tuple(adapter.revision() for adapter in self._adapters)
+        revision = (len(self._rules), *(adapter.revision() for adapter in self._adapters))
         if self._known is None or self._known.revision != revision:
-            policies = tuple(policy for each in self._adapters for policy in each.policies())
+            adapters = (policy for each in self._adapters for policy in each.policies())
+            policies = (*adapters, *(policy for each in self._rules for policy in each.policies))
             self._known = _Surface(
                 revision,
                 policies,
@@ -285,24 +315,6 @@ class ToolGuard:
         return f"<ToolGuard: {self.resource} trusts {self.issuer}>"
 
 
-def _issuer_settings(environ: Mapping[str, str], *, with_vault: bool) -> dict[str, Any]:
-    well_known_url = environ.get("DESCOPE_MCP_WELL_KNOWN_URL")
-    issuer = environ.get("TOOLGUARD_ISSUER")
-    if well_known_url and issuer:
-        raise ValueError("set one of TOOLGUARD_ISSUER and DESCOPE_MCP_WELL_KNOWN_URL, not both")
-    if not (well_known_url or issuer):
-        raise ValueError("set TOOLGUARD_ISSUER (or DESCOPE_MCP_WELL_KNOWN_URL for Descope)")
-    if not well_known_url:
-        return {"issuer": issuer}
-    if not with_vault:
-        return {"well_known_url": well_known_url}
-    from toolguard.descope import DescopeConnections  # noqa: PLC0415 - imports httpx
-
-    management_key = environ.get("DESCOPE_MANAGEMENT_KEY") or None
-    vault = DescopeConnections(well_known_url, management_key=management_key)
-    return {"well_known_url": well_known_url, "connections": vault}
-
-
 @dataclass(frozen=True)
 class _Surface:
     """What the guards of all operations come to."""
@@ -312,70 +324,3 @@ class _Surface:
     has_public: bool
     scopes_supported: tuple[str, ...]
     first_scopes: tuple[str, ...]
-
-
-def _audiences(audience: str | Sequence[str] | None) -> tuple[str, ...]:
-    audiences = (audience,) if isinstance(audience, str) else tuple(audience or ())
-    if not all(audiences):
-        raise ValueError(
-            'an audience is empty: write audience="https://mcp.example.com/mcp" (is a variable '
-            "unset?)"
-        )
-    return audiences
-
-
-def _resource(resource: str | None, audiences: tuple[str, ...]) -> str:
-    urls = [a for a in audiences if a.lower().startswith(("https://", "http://"))]
-    if (resource is None and not urls) or resource == "":
-        raise ValueError(
-            'say which server this is: audience="https://mcp.example.com/mcp", or resource=... '
-            "if tokens name their audience in another way"
-        )
-    return resources.canonical_resource(resource or urls[0])
-
-
-def _verifier(
-    issuer: str | None,
-    well_known_url: str | None,
-    verifier: Verifier | None,
-    audiences: tuple[str, ...],
-    clock: Callable[[], float],
-) -> tuple[str | None, Verifier]:
-    if verifier is not None:
-        if well_known_url is not None:
-            raise ValueError("give verifier= or well_known_url=, not both")
-        if not callable(getattr(verifier, "verify", None)):
-            raise TypeError("verifier= takes an object with an async verify(token)")
-        return issuer, verifier
-    if (issuer is None) == (well_known_url is None):
-        raise ValueError("give exactly one of issuer=, well_known_url= and verifier=")
-    if not audiences:
-        raise ValueError('give audience=: what tokens for this server name in their "aud"')
-    from toolguard.jwks import JWKS  # noqa: PLC0415 - imports httpx
-
-    keys = JWKS(issuer=issuer, well_known_url=well_known_url)
-    # The metadata has the last word on its issuer; until it is read, the URL says enough.
-    named = issuer if well_known_url is None else issuer_of(well_known_url)
-    return named, JWTVerifier(issuer=issuer, audience=audiences, keys=keys, clock=clock)
-
-
-def _initial_scopes(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
-    if scopes is None:
-        return None
-    if isinstance(scopes, str):
-        raise TypeError(f"write initial_scopes={scopes.split()}")
-    if "offline_access" in scopes:
-        # MCP, authorization: a refresh token is the client's business, not a server's scope.
-        raise ValueError("leave offline_access out of initial_scopes: clients add it themselves")
-    if scopes:
-        Challenge(scope=tuple(scopes))
-    return tuple(scopes)
-
-
-ChoiceT = TypeVar("ChoiceT", bound=str)
-
-
-def _one_of(name: str, value: ChoiceT, choices: tuple[str, ...]) -> ChoiceT:
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: write one of {', '.join(map(repr, choices))}")
-    return value

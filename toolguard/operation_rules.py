@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from toolguard.decorators import GuardDecorator
 from toolguard.invocation import Kind
@@ -53,30 +53,49 @@ class OperationRules:
         """The policies of all rules, in their order."""
         return tuple(rule.policy for rule in self._rules)
 
-    def policy(self, kind: Kind, *names: str) -> Policy | None:
+    def policy(self, kind: Kind, name: str) -> Policy | None:
         """Return what applies to an operation; None if no rule does.
-
-        Args:
-            kind: of the operation.
-            names: all the names it goes by; a rule for any of them applies.
 
         Raises:
             ValueError: if it would be public and guarded at once.
         """
-        if sum(map(len, names)) > _MAX_REMEMBERED:
-            return self._find(kind, names)
-        return self._remembered(kind, names)
+        if len(name) > _MAX_REMEMBERED:
+            return self._find(kind, name)
+        return self._remembered(kind, name)
 
-    def _find(self, kind: Kind, names: tuple[str, ...]) -> Policy | None:
-        found = [rule for rule in self._rules if rule.matches(kind, names)]
+    def policy_of_all(
+        self, kind: Kind, names: Sequence[str], otherwise: Policy | None
+    ) -> Policy | None:
+        """Return what lets in who may do an operation whatever it is looked up as.
+
+        Args:
+            kind: of the operation.
+            names: every name under which a server may look it up, at least one.
+            otherwise: what applies to a name that no rule matches; None if nobody may.
+
+        Returns:
+            The policy; None if nobody may.
+
+        Raises:
+            ValueError: if a name would be public and guarded at once.
+        """
+        found = [self.policy(kind, name) or otherwise for name in names]
+        known = [each for each in found if each is not None]
+        if len(known) < len(found):
+            return None
+        guarded = [each for each in known if not each.public]
+        return functools.reduce(operator.and_, guarded) if guarded else known[0]
+
+    def _find(self, kind: Kind, name: str) -> Policy | None:
+        found = [rule for rule in self._rules if rule.matches(kind, name)]
+        if not found:
+            return None
         try:
             return functools.reduce(operator.and_, (rule.policy for rule in found))
-        except TypeError:  # of nothing
-            return None
         except ValueError:
             patterns = " and ".join(repr(rule.pattern) for rule in found)
             raise ValueError(
-                f"{kind} {names[0]!r} is matched by the rules {patterns}, which all apply, and "
+                f"{kind} {name!r} is matched by the rules {patterns}, which all apply, and "
                 "cannot be public and guarded: write narrower patterns, and leave the rest to "
                 "ToolGuard(default=...)"
             ) from None
@@ -85,7 +104,7 @@ class OperationRules:
         """Yield the patterns that match none of ``operations``."""
         known = list(operations)
         for rule in self._rules:
-            if not any(rule.matches(kind, (name,)) for kind, name in known):
+            if not any(rule.matches(kind, name) for kind, name in known):
                 yield rule.pattern
 
 
@@ -108,6 +127,6 @@ class _Rule:
         self._kind = match[1] or (None if pattern == "*" else "tool")
         self._name = re.compile(".*".join(map(re.escape, match[2].split("*"))), re.DOTALL)
 
-    def matches(self, kind: Kind, names: Iterable[str]) -> bool:
-        """Return whether it applies to an operation with any of these names."""
-        return self._kind in (None, kind) and any(map(self._name.fullmatch, names))
+    def matches(self, kind: Kind, name: str) -> bool:
+        """Return whether it applies to an operation with this name."""
+        return self._kind in (None, kind) and self._name.fullmatch(name) is not None

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from calendar_server import calendar, connect
 from lines import LEGACY_PROTOCOLS, LINES, MODES, Guarding, Line, Mode, Serve, ServeOnce
-from wire import Caller, Connect
+from wire import Caller, Connect, Visit
 
 from toolguard import ToolGuard
 from toolguard.testing import LocalIssuer, Loopback
@@ -125,6 +125,21 @@ def caller(mode: Mode, endpoint_of: Callable[[Mode], str], http: httpx.Client) -
         return made
 
     return connected
+
+
+@pytest.fixture
+def visit(mode: Mode, serve_once: ServeOnce, http: httpx.Client) -> Visit:
+    """Make callers of a server that is made once for each way of speaking to it."""
+
+    def visited(name: str, make: Callable[[Line], Any], token: str | None = None) -> Caller:
+        key = (name, mode.line.name, mode.stateless, mode.json)
+        url = serve_once(key, lambda: mode.app(make(mode.line))) + "/mcp"
+        made = Caller(http, url, mode.protocol, token=token)
+        if mode.has_sessions:
+            made.open()
+        return made
+
+    return visited
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from lines import LEGACY_PROTOCOLS, MODERN_PROTOCOL
 
-__all__ = ["Caller", "Connect", "Reply", "message", "request_headers"]
+__all__ = ["Caller", "Connect", "Reply", "Visit", "message", "request_headers"]
 
 _META = "io.modelcontextprotocol/"
 _NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
@@ -202,3 +202,6 @@ class Caller:
 
 Connect = Callable[..., Caller]
 """Makes a caller of the shared calendar with a token, ready to call tools."""
+
+Visit = Callable[..., Caller]
+"""Makes a caller of the server that is made by a function, served once under a name."""

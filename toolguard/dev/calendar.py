@@ -14,8 +14,8 @@ import httpx
 from pydantic import Field
 
 from toolguard.connections import Connection
-from toolguard.errors import ConnectionRequiredError
 from toolguard.declarations import requires_scopes, with_connection
+from toolguard.errors import ConnectionRequiredError
 
 __all__ = ["SCOPE_HIERARCHY", "calendar_server"]
 

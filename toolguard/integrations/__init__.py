@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 import sys
 
-from toolguard.integrations.adapter import PROTECTED, Adapter, Operation
+from toolguard.integrations.adapter import PROTECTED, Adapter
+from toolguard.integrations.operation import Operation
 
 __all__ = ["Adapter", "Operation", "adapter_for"]
 

@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from toolguard.call import SCOPE_KEY, Call, RequestState
-from toolguard.decorators import GuardDecorator, bare_policy, policy_of
+from toolguard.decorators import GuardDecorator, bare_policy
 from toolguard.errors import GuardNotConfiguredError, ToolGuardError
-from toolguard.invocation import Invocation, Kind
+from toolguard.integrations.admission import admit
+from toolguard.integrations.catalogue import Catalogue
+from toolguard.integrations.operation import Operation
+from toolguard.invocation import Kind
+from toolguard.listings import LISTS
 from toolguard.operation_rules import OperationRules
 from toolguard.policy import Policy
 from toolguard.serving import outer_call, serving
@@ -26,37 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["PROTECTED", "Adapter", "Message", "Operation", "can_open_urls", "challenge_meta"]
 
-# The methods that lead to a function of the user's, and the parameter that says to which.
-_OPERATIONS: Mapping[str, tuple[Kind, str]] = {
-    "tools/call": ("tool", "name"),
-    "resources/read": ("resource", "uri"),
-    "resources/subscribe": ("resource", "uri"),
-    "resources/unsubscribe": ("resource", "uri"),
-    "prompts/get": ("prompt", "name"),
-}
+_log = logging.getLogger("toolguard")
 
 PROTECTED = "__toolguard_protected__"
 """Where a protected server keeps its adapter."""
-
-
-@dataclass(frozen=True)
-class Operation:
-    """One tool, resource, resource template or prompt of a server.
-
-    Attributes:
-        kind: which of them; a template is a resource.
-        name: the name or URI (template) that clients know it by.
-        function: the registered function; None for one that is not a function here.
-    """
-
-    kind: Kind
-    name: str
-    function: Callable[..., Any] | None
-
-    @property
-    def declared(self) -> Policy | None:
-        """What its decorators say; None if it has none."""
-        return None if self.function is None else policy_of(self.function)
 
 
 @dataclass(frozen=True)
@@ -69,6 +46,8 @@ class Message:
         params: its parameters, not validated.
         serve: hands the message on to the framework.
         is_error: whether what the framework made of it reports an error.
+        to_json: the result of a list as JSON.
+        from_json: the framework's own again, after one that it made.
         is_current: whether the message at hand is still this one.
     """
 
@@ -77,6 +56,8 @@ class Message:
     params: Mapping[str, Any]
     serve: Callable[[], Awaitable[Any]]
     is_error: Callable[[Any], bool]
+    to_json: Callable[[Any], dict[str, Any]]
+    from_json: Callable[[Any, dict[str, Any]], Any]
     is_current: Callable[[], bool] = lambda: True
 
     @property
@@ -98,6 +79,7 @@ class Adapter(ABC):
         self.guard: ToolGuard | None = None
         #: What is said of operations by name.
         self.rules = OperationRules({})
+        self._catalogue = Catalogue(self)
         self._checked: tuple[object, ...] | None = None
         self._refusal_types: dict[type[ToolGuardError], type[Exception]] = {}
 
@@ -118,13 +100,17 @@ class Adapter(ABC):
     async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
         """Return the operation that clients call ``name``, as ``meta`` asks for it."""
 
-    def policy(self, operation: Operation, *names: str) -> Policy | None:
+    async def listed(self) -> dict[tuple[Kind, str], Operation]:
+        """Return the operations by kind and by the names that lists have them under."""
+        return {(each.kind, each.name): each for each in self.operations()}
+
+    def policy(self, operation: Operation) -> Policy | None:
         """Return what guards an operation: its decorators, and the rules for its names.
 
         Raises:
             ValueError: if it would be public and guarded at once.
         """
-        ruled = self.rules.policy(operation.kind, operation.name, *names)
+        ruled = self.rules.policy(operation.kind, operation.name)
         declared = operation.declared
         return ruled & declared if ruled and declared else ruled or declared
 
@@ -206,6 +192,12 @@ class Adapter(ABC):
                     yield policy
         yield from self.rules.policies
 
+    async def report_rules(self) -> None:
+        """Log the rules that match nothing now that the server starts."""
+        if self.rules.policies:
+            for pattern in self.rules.unmatched(await self.listed()):
+                _log.warning("the rule %r matches nothing on %r", pattern, self.server)
+
     def over_stdio(self, guard: ToolGuard) -> None:
         """Make the server's own stdio transport say that it is one."""
         run = self.server.run_stdio_async
@@ -213,6 +205,7 @@ class Adapter(ABC):
         @functools.wraps(run)
         async def run_stdio_async(*args: Any, **kwargs: Any) -> None:
             self.prepare()
+            await self.report_rules()
             with guard.serving_stdio():
                 try:
                     await run(*args, **kwargs)
@@ -239,13 +232,15 @@ class Adapter(ABC):
         )
         with serving(call):
             try:
-                await self.admit(call, message.method, message.params)
+                await admit(self, call, message.method, message.params)
             except ToolGuardError as refusal:
                 call.refuse(refusal)
                 call.settle(failed=True)
                 return None, refusal
             try:
                 result = await message.serve()
+                if message.method in LISTS:
+                    result = await self._publish(call, message, result)
             except Exception:
                 ended_in = call.settle(failed=True)
                 if ended_in is None:
@@ -253,73 +248,15 @@ class Adapter(ABC):
                 return None, ended_in
             return result, call.settle(failed=message.is_error(result))
 
-    async def admit(self, call: Call, method: str, params: Mapping[str, Any]) -> None:
-        """Decide before the framework does anything: one that answers by itself asks nobody.
-
-        The function's own wrapper decides again, and fetches the connections.
-
-        Raises:
-            ToolGuardError: if the operation's policy, or the default of the server for one that
-                carries no guard, does not let this caller do it.
-        """
-        asked = _asked(method, params)
-        if not asked:
-            await call.admit_undeclared(method)
-        for invocation in asked:
-            call.operation = invocation
-            await self._decide(call, method, await self._find(invocation, call.meta))
-
-    async def _find(self, invocation: Invocation, meta: object) -> Operation:
-        kind, name = invocation.kind, invocation.name
-        found = await self.find(kind, name, meta) or Operation(kind, name, None)
-        if found.function is not None and bare_policy(found.function) is not None:
-            raise GuardNotConfiguredError(f"{kind} {name!r} was registered without its guards")
-        return found
-
-    async def _decide(self, call: Call, method: str, operation: Operation) -> None:
-        ruled = self._rules_for(operation, call.operation)
-        declared = operation.declared
-        if ruled is None and declared is None:
-            await call.admit_undeclared(method)
-        elif ruled is None or declared is None:
-            # Without decorators nobody but the rules decides, on the arguments as they were sent.
-            invocation = call.operation if declared is None else None
-            await call.authorize(ruled or declared or Policy(), invocation)
-        elif ruled.reads_call or declared.reads_call:
-            await call.authorize(ruled, call.operation)
-            await call.authorize(declared)
-        else:
-            await call.authorize(ruled & declared)
-
-    def _rules_for(self, operation: Operation, asked: Invocation | None) -> Policy | None:
-        names = (asked.name,) if asked is not None else ()
-        try:
-            return self.rules.policy(operation.kind, operation.name, *names)
-        except ValueError as error:
-            raise GuardNotConfiguredError(str(error)) from None
+    async def _publish(self, call: Call, message: Message, result: Any) -> Any:
+        as_json = await self._catalogue.edit(call, message.method, message.to_json(result))
+        return message.from_json(result, as_json)
 
     def _prepare_late(self) -> None:
         try:
             self.prepare()
         except ValueError as error:  # registered after the application was built
             raise GuardNotConfiguredError(str(error)) from None
-
-
-def _asked(method: str, params: Mapping[str, Any]) -> tuple[Invocation, ...]:
-    """Return the operations that a message is about; none for a message about the server."""
-    if method in _OPERATIONS:
-        kind, key = _OPERATIONS[method]
-        name = params.get(key)
-        sent = params.get("arguments") if kind != "resource" else {"uri": str(name)}
-        arguments = sent if isinstance(sent, Mapping) else {}
-        return (Invocation(kind, str(name), arguments),) if name else ()
-    if method == "completion/complete":  # its values are worth as much as what they complete
-        ref = params.get("ref")
-        ref = ref if isinstance(ref, Mapping) else vars(ref) if ref is not None else {}
-        prompt, uri = ref.get("name"), ref.get("uri")
-        found = [Invocation("prompt", str(prompt))] if prompt else []
-        return (*found, *([Invocation("resource", str(uri))] if uri else []))
-    return ()
 
 
 def _check_declaration(operation: Operation, guard: ToolGuard | None) -> None:

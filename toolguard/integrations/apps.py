@@ -17,7 +17,10 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from toolguard.decorators import bare_policy
+from toolguard.integrations.sdk_auth import answering_outages
+from toolguard.message_guard import MessageGuard
 from toolguard.middleware import GuardMiddleware
+from toolguard.operation_rules import OperationRules
 
 if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
@@ -44,7 +47,7 @@ def guard_builder(
     def guarded(*args: Any, **kwargs: Any) -> Any:
         adapter.prepare()
         app = build(*args, **kwargs)
-        guard_endpoints(app, guard, paths(app, *args, **kwargs), adapter.withheld_headers)
+        guard_endpoints(app, guard, paths(app, *args, **kwargs), adapter)
         return app
 
     setattr(adapter.server, name, guarded)
@@ -54,7 +57,7 @@ def guard_endpoints(
     app: Starlette,
     guard: ToolGuard,
     paths: Collection[str],
-    withheld: Collection[bytes] = (b"authorization",),
+    adapter: Adapter,
 ) -> None:
     """Guard the routes of ``app`` at ``paths``, and serve the RFC 9728 document unless it does.
 
@@ -78,11 +81,12 @@ def guard_endpoints(
                 "behind guard.asgi(app)"
             )
     for route in endpoints:
-        route.app = GuardMiddleware(_withholding(route.app, withheld), guard)
+        route.app = GuardMiddleware(_withholding(route.app, adapter.withheld_headers), guard)
     document = metadata_route(guard)
     if not any(route.path == document.path for route in routes):
         app.router.routes.insert(0, document)
-    app.router.lifespan_context = _closing(guard, app.router.lifespan_context)
+    app.router.lifespan_context = _around(adapter, guard, app.router.lifespan_context)
+    app.user_middleware[:] = answering_outages(app.user_middleware)
     app.user_middleware.append(Middleware(_expose_challenges, app.user_middleware))
 
 
@@ -100,18 +104,19 @@ def _withholding(app: ASGIApp, names: Collection[bytes]) -> ASGIApp:
     return without
 
 
-def _closing(guard: ToolGuard, lifespan: Lifespan[Any]) -> Lifespan[Any]:
-    """Return the lifespan of an application that ends with what the guard keeps open."""
+def _around(adapter: Adapter, guard: ToolGuard, lifespan: Lifespan[Any]) -> Lifespan[Any]:
+    """Return the lifespan that begins with a look at the rules, and closes what the guard opens."""
 
     @asynccontextmanager
-    async def closing(app: Any) -> AsyncIterator[Any]:
+    async def around(app: Any) -> AsyncIterator[Any]:
         async with lifespan(app) as state:
+            await adapter.report_rules()
             try:
                 yield state
             finally:
                 await guard.aclose()
 
-    return closing
+    return around
 
 
 def _expose_challenges(app: ASGIApp, stack: list[Middleware]) -> ASGIApp:
@@ -147,10 +152,16 @@ def metadata_route(guard: ToolGuard) -> Route:
     return Route(path[path.index("/") :].partition("?")[0], document, methods=["GET", "OPTIONS"])
 
 
-def guarded_app(app: ASGIApp, guard: ToolGuard) -> ASGIApp:
-    """Return any ASGI application behind ``guard``, with its RFC 9728 document beside it."""
+def guarded_app(app: ASGIApp, guard: ToolGuard, rules: OperationRules | None = None) -> ASGIApp:
+    """Return any ASGI application behind ``guard``, with its RFC 9728 document beside it.
+
+    Args:
+        app: the application.
+        guard: who verifies.
+        rules: for an MCP server, who may send it which messages; None for any application.
+    """
     document = metadata_route(guard)
-    inside = GuardMiddleware(app, guard)
+    inside = GuardMiddleware(app if rules is None else MessageGuard(app, guard, rules), guard)
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == document.path:

@@ -14,8 +14,10 @@ from starlette.applications import Starlette
 
 from toolguard.call import Call
 from toolguard.errors import ToolGuardError
-from toolguard.integrations.adapter import Adapter, Operation
+from toolguard.integrations.adapter import Adapter
+from toolguard.integrations.admission import admit
 from toolguard.integrations.apps import guard_builder
+from toolguard.integrations.operation import Operation
 from toolguard.invocation import Kind
 from toolguard.serving import outer_call, serving
 
@@ -53,10 +55,9 @@ class FastMCPAdapter(Adapter):
         for components in self.registries():
             for key, component in components.items():
                 kind = _KINDS.get(key.partition(":")[0])
-                name = getattr(component, "uri_template", getattr(component, "uri", None))
                 if kind is not None:
                     function = getattr(component, "fn", None)
-                    yield Operation(kind, str(name or component.name), function)
+                    yield Operation(kind, str(_listed_name(component)), function)
 
     def registries(self) -> Iterator[dict[Any, Any]]:
         """Yield the registries of the server and of the servers mounted on it."""
@@ -88,6 +89,14 @@ class FastMCPAdapter(Adapter):
                 return Operation(kind, listed, getattr(found, "fn", None))
             server = found._server
             name = _inner_name(found, name)
+
+    async def listed(self) -> dict[tuple[Kind, str], Operation]:
+        """Return the operations by kind and listed name, of mounted and of other servers too."""
+        components = await _components(self.server, {})
+        return {
+            (kind, name): Operation(kind, name, getattr(component, "fn", None))
+            for (kind, name), component in components.items()
+        }
 
     def install(self, guard: ToolGuard) -> None:
         """Put ``guard`` around every message, and around every app and transport it runs."""
@@ -127,10 +136,45 @@ class _MountedGuard(Middleware):
         with serving(call):
             params = getattr(context.message, "__dict__", {})
             try:
-                await self._adapter.admit(call, context.method or "", params)
+                await admit(self._adapter, call, context.method or "", params)
             except ToolGuardError as refusal:
                 raise call.refuse(refusal) from None
             return await call_next(context)
+
+
+Components = dict[tuple[Kind, str], Any]
+
+
+async def _components(server: Any, known: dict[int, Components]) -> Components:
+    """Return what a server lists; of what comes from a mounted server, what that one has."""
+    if id(server) in known:
+        return known[id(server)]
+    found = known.setdefault(id(server), {})
+    listed: list[tuple[Kind, Any]] = []
+    listed += [("tool", each) for each in await server.list_tools(run_middleware=False)]
+    listed += [("resource", each) for each in await server.list_resources(run_middleware=False)]
+    templates = await server.list_resource_templates(run_middleware=False)
+    listed += [("resource", each) for each in templates]
+    listed += [("prompt", each) for each in await server.list_prompts(run_middleware=False)]
+    for kind, component in listed:
+        name = str(_listed_name(component))
+        origin = component
+        while getattr(origin, "parent_tool", None) is not None:  # a transformed tool
+            origin = origin.parent_tool
+        inner = getattr(origin, "_server", None)
+        if inner is not None:
+            theirs = await _components(inner, known)
+            origin = theirs.get((kind, _inner_name(origin, name)), origin)
+        found[kind, name] = origin
+    return found
+
+
+def _listed_name(component: Any) -> object:
+    return (
+        getattr(component, "uri_template", None)
+        or getattr(component, "uri", None)
+        or component.name
+    )
 
 
 async def _component(server: Any, kind: Kind, name: str, version: VersionSpec | None) -> Any:

@@ -63,7 +63,7 @@ class _FastMCP(SDKAdapter):
         endpoint = Route("/mcp", StreamableHTTPASGIApp(manager))
         app = Starlette(routes=[endpoint], lifespan=lambda _: manager.run())
         if self.guard is not None:
-            guard_endpoints(app, self.guard, ["/mcp"])
+            guard_endpoints(app, self.guard, ["/mcp"], self)
         return app
 
 
@@ -96,6 +96,8 @@ class _Guarded:
             vars(request.params) if request.params is not None else {},
             functools.partial(self._handler, request),
             _is_error,
+            _to_json,
+            _from_json,
             _is_at_hand(request_ctx.get()),
         )
         result, refusal = await self._served.pass_on(self._guard, message)
@@ -112,6 +114,14 @@ def _is_at_hand(context: Any) -> Callable[[], bool]:
 
 def _is_error(result: types.ServerResult) -> bool:
     return isinstance(result.root, types.CallToolResult) and result.root.isError
+
+
+def _to_json(result: types.ServerResult) -> dict[str, Any]:
+    return result.root.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+def _from_json(result: types.ServerResult, as_json: dict[str, Any]) -> types.ServerResult:
+    return types.ServerResult(type(result.root).model_validate(as_json))
 
 
 def _said_no(method: str, refusal: ToolGuardError, guard: ToolGuard) -> types.ServerResult:

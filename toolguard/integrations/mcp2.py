@@ -22,6 +22,7 @@ from mcp_types import (
     InputRequiredResult,
     TextContent,
 )
+from pydantic import BaseModel
 from starlette.applications import Starlette
 
 from toolguard.errors import ConnectionRequiredError, ToolGuardError
@@ -74,7 +75,9 @@ def message_guard(served: Adapter, guard: ToolGuard) -> ServerMiddleware[Any]:
 
     async def guarded(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         serve = functools.partial(call_next, ctx)
-        message = Message(ctx.request, ctx.method, ctx.params or {}, serve, _is_error)
+        message = Message(
+            ctx.request, ctx.method, ctx.params or {}, serve, _is_error, _to_json, _from_json
+        )
         result, refusal = await served.pass_on(guard, message)
         return result if refusal is None else _said_no(ctx, refusal, guard)
 
@@ -85,6 +88,16 @@ def _is_error(result: HandlerResult) -> bool:
     if isinstance(result, dict):
         return result.get("isError") is True
     return isinstance(result, CallToolResult) and result.is_error
+
+
+def _to_json(result: HandlerResult) -> dict[str, Any]:
+    if isinstance(result, BaseModel):
+        return result.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return dict(result or {})
+
+
+def _from_json(_: HandlerResult, as_json: dict[str, Any]) -> HandlerResult:
+    return as_json  # what the SDK writes after this is what is in it
 
 
 def _said_no(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from toolguard.integrations.adapter import Adapter, Operation
+from toolguard.integrations.adapter import Adapter
+from toolguard.integrations.operation import Operation
 from toolguard.invocation import Kind
 
 __all__ = ["SDKAdapter"]

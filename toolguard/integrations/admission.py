@@ -1,0 +1,146 @@
+"""What does a message ask for, and may its caller have it?
+
+The decision is made before the framework does anything: one that answers by itself, out of a
+cache for instance, asks nobody. The function's own wrapper decides again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from toolguard.call import Call
+from toolguard.decorators import bare_policy
+from toolguard.errors import AccessDeniedError, GuardNotConfiguredError
+from toolguard.integrations.operation import Operation
+from toolguard.invocation import Invocation, Kind
+from toolguard.operation_rules import OperationRules
+from toolguard.policy import Policy
+from toolguard.spellings import uri_spellings
+
+if TYPE_CHECKING:
+    from toolguard.integrations.adapter import Adapter
+
+__all__ = ["admit"]
+
+# The methods that lead to a function of the user's, and the parameter that says to which.
+_CALLS: Mapping[str, tuple[Kind, str]] = {
+    "tools/call": ("tool", "name"),
+    "resources/read": ("resource", "uri"),
+    "prompts/get": ("prompt", "name"),
+}
+# Those that are about a resource, without calling its function.
+_SUBSCRIPTIONS = frozenset({"resources/subscribe", "resources/unsubscribe"})
+# 2026-07-28: the same for several resources at once.
+_LISTEN, _LISTENED = "subscriptions/listen", "resourceSubscriptions"
+_COMPLETE = "completion/complete"
+
+
+async def admit(adapter: Adapter, call: Call, method: str, params: Mapping[str, Any]) -> None:
+    """Hold a message against the guards of what it asks for.
+
+    Args:
+        adapter: the server.
+        call: the message.
+        method: its JSON-RPC method.
+        params: its parameters, not validated.
+
+    Raises:
+        ToolGuardError: if the operation's policy, or the default of the server for one that
+            carries no guard, does not let this caller do it.
+    """
+    asked = tuple(_asked(method, params))
+    if not asked:
+        await call.admit_undeclared(method)
+    for invocation in asked:
+        call.operation = invocation
+        await _decide(adapter, call, method, invocation)
+        if call.is_undecided and method not in _CALLS:
+            raise AccessDeniedError(rule="only a call has the arguments that the rule reads")
+
+
+def _asked(method: str, params: Mapping[str, Any]) -> Iterator[Invocation]:
+    """Yield the operations that a message is about; none for a message about the server."""
+    if method in _CALLS:
+        kind, key = _CALLS[method]
+        if params.get(key):
+            yield _invocation(kind, str(params[key]), params.get("arguments"))
+    elif method in _SUBSCRIPTIONS:
+        yield _invocation("resource", str(params.get("uri")))
+    elif method == _LISTEN:
+        listened = _member(params, "notifications").get(_LISTENED)
+        for uri in listened if isinstance(listened, list) else ():
+            yield _invocation("resource", str(uri))
+    elif method == _COMPLETE:  # what completes an argument tells what the operation knows
+        ref = _member(params, "ref")
+        if ref.get("name"):
+            yield _invocation("prompt", str(ref["name"]))
+        if ref.get("uri"):
+            yield _invocation("resource", str(ref["uri"]))
+
+
+def _invocation(kind: Kind, name: str, arguments: object = None) -> Invocation:
+    sent = {"uri": name} if kind == "resource" else arguments
+    return Invocation(kind, name, sent if isinstance(sent, Mapping) else {})
+
+
+def _member(params: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a member that is an object: as it was sent, or as mcp 1.x has parsed it."""
+    value = params.get(name)
+    return value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+
+
+async def _decide(adapter: Adapter, call: Call, method: str, invocation: Invocation) -> None:
+    operation = await _find(adapter, invocation, call.meta)
+    declared = operation.declared
+    # What its decorators say is decided on beside the rules, and not instead of them.
+    otherwise = call.default_policy if declared is None else Policy(public=declared.public)
+    try:
+        ruled = _ruled(adapter.rules, operation, invocation.name, otherwise)
+        whole = ruled & declared if ruled and declared else ruled or declared
+    except ValueError as error:
+        raise GuardNotConfiguredError(str(error)) from None
+    if whole is None:
+        await call.admit_undeclared(method)
+    elif declared is None:
+        # Nobody but the rules decides, on the arguments as they were sent.
+        await call.authorize(whole, invocation)
+    elif ruled is None or not whole.reads_call:
+        await call.authorize(whole)
+    else:
+        await call.authorize(ruled, invocation)
+        await call.authorize(declared)
+
+
+async def _find(adapter: Adapter, invocation: Invocation, meta: object) -> Operation:
+    kind, name = invocation.kind, invocation.name
+    found = await adapter.find(kind, name, meta) or Operation(kind, name, None)
+    if found.function is not None and bare_policy(found.function) is not None:
+        raise GuardNotConfiguredError(f"{kind} {name!r} was registered without its guards")
+    return found
+
+
+def _ruled(
+    rules: OperationRules, operation: Operation, sent: str, otherwise: Policy | None
+) -> Policy | None:
+    """Return what the rules say of an operation, by its own name and as it was asked for.
+
+    Raises:
+        AccessDeniedError: if nobody may do it under the name that was sent.
+    """
+    kind = operation.kind
+    listed = rules.policy(kind, operation.name)
+    if kind != "resource":  # their names are looked up as they are
+        return listed
+    try:
+        names = uri_spellings(sent)
+    except ValueError:  # encoded over and over, to be read as something else
+        raise AccessDeniedError(rule="a URI without a plain spelling") from None
+    if listed is None and not any(rules.policy(kind, name) for name in names):
+        return None
+    found = rules.policy_of_all(kind, names, listed or otherwise)
+    if found is None:
+        raise AccessDeniedError(rule="default=deny")
+    if listed is None or listed.public:
+        return found
+    return listed if found.public else listed & found

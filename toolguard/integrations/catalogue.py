@@ -1,0 +1,89 @@
+"""Which operations does a caller see in a list, and with which requirements?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from toolguard.call import Call
+from toolguard.errors import AccessDeniedError, ToolGuardError
+from toolguard.integrations.operation import Operation
+from toolguard.invocation import Kind
+from toolguard.listings import LISTS, published
+from toolguard.policy import Policy
+
+if TYPE_CHECKING:
+    from toolguard.integrations.adapter import Adapter
+
+__all__ = ["Catalogue"]
+
+# More than any server has; what is beyond is looked up each time.
+_MAX_KNOWN = 20_000
+
+
+class Catalogue:
+    """The operations of one server, as they are listed.
+
+    Args:
+        adapter: the server.
+    """
+
+    def __init__(self, adapter: Adapter) -> None:
+        self._adapter = adapter
+        self._revision: tuple[object, ...] | None = None
+        self._known: dict[tuple[Kind, str], Operation] = {}
+
+    async def edit(self, call: Call, method: str, result: dict[str, Any]) -> dict[str, Any]:
+        """Return the result of a list with requirements, and without what the caller may not see.
+
+        Args:
+            call: the message.
+            method: its JSON-RPC method; one of ``LISTS``.
+            result: what the framework answers, in JSON.
+        """
+        member, kind, key = LISTS[method]
+        listed = result.get(member)
+        items = [
+            edited
+            for item in (listed if isinstance(listed, list) else ())
+            if (edited := await self._item(call, item, kind, str(item.get(key)))) is not None
+        ]
+        return {**result, member: items}
+
+    async def _item(
+        self, call: Call, item: Mapping[str, Any], kind: Kind, name: str
+    ) -> dict[str, Any] | None:
+        try:
+            policy = self._adapter.policy(await self._operation(kind, name))
+        except ValueError:  # public and guarded at once: refused to everybody
+            policy = None
+            if call.guard.unauthorized_tools != "show":
+                return None
+        if await self._is_hidden(call, policy):
+            return None
+        known = policy or call.default_policy
+        return dict(item) if known is None else published(item, kind, known)
+
+    async def _is_hidden(self, call: Call, policy: Policy | None) -> bool:
+        shown = call.guard.unauthorized_tools
+        if shown == "show":
+            return False
+        try:
+            await call.forecast(policy)
+        except AccessDeniedError:
+            return True
+        except ToolGuardError:
+            return shown == "hide-all"
+        return False
+
+    async def _operation(self, kind: Kind, name: str) -> Operation:
+        revision = self._adapter.revision()
+        if revision != self._revision:
+            self._known = await self._adapter.listed()
+            self._revision = revision
+        found = self._known.get((kind, name))
+        if found is None:
+            found = await self._adapter.find(kind, name, None) or Operation(kind, name, None)
+            if len(self._known) < _MAX_KNOWN:
+                self._known[kind, name] = found
+        return found

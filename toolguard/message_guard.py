@@ -1,0 +1,100 @@
+"""Who may send which message to an MCP server that is only known by its HTTP endpoint?
+
+It may be written in any language, so nothing is known of it but the protocol. The message is read
+before the server gets it, decided on, and handed on byte by byte as it was read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from toolguard.call import SCOPE_KEY, Call, Guard, RequestState
+from toolguard.errors import (
+    AccessDeniedError,
+    GuardNotConfiguredError,
+    InvalidInputError,
+    MalformedMessageError,
+    ToolGuardError,
+)
+from toolguard.invocation import Invocation
+from toolguard.messages import MCPMessage, read_body, read_message, replay
+from toolguard.operation_rules import OperationRules
+
+__all__ = ["MessageGuard"]
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# MCP, streamable HTTP: messages come by POST; the others open a stream and end a session.
+_WITHOUT_MESSAGE = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
+
+
+class MessageGuard:
+    """Holds the messages to an MCP server against rules; stands inside of a GuardMiddleware.
+
+    Args:
+        app: the server.
+        guard: what decides where no rule does.
+        rules: who may do what.
+    """
+
+    def __init__(self, app: ASGIApp, guard: Guard, rules: OperationRules) -> None:
+        self.app = app
+        self.guard = guard
+        self.rules = rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI)."""
+        if scope["type"] != "http" or scope["method"] in _WITHOUT_MESSAGE:
+            await self.app(scope, receive, send)
+            return
+        state: RequestState = scope[SCOPE_KEY]
+        try:
+            body = await self._admit(scope, receive, state)
+        except ToolGuardError as refusal:
+            # The middleware around this one makes the answer of it.
+            state.refusal = refusal if refusal.status is not None else _as_answer(refusal)
+            await _end(send)
+            return
+        await self.app(scope, replay(body, receive), send)
+
+    async def _admit(self, scope: Scope, receive: Receive, state: RequestState) -> bytes:
+        if scope["method"] != "POST":
+            raise MalformedMessageError("Send messages with POST")
+        headers = list(scope["headers"])
+        body = await read_body(receive, headers=headers)
+        await self._decide(read_message(body, headers), state)
+        return body
+
+    async def _decide(self, message: MCPMessage, state: RequestState) -> None:
+        call = Call(self.guard, state)
+        if message.operation is None:
+            await call.admit_undeclared(message.method or "")
+            return
+        kind, name = message.operation
+        try:
+            policy = self.rules.policy_of_all(kind, message.names, call.default_policy)
+        except ValueError as error:
+            raise GuardNotConfiguredError(str(error)) from None
+        if policy is None:
+            raise AccessDeniedError(rule="default=deny")
+        sent = message.params.get("arguments") if kind != "resource" else {"uri": name}
+        arguments = sent if isinstance(sent, dict) else {}
+        await call.authorize(policy, Invocation(kind, name, arguments))
+
+
+def _as_answer(refusal: ToolGuardError) -> ToolGuardError:
+    if isinstance(refusal, InvalidInputError):
+        return MalformedMessageError(str(refusal))
+    return AccessDeniedError(rule=str(refusal))
+
+
+async def _end(send: Send) -> None:
+    body = json.dumps({"error": "refused"}).encode()
+    await send({"type": "http.response.start", "status": 403, "headers": []})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,157 @@
+"""Which settings of a guard make sense together?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from toolguard.challenge import Challenge
+from toolguard.discovery import issuer_of
+from toolguard.resource import canonical_resource
+from toolguard.verifiers import JWTVerifier, Verifier
+
+__all__ = [
+    "audiences_of",
+    "framework_verifier",
+    "from_environment",
+    "initial_scopes_of",
+    "one_of",
+    "resource_of",
+    "verifier_of",
+]
+
+
+def from_environment(environ: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``settings`` with what the environment adds to them.
+
+    Raises:
+        ValueError: naming the variable that is missing.
+    """
+    server_url = environ.get("MCP_SERVER_URL") or None
+    audience = environ.get("TOOLGUARD_AUDIENCE") or server_url
+    if not (audience or settings.get("audience")):
+        raise ValueError("set MCP_SERVER_URL to the address that clients connect to")
+    found = {"audience": audience, "resource": server_url, **settings}
+    if settings.keys().isdisjoint({"issuer", "well_known_url", "verifier"}):
+        found.update(_issuer_from(environ, with_vault="connections" not in settings))
+    return found
+
+
+def _issuer_from(environ: Mapping[str, str], *, with_vault: bool) -> dict[str, Any]:
+    well_known_url = environ.get("DESCOPE_MCP_WELL_KNOWN_URL")
+    issuer = environ.get("TOOLGUARD_ISSUER")
+    if well_known_url and issuer:
+        raise ValueError("set one of TOOLGUARD_ISSUER and DESCOPE_MCP_WELL_KNOWN_URL, not both")
+    if not (well_known_url or issuer):
+        raise ValueError("set TOOLGUARD_ISSUER (or DESCOPE_MCP_WELL_KNOWN_URL for Descope)")
+    if not well_known_url:
+        return {"issuer": issuer}
+    if not with_vault:
+        return {"well_known_url": well_known_url}
+    from toolguard.descope import DescopeConnections  # noqa: PLC0415 - imports httpx
+
+    management_key = environ.get("DESCOPE_MANAGEMENT_KEY") or None
+    vault = DescopeConnections(well_known_url, management_key=management_key)
+    return {"well_known_url": well_known_url, "connections": vault}
+
+
+def audiences_of(audience: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Return the audiences as a tuple.
+
+    Raises:
+        ValueError: if one is empty.
+    """
+    audiences = (audience,) if isinstance(audience, str) else tuple(audience or ())
+    if not all(audiences):
+        raise ValueError(
+            'an audience is empty: write audience="https://mcp.example.com/mcp" (is a variable '
+            "unset?)"
+        )
+    return audiences
+
+
+def resource_of(resource: str | None, audiences: tuple[str, ...]) -> str:
+    """Return which server this is, by its URL.
+
+    Raises:
+        ValueError: if neither is a URL of a resource.
+    """
+    urls = [a for a in audiences if a.lower().startswith(("https://", "http://"))]
+    if (resource is None and not urls) or resource == "":
+        raise ValueError(
+            'say which server this is: audience="https://mcp.example.com/mcp", or resource=... '
+            "if tokens name their audience in another way"
+        )
+    return canonical_resource(resource or urls[0])
+
+
+def framework_verifier(audiences: tuple[str, ...], clock: Callable[[], float]) -> Verifier:
+    """Return the verifier that takes over what the framework has verified."""
+    from toolguard.integrations.framework_verifier import (  # noqa: PLC0415 - imports a framework
+        FrameworkVerifier,
+    )
+
+    return FrameworkVerifier(audiences, clock=clock)
+
+
+def verifier_of(
+    issuer: str | None,
+    well_known_url: str | None,
+    verifier: Verifier | None,
+    audiences: tuple[str, ...],
+    clock: Callable[[], float],
+) -> tuple[str | None, Verifier]:
+    """Return the name of the issuer, and who verifies its tokens.
+
+    Raises:
+        ValueError: if it is not said exactly once whose tokens are good.
+        TypeError: if ``verifier`` is none.
+    """
+    if verifier is not None:
+        if well_known_url is not None:
+            raise ValueError("give verifier= or well_known_url=, not both")
+        if not callable(getattr(verifier, "verify", None)):
+            raise TypeError("verifier= takes an object with an async verify(token)")
+        return issuer, verifier
+    if (issuer is None) == (well_known_url is None):
+        raise ValueError("give exactly one of issuer=, well_known_url= and verifier=")
+    if not audiences:
+        raise ValueError('give audience=: what tokens for this server name in their "aud"')
+    from toolguard.jwks import JWKS  # noqa: PLC0415 - imports httpx
+
+    keys = JWKS(issuer=issuer, well_known_url=well_known_url)
+    # The metadata has the last word on its issuer; until it is read, the URL says enough.
+    named = issuer if well_known_url is None else issuer_of(well_known_url)
+    return named, JWTVerifier(issuer=issuer, audience=audiences, keys=keys, clock=clock)
+
+
+def initial_scopes_of(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return what a client is told to begin with; None to work it out.
+
+    Raises:
+        ValueError: if a scope could not be asked for.
+    """
+    if scopes is None:
+        return None
+    if isinstance(scopes, str):
+        raise TypeError(f"write initial_scopes={scopes.split()}")
+    if "offline_access" in scopes:
+        # MCP, authorization: a refresh token is the client's business, not a server's scope.
+        raise ValueError("leave offline_access out of initial_scopes: clients add it themselves")
+    if scopes:
+        Challenge(scope=tuple(scopes))
+    return tuple(scopes)
+
+
+ChoiceT = TypeVar("ChoiceT", bound=str)
+
+
+def one_of(name: str, value: ChoiceT, choices: tuple[str, ...]) -> ChoiceT:
+    """Return ``value``, if it is one of ``choices``.
+
+    Raises:
+        ValueError: if not.
+    """
+    if value not in choices:
+        raise ValueError(f"{name}={value!r}: write one of {', '.join(map(repr, choices))}")
+    return value
