@@ -108,7 +108,8 @@ class ToolGuard:
     ) -> None:
         audiences = audiences_of(audience)
         self.resource = resource_of(resource, audiences)
-        self._takes_over = verifier == "framework"
+        #: Whether it is the guard that verifies, and not the framework before it.
+        self.verifies_itself = verifier != "framework"
         if verifier == "framework":
             verifier = framework_verifier((*audiences, self.resource), clock)
         self._issuer, self.verifier = verifier_of(
@@ -181,7 +182,7 @@ class ToolGuard:
         from toolguard.integrations.framework_auth import check_auth  # noqa: PLC0415 - the same
 
         adapter = adapter_for(server)
-        if self._takes_over:
+        if not self.verifies_itself:
             check_auth(server)
         adapter.claim(self, OperationRules(rules or {}))
         self._adapters.append(adapter)

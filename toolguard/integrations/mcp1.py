@@ -21,7 +21,7 @@ from mcp.shared.exceptions import McpError, UrlElicitationRequiredError
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from toolguard.errors import ConnectionRequiredError, ToolGuardError
+from toolguard.errors import ConnectionRequiredError, InvalidInputError, ToolGuardError
 from toolguard.integrations.adapter import Adapter, Message, can_open_urls, challenge_meta
 from toolguard.integrations.apps import guard_builder, guard_endpoints
 from toolguard.integrations.sdk_server import SDKAdapter
@@ -126,11 +126,9 @@ def _from_json(result: types.ServerResult, as_json: dict[str, Any]) -> types.Ser
 
 def _said_no(method: str, refusal: ToolGuardError, guard: ToolGuard) -> types.ServerResult:
     if method != "tools/call":
-        raise McpError(
-            types.ErrorData(
-                code=types.INVALID_REQUEST, message=str(refusal), data=refusal.to_dict()
-            )
-        )
+        is_input = isinstance(refusal, InvalidInputError)
+        code = types.INVALID_PARAMS if is_input else types.INVALID_REQUEST
+        raise McpError(types.ErrorData(code=code, message=str(refusal), data=refusal.to_dict()))
     if isinstance(refusal, ConnectionRequiredError) and refusal.connect_url is not None:
         _ask_to_connect(refusal, refusal.connect_url)
     meta = challenge_meta(guard, refusal)

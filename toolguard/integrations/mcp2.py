@@ -15,6 +15,7 @@ from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, Server
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
 from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
 from mcp_types import (
+    INVALID_PARAMS,
     INVALID_REQUEST,
     CallToolResult,
     ElicitRequest,
@@ -25,7 +26,7 @@ from mcp_types import (
 from pydantic import BaseModel
 from starlette.applications import Starlette
 
-from toolguard.errors import ConnectionRequiredError, ToolGuardError
+from toolguard.errors import ConnectionRequiredError, InvalidInputError, ToolGuardError
 from toolguard.integrations.adapter import Adapter, Message, can_open_urls, challenge_meta
 from toolguard.integrations.apps import guard_builder
 from toolguard.integrations.sdk_server import SDKAdapter
@@ -104,7 +105,8 @@ def _said_no(
     ctx: ServerRequestContext[Any, Any], refusal: ToolGuardError, guard: ToolGuard
 ) -> HandlerResult:
     if ctx.method != "tools/call":
-        raise MCPError(code=INVALID_REQUEST, message=str(refusal), data=refusal.to_dict())
+        code = INVALID_PARAMS if isinstance(refusal, InvalidInputError) else INVALID_REQUEST
+        raise MCPError(code=code, message=str(refusal), data=refusal.to_dict())
     if isinstance(refusal, ConnectionRequiredError) and refusal.connect_url is not None:
         asked = _ask_to_connect(ctx, refusal, refusal.connect_url)
         if asked is not None:

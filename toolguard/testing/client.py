@@ -1,4 +1,4 @@
-"""What does a caller get who calls this tool?
+"""What does a caller get who calls this tool, reads this resource, gets this prompt?
 
 The call goes through the server's own HTTP application, the middleware, the verifier and the
 wrapper, in process and without a socket; the answer has the status and the challenge of the wire.
@@ -8,66 +8,144 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import anyio
 import anyio.from_thread
 import httpx
 
-from toolguard.challenge import Challenge, parse
+from toolguard.challenge import parse
 from toolguard.guard import ToolGuard
 from toolguard.integrations import adapter_for
+from toolguard.testing.answer import Answer
 from toolguard.testing.issuer import LocalIssuer
+from toolguard.testing.trust import issuer_for, trusting
 
-__all__ = ["Answer", "call_as", "call_as_async"]
+__all__ = ["AsyncGuardedClient", "GuardedClient", "call_as", "call_as_async"]
 
 # Loopback, because the frameworks hold Host against it while they are not deployed.
 _ORIGIN = "http://127.0.0.1:8000"
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What came back over the wire.
+class AsyncGuardedClient:
+    """One caller of a protected server, for use inside an event loop.
 
-    Attributes:
-        status: the HTTP status.
-        challenge: the WWW-Authenticate challenge, None if there was none.
-        body: the JSON body: of the refusal, or the JSON-RPC response.
+    Args:
+        server: the server, after ``guard.protect(server)``.
+        user: the subject of the caller's tokens; None sends no token at all.
+        scopes: the scopes of the tokens.
+        token: instead of both, the token to send, for the guard's own verifier.
+        issuer: who mints the tokens, where the guard has its verifier; by default an issuer of
+            this process that the guard trusts for the duration of a call.
+        claims: further claims of the tokens, as :meth:`LocalIssuer.mint` takes them.
+
+    Raises:
+        ValueError: if the server is not protected.
+
+    Example::
+
+        alice = AsyncGuardedClient(server, user="alice", scopes=["calendar.read"])
+        assert (await alice.call("list_events", {"day": "monday"})).ok
     """
 
-    status: int
-    challenge: Challenge | None
-    body: Mapping[str, Any]
+    def __init__(
+        self,
+        server: Any,
+        *,
+        user: str | None = "alice",
+        scopes: Sequence[str] = (),
+        token: str | None = None,
+        issuer: LocalIssuer | None = None,
+        **claims: Any,
+    ) -> None:
+        self._adapter = adapter_for(server)
+        guard = self._adapter.guard
+        if not isinstance(guard, ToolGuard):
+            raise ValueError("protect the server first: ToolGuard(...).protect(server)")  # noqa: TRY004
+        self._guard = guard
+        self._given = token
+        self._own = issuer is None and token is None and user is not None
+        if self._own and not guard.verifies_itself:
+            raise ValueError("the framework verifies here: give token=, one that it accepts")
+        self._issuer = issuer or issuer_for(guard)
+        self._mint = functools.partial(self._issuer.mint, user, scopes=scopes, **claims)
+        self._user = user
 
-    @property
-    def ok(self) -> bool:
-        """Whether the tool ran and did not report an error."""
-        return self.status == 200 and not self.result.get("isError", True)  # noqa: PLR2004
+    async def call(self, tool: str, arguments: Mapping[str, Any] | None = None) -> Answer:
+        """Call a tool."""
+        return await self.send("tools/call", {"name": tool, "arguments": dict(arguments or {})})
 
-    @property
-    def result(self) -> Mapping[str, Any]:
-        """The JSON-RPC result; empty if there was none."""
-        result = self.body.get("result", {})
-        return result if isinstance(result, Mapping) else {}
+    async def read(self, uri: str) -> Answer:
+        """Read a resource."""
+        return await self.send("resources/read", {"uri": uri})
 
-    @property
-    def text(self) -> str:
-        """The text content of the result."""
-        content = self.result.get("content", ())
-        return "\n".join(item["text"] for item in content if item.get("type") == "text")
+    async def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> Answer:
+        """Get a prompt."""
+        return await self.send("prompts/get", {"name": name, "arguments": dict(arguments or {})})
+
+    async def send(self, method: str, params: Mapping[str, Any] | None = None) -> Answer:
+        """Send any JSON-RPC request, such as ``tools/list``."""
+        with trusting(self._guard, self._issuer) if self._own else nullcontext():
+            return await self._post(method, dict(params or {}))
+
+    async def _post(self, method: str, params: dict[str, Any]) -> Answer:
+        headers = {"accept": "application/json, text/event-stream"}
+        token = self._given if self._given is not None or self._user is None else self._mint()
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
+        message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        app = self._adapter.stateless_app()
+        transport = httpx.ASGITransport(app)
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url=_ORIGIN) as client,
+        ):
+            response = await client.post("/mcp", headers=headers, json=message)
+        header = response.headers.get("www-authenticate")
+        return Answer(
+            int(response.status_code),
+            parse(header) if header is not None else None,
+            json.loads(response.content or b"{}"),
+        )
+
+
+class GuardedClient:
+    """One caller of a protected server, for use outside of event loops.
+
+    It takes what :class:`AsyncGuardedClient` takes, and has the same methods.
+
+    Example::
+
+        alice = GuardedClient(server, user="alice", scopes=["calendar.read"])
+        assert alice.call("list_events", {"day": "monday"}).ok
+        assert alice.call("delete_event", {"id": "1"}).missing_scopes == ("calendar.write",)
+        assert alice.read("calendar://today").ok
+    """
+
+    def __init__(self, server: Any, **caller: Any) -> None:
+        self._client = AsyncGuardedClient(server, **caller)
+
+    def call(self, tool: str, arguments: Mapping[str, Any] | None = None) -> Answer:
+        """Call a tool."""
+        return _wait_for(functools.partial(self._client.call, tool, arguments))
+
+    def read(self, uri: str) -> Answer:
+        """Read a resource."""
+        return _wait_for(functools.partial(self._client.read, uri))
+
+    def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> Answer:
+        """Get a prompt."""
+        return _wait_for(functools.partial(self._client.get_prompt, name, arguments))
+
+    def send(self, method: str, params: Mapping[str, Any] | None = None) -> Answer:
+        """Send any JSON-RPC request, such as ``tools/list``."""
+        return _wait_for(functools.partial(self._client.send, method, params))
 
 
 def call_as(
-    server: Any,
-    tool: str,
-    arguments: Mapping[str, Any] | None = None,
-    *,
-    user: str | None = "alice",
-    scopes: Sequence[str] = (),
-    token: str | None = None,
+    server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
 ) -> Answer:
     """Call a tool of a protected server as some user; for use outside an event loop.
 
@@ -75,9 +153,7 @@ def call_as(
         server: the server, after ``guard.protect(server)``.
         tool: its name.
         arguments: what the client sends.
-        user: the subject of the token; None sends no token at all.
-        scopes: the scopes of the token.
-        token: instead of both, the token to send, for the guard's own verifier.
+        caller: who calls, as for :class:`AsyncGuardedClient`: ``user``, ``scopes``, ...
 
     Returns:
         The answer, as it would be on the wire.
@@ -89,71 +165,16 @@ def call_as(
 
         assert call_as(server, "delete_event", {"id": "1"}, scopes=["read"]).status == 403
     """
-    call = functools.partial(
-        call_as_async, server, tool, arguments, user=user, scopes=scopes, token=token
-    )
-    with anyio.from_thread.start_blocking_portal() as portal:
-        return portal.call(call)
+    return GuardedClient(server, **caller).call(tool, arguments)
 
 
 async def call_as_async(
-    server: Any,
-    tool: str,
-    arguments: Mapping[str, Any] | None = None,
-    *,
-    user: str | None = "alice",
-    scopes: Sequence[str] = (),
-    token: str | None = None,
+    server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
 ) -> Answer:
     """Do what :func:`call_as` does, from inside an event loop."""
-    adapter = adapter_for(server)
-    guard = adapter.guard
-    if not isinstance(guard, ToolGuard):
-        raise ValueError("protect the server first: ToolGuard(...).protect(server)")  # noqa: TRY004
-    if token is not None or user is None:
-        return await _send(adapter.stateless_app(), token, tool, arguments)
-    issuer = _issuer(guard.resource)
-    with _trusting(guard, issuer):
-        minted = issuer.mint(user, scopes=scopes)
-        return await _send(adapter.stateless_app(), minted, tool, arguments)
+    return await AsyncGuardedClient(server, **caller).call(tool, arguments)
 
 
-@functools.lru_cache(maxsize=32)
-def _issuer(audience: str) -> LocalIssuer:
-    return LocalIssuer(audience=audience, algorithm="ES256")
-
-
-@contextmanager
-def _trusting(guard: ToolGuard, issuer: LocalIssuer) -> Iterator[None]:
-    """Let the guard verify tokens of ``issuer`` for the duration of a call, for real."""
-    verifier, guard.verifier = guard.verifier, issuer.verifier()
-    try:
-        yield
-    finally:
-        guard.verifier = verifier
-
-
-async def _send(
-    app: Any, token: str | None, tool: str, arguments: Mapping[str, Any] | None
-) -> Answer:
-    headers = {"accept": "application/json, text/event-stream"}
-    if token is not None:
-        headers["authorization"] = f"Bearer {token}"
-    message = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "tools/call",
-        "params": {"name": tool, "arguments": dict(arguments or {})},
-    }
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url=_ORIGIN) as client,
-    ):
-        response = await client.post("/mcp", headers=headers, json=message)
-    header = response.headers.get("www-authenticate")
-    return Answer(
-        int(response.status_code),
-        parse(header) if header is not None else None,
-        json.loads(response.content or b"{}"),
-    )
+def _wait_for(call: Callable[[], Awaitable[Answer]]) -> Answer:
+    with anyio.from_thread.start_blocking_portal() as portal:
+        return portal.call(call)
