@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from lines import FASTMCP_LINES, Guarding, Line
+from lines import FASTMCP_LINES, Guarding, Line, Server
 from wire import Caller, Visit
 
 from toolguard import (
@@ -78,7 +78,7 @@ def _office(line: Line) -> Any:
     return server
 
 
-def _furnish(server: Any) -> None:
+def _furnish(server: Server) -> None:
     """Add what is no tool."""
 
     @server.resource("office://plan")

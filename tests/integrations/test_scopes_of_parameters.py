@@ -137,24 +137,24 @@ def test_whoever_listens_to_a_resource_needs_its_scopes(reader: Callable[..., Ca
 
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
 def test_what_a_cache_answers_for_a_rule_about_the_call_is_refused(
-    line: Line, guarding: Guarding
+    line: Line, guarding: Guarding, issuer: LocalIssuer
 ) -> None:
     allowed = [True]
 
     async def check(principal: Principal, call: Invocation) -> bool:
         return allowed[0]
 
-    server: Any = line.server("cached")
+    server = line.server("cached")
     caching = importlib.import_module("fastmcp.server.middleware.caching")
-    server.add_middleware(caching.ResponseCachingMiddleware())
 
     @server.tool()
     @requires(check)
     async def secret() -> str:
         return "a secret"
 
-    guarding().protect(server)
-    alice = GuardedClient(server, token=None, issuer=None)
+    cached: Any = guarding().protect(server)
+    cached.add_middleware(caching.ResponseCachingMiddleware())
+    alice = GuardedClient(cached, token=issuer.mint())
     assert alice.call("secret").text == "a secret"
     allowed[0] = False
     again = alice.call("secret")
