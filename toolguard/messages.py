@@ -95,7 +95,8 @@ class MCPMessage:
             its ``ref``; ``subscriptions/listen`` for every resource it names: this is the first.
         names: every spelling under which a server could look that up, as it was sent first. Hold
             each of them against the rules as if it was the only one, and let the message pass if
-            all of them may: one that no rule is about is what the default is for.
+            all of them may: one that no rule is about is what the default is for. Patterns have
+            spellings as well: the rule about ``createEvent`` is the one about ``createevent``.
 
     Raises:
         MalformedMessageError: if the method needs a name and the parameters have none that can
