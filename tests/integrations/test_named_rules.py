@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from lines import FASTMCP_LINES, Guarding, Line, Mode
 from wire import Caller, Visit
 
 from toolguard import public, requires, requires_auth, requires_scopes
-from toolguard.testing import LocalIssuer, call_as
+from toolguard.testing import GuardedClient, LocalIssuer, call_as
 
 READ = ("resources/read", "uri")
 
@@ -269,3 +270,44 @@ def test_proxied_servers_are_guarded_too(line: Line, guarding: Guarding) -> None
     assert call_as(proxy, "delete_note").status == 403
     assert call_as(proxy, "delete_note", scopes=["notes.delete"]).text == "deleted 1"
     assert call_as(proxy, "list_notes", user=None).status == 401
+
+
+# --- many
+
+
+def test_two_hundred_tools_and_fifty_rules_each_get_what_matches(
+    line: Line, guarding: Guarding
+) -> None:
+    server = line.server("large")
+    names = [f"{verb}_{noun}{n}" for verb in VERBS for noun in NOUNS for n in range(5)]
+    for name in names:
+        server.tool(name)(_answering(name))
+    patterns = [
+        *(f"{verb}_*" for verb in VERBS),
+        *(f"*_{noun}*" for noun in NOUNS),
+        *(f"{verb}_{noun}{n}" for verb in VERBS for noun in NOUNS[:2] for n in range(2)),
+        *(f"read_note{n}*" for n in range(5)),
+    ]
+    assert (len(names), len(patterns)) == (200, 50)
+    scopes = {pattern: f"s.{number}" for number, pattern in enumerate(patterns)}
+    guarding().protect(server, rules={p: requires_scopes(s) for p, s in scopes.items()})
+
+    nobody = GuardedClient(server)
+    listed = {tool["name"]: tool for tool in nobody.send("tools/list").result["tools"]}
+    for number, name in enumerate(names):
+        needed = {scope for pattern, scope in scopes.items() if fnmatchcase(name, pattern)}
+        assert {*listed[name]["_meta"]["toolguard/requires"]["scopes"][0]} == needed
+        if number % 7 == 0:  # a call is slower than a look at the list
+            assert set(nobody.call(name).missing_scopes) == needed
+            assert GuardedClient(server, scopes=sorted(needed)).call(name).text == name
+
+
+VERBS = ("create", "delete", "find", "list", "move", "read", "share", "update")
+NOUNS = ("event", "file", "mail", "note", "task")
+
+
+def _answering(name: str) -> Callable[[], str]:
+    def answer() -> str:
+        return name
+
+    return answer
