@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its words; by default those of the process.
 
     Returns:
-        The exit code: 0; 1 if it did not go as it should; 130 if it was interrupted.
+        The exit code: 0; 1 if it did not go as it should; 2 if it could not begin; 130 if it was
+        interrupted.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)
@@ -73,7 +74,45 @@ def _parser() -> argparse.ArgumentParser:
         "--calendar", action="store_true", help="run the guarded calendar server as well"
     )
     dev.set_defaults(run=_dev)
+    audit = commands.add_parser(
+        "audit",
+        help="what every operation of a server asks of its callers, and what is unguarded",
+        description="Show every tool, resource and prompt of a server with its rule, scopes, "
+        "connections and injected parameters. The module is imported, and nothing is called; give "
+        "it the environment that the server needs.",
+    )
+    _take_audit_arguments(audit)
     return parser
+
+
+def _take_audit_arguments(audit: argparse.ArgumentParser) -> None:
+    audit.add_argument(
+        "server",
+        metavar="MODULE:SERVER",
+        help="package.module:server or path/file.py:server; a function that makes it will do, and "
+        "the only server of a module needs no name",
+    )
+    audit.add_argument("--format", choices=("text", "json", "markdown", "mermaid"), default="text")
+    audit.add_argument(
+        "--check",
+        action="store_true",
+        help="exit with 1 if something is unguarded and not @public, a rule matches nothing, or a "
+        "scope is not offered",
+    )
+    audit.add_argument(
+        "--issuer", metavar="URL", help="hold the scopes against those it offers in its metadata"
+    )
+    audit.set_defaults(run=_audit)
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    # This imports httpx, and the server's framework.
+    from toolguard.audit.command import AuditSettings, run_audit  # noqa: PLC0415
+
+    settings = AuditSettings(
+        arguments.server, arguments.format, check=arguments.check, issuer=arguments.issuer
+    )
+    return run_audit(settings, sys.stdout, sys.stderr)
 
 
 def _dev(arguments: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ __all__ = [
     "GuardDecorator",
     "Guarded",
     "bare_policy",
+    "injected_parameters",
     "policy_of",
 ]
 
@@ -83,11 +84,16 @@ class _Mark:
     """Ties a wrapper to what it guards; ``functools.wraps`` copies the mark, not the tie."""
 
     def __init__(
-        self, wrapper: Callable[..., Any], function: Callable[..., Any], policy: Policy
+        self,
+        wrapper: Callable[..., Any],
+        function: Callable[..., Any],
+        policy: Policy,
+        injected: tuple[str, ...],
     ) -> None:
         self.wrapper = wrapper
         self.function = function
         self.policy = policy
+        self.injected = injected
 
 
 def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
@@ -105,7 +111,7 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
             return await run(*positional, **named)
 
     injection.dress(guarded, function)
-    setattr(guarded, _MARK, _Mark(guarded, function, policy))
+    setattr(guarded, _MARK, _Mark(guarded, function, policy, tuple(injection.sources)))
     for layer, mark in _layers(function):
         if mark is not None:
             break
@@ -136,6 +142,12 @@ def policy_of(function: Callable[..., Any]) -> Policy | None:
     """
     policies = [mark.policy for _, mark in _layers(function) if mark is not None]
     return functools.reduce(operator.and_, policies) if policies else None
+
+
+def injected_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the parameters of ``function`` that its guards fill and clients do not see."""
+    marks = [mark for _, mark in _layers(function) if mark is not None]
+    return tuple(dict.fromkeys(name for mark in marks for name in mark.injected))
 
 
 def bare_policy(function: Callable[..., Any]) -> Policy | None:

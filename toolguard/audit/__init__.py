@@ -1,0 +1,106 @@
+"""Which operation of a server asks its callers for what, and what is left open?
+
+``toolguard audit MODULE:SERVER`` shows it; a test can hold it against what it should be::
+
+    from toolguard.audit import audit
+
+    def test_nothing_is_left_open():
+        assert audit(mcp).findings == ()
+
+Nothing is called, nothing is fetched, and no request is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from toolguard.audit.catalog import Catalog, catalog_of
+from toolguard.audit.findings import unguarded, unmatched_rules, unoffered_scopes
+from toolguard.audit.inventory import inventory
+from toolguard.audit.report import AuditedOperation, Finding, GuardFacts, Report
+from toolguard.integrations import Adapter, adapter_for
+from toolguard.invocation import Kind
+
+__all__ = ["AuditedOperation", "Finding", "GuardFacts", "Report", "audit"]
+
+
+def audit(server: Any, *, offered_scopes: Collection[str] | None = None) -> Report:
+    """Return what every tool, resource and prompt of ``server`` asks of its callers.
+
+    Args:
+        server: of the official SDK (1.x, 2.x) or fastmcp (3.x, 4.x), protected or not.
+        offered_scopes: what the authorization server lists as ``scopes_supported``, to hold the
+            scopes of the guards against; None to leave that out.
+
+    Returns:
+        The report. Its ``findings`` are empty exactly if ``toolguard audit --check`` passes.
+
+    Raises:
+        TypeError: if it is no server of a supported framework.
+    """
+    adapter = adapter_for(server)
+    catalog = catalog_of(server)
+    operations = inventory(server, catalog.operations)
+    unmatched = [*_unmatched(adapter, catalog)]
+    findings = [*(each for op in operations for each in op.problems), *unguarded(operations)]
+    if not catalog.unlisted:
+        findings += unmatched
+    if offered_scopes is not None:
+        findings += unoffered_scopes(_asked(adapter, operations), offered_scopes)
+    return Report(
+        str(getattr(server, "name", "")),
+        _facts(adapter),
+        operations,
+        tuple(findings),
+        tuple(_notes(catalog, unmatched, operations, checked=offered_scopes is not None)),
+    )
+
+
+def _facts(adapter: Adapter) -> GuardFacts | None:
+    guard = adapter.guard
+    if guard is None:
+        return None
+    return GuardFacts(guard.resource, guard.issuer, guard.default, guard.initial_scopes)
+
+
+def _unmatched(adapter: Adapter, catalog: Catalog) -> Iterator[Finding]:
+    """Yield the rules without an operation, of the server and of those mounted on it."""
+    known: dict[Adapter, list[tuple[Kind, str]]] = {adapter: []}
+    for each in catalog.operations:
+        known[adapter].append((each.kind, each.name))
+        for server, name in each.mounts:
+            known.setdefault(adapter_for(server), []).append((each.kind, name))
+    for guarded, names in known.items():
+        yield from unmatched_rules(guarded.rules, names)
+
+
+def _asked(adapter: Adapter, operations: Collection[AuditedOperation]) -> dict[str, list[str]]:
+    """Return the scopes that clients are sent for, with who sends them."""
+    asked: dict[str, list[str]] = {}
+    for each in operations:
+        for scope in each.scopes:
+            asked.setdefault(scope, []).append(f"{each.kind} {each.name!r}")
+    for policy in adapter.rules.policies:
+        for scope in policy.rule.scopes if policy.rule is not None else ():
+            asked.setdefault(scope, ["a rule of protect(rules=...)"])
+    for scope in adapter.guard.initial_scopes if adapter.guard is not None else ():
+        asked.setdefault(scope, ["ToolGuard(initial_scopes=...)"])
+    return asked
+
+
+def _notes(
+    catalog: Catalog,
+    unmatched: Collection[Finding],
+    operations: Collection[AuditedOperation],
+    *,
+    checked: bool,
+) -> Iterator[str]:
+    yield from catalog.unlisted
+    if catalog.unlisted:
+        for each in unmatched:
+            yield f"unless it is for what is not in the table, {each.message}"
+    if any(not each.guarded and each.access == "nobody" for each in operations):
+        yield 'by default="deny" nobody can use what has no guard, so that is no finding'
+    if checked and any(each.call_scopes for each in operations):
+        yield "scopes that depend on the call cannot be held against those that are offered"

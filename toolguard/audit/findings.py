@@ -1,0 +1,114 @@
+"""What is wrong with what an audit has found, and what should be written instead?"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from toolguard.audit.report import AuditedOperation, Finding
+from toolguard.invocation import Kind
+from toolguard.operation_rules import OperationRules
+
+__all__ = ["unguarded", "unmatched_rules", "unoffered_scopes"]
+
+_ARGUMENT = re.compile(r"\{[^{}]*\}")
+
+
+def unguarded(operations: Iterable[AuditedOperation]) -> Iterator[Finding]:
+    """Yield the operations that somebody may use although nothing says so.
+
+    What ``default="deny"`` refuses to everybody is none of them: nobody can use it.
+    """
+    for operation in operations:
+        if operation.is_unguarded and not operation.problems:
+            kind, name = operation.kind, operation.name
+            yield Finding(
+                "unguarded",
+                kind,
+                name,
+                f"{kind} {name!r} has no guard ({operation.rule}): write @requires_scopes(...), "
+                "@requires_auth or @public above its def, or name it in "
+                f"protect(server, rules={{{_pattern(kind, name)!r}: ...}})",
+            )
+
+
+def _pattern(kind: Kind, name: str) -> str:
+    return name if kind == "tool" else f"{kind}:{name}"
+
+
+def unmatched_rules(rules: OperationRules, known: Sequence[tuple[Kind, str]]) -> Iterator[Finding]:
+    """Yield the rules that match none of the operations in ``known``.
+
+    A rule for the URI of a resource matches a template that makes such a URI.
+    """
+    templates = [_ARGUMENT.sub("*", name) for kind, name in known if kind == "resource"]
+    for pattern in rules.unmatched(known):
+        uri = pattern.removeprefix("resource:")
+        if uri != pattern and any(_overlap(uri, each) for each in templates if "*" in each):
+            continue
+        names = [_pattern(kind, name) for kind, name in known]
+        hint = _similar(pattern.removeprefix("tool:"), names)
+        yield Finding(
+            "unmatched-rule",
+            "rule",
+            pattern,
+            f"the rule {pattern!r} matches no operation{hint}: correct its name, or leave it out",
+        )
+
+
+def unoffered_scopes(
+    asked: Mapping[str, Collection[str]], offered: Collection[str]
+) -> Iterator[Finding]:
+    """Yield the scopes that no client can get.
+
+    Args:
+        asked: scope -> who asks for it, in words.
+        offered: the ``scopes_supported`` of the authorization server (RFC 8414 §2).
+    """
+    for scope, who in asked.items():
+        if scope not in offered:
+            yield Finding(
+                "unoffered-scope",
+                "scope",
+                scope,
+                f"the authorization server does not offer scope {scope!r}"
+                f"{_similar(scope, offered)}, which {_enumerated(who)} asks for: correct it, or "
+                "have it offered",
+            )
+
+
+def _similar(name: str, names: Collection[str]) -> str:
+    found = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {found[0]!r}?)" if found else ""
+
+
+def _enumerated(who: Collection[str]) -> str:
+    first, *others = who
+    return f"{first} (and {len(others)} more)" if others else first
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Return whether some text matches both patterns, in which ``*`` stands for any characters."""
+    todo, seen = [(0, 0)], {(0, 0)}
+    while todo:
+        i, j = todo.pop()
+        if (i, j) == (len(one), len(other)):
+            return True
+        for state in _steps(one, other, i, j):
+            if state not in seen:
+                seen.add(state)
+                todo.append(state)
+    return False
+
+
+def _steps(one: str, other: str, i: int, j: int) -> Iterator[tuple[int, int]]:
+    left, right = one[i : i + 1], other[j : j + 1]
+    if "*" not in (left, right):
+        if left and left == right:
+            yield i + 1, j + 1
+        return
+    if left:
+        yield i + 1, j
+    if right:
+        yield i, j + 1

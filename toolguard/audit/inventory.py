@@ -1,0 +1,173 @@
+"""What does each operation of a server ask of its caller, all guards on the way considered?"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from toolguard.audit.catalog import Listed
+from toolguard.audit.report import Access, AuditedOperation, Code, Finding
+from toolguard.call_scopes import CallScope
+from toolguard.decorators import bare_policy, injected_parameters
+from toolguard.integrations import Adapter, Operation, adapter_for
+from toolguard.integrations.adapter import _check_declaration as check_declaration
+from toolguard.integrations.framework_auth import has_auth
+from toolguard.policy import Policy
+
+__all__ = ["inventory"]
+
+# What a guard makes of an operation that nothing is said of; None: nobody may use it.
+_DEFAULTS = {"authenticated": Policy(), "public": Policy(public=True), "deny": None}
+
+# The server and those mounted on it that lead to an operation, with its names there.
+_Way = Sequence[tuple[Adapter, str]]
+
+
+def inventory(server: Any, listed: Sequence[Listed]) -> tuple[AuditedOperation, ...]:
+    """Return what the operations of ``server`` ask for, in the same order."""
+    return tuple(_audited(server, each) for each in listed)
+
+
+def _audited(server: Any, listed: Listed) -> AuditedOperation:
+    way = [(adapter_for(each), name) for each, name in ((server, listed.name), *listed.mounts)]
+    problems = [*_misdeclared(way, listed)]
+    try:
+        audited = _with_own_check(_decided(server, way, listed), listed)
+    except ValueError as error:
+        audited = _described(listed, "nobody", "nobody: public and guarded at once")
+        problems.append(_contradiction(listed, str(error)))
+    if audited.guarded and way[0][0].guard is None and audited.access == "nobody":
+        problems.append(_no_guard(listed))
+    return replace(audited, problems=tuple(problems))
+
+
+def _decided(server: Any, way: _Way, listed: Listed) -> AuditedOperation:
+    policies = [*_policies(way, listed)]
+    if way[0][0].guard is not None:
+        return _protected(listed, policies)
+    return _refusing(listed, policies) if policies else _open(listed, server)
+
+
+def _policies(way: _Way, listed: Listed) -> Iterator[tuple[Policy | None, bool]]:
+    """Yield what every guard on the way asks for, and whether that is more than its default.
+
+    Without a guard in front nobody asks for anything but the function's own decorators.
+
+    Raises:
+        ValueError: if one of them would have it public and guarded at once.
+    """
+    deciding = None
+    for adapter, name in way:
+        # One that decided for the server in front lets a message pass without another look.
+        if adapter.guard is not None and adapter.guard is not deciding:
+            deciding = adapter.guard
+            policy = adapter.policy(Operation(listed.kind, name, listed.function))
+            yield (policy or _DEFAULTS[deciding.default]), policy is not None
+    declared = Operation(listed.kind, listed.name, listed.function).declared
+    if deciding is None and declared is not None:
+        yield declared, True
+
+
+def _protected(listed: Listed, policies: Sequence[tuple[Policy | None, bool]]) -> AuditedOperation:
+    guarded = any(is_ruled for _, is_ruled in policies)
+    asked = [policy for policy, _ in policies if policy is not None]
+    if listed.function is not None and bare_policy(listed.function) is not None:
+        return _described(listed, "nobody", "nobody: registered without its guards")
+    if len(asked) < len(policies):
+        return _described(listed, "nobody", "nobody (default)", guarded=guarded)
+    whole = _together(asked)
+    words = _words(whole) if guarded else f"{_words(whole)} (default)"
+    return _described(listed, _access(whole), words, guarded=guarded, policy=whole)
+
+
+def _refusing(listed: Listed, policies: Sequence[tuple[Policy | None, bool]]) -> AuditedOperation:
+    """Describe an operation with guards that find no request, as no guard is in front."""
+    whole = _together([policy for policy, _ in policies if policy is not None])
+    words = f"nobody: no guard protects the server (would be: {_words(whole)})"
+    return _described(listed, "nobody", words, guarded=True, policy=whole)
+
+
+def _open(listed: Listed, server: Any) -> AuditedOperation:
+    if has_auth(server):
+        words = "any caller whom the server's own auth lets in"
+        return _described(listed, "authenticated", words)
+    return _described(listed, "everybody", "everybody: no guard protects the server")
+
+
+def _described(
+    listed: Listed,
+    access: Access,
+    words: str,
+    *,
+    guarded: bool = False,
+    policy: Policy | None = None,
+) -> AuditedOperation:
+    rule = policy.rule if policy is not None else None
+    conditions = rule.conditions if rule is not None else ()
+    return AuditedOperation(
+        listed.kind,
+        listed.name,
+        listed.version,
+        access,
+        words,
+        guarded,
+        tuple(tuple(map(str, group)) for group in (rule.alternatives if rule is not None else ())),
+        rule.scopes if rule is not None else (),
+        tuple(str(each) for each in conditions if isinstance(each, CallScope)),
+        policy.connections if policy is not None else (),
+        injected_parameters(listed.function) if listed.function is not None else (),
+    )
+
+
+def _with_own_check(audited: AuditedOperation, listed: Listed) -> AuditedOperation:
+    if not listed.own_check or audited.access == "nobody":
+        return audited
+    own = "fastmcp's auth= of its own"
+    words = f"{audited.rule}, and {own}" if audited.guarded else own
+    return replace(audited, access="restricted", rule=words, guarded=True)
+
+
+def _together(policies: Sequence[Policy]) -> Policy:
+    """Return what a caller needs who has to pass all of them; what is public asks for nothing."""
+    asking = [policy for policy in policies if not policy.public]
+    return functools.reduce(operator.and_, asking) if asking else Policy(public=bool(policies))
+
+
+def _access(policy: Policy) -> Access:
+    if policy.public:
+        return "everybody"
+    return "authenticated" if policy.rule is None else "restricted"
+
+
+def _words(policy: Policy) -> str:
+    return str(replace(policy, connections=()))
+
+
+def _misdeclared(way: _Way, listed: Listed) -> Iterator[Finding]:
+    guards = (adapter.guard for adapter, _ in way if adapter.guard is not None)
+    operation = Operation(listed.kind, listed.name, listed.function)
+    try:
+        check_declaration(operation, next(guards, None))
+    except ValueError as error:
+        yield _finding("misdeclared", listed, str(error))
+
+
+def _contradiction(listed: Listed, reason: str) -> Finding:
+    named = f"{listed.kind} {listed.name!r}"
+    message = reason if named in reason else f"{named}: {reason}"
+    return _finding("contradiction", listed, message)
+
+
+def _no_guard(listed: Listed) -> Finding:
+    message = (
+        f"{listed.kind} {listed.name!r} refuses everybody, because no guard protects the server: "
+        "write ToolGuard(...).protect(server)"
+    )
+    return _finding("no-guard", listed, message)
+
+
+def _finding(code: Code, listed: Listed, message: str) -> Finding:
+    return Finding(code, listed.kind, listed.name, message)

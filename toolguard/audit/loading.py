@@ -1,0 +1,184 @@
+"""Which server does ``module:attribute`` mean?
+
+Loading it runs the module as an import does: ``if __name__ == "__main__"`` does not hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import inspect
+import itertools
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+from toolguard.integrations import adapter_for
+
+__all__ = ["LoadError", "load_server"]
+
+T = TypeVar("T")
+
+_FRAMEWORKS = {"mcp", "fastmcp"}
+_OWN_FILES = str(Path(__file__).parent.parent)
+
+
+class LoadError(Exception):
+    """There is no server to be had; the text says why, and what to write."""
+
+
+def load_server(target: str) -> Any:
+    """Return the server that ``target`` names.
+
+    What the module prints goes to standard error.
+
+    Args:
+        target: ``package.module:attribute``, or ``path/to/file.py:attribute``. The attribute may
+            have dots, and may be a function without arguments that returns the server. Left
+            out, it is the only server of the module.
+
+    Raises:
+        LoadError: if there is no such server, or not just one.
+    """
+    source, _, attribute = (target, "", "") if target.endswith(".py") else target.partition(":")
+    if not source or ":" in attribute:
+        raise LoadError(f"{target!r} names no server: write module:server, or path/file.py:server")
+    with _import_path(_directory(source)):
+        module = _run(f"cannot load {source}", lambda: _module(source))
+        found = _attribute(module, source, attribute) if attribute else _only(module, source)
+        if not _is_server(found) and callable(found):
+            found = _run(f"cannot call {target}", lambda: _made_by(found))
+    if not _is_server(found):
+        kind = type(found).__qualname__
+        raise LoadError(
+            f"{target} is no server of the official SDK or fastmcp but a {kind}; "
+            f"{_known(module, source)}"
+        )
+    return found
+
+
+def _run(what: str, code: Callable[[], T]) -> T:
+    """Run code of the user's own; whatever ends it becomes one sentence."""
+    try:
+        with redirect_stdout(sys.stderr):
+            return code()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the module does
+        raise LoadError(f"{what}: {_reason(error)}") from None
+
+
+def _reason(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    frames = (frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame))
+    last = next(reversed([*frames]), None)
+    return said if last is None else f"{said} ({last.filename}, line {last.lineno})"
+
+
+def _is_users(frame: traceback.FrameSummary) -> bool:
+    path = frame.filename
+    return not path.startswith((_OWN_FILES, "<")) and "site-packages" not in path
+
+
+def _module(source: str) -> ModuleType:
+    path = Path(source)
+    if path.suffix != ".py":
+        return importlib.import_module(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {source}")
+    name = ".".join([*_packages(path), path.stem])
+    if "." in name:  # so that its relative imports are found
+        return importlib.import_module(name)
+    # A module of that name may be there already, such as one of the standard library.
+    name = f"_audited_{name}" if name in sys.modules else name
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(f"{source} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _packages(path: Path) -> list[str]:
+    """Return the names of the packages around a file, outermost first."""
+    around = itertools.takewhile(_is_package, path.resolve().parents)
+    return [each.name for each in around][::-1]
+
+
+def _is_package(directory: Path) -> bool:
+    return (directory / "__init__.py").is_file()
+
+
+def _directory(source: str) -> str:
+    """Return where Python has to look for the module, and for what it imports."""
+    path = Path(source)
+    if path.suffix != ".py":
+        return str(Path.cwd())
+    return str(next(each for each in path.resolve().parents if not _is_package(each)))
+
+
+@contextmanager
+def _import_path(directory: str) -> Iterator[None]:
+    before = list(sys.path)
+    sys.path.insert(0, directory)
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _attribute(module: ModuleType, source: str, attribute: str) -> Any:
+    found: Any = module
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            raise LoadError(f"{source} has no {attribute!r}; {_known(module, source)}")
+        found = getattr(found, name)
+    return found
+
+
+def _only(module: ModuleType, source: str) -> Any:
+    servers = _servers(module)
+    if len(servers) != 1:
+        raise LoadError(f"{source} does not say which server: {_known(module, source)}")
+    return next(iter(servers.values()))
+
+
+def _known(module: ModuleType, source: str) -> str:
+    names = [f"{source}:{name}" for name in _servers(module)]
+    if not names:
+        return f"it holds no server; write {source}:make if make() returns one"
+    return f"write {' or '.join(names)}"
+
+
+def _servers(module: ModuleType) -> dict[str, Any]:
+    """Return the servers of a module by name, each under one of its names."""
+    named = {id(value): (name, value) for name, value in vars(module).items() if _is_server(value)}
+    return dict(named.values())
+
+
+def _is_server(value: object) -> bool:
+    # Asked for nothing but its type: some objects are only there while a request is served.
+    packages = {each.__module__.partition(".")[0] for each in type(value).__mro__}
+    if packages.isdisjoint(_FRAMEWORKS):
+        return False
+    try:
+        adapter_for(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _made_by(factory: Callable[[], Any]) -> Any:
+    made = factory()
+    if not inspect.isawaitable(made):
+        return made
+
+    async def awaited() -> Any:
+        return await made
+
+    return asyncio.run(awaited())
