@@ -74,6 +74,11 @@ def _parser() -> argparse.ArgumentParser:
         "--calendar", action="store_true", help="run the guarded calendar server as well"
     )
     dev.set_defaults(run=_dev)
+    _add_audit(commands)
+    return parser
+
+
+def _add_audit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     audit = commands.add_parser(
         "audit",
         help="what every operation of a server asks of its callers, and what is unguarded",
@@ -81,11 +86,6 @@ def _parser() -> argparse.ArgumentParser:
         "connections and injected parameters. The module is imported, and nothing is called; give "
         "it the environment that the server needs.",
     )
-    _take_audit_arguments(audit)
-    return parser
-
-
-def _take_audit_arguments(audit: argparse.ArgumentParser) -> None:
     audit.add_argument(
         "server",
         metavar="MODULE:SERVER",
