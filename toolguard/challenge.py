@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from toolguard.errors import (
     InsufficientAuthenticationError,
     InsufficientScopeError,
+    MalformedMessageError,
     MissingTokenError,
     ToolGuardError,
 )
@@ -125,7 +126,7 @@ def challenge_for(
         named = refusal.required_scopes if scopes == "required" else _combined(refusal)
     elif isinstance(refusal, InsufficientAuthenticationError):
         named = refusal.scopes
-    elif refusal.status in (400, 401):
+    elif refusal.status in (400, 401) and not isinstance(refusal, MalformedMessageError):
         named = tuple(default_scope) if refusal.status == 401 else ()  # noqa: PLR2004
     else:
         return None

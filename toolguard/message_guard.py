@@ -50,8 +50,11 @@ class MessageGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
-        if scope["type"] != "http" or scope["method"] in _WITHOUT_MESSAGE:
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
+            return
+        if scope["method"] in _WITHOUT_MESSAGE:
+            await self.app(scope, _without_body(receive), send)
             return
         state: RequestState = scope[SCOPE_KEY]
         try:
@@ -86,6 +89,23 @@ class MessageGuard:
         sent = message.params.get("arguments") if kind != "resource" else {"uri": name}
         arguments = sent if isinstance(sent, dict) else {}
         await call.authorize(policy, Invocation(kind, name, arguments))
+
+
+def _without_body(receive: Receive) -> Receive:
+    """Return a ``receive`` that keeps back a body that nobody has decided on."""
+    begun = False
+
+    async def without() -> Message:
+        nonlocal begun
+        if not begun:
+            begun = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return message
+
+    return without
 
 
 def _as_answer(refusal: ToolGuardError) -> ToolGuardError:

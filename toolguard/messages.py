@@ -14,24 +14,21 @@ import re
 import unicodedata
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from toolguard.errors import MalformedMessageError
+from toolguard.invocation import Kind
 from toolguard.spellings import spellings, uri_spellings
 from toolguard.strict_json import strict_object
 
 __all__ = [
     "MAX_BODY",
-    "Kind",
     "MCPMessage",
     "MessageTooLargeError",
     "read_body",
     "read_message",
     "replay",
 ]
-
-Kind: TypeAlias = Literal["tool", "resource", "prompt"]
-"""What an operation is about; a template is a resource."""
 
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 

@@ -23,6 +23,7 @@ from toolguard.errors import (
     AccessDeniedError,
     ConnectionRateLimitedError,
     KeysUnavailableError,
+    MalformedMessageError,
     MissingTokenError,
     ToolGuardError,
 )
@@ -88,6 +89,10 @@ class GuardMiddleware:
         return RequestState(None, None, self.guard)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, state: RequestState) -> None:
+        if sum(name == _SESSION_HEADER for name, _ in scope["headers"]) > 1:
+            # Who owns one of them could have the application act on the other.
+            await _respond(send, MalformedMessageError("Send one Mcp-Session-Id header"), None)
+            return
         session_id = _header(scope["headers"], _SESSION_HEADER)
         if session_id is not None and not self.sessions.admits(session_id, state.principal):
             await _not_found(send)

@@ -15,10 +15,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from toolguard.decorators import GuardDecorator
 from toolguard.invocation import Kind
 from toolguard.policy import Policy
+from toolguard.spellings import spellings, uri_spellings
 
 __all__ = ["OperationRules"]
 
-_PATTERN = re.compile(r"(?:(tool|resource|prompt):)?(.+)", re.DOTALL)
+_PATTERN = re.compile(r"(?:(tool|resource|prompt):)?(.*)", re.DOTALL)
 # Longer names come from clients that make them up; they are looked at, and not remembered.
 _MAX_REMEMBERED = 256
 
@@ -53,15 +54,21 @@ class OperationRules:
         """The policies of all rules, in their order."""
         return tuple(rule.policy for rule in self._rules)
 
-    def policy(self, kind: Kind, name: str) -> Policy | None:
+    def policy(self, kind: Kind, name: str, *, respelled: bool = False) -> Policy | None:
         """Return what applies to an operation; None if no rule does.
+
+        Args:
+            kind: of the operation.
+            name: what it is called.
+            respelled: whether this is another spelling of the name that was sent, to be held
+                against other spellings of the patterns, too.
 
         Raises:
             ValueError: if it would be public and guarded at once.
         """
         if len(name) > _MAX_REMEMBERED:
-            return self._find(kind, name)
-        return self._remembered(kind, name)
+            return self._find(kind, name, respelled)
+        return self._remembered(kind, name, respelled)
 
     def policy_of_all(
         self, kind: Kind, names: Sequence[str], otherwise: Policy | None
@@ -79,15 +86,17 @@ class OperationRules:
         Raises:
             ValueError: if a name would be public and guarded at once.
         """
-        found = [self.policy(kind, name) or otherwise for name in names]
+        found = [
+            self.policy(kind, name, respelled=at > 0) or otherwise for at, name in enumerate(names)
+        ]
         known = [each for each in found if each is not None]
         if len(known) < len(found):
             return None
         guarded = [each for each in known if not each.public]
         return functools.reduce(operator.and_, guarded) if guarded else known[0]
 
-    def _find(self, kind: Kind, name: str) -> Policy | None:
-        found = [rule for rule in self._rules if rule.matches(kind, name)]
+    def _find(self, kind: Kind, name: str, respelled: bool) -> Policy | None:  # noqa: FBT001 - a key
+        found = [rule for rule in self._rules if rule.matches(kind, name, respelled=respelled)]
         if not found:
             return None
         try:
@@ -125,8 +134,13 @@ class _Rule:
         self.pattern = pattern
         self.policy = guard.policy
         self._kind = match[1] or (None if pattern == "*" else "tool")
-        self._name = re.compile(".*".join(map(re.escape, match[2].split("*"))), re.DOTALL)
+        respell = uri_spellings if self._kind == "resource" else spellings
+        self._names = [
+            re.compile(".*".join(map(re.escape, each.split("*"))), re.DOTALL)
+            for each in respell(match[2])
+        ]
 
-    def matches(self, kind: Kind, name: str) -> bool:
+    def matches(self, kind: Kind, name: str, *, respelled: bool = False) -> bool:
         """Return whether it applies to an operation with this name."""
-        return self._kind in (None, kind) and self._name.fullmatch(name) is not None
+        names = self._names if respelled else self._names[:1]
+        return self._kind in (None, kind) and any(each.fullmatch(name) for each in names)

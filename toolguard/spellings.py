@@ -8,6 +8,7 @@ spelling that a server could make of it.
 
 from __future__ import annotations
 
+import posixpath
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -46,8 +47,8 @@ def uri_spellings(uri: str) -> tuple[str, ...]:
     Raises:
         ValueError: as :func:`spellings` does.
 
-    >>> uri_spellings("NOTES://work/../private")
-    ('NOTES://work/../private', 'notes://work/private', 'notes://work/../private')
+    >>> uri_spellings("notes://work/../private")  # the host is "work", or there is no host
+    ('notes://work/../private', 'notes://work/private', 'notes://private')
     """
     return _closure(uri, _OF_URIS)
 
@@ -75,6 +76,16 @@ def _normal_url(uri: str) -> str:
         return uri  # they refuse it; others look it up as it is
 
 
+def _without_dots(uri: str) -> str:
+    """Return what is left for who takes everything after the scheme for a path."""
+    scheme, separator, path = uri.partition("://")
+    if not separator or "." not in path:
+        return uri
+    root = "/" if path.startswith("/") else ""
+    # From the root, so that nothing is left of dots that lead out of it.
+    return f"{scheme}://{root}{posixpath.normpath(f'/{path}').lstrip('/')}"
+
+
 def _without_query(uri: str) -> str:
     """Return what templates of resources are matched against, whatever comes after."""
     return re.split(r"[?#]", uri, maxsplit=1)[0]
@@ -92,4 +103,4 @@ def _decoded(name: str) -> str:
 
 
 _OF_NAMES: tuple[Respelling, ...] = (str.strip, _compatible, str.casefold, _decoded)
-_OF_URIS: tuple[Respelling, ...] = (_normal_url, *_OF_NAMES, _without_query)
+_OF_URIS: tuple[Respelling, ...] = (_normal_url, *_OF_NAMES, _without_dots, _without_query)

@@ -18,8 +18,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from toolguard import ToolGuard
+from toolguard import ToolGuard, requires_auth, requires_scopes
 
+# Who may do what, by the name of the tool; all rules that match apply.
+RULES = {
+    "delete_*": requires_scopes("notes.write"),
+    "resource:notes://private/*": requires_scopes("notes.read"),
+    "*": requires_auth,
+}
 UPSTREAM = httpx.URL(os.environ.get("UPSTREAM_URL", "http://127.0.0.1:9000"))
 
 # RFC 9110 §7.6.1: what is about one connection, and what the next one gets anew.
@@ -113,7 +119,8 @@ async def lifespan(_: Starlette) -> AsyncIterator[None]:
         yield
 
 
-app = guard.asgi(Starlette(routes=[Mount("/", forward)], lifespan=lifespan))
+proxy = Starlette(routes=[Mount("/", forward)], lifespan=lifespan)
+app = guard.asgi(proxy, rules=RULES)
 
 if __name__ == "__main__":
     uvicorn.run(app)  # http://127.0.0.1:8000/mcp

@@ -39,18 +39,19 @@ class Front:
         return {"authorization": f"Bearer {self.issuer.mint('alice')}"}
 
 
-Behind = Callable[[Any], Front]
+Behind = Callable[..., Front]
 """Serves an application, and the proxy in front of it."""
 
 
-def proxy_app() -> Any:
+def proxy_app(*, with_rules: bool) -> Any:
     """Load the example anew: its guard and its client belong to one server."""
     spec = importlib.util.spec_from_file_location("reverse_proxy", PROXY)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.app
+    # Without rules, what the proxy itself does with all that HTTP can bring.
+    return module.app if with_rules else module.guard.asgi(module.proxy)
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def behind(
 ) -> Iterator[Behind]:
     with ExitStack() as stack:
 
-        def proxied(app: Any) -> Front:
+        def proxied(app: Any, *, with_rules: bool = False) -> Front:
             front, authority = Loopback(), Loopback()
             for each in (front, authority):
                 stack.callback(stop, each)
@@ -75,7 +76,7 @@ def behind(
             monkeypatch.setenv("TOOLGUARD_ISSUER", issuer.issuer)
             monkeypatch.setenv("MCP_SERVER_URL", issuer.audience)
             monkeypatch.setenv("UPSTREAM_URL", serve(app) if app is not None else NOBODY)
-            front.start(proxy_app())
+            front.start(proxy_app(with_rules=with_rules))
             return Front(front.url, issuer)
 
         yield proxied
@@ -122,6 +123,10 @@ def notes(line: Line, heard: threading.Event) -> Server:
     def greet(name: str) -> str:
         return f"hello {name}"
 
+    @server.tool()
+    def delete_note(note_id: str) -> str:
+        return f"deleted {note_id}"
+
     return server
 
 
@@ -146,9 +151,26 @@ def test_a_server_is_guarded_that_knows_nothing_of_it(
 
     alice = caller_of(front, mode, http)
     assert alice.call("greet", {"name": "Alice"}).value == "hello Alice"
-    assert {*alice.tools()} == {"greet", "summarize"}
+    assert {*alice.tools()} == {"greet", "summarize", "delete_note"}
     assert len(server.scopes) >= 2
     assert "authorization" not in server.names
+
+
+def test_the_rules_by_name_are_decided_before_the_server_hears_of_a_call(
+    mode: Mode, behind: Behind, http: httpx.Client
+) -> None:
+    server = Recorder(mode.app(notes(mode.line, threading.Event())))
+    front = behind(server, with_rules=True)
+    alice = caller_of(front, mode, http)
+    heard = len(server.scopes)
+
+    refused = alice.call("delete_note", {"note_id": "1"})
+    assert (refused.status, len(server.scopes)) == (403, heard)
+    assert 'error="insufficient_scope", scope="notes.write"' in str(refused.challenge)
+    assert alice.call("greet", {"name": "Alice"}).value == "hello Alice"
+
+    alice.token = front.issuer.mint("alice", scopes=["notes.write"])
+    assert alice.call("delete_note", {"note_id": "1"}).value == "deleted 1"
 
 
 @pytest.mark.parametrize("mode", [m for m in MODES if not m.json], ids=str)
@@ -156,7 +178,8 @@ def test_progress_arrives_before_the_tool_has_finished(
     mode: Mode, behind: Behind, http: httpx.Client
 ) -> None:
     heard = threading.Event()
-    caller = caller_of(behind(mode.app(notes(mode.line, heard))), mode, http)
+    front = behind(mode.app(notes(mode.line, heard)), with_rules=True)
+    caller = caller_of(front, mode, http)
     params = {"name": "summarize", "arguments": {}, "_meta": {"progressToken": "p"}}
     body = message(caller.protocol, "tools/call", params)
     events = []

@@ -136,7 +136,7 @@ def _ruled(
         names = uri_spellings(sent)
     except ValueError:  # encoded over and over, to be read as something else
         raise AccessDeniedError(rule="a URI without a plain spelling") from None
-    if listed is None and not any(rules.policy(kind, name) for name in names):
+    if listed is None and not any(rules.policy(kind, n, respelled=True) for n in names):
         return None
     found = rules.policy_of_all(kind, names, listed or otherwise)
     if found is None:

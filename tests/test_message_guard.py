@@ -1,0 +1,262 @@
+"""Does a guard in front of any MCP server decide on the message that the server will read?"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from asgi import Exchange, Message, Receive, Scope, Send, http_scope
+from callers import Desk, Tokens, person
+
+from toolguard import public, requires, requires_auth, requires_scopes
+from toolguard.call import DefaultRule
+from toolguard.decorators import GuardDecorator
+from toolguard.message_guard import MessageGuard
+from toolguard.messages import MAX_BODY
+from toolguard.middleware import GuardMiddleware
+from toolguard.operation_rules import OperationRules
+
+RULES: Mapping[str, GuardDecorator] = {
+    "delete_*": requires_scopes("notes.delete"),
+    "createNote": requires_auth,
+    "status": public,
+    "resource:notes://private/*": requires_scopes("notes.private"),
+    "resource:notes://public/*": public,
+    "resource:notes://My%20Notes/*": requires_auth,
+    "prompt:plan_*": requires_scopes("notes.{topic}.plan"),
+}
+
+
+class Upstream:
+    """An MCP server in some language: it remembers what reached it."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.after: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        self.bodies.append(body)
+        self.after.append((await receive())["type"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+
+class Front:
+    """The guard in front of an upstream."""
+
+    def __init__(self, *, default: DefaultRule = "authenticated", **rules: Any) -> None:
+        people = {"alice": person("alice"), "editor": person("editor", "notes.delete")}
+        self.upstream = Upstream()
+        desk = Desk(Tokens(people), default=default, admits_anonymous=True)
+        known = OperationRules(rules or RULES)
+        self.app = GuardMiddleware(MessageGuard(self.upstream, desk, known), desk)
+
+    def send(
+        self, body: object, token: str | None = "alice", *, method: str = "POST", **headers: str
+    ) -> Exchange:
+        """Send one request; the body in two pieces."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        named = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
+        scope = http_scope(method, token=token, headers=named)
+        pieces = [content[:10], content[10:]]
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            if pieces:
+                piece = pieces.pop(0)
+                return {"type": "http.request", "body": piece, "more_body": bool(pieces)}
+            return {"type": "http.disconnect"}
+
+        async def collect(message: Message) -> None:
+            sent.append(message)
+
+        asyncio.run(self.app(scope, receive, collect))
+        return Exchange(sent)
+
+
+def call(tool: str, method: str = "tools/call", **arguments: Any) -> dict[str, Any]:
+    params = {"name": tool, "arguments": arguments}
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+
+
+def read(uri: str) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": uri}}
+
+
+def test_what_is_allowed_arrives_byte_by_byte_as_it_was_sent() -> None:
+    front = Front()
+    content = json.dumps(call("delete_note", note="ü")).encode() + b"\n "
+
+    assert front.send(content, "editor").status == 200
+    assert front.upstream.bodies == [content]
+    assert front.upstream.after == ["http.disconnect"], "who hangs up is still noticed"
+
+
+@pytest.mark.parametrize(
+    ("body", "token", "status"),
+    [
+        (call("delete_note"), "alice", 403),
+        (call("delete_note"), None, 401),
+        (call("list_notes"), None, 401),
+        (call("list_notes"), "alice", 200),
+        (call("status"), None, 200),
+        (call("createNote"), "alice", 200),
+        (read("notes://private/1"), "alice", 403),
+        (read("notes://public/1"), None, 200),
+        (read("notes://My%20Notes/1"), "alice", 200),
+        (call("plan_week", "prompts/get", topic="work"), "alice", 403),
+        (call("plan_week", "prompts/get", topic="a b"), "alice", 400),
+        (call("plan_week", "prompts/get"), "alice", 400),
+        ({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, None, 200),
+        ({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}, None, 200),
+        ({"jsonrpc": "2.0", "method": "notifications/initialized"}, None, 200),
+        ({"jsonrpc": "2.0", "id": 1, "method": "logging/setLevel", "params": {}}, None, 401),
+    ],
+)
+def test_each_message_meets_the_rules_for_its_name_and_the_default(
+    body: dict[str, Any], token: str | None, status: int
+) -> None:
+    front = Front()
+
+    assert front.send(body, token).status == status
+    assert len(front.upstream.bodies) == (status == 200)
+
+
+def test_a_refusal_names_what_is_missing() -> None:
+    refused = Front().send(call("delete_note"))
+
+    assert refused.json["missing_scopes"] == ["notes.delete"]
+    assert 'scope="notes.delete"' in str(refused.header("www-authenticate"))
+    malformed = Front().send(b"{")
+    assert malformed.json["error"] == "invalid_request"
+    assert malformed.header("www-authenticate") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b"", {}),
+        (b"[]", {}),
+        (json.dumps([call("status"), call("delete_note")]).encode(), {}),
+        (json.dumps(call("status")).replace("status", "delete_note", 1).encode()[:-1], {}),
+        (
+            b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"status","name":"x"}}',
+            {},
+        ),
+        (json.dumps(call("delete_note")).encode("utf-16"), {}),
+        (gzip.compress(json.dumps(call("status")).encode()), {"content_encoding": "gzip"}),
+        (call("status"), {"mcp_name": "delete_note"}),
+        (call("status"), {"mcp_method": "prompts/get"}),
+        (call("status"), {"content_type": "application/json; charset=utf-7"}),
+        ({**call("status"), "Params": {"name": "delete_note"}}, {}),
+        ({**call("status"), "Method": "prompts/get"}, {}),
+    ],
+)
+def test_what_could_be_read_in_two_ways_reaches_nobody(
+    body: object, headers: dict[str, str]
+) -> None:
+    front = Front()
+
+    assert front.send(body, "editor", **headers).status == 400
+    assert front.upstream.bodies == []
+
+
+@pytest.mark.parametrize(
+    "uri", ["notes://public/../private/1", "NOTES://private/1", "notes://public/%2e%2e/private/1"]
+)
+@pytest.mark.parametrize("token", [None, "alice"])
+def test_no_spelling_gets_around_a_rule(uri: str, token: str | None) -> None:
+    front = Front()
+
+    assert front.send(read(uri), token).status in (401, 403)
+    assert front.upstream.bodies == []
+
+
+@pytest.mark.parametrize("tool", ["Status", "STATUS", "status ", "st%61tus"])
+def test_a_rule_that_makes_one_name_public_opens_no_other(tool: str) -> None:
+    front = Front()
+
+    assert front.send(call(tool), None).status in (400, 401)
+    assert front.upstream.bodies == []
+
+
+@pytest.mark.parametrize("tool", ["Delete_note", "DELETE_NOTE", "delete%5Fnote", "delete_note%20"])
+def test_a_rule_that_guards_a_name_guards_what_could_be_taken_for_it(tool: str) -> None:
+    assert Front().send(call(tool), "alice").status == 403
+
+
+def test_a_denying_default_leaves_what_rules_name_and_nothing_else() -> None:
+    front = Front(default="deny")
+
+    assert front.send(call("createNote")).status == 200
+    assert front.send(call("createnote")).status == 403
+    assert front.send(call("list_notes")).status == 403
+    assert front.send(read("notes://My%20Notes/1")).status == 200
+    assert front.send(read("notes://elsewhere/../public/1")).status == 403
+
+
+def test_a_check_is_given_the_message() -> None:
+    seen: list[tuple[str, str, object]] = []
+
+    async def check(principal: object, invocation: Any) -> bool:
+        seen.append((invocation.kind, invocation.name, dict(invocation.arguments)))
+        return True
+
+    front = Front(**{"*": requires(check)})
+    assert front.send(call("anything", amount=3)).status == 200
+    assert front.send(read("notes://1")).status == 200
+    assert seen == [
+        ("tool", "anything", {"amount": 3}),
+        ("resource", "notes://1", {"uri": "notes://1"}),
+    ]
+
+
+def test_a_body_beyond_the_limit_is_not_read_to_its_end() -> None:
+    front = Front()
+
+    assert front.send(call("x" * 20), content_length=str(MAX_BODY + 1)).status == 413
+    assert front.send(b" " * (MAX_BODY + 1)).status == 413
+    assert front.upstream.bodies == []
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "QUERY", "post"])
+def test_messages_come_by_post_alone(method: str) -> None:
+    front = Front()
+
+    assert front.send(call("status"), method=method).status == 400
+    assert front.upstream.bodies == []
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_body_that_nobody_decided_on_reaches_nobody(method: str) -> None:
+    front = Front()
+
+    assert front.send(call("delete_note"), method=method).status == 200
+    assert front.upstream.bodies == [b""]
+    assert front.upstream.after == ["http.disconnect"]
+
+
+def test_two_session_headers_are_refused() -> None:
+    front = Front()
+    scope = http_scope("GET", token="alice", session="one", headers=[(b"mcp-session-id", b"two")])
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b""}
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(front.app(scope, receive, send))
+    assert Exchange(sent).status == 400
+    assert front.upstream.bodies == []
