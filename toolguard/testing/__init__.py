@@ -6,20 +6,34 @@ Through the real verifier, the real wrapper and the real middleware: nothing her
 from toolguard.testing.answer import Answer
 from toolguard.testing.bad_tokens import INVALID_TOKENS
 from toolguard.testing.client import AsyncGuardedClient, GuardedClient, call_as, call_as_async
+from toolguard.testing.clock import FrozenClock
+from toolguard.testing.connections import ScriptedConnections
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.loopback import Loopback
+from toolguard.testing.matrix import (
+    PUBLIC,
+    assert_scope_matrix,
+    scope_matrix,
+    verify_scope_matrix,
+)
 from toolguard.testing.providers import PROVIDERS, Grant, Provider
 
 __all__ = [
     "INVALID_TOKENS",
     "PROVIDERS",
+    "PUBLIC",
     "Answer",
     "AsyncGuardedClient",
+    "FrozenClock",
     "Grant",
     "GuardedClient",
     "LocalIssuer",
     "Loopback",
     "Provider",
+    "assert_scope_matrix",
+    "ScriptedConnections",
     "call_as",
     "call_as_async",
+    "scope_matrix",
+    "verify_scope_matrix",
 ]

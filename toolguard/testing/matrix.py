@@ -1,0 +1,339 @@
+"""Which scopes does every operation of a server need, and does the server agree?
+
+The matrix is computed from the policies; :func:`verify_scope_matrix` then calls every operation
+over the server's own HTTP application, and holds what comes back against it.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import anyio.from_thread
+
+from toolguard.call_scopes import CallScope
+from toolguard.decisions import decide
+from toolguard.errors import ToolGuardError
+from toolguard.guard import ToolGuard
+from toolguard.integrations import Adapter, Operation, adapter_for
+from toolguard.invocation import Invocation
+from toolguard.policy import Grant, Policy
+from toolguard.principal import Principal
+from toolguard.rules import Condition, Rule
+from toolguard.testing.answer import Answer
+from toolguard.testing.client import AsyncGuardedClient
+from toolguard.testing.trust import issuer_for
+
+__all__ = [
+    "PUBLIC",
+    "ScopeSets",
+    "assert_scope_matrix",
+    "scope_matrix",
+    "verify_scope_matrix",
+]
+
+PUBLIC = "public"
+"""In place of scope sets: a caller without a token is welcome."""
+
+ScopeSets: TypeAlias = "str | tuple[frozenset[str], ...]"
+"""The smallest sets of scopes that suffice, or ``PUBLIC``. Of none, nobody may."""
+
+Claims: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Operation -> claims of the caller's token, as :meth:`LocalIssuer.mint` takes them."""
+
+Arguments: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""Operation -> what it is called with; of a template the URI to read, as ``{"uri": ...}``."""
+
+_SUPERSETS = 3
+
+
+def scope_matrix(
+    server: Any, *, claims: Claims | None = None, arguments: Arguments | None = None
+) -> dict[str, ScopeSets]:
+    """Return the smallest sets of scopes that open each operation of a protected server.
+
+    Operations are named as in ``protect(rules=...)``: ``"delete_event"``,
+    ``"resource:calendar://today"``, ``"prompt:plan"``. No scope at all is the empty set.
+
+    Args:
+        server: the server, after ``guard.protect(server)``.
+        claims: by operation, who calls where a rule asks for more than scopes: ``{"approve":
+            {"roles": ["boss"]}}``. Without, the caller has no role, no tenant, ...
+        arguments: by operation, what it is called with where its rule depends on that.
+
+    Raises:
+        ValueError: if the server is not protected, or has no operation of a given name.
+
+    Example::
+
+        assert scope_matrix(server) == {
+            "list_events": ({"calendar.read"}, {"admin"}),
+            "opening_hours": PUBLIC,
+        }
+    """
+    survey = _Survey(server, claims or {}, arguments or {})
+    found: dict[str, ScopeSets] = _wait_for(survey.matrix)
+    return found
+
+
+def assert_scope_matrix(
+    server: Any,
+    expected: Mapping[str, str | Collection[Collection[str]]],
+    *,
+    claims: Claims | None = None,
+    arguments: Arguments | None = None,
+) -> None:
+    """Fail if the scope matrix of ``server`` is another one, and say where.
+
+    Args:
+        server: as for :func:`scope_matrix`.
+        expected: operation -> the smallest sets of scopes that should suffice, or ``PUBLIC``.
+        claims: as for :func:`scope_matrix`.
+        arguments: as for :func:`scope_matrix`.
+
+    Raises:
+        AssertionError: naming each operation that differs, is missing, or was not expected.
+
+    Example::
+
+        assert_scope_matrix(server, {"list_events": [{"calendar.read"}], "hours": "public"})
+    """
+    found = scope_matrix(server, claims=claims, arguments=arguments)
+    wanted = {
+        name: sets if isinstance(sets, str) else tuple(frozenset(each) for each in sets)
+        for name, sets in expected.items()
+    }
+    wrong = [
+        f"{name}: expected {_written(wanted.get(name))}, is {_written(found.get(name))}"
+        for name in {**wanted, **found}
+        if _comparable(wanted.get(name)) != _comparable(found.get(name))
+    ]
+    if wrong:
+        raise AssertionError("the scope matrix differs:\n  " + "\n  ".join(wrong))
+
+
+def verify_scope_matrix(
+    server: Any,
+    *,
+    claims: Claims | None = None,
+    arguments: Arguments | None = None,
+    seed: int = 0,
+) -> None:
+    """Call every operation with just enough, with one scope too few and with more; fail if wrong.
+
+    Each smallest set of scopes has to open the operation; each of them without one scope has to
+    be refused, with a challenge that names exactly what is missing; random supersets have to
+    open it; and without a token everything that is not public has to be refused. The operations
+    run for real, with ``arguments`` or none; what they answer does not matter.
+
+    Args:
+        server: as for :func:`scope_matrix`.
+        claims: as for :func:`scope_matrix`; needed for operations that no scope opens without.
+        arguments: as for :func:`scope_matrix`.
+        seed: of the random supersets.
+
+    Raises:
+        AssertionError: naming each operation that does not do as its policy says.
+
+    Example::
+
+        def test_my_whole_server() -> None:
+            verify_scope_matrix(server)
+    """
+    survey = _Survey(server, claims or {}, arguments or {})
+    wrong = _wait_for(functools.partial(survey.disagreements, random.Random(seed)))  # noqa: S311
+    if wrong:
+        raise AssertionError("the server does not do as its guards say:\n  " + "\n  ".join(wrong))
+
+
+class _Survey:
+    """One look at all operations of one server."""
+
+    def __init__(self, server: Any, claims: Claims, arguments: Arguments) -> None:
+        self._server = server
+        self._adapter: Adapter = adapter_for(server)
+        guard = self._adapter.guard
+        if not isinstance(guard, ToolGuard):
+            raise ValueError("protect the server first: ToolGuard(...).protect(server)")  # noqa: TRY004
+        self._guard = guard
+        self._claims = claims
+        self._arguments = arguments
+
+    async def _operations(self) -> dict[str, Operation]:
+        found = {_key(each): each for each in (await self._adapter.listed()).values()}
+        unknown = sorted({*self._claims, *self._arguments} - found.keys())
+        if unknown:
+            raise ValueError(f"no operation is called {', '.join(unknown)}: write {sorted(found)}")
+        return found
+
+    async def matrix(self) -> dict[str, ScopeSets]:
+        """Return the scope sets of every operation."""
+        return {
+            name: await self._sets(name, operation)
+            for name, operation in (await self._operations()).items()
+        }
+
+    async def _sets(self, name: str, operation: Operation) -> ScopeSets:
+        policy = self._policy(operation)
+        if policy is None:
+            return ()
+        if policy.public:
+            return PUBLIC
+        rule = policy.rule if policy.rule is not None else Rule.of(((),))
+        invocation = self._invocation(name, operation)
+        smallest: dict[frozenset[str], None] = {}
+        for candidate in _candidates(rule, invocation):
+            if await self._opens(name, rule, invocation, candidate):
+                smallest[await self._reduced(name, rule, invocation, candidate)] = None
+        return tuple(smallest)
+
+    def _policy(self, operation: Operation) -> Policy | None:
+        found = self._adapter.policy(operation)
+        if found is not None or self._guard.default == "deny":
+            return found
+        return Policy(public=self._guard.default == "public")
+
+    def _invocation(self, name: str, operation: Operation) -> Invocation:
+        return Invocation(operation.kind, operation.name, self._arguments.get(name, {}))
+
+    async def _reduced(
+        self, name: str, rule: Rule, invocation: Invocation, scopes: frozenset[str]
+    ) -> frozenset[str]:
+        """Leave out every scope that a hierarchy or another alternative makes superfluous."""
+        for scope in sorted(scopes):
+            if await self._opens(name, rule, invocation, scopes - {scope}):
+                scopes -= {scope}
+        return scopes
+
+    async def _opens(
+        self, name: str, rule: Rule, invocation: Invocation, scopes: frozenset[str]
+    ) -> bool:
+        issuer = issuer_for(self._guard)
+        claims = issuer.claims("alice", scopes=sorted(scopes), **self._claims.get(name, {}))
+        principal = Principal.from_claims(claims)
+        held = self._guard.scope_hierarchy.expand(principal.scopes)
+        grant = Grant(principal, held, self._guard.clock(), self._guard.leeway)
+        try:
+            return await decide(rule, grant, invocation)
+        except ToolGuardError:
+            return False
+
+    async def disagreements(self, chance: random.Random) -> list[str]:
+        """Return a sentence for everything that comes out otherwise over HTTP."""
+        found: list[str] = []
+        for name, operation in (await self._operations()).items():
+            sets = await self._sets(name, operation)
+            found += [f"{name} {wrong}" async for wrong in self._wrong(name, sets, chance)]
+        return found
+
+    async def _wrong(
+        self, name: str, sets: ScopeSets, chance: random.Random
+    ) -> AsyncIterator[str]:
+        anonymous = await self._ask(name, None)
+        if isinstance(sets, str):
+            if _is_refused(anonymous):
+                yield f"is public and refuses a caller without a token ({anonymous.status})"
+            return
+        if not _is_refused(anonymous):
+            yield "lets in a caller without a token"
+        if not sets and self._guard.default != "deny":
+            yield "is opened by no scopes: say who may do it in claims= (and with what, arguments=)"
+        spare = sorted(self._guard.scopes_supported)
+        for scopes in sets:
+            for wrong in await self._around(name, scopes, sets):
+                yield wrong
+            for _ in range(_SUPERSETS):
+                more = scopes | frozenset(chance.sample(spare, chance.randint(0, len(spare))))
+                if _is_refused(await self._ask(name, more)):
+                    yield f"refuses {_written((more,))}, which is more than enough"
+
+    async def _around(
+        self, name: str, scopes: frozenset[str], sets: tuple[frozenset[str], ...]
+    ) -> list[str]:
+        """Return what is wrong with exactly ``scopes``, and with one of them taken away."""
+        wrong = []
+        if _is_refused(answer := await self._ask(name, scopes)):
+            wrong.append(f"refuses {_written((scopes,))} ({answer.status} {answer.error})")
+        for scope in sorted(scopes):
+            answer = await self._ask(name, scopes - {scope})
+            missing = frozenset(answer.missing_scopes)
+            if not _is_refused(answer):
+                wrong.append(f"lets in without {scope}")
+            elif not self._is_exact(missing, scopes - {scope}, sets):
+                wrong.append(f"asks for {_written((missing,))} where {scope} is missing")
+        return wrong
+
+    def _is_exact(
+        self, missing: frozenset[str], held: frozenset[str], sets: tuple[frozenset[str], ...]
+    ) -> bool:
+        """Return whether ``missing`` is what has to be added to ``held``, and nothing else."""
+        expand = self._guard.scope_hierarchy.expand
+        # An operation may name a scope together with one that includes it: both are missing then.
+        alone = [
+            each
+            for each in missing
+            if not any(each in expand({other}) for other in missing - {each})
+        ]
+        granted = expand(held | missing)
+        suffices = any(granted >= each for each in sets)
+        return len(alone) == 1 and suffices and not missing & expand(held)
+
+    async def _ask(self, name: str, scopes: frozenset[str] | None) -> Answer:
+        user = None if scopes is None else "alice"
+        claims = self._claims.get(name, {}) if scopes is not None else {}
+        client = AsyncGuardedClient(self._server, user=user, scopes=sorted(scopes or ()), **claims)
+        kind, _, rest = name.rpartition(":") if name.startswith("prompt:") else ("", "", name)
+        given = dict(self._arguments.get(name, {}))
+        if name.startswith("resource:"):
+            return await client.read(str(given.get("uri", name.removeprefix("resource:"))))
+        return await (client.get_prompt(rest, given) if kind else client.call(rest, given))
+
+
+def _key(operation: Operation) -> str:
+    prefix = "" if operation.kind == "tool" else f"{operation.kind}:"
+    return f"{prefix}{operation.name}"
+
+
+def _candidates(rule: Rule, invocation: Invocation) -> Iterator[frozenset[str]]:
+    """Yield the scopes of each alternative, as this call needs them."""
+
+    def known(condition: Condition) -> Rule:
+        return condition.scope(invocation) if isinstance(condition, CallScope) else Rule(condition)
+
+    try:
+        grants = rule.replacing(known).grants
+    except ToolGuardError:  # not with these arguments
+        grants = ()
+    yield from map(frozenset, grants)
+
+
+def _is_refused(answer: Answer) -> bool:
+    """Return whether a guard said no; a tool may fail for reasons of its own."""
+    return answer.status in (401, 403) or (answer.error in _CODES and not answer.ok)
+
+
+_CODES = frozenset(
+    {
+        *("missing_token", "invalid_token", "insufficient_user_authentication"),
+        *("insufficient_scope", "access_denied", "guard_not_configured"),
+    }
+)
+
+
+def _comparable(sets: ScopeSets | None) -> object:
+    return sets if sets is None or isinstance(sets, str) else frozenset(sets)
+
+
+def _written(sets: ScopeSets | None) -> str:
+    if sets is None:
+        return "no such operation"
+    if isinstance(sets, str):
+        return sets
+    return " or ".join("{" + ", ".join(sorted(each)) + "}" for each in sets) or "nobody"
+
+
+def _wait_for(call: Callable[[], Awaitable[Any]]) -> Any:
+    with anyio.from_thread.start_blocking_portal() as portal:
+        return portal.call(call)
