@@ -13,13 +13,13 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import scope_tokens
 
 from toolguard.errors import InvalidTokenError, InvalidTokenReason
 from toolguard.principal import Principal
 from toolguard.testing.bad_tokens import INVALID_TOKENS, BadTokens
 from toolguard.testing.issuer import Algorithm, LocalIssuer
 from toolguard.testing.providers import PROVIDERS, ProviderName
+from toolguard.testing.strategies import scope_tokens
 from toolguard.verifiers import JWTVerifier
 
 NOW = 1_800_000_000

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import challenges, scope_tokens
 
 from toolguard.challenge import Challenge, ChallengeScopes, challenge_for, parse
 from toolguard.errors import (
@@ -22,6 +21,7 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
+from toolguard.testing.strategies import challenges, scope_tokens
 
 METADATA = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
 
@@ -271,6 +271,8 @@ def present(challenge: Challenge) -> list[tuple[str, str]]:
         ("scope", " ".join(challenge.scope)),
         ("resource_metadata", challenge.resource_metadata),
         ("error_description", challenge.error_description),
+        ("acr_values", " ".join(challenge.acr_values)),
+        ("max_age", None if challenge.max_age is None else str(challenge.max_age)),
     ]
     return [(name, value) for name, value in ordered if value]
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import scope_tokens
 
 from toolguard import errors
 from toolguard.errors import (
@@ -33,6 +32,7 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
+from toolguard.testing.strategies import scope_tokens
 
 # type, parent, HTTP status, error code
 TREE = [

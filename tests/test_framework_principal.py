@@ -15,13 +15,13 @@ from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from minting import AUDIENCE, CLAIMS, ISSUER, NOW, mint
 from starlette.authentication import SimpleUser, UnauthenticatedUser
-from strategies import json_values
 
 from toolguard.call import SCOPE_KEY
 from toolguard.errors import GuardNotConfiguredError, InvalidTokenError
 from toolguard.integrations.framework_verifier import FrameworkVerifier, framework_principal
 from toolguard.middleware import GuardMiddleware
 from toolguard.principal import Principal
+from toolguard.testing.strategies import json_values
 
 TOKEN = "opaque-and-secret"
 OTHER = "https://other.example.com/mcp"

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from issuing import Clock
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from strategies import scope_tokens
 
 from toolguard.discovery import discovery_urls
 from toolguard.errors import InvalidTokenError
@@ -26,6 +25,7 @@ from toolguard.testing import issuer as issuers
 from toolguard.testing.bad_tokens import INVALID_TOKENS
 from toolguard.testing.issuer import Algorithm, LocalIssuer
 from toolguard.testing.loopback import Loopback
+from toolguard.testing.strategies import scope_tokens
 from toolguard.verifiers import JWTVerifier
 
 NOW = 1_800_000_000

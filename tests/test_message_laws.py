@@ -13,10 +13,10 @@ import pytest
 from envelopes import CALL, body, read
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import json_values
 
 from toolguard.errors import MalformedMessageError
 from toolguard.messages import MCPMessage
+from toolguard.testing.strategies import json_values
 
 IS_LINE_2 = importlib.util.find_spec("mcp_types") is not None
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from dataclasses import FrozenInstanceError
 from functools import reduce
-from itertools import permutations
 from operator import and_
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import ALPHABET, EVERY_GRANT, grants, guards, hierarchies, rules
 
 from toolguard.errors import InsufficientScopeError, MissingTokenError, ToolGuardError
 from toolguard.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
 from toolguard.scopes import Scope, ScopeHierarchy, all_of, any_of
+from toolguard.testing.strategies import SCOPES, grants, hierarchies, scope_rules
 
 FLAT = ScopeHierarchy()
 CALENDAR = ConnectionNeed("google-calendar", ("calendar",), "calendar_token")
@@ -176,30 +175,13 @@ def test_the_first_scopes_are_the_fewest_that_open_the_operation() -> None:
     assert Policy().first_scopes == ()
 
 
-# --- laws
+# --- laws; test_rule_laws.py has those of every rule
+
+# Of one to four decorators on one function.
+STACKS = st.lists(st.builds(Policy, rule=st.none() | scope_rules()), min_size=1, max_size=4)
 
 
-@given(guards(), hierarchies())
-def test_the_order_of_stacked_guards_does_not_change_who_is_let_in(
-    stack: list[Policy], hierarchy: ScopeHierarchy
-) -> None:
-    orders = [reduce(and_, order) for order in permutations(stack)]
-
-    for grant in EVERY_GRANT:
-        decisions = {refusal(policy, caller(*grant), hierarchy) is None for policy in orders}
-        assert len(decisions) == 1
-
-
-@given(guards(), hierarchies(), grants())
-def test_stacked_guards_let_in_whom_each_of_them_lets_in(
-    stack: list[Policy], hierarchy: ScopeHierarchy, grant: frozenset[str]
-) -> None:
-    each = [refusal(policy, caller(*grant), hierarchy) is None for policy in stack]
-
-    assert (refusal(reduce(and_, stack), caller(*grant), hierarchy) is None) is all(each)
-
-
-@given(guards())
+@given(STACKS)
 def test_merging_is_associative(stack: list[Policy]) -> None:
     first, *rest = stack
     from_the_right = reduce(lambda right, left: left & right, reversed(stack))
@@ -207,69 +189,14 @@ def test_merging_is_associative(stack: list[Policy]) -> None:
     assert reduce(and_, rest, first) == from_the_right
 
 
-@given(guards())
+@given(STACKS)
 def test_merging_a_policy_with_itself_changes_nothing(stack: list[Policy]) -> None:
     policy = reduce(and_, stack)
 
     assert policy & policy == policy
 
 
-@given(st.lists(st.sampled_from(ALPHABET), min_size=1, max_size=4), grants(), hierarchies())
-def test_stacked_guards_refuse_as_one_guard_with_all_their_scopes_does(
-    scopes: list[str], grant: frozenset[str], hierarchy: ScopeHierarchy
-) -> None:
-    stacked = reduce(and_, [Policy(Scope(scope)) for scope in scopes])
-    single = Policy(all_of(*scopes))
-
-    one = refusal(stacked, caller(*sorted(grant)), hierarchy)
-    other = refusal(single, caller(*sorted(grant)), hierarchy)
-    assert (one and one.to_dict()) == (other and other.to_dict())
-
-
-@given(st.lists(rules(), min_size=1, max_size=3), grants(), hierarchies())
-def test_stacked_rules_refuse_as_their_conjunction_does(
-    parts: list[Scope], grant: frozenset[str], hierarchy: ScopeHierarchy
-) -> None:
-    stacked = reduce(and_, map(Policy, parts))
-
-    one = refusal(stacked, caller(*sorted(grant)), hierarchy)
-    other = refusal(Policy(all_of(*parts)), caller(*sorted(grant)), hierarchy)
-    assert (one and one.to_dict()) == (other and other.to_dict())
-
-
-@given(guards(), hierarchies(), grants(), grants())
-def test_a_larger_grant_is_never_refused_where_a_smaller_one_is_allowed(
-    stack: list[Policy], hierarchy: ScopeHierarchy, grant: frozenset[str], more: frozenset[str]
-) -> None:
-    policy = reduce(and_, stack)
-
-    if refusal(policy, caller(*grant), hierarchy) is None:
-        assert refusal(policy, caller(*grant, *more), hierarchy) is None
-
-
-@given(guards(), hierarchies(), grants())
-def test_granting_exactly_the_missing_scopes_turns_a_refusal_into_a_yes(
-    stack: list[Policy], hierarchy: ScopeHierarchy, grant: frozenset[str]
-) -> None:
-    policy = reduce(and_, stack)
-    added = missing(policy, grant, hierarchy)
-
-    assert refusal(policy, caller(*grant, *added), hierarchy) is None
-
-
-@given(guards(), grants())
-def test_granting_one_of_the_missing_scopes_less_does_not(
-    stack: list[Policy], grant: frozenset[str]
-) -> None:
-    policy = reduce(and_, stack)
-    added = missing(policy, grant, FLAT)
-
-    for left_out in added:
-        fewer = [scope for scope in added if scope != left_out]
-        assert refusal(policy, caller(*grant, *fewer), FLAT) is not None
-
-
-@given(guards(), hierarchies(), grants())
+@given(STACKS, hierarchies(), grants())
 def test_granting_the_required_scopes_alone_is_enough(
     stack: list[Policy], hierarchy: ScopeHierarchy, grant: frozenset[str]
 ) -> None:
@@ -280,7 +207,7 @@ def test_granting_the_required_scopes_alone_is_enough(
         assert refusal(policy, caller(*error.required_scopes), hierarchy) is None
 
 
-@given(guards(), hierarchies(), grants())
+@given(STACKS, hierarchies(), grants())
 def test_a_refusal_for_scopes_always_names_one(
     stack: list[Policy], hierarchy: ScopeHierarchy, grant: frozenset[str]
 ) -> None:
@@ -294,7 +221,7 @@ def test_a_refusal_for_scopes_always_names_one(
         assert set(error.token_scopes) == grant
 
 
-@given(guards(), hierarchies(), st.lists(st.sampled_from(ALPHABET), unique=True))
+@given(STACKS, hierarchies(), st.lists(st.sampled_from(SCOPES), unique=True))
 def test_the_order_of_the_token_does_not_change_what_is_missing(
     stack: list[Policy], hierarchy: ScopeHierarchy, grant: list[str]
 ) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from claim_shapes import SHAPES, Shape
 from hypothesis import given
-from strategies import claims as any_claims
 
 from toolguard.principal import Principal
+from toolguard.testing.strategies import claims as any_claims
 
 ALICE = {"iss": "https://issuer.example", "sub": "alice", "exp": 1_800_000_000}
 

@@ -10,11 +10,11 @@ import pytest
 from claim_shapes import SHAPES
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import scope_tokens
 
 from toolguard.principal import Principal
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.providers import PROVIDERS, Grant, Provider, ProviderName
+from toolguard.testing.strategies import scope_tokens
 
 NOW = 1_800_000_000
 NAMES: tuple[ProviderName, ...] = get_args(ProviderName)

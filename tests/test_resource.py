@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import grants, hierarchies, rules
 
 from toolguard.challenge import metadata_url
 from toolguard.resource import (
@@ -15,6 +14,7 @@ from toolguard.resource import (
     scopes_supported,
 )
 from toolguard.scopes import Scope, ScopeHierarchy, all_of, any_of
+from toolguard.testing.strategies import grants, hierarchies, scope_rules
 
 FLAT = ScopeHierarchy()
 
@@ -150,7 +150,7 @@ def test_a_scope_that_includes_others_is_larger_than_they_are() -> None:
     assert first_scopes([Scope("admin"), Scope("write")], hierarchy) == ("write",)
 
 
-@given(st.lists(rules(), min_size=1, max_size=4), hierarchies())
+@given(st.lists(scope_rules(), min_size=1, max_size=4), hierarchies())
 def test_the_first_scopes_open_some_operation(
     declared: list[Scope], hierarchy: ScopeHierarchy
 ) -> None:
@@ -159,7 +159,7 @@ def test_the_first_scopes_open_some_operation(
     assert any(rule.allows(first) for rule in declared)
 
 
-@given(st.lists(rules(), min_size=1, max_size=4), grants())
+@given(st.lists(scope_rules(), min_size=1, max_size=4), grants())
 def test_holding_every_supported_scope_opens_every_operation(
     declared: list[Scope], grant: frozenset[str]
 ) -> None:

@@ -77,18 +77,19 @@ class Grant:
         nearest = min(alternatives, key=lambda each: sum(not self._meets(c) for c in each))
         scopes = [each for each in nearest if isinstance(each, str)]
         missing = [scope for scope in scopes if scope not in self.scopes]
-        stale = [each for each in nearest if not self._meets(each) and each not in missing]
+        sign_in = [each for each in nearest if isinstance(each, RecentAuthentication)]
         held = self.principal.scopes
-        if stale:
-            return _sign_in_again(stale, tuple(dict.fromkeys((*held, *missing))))
+        if not all(map(self._meets, sign_in)):
+            return _sign_in_again(sign_in, tuple(dict.fromkeys((*held, *missing))))
         return InsufficientScopeError(scopes, token_scopes=held, missing_scopes=missing)
 
 
-def _sign_in_again(stale: Sequence[Condition], scopes: tuple[str, ...]) -> ToolGuardError:
-    asked = [each for each in stale if isinstance(each, RecentAuthentication)]
+def _sign_in_again(
+    asked: Sequence[RecentAuthentication], scopes: tuple[str, ...]
+) -> ToolGuardError:
     ages = [each.max_age for each in asked if each.max_age is not None]
     classes = [each.acr_values for each in asked if each.acr_values]
-    # Of several rules the new sign-in has to do for all.
+    # The new sign-in has to do for all of them, those that the last one did for among them.
     common = [acr for acr in (classes[0] if classes else ()) if all(acr in c for c in classes)]
     return InsufficientAuthenticationError(
         max_age=min(ages, default=None), acr_values=common, scopes=scopes

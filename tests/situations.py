@@ -1,0 +1,172 @@
+"""Who calls what in the laws of rules, and what are they told?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from callers import NOW, Caller, Desk
+from hypothesis import strategies as st
+
+from toolguard import (
+    InvalidInputError,
+    Invocation,
+    Principal,
+    ScopeHierarchy,
+    ToolGuardError,
+    all_of,
+    requires,
+    requires_scopes,
+    requires_tenant,
+)
+from toolguard.call_scopes import CallScope
+from toolguard.decisions import decide
+from toolguard.declarations import RuleLike
+from toolguard.decorators import GuardDecorator
+from toolguard.policy import Grant
+from toolguard.requirements import Requirement
+from toolguard.rules import Alternative, Rule
+from toolguard.testing.strategies import (
+    SCOPES,
+    TENANTS,
+    hierarchies,
+    principals,
+    rules,
+    scope_rules,
+    single_rules,
+    tool_arguments,
+)
+
+__all__ = [
+    "ANY_ARGUMENTS",
+    "ARGUMENTS",
+    "READS_CALL",
+    "RULES",
+    "SITUATIONS",
+    "Situation",
+    "asked",
+    "is_paid",
+    "rule_of",
+    "told",
+]
+
+
+async def is_paid(principal: Principal, call: Invocation) -> Any:
+    return call.arguments["paid"]
+
+
+async def is_signed(principal: Principal, call: Invocation) -> Any:
+    return call.arguments["signed"]
+
+
+def scopes_of(call: Invocation) -> Any:
+    return call.arguments.get("scopes", "read")
+
+
+READS_CALL = st.sampled_from(
+    (requires(is_paid), requires(is_signed), requires_tenant(tenant_from="tenant"))
+)
+CALL_SCOPES = st.sampled_from((requires_scopes("{action}"), requires_scopes(scopes_of)))
+RULES = scope_rules() | rules(single_rules() | READS_CALL | CALL_SCOPES)
+
+ARGUMENTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "paid": st.booleans(),
+        "signed": st.booleans(),
+        "tenant": st.sampled_from((*TENANTS, "nowhere")),
+        "action": st.sampled_from((*SCOPES, "no scope")),
+        "scopes": st.lists(st.sampled_from(SCOPES), unique=True) | scope_rules(),
+    },
+)
+ANY_ARGUMENTS = tool_arguments("paid", "signed", "tenant", "action", "scopes")
+
+
+def rule_of(rule: RuleLike) -> Rule:
+    asked = rule.policy.rule if isinstance(rule, GuardDecorator) else all_of(rule)
+    assert asked is not None
+    return asked
+
+
+@dataclass(frozen=True)
+class Situation:
+    """One caller who makes one call."""
+
+    caller: Principal
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    hierarchy: ScopeHierarchy = field(default_factory=ScopeHierarchy)
+
+    def refusal(self, *stack: RuleLike) -> ToolGuardError | None:
+        """Return why a function with these guards, top to bottom, refuses; None if not."""
+
+        async def tool(
+            paid: Any = False,
+            signed: Any = False,
+            tenant: Any = None,
+            action: Any = None,
+            scopes: Any = None,
+        ) -> str:
+            return "done"
+
+        guarded: Callable[..., Any] = tool
+        for rule in reversed(stack):
+            guard = rule if isinstance(rule, GuardDecorator) else requires_scopes(rule)
+            guarded = guard(guarded)
+        desk = Desk()
+        desk.scope_hierarchy = self.hierarchy
+        try:
+            Caller(self.caller, desk).calls(guarded, **self.arguments)
+        except ToolGuardError as refusal:
+            return refusal
+        return None
+
+    def lets_in(self, rule: RuleLike) -> bool:
+        return self.refusal(rule) is None
+
+    def decision(self, rule: Rule, *, early: bool = False) -> bool | ToolGuardError:
+        """Return what is decided with the arguments, or before they are known."""
+        invocation = None if early else Invocation("tool", "tool", self.arguments)
+        grant = Grant(self.caller, self.hierarchy.expand(self.caller.scopes), NOW)
+        try:
+            return asyncio.run(decide(rule, grant, invocation))
+        except ToolGuardError as refusal:
+            return refusal
+
+    def leaves_open(self, alternative: Alternative) -> bool:
+        """Return whether what is left of it are scopes and a sign-in."""
+        opaque = [each for each in alternative if isinstance(each, Requirement)]
+        return all(self.decision(Rule(each)) is True for each in opaque)
+
+    def scopes_in(self, alternative: Alternative) -> set[str]:
+        """Return the scopes that it may name for this call; none if that is invalid."""
+        call = Invocation("tool", "tool", self.arguments)
+        of_call = [each for each in alternative if isinstance(each, CallScope)]
+        named: set[str] = {each for each in alternative if isinstance(each, str)}
+        try:
+            return named.union(*(each.scope(call).tokens for each in of_call))
+        except InvalidInputError:
+            return set()
+
+    def holding(self, fact: str, more: Iterable[str]) -> Situation:
+        """Return the same call by a caller who holds more."""
+        held: dict[str, Any] = {fact: (*getattr(self.caller, fact), *more)}
+        return replace(self, caller=replace(self.caller, **held))
+
+
+SITUATIONS = st.builds(Situation, principals(), ARGUMENTS, hierarchies())
+
+
+def told(refusal: object) -> object:
+    """Return all that a client learns of a refusal; nothing if it is none."""
+    if not isinstance(refusal, ToolGuardError):
+        return None
+    challenge = Desk().challenge(refusal)
+    return type(refusal), str(refusal), refusal.to_json(), challenge and challenge.header
+
+
+def asked(refusal: ToolGuardError | None) -> object:
+    """Return what a client is to ask for, in no order."""
+    challenge = refusal and Desk().challenge(refusal)
+    return challenge and (challenge.error, {*challenge.scope}, challenge.max_age)
