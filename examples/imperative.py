@@ -1,7 +1,7 @@
 """A server in the imperative style of Descope's SDK, on ``MCPServer`` (mcp 2.x).
 
-The scope that is needed depends on an argument here, which no decorator can say. Everything else
-is better off with one. Settings come from DESCOPE_MCP_WELL_KNOWN_URL and MCP_SERVER_URL.
+For who moves over from it one step at a time: ``@requires_scopes("calendar.{calendar}.read")`` and
+``@with_connection("google-calendar")`` say the same in two lines. Settings come from DESCOPE_MCP_WELL_KNOWN_URL and MCP_SERVER_URL.
 """
 
 from __future__ import annotations

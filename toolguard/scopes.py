@@ -192,6 +192,10 @@ class ScopeHierarchy:
             return held
         return held.union(*(self._implied.get(scope, frozenset()) for scope in held))
 
+    def including(self, scope: str) -> tuple[str, ...]:
+        """Return the scopes that include ``scope``, in the declared order."""
+        return tuple(name for name, implied in self._implied.items() if scope in implied)
+
     def __repr__(self) -> str:
         rows = (f"{scope} > {' '.join(sorted(all_))}" for scope, all_ in self._implied.items())
         return f"<ScopeHierarchy: {'; '.join(rows)}>"

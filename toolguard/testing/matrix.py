@@ -7,6 +7,7 @@ over the server's own HTTP application, and holds what comes back against it.
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from typing import Any, TypeAlias
@@ -47,6 +48,8 @@ Arguments: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Operation -> what it is called with; of a template the URI to read, as ``{"uri": ...}``."""
 
 _SUPERSETS = 3
+# Of one alternative; a hierarchy with more ways to it is nothing that anybody would write down.
+_MAX_SETS = 1_000
 
 
 def scope_matrix(
@@ -54,7 +57,8 @@ def scope_matrix(
 ) -> dict[str, ScopeSets]:
     """Return the smallest sets of scopes that open each operation of a protected server.
 
-    Operations are named as in ``protect(rules=...)``: ``"delete_event"``,
+    A scope that the guard's hierarchy includes in another may be granted as that one, so both are
+    listed. Operations are named as in ``protect(rules=...)``: ``"delete_event"``,
     ``"resource:calendar://today"``, ``"prompt:plan"``. No scope at all is the empty set.
 
     Args:
@@ -184,7 +188,7 @@ class _Survey:
         rule = policy.rule if policy.rule is not None else Rule.of(((),))
         invocation = self._invocation(name, operation)
         smallest: dict[frozenset[str], None] = {}
-        for candidate in _candidates(rule, invocation):
+        for candidate in self._candidates(rule, invocation):
             if await self._opens(name, rule, invocation, candidate):
                 smallest[await self._reduced(name, rule, invocation, candidate)] = None
         return tuple(smallest)
@@ -197,6 +201,13 @@ class _Survey:
 
     def _invocation(self, name: str, operation: Operation) -> Invocation:
         return Invocation(operation.kind, operation.name, self._arguments.get(name, {}))
+
+    def _candidates(self, rule: Rule, invocation: Invocation) -> Iterator[frozenset[str]]:
+        """Yield the scopes of each alternative, and those that include them in their place."""
+        including = self._guard.scope_hierarchy.including
+        for grant in _grants(rule, invocation):
+            choices = ((scope, *including(scope)) for scope in grant)
+            yield from map(frozenset, itertools.islice(itertools.product(*choices), _MAX_SETS))
 
     async def _reduced(
         self, name: str, rule: Rule, invocation: Invocation, scopes: frozenset[str]
@@ -228,9 +239,7 @@ class _Survey:
             found += [f"{name} {wrong}" async for wrong in self._wrong(name, sets, chance)]
         return found
 
-    async def _wrong(
-        self, name: str, sets: ScopeSets, chance: random.Random
-    ) -> AsyncIterator[str]:
+    async def _wrong(self, name: str, sets: ScopeSets, chance: random.Random) -> AsyncIterator[str]:
         anonymous = await self._ask(name, None)
         if isinstance(sets, str):
             if _is_refused(anonymous):
@@ -296,17 +305,16 @@ def _key(operation: Operation) -> str:
     return f"{prefix}{operation.name}"
 
 
-def _candidates(rule: Rule, invocation: Invocation) -> Iterator[frozenset[str]]:
-    """Yield the scopes of each alternative, as this call needs them."""
+def _grants(rule: Rule, invocation: Invocation) -> tuple[tuple[str, ...], ...]:
+    """Return the scopes of each alternative, as this call needs them."""
 
     def known(condition: Condition) -> Rule:
         return condition.scope(invocation) if isinstance(condition, CallScope) else Rule(condition)
 
     try:
-        grants = rule.replacing(known).grants
+        return rule.replacing(known).grants
     except ToolGuardError:  # not with these arguments
-        grants = ()
-    yield from map(frozenset, grants)
+        return ()
 
 
 def _is_refused(answer: Answer) -> bool:
