@@ -1,7 +1,8 @@
 """A server in the imperative style of Descope's SDK, on ``MCPServer`` (mcp 2.x).
 
 For who moves over from it one step at a time: ``@requires_scopes("calendar.{calendar}.read")`` and
-``@with_connection("google-calendar")`` say the same in two lines. Settings come from DESCOPE_MCP_WELL_KNOWN_URL and MCP_SERVER_URL.
+``@with_connection("google-calendar")`` say the same in two lines. Settings come from
+DESCOPE_MCP_WELL_KNOWN_URL and MCP_SERVER_URL.
 """
 
 from __future__ import annotations

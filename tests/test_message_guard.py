@@ -53,12 +53,17 @@ class Upstream:
 class Front:
     """The guard in front of an upstream."""
 
-    def __init__(self, *, default: DefaultRule = "authenticated", **rules: Any) -> None:
+    def __init__(
+        self,
+        rules: Mapping[str, GuardDecorator] = RULES,
+        *,
+        default: DefaultRule = "authenticated",
+    ) -> None:
         people = {"alice": person("alice"), "editor": person("editor", "notes.delete")}
         self.upstream = Upstream()
         desk = Desk(Tokens(people), default=default, admits_anonymous=True)
-        known = OperationRules(rules or RULES)
-        self.app = GuardMiddleware(MessageGuard(self.upstream, desk, known), desk)
+        inside = MessageGuard(self.upstream, desk, OperationRules(rules))
+        self.app = GuardMiddleware(inside, desk)
 
     def send(
         self, body: object, token: str | None = "alice", *, method: str = "POST", **headers: str
@@ -211,7 +216,7 @@ def test_a_check_is_given_the_message() -> None:
         seen.append((invocation.kind, invocation.name, dict(invocation.arguments)))
         return True
 
-    front = Front(**{"*": requires(check)})
+    front = Front({"*": requires(check)})
     assert front.send(call("anything", amount=3)).status == 200
     assert front.send(read("notes://1")).status == 200
     assert seen == [

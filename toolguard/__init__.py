@@ -56,6 +56,7 @@ from toolguard.errors import (
     ToolGuardError,
 )
 from toolguard.guard import ToolGuard
+from toolguard.integrations.framework_auth import verifier_for
 from toolguard.invocation import Invocation
 from toolguard.principal import Principal
 from toolguard.scopes import Scope, ScopeHierarchy
@@ -101,5 +102,6 @@ __all__ = [
     "requires_roles",
     "requires_scopes",
     "requires_tenant",
+    "verifier_for",
     "with_connection",
 ]
