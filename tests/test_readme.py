@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("mcp.server.mcpserver", reason="the README shows the official SDK 2.x")
+MCPServer = pytest.importorskip(
+    "mcp.server.mcpserver", reason="the README shows the official SDK 2.x"
+).MCPServer
 
 _README = Path(__file__).parent.parent / "README.md"
 _BLOCKS = re.findall(r"^```python\n(.*?)^```$", _README.read_text(), re.DOTALL | re.MULTILINE)
@@ -16,7 +18,7 @@ _BLOCKS = re.findall(r"^```python\n(.*?)^```$", _README.read_text(), re.DOTALL |
 
 @pytest.fixture(scope="module")
 def namespace() -> dict[str, Any]:
-    names: dict[str, Any] = {"__name__": "readme"}
+    names: dict[str, Any] = {"__name__": "readme", "other": MCPServer("other")}
     environ = {
         "MCP_SERVER_URL": "https://mcp.test/mcp",
         "DESCOPE_MCP_WELL_KNOWN_URL": (
@@ -33,12 +35,13 @@ def namespace() -> dict[str, Any]:
 
 
 def test_every_code_block_runs_as_it_stands(namespace: dict[str, Any]) -> None:
-    assert len(_BLOCKS) == 5
+    assert len(_BLOCKS) == 7
     assert callable(namespace["create_event"])
 
 
 def test_the_example_test_passes(namespace: dict[str, Any]) -> None:
     namespace["test_writing_needs_the_write_scope"]()
+    namespace["test_my_whole_server"]()
 
 
 def test_the_tool_of_the_readme_shows_no_injected_parameter(namespace: dict[str, Any]) -> None:
