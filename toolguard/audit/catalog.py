@@ -110,8 +110,7 @@ class _Walk:
             return [component for part in parts for component in part]
         self._unlisted[
             f"{type(node).__name__} says what it provides only while the server runs, so that is "
-            "not in the table; guard it by name, as in "
-            'guard.protect(server, rules={"*": requires_auth})'
+            'not in the table: guard it by name in protect(rules=...), or by default="deny"'
         ] = None
         return []
 

@@ -13,7 +13,7 @@ import itertools
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -99,8 +99,11 @@ def _module(source: str) -> ModuleType:
     if spec is None or spec.loader is None:
         raise FileNotFoundError(f"{source} is no Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+    with ExitStack() as broken_off:
+        sys.modules[name] = module
+        broken_off.callback(sys.modules.pop, name, None)
+        spec.loader.exec_module(module)
+        broken_off.pop_all()
     return module
 
 
