@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from callers import NOW, Caller, Desk
+from callers import Caller, Desk
 from hypothesis import strategies as st
 
 from toolguard import (
@@ -29,6 +29,7 @@ from toolguard.policy import Grant
 from toolguard.requirements import Requirement
 from toolguard.rules import Alternative, Rule
 from toolguard.testing.strategies import (
+    NOW,
     SCOPES,
     TENANTS,
     hierarchies,
@@ -114,7 +115,7 @@ class Situation:
         for rule in reversed(stack):
             guard = rule if isinstance(rule, GuardDecorator) else requires_scopes(rule)
             guarded = guard(guarded)
-        desk = Desk()
+        desk = Desk(clock=lambda: NOW)
         desk.scope_hierarchy = self.hierarchy
         try:
             Caller(self.caller, desk).calls(guarded, **self.arguments)

@@ -10,7 +10,7 @@ from itertools import permutations
 from typing import Any, TypeAlias
 
 import pytest
-from callers import NOW, person
+from callers import person
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from situations import (
@@ -43,6 +43,7 @@ from toolguard.declarations import RuleLike
 from toolguard.rules import Rule
 from toolguard.scopes import Scope
 from toolguard.testing.strategies import (
+    NOW,
     PERMISSIONS,
     ROLES,
     SCOPES,
@@ -248,7 +249,7 @@ def test_granting_one_of_the_missing_scopes_less_does_not(
 @given(rules(RECENT | st.sampled_from(SCOPES)), SITUATIONS)
 @example(
     all_of(requires_recent_auth(max_age=60), requires_recent_auth(acr_values=["mfa"])),
-    Situation(person(claims={"acr": "mfa"})),
+    Situation(person(expires_at=NOW + 60, claims={"acr": "mfa"})),
 )
 def test_who_signs_in_as_asked_with_the_scopes_asked_for_is_let_in(
     rule: RuleLike, situation: Situation

@@ -88,8 +88,8 @@ ROLES = ("editor", "owner")
 PERMISSIONS = ("export", "delete")
 #: Their tenants.
 TENANTS = ("north", "south")
-#: When drawn callers call, in seconds since the epoch.
-NOW = 1_000_000.0
+#: When drawn callers call, in seconds since the epoch: on a day in January 2027.
+NOW = 1_800_000_000.0
 
 _USERS = ("alice", "bob")
 _CLIENTS = ("desktop", "phone")
