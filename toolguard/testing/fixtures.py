@@ -1,0 +1,261 @@
+"""Which fixtures does a test of a guarded server start from?
+
+Opt in, in the top ``conftest.py`` or in a test module::
+
+    pytest_plugins = ["toolguard.testing.fixtures"]
+
+and write tests such as::
+
+    def test_reading_is_not_enough_to_delete(guard, call_as):
+        server = guard.protect(make_server())
+        answer = call_as(server, "delete_note", {"note_id": "1"}, scopes=["notes.read"])
+        assert answer.missing_scopes == ("notes.delete",)
+
+
+    def test_the_note_goes_to_the_callers_own_drive(guard, call_as, connections):
+        connections.answer("google-drive", "ya29.alice", user="alice")
+        server = guard.protect(make_server())
+        assert call_as(server, "export_note", {"note_id": "1"}, scopes=["notes.read"]).ok
+        assert [call.name for call in connections.calls] == ["google-drive"]
+
+
+    def test_an_old_token_is_refused(guard, call_as, issuer, clock):
+        server, token = guard.protect(make_server()), issuer.mint("alice")
+        clock.advance(3600)
+        assert call_as(server, "list_notes", token=token).status == 401
+
+``clock``, ``issuer``, ``connections`` and ``guard`` belong together and are new for each test;
+``call_as``, ``call_as_async`` and ``guarded_client`` call. They are plain functions: they need no
+plugin for async tests, and get along with any. Nothing fakes a verdict: tokens are signed with
+real keys, and go through the guard's verifier and the wrapper of the operation.
+
+To change one for all tests, or where the name is taken by a fixture of your own, override it in
+your ``conftest.py``; the others use yours::
+
+    @pytest.fixture
+    def guard(issuer, connections, clock):
+        return ToolGuard(
+            verifier=issuer.verifier(),
+            audience=issuer.audience,
+            connections=connections,
+            clock=clock,
+            scope_hierarchy={"notes.delete": ["notes.read"]},
+        )
+
+A server that protects itself when its module is imported is called as it is: the callers' tokens
+are then trusted for the duration of a call. To test it on the clock and with the connections of
+these fixtures, let it have them until the test ends::
+
+    @pytest.fixture
+    def guard(rewire):
+        return rewire(my_server.mcp)
+
+PYTEST_DONT_REWRITE: so a ``conftest.py`` may import the types of this module as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any, Protocol, TypeAlias
+
+import pytest
+
+from toolguard.guard import ToolGuard
+from toolguard.integrations import adapter_for
+from toolguard.testing.answer import Answer
+from toolguard.testing.client import AsyncGuardedClient, GuardedClient
+from toolguard.testing.clock import FrozenClock
+from toolguard.testing.connections import ScriptedConnections
+from toolguard.testing.issuer import LocalIssuer
+
+__all__ = [
+    "CallAs",
+    "CallAsAsync",
+    "ClientFor",
+    "Rewire",
+    "call_as",
+    "call_as_async",
+    "clock",
+    "connections",
+    "guard",
+    "guarded_client",
+    "issuer",
+    "rewire",
+]
+
+
+class CallAs(Protocol):
+    """The type of the fixture ``call_as``."""
+
+    def __call__(
+        self, server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+    ) -> Answer:
+        """Call a tool; the arguments are those of :func:`toolguard.testing.call_as`."""
+        ...
+
+
+class CallAsAsync(Protocol):
+    """The type of the fixture ``call_as_async``."""
+
+    def __call__(
+        self, server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+    ) -> Awaitable[Answer]:
+        """Call a tool; the arguments are those of :func:`toolguard.testing.call_as_async`."""
+        ...
+
+
+class ClientFor(Protocol):
+    """The type of the fixture ``guarded_client``."""
+
+    def __call__(self, server: Any, **caller: Any) -> GuardedClient:
+        """Return a client; the arguments are those of :class:`toolguard.testing.GuardedClient`."""
+        ...
+
+
+Rewire: TypeAlias = Callable[[Any], ToolGuard]
+"""The type of the fixture ``rewire``."""
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    """The time: 2026-01-01T00:00:00Z, until ``clock.advance(seconds)``."""
+    return FrozenClock()
+
+
+@pytest.fixture
+def issuer(clock: FrozenClock) -> LocalIssuer:
+    """Who mints the tokens, with a real key (ES256): ``issuer.mint("alice", scopes=[...])``."""
+    return LocalIssuer(algorithm="ES256", clock=clock)
+
+
+@pytest.fixture
+def connections() -> ScriptedConnections:
+    """What callers have connected: ``connections.answer("google-calendar", "a-token")``."""
+    return ScriptedConnections()
+
+
+@pytest.fixture
+def guard(issuer: LocalIssuer, connections: ScriptedConnections, clock: FrozenClock) -> ToolGuard:
+    """A guard for servers that the test makes: ``guard.protect(make_server())``.
+
+    It trusts ``issuer`` and keeps no connection, so that ``connections.calls`` has every use.
+    """
+    return ToolGuard(
+        verifier=_checked(issuer).verifier(),
+        audience=issuer.audience,
+        connections=connections,
+        connection_max_age=0,
+        clock=clock,
+    )
+
+
+@pytest.fixture
+def rewire(
+    issuer: LocalIssuer, connections: ScriptedConnections, clock: FrozenClock
+) -> Iterator[Rewire]:
+    """Give a server's own guard this issuer, clock and connections: ``rewire(my_server.mcp)``.
+
+    Until the test ends; its scopes, rules and other settings stay. Returns the guard.
+
+    Raises:
+        ValueError: if nothing protects the server, or its framework verifies.
+    """
+    verifier = _checked(issuer).verifier()
+    wiring = {
+        "verifier": verifier,
+        "leeway": verifier.leeway,
+        "connections": connections,
+        "clock": clock,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+
+        def rewired(server: Any) -> ToolGuard:
+            own = adapter_for(server).guard
+            if own is None:
+                raise ValueError("protect the server first, once: ToolGuard(...).protect(server)")
+            if not own.verifies_itself:
+                raise ValueError("the framework verifies here: give call_as token=")
+            for name, part in wiring.items():
+                patch.setattr(own, name, part)
+            return own
+
+        yield rewired
+
+
+@pytest.fixture
+def guarded_client(guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock) -> ClientFor:
+    """One caller of a server, for several calls, resources and prompts.
+
+    ``guarded_client(server, user="alice", scopes=[...])`` is a
+    :class:`~toolguard.testing.GuardedClient`; ``issuer`` mints its tokens wherever it is trusted.
+    """
+
+    def client(server: Any, **caller: Any) -> GuardedClient:
+        ours = _is_ours(adapter_for(server).guard, guard, issuer, clock)
+        return GuardedClient(server, **({"issuer": issuer, **caller} if ours else caller))
+
+    return client
+
+
+@pytest.fixture
+def call_as(guarded_client: ClientFor) -> CallAs:
+    """Call a tool as some user: ``call_as(server, "list_notes", user="bob", scopes=[...])``.
+
+    It is :func:`~toolguard.testing.call_as`, with tokens of ``issuer`` wherever that is trusted.
+    In async tests it works as well, but the event loop stands still meanwhile; if the server
+    shares something of that loop with the test, use ``call_as_async``.
+    """
+
+    def call(
+        server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+    ) -> Answer:
+        return guarded_client(server, **caller).call(tool, arguments)
+
+    return call
+
+
+@pytest.fixture
+def call_as_async(guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock) -> CallAsAsync:
+    """Do what ``call_as`` does, in the event loop of the test, which awaits it.
+
+    For resources and prompts there is ``AsyncGuardedClient(server, issuer=issuer, ...)``.
+    """
+
+    async def call(
+        server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+    ) -> Answer:
+        ours = _is_ours(adapter_for(server).guard, guard, issuer, clock)
+        client = AsyncGuardedClient(server, **({"issuer": issuer, **caller} if ours else caller))
+        return await client.call(tool, arguments)
+
+    return call
+
+
+def _is_ours(
+    own: ToolGuard | None, guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock
+) -> bool:
+    """Return whether a server's own guard is of these fixtures, so that ``issuer`` mints for it.
+
+    That is told by its settings and not by what it accepts: a guard that does not know the
+    issuer's new key has to be seen to refuse.
+
+    Raises:
+        ValueError: if whatever the issuer mints has expired for the guard.
+    """
+    if own is None or own.issuer != issuer.issuer:
+        return False
+    if own.clock is not clock and own is not guard:
+        return False
+    if issuer.claims().get("exp", math.inf) <= own.clock() - own.leeway:
+        raise ValueError("`guard` and `issuer` go by two clocks: write ToolGuard(..., clock=clock)")
+    return True
+
+
+def _checked(issuer: object) -> LocalIssuer:
+    if not isinstance(issuer, LocalIssuer):
+        raise TypeError(
+            f"`issuer` is a fixture of yours that is a {type(issuer).__name__}: rename it, or let "
+            'it return LocalIssuer(algorithm="ES256", clock=clock)'
+        )
+    return issuer
