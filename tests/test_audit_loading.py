@@ -126,7 +126,8 @@ def test_several_servers_are_listed(write: Write) -> None:
 
 
 def test_a_module_without_a_server_says_what_to_write(write: Write) -> None:
-    write("none.py", "number = 1\ndef make(): return 1\n")
+    other = "import mcp\nother = mcp.StdioServerParameters(command='x')\n"
+    write("none.py", f"{other}number = 1\ndef make(): return 1\n")
 
     assert "it holds no server; write none.py:make if make() returns one" in reason("none.py")
     assert "none.py:number is no server" in reason("none.py:number")
