@@ -107,10 +107,11 @@ def test_another_issuer_is_not_trusted(server, call_as):
     assert call_as(server, "list_notes", issuer=LocalIssuer(algorithm="ES256")).status == 401
 
 
-def test_every_use_of_a_connection_is_remembered(server, call_as, connections):
+def test_every_use_of_a_connection_is_remembered(server, call_as, connections, issuer):
     connections.answer("google-drive", "ya29.alice", user="alice")
+    token = issuer.mint("alice", scopes=["notes.read"])
     for _ in range(2):
-        exported = call_as(server, "export_note", {"note_id": "1"}, scopes=["notes.read"])
+        exported = call_as(server, "export_note", {"note_id": "1"}, token=token)
         assert exported.text == "exported 1 with ya29.alice"
     asked = [(call.name, call.principal.user_id) for call in connections.calls]
     assert asked == [("google-drive", "alice")] * 2
