@@ -59,11 +59,11 @@ SPEAK_HTTP = ("connections.http", "connections.auth", "jwks", "testing.", "dev."
 # function, a framework's handler. The first three fail closed; the others pass on what is no
 # refusal.
 CATCH_EVERYTHING = {
-    "audit.catalog": ["_Walk._made_of"],
     "audit.loading": ["_run"],
     "decisions": ["_Hearing._ask", "_Hearing._with_call_scopes"],
     "call": ["Call._outcome", "Call.noting_refusals"],
     "integrations.adapter": ["Adapter.pass_on"],
+    "integrations.fastmcp_catalog": ["_Walk._made_of"],
 }
 
 NO_NOUNS = {"utils", "util", "helpers", "common", "base", "types", "core", "misc"}

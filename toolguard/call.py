@@ -140,6 +140,8 @@ class Call:
         self.is_current = is_current
         self.meta = meta
         self.operation = operation
+        #: Whose message it is: the adapter of the server.
+        self.served: object = None
         #: The call of the server around this one.
         self.outer: Call | None = None
         #: The rule that only the function's own guard can decide on, until it has.

@@ -97,7 +97,7 @@ class Scope(Rule):
     @overload
     def __rand__(self, other: Rule) -> Rule: ...
     def __rand__(self, other: Rule | str) -> Rule:
-        return Rule.__and__(Scope(other) if isinstance(other, str) else other, self)
+        return Rule.__and__(other if isinstance(other, Rule) else Scope(other), self)
 
     @overload
     def __or__(self, other: ScopeLike) -> Scope: ...
@@ -111,7 +111,7 @@ class Scope(Rule):
     @overload
     def __ror__(self, other: Rule) -> Rule: ...
     def __ror__(self, other: Rule | str) -> Rule:
-        return Rule.__or__(Scope(other) if isinstance(other, str) else other, self)
+        return Rule.__or__(other if isinstance(other, Rule) else Scope(other), self)
 
 
 ScopeLike: TypeAlias = Scope | str

@@ -43,7 +43,7 @@ def reader(guarding: Guarding, visit: Visit, issuer: LocalIssuer) -> Callable[..
 
     def made(*scopes: str) -> Caller:
         token = issuer.mint("alice", scopes=scopes)
-        return visit("library", lambda line: guarding().protect(_library(line)), token)
+        return visit("shelves", lambda line: guarding().protect(_library(line)), token)
 
     return made
 

@@ -14,7 +14,7 @@ from lines import FASTMCP_LINES, Guarding, Line, Serve, Server
 from wire import Caller
 
 from toolguard import GuardNotConfiguredError, Principal, ToolGuard, requires_scopes
-from toolguard.testing import LocalIssuer
+from toolguard.testing import LocalIssuer, call_as
 
 fastmcp_lines = pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
 OTHER = "https://other.test/mcp"
@@ -235,3 +235,19 @@ def test_nothing_of_a_protected_server_is_open_through_an_unprotected_one(
             assert "no caller" in caller.call(tool, arguments).tool_error
         assert "error" in caller.send("resources/read", {"uri": "calendar://today"}).body
         assert "error" in caller.send("prompts/get", {"name": "plan"}).body
+
+
+@fastmcp_lines
+def test_the_rules_of_a_mounted_server_count_whoever_guards_the_one_in_front(
+    line: Line, guarding: Guarding, issuer: LocalIssuer
+) -> None:
+    guard = guarding()
+    for outside in (guard, guarding()):
+        inner: Any = _with_notes(line, "inner")
+        guard.protect(inner, rules={"shelves": requires_scopes("admin")})
+        server = _mounted(line, inner, outside, "in")
+
+        nobody, admin = issuer.mint(), issuer.mint(scopes=["admin"])
+        assert call_as(server, "in_shelves", token=nobody).missing_scopes == ("admin",)
+        assert call_as(server, "in_shelves", token=admin).text == "many"
+        assert call_as(inner, "shelves", token=nobody).missing_scopes == ("admin",)

@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from toolguard.audit.catalog import Catalog, catalog_of
 from toolguard.audit.findings import unguarded, unmatched_rules, unoffered_scopes
 from toolguard.audit.inventory import inventory
 from toolguard.audit.report import AuditedOperation, Finding, GuardFacts, Report
 from toolguard.integrations import Adapter, adapter_for
+from toolguard.integrations.operation import Catalog
 from toolguard.invocation import Kind
 
 __all__ = ["AuditedOperation", "Finding", "GuardFacts", "Report", "audit"]
@@ -40,7 +40,7 @@ def audit(server: Any, *, offered_scopes: Collection[str] | None = None) -> Repo
         TypeError: if it is no server of a supported framework.
     """
     adapter = adapter_for(server)
-    catalog = catalog_of(server)
+    catalog = adapter.catalog()
     operations = inventory(server, catalog.operations)
     unmatched = [*_unmatched(adapter, catalog)]
     findings = [*(each for op in operations for each in op.problems), *unguarded(operations)]

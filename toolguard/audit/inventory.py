@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from toolguard.audit.catalog import Listed
 from toolguard.audit.report import Access, AuditedOperation, Code, Finding
 from toolguard.call_scopes import CallScope
 from toolguard.decorators import bare_policy, injected_parameters
 from toolguard.integrations import Adapter, Operation, adapter_for
-from toolguard.integrations.adapter import _check_declaration as check_declaration
+from toolguard.integrations.adapter import check_declaration
 from toolguard.integrations.framework_auth import has_auth
 from toolguard.policy import Policy
 
@@ -26,12 +25,12 @@ _DEFAULTS = {"authenticated": Policy(), "public": Policy(public=True), "deny": N
 _Way = Sequence[tuple[Adapter, str]]
 
 
-def inventory(server: Any, listed: Sequence[Listed]) -> tuple[AuditedOperation, ...]:
+def inventory(server: Any, listed: Sequence[Operation]) -> tuple[AuditedOperation, ...]:
     """Return what the operations of ``server`` ask for, in the same order."""
     return tuple(_audited(server, each) for each in listed)
 
 
-def _audited(server: Any, listed: Listed) -> AuditedOperation:
+def _audited(server: Any, listed: Operation) -> AuditedOperation:
     way = [(adapter_for(each), name) for each, name in ((server, listed.name), *listed.mounts)]
     problems = [*_misdeclared(way, listed)]
     try:
@@ -44,14 +43,14 @@ def _audited(server: Any, listed: Listed) -> AuditedOperation:
     return replace(audited, problems=tuple(problems))
 
 
-def _decided(server: Any, way: _Way, listed: Listed) -> AuditedOperation:
+def _decided(server: Any, way: _Way, listed: Operation) -> AuditedOperation:
     policies = [*_policies(way, listed)]
     if way[0][0].guard is not None:
         return _protected(listed, policies)
     return _refusing(listed, policies) if policies else _open(listed, server)
 
 
-def _policies(way: _Way, listed: Listed) -> Iterator[tuple[Policy | None, bool]]:
+def _policies(way: _Way, listed: Operation) -> Iterator[tuple[Policy | None, bool]]:
     """Yield what every guard on the way asks for, and whether that is more than its default.
 
     Without a guard in front nobody asks for anything but the function's own decorators.
@@ -61,8 +60,7 @@ def _policies(way: _Way, listed: Listed) -> Iterator[tuple[Policy | None, bool]]
     """
     deciding = None
     for adapter, name in way:
-        # One that decided for the server in front lets a message pass without another look.
-        if adapter.guard is not None and adapter.guard is not deciding:
+        if adapter.guard is not None:
             deciding = adapter.guard
             policy = adapter.policy(Operation(listed.kind, name, listed.function))
             yield (policy or _DEFAULTS[deciding.default]), policy is not None
@@ -71,7 +69,9 @@ def _policies(way: _Way, listed: Listed) -> Iterator[tuple[Policy | None, bool]]
         yield declared, True
 
 
-def _protected(listed: Listed, policies: Sequence[tuple[Policy | None, bool]]) -> AuditedOperation:
+def _protected(
+    listed: Operation, policies: Sequence[tuple[Policy | None, bool]]
+) -> AuditedOperation:
     guarded = any(is_ruled for _, is_ruled in policies)
     asked = [policy for policy, _ in policies if policy is not None]
     if listed.function is not None and bare_policy(listed.function) is not None:
@@ -83,14 +83,16 @@ def _protected(listed: Listed, policies: Sequence[tuple[Policy | None, bool]]) -
     return _described(listed, _access(whole), words, guarded=guarded, policy=whole)
 
 
-def _refusing(listed: Listed, policies: Sequence[tuple[Policy | None, bool]]) -> AuditedOperation:
+def _refusing(
+    listed: Operation, policies: Sequence[tuple[Policy | None, bool]]
+) -> AuditedOperation:
     """Describe an operation with guards that find no request, as no guard is in front."""
     whole = _together([policy for policy, _ in policies if policy is not None])
     words = f"nobody: no guard protects the server (would be: {_words(whole)})"
     return _described(listed, "nobody", words, guarded=True, policy=whole)
 
 
-def _open(listed: Listed, server: Any) -> AuditedOperation:
+def _open(listed: Operation, server: Any) -> AuditedOperation:
     if has_auth(server):
         words = "any caller whom the server's own auth lets in"
         return _described(listed, "authenticated", words)
@@ -98,7 +100,7 @@ def _open(listed: Listed, server: Any) -> AuditedOperation:
 
 
 def _described(
-    listed: Listed,
+    listed: Operation,
     access: Access,
     words: str,
     *,
@@ -122,7 +124,7 @@ def _described(
     )
 
 
-def _with_own_check(audited: AuditedOperation, listed: Listed) -> AuditedOperation:
+def _with_own_check(audited: AuditedOperation, listed: Operation) -> AuditedOperation:
     if not listed.own_check or audited.access == "nobody":
         return audited
     own = "fastmcp's auth= of its own"
@@ -146,7 +148,7 @@ def _words(policy: Policy) -> str:
     return str(replace(policy, connections=()))
 
 
-def _misdeclared(way: _Way, listed: Listed) -> Iterator[Finding]:
+def _misdeclared(way: _Way, listed: Operation) -> Iterator[Finding]:
     guards = (adapter.guard for adapter, _ in way if adapter.guard is not None)
     operation = Operation(listed.kind, listed.name, listed.function)
     try:
@@ -155,13 +157,13 @@ def _misdeclared(way: _Way, listed: Listed) -> Iterator[Finding]:
         yield _finding("misdeclared", listed, str(error))
 
 
-def _contradiction(listed: Listed, reason: str) -> Finding:
+def _contradiction(listed: Operation, reason: str) -> Finding:
     named = f"{listed.kind} {listed.name!r}"
     message = reason if named in reason else f"{named}: {reason}"
     return _finding("contradiction", listed, message)
 
 
-def _no_guard(listed: Listed) -> Finding:
+def _no_guard(listed: Operation) -> Finding:
     message = (
         f"{listed.kind} {listed.name!r} refuses everybody, because no guard protects the server: "
         "write ToolGuard(...).protect(server)"
@@ -169,5 +171,5 @@ def _no_guard(listed: Listed) -> Finding:
     return _finding("no-guard", listed, message)
 
 
-def _finding(code: Code, listed: Listed, message: str) -> Finding:
+def _finding(code: Code, listed: Operation, message: str) -> Finding:
     return Finding(code, listed.kind, listed.name, message)

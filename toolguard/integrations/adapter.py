@@ -14,8 +14,8 @@ from toolguard.call import SCOPE_KEY, Call, RequestState
 from toolguard.decorators import GuardDecorator, bare_policy
 from toolguard.errors import GuardNotConfiguredError, ToolGuardError
 from toolguard.integrations.admission import admit
-from toolguard.integrations.catalogue import Catalogue
-from toolguard.integrations.operation import Operation
+from toolguard.integrations.lists import Lists
+from toolguard.integrations.operation import Catalog, Operation
 from toolguard.invocation import Kind
 from toolguard.listings import LISTS
 from toolguard.operation_rules import OperationRules
@@ -79,7 +79,8 @@ class Adapter(ABC):
         self.guard: ToolGuard | None = None
         #: What is said of operations by name.
         self.rules = OperationRules({})
-        self._catalogue = Catalogue(self)
+        self._lists = Lists(self)
+        self._catalog: tuple[tuple[object, ...], Catalog] | None = None
         self._checked: tuple[object, ...] | None = None
         self._refusal_types: dict[type[ToolGuardError], type[Exception]] = {}
 
@@ -100,9 +101,16 @@ class Adapter(ABC):
     async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
         """Return the operation that clients call ``name``, as ``meta`` asks for it."""
 
-    async def listed(self) -> dict[tuple[Kind, str], Operation]:
-        """Return the operations by kind and by the names that lists have them under."""
-        return {(each.kind, each.name): each for each in self.operations()}
+    def catalog(self) -> Catalog:
+        """Return the operations by the names that clients know them by."""
+        revision = self.revision()
+        if self._catalog is None or self._catalog[0] != revision:
+            self._catalog = (revision, self.look_up())
+        return self._catalog[1]
+
+    def look_up(self) -> Catalog:
+        """Return the catalog as it is now."""
+        return Catalog(tuple(self.operations()))
 
     def policy(self, operation: Operation) -> Policy | None:
         """Return what guards an operation: its decorators, and the rules for its names.
@@ -171,7 +179,8 @@ class Adapter(ABC):
         if revision == self._checked:
             return
         for operation in self.operations():
-            _check_declaration(operation, self.guard)
+            check_declaration(operation, self.guard)
+        for operation in self.catalog().operations:
             self.policy(operation)
         self._checked = revision
 
@@ -185,18 +194,20 @@ class Adapter(ABC):
 
     def policies(self) -> Iterator[Policy]:
         """Yield what guards the operations, then the rules: for operations of other servers."""
-        for operation in self.operations():
+        for operation in self.catalog().operations:
             with suppress(ValueError):  # public and guarded: refused to everybody
                 policy = self.policy(operation)
                 if policy is not None:
                     yield policy
         yield from self.rules.policies
 
-    async def report_rules(self) -> None:
+    def report_rules(self) -> None:
         """Log the rules that match nothing now that the server starts."""
-        if self.rules.policies:
-            for pattern in self.rules.unmatched(await self.listed()):
-                _log.warning("the rule %r matches nothing on %r", pattern, self.server)
+        catalog = self.catalog()
+        if catalog.unlisted:  # what they are about may be on another server
+            return
+        for pattern in self.rules.unmatched((op.kind, op.name) for op in catalog.operations):
+            _log.warning("the rule %r matches nothing on %r", pattern, self.server)
 
     def over_stdio(self, guard: ToolGuard) -> None:
         """Make the server's own stdio transport say that it is one."""
@@ -205,7 +216,7 @@ class Adapter(ABC):
         @functools.wraps(run)
         async def run_stdio_async(*args: Any, **kwargs: Any) -> None:
             self.prepare()
-            await self.report_rules()
+            self.report_rules()
             with guard.serving_stdio():
                 try:
                     await run(*args, **kwargs)
@@ -230,6 +241,7 @@ class Adapter(ABC):
             is_current=message.is_current,
             meta=message.meta,
         )
+        call.served = self
         with serving(call):
             try:
                 await admit(self, call, message.method, message.params)
@@ -249,7 +261,7 @@ class Adapter(ABC):
             return result, call.settle(failed=message.is_error(result))
 
     async def _publish(self, call: Call, message: Message, result: Any) -> Any:
-        as_json = await self._catalogue.edit(call, message.method, message.to_json(result))
+        as_json = await self._lists.edit(call, message.method, message.to_json(result))
         return message.from_json(result, as_json)
 
     def _prepare_late(self) -> None:
@@ -259,7 +271,7 @@ class Adapter(ABC):
             raise GuardNotConfiguredError(str(error)) from None
 
 
-def _check_declaration(operation: Operation, guard: ToolGuard | None) -> None:
+def check_declaration(operation: Operation, guard: ToolGuard | None) -> None:
     if operation.function is None:
         return
     what, policy = f"{operation.kind} {operation.name!r}", operation.declared

@@ -110,7 +110,7 @@ def _around(adapter: Adapter, guard: ToolGuard, lifespan: Lifespan[Any]) -> Life
     @asynccontextmanager
     async def around(app: Any) -> AsyncIterator[Any]:
         async with lifespan(app) as state:
-            await adapter.report_rules()
+            adapter.report_rules()
             try:
                 yield state
             finally:

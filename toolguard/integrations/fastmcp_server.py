@@ -17,7 +17,8 @@ from toolguard.errors import ToolGuardError
 from toolguard.integrations.adapter import Adapter
 from toolguard.integrations.admission import admit
 from toolguard.integrations.apps import guard_builder
-from toolguard.integrations.operation import Operation
+from toolguard.integrations.fastmcp_catalog import catalog_of
+from toolguard.integrations.operation import Catalog, Operation
 from toolguard.invocation import Kind
 from toolguard.serving import outer_call, serving
 
@@ -57,7 +58,8 @@ class FastMCPAdapter(Adapter):
                 kind = _KINDS.get(key.partition(":")[0])
                 if kind is not None:
                     function = getattr(component, "fn", None)
-                    yield Operation(kind, str(_listed_name(component)), function)
+                    uri = getattr(component, "uri_template", getattr(component, "uri", None))
+                    yield Operation(kind, str(uri or component.name), function)
 
     def registries(self) -> Iterator[dict[Any, Any]]:
         """Yield the registries of the server and of the servers mounted on it."""
@@ -90,13 +92,9 @@ class FastMCPAdapter(Adapter):
             server = found._server
             name = _inner_name(found, name)
 
-    async def listed(self) -> dict[tuple[Kind, str], Operation]:
-        """Return the operations by kind and listed name, of mounted and of other servers too."""
-        components = await _components(self.server, {})
-        return {
-            (kind, name): Operation(kind, name, getattr(component, "fn", None))
-            for (kind, name), component in components.items()
-        }
+    def look_up(self) -> Catalog:
+        """Return what clients can call, also on mounted servers, by the names they know."""
+        return catalog_of(self.server)
 
     def install(self, guard: ToolGuard) -> None:
         """Put ``guard`` around every message, and around every app and transport it runs."""
@@ -122,8 +120,8 @@ class _MountedGuard(Middleware):
         self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]
     ) -> Any:
         outer = outer_call()
-        if outer is not None and outer.guard is self._guard:
-            return await call_next(context)
+        if outer is not None and outer.served is self._adapter:
+            return await call_next(context)  # decided already
         # On an unprotected server there is no request state, hence no caller: refused.
         state = outer.state if outer is not None else None
         call = Call(
@@ -133,6 +131,7 @@ class _MountedGuard(Middleware):
             is_current=outer.is_current if outer is not None else lambda: True,
             meta=outer.meta if outer is not None else None,
         )
+        call.served = self._adapter
         with serving(call):
             params = getattr(context.message, "__dict__", {})
             try:
@@ -140,41 +139,6 @@ class _MountedGuard(Middleware):
             except ToolGuardError as refusal:
                 raise call.refuse(refusal) from None
             return await call_next(context)
-
-
-Components = dict[tuple[Kind, str], Any]
-
-
-async def _components(server: Any, known: dict[int, Components]) -> Components:
-    """Return what a server lists; of what comes from a mounted server, what that one has."""
-    if id(server) in known:
-        return known[id(server)]
-    found = known.setdefault(id(server), {})
-    listed: list[tuple[Kind, Any]] = []
-    listed += [("tool", each) for each in await server.list_tools(run_middleware=False)]
-    listed += [("resource", each) for each in await server.list_resources(run_middleware=False)]
-    templates = await server.list_resource_templates(run_middleware=False)
-    listed += [("resource", each) for each in templates]
-    listed += [("prompt", each) for each in await server.list_prompts(run_middleware=False)]
-    for kind, component in listed:
-        name = str(_listed_name(component))
-        origin = component
-        while getattr(origin, "parent_tool", None) is not None:  # a transformed tool
-            origin = origin.parent_tool
-        inner = getattr(origin, "_server", None)
-        if inner is not None:
-            theirs = await _components(inner, known)
-            origin = theirs.get((kind, _inner_name(origin, name)), origin)
-        found[kind, name] = origin
-    return found
-
-
-def _listed_name(component: Any) -> object:
-    return (
-        getattr(component, "uri_template", None)
-        or getattr(component, "uri", None)
-        or component.name
-    )
 
 
 async def _component(server: Any, kind: Kind, name: str, version: VersionSpec | None) -> Any:

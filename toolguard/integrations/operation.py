@@ -10,7 +10,7 @@ from toolguard.decorators import policy_of
 from toolguard.invocation import Kind
 from toolguard.policy import Policy
 
-__all__ = ["Operation"]
+__all__ = ["Catalog", "Operation"]
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,32 @@ class Operation:
         kind: which of them; a template is a resource.
         name: the name or URI (template) that clients know it by.
         function: the registered function; None for one that is not a function here.
+        version: of a component of fastmcp that has one.
+        mounts: the servers it is mounted from, outermost first, with its names there.
+        own_check: whether the framework checks its callers by itself (fastmcp's ``auth=``).
     """
 
     kind: Kind
     name: str
     function: Callable[..., Any] | None
+    version: str | None = None
+    mounts: tuple[tuple[Any, str], ...] = ()
+    own_check: bool = False
 
     @property
     def declared(self) -> Policy | None:
         """What its decorators say; None if it has none."""
         return None if self.function is None else policy_of(self.function)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The operations of a server by the names that clients know, and what else it may have.
+
+    Attributes:
+        operations: what could be found without asking another server.
+        unlisted: sentences on what could not.
+    """
+
+    operations: tuple[Operation, ...]
+    unlisted: tuple[str, ...] = ()

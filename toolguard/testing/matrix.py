@@ -165,8 +165,8 @@ class _Survey:
         self._claims = claims
         self._arguments = arguments
 
-    async def _operations(self) -> dict[str, Operation]:
-        found = {_key(each): each for each in (await self._adapter.listed()).values()}
+    def _operations(self) -> dict[str, Operation]:
+        found = {_key(each): each for each in self._adapter.catalog().operations}
         unknown = sorted({*self._claims, *self._arguments} - found.keys())
         if unknown:
             raise ValueError(f"no operation is called {', '.join(unknown)}: write {sorted(found)}")
@@ -176,7 +176,7 @@ class _Survey:
         """Return the scope sets of every operation."""
         return {
             name: await self._sets(name, operation)
-            for name, operation in (await self._operations()).items()
+            for name, operation in self._operations().items()
         }
 
     async def _sets(self, name: str, operation: Operation) -> ScopeSets:
@@ -234,7 +234,7 @@ class _Survey:
     async def disagreements(self, chance: random.Random) -> list[str]:
         """Return a sentence for everything that comes out otherwise over HTTP."""
         found: list[str] = []
-        for name, operation in (await self._operations()).items():
+        for name, operation in self._operations().items():
             sets = await self._sets(name, operation)
             found += [f"{name} {wrong}" async for wrong in self._wrong(name, sets, chance)]
         return found

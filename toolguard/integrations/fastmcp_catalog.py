@@ -1,23 +1,22 @@
-"""Which operations does a server have, under the names its clients know, without asking anybody?
+"""Which operations does a fastmcp server have, by the names its clients know, asking nobody?
 
-The official SDK keeps them in one place. fastmcp puts them together when they are listed: from
-the server's own, from mounted servers and other providers, renamed and added to by transforms.
-That is done here over again, because the framework's own lists run middleware, leave out what
-this moment's caller may not see, and go over the network for the tools of a proxied server.
+fastmcp puts them together when they are listed: from the server's own, from mounted servers and
+other providers, renamed and added to by transforms. That is done here over again, because the
+framework's own lists run middleware, leave out what this moment's caller may not see, and go over
+the network for the tools of a proxied server.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
-from toolguard.integrations import adapter_for
+from toolguard.integrations.operation import Catalog, Operation
 from toolguard.invocation import Kind
 
-__all__ = ["Catalog", "Listed", "catalog_of"]
+__all__ = ["catalog_of"]
 
 # Kind, what its lists are called, what looking one up is called.
 _KINDS: tuple[tuple[Kind, str, str], ...] = (
@@ -31,45 +30,8 @@ _KINDS: tuple[tuple[Kind, str, str], ...] = (
 _ORIGIN, _MOUNTS = "__toolguard_origin__", "__toolguard_mounts__"
 
 
-@dataclass(frozen=True)
-class Listed:
-    """One operation as clients find it.
-
-    Attributes:
-        kind: which kind it is of; a template is a resource.
-        name: the name or URI (template) that the server lists.
-        function: the registered function; None for one that is not a function here.
-        version: of a fastmcp component that has one.
-        mounts: the servers it is mounted from, outermost first, with its names there.
-        own_check: whether the framework checks its callers by itself (fastmcp's ``auth=``).
-    """
-
-    kind: Kind
-    name: str
-    function: Callable[..., Any] | None
-    version: str | None = None
-    mounts: tuple[tuple[Any, str], ...] = ()
-    own_check: bool = False
-
-
-@dataclass(frozen=True)
-class Catalog:
-    """The operations of a server, and what else it may have."""
-
-    operations: tuple[Listed, ...]
-    unlisted: tuple[str, ...] = ()
-
-
 def catalog_of(server: Any) -> Catalog:
-    """Return the operations of ``server``, and sentences on what could not be listed.
-
-    Raises:
-        TypeError: if it is no server of a supported framework.
-    """
-    adapter = adapter_for(server)
-    if not hasattr(server, "providers"):
-        found = (Listed(each.kind, each.name, each.function) for each in adapter.operations())
-        return Catalog(tuple(found))
+    """Return the operations of a fastmcp server, and sentences on what could not be listed."""
     # A thread of its own: the caller may be in an event loop, or in the middle of a request.
     with ThreadPoolExecutor(max_workers=1) as pool:
         return pool.submit(asyncio.run, _Walk().through(server)).result()
@@ -187,9 +149,9 @@ def _parents(component: Any) -> Iterator[Any]:
         component = getattr(component, "parent_tool", None)
 
 
-def _listed(kind: Kind, component: Any) -> Listed:
+def _listed(kind: Kind, component: Any) -> Operation:
     chain = list(_parents(component))
-    return Listed(
+    return Operation(
         kind,
         _name(component),
         getattr(chain[-1], "fn", None),

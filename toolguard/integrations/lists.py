@@ -15,13 +15,13 @@ from toolguard.policy import Policy
 if TYPE_CHECKING:
     from toolguard.integrations.adapter import Adapter
 
-__all__ = ["Catalogue"]
+__all__ = ["Lists"]
 
 # More than any server has; what is beyond is looked up each time.
 _MAX_KNOWN = 20_000
 
 
-class Catalogue:
+class Lists:
     """The operations of one server, as they are listed.
 
     Args:
@@ -79,7 +79,8 @@ class Catalogue:
     async def _operation(self, kind: Kind, name: str) -> Operation:
         revision = self._adapter.revision()
         if revision != self._revision:
-            self._known = await self._adapter.listed()
+            operations = self._adapter.catalog().operations
+            self._known = {(each.kind, each.name): each for each in operations}
             self._revision = revision
         found = self._known.get((kind, name))
         if found is None:
