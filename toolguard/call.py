@@ -121,8 +121,6 @@ class Call:
         is_current: whether the message at hand is still this one. A session inside the process
             may have been started by one caller and be used by another.
         meta: the ``_meta`` of the message.
-        operation: what the message asks for, with the arguments that the client sent; None for
-            none.
     """
 
     def __init__(
@@ -133,13 +131,13 @@ class Call:
         *,
         is_current: Callable[[], bool] = lambda: True,
         meta: object = None,
-        operation: Invocation | None = None,
     ) -> None:
         self.guard = guard
         self.state = state
         self.is_current = is_current
         self.meta = meta
-        self.operation = operation
+        #: What the message asks for, with the arguments that the client sent.
+        self.operation: Invocation | None = None
         #: Whose message it is: the adapter of the server.
         self.served: object = None
         #: The call of the server around this one.
@@ -155,15 +153,15 @@ class Call:
 
         Args:
             policy: what the operation asks for.
-            arguments: what it is called with.
+            arguments: what it is called with, for a rule that reads that.
 
         Raises:
             ToolGuardError: the one refusal that names everything missing.
         """
-        asked = self.operation or Invocation("tool", "")
-        principal = await self.authorize(
-            policy, replace(asked, arguments=MappingProxyType(dict(arguments or {})))
-        )
+        invocation = self.operation or Invocation("tool", "")
+        if arguments is not None:
+            invocation = replace(invocation, arguments=MappingProxyType(dict(arguments)))
+        principal = await self.authorize(policy, invocation)
         self._has_decided(policy.rule)
         return Admission(principal, await self._connect(policy.connections, principal))
 

@@ -104,7 +104,7 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         call = current_call()
         with call.noting_refusals():
-            sent = injection.sent(args, kwargs) if reads_call else {}
+            sent = injection.sent(args, kwargs) if reads_call else None
             admission = await call.admit(policy, sent)
             injected = injection.values(admission.principal, admission.connections)
             positional, named = injection.arguments(args, kwargs, injected)

@@ -7,8 +7,6 @@ before the server gets it, decided on, and handed on byte by byte as it was read
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
 from toolguard.call import SCOPE_KEY, Call, Guard, RequestState
 from toolguard.errors import (
@@ -20,15 +18,10 @@ from toolguard.errors import (
 )
 from toolguard.invocation import Invocation
 from toolguard.messages import MCPMessage, read_body, read_message, replay
+from toolguard.middleware import ASGIApp, Message, Receive, Scope, Send
 from toolguard.operation_rules import OperationRules
 
 __all__ = ["MessageGuard"]
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # MCP, streamable HTTP: messages come by POST; the others open a stream and end a session.
 _WITHOUT_MESSAGE = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})

@@ -31,13 +31,18 @@ from toolguard.principal import Principal
 from toolguard.sessions import Sessions
 from toolguard.verifiers import Verifier
 
-__all__ = ["GuardMiddleware"]
+__all__ = ["ASGIApp", "GuardMiddleware", "Message", "Receive", "Scope", "Send"]
 
 Message = MutableMapping[str, Any]
+"""One event (ASGI)."""
 Scope = MutableMapping[str, Any]
+"""What is known of a connection (ASGI)."""
 Receive = Callable[[], Awaitable[Message]]
+"""Gives the next event from the client (ASGI)."""
 Send = Callable[[Message], Awaitable[None]]
+"""Sends an event to the client (ASGI)."""
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""An application (ASGI)."""
 _VerifyRequest = Callable[[Scope, str], Awaitable[Principal]]
 
 _SESSION_HEADER = b"mcp-session-id"
