@@ -127,8 +127,11 @@ def test_completions_and_subscriptions_need_what_their_operation_needs(
 @pytest.mark.parametrize(
     "mode", [mode for mode in MODES if mode.protocol == MODERN_PROTOCOL], ids=str
 )
-def test_whoever_listens_to_a_resource_needs_its_scopes(reader: Callable[..., Caller]) -> None:
-    listened = {"notifications": {"resourceSubscriptions": ["library://catalogue"]}}
+@pytest.mark.parametrize("member", ["resourceSubscriptions", "resource_subscriptions"])
+def test_whoever_listens_to_a_resource_needs_its_scopes(
+    reader: Callable[..., Caller], member: str
+) -> None:
+    listened = {"notifications": {member: ["library://catalogue"]}}
 
     reply = reader("profile").send("subscriptions/listen", listened)
     assert reply.status == 403

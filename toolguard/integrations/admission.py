@@ -31,8 +31,9 @@ _CALLS: Mapping[str, tuple[Kind, str]] = {
 }
 # Those that are about a resource, without calling its function.
 _SUBSCRIPTIONS = frozenset({"resources/subscribe", "resources/unsubscribe"})
-# 2026-07-28: the same for several resources at once.
-_LISTEN, _LISTENED = "subscriptions/listen", "resourceSubscriptions"
+# 2026-07-28: the same for several resources at once. mcp 2.x reads the member by both names.
+_LISTEN = "subscriptions/listen"
+_LISTENED = ("resourceSubscriptions", "resource_subscriptions")
 _COMPLETE = "completion/complete"
 
 
@@ -68,8 +69,9 @@ def _asked(method: str, params: Mapping[str, Any]) -> Iterator[Invocation]:
     elif method in _SUBSCRIPTIONS:
         yield _invocation("resource", str(params.get("uri")))
     elif method == _LISTEN:
-        listened = _member(params, "notifications").get(_LISTENED)
-        for uri in listened if isinstance(listened, list) else ():
+        asked = _member(params, "notifications")
+        lists = [asked[name] for name in _LISTENED if isinstance(asked.get(name), list)]
+        for uri in (uri for uris in lists for uri in uris):
             yield _invocation("resource", str(uri))
     elif method == _COMPLETE:  # what completes an argument tells what the operation knows
         ref = _member(params, "ref")
