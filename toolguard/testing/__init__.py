@@ -9,6 +9,7 @@ from toolguard.testing.client import AsyncGuardedClient, GuardedClient, call_as,
 from toolguard.testing.clock import FrozenClock
 from toolguard.testing.connections import ScriptedConnections
 from toolguard.testing.issuer import LocalIssuer
+from toolguard.testing.leaks import LeakError, assert_no_leaks, assert_no_leaks_async
 from toolguard.testing.loopback import Loopback
 from toolguard.testing.matrix import (
     PUBLIC,
@@ -27,10 +28,13 @@ __all__ = [
     "FrozenClock",
     "Grant",
     "GuardedClient",
+    "LeakError",
     "LocalIssuer",
     "Loopback",
     "Provider",
     "ScriptedConnections",
+    "assert_no_leaks",
+    "assert_no_leaks_async",
     "assert_scope_matrix",
     "call_as",
     "call_as_async",

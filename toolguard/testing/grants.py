@@ -1,0 +1,103 @@
+"""Which claims does a caller need so that an operation lets them in?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from toolguard.policy import Policy
+from toolguard.requirements import (
+    BelongsToTenant,
+    BelongsToTenantOf,
+    Check,
+    HasClaim,
+    HasPermission,
+    HasRole,
+    IsClient,
+    RecentAuthentication,
+)
+from toolguard.rules import Alternative, Condition
+
+__all__ = ["opening_claims"]
+
+_TENANT = "tenant-1"
+# Only running them tells what they let in.
+_UNKNOWABLE = (Check, HasClaim)
+
+
+def opening_claims(
+    policy: Policy, arguments: Mapping[str, Any], *, says: Collection[str], now: float
+) -> dict[str, Any]:
+    """Return the claims that meet a policy, as far as it tells what it asks for.
+
+    Every scope, role and permission that it mentions; a client and a sign-in of the alternative
+    that can be met with the least luck. What depends on a function is not known, and scopes of
+    the arguments are named by a challenge only.
+
+    Args:
+        policy: what guards the operation.
+        arguments: what it is going to be called with.
+        says: which of ``tenant``, ``roles`` and ``permissions`` the issuer's tokens can say.
+        now: the time of the sign-in, in seconds since the epoch.
+
+    Returns:
+        Keyword arguments of :meth:`~toolguard.testing.LocalIssuer.mint`.
+
+    >>> from toolguard import requires_roles, requires_scopes
+    >>> policy = requires_scopes("notes.write").policy & requires_roles("editor").policy
+    >>> claims = opening_claims(policy, {}, says={"roles"}, now=0)
+    >>> claims["scopes"], claims["roles"]
+    (['notes.write'], ['editor'])
+    """
+    conditions = policy.rule.conditions if policy.rule is not None else ()
+    tenants = tuple(dict.fromkeys(_tenants(policy, conditions, arguments)))
+    claims: dict[str, Any] = {
+        "scopes": [each for each in conditions if isinstance(each, str)],
+        "auth_time": int(now),
+        **dict(_of_one_alternative(policy)),
+    }
+    words = {
+        "roles": [each.role for each in conditions if isinstance(each, HasRole)],
+        "permissions": [each.permission for each in conditions if isinstance(each, HasPermission)],
+        "tenant": next(iter(tenants), None),
+    }
+    claims.update({name: value for name, value in words.items() if value and name in says})
+    if tenants:
+        claims["tenants"] = {tenant: {} for tenant in tenants}
+    return claims
+
+
+def _tenants(
+    policy: Policy, conditions: Collection[Condition], arguments: Mapping[str, Any]
+) -> Iterator[str]:
+    for each in conditions:
+        if isinstance(each, BelongsToTenant):
+            yield each.tenant_id
+        elif isinstance(each, BelongsToTenantOf):
+            named = arguments.get(each.parameter)
+            if isinstance(named, str):
+                yield named
+    if any(need.tenant for need in policy.connections):
+        yield _TENANT
+
+
+def _of_one_alternative(policy: Policy) -> Iterator[tuple[str, str]]:
+    """Yield the claims of which a token has one, so that they cannot be those of all."""
+    alternatives = policy.rule.alternatives if policy.rule is not None else ()
+    chosen = min(alternatives, key=_luck, default=())
+    classes = [
+        each.acr_values
+        for each in chosen
+        if isinstance(each, RecentAuthentication) and each.acr_values
+    ]
+    for acr in classes[0] if classes else ():
+        if all(acr in each for each in classes):
+            yield "acr", acr
+            break
+    for each in chosen:
+        if isinstance(each, IsClient):
+            yield "client_id", each.pattern.replace("*", "") or "x"
+
+
+def _luck(alternative: Alternative) -> int:
+    return sum(isinstance(each, _UNKNOWABLE) for each in alternative)
