@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 from lines import FASTMCP_LINES, Guarding, Line, Mode
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 from wire import Caller, Visit
 
 from toolguard import public, requires, requires_auth, requires_scopes
@@ -311,3 +315,43 @@ def _answering(name: str) -> Callable[[], str]:
         return name
 
     return answer
+
+
+@pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
+def test_tools_that_are_generated_from_an_api_are_guarded_by_name(
+    line: Line, guarding: Guarding
+) -> None:
+    async def answer(request: Request) -> JSONResponse:
+        return JSONResponse({"did": f"{request.method} {request.path_params['note_id']}"})
+
+    methods = ["GET", "DELETE"]
+    api = Starlette(routes=[Route("/notes/{note_id}", answer, methods=methods)])
+    made: Any = line.server
+    kind = importlib.import_module("httpx2" if line.modern else "httpx")
+    client = kind.AsyncClient(transport=kind.ASGITransport(api), base_url="http://api.test")
+    server = made.from_openapi(_OPENAPI, client)
+    guarding().protect(server, rules={"delete_*": requires_scopes("notes.delete")})
+    arguments = {"note_id": "7"}
+
+    assert call_as(server, "delete_note", arguments).missing_scopes == ("notes.delete",)
+    assert "DELETE 7" in call_as(server, "delete_note", arguments, scopes=["notes.delete"]).text
+    assert "GET 7" in call_as(server, "read_note", arguments).text
+    assert call_as(server, "read_note", arguments, user=None).status == 401
+
+
+_NOTE = {
+    "parameters": [
+        {"name": "note_id", "in": "path", "required": True, "schema": {"type": "string"}}
+    ],
+    "responses": {"200": {"description": "done"}},
+}
+_OPENAPI = {
+    "openapi": "3.1.0",
+    "info": {"title": "notes", "version": "1"},
+    "paths": {
+        "/notes/{note_id}": {
+            "get": {"operationId": "read_note", **_NOTE},
+            "delete": {"operationId": "delete_note", **_NOTE},
+        }
+    },
+}
