@@ -43,7 +43,7 @@ SHORTLY = [mode for mode in MODES if mode.json and mode.protocol != "2025-06-18"
 
 def framework_guard(**settings: Any) -> ToolGuard:
     """Return a guard that takes over what the framework verified."""
-    usual = {"verifier": FrameworkVerifier(AUDIENCE), "audience": AUDIENCE}
+    usual = {"verifier": "framework", "audience": AUDIENCE}
     return ToolGuard(**{**usual, "issuer": "https://issuer.test", **settings})
 
 
@@ -386,7 +386,12 @@ def test_a_server_without_auth_answers_500_to_every_token(
     line: Line, serve: Serve, http: httpx.Client, issuer: LocalIssuer
 ) -> None:
     url = serve(
-        line.http_app(framework_guard().protect(notes(line.server("bare"))), stateless=True)
+        line.http_app(
+            framework_guard(verifier=FrameworkVerifier(AUDIENCE)).protect(
+                notes(line.server("bare"))
+            ),
+            stateless=True,
+        )
     )
     caller = Caller(http, f"{url}/mcp", token=issuer.mint("alice", scopes=["notes.read"]))
     refused = caller.call("whoami")
@@ -398,6 +403,8 @@ def test_a_server_without_auth_answers_500_to_every_token(
 def test_a_server_without_auth_is_told_apart(line: Line, own: Issued) -> None:
     assert has_auth(authenticated(line, own))
     check_auth(authenticated(line, own))
+    with pytest.raises(ValueError, match='verifier="framework" takes over'):
+        framework_guard().protect(line.server("bare"))
     assert not has_auth(line.server("bare"))
     with pytest.raises(ValueError, match=r"write FastMCP\(\.\.\., auth=\.\.\.\)"):
         check_auth(line.server("bare"))
