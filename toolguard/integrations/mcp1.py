@@ -8,18 +8,17 @@ the session, and are not used.
 from __future__ import annotations
 
 import functools
+import inspect
 import uuid
 from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from mcp import types
 from mcp.server.fastmcp.exceptions import ResourceError, ToolError
-from mcp.server.fastmcp.server import StreamableHTTPASGIApp
 from mcp.server.lowlevel.server import Server, request_ctx
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import McpError, UrlElicitationRequiredError
 from starlette.applications import Starlette
-from starlette.routing import Route
 
 from toolguard.errors import ConnectionRequiredError, InvalidInputError, ToolGuardError
 from toolguard.integrations.adapter import Adapter, Message, can_open_urls, challenge_meta
@@ -57,11 +56,18 @@ class _FastMCP(SDKAdapter):
             guard_messages(self.server._mcp_server, self, self.guard)
 
     def stateless_app(self) -> Starlette:
+        server, settings = self.server, self.server.settings
         manager = StreamableHTTPSessionManager(
-            self.server._mcp_server, json_response=True, stateless=True
+            server._mcp_server, json_response=True, stateless=True
         )
-        endpoint = Route("/mcp", StreamableHTTPASGIApp(manager))
-        app = Starlette(routes=[endpoint], lifespan=lambda _: manager.run())
+        kept = server._session_manager, settings.streamable_http_path
+        server._session_manager, settings.streamable_http_path = manager, "/mcp"
+        try:
+            # What the framework builds, with its own auth, and not yet guarded.
+            app: Starlette = inspect.unwrap(server.streamable_http_app)()
+        finally:
+            server._session_manager, settings.streamable_http_path = kept
+        app.router.lifespan_context = lambda _: manager.run()
         if self.guard is not None:
             guard_endpoints(app, self.guard, ["/mcp"], self)
         return app

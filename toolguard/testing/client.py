@@ -91,18 +91,22 @@ class AsyncGuardedClient:
             return await self._post(method, dict(params or {}))
 
     async def _post(self, method: str, params: dict[str, Any]) -> Answer:
-        headers = {"accept": "application/json, text/event-stream"}
+        headers = {
+            "accept": "application/json, text/event-stream",
+            "content-type": "application/json",
+        }
         token = self._given if self._given is not None or self._user is None else self._mint()
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        content = json.dumps(message)
         app = self._adapter.stateless_app()
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=transport, base_url=_ORIGIN) as client,
         ):
-            response = await client.post("/mcp", headers=headers, json=message)
+            response = await client.post("/mcp", headers=headers, content=content)
         header = response.headers.get("www-authenticate")
         return Answer(
             int(response.status_code),
