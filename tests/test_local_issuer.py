@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from issuing import Clock
+from jwt.utils import base64url_decode
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -239,6 +240,30 @@ def test_headers_are_added_replaced_and_left_out() -> None:
         "kid": ISSUER.key_id,
         "x5t": "abc",
     }
+    assert header(ISSUER.mint("alice", headers={"kid": None})) == {"typ": "at+jwt", "alg": "ES256"}
+
+
+def decoded(token: str) -> dict[str, Any]:
+    """Return the header and payload of a token, whose ES256 signature is good."""
+    key = jwt.PyJWKSet.from_dict(ISSUER.jwks()).keys[0]
+    signing_input, _, signature = token.rpartition(".")
+    assert key.Algorithm.verify(signing_input.encode(), key.key, base64url_decode(signature))
+    head, payload = map(base64url_decode, signing_input.split("."))
+    return {"header": head, "payload": payload}
+
+
+@pytest.mark.parametrize("stated", ["RS256", "ES384", "none", "", 7])
+def test_whatever_a_header_states_the_signature_is_the_issuers(stated: object) -> None:
+    token = ISSUER.mint("alice", headers={"alg": stated})
+
+    assert json.loads(decoded(token)["header"])["alg"] == stated
+
+
+@given(st.binary(max_size=20), st.binary(max_size=20))
+def test_any_header_and_any_payload_can_be_signed(head: bytes, payload: bytes) -> None:
+    token = ISSUER.sign_bytes(payload, headers=head)
+
+    assert decoded(token) == {"header": head, "payload": payload}
 
 
 def test_any_claims_and_any_payload_can_be_signed() -> None:
@@ -257,6 +282,14 @@ def test_settings_of_the_verifier_come_before_the_issuers_own() -> None:
 
     assert refusal(verifier, ISSUER.mint("alice")) == "audience"
     assert refusal(verifier, ISSUER.mint("alice", aud="https://other.test/mcp")) == "expired"
+
+
+def test_a_verifier_may_trust_another_name_and_other_keys() -> None:
+    other = local("https://other.test")
+    verifier = ISSUER.verifier(issuer=other.issuer, keys=StaticKeys(other.jwks()))
+
+    assert verifier.verify_now(other.mint("alice")) is not None
+    assert refusal(verifier, ISSUER.mint("alice", headers={"kid": other.key_id})) == "signature"
 
 
 def test_no_key_is_shown() -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt import PyJWS
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from jwt.utils import base64url_encode
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -182,7 +183,8 @@ class LocalIssuer(BadTokens):
             user: the ``sub``; None leaves it out.
             scopes: what was granted.
             expires_in: seconds until ``exp``; negative for an expired token.
-            headers: JOSE header members to add or replace; ``typ`` None leaves that out.
+            headers: JOSE header members to add or replace; None leaves one out. Whatever ``alg``
+                they state, the signature is one of :attr:`algorithm`.
             claims: ``client_id``, ``tenant``, ``roles`` and ``permissions``, in the claims that
                 the provider has for them; and claims to add or replace; None leaves one out.
 
@@ -196,14 +198,29 @@ class LocalIssuer(BadTokens):
 
     def sign(self, claims: Mapping[str, Any], *, headers: Mapping[str, Any] | None = None) -> str:
         """Return exactly these claims, signed with the current key."""
-        return self.sign_bytes(json.dumps(claims, separators=(",", ":")).encode(), headers=headers)
+        return self.sign_bytes(_json(claims), headers=headers)
 
-    def sign_bytes(self, payload: bytes, *, headers: Mapping[str, Any] | None = None) -> str:
-        """Return exactly this payload, signed with the current key."""
-        header = {"typ": self.provider.typ, "kid": self.key_id, **(headers or {})}
-        return _JWS.encode(
-            payload, self._keys[self.key_id], algorithm=self.algorithm, headers=header
-        )
+    def sign_bytes(
+        self, payload: bytes, *, headers: Mapping[str, Any] | bytes | None = None
+    ) -> str:
+        """Return exactly this payload, signed with the current key.
+
+        Args:
+            payload: JSON or not.
+            headers: as for :meth:`mint`; bytes are the whole header, exactly.
+        """
+        if not isinstance(headers, bytes):
+            headers = self._header(headers or {})
+        signing_input = b".".join(map(base64url_encode, (headers, payload)))
+        # Not PyJWS.encode: it signs what the header states, and no header that breaks a rule.
+        signer = _JWS.get_algorithm_by_name(self.algorithm)
+        signature = signer.sign(signing_input, self._keys[self.key_id])
+        return b".".join((signing_input, base64url_encode(signature))).decode()
+
+    def _header(self, members: Mapping[str, Any]) -> bytes:
+        usual = {"typ": self.provider.typ, "alg": self.algorithm, "kid": self.key_id}
+        stated = {name: value for name, value in {**usual, **members}.items() if value is not None}
+        return _json(stated)
 
     def jwks(self) -> dict[str, Any]:
         """Return the public keys (RFC 7517 §5)."""
@@ -228,10 +245,16 @@ class LocalIssuer(BadTokens):
 
         Args:
             settings: those of :class:`~toolguard.verifiers.JWTVerifier`; they come before the
-                issuer's audience and clock, and before what tokens of the provider need.
+                issuer's name, keys, audience and clock, and before what tokens of the provider
+                need: ``keys=JWKS(url=...)``.
         """
-        own = {"audience": self.audience, "clock": self._clock, **self.provider.verifier}
-        return JWTVerifier(issuer=self.issuer, keys=_Published(self), **{**own, **settings})
+        own: dict[str, Any] = {
+            "issuer": self.issuer,
+            "keys": _Published(self),
+            "audience": self.audience,
+            "clock": self._clock,
+        }
+        return JWTVerifier(**{**own, **self.provider.verifier, **settings})
 
     @property
     def app(self) -> Starlette:
@@ -300,3 +323,7 @@ def _public_jwk(kid: str, key: _PrivateKey, algorithm: Algorithm) -> dict[str, A
 
 def _serving(content: Callable[[], dict[str, Any]]) -> Callable[[Request], Response]:
     return lambda _: JSONResponse(content())
+
+
+def _json(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
