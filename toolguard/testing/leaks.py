@@ -50,9 +50,10 @@ def assert_no_leaks(
     of OpenTelemetry if its SDK is set up, are searched for 16 characters in a row of any of them,
     plain, in base64 or in hexadecimal. What is read out of a token is no leak, nor is a digest.
 
-    **Your functions run for real**, and may well fail: no service accepts the tokens. What they
-    send to other services is not looked at, nor what a client gets beside an answer
-    (notifications). The guard's own verifier and provider of connections are not asked.
+    **Your functions run for real**, some of them more than once, and may well fail: no service
+    accepts the tokens. What they send to other services is not looked at, nor what a client gets
+    beside an answer (notifications). The guard's own provider of connections is not asked; nor
+    its verifier, unless ``issuer`` is given.
 
     Args:
         server: the server, after ``guard.protect(server)``.
