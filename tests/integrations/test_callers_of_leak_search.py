@@ -208,6 +208,4 @@ def test_what_the_framework_verifies_needs_an_issuer(
 
     with pytest.raises(ValueError, match="give issuer="):
         assert_no_leaks(server)
-    if line.name == "mcp1":
-        pytest.skip("the application for tests of this line has no auth of the framework's")
     assert assert_no_leaks(server, issuer=issuer).ran == ("read",)
