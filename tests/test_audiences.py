@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from minting import AUDIENCE, claims, mint, verifier
 
 from toolguard.errors import InvalidTokenError
+from toolguard.testing import FrozenClock, LocalIssuer
 from toolguard.verifiers import canonical_audience
+
+ISSUER = LocalIssuer(algorithm="ES256", clock=FrozenClock())
+AUDIENCE = ISSUER.audience
 
 
 def refusal(token: str, **settings: Any) -> str:
     with pytest.raises(InvalidTokenError) as caught:
-        verifier(**settings).verify_now(token)
+        ISSUER.verifier(**settings).verify_now(token)
     return caught.value.reason
 
 
@@ -36,7 +39,7 @@ def refusal(token: str, **settings: Any) -> str:
     ],
 )
 def test_an_audience_that_is_this_server_is_accepted(configured: str, sent: str) -> None:
-    assert verifier(audience=configured).verify_now(mint(claims(aud=sent))) is not None
+    assert ISSUER.verifier(audience=configured).verify_now(ISSUER.mint(aud=sent)) is not None
 
 
 @pytest.mark.parametrize(
@@ -73,19 +76,22 @@ def test_an_audience_that_is_this_server_is_accepted(configured: str, sent: str)
     ],
 )
 def test_an_audience_that_is_not_this_server_is_refused(configured: str, sent: str) -> None:
-    assert refusal(mint(claims(aud=sent)), audience=configured) == "audience"
+    assert refusal(ISSUER.mint(aud=sent), audience=configured) == "audience"
 
 
 def test_one_audience_of_several_is_enough_on_either_side() -> None:
-    assert verifier().verify_now(mint(claims(aud=["other", AUDIENCE]))) is not None
-    assert verifier(audience=["P2abc", AUDIENCE]).verify_now(mint(claims(aud="P2abc"))) is not None
+    assert ISSUER.verifier().verify_now(ISSUER.mint(aud=["other", AUDIENCE])) is not None
+    assert (
+        ISSUER.verifier(audience=["P2abc", AUDIENCE]).verify_now(ISSUER.mint(aud="P2abc"))
+        is not None
+    )
 
 
 def test_a_token_for_another_server_too_can_be_refused() -> None:
-    alone = mint(claims(aud=[AUDIENCE]))
-    shared = mint(claims(aud=[AUDIENCE, "https://other.example.com"]))
+    alone = ISSUER.mint(aud=[AUDIENCE])
+    shared = ISSUER.mint(aud=[AUDIENCE, "https://other.example.com"])
 
-    assert verifier(require_single_audience=True).verify_now(alone) is not None
+    assert ISSUER.verifier(require_single_audience=True).verify_now(alone) is not None
     assert refusal(shared, require_single_audience=True) == "audience"
 
 
@@ -110,5 +116,5 @@ def test_the_canonical_form_of_an_audience_is_its_own() -> None:
 )
 def test_a_url_that_cannot_be_a_resource_is_not_an_audience(audience: str) -> None:
     with pytest.raises(ValueError, match="write the URL of this server") as caught:
-        verifier(audience=audience)
+        ISSUER.verifier(audience=audience)
     assert "secret" not in str(caught.value)

@@ -9,11 +9,11 @@ from urllib.parse import unquote_plus
 
 import jwt
 import pytest
+from client_keys import private_key
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, rsa
 from hypothesis import given
 from hypothesis import strategies as st
-from minting import private_key
 
 from toolguard.connections.client_auth import (
     ClientCredentials,
@@ -38,7 +38,7 @@ def pem(key: Any, encryption: serialization.KeySerializationEncryption | None = 
 def shown(algorithm: str = "ES256", **settings: Any) -> dict[str, str]:
     """Return the parameters with which a client shows its assertion."""
     values = {"key_id": "k1", "algorithm": algorithm, **settings}
-    auth = PrivateKeyJWT("mcp-server", private_key(algorithm, "client"), **values)
+    auth = PrivateKeyJWT("mcp-server", private_key(algorithm), **values)
     credentials = auth.credentials(ENDPOINT, NOW)
     assert credentials.authorization is None
     return dict(credentials.parameters)
@@ -46,7 +46,7 @@ def shown(algorithm: str = "ES256", **settings: Any) -> dict[str, str]:
 
 def claims(assertion: str, algorithm: str = "ES256") -> dict[str, Any]:
     """Return what the assertion says, once its signature has been checked."""
-    key = private_key(algorithm, "client").public_key()
+    key = private_key(algorithm).public_key()
     options: Any = {"verify_exp": False, "verify_iat": False, "verify_aud": False}
     decoded: dict[str, Any] = jwt.decode(assertion, key, algorithms=[algorithm], options=options)
     return decoded
@@ -176,7 +176,7 @@ def test_every_asymmetric_algorithm_signs(algorithm: str) -> None:
     ("made_for", "algorithm"), [("RS256", "RS256"), ("ES384", "ES384"), ("EdDSA", "EdDSA")]
 )
 def test_the_key_says_how_it_signs_and_may_come_as_text(made_for: str, algorithm: str) -> None:
-    key = private_key(made_for, "client")
+    key = private_key(made_for)
 
     for given_as in (key, pem(key), pem(key).decode()):
         auth = PrivateKeyJWT("mcp-server", given_as, key_id="k1")

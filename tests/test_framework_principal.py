@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
-from minting import AUDIENCE, CLAIMS, ISSUER, NOW, mint
 from starlette.authentication import SimpleUser, UnauthenticatedUser
 
 from toolguard.call import SCOPE_KEY
@@ -21,8 +20,13 @@ from toolguard.errors import GuardNotConfiguredError, InvalidTokenError
 from toolguard.integrations.framework_verifier import FrameworkVerifier, framework_principal
 from toolguard.middleware import GuardMiddleware
 from toolguard.principal import Principal
+from toolguard.testing import LocalIssuer
 from toolguard.testing.strategies import json_values
 
+NOW = 1_800_000_000
+LOCAL = LocalIssuer(algorithm="ES256", clock=lambda: NOW)
+ISSUER, AUDIENCE = LOCAL.issuer, LOCAL.audience
+CLAIMS = LOCAL.claims("alice", scopes=["read", "write"], client_id="desktop")
 TOKEN = "opaque-and-secret"
 OTHER = "https://other.example.com/mcp"
 
@@ -181,13 +185,13 @@ def test_an_opaque_token_without_an_expiry_is_good_for_the_request() -> None:
 
 
 def test_a_jwt_without_an_expiry_is_refused() -> None:
-    token = mint({name: value for name, value in CLAIMS.items() if name != "exp"})
+    token = LOCAL.mint_without_expiry("alice")
 
     assert reason(verified(token, expires_at=None), token) == "claims"
 
 
 def test_a_jwt_that_is_not_even_accepted_here_has_to_expire_too() -> None:
-    token = mint(header={"jku": "https://keys.example.com"})
+    token = LOCAL.sign(CLAIMS, headers={"jku": "https://keys.example.com"})
 
     assert reason(verified(token, expires_at=None), token) == "claims"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from minting import private_key
+from client_keys import private_key
 from token_endpoint import (
     CALENDAR,
     GOOD,

@@ -8,7 +8,7 @@ from typing import Any
 
 import jwt
 import pytest
-from minting import private_key
+from client_keys import private_key
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -78,7 +78,7 @@ class AuthorizationServer:
         try:
             said = jwt.decode(
                 form["client_assertion"],
-                private_key("ES256", "client").public_key(),
+                private_key().public_key(),
                 algorithms=["ES256"],
                 audience=self.endpoint,
                 issuer="mcp-server",
@@ -103,9 +103,7 @@ def exchange_with(
     server: AuthorizationServer, token: str, *scopes: str, **settings: Any
 ) -> Connection:
     values = {
-        "client_auth": PrivateKeyJWT(
-            "mcp-server", private_key("ES256", "client"), key_id="client-key"
-        ),
+        "client_auth": PrivateKeyJWT("mcp-server", private_key(), key_id="client-key"),
         "connections": {"calendar": Exchange(resource=("https://calendar.example.com/",))},
         "retries": Retries(sleep=Waits()),
         **settings,
@@ -169,7 +167,7 @@ def test_an_outage_is_got_over_with_an_assertion_that_is_not_a_replay(
         (
             lambda issuer: issuer.mint("alice"),
             (),
-            {"client_auth": PrivateKeyJWT("mcp-server", private_key("ES256", "thief"), key_id="k")},
+            {"client_auth": PrivateKeyJWT("mcp-server", private_key(owner="thief"), key_id="k")},
             ConnectionResponseError,
         ),
         (
@@ -178,7 +176,7 @@ def test_an_outage_is_got_over_with_an_assertion_that_is_not_a_replay(
             {
                 "client_auth": PrivateKeyJWT(
                     "mcp-server",
-                    private_key("ES256", "client"),
+                    private_key(),
                     key_id="k",
                     audience="https://other.example.com/token",
                 )

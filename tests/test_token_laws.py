@@ -6,6 +6,7 @@ here is accepted, with the same claims, by PyJWT and joserfc.
 
 from __future__ import annotations
 
+import json
 import string
 from typing import Any
 
@@ -15,21 +16,17 @@ from hypothesis import strategies as st
 from joserfc.jwk import ECKey
 from joserfc.jwt import JWTClaimsRegistry
 from joserfc.jwt import decode as joserfc_decode
-from minting import (
-    AUDIENCE,
-    CLAIMS,
-    ISSUER,
-    NOW,
-    b64,
-    mint,
-    private_key,
-    public_jwk,
-    to_json,
-    verify,
-)
+from jwt.utils import base64url_encode
+from trusted import AUDIENCE, CLAIMS, ES256, ISSUER, NOW, verify
 
 from toolguard.errors import InvalidTokenError
 from toolguard.principal import Principal
+
+(JWK,) = ES256.jwks()["keys"]
+
+
+def to_json(value: object) -> bytes:
+    return json.dumps(value).encode()
 
 
 def outcome(token: str) -> Principal | InvalidTokenError:
@@ -82,37 +79,40 @@ def test_any_text_of_the_alphabet_is_a_principal_or_a_refusal(token: str) -> Non
 def test_any_bytes_in_three_segments_are_a_principal_or_a_refusal(
     header: bytes, payload: bytes, signature: bytes
 ) -> None:
-    token = f"{b64(header)}.{b64(payload)}.{b64(signature)}"
+    token = b".".join(map(base64url_encode, (header, payload, signature))).decode()
     assert isinstance(outcome(token), InvalidTokenError)
 
 
 @given(st.binary())
 def test_any_signed_bytes_are_a_principal_or_a_refusal(payload: bytes) -> None:
-    assert isinstance(outcome(mint(payload)), InvalidTokenError)
+    assert isinstance(outcome(ES256.sign_bytes(payload)), InvalidTokenError)
 
 
 @given(NEARLY_HEADER)
 def test_any_signed_header_is_a_principal_or_a_refusal(header: dict[str, Any]) -> None:
-    assert isinstance(outcome(mint(header=header)), (Principal, InvalidTokenError))
+    usual = {"alg": "ES256", "kid": ES256.key_id}
+    token = ES256.sign_bytes(to_json(CLAIMS), headers=to_json({**usual, **header}))
+
+    assert isinstance(outcome(token), (Principal, InvalidTokenError))
 
 
 @given(st.dictionaries(st.text(), JSON) | JSON)
 def test_any_signed_json_is_a_principal_or_a_refusal(value: object) -> None:
-    assert isinstance(outcome(mint(to_json(value))), (Principal, InvalidTokenError))
+    assert isinstance(outcome(ES256.sign_bytes(to_json(value))), (Principal, InvalidTokenError))
 
 
 def expected_by_others(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the claims as PyJWT and as joserfc verify them."""
     pyjwt = jwt.decode(
         token,
-        private_key().public_key(),
+        jwt.PyJWK(JWK).key,
         algorithms=["ES256"],
         issuer=ISSUER,
         audience=AUDIENCE,
         # PyJWT has no clock to set; joserfc judges the times.
         options={"require": ["exp", "aud", "iss"], "verify_exp": False, "verify_iat": False},
     )
-    joserfc = joserfc_decode(token, ECKey.import_key(public_jwk()), algorithms=["ES256"]).claims
+    joserfc = joserfc_decode(token, ECKey.import_key(JWK), algorithms=["ES256"]).claims
     JWTClaimsRegistry(
         now=NOW,
         leeway=5,
@@ -128,7 +128,7 @@ def expected_by_others(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def test_what_is_accepted_here_is_accepted_by_others_with_the_same_claims(
     nearly: dict[str, Any], extra: dict[str, Any]
 ) -> None:
-    token = mint({**extra, "iss": ISSUER, "aud": AUDIENCE, "exp": NOW + 60, **nearly})
+    token = ES256.sign({**extra, "iss": ISSUER, "aud": AUDIENCE, "exp": NOW + 60, **nearly})
     found = outcome(token)
 
     if isinstance(found, Principal):
@@ -139,7 +139,7 @@ def test_what_is_accepted_here_is_accepted_by_others_with_the_same_claims(
 def test_one_changed_claim_never_makes_a_token_speak_for_another_user(
     name: str, value: object
 ) -> None:
-    found = outcome(mint({**CLAIMS, name: value}))
+    found = outcome(ES256.sign({**CLAIMS, name: value}))
 
     if isinstance(found, Principal) and name != "sub":
         assert (found.user_id, found.issuer) == ("alice", ISSUER)

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from minting import private_key
+from client_keys import private_key
 from token_endpoint import GOOD, TokenEndpoint, asked, fetch, giving, refusing
 
 from toolguard.connections import Connection, ConnectionRequest

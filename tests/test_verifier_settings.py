@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from minting import AUDIENCE, ISSUER, public_jwk, verifier
 
 from toolguard.keys import StaticKeys
+from toolguard.testing import LocalIssuer
 from toolguard.verifiers import JWTVerifier
+
+LOCAL = LocalIssuer("https://auth.example.com", algorithm="ES256")
+ISSUER, AUDIENCE = LOCAL.issuer, LOCAL.audience
 
 
 @pytest.mark.parametrize(
@@ -28,7 +31,7 @@ from toolguard.verifiers import JWTVerifier
 )
 def test_an_empty_setting_is_answered_with_what_to_write(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="write "):
-        verifier(**settings)
+        LOCAL.verifier(**settings)
 
 
 def test_a_dict_of_keys_is_answered_with_what_to_write() -> None:
@@ -39,7 +42,7 @@ def test_a_dict_of_keys_is_answered_with_what_to_write() -> None:
 
 
 def test_a_verifier_says_whose_tokens_it_accepts_for_whom() -> None:
-    several = verifier(audience=["P2abc", "https://MCP.example.com"])
+    several = LOCAL.verifier(audience=["P2abc", "https://MCP.example.com"])
 
     assert several.issuer == "https://auth.example.com"
     assert several.audiences == ("P2abc", "https://MCP.example.com")
@@ -51,7 +54,7 @@ def test_a_verifier_says_whose_tokens_it_accepts_for_whom() -> None:
 @pytest.mark.parametrize("algorithm", ["HS256", "HS512", "none", "None", "", "RS1", "ES256K"])
 def test_what_a_public_key_cannot_check_cannot_be_configured(algorithm: str) -> None:
     with pytest.raises(ValueError, match="choose among RS256"):
-        verifier(algorithms=["RS256", algorithm])
+        LOCAL.verifier(algorithms=["RS256", algorithm])
 
 
 @pytest.mark.parametrize(
@@ -59,14 +62,14 @@ def test_what_a_public_key_cannot_check_cannot_be_configured(algorithm: str) -> 
 )
 def test_a_leeway_that_is_no_few_minutes_cannot_be_configured(leeway: float) -> None:
     with pytest.raises(ValueError, match="seconds from 0 to 300"):
-        verifier(leeway=leeway)
+        LOCAL.verifier(leeway=leeway)
 
 
 @pytest.mark.parametrize("leeway", [0, 0.5, 300])
 def test_a_leeway_of_up_to_five_minutes_can_be_configured(leeway: float) -> None:
-    assert verifier(leeway=leeway).leeway == leeway
+    assert LOCAL.verifier(leeway=leeway).leeway == leeway
 
 
 def test_an_issuer_that_nothing_will_discover_has_to_be_given() -> None:
     with pytest.raises(ValueError, match="write issuer="):
-        JWTVerifier(issuer=None, audience=AUDIENCE, keys=StaticKeys({"keys": [public_jwk()]}))
+        JWTVerifier(issuer=None, audience=AUDIENCE, keys=StaticKeys(LOCAL.jwks()))

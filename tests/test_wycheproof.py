@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from minting import Keys
+from counted_keys import Keys
 
 from toolguard.errors import InvalidTokenError
 from toolguard.keys import KeySource, StaticKeys
