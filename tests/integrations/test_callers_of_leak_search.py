@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from lines import Guarding, Line
+from lines import FASTMCP_LINES, Guarding, Line
 from own_auth import Issued, authenticated
 
 from toolguard import (
@@ -151,6 +151,21 @@ def test_what_lists_hide_is_called(line: Line, guarding: Guarding) -> None:
     guarding(unauthorized_tools="hide-all").protect(server)
 
     assert assert_no_leaks(server).ran == ("pay",)
+
+
+@pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
+def test_lists_are_read_to_their_end(line: Line, guarding: Guarding) -> None:
+    server = line.server("desk", list_page_size=1)
+
+    @server.tool()
+    async def first(amount: int) -> str:
+        return "first"
+
+    @server.tool()
+    async def second(amount: int) -> str:
+        return "second"
+
+    assert assert_no_leaks(guarding().protect(server)).ran == ("first", "second")
 
 
 def test_what_is_skipped_is_not_called(line: Line, guarding: Guarding) -> None:

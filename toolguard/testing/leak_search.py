@@ -221,7 +221,7 @@ class LeakSearch:
                 result = _result(await wire.call(target, "every scope", token))
                 items = result.get(member, ())
                 found.update({_named(kind, str(item.get(name))): item for item in items})
-                if "nextCursor" not in result:
+                if not result.get("nextCursor"):
                     break
                 cursor = {"cursor": result["nextCursor"]}
         return found
@@ -268,11 +268,11 @@ class LeakSearch:
             if claims["scopes"] == held:
                 break
         if response is not None and response.is_client_error:
-            self._refused[target.key] = _error(response)
+            self._refused[target.key] = self._markers.redacted(_error(response))
         elif _succeeded(response) or len(self._markers) > known:
             self._ran.append(target.key)  # who has a connection has got past the arguments
         else:
-            self._failed[target.key] = _error(response)
+            self._failed[target.key] = self._markers.redacted(_error(response))
 
     def _opening(self, target: _Target) -> dict[str, Any]:
         says, now = self._issuer.provider.says, self._guard.clock()
@@ -361,7 +361,7 @@ def _asked_scopes(response: httpx.Response | None) -> tuple[str, ...]:
 
 
 def _error(response: httpx.Response | None) -> str:
-    """Return what went wrong, in a word; never in those of the server, which may hold a token."""
+    """Return what went wrong, in a word."""
     if response is None:
         return f"no answer in {_PATIENCE:g} s"
     error = _body(response).get("error")
