@@ -158,7 +158,7 @@ def test_an_exception_that_escapes_the_application_is_found(
     async def fail(scope: Any, receive: Any, send: Any) -> None:
         raise RuntimeError(str(dict(scope["headers"]).get(b"authorization")))
 
-    def broken() -> Starlette:
+    def broken(**_: Any) -> Starlette:
         return Starlette(routes=[Mount("", fail)])
 
     monkeypatch.setattr(server.__toolguard_protected__, "stateless_app", broken)
@@ -180,6 +180,21 @@ def test_what_a_call_leaves_in_a_list_is_found(line: Line, guarding: Guarding) -
         return "remembered"
 
     assert ("schema", "", ACCESS) in found(guarding().protect(server))
+
+
+def test_what_a_client_is_notified_of_is_searched(line: Line, guarding: Guarding) -> None:
+    server = line.server("desk")
+
+    async def read(ctx: Any, *, user_id: str) -> str:
+        await ctx.report_progress(1, 2, f"reading with {current_access_token()}")
+        return "mail"
+
+    read.__annotations__["ctx"] = line.context
+    server.tool()(requires_auth(read))
+    places = found(guarding().protect(server))
+
+    assert ("notification", "notifications/progress", ACCESS) in places
+    assert "result" not in {channel for channel, _, _ in places}
 
 
 def test_a_token_of_an_earlier_call_is_found(line: Line, guarding: Guarding) -> None:

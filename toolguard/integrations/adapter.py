@@ -132,8 +132,12 @@ class Adapter(ABC):
         """Put ``guard`` around every message, and around every app and transport it runs."""
 
     @abstractmethod
-    def stateless_app(self) -> Starlette:
-        """Return a guarded application that answers POSTs to ``/mcp`` with JSON, for tests."""
+    def stateless_app(self, *, json_response: bool = True) -> Starlette:
+        """Return a guarded application that answers POSTs to ``/mcp``, for tests.
+
+        Args:
+            json_response: whether with JSON; else with events, of which notifications are some.
+        """
 
     def refusal_error(self, refusal: ToolGuardError) -> Exception:
         """Return ``refusal`` as an exception of this framework that is still one of its own type.

@@ -103,9 +103,11 @@ class FastMCPAdapter(Adapter):
         guard_builder(self, guard, "http_app", _paths)
         self.over_stdio(guard)
 
-    def stateless_app(self) -> Starlette:
-        """Return a guarded application that answers POSTs to ``/mcp`` with JSON, for tests."""
-        app: Starlette = self.server.http_app("/mcp", json_response=True, stateless_http=True)
+    def stateless_app(self, *, json_response: bool = True) -> Starlette:
+        """Return a guarded application that answers POSTs to ``/mcp``, for tests."""
+        app: Starlette = self.server.http_app(
+            "/mcp", json_response=json_response, stateless_http=True
+        )
         return app
 
 

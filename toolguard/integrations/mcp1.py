@@ -55,10 +55,10 @@ class _FastMCP(SDKAdapter):
         if self.guard is not None:
             guard_messages(self.server._mcp_server, self, self.guard)
 
-    def stateless_app(self) -> Starlette:
+    def stateless_app(self, *, json_response: bool = True) -> Starlette:
         server, settings = self.server, self.server.settings
         manager = StreamableHTTPSessionManager(
-            server._mcp_server, json_response=True, stateless=True
+            server._mcp_server, json_response=json_response, stateless=True
         )
         kept = server._session_manager, settings.streamable_http_path
         server._session_manager, settings.streamable_http_path = manager, "/mcp"

@@ -53,8 +53,10 @@ class _MCPServer(SDKAdapter):
             guard_builder(self, guard, name, functools.partial(_values, signature, parameters))
         self.over_stdio(guard)
 
-    def stateless_app(self) -> Starlette:
-        app: Starlette = self.server.streamable_http_app(json_response=True, stateless_http=True)
+    def stateless_app(self, *, json_response: bool = True) -> Starlette:
+        app: Starlette = self.server.streamable_http_app(
+            json_response=json_response, stateless_http=True
+        )
         return app
 
 

@@ -6,9 +6,10 @@ other; then everything that came out of it is searched for them.
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -194,7 +195,7 @@ class LeakSearch:
 
     @asynccontextmanager
     async def _client(self, heard: Recording) -> AsyncIterator[httpx.AsyncClient]:
-        app = self._adapter.stateless_app()
+        app = self._adapter.stateless_app(json_response=False)
 
         async def overheard(scope: Scope, receive: Receive, send: Send) -> None:
             with ExitStack() as stack:
@@ -316,7 +317,8 @@ class _Wire:
         headers = {"accept": "application/json, text/event-stream"}
         if token is not None:
             headers["authorization"] = f"Bearer {token}"
-        message = {"jsonrpc": "2.0", "id": 1, "method": target.method, "params": target.params}
+        params = {**target.params, "_meta": {"progressToken": 1}}
+        message = {"jsonrpc": "2.0", "id": 1, "method": target.method, "params": params}
         response = None
         with anyio.move_on_after(_PATIENCE):
             response = await self._client.post("/mcp", headers=headers, json=message)
@@ -334,16 +336,38 @@ def _named(kind: str, name: str) -> str:
 
 
 def _said_in(response: httpx.Response, method: str) -> Iterator[Utterance]:
-    yield Utterance("schema" if method in LISTS else "result", "", response.text)
+    messages = _messages(response)
+    asides = {text: message for text, message in messages.items() if "method" in message}
+    for text, aside in asides.items():
+        yield Utterance("notification", str(aside["method"]), text)
+    # The rest as it came, whatever it is.
+    answer = "\n".join(line for line in response.text.split("\n") if _data(line) not in asides)
+    yield Utterance("schema" if method in LISTS else "result", "", answer)
     for name, value in response.headers.multi_items():
         yield Utterance("header", name, value)
 
 
 def _body(response: httpx.Response | None) -> Mapping[str, Any]:
     """Return the JSON object that was answered; an empty one if it was none."""
-    is_json = response is not None and "json" in response.headers.get("content-type", "")
-    body = response.json() if response is not None and is_json else {}
-    return body if isinstance(body, Mapping) else {}
+    messages = {} if response is None else _messages(response)
+    return next((each for each in messages.values() if "method" not in each), {})
+
+
+def _messages(response: httpx.Response) -> dict[str, Mapping[str, Any]]:
+    """Return the JSON objects of a body, by what they were read from."""
+    kind, text = response.headers.get("content-type", ""), response.text
+    lines = text.split("\n") if kind.startswith("text/event-stream") else [f"data:{text}"]
+    found: dict[str, Mapping[str, Any]] = {}
+    for data in filter(None, map(_data, lines)):
+        with suppress(ValueError):  # no JSON: an event that says nothing, or a page of text
+            value = json.loads(data)
+            found.update({data: value} if isinstance(value, Mapping) else {})
+    return found
+
+
+def _data(line: str) -> str | None:
+    """Return what a line of an event stream says; None if that is about the stream."""
+    return line.removeprefix("data:").strip() if line.startswith("data:") else None
 
 
 def _result(response: httpx.Response | None) -> Mapping[str, Any]:

@@ -45,15 +45,15 @@ def assert_no_leaks(
     Every tool, resource, template and prompt is called over the server's own HTTP application:
     by a caller whose token has all that it asks for, by one whose token has no scope, has
     expired or is for another server, and by one without a token. Each token is like no other.
-    Then the answers with their headers, the lists with their schemas, the log records of all
-    loggers (at every level), warnings, the standard output and error, exceptions, and the spans
-    of OpenTelemetry if its SDK is set up, are searched for 16 characters in a row of any of them,
-    plain, in base64 or in hexadecimal. What is read out of a token is no leak, nor is a digest.
+    Then the answers with their headers, the notifications before them, the lists with their
+    schemas, the log records of all loggers (at every level), warnings, the standard output and
+    error, exceptions, and the spans of OpenTelemetry if its SDK is set up, are searched for 16
+    characters in a row of any of them, plain, in base64 or in hexadecimal. What is read out of a
+    token is no leak, nor is a digest.
 
     **Your functions run for real**, some of them more than once, and may well fail: no service
-    accepts the tokens. What they send to other services is not looked at, nor what a client gets
-    beside an answer (notifications). The guard's own provider of connections is not asked; nor
-    its verifier, unless ``issuer`` is given.
+    accepts the tokens. What they send to other services is not looked at. The guard's own
+    provider of connections is not asked; nor its verifier, unless ``issuer`` is given.
 
     Args:
         server: the server, after ``guard.protect(server)``.

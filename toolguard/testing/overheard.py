@@ -26,7 +26,16 @@ from weakref import WeakSet
 __all__ = ["Channel", "Recording", "Utterance", "recording", "records_spans"]
 
 Channel: TypeAlias = Literal[
-    "result", "header", "schema", "log", "warning", "stdout", "stderr", "span", "exception"
+    "result",
+    "notification",
+    "header",
+    "schema",
+    "log",
+    "warning",
+    "stdout",
+    "stderr",
+    "span",
+    "exception",
 ]
 """Where something can be read: in an answer, or in what a server leaves behind."""
 
