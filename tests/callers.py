@@ -1,4 +1,8 @@
-"""Who calls in these tests? Callers without a server, and the guard that they meet."""
+"""Who calls where there is no server, no transport and no token of an issuer?
+
+Callers made up of a principal, and a guard with as much as a call and the middleware need of one;
+a user's tests have a server, and call it with the kit.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +13,14 @@ from typing import Any
 
 from toolguard.call import Call, DefaultRule, RequestState, UnauthorizedTools
 from toolguard.challenge import Challenge, challenge_for
-from toolguard.connections import Connection, ConnectionProvider, ConnectionRequest
-from toolguard.errors import ConnectionRequiredError, InvalidTokenError, ToolGuardError
+from toolguard.connections import ConnectionProvider
+from toolguard.errors import InvalidTokenError, ToolGuardError
 from toolguard.principal import Principal
 from toolguard.scopes import ScopeHierarchy
 from toolguard.serving import serving
 from toolguard.verifiers import Verifier
 
-__all__ = ["ISSUER", "METADATA", "NOW", "TOKEN", "Caller", "Desk", "Tokens", "Vault", "person"]
+__all__ = ["ISSUER", "METADATA", "NOW", "TOKEN", "Caller", "Desk", "Tokens", "person"]
 
 ISSUER = "https://issuer.example"
 METADATA = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
@@ -46,20 +50,6 @@ class Tokens:
         if token not in self.principals:
             raise InvalidTokenError("signature", "The signature of the token is wrong")
         return self.principals[token]
-
-
-class Vault:
-    """Has one connection of each name, and remembers what it was asked for."""
-
-    def __init__(self, names: Iterable[str] = ()) -> None:
-        self.connections = {name: Connection(f"{name}-token") for name in names}
-        self.asked: list[ConnectionRequest] = []
-
-    async def fetch(self, request: ConnectionRequest) -> Connection:
-        self.asked.append(request)
-        if request.name not in self.connections:
-            raise ConnectionRequiredError(f"Connect {request.name}", connection=request.name)
-        return self.connections[request.name]
 
 
 class Desk:

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from callers import NOW, TOKEN, Desk, Vault, person
+from callers import NOW, TOKEN, Desk, person
 
 from toolguard.call import Admission, Call, RequestState
 from toolguard.connections import Connection, ConnectionRequest
@@ -22,6 +22,7 @@ from toolguard.errors import (
 from toolguard.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
 from toolguard.scopes import Scope
+from toolguard.testing import ScriptedConnections
 
 MAIL = ConnectionNeed("mail", (), "mail")
 CALENDAR = ConnectionNeed("calendar", (), "calendar")
@@ -41,13 +42,13 @@ def refusal(vault: Any, policy: Policy, principal: Principal | None = person()) 
 
 
 def test_connections_are_fetched_by_parameter_for_the_verified_caller() -> None:
-    vault = Vault(["mail", "calendar"])
+    vault = ScriptedConnections({"mail": "mail-token", "calendar": "calendar-token"})
 
     admission = asyncio.run(admitted(vault, BOTH))
 
     tokens = {name: found and found.token for name, found in admission.connections.items()}
     assert tokens == {"mail": "mail-token", "calendar": "calendar-token"}
-    assert {(asked.principal, asked.access_token) for asked in vault.asked} == {(person(), TOKEN)}
+    assert {(asked.principal, asked.access_token) for asked in vault.calls} == {(person(), TOKEN)}
 
 
 def test_connections_are_fetched_at_the_same_time() -> None:
@@ -81,7 +82,7 @@ def test_without_a_provider_a_connection_is_refused_with_what_to_write() -> None
 
 @pytest.mark.parametrize("have", [[], ["calendar"]])
 def test_of_several_connections_that_fail_the_first_declared_is_reported(have: list[str]) -> None:
-    error = refusal(Vault(have), BOTH)
+    error = refusal(ScriptedConnections({name: f"{name}-token" for name in have}), BOTH)
 
     assert isinstance(error, ConnectionRequiredError)
     assert error.connection == "mail"
@@ -110,11 +111,9 @@ def test_what_goes_wrong_in_a_provider_is_reported_without_its_text(
 
 
 def test_an_expired_connection_is_not_handed_out() -> None:
-    class Stale:
-        async def fetch(self, request: ConnectionRequest) -> Connection:
-            return Connection("old", expires_at=NOW)
+    stale = ScriptedConnections({"mail": Connection("old", expires_at=NOW)})
 
-    error = refusal(Stale(), Policy(connections=(MAIL,)))
+    error = refusal(stale, Policy(connections=(MAIL,)))
 
     assert isinstance(error, ConnectionTokenError)
     assert error.connection == "mail"
@@ -122,8 +121,8 @@ def test_an_expired_connection_is_not_handed_out() -> None:
 
 @pytest.mark.parametrize("principal", [None, person(), person("alice", "read")])
 def test_nothing_is_fetched_for_a_caller_who_is_refused(principal: Principal | None) -> None:
-    vault = Vault(["mail"])
+    vault = ScriptedConnections({"mail": "mail-token"})
 
     refusal(vault, Policy(Scope("send"), connections=(MAIL,)), principal)
 
-    assert vault.asked == []
+    assert vault.calls == []

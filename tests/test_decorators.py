@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from callers import TOKEN, Caller, Desk, Vault, person
+from callers import TOKEN, Caller, Desk, person
 
 from toolguard import public, requires_auth, requires_scopes, with_connection
 from toolguard.connections import Connection
@@ -24,6 +24,7 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
+from toolguard.testing import ScriptedConnections
 
 Tool = Callable[..., Awaitable[Any]]
 
@@ -96,20 +97,20 @@ def test_what_a_caller_passes_as_an_injected_argument_is_replaced() -> None:
 
 
 def test_a_connection_is_fetched_for_the_verified_caller_with_the_callers_token() -> None:
-    vault = Vault(["mail"])
+    vault = ScriptedConnections({"mail": "mail-token"})
 
     @with_connection("mail", scopes=["send"], as_="mail")
     async def tool(*, mail: Connection) -> str:
         return mail.token
 
     assert Caller(person(), Desk(connections=vault)).calls(tool) == "mail-token"
-    (asked,) = vault.asked
+    (asked,) = vault.calls
     assert (asked.name, asked.scopes, asked.principal) == ("mail", ("send",), person())
     assert asked.access_token == TOKEN
 
 
 def test_no_connection_is_fetched_for_a_caller_who_is_refused() -> None:
-    vault = Vault(["mail"])
+    vault = ScriptedConnections({"mail": "mail-token"})
 
     @requires_scopes("send")
     @with_connection("mail")
@@ -117,7 +118,7 @@ def test_no_connection_is_fetched_for_a_caller_who_is_refused() -> None:
 
     refusal(Caller(person(), Desk(connections=vault)), tool)
 
-    assert vault.asked == []
+    assert vault.calls == []
 
 
 def test_a_connection_that_is_not_there_keeps_the_function_from_running() -> None:
@@ -127,7 +128,7 @@ def test_a_connection_that_is_not_there_keeps_the_function_from_running() -> Non
     async def tool(*, connection_token: str) -> None:
         called.append(connection_token)
 
-    error = refusal(Caller(person(), Desk(connections=Vault())), tool)
+    error = refusal(Caller(person(), Desk(connections=ScriptedConnections())), tool)
 
     assert isinstance(error, ConnectionRequiredError)
     assert called == []

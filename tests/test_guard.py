@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from callers import Desk, Tokens, Vault, person
+from callers import Desk, Tokens, person
 
 from toolguard import JWTVerifier, ScopeHierarchy, ToolGuard
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.connections.cache import CachedConnections
+from toolguard.testing import ScriptedConnections
 
 URL = "https://mcp.example.com/mcp"
 METADATA = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
@@ -252,7 +253,7 @@ def test_initial_scopes_that_cannot_be_asked_for_are_refused(scope: str) -> None
 
 
 def test_connections_come_from_a_provider_or_a_function() -> None:
-    vault = Vault(["mail"])
+    vault = ScriptedConnections({"mail": "mail-token"})
     request = ConnectionRequest("mail", (), person(), None)
 
     async def fetch(request: ConnectionRequest) -> Connection:

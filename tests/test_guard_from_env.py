@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 
 import pytest
-from callers import Tokens, Vault
+from callers import Tokens
 
 from toolguard import JWTVerifier, ToolGuard
 from toolguard.connections.cache import CachedConnections
 from toolguard.descope import DescopeConnections
+from toolguard.testing import ScriptedConnections
 
 URL = "https://mcp.example.com/mcp"
 ISSUER = {"TOOLGUARD_ISSUER": "https://auth.example.com", "MCP_SERVER_URL": URL}
@@ -96,7 +97,7 @@ def test_descope_brings_its_issuer_and_its_connections() -> None:
 
 
 def test_connections_of_ones_own_go_before_descopes() -> None:
-    vault = Vault()
+    vault = ScriptedConnections()
 
     made = ToolGuard.from_env(DESCOPE, connections=vault).connections
     assert isinstance(made, CachedConnections)

@@ -9,13 +9,14 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from callers import Caller, Desk, Vault, person
+from callers import Caller, Desk, person
 
 from toolguard import public, requires_auth, requires_scopes, with_connection
 from toolguard.decorators import GuardDecorator, bare_policy, policy_of
 from toolguard.errors import InsufficientScopeError
 from toolguard.policy import Policy
 from toolguard.scopes import Scope, all_of, any_of
+from toolguard.testing import ScriptedConnections
 
 Tool = Callable[..., Awaitable[Any]]
 
@@ -70,7 +71,7 @@ def test_a_stack_makes_one_decision_and_fetches_once() -> None:
     async def tool(*, user_id: str, mail: str, calendar: str) -> str:
         return f"{user_id} {mail} {calendar}"
 
-    vault = Vault(["mail", "calendar"])
+    vault = ScriptedConnections({"mail": "mail-token", "calendar": "calendar-token"})
     guarded: Tool = tool
     for decorator in STACK:
         guarded = decorator(guarded)
@@ -78,7 +79,7 @@ def test_a_stack_makes_one_decision_and_fetches_once() -> None:
     answer = Caller(person("alice", "a", "b"), Desk(connections=vault)).calls(guarded)
 
     assert answer == "alice mail-token calendar-token"
-    assert sorted(request.name for request in vault.asked) == ["calendar", "mail"]
+    assert sorted(request.name for request in vault.calls) == ["calendar", "mail"]
 
 
 def test_a_stack_names_everything_that_is_missing_at_once() -> None:
@@ -149,12 +150,12 @@ def test_each_of_two_guards_injects_what_it_declares() -> None:
     async def tool(*, user_id: str, mail: str, calendar: str) -> str:
         return f"{user_id} {mail} {calendar}"
 
-    vault = Vault(["mail", "calendar"])
+    vault = ScriptedConnections({"mail": "mail-token", "calendar": "calendar-token"})
 
     assert Caller(person(), Desk(connections=vault)).calls(tool) == (
         "alice mail-token calendar-token"
     )
-    assert [request.name for request in vault.asked] == ["mail", "calendar"]
+    assert [request.name for request in vault.calls] == ["mail", "calendar"]
     assert str(inspect.signature(tool)) == "() -> str"
 
 

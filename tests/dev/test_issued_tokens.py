@@ -10,7 +10,7 @@ import jwt
 import pytest
 from devrooms import FETCH, ISSUER, MCP, READ, WRITE, Room
 
-from toolguard.connections.protocol import Connection, ConnectionRequest
+from toolguard.connections.protocol import Connection
 from toolguard.dev.world import builtin_world
 from toolguard.errors import (
     ConnectionDeniedError,
@@ -18,6 +18,8 @@ from toolguard.errors import (
     ConnectionUnavailableError,
     InvalidTokenError,
 )
+from toolguard.testing import ScriptedConnections
+from toolguard.testing.connections import ScriptedAnswer
 
 OTHER = "http://127.0.0.1:9000/mcp"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -139,18 +141,11 @@ def test_an_unknown_client_revokes_nothing() -> None:
 # Exchange (RFC 8693)
 
 
-class Vault:
-    """Has one connection, or fails as it is told to."""
+ALICES = Connection("ya29.alice", scopes=("calendar",), expires_at=1_800_000_060.5)
 
-    def __init__(self, failure: Exception | None = None) -> None:
-        self.failure = failure
-        self.asked: list[ConnectionRequest] = []
 
-    async def fetch(self, request: ConnectionRequest) -> Connection:
-        self.asked.append(request)
-        if self.failure is not None:
-            raise self.failure
-        return Connection("ya29.alice", scopes=("calendar",), expires_at=1_800_000_060.5)
+def vault_with(answer: ScriptedAnswer = ALICES) -> ScriptedConnections:
+    return ScriptedConnections({"google-calendar": answer})
 
 
 def exchange(room: Room, token: str, server: str = MCP, **changed: Any) -> httpx.Response:
@@ -165,14 +160,14 @@ def exchange(room: Room, token: str, server: str = MCP, **changed: Any) -> httpx
     return room.client.post(f"{ISSUER}/token", given, auth=room.server.credentials(server))
 
 
-def with_vault(vault: Vault) -> tuple[Room, str]:
+def with_vault(vault: ScriptedConnections) -> tuple[Room, str]:
     room = Room(builtin_world().with_resources(OTHER))
     room.server.extend(vault=vault)
     return room, room.tokens(room.register()["client_id"])["access_token"]
 
 
 def test_a_server_gets_its_callers_connection() -> None:
-    vault = Vault()
+    vault = vault_with()
     room, token = with_vault(vault)
     answer = exchange(room, token, scope="calendar")
     assert answer.status_code == 200
@@ -184,7 +179,7 @@ def test_a_server_gets_its_callers_connection() -> None:
         "scope": "calendar",
         "expires_in": 60,
     }
-    (asked,) = vault.asked
+    (asked,) = vault.calls
     assert (asked.name, asked.scopes, asked.principal.user_id) == (
         "google-calendar",
         ("calendar",),
@@ -193,7 +188,7 @@ def test_a_server_gets_its_callers_connection() -> None:
 
 
 def test_a_server_gets_a_token_for_another_server() -> None:
-    room, token = with_vault(Vault())
+    room, token = with_vault(vault_with())
     room.clock.now += 100
     answer = exchange(room, token, audience=None, resource=OTHER, scope=READ).json()
     assert answer["expires_in"] == 200
@@ -230,26 +225,26 @@ def test_what_was_exchanged_ends_with_the_grant() -> None:
     ],
 )
 def test_an_exchange_that_cannot_be_is_refused(changed: dict[str, Any], error: str) -> None:
-    room, token = with_vault(Vault())
+    room, token = with_vault(vault_with())
     response = exchange(room, token, **changed)
     assert (response.status_code, response.json()["error"]) == (400, error)
 
 
 def test_a_token_for_another_server_cannot_be_exchanged() -> None:
-    room, token = with_vault(Vault())
+    room, token = with_vault(vault_with())
     response = exchange(room, token, OTHER)
     assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
 
 
 def test_a_connection_needs_the_scope_of_the_vault() -> None:
-    vault = Vault()
+    vault = vault_with()
     room = Room()
     room.server.extend(vault=vault)
     client_id = room.register()["client_id"]
     refresh_token = room.tokens(client_id)["refresh_token"]
     token = room.refresh(client_id, refresh_token, scope=READ).json()["access_token"]
     assert exchange(room, token).json()["error"] == "invalid_scope"
-    assert vault.asked == []
+    assert vault.calls == []
 
 
 def test_without_a_vault_there_is_nothing_to_get() -> None:
@@ -267,14 +262,14 @@ def test_without_a_vault_there_is_nothing_to_get() -> None:
     ],
 )
 def test_what_the_vault_says_is_passed_on(failure: Exception, status: int, error: str) -> None:
-    room, token = with_vault(Vault(failure))
+    room, token = with_vault(vault_with(failure))
     response = exchange(room, token)
     assert (response.status_code, response.json()["error"]) == (status, error)
 
 
 def test_a_user_who_has_to_connect_is_told_where() -> None:
     failure = ConnectionRequiredError("Connect", connection="x", connect_url="http://127.0.0.1/c")
-    room, token = with_vault(Vault(failure))
+    room, token = with_vault(vault_with(failure))
     assert exchange(room, token).json() == {
         "error": "interaction_required",
         "error_description": "Connect",
@@ -283,7 +278,7 @@ def test_a_user_who_has_to_connect_is_told_where() -> None:
 
 
 def test_a_client_cannot_exchange() -> None:
-    room, token = with_vault(Vault())
+    room, token = with_vault(vault_with())
     registered = room.register(token_endpoint_auth_method="client_secret_basic")
     form = {"grant_type": EXCHANGE, "subject_token": token, "subject_token_type": ACCESS}
     response = room.client.post(
