@@ -1,4 +1,8 @@
-"""An issuer's endpoint that tests are in charge of, a clock, and short words for a source."""
+"""What if the endpoint of an issuer is slow, or down, or changes its keys at a bad moment?
+
+An endpoint that does as it is told and counts, and short words for a source of keys: for tests
+within the fetching of keys, where a user's have it behind them.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,13 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ed25519
-from jwt.algorithms import OKPAlgorithm
-
 from toolguard.errors import KeysUnavailableError
 from toolguard.jwks import JWKS
 from toolguard.keys import KeySource
+from toolguard.testing import FrozenClock, LocalIssuer
 
 URL = "https://auth.example.com/jwks"
 OUTAGE = KeysUnavailableError("HTTP 500")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Endpoint:
@@ -50,11 +44,11 @@ class Endpoint:
 
 
 def jwk(kid: str) -> dict[str, Any]:
-    public = ed25519.Ed25519PrivateKey.generate().public_key()
-    return {**OKPAlgorithm.to_jwk(public, as_dict=True), "kid": kid}
+    (published,) = LocalIssuer(algorithm="EdDSA").jwks()["keys"]
+    return {**published, "kid": kid}
 
 
-def source_of(endpoint: Endpoint, clock: Clock, **settings: Any) -> JWKS:
+def source_of(endpoint: Endpoint, clock: FrozenClock, **settings: Any) -> JWKS:
     return JWKS(url=URL, fetch=endpoint, clock=clock, **{"jitter": lambda: 0.0, **settings})
 
 
@@ -73,7 +67,7 @@ def settle(source: JWKS) -> None:
         asyncio.run(flight.wait(20))
 
 
-def warmed(endpoint: Endpoint, clock: Clock) -> JWKS:
+def warmed(endpoint: Endpoint, clock: FrozenClock) -> JWKS:
     """Return a source that has fetched."""
     source = source_of(endpoint, clock)
     assert names(source) is None

@@ -1,4 +1,8 @@
-"""Who asks for connections in these tests, and what stands behind the cache?"""
+"""What stands behind a cache of connections, and what is seen of it from there?
+
+Providers that number their tokens and keep callers waiting, and a cache that notes what is asked
+of it; the provider of the kit answers at once, as a user's tests want it.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,9 @@ from toolguard.connections import Connection, ConnectionRequest
 from toolguard.connections.cache import CachedConnections, MemoryTokenCache
 from toolguard.errors import ToolGuardError
 from toolguard.principal import Principal
+from toolguard.testing import FrozenClock
 
-__all__ = ["Clock", "Gate", "Ledger", "Upstream", "asked", "cached", "fetched", "settle", "tokens"]
-
-
-class Clock:
-    """Seconds since the epoch, and seconds that only grow, as the test says."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
+__all__ = ["Gate", "Ledger", "Upstream", "asked", "cached", "fetched", "settle", "tokens"]
 
 
 class Gate(asyncio.Event):
@@ -45,7 +40,7 @@ class Ledger(MemoryTokenCache):
     shared = True
 
     def __init__(self) -> None:
-        super().__init__(clock=Clock())
+        super().__init__(clock=FrozenClock())
         self.entries: list[str] = []
 
     async def get(self, key: str) -> Connection | None:
@@ -107,8 +102,11 @@ def asked(
     return ConnectionRequest(name, tuple(scopes), principal, access_token, tenant_id, fresh)
 
 
-def cached(upstream: Upstream, clock: Clock | None = None, **settings: Any) -> CachedConnections:
-    clock = clock or Clock()
+def cached(
+    upstream: Upstream, clock: FrozenClock | None = None, **settings: Any
+) -> CachedConnections:
+    """Return a cache on a clock that says the time and how much of it has passed."""
+    clock = clock or FrozenClock()
     return CachedConnections(upstream, clock=clock, timer=clock, **settings)
 
 

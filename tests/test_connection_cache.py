@@ -8,7 +8,7 @@ import weakref
 from copy import copy
 
 import pytest
-from keeping import Clock, Ledger, Upstream, asked, cached, fetched, tokens
+from keeping import Ledger, Upstream, asked, cached, fetched, tokens
 
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.connections.cache import CachedConnections, MemoryTokenCache
@@ -20,6 +20,7 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
+from toolguard.testing import FrozenClock
 
 ALICE = asked()
 FRESH = asked(fresh=True)
@@ -39,8 +40,8 @@ FAILURES = [
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FrozenClock:
+    return FrozenClock()
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def upstream() -> Upstream:
 
 
 @pytest.fixture
-def connections(upstream: Upstream, clock: Clock) -> CachedConnections:
+def connections(upstream: Upstream, clock: FrozenClock) -> CachedConnections:
     return cached(upstream, clock)
 
 
@@ -58,62 +59,66 @@ def outcome(connections: CachedConnections, request: ConnectionRequest = ALICE) 
 
 
 def test_a_kept_connection_is_the_one_that_was_fetched(
-    connections: CachedConnections, upstream: Upstream, clock: Clock
+    connections: CachedConnections, upstream: Upstream, clock: FrozenClock
 ) -> None:
-    upstream.expires_at = clock.now + 3_600
+    upstream.expires_at = clock() + 3_600
 
     assert tokens(connections, ALICE) == ["alice-1"]
     assert asyncio.run(connections.fetch(ALICE)) == Connection(
-        "alice-1", scopes=("read",), expires_at=clock.now + 3_600
+        "alice-1", scopes=("read",), expires_at=clock() + 3_600
     )
     assert len(upstream.asked) == 1
 
 
 @pytest.mark.parametrize(("age", "token"), [(59.0, "alice-1"), (60.0, "alice-2")])
 def test_a_connection_is_kept_for_a_minute_however_long_it_is_good(
-    connections: CachedConnections, clock: Clock, age: float, token: str
+    connections: CachedConnections, clock: FrozenClock, age: float, token: str
 ) -> None:
     tokens(connections, ALICE)
-    clock.now += age
+    clock.advance(age)
 
     assert outcome(connections) == token
 
 
 @pytest.mark.parametrize(("age", "token"), [(9.0, "alice-1"), (10.0, "alice-2")])
 def test_a_connection_is_kept_until_half_a_minute_before_it_expires(
-    connections: CachedConnections, upstream: Upstream, clock: Clock, age: float, token: str
+    connections: CachedConnections, upstream: Upstream, clock: FrozenClock, age: float, token: str
 ) -> None:
-    upstream.expires_at = clock.now + 40
+    upstream.expires_at = clock() + 40
     tokens(connections, ALICE)
-    clock.now += age
+    clock.advance(age)
 
     assert outcome(connections) == token
 
 
 @pytest.mark.parametrize("life", [30.0, 1.0, 0.0, -5.0, float("nan")])
 def test_a_connection_that_expires_soon_is_handed_on_and_not_kept(
-    connections: CachedConnections, upstream: Upstream, clock: Clock, life: float
+    connections: CachedConnections, upstream: Upstream, clock: FrozenClock, life: float
 ) -> None:
-    upstream.expires_at = clock.now + life
+    upstream.expires_at = clock() + life
 
     assert tokens(connections, ALICE, ALICE) == ["alice-1", "alice-2"]
 
 
-def test_a_cache_that_keeps_too_long_is_not_believed(upstream: Upstream, clock: Clock) -> None:
+def test_a_cache_that_keeps_too_long_is_not_believed(
+    upstream: Upstream, clock: FrozenClock
+) -> None:
     connections = CachedConnections(upstream, cache=MemoryTokenCache(), clock=clock)
-    upstream.expires_at = clock.now + 40
+    upstream.expires_at = clock() + 40
     tokens(connections, ALICE)
-    clock.now += 10
+    clock.advance(10)
 
     assert outcome(connections) == "alice-2"
 
 
-def test_a_clock_that_is_set_back_keeps_nothing_longer(upstream: Upstream, clock: Clock) -> None:
-    wall = Clock()
-    connections = CachedConnections(upstream, clock=wall, timer=clock)
+def test_a_clock_that_is_set_back_keeps_nothing_longer(
+    upstream: Upstream, clock: FrozenClock
+) -> None:
+    wall = [7_200.0]
+    connections = CachedConnections(upstream, clock=lambda: wall[-1], timer=clock)
     tokens(connections, ALICE)
-    wall.now -= 3_600
-    clock.now += 60
+    wall.append(3_600.0)
+    clock.advance(60)
 
     assert outcome(connections) == "alice-2"
 
@@ -135,16 +140,16 @@ def test_an_age_of_nothing_turns_the_cache_off(upstream: Upstream) -> None:
     ("life", "last"), [(None, "put for 60 s"), (31, "put for 1 s"), (30, "drop"), (-5, "drop")]
 )
 def test_a_cache_is_given_what_is_good_for_a_while_and_forgets_the_rest(
-    upstream: Upstream, clock: Clock, life: float | None, last: str
+    upstream: Upstream, clock: FrozenClock, life: float | None, last: str
 ) -> None:
     ledger = Ledger()
-    upstream.expires_at = None if life is None else clock.now + life
+    upstream.expires_at = None if life is None else clock() + life
     tokens(cached(upstream, clock, cache=ledger, namespace="vault"), ALICE)
 
     assert ledger.entries == ["get", "claim", last]
 
 
-def test_what_fetches_anew_for_one_call_is_not_handed_to_the_next(clock: Clock) -> None:
+def test_what_fetches_anew_for_one_call_is_not_handed_to_the_next(clock: FrozenClock) -> None:
     class Refetching:
         async def fetch(self, request: ConnectionRequest) -> Connection:
             async def refetch() -> Connection:
@@ -161,7 +166,7 @@ def test_what_fetches_anew_for_one_call_is_not_handed_to_the_next(clock: Clock) 
 
 
 def test_of_too_many_entries_the_one_unused_for_longest_goes(
-    upstream: Upstream, clock: Clock
+    upstream: Upstream, clock: FrozenClock
 ) -> None:
     connections = cached(upstream, clock, cache=MemoryTokenCache(2, clock=clock))
     alice, bob, carol = asked("alice"), asked("bob"), asked("carol")
@@ -190,7 +195,7 @@ def test_the_connection_of_a_tenant_is_kept_for_a_caller_who_is_no_user(
     assert tokens(connections, service, service) == ["None-1", "None-1"]
 
 
-def test_two_providers_of_one_kind_share_nothing_in_one_cache(clock: Clock) -> None:
+def test_two_providers_of_one_kind_share_nothing_in_one_cache(clock: FrozenClock) -> None:
     cache = MemoryTokenCache(clock=clock)
     one, other = cached(Upstream(), clock, cache=cache), cached(Upstream(), clock, cache=cache)
     tokens(one, asked("bob"), ALICE)
@@ -198,7 +203,7 @@ def test_two_providers_of_one_kind_share_nothing_in_one_cache(clock: Clock) -> N
     assert (outcome(one), outcome(other)) == ("alice-2", "alice-1")
 
 
-def test_providers_that_name_themselves_alike_share_a_cache(clock: Clock) -> None:
+def test_providers_that_name_themselves_alike_share_a_cache(clock: FrozenClock) -> None:
     class Named(Upstream):
         cache_namespace = "vault of project-1"
 
@@ -215,10 +220,10 @@ def test_a_fresh_connection_takes_the_place_of_the_kept_one(connections: CachedC
 
 
 def test_a_fresh_connection_that_cannot_be_kept_leaves_none(
-    connections: CachedConnections, upstream: Upstream, clock: Clock
+    connections: CachedConnections, upstream: Upstream, clock: FrozenClock
 ) -> None:
     tokens(connections, ALICE)
-    upstream.expires_at = clock.now + 1
+    upstream.expires_at = clock() + 1
 
     assert tokens(connections, FRESH, ALICE) == ["alice-2", "alice-3"]
 
@@ -256,11 +261,11 @@ def test_a_failure_is_not_kept(
 
 
 def test_that_a_user_has_not_connected_is_remembered_for_two_seconds(
-    connections: CachedConnections, upstream: Upstream, clock: Clock
+    connections: CachedConnections, upstream: Upstream, clock: FrozenClock
 ) -> None:
     upstream.failure = NOT_CONNECTED
     outcome(connections)
-    clock.now += 1.9
+    clock.advance(1.9)
     with pytest.raises(ConnectionRequiredError) as caught:
         tokens(connections, ALICE)
     with pytest.raises(ConnectionRequiredError) as caught_later:
@@ -279,11 +284,11 @@ def test_that_a_user_has_not_connected_is_remembered_for_two_seconds(
     }
 
     upstream.failure = None
-    clock.now += 0.1
+    clock.advance(0.1)
     assert outcome(connections) == "alice-2"
 
 
-def test_what_is_remembered_of_a_refusal_holds_no_token_of_the_caller(clock: Clock) -> None:
+def test_what_is_remembered_of_a_refusal_holds_no_token_of_the_caller(clock: FrozenClock) -> None:
     class Refusing:
         async def fetch(self, request: ConnectionRequest) -> Connection:
             raise copy(NOT_CONNECTED)
@@ -340,11 +345,11 @@ def test_that_a_user_has_not_connected_need_not_be_remembered(upstream: Upstream
 
 
 def test_a_note_is_dropped_once_the_user_has_connected(
-    connections: CachedConnections, upstream: Upstream, clock: Clock
+    connections: CachedConnections, upstream: Upstream, clock: FrozenClock
 ) -> None:
     upstream.failure = NOT_CONNECTED
     outcome(connections)
-    upstream.failure, upstream.expires_at = None, clock.now + 1
+    upstream.failure, upstream.expires_at = None, clock() + 1
     outcome(connections, FRESH)
 
     assert outcome(connections) == "alice-3"

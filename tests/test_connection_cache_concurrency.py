@@ -11,11 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from keeping import Clock, Ledger, Upstream, asked, cached, fetched, settle
+from keeping import Ledger, Upstream, asked, cached, fetched, settle
 
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.connections.cache import CachedConnections, MemoryTokenCache
 from toolguard.errors import ConnectionRequiredError
+from toolguard.testing import FrozenClock
 
 ALICE = asked()
 FRESH = asked(fresh=True)
@@ -26,8 +27,8 @@ NOT_CONNECTED = ConnectionRequiredError(
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FrozenClock:
+    return FrozenClock()
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def upstream() -> Upstream:
 
 
 @pytest.fixture
-def connections(upstream: Upstream, clock: Clock) -> CachedConnections:
+def connections(upstream: Upstream, clock: FrozenClock) -> CachedConnections:
     return cached(upstream, clock)
 
 
@@ -174,7 +175,7 @@ def test_an_error_that_is_not_ours_reaches_everybody_who_waits(
 
 
 def test_a_provider_that_cancels_itself_cancels_no_call(
-    clock: Clock, caplog: pytest.LogCaptureFixture
+    clock: FrozenClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Cancelled:
         async def fetch(self, request: ConnectionRequest) -> Connection:
@@ -248,7 +249,7 @@ def test_a_loop_that_was_closed_on_its_way_leaves_nothing_behind(
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_child_process_does_not_wait_for_a_lock_of_its_parent(clock: Clock) -> None:
+def test_a_child_process_does_not_wait_for_a_lock_of_its_parent(clock: FrozenClock) -> None:
     cache = MemoryTokenCache(clock=clock)
     asyncio.run(cache.put("key", Connection("token"), 60))
     lock, _ = cache._shelf._here()

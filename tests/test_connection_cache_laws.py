@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from keeping import Clock
 
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.connections.cache import CachedConnections, MemoryTokenCache
 from toolguard.errors import ConnectionRequiredError
 from toolguard.principal import Principal
+from toolguard.testing import FrozenClock
 
 Facts = Mapping[str, Any]
 
@@ -107,7 +107,7 @@ def share(*callers: Facts) -> bool:
         async def fetch(self, request: ConnectionRequest) -> Connection:
             return Connection(next(given))
 
-    cache = MemoryTokenCache(10, clock=Clock())
+    cache = MemoryTokenCache(10, clock=FrozenClock())
 
     async def call(facts: Facts) -> str:
         connections = CachedConnections(Numbered(), cache=cache, namespace=facts["namespace"])
@@ -215,14 +215,14 @@ CROWD = [
 
 async def interleaving(chance: Random) -> tuple[int, int]:
     """Let some callers call at random times; return how many calls and requests that made."""
-    clock, registry = Clock(), Registry(chance)
+    clock, registry = FrozenClock(), Registry(chance)
     connections = CachedConnections(registry, clock=clock, timer=clock)
 
     async def caller() -> None:
         request = replace(chance.choice(CROWD), fresh=chance.random() < 0.1)
         for _ in range(chance.randrange(5)):
             await asyncio.sleep(0)
-        clock.now += chance.choice((0, 0, 0, 1, 61))
+        clock.advance(chance.choice((0, 0, 0, 1, 61)))
         try:
             served = (await connections.fetch(request)).token
         except ConnectionRequiredError as error:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from issuing import Clock, Endpoint, names, refresh
+from issuing import Endpoint, names, refresh
 
 from toolguard.discovery import (
     KeyLocation,
@@ -21,6 +21,7 @@ from toolguard.errors import KeysUnavailableError
 from toolguard.jwks import JWKS
 from toolguard.keys import KeySetError
 from toolguard.secure_urls import is_secure_url
+from toolguard.testing import FrozenClock
 
 ISSUER = "https://auth.example.com/tenant"
 KEY_SET = "https://keys.example.net/tenant/jwks"
@@ -285,19 +286,19 @@ def test_another_url_names_no_issuer(url: str) -> None:
 class Slow(Web):
     """Takes two seconds for every answer."""
 
-    def __init__(self, documents: Mapping[str, object], clock: Clock) -> None:
+    def __init__(self, documents: Mapping[str, object], clock: FrozenClock) -> None:
         super().__init__(documents)
         self.clock = clock
         self.limits: list[float] = []
 
     def fetch(self, url: str, timeout: float) -> bytes:
         self.limits.append(timeout)
-        self.clock.now += 2
+        self.clock.advance(2)
         return self(url)
 
 
 def test_discovery_and_keys_share_one_time_limit() -> None:
-    clock = Clock()
+    clock = FrozenClock(1_000)
     key_set = json.loads(Endpoint("a").body)
     slow = Slow({discovery_urls(ISSUER)[2]: METADATA, KEY_SET: key_set}, clock)
     source = JWKS(issuer=ISSUER, fetch=slow.fetch, clock=clock)
@@ -308,7 +309,7 @@ def test_discovery_and_keys_share_one_time_limit() -> None:
 
 
 def test_a_source_knows_the_issuer_as_soon_as_it_has_been_discovered() -> None:
-    clock = Clock()
+    clock = FrozenClock(1_000)
     slow = Slow({OPENID: METADATA, KEY_SET: json.loads(Endpoint("a").body)}, clock)
     source = JWKS(well_known_url=OPENID, fetch=slow.fetch, clock=clock)
     undiscovered = source.issuer
@@ -319,15 +320,15 @@ def test_a_source_knows_the_issuer_as_soon_as_it_has_been_discovered() -> None:
 
 
 def test_a_key_set_that_has_moved_is_found_again_after_a_failure() -> None:
-    clock = Clock()
+    clock = FrozenClock(1_000)
     key_set = json.loads(Endpoint("a").body)
     slow = Slow({OPENID: METADATA, KEY_SET: key_set}, clock)
     source = JWKS(well_known_url=OPENID, fetch=slow.fetch, clock=clock)
     refresh(source)
     slow.documents = {OPENID: {**METADATA, "jwks_uri": KEY_SET + "/2"}, KEY_SET + "/2": key_set}
-    clock.now += 600
+    clock.advance(600)
     refresh(source)
-    clock.now += 2
+    clock.advance(2)
     assert slow.asked == [OPENID, KEY_SET, KEY_SET]
     refresh(source)
     assert slow.asked[3:] == [OPENID, KEY_SET + "/2"]

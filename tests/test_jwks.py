@@ -17,7 +17,6 @@ import pytest
 from issuing import (
     OUTAGE,
     URL,
-    Clock,
     Endpoint,
     held,
     jwk,
@@ -30,11 +29,12 @@ from issuing import (
 
 from toolguard.errors import KeysUnavailableError
 from toolguard.jwks import JWKS
+from toolguard.testing import FrozenClock
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FrozenClock:
+    return FrozenClock(1_000)
 
 
 @pytest.fixture
@@ -43,12 +43,12 @@ def endpoint() -> Endpoint:
 
 
 @pytest.fixture
-def source(endpoint: Endpoint, clock: Clock) -> JWKS:
+def source(endpoint: Endpoint, clock: FrozenClock) -> JWKS:
     return source_of(endpoint, clock)
 
 
 @pytest.fixture
-def warm(endpoint: Endpoint, clock: Clock) -> JWKS:
+def warm(endpoint: Endpoint, clock: FrozenClock) -> JWKS:
     return warmed(endpoint, clock)
 
 
@@ -63,28 +63,28 @@ def test_the_first_call_fetches_and_later_ones_do_not(warm: JWKS, endpoint: Endp
 
 
 def test_keys_are_fetched_ahead_of_their_time_without_a_wait(
-    warm: JWKS, endpoint: Endpoint, clock: Clock
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
-    clock.now += 239.9
+    clock.advance(239.9)
     assert names(warm) == ["a"]
     assert len(endpoint.calls) == 1
-    clock.now += 0.1
+    clock.advance(0.1)
     with held(endpoint, warm):
         for _ in range(100):
             assert names(warm) == ["a"]
     assert len(endpoint.calls) == 2
-    clock.now += 239.9
+    clock.advance(239.9)
     assert names(warm) == ["a"]
     assert len(endpoint.calls) == 2
 
 
-def test_a_refresh_replaces_every_key(warm: JWKS, endpoint: Endpoint, clock: Clock) -> None:
+def test_a_refresh_replaces_every_key(warm: JWKS, endpoint: Endpoint, clock: FrozenClock) -> None:
     endpoint.serve("b")
-    clock.now += 240
+    clock.advance(240)
     assert names(warm) == ["a"]
     settle(warm)
     assert names(warm, "b") == ["b"]
-    clock.now += 30
+    clock.advance(30)
     assert names(warm, "a") is None
     refresh(warm)
     assert names(warm, "a") == []
@@ -94,7 +94,7 @@ def test_a_refresh_replaces_every_key(warm: JWKS, endpoint: Endpoint, clock: Clo
 
 
 def test_an_unknown_name_causes_one_fetch_in_30_seconds(
-    warm: JWKS, endpoint: Endpoint, clock: Clock
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
     for second in range(120):
         for number in range(20):
@@ -102,23 +102,23 @@ def test_an_unknown_name_causes_one_fetch_in_30_seconds(
             if names(warm, kid) is None:
                 refresh(warm)
                 assert names(warm, kid) == []
-        clock.now += 1
+        clock.advance(1)
     assert len(endpoint.calls) == 4
 
 
-def test_a_new_key_is_found_by_its_name(warm: JWKS, endpoint: Endpoint, clock: Clock) -> None:
+def test_a_new_key_is_found_by_its_name(warm: JWKS, endpoint: Endpoint, clock: FrozenClock) -> None:
     endpoint.serve("a", "b")
     assert names(warm, "b") == []
-    clock.now += 30
+    clock.advance(30)
     assert names(warm, "b") is None
     refresh(warm)
     assert names(warm, "b") == ["b"]
 
 
 def test_known_names_do_not_wait_for_the_fetch_of_an_unknown_one(
-    warm: JWKS, endpoint: Endpoint, clock: Clock
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
-    clock.now += 30
+    clock.advance(30)
 
     async def unknown_then_known() -> None:
         assert names(warm, "b") is None
@@ -135,12 +135,12 @@ def test_known_names_do_not_wait_for_the_fetch_of_an_unknown_one(
 
 
 def test_a_key_replaced_under_its_name_is_found_within_30_seconds(
-    warm: JWKS, endpoint: Endpoint, clock: Clock
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
     before = warm.find("a", "EdDSA")
     endpoint.serve("a")
     assert warm.suspect("a") is False
-    clock.now += 30
+    clock.advance(30)
     assert warm.suspect("a") is True
     refresh(warm)
     assert warm.find("a", "EdDSA") != before
@@ -149,13 +149,13 @@ def test_a_key_replaced_under_its_name_is_found_within_30_seconds(
 
 
 def test_wrong_signatures_and_unknown_names_share_one_cool_down(
-    warm: JWKS, endpoint: Endpoint, clock: Clock
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
-    clock.now += 30
+    clock.advance(30)
     assert warm.suspect("a") is True
     refresh(warm)
     assert names(warm, "b") == []
-    clock.now += 30
+    clock.advance(30)
     assert names(warm, "b") is None
     refresh(warm)
     assert warm.suspect("a") is False
@@ -166,10 +166,10 @@ def test_wrong_signatures_and_unknown_names_share_one_cool_down(
 
 
 def test_a_failed_refresh_never_drops_keys(
-    warm: JWKS, endpoint: Endpoint, clock: Clock, caplog: pytest.LogCaptureFixture
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     endpoint.error = OUTAGE
-    clock.now += 240
+    clock.advance(240)
     assert names(warm) == ["a"]
     settle(warm)
     assert names(warm) == ["a"]
@@ -177,16 +177,17 @@ def test_a_failed_refresh_never_drops_keys(
 
 
 def test_old_keys_serve_through_an_outage_until_max_stale_and_each_time_that_is_logged(
-    warm: JWKS, endpoint: Endpoint, clock: Clock, caplog: pytest.LogCaptureFixture
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "toolguard.keys")
     endpoint.error = OUTAGE
-    for second in range(240, 3900):
-        clock.now = 1_000 + second
+    clock.advance(240)
+    for _ in range(240, 3900):
         assert names(warm) == ["a"]
         settle(warm)
+        clock.advance(1)
     assert len([m for m in caplog.messages if "for want of newer" in m]) == 3600
-    clock.now = 1_000 + 3_900
+    assert clock() == 1_000 + 3_900
     with pytest.raises(KeysUnavailableError):
         names(warm)
     with pytest.raises(KeysUnavailableError):
@@ -195,51 +196,51 @@ def test_old_keys_serve_through_an_outage_until_max_stale_and_each_time_that_is_
     assert len(endpoint.calls) == 67
 
 
-def test_keys_come_back_after_an_outage(warm: JWKS, endpoint: Endpoint, clock: Clock) -> None:
+def test_keys_come_back_after_an_outage(warm: JWKS, endpoint: Endpoint, clock: FrozenClock) -> None:
     endpoint.error = OUTAGE
-    clock.now += 10_000
+    clock.advance(10_000)
     with pytest.raises(KeysUnavailableError):
         refresh(warm)
     endpoint.error = None
-    clock.now += 1
+    clock.advance(1)
     assert names(warm) is None
     refresh(warm)
     assert names(warm) == ["a"]
 
 
-def test_no_stale_keys_serve_where_max_stale_is_0(endpoint: Endpoint, clock: Clock) -> None:
+def test_no_stale_keys_serve_where_max_stale_is_0(endpoint: Endpoint, clock: FrozenClock) -> None:
     source = source_of(endpoint, clock, max_stale=0)
     refresh(source)
     endpoint.error = OUTAGE
-    clock.now += 299.9
+    clock.advance(299.9)
     assert names(source) == ["a"]
     settle(source)
-    clock.now += 0.1
+    clock.advance(0.1)
     with pytest.raises(KeysUnavailableError):
         names(source)
 
 
 def test_a_key_withdrawn_while_no_call_came_in_does_not_serve(
-    warm: JWKS, endpoint: Endpoint, clock: Clock
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
     endpoint.serve("b")
-    clock.now += 600
+    clock.advance(600)
     with held(endpoint, warm):
         assert names(warm, "a") is None
-        warm._fly(clock.now)
+        warm._fly(clock())
         assert names(warm, "a") is None
     assert names(warm, "a") == []
 
 
 def test_after_a_quiet_time_old_keys_serve_once_a_refresh_has_failed(
-    warm: JWKS, endpoint: Endpoint, clock: Clock
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
     endpoint.error = OUTAGE
-    clock.now += 600
+    clock.advance(600)
     assert names(warm) is None
     refresh(warm)
     assert names(warm) == ["a"]
-    clock.now += 1
+    clock.advance(1)
     with held(endpoint, warm):
         assert names(warm) == ["a"]
         assert len(warm._flights) == 1
@@ -247,10 +248,10 @@ def test_after_a_quiet_time_old_keys_serve_once_a_refresh_has_failed(
 
 
 def test_in_an_outage_an_unknown_name_is_nobodys_fault(
-    warm: JWKS, endpoint: Endpoint, clock: Clock
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
     endpoint.error = OUTAGE
-    clock.now += 30
+    clock.advance(30)
     assert names(warm, "b") is None
     refresh(warm)
     with pytest.raises(KeysUnavailableError) as caught:
@@ -261,31 +262,32 @@ def test_in_an_outage_an_unknown_name_is_nobodys_fault(
 
 
 def test_unknown_names_wait_for_the_cool_down_and_for_the_back_off(
-    warm: JWKS, endpoint: Endpoint, clock: Clock
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
     endpoint.error = OUTAGE
     tries = []
+    clock.advance(30)
     for second in range(30, 240):
-        clock.now = 1_000 + second
         if warm.suspect("a"):
             tries.append(second)
             refresh(warm)
+        clock.advance(1)
     assert tries == [30, 60, 90, 120, 150, 180, 212]
 
 
 @pytest.mark.parametrize("jitter", [0.0, 1.0])
 def test_a_cold_outage_is_tried_at_most_six_times_in_the_first_minute(
-    endpoint: Endpoint, clock: Clock, jitter: float
+    endpoint: Endpoint, clock: FrozenClock, jitter: float
 ) -> None:
     source = source_of(endpoint, clock, jitter=lambda: jitter)
     endpoint.error = OUTAGE
     tries: list[float] = []
     for tick in range(2_400):
-        clock.now = 1_000 + tick / 8
         with contextlib.suppress(KeysUnavailableError):
             assert names(source) is None
             tries.append(tick / 8)
             refresh(source)
+        clock.advance(1 / 8)
     assert len(endpoint.calls) == len(tries)
     gaps = [after - before for before, after in pairwise(tries)]
     if jitter:
@@ -295,25 +297,25 @@ def test_a_cold_outage_is_tried_at_most_six_times_in_the_first_minute(
 
 
 def test_the_time_to_come_back_is_rounded_up_to_whole_seconds(
-    source: JWKS, endpoint: Endpoint, clock: Clock
+    source: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
     endpoint.error = OUTAGE
     for wait in (1, 2, 4):
         with pytest.raises(KeysUnavailableError) as failed:
             refresh(source)
         assert failed.value.retry_after == wait
-        clock.now += 0.3
+        clock.advance(0.3)
         with pytest.raises(KeysUnavailableError) as refused:
             names(source)
         assert refused.value.retry_after == wait
-        clock.now += wait - 0.3
+        clock.advance(wait - 0.3)
 
 
 def test_a_refused_set_is_a_failed_refresh(
-    warm: JWKS, endpoint: Endpoint, clock: Clock, caplog: pytest.LogCaptureFixture
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     endpoint.body = json.dumps({"keys": [jwk("b"), {"kty": "oct", "k": "c2VjcmV0"}]}).encode()
-    clock.now += 240
+    clock.advance(240)
     assert names(warm) == ["a"]
     settle(warm)
     assert names(warm) == ["a"]
@@ -322,12 +324,12 @@ def test_a_refused_set_is_a_failed_refresh(
 
 
 def test_keys_that_are_left_out_are_logged_once(
-    source: JWKS, endpoint: Endpoint, clock: Clock, caplog: pytest.LogCaptureFixture
+    source: JWKS, endpoint: Endpoint, clock: FrozenClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     endpoint.body = json.dumps({"keys": [jwk("a"), {**jwk("b"), "d": "c2VjcmV0"}]}).encode()
     for _ in range(3):
         refresh(source)
-        clock.now += 240
+        clock.advance(240)
     assert len(endpoint.calls) == 3
     assert caplog.messages == [
         f"<JWKS: {URL}>: left out key 'b' holds private members: whoever has read it can sign"
@@ -350,14 +352,14 @@ def test_a_fetch_that_breaks_its_promise_leaves_nobody_waiting(
 
 
 def test_a_fetch_that_is_overdue_is_not_waited_for(
-    warm: JWKS, endpoint: Endpoint, clock: Clock
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
-    clock.now += 600
+    clock.advance(600)
     with held(endpoint, warm):
-        warm._fly(clock.now)
-        clock.now += 5.4
+        warm._fly(clock())
+        clock.advance(5.4)
         assert names(warm, "a") is None
-        clock.now += 0.1
+        clock.advance(0.1)
         assert names(warm, "a") == ["a"]
         assert warm.suspect("a") is False
         with pytest.raises(KeysUnavailableError):

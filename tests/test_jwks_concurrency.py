@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from issuing import OUTAGE, URL, Clock, Endpoint, held, names, refresh, settle, source_of, warmed
+from issuing import OUTAGE, URL, Endpoint, held, names, refresh, settle, source_of, warmed
 
 from toolguard.errors import KeysUnavailableError
 from toolguard.jwks import JWKS, _Flight
+from toolguard.testing import FrozenClock
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FrozenClock:
+    return FrozenClock(1_000)
 
 
 @pytest.fixture
@@ -30,12 +31,12 @@ def endpoint() -> Endpoint:
 
 
 @pytest.fixture
-def source(endpoint: Endpoint, clock: Clock) -> JWKS:
+def source(endpoint: Endpoint, clock: FrozenClock) -> JWKS:
     return source_of(endpoint, clock)
 
 
 @pytest.fixture
-def warm(endpoint: Endpoint, clock: Clock) -> JWKS:
+def warm(endpoint: Endpoint, clock: FrozenClock) -> JWKS:
     return warmed(endpoint, clock)
 
 
@@ -76,7 +77,7 @@ def test_one_source_serves_several_event_loops(source: JWKS, endpoint: Endpoint)
 
 
 def test_of_many_threads_that_find_old_keys_one_fetches(
-    warm: JWKS, endpoint: Endpoint, clock: Clock
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
     together = threading.Barrier(16)
 
@@ -84,7 +85,7 @@ def test_of_many_threads_that_find_old_keys_one_fetches(
         together.wait(20)
         assert names(warm) == ["a"]
 
-    clock.now += 240
+    clock.advance(240)
     with held(endpoint, warm):
         in_threads(16, one_thread)
         fetching = [each for each in threading.enumerate() if each.name == "toolguard-keys"]
@@ -94,9 +95,9 @@ def test_of_many_threads_that_find_old_keys_one_fetches(
 
 
 def test_a_fetch_that_another_has_made_needless_does_not_start(
-    warm: JWKS, endpoint: Endpoint, clock: Clock
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
-    late = _Flight(clock.now, clock.now + 5.5)
+    late = _Flight(clock(), clock() + 5.5)
     warm._start(late)
     asyncio.run(late.wait(0))
     assert late._landed.done()
@@ -138,25 +139,25 @@ def test_a_fetch_outlives_the_loop_that_waited_for_it(
 
 
 def test_keys_age_from_the_start_of_their_fetch_and_a_failure_counts_from_its_end(
-    endpoint: Endpoint, clock: Clock
+    endpoint: Endpoint, clock: FrozenClock
 ) -> None:
     def slow(url: str, timeout: float) -> bytes:
-        clock.now += 2
+        clock.advance(2)
         return endpoint(url, timeout)
 
     source = JWKS(url=URL, fetch=slow, clock=clock, jitter=lambda: 0.0)
     refresh(source)
-    clock.now += 238
+    clock.advance(238)
     assert names(source) == ["a"]
     settle(source)
     assert len(endpoint.calls) == 2
     endpoint.error = OUTAGE
-    clock.now += 10_000
+    clock.advance(10_000)
     for wait in (1, 2, 4):
         with pytest.raises(KeysUnavailableError) as caught:
             refresh(source)
         assert caught.value.retry_after == wait
-        clock.now += wait
+        clock.advance(wait)
 
 
 def test_without_a_thread_to_fetch_in_the_call_fails_cleanly(
@@ -187,12 +188,12 @@ def exit_code_of_child(check: Callable[[], bool]) -> int:
 @needs_fork
 @may_fork
 def test_a_forked_child_keeps_the_keys_and_fetches_for_itself(
-    warm: JWKS, endpoint: Endpoint, clock: Clock
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
     def check() -> bool:
         kept = names(warm) == ["a"]
         endpoint.serve("b")
-        clock.now += 30
+        clock.advance(30)
         refresh(warm)
         return kept and names(warm, "b") == ["b"]
 
@@ -202,7 +203,7 @@ def test_a_forked_child_keeps_the_keys_and_fetches_for_itself(
 @needs_fork
 @may_fork
 def test_a_child_forked_during_a_fetch_does_not_wait_for_it(
-    warm: JWKS, endpoint: Endpoint, clock: Clock
+    warm: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
     def check() -> bool:
         endpoint.released = threading.Event()
@@ -212,7 +213,7 @@ def test_a_child_forked_during_a_fetch_does_not_wait_for_it(
         return kept and names(warm, "b") == ["b"]
 
     endpoint.serve("a", "b")
-    clock.now += 240
+    clock.advance(240)
     with held(endpoint, warm):
         assert names(warm) == ["a"]
         assert exit_code_of_child(check) == 0
@@ -231,13 +232,13 @@ def test_a_child_forked_during_a_fetch_does_not_wait_for_it(
 def test_no_course_of_events_loses_good_keys_or_floods_the_issuer(
     events: list[tuple[float, bool, str]],
 ) -> None:
-    clock, endpoint = Clock(), Endpoint("a")
+    clock, endpoint = FrozenClock(1_000), Endpoint("a")
     source = source_of(endpoint, clock)
     times: list[float] = []
     waits: list[int] = []
     last_success = None
     for pause, is_up, what in events:
-        clock.now += pause
+        clock.advance(pause)
         endpoint.error = None if is_up else OUTAGE
         before = len(endpoint.calls)
         try:
@@ -252,10 +253,10 @@ def test_no_course_of_events_loses_good_keys_or_floods_the_issuer(
             answer = None
         made = len(endpoint.calls) - before
         assert made <= 1
-        times.extend([clock.now] * made)
+        times.extend([clock()] * made)
         if made and is_up:
-            last_success = clock.now
-        served = last_success is not None and clock.now < last_success + 3_900
+            last_success = clock()
+        served = last_success is not None and clock() < last_success + 3_900
         if what == "a":
             assert (answer == ["a"]) is served
     assert all(1 <= wait <= 60 for wait in waits)

@@ -25,11 +25,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from issuing import Clock, Endpoint, names, refresh, settle
+from issuing import Endpoint, names, refresh, settle
 from typing_extensions import Self
 
 from toolguard.errors import KeysUnavailableError
 from toolguard.jwks import JWKS, HttpFetch
+from toolguard.testing import FrozenClock
 
 KEY_SET = Endpoint("a").body
 MEBIBYTE = 1024 * 1024
@@ -337,12 +338,12 @@ BROKEN = {
 
 @pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
 def test_a_document_that_is_no_key_set_is_a_failure_and_old_keys_serve(body: bytes) -> None:
-    clock, served = Clock(), [KEY_SET, body]
+    clock, served = FrozenClock(1_000), [KEY_SET, body]
     server = Server(lambda server, connection: server.send(connection, OK + b"\r\n" + served[0]))
     with server:
         source = JWKS(url=server.url, clock=clock)
         refresh(source)
-        clock.now += 300
+        clock.advance(300)
         served.reverse()
         assert names(source) is None
         refresh(source)
@@ -369,7 +370,7 @@ def test_waiting_calls_are_answered_in_time_and_the_next_at_once() -> None:
 
 
 def test_calls_of_known_keys_never_wait_for_a_hung_fetch() -> None:
-    clock, hang = Clock(), threading.Event()
+    clock, hang = FrozenClock(1_000), threading.Event()
 
     def answer(server: Server, connection: socket.socket) -> None:
         if hang.is_set():
@@ -380,7 +381,7 @@ def test_calls_of_known_keys_never_wait_for_a_hung_fetch() -> None:
         source = JWKS(url=server.url, clock=clock, timeout=0.3)
         refresh(source)
         hang.set()
-        clock.now += 240
+        clock.advance(240)
         times = []
         for _ in range(1_000):
             started = time.perf_counter()

@@ -9,11 +9,12 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
-from keeping import Clock, Gate, Upstream, asked, cached, fetched, settle
+from keeping import Gate, Upstream, asked, cached, fetched, settle
 from redis_server import Intruder, RedisServer, cache_at, used
 
 from toolguard.connections import Connection
 from toolguard.errors import ConnectionUnavailableError
+from toolguard.testing import FrozenClock
 
 ALICE = asked(access_token="alices-secret-token")
 CONNECTION = Connection("ya29.secret", "Bearer", ("read", "write"), 1_000_040.5)
@@ -205,7 +206,7 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 def test_a_redis_that_dies_refuses_nobody_and_is_used_again_when_it_is_back(
     mortal: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock, upstream = Clock(), Upstream()
+    clock, upstream = FrozenClock(), Upstream()
     cache = cache_at(mortal.url, clock=clock)
     connections = cached(upstream, cache=cache, namespace="vault")
 
@@ -215,7 +216,7 @@ def test_a_redis_that_dies_refuses_nobody_and_is_used_again_when_it_is_back(
         got += [await fetched(connections, ALICE), await fetched(connections, ALICE)]
         await asyncio.to_thread(mortal.start)
         got.append(await fetched(connections, ALICE))
-        clock.now += 1
+        clock.advance(1)
         return [*got, await fetched(connections, ALICE), await fetched(connections, ALICE)]
 
     assert asyncio.run(used(cache, by=calls())) == [
@@ -236,7 +237,7 @@ def test_a_redis_that_dies_refuses_nobody_and_is_used_again_when_it_is_back(
 def test_a_redis_without_memory_keeps_nothing_older_and_is_not_given_up(
     url: str, inside: Intruder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cache = cache_at(url, clock=Clock())
+    cache = cache_at(url, clock=FrozenClock())
 
     async def filled() -> list[Connection | None]:
         await cache.put("key", CONNECTION, 60)
@@ -264,7 +265,7 @@ def test_a_cache_that_was_not_used_can_be_closed_and_used_afterwards(url: str) -
 
 
 def test_a_loop_that_was_closed_leaves_nothing_behind() -> None:
-    cache = cache_at(NOWHERE, clock=Clock())
+    cache = cache_at(NOWHERE, clock=FrozenClock())
     for _ in range(3):
         cache._resume_at = 0
         asyncio.run(cache.get("key"))
@@ -275,13 +276,13 @@ def test_a_loop_that_was_closed_leaves_nothing_behind() -> None:
 def test_there_is_a_line_about_a_missing_redis_every_half_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    clock = Clock()
+    clock = FrozenClock()
     cache = cache_at(NOWHERE, clock=clock)
 
     async def an_hour() -> None:
         for _ in range(60):
             await cache.get("key")
-            clock.now += 1
+            clock.advance(1)
 
     asyncio.run(used(cache, by=an_hour()))
 
@@ -331,7 +332,7 @@ async def with_server(answer: bytes) -> str:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
-    cache = cache_at(f"redis://{host}:{port}/0", timeout=0.1, clock=Clock(), sleep=Napping())
+    cache = cache_at(f"redis://{host}:{port}/0", timeout=0.1, clock=FrozenClock(), sleep=Napping())
     connections = cached(Upstream(), cache=cache, namespace="vault")
     try:
         token: str = await used(cache, by=fetched(connections, ALICE))

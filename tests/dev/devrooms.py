@@ -6,7 +6,6 @@ import asyncio
 import html
 import re
 import weakref
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -16,6 +15,7 @@ from toolguard.dev.metadata_documents import MetadataDocuments
 from toolguard.dev.server import ConnectURL, DevServer
 from toolguard.dev.store import Store
 from toolguard.dev.world import World, builtin_world
+from toolguard.testing import FrozenClock
 
 ORIGIN = "http://127.0.0.1:8800"
 ISSUER = "http://127.0.0.1:8800/P2dev"
@@ -27,16 +27,6 @@ FETCH = "outbound.token.fetch"
 # The pair of RFC 7636, appendix B.
 VERIFIER = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"
 CHALLENGE = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
-
-
-@dataclass
-class Clock:
-    """Says what it is told to, in seconds since the epoch."""
-
-    now: float = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Visitor:
@@ -86,7 +76,7 @@ class Room:
         documents: MetadataDocuments | None = None,
         store: Store | None = None,
     ) -> None:
-        self.clock = Clock()
+        self.clock = FrozenClock(1_800_000_000)
         self.server = DevServer(
             world or builtin_world(),
             store or Store(),

@@ -18,6 +18,7 @@ from toolguard.dev.connection_table import ProviderToken
 from toolguard.dev.google_accounts import CALENDAR, CALENDAR_READONLY, Accounts
 from toolguard.dev.google_consent import ConsentScreen, OAuthClient
 from toolguard.dev.outbound import OutboundApp, OutboundClient
+from toolguard.testing import FrozenClock
 
 T = TypeVar("T")
 
@@ -31,8 +32,8 @@ class Room:
     """The provider, a client of it, and a browser."""
 
     def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-        self.accounts = Accounts(clock=lambda: self.now)
+        self.clock = FrozenClock(1_800_000_000)
+        self.accounts = Accounts(clock=self.clock)
         client = OAuthClient("vault", SECRET, CALLBACK, "The vault")
         screen = ConsentScreen(self.accounts, [client], origin=GOOGLE)
         here = Starlette()
@@ -51,7 +52,7 @@ class Room:
             client_secret=secret,
             scopes=(CALENDAR,),
         )
-        return OutboundClient(app, redirect_uri, transport=self.hosts, clock=lambda: self.now)
+        return OutboundClient(app, redirect_uri, transport=self.hosts, clock=self.clock)
 
     def url(self, *scopes: str) -> str:
         return self.outbound.consent_url(
@@ -114,7 +115,7 @@ def test_who_allows_it_gives_the_client_tokens_of_the_chosen_account() -> None:
 
     assert answer["state"] == "s1"
     assert token is not None
-    assert (token.scopes, token.expires_at) == ((CALENDAR, CALENDAR_READONLY), room.now + 3_600)
+    assert (token.scopes, token.expires_at) == ((CALENDAR, CALENDAR_READONLY), room.clock() + 3_600)
     access = room.accounts.access(token.access_token)
     assert access is not None
     assert access.account == "work@gmail.test"
@@ -145,7 +146,7 @@ def test_a_code_is_good_once() -> None:
 def test_a_code_is_good_for_a_minute() -> None:
     room = Room()
     code = room.consent()["code"]
-    room.now += 61
+    room.clock.advance(61)
 
     assert exchange(room, code) is None
 

@@ -61,7 +61,7 @@ def test_of_a_refresh_token_or_one_that_has_ended_it_is_told_nothing() -> None:
     room = Room()
     tokens = room.tokens(room.register()["client_id"])
     assert room.introspect(tokens["refresh_token"]) == {"active": False}
-    room.clock.now += 300
+    room.clock.advance(300)
     assert room.introspect(tokens["access_token"]) == {"active": False}
 
 
@@ -189,7 +189,7 @@ def test_a_server_gets_its_callers_connection() -> None:
 
 def test_a_server_gets_a_token_for_another_server() -> None:
     room, token = with_vault(vault_with())
-    room.clock.now += 100
+    room.clock.advance(100)
     answer = exchange(room, token, audience=None, resource=OTHER, scope=READ).json()
     assert answer["expires_in"] == 200
     claims = jwt.decode(answer["access_token"], options={"verify_signature": False})

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import httpx
 import pytest
-from devrooms import Clock
 from hosts import Hosts
 from starlette.applications import Starlette
 
@@ -22,6 +21,7 @@ from toolguard.dev.outbound import OutboundApp, OutboundClient
 from toolguard.dev.server import DevServer
 from toolguard.dev.store import Store
 from toolguard.dev.world import builtin_world
+from toolguard.testing import FrozenClock
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class Room:
     """A server with its connect pages, the provider, and people with browsers."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
+        self.clock = FrozenClock(1_800_000_000)
         self.store = Store()
         self.server = DevServer(builtin_world(), self.store, origin=SERVER, clock=self.clock)
         self.table = ConnectionTable(self.store.db, self.store.lock)
@@ -182,7 +182,7 @@ def test_nobody_is_connected_who_cancels() -> None:
 def test_a_link_is_good_for_ten_minutes(seconds: int) -> None:
     room = Room()
     link = room.link()
-    room.clock.now += seconds
+    room.clock.advance(seconds)
 
     page = room.run(lambda browser: browser.open(link))
 

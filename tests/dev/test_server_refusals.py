@@ -349,7 +349,7 @@ def test_what_has_ended_is_forgotten() -> None:
     room = Room()
     client_id = room.register()["client_id"]
     room.tokens(client_id)
-    room.clock.now += 90_000
+    room.clock.advance(90_000)
     room.client.get(authorize_url(client_id))
     counts = {
         table: room.server.store.db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]

@@ -138,7 +138,7 @@ def test_a_sign_in_expires() -> None:
     room = Room()
     browser = room.visitor()
     page = browser.follow(browser.get(authorize_url(room.register()["client_id"])))
-    room.clock.now += 600
+    room.clock.advance(600)
     assert browser.get(str(page.url)).status_code == 400
 
 
@@ -147,7 +147,7 @@ def test_a_session_expires() -> None:
     client_id = room.register()["client_id"]
     browser = room.visitor()
     room.consent_at(browser, client_id)
-    room.clock.now += 3_600
+    room.clock.advance(3_600)
     assert "/sign-in?" in browser.get(authorize_url(client_id)).headers["location"]
 
 

@@ -171,7 +171,7 @@ def test_a_code_expires() -> None:
     room = Room()
     client_id = room.register()["client_id"]
     code = room.code(client_id)
-    room.clock.now += 60
+    room.clock.advance(60)
     assert room.redeem(client_id, code).json()["error"] == "invalid_grant"
 
 
@@ -201,7 +201,7 @@ def test_a_refresh_token_is_replaced_at_every_use() -> None:
     room = Room()
     client_id = room.register()["client_id"]
     first = room.tokens(client_id)
-    room.clock.now += 301
+    room.clock.advance(301)
     second = room.refresh(client_id, first["refresh_token"]).json()
     assert second["refresh_token"] != first["refresh_token"]
     assert second["scope"] == first["scope"]
@@ -285,10 +285,10 @@ def test_a_family_ends_a_day_after_the_sign_in_however_often_it_is_refreshed() -
     room = Room()
     client_id = room.register()["client_id"]
     tokens = room.tokens(client_id)
-    room.clock.now += 86_300
+    room.clock.advance(86_300)
     tokens = room.refresh(client_id, tokens["refresh_token"]).json()
     assert tokens["expires_in"] == 100
-    room.clock.now += 100
+    room.clock.advance(100)
     assert room.refresh(client_id, tokens["refresh_token"]).json()["error"] == "invalid_grant"
 
 
@@ -338,9 +338,9 @@ def test_rotating_keys_leaves_issued_tokens_good() -> None:
 def test_a_retired_key_is_published_until_nothing_can_need_it() -> None:
     room = Room()
     room.server.rotate_keys()
-    room.clock.now += 899
+    room.clock.advance(899)
     assert len(room.client.get(f"{ISSUER}/jwks").json()["keys"]) == 3
-    room.clock.now += 1
+    room.clock.advance(1)
     assert len(room.client.get(f"{ISSUER}/jwks").json()["keys"]) == 2
 
 
