@@ -1,6 +1,8 @@
-"""Which claims do the access tokens of well-known providers carry?
+"""Which claims do access tokens of well-known providers carry that the kit does not mint?
 
-The names, types and nesting are those that the providers document; the values are made up.
+Several tenants, tokens without a user, older versions: examples as the providers document
+their names, types and nesting, with values that are made up. The kit's presets are held against
+them in ``test_provider_presets``.
 """
 
 from __future__ import annotations
@@ -243,7 +245,27 @@ SHAPES = (
         roles=("planners", "eu-west-1_Abc_Google"),
     ),
     Shape(
-        "WorkOS",
+        "WorkOS, Connect: what an MCP client gets",
+        {
+            "iss": "https://acme.authkit.app",
+            "aud": "https://mcp.example.com/mcp",
+            "sub": "user_01HBEQKA6K4QJAS93VPE39W1JT",
+            "client_id": "client_01HZXMCPCLIENT",
+            "org_id": "org_01HRDMC6CM357W30QMHMQ96Q0S",
+            "sid": "app_consent_01HQSXZGF8FHF7A9ZZFCW4387R",
+            "scope": "openid profile",
+            "jti": "01HQSXZXPPFPKMDD32RKTFY6PV",
+            "exp": 1_800_000_300,
+            "iat": 1_800_000_000,
+        },
+        user_id="user_01HBEQKA6K4QJAS93VPE39W1JT",
+        client_id="client_01HZXMCPCLIENT",
+        tenant_id="org_01HRDMC6CM357W30QMHMQ96Q0S",
+        tenant_ids=("org_01HRDMC6CM357W30QMHMQ96Q0S",),
+        scopes=("openid", "profile"),
+    ),
+    Shape(
+        "WorkOS, AuthKit: the session of an application",
         {
             "iss": "https://api.workos.com/user_management/client_01HZX",
             "sub": "user_01HBEQKA6K4QJAS93VPE39W1JT",

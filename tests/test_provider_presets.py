@@ -184,6 +184,7 @@ WISHES: dict[str, dict[str, Any]] = {
     "auth0": {"tenant": "org_1", "permissions": ["calendar:read"]},
     "keycloak": {"roles": ["planner"]},
     "cognito": {"roles": ["planners"]},
+    "workos": {"tenant": "org_1"},
 }
 EXAMPLES = {
     "descope": "Descope: scopes as a list, current tenant among several",
@@ -192,6 +193,7 @@ EXAMPLES = {
     "auth0": "Auth0 with RBAC: permissions are not scopes unless the server says so",
     "keycloak": "Keycloak: roles of the realm, not those of one client",
     "cognito": "Amazon Cognito",
+    "workos": "WorkOS, Connect: what an MCP client gets",
 }
 
 

@@ -1,4 +1,7 @@
-"""A vault that answers from a table, and what is asked of it. Nothing here opens a socket."""
+"""What does Descope's vault answer over HTTP, and what is it sent? It opens no socket.
+
+For tests of the provider itself, which the kit's ``ScriptedConnections`` stands in for.
+"""
 
 from __future__ import annotations
 
