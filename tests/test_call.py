@@ -27,6 +27,7 @@ from toolguard.policy import Policy
 from toolguard.principal import Principal
 from toolguard.scopes import Scope
 from toolguard.serving import current_call, outer_call, serving
+from toolguard.testing import FrozenClock
 
 
 def request(guard: Desk, principal: Principal | None = person()) -> RequestState:  # noqa: B008 - a frozen value
@@ -128,11 +129,11 @@ def test_a_token_counts_until_it_expires_give_or_take_the_leeway(
 
 
 def test_expiry_counts_at_use_and_not_only_at_entry() -> None:
-    now = [NOW]
-    guard = Desk(clock=lambda: now[0])
+    clock = FrozenClock(NOW)
+    guard = Desk(clock=clock)
     call = Call(guard, request(guard, person(expires_at=NOW + 60)))
     admit(call)
-    now[0] = NOW + 60
+    clock.advance(60)
 
     assert isinstance(refusal(call.admit(Policy())), InvalidTokenError)
     assert isinstance(refusal(call.admit(Policy(public=True))), InvalidTokenError)

@@ -21,21 +21,17 @@ from toolguard.errors import (
     ToolGuardError,
 )
 from toolguard.serving import serving
+from toolguard.testing import FrozenClock, ScriptedConnections
 
 
-class Numbered:
-    """Gives a new token each time, with the type and expiry it is told."""
-
-    def __init__(self, *, token_type: str = "bearer", missing_after: int = 99) -> None:
-        self.asked: list[ConnectionRequest] = []
-        self._token_type = token_type
-        self._missing_after = missing_after
-
-    async def fetch(self, request: ConnectionRequest) -> Connection:
-        self.asked.append(request)
-        if len(self.asked) > self._missing_after:
-            raise ConnectionRequiredError("Connect it again", connection=request.name)
-        return Connection(f"token-{len(self.asked)}", token_type=self._token_type)
+def numbered(*, token_type: str = "bearer", missing_after: int = 3) -> ScriptedConnections:
+    """Return connections that are new each time they are asked for, until there are no more."""
+    vault = ScriptedConnections()
+    for name in ("calendar", "crm"):
+        given = [Connection(f"token-{n + 1}", token_type=token_type) for n in range(missing_after)]
+        missing = ConnectionRequiredError("Connect it again", connection=name)
+        vault.answer(name, *given, missing)
+    return vault
 
 
 class API:
@@ -80,29 +76,29 @@ def asking(api: API) -> Callable[..., Awaitable[int]]:
 
 
 def test_a_good_token_is_sent_once_and_as_a_bearer_token() -> None:
-    api, vault = API("token-1"), Numbered()
+    api, vault = API("token-1"), numbered()
 
     assert called(asking(api), vault) == 200
     assert api.shown == ["Bearer token-1"]
 
 
 def test_after_a_401_a_fresh_token_is_fetched_and_the_request_tried_once_more() -> None:
-    api, vault = API("token-2"), Numbered()
+    api, vault = API("token-2"), numbered()
 
     assert called(asking(api), vault) == 200
     assert api.shown == ["Bearer token-1", "Bearer token-2"]
-    assert [asked.fresh for asked in vault.asked] == [False, True]
+    assert [asked.fresh for asked in vault.calls] == [False, True]
 
 
 def test_a_second_401_is_the_answer() -> None:
-    api, vault = API(), Numbered()
+    api, vault = API(), numbered()
 
     assert called(asking(api), vault) == 401
-    assert len(vault.asked) == 2
+    assert len(vault.calls) == 2
 
 
 def test_a_synchronous_tool_gets_a_fresh_token_as_well() -> None:
-    api, vault = API("token-2"), Numbered()
+    api, vault = API("token-2"), numbered()
 
     @with_connection("calendar", as_="calendar")
     def tool(*, calendar: Connection) -> int:
@@ -113,7 +109,7 @@ def test_a_synchronous_tool_gets_a_fresh_token_as_well() -> None:
 
 
 def test_another_scheme_is_sent_as_the_provider_named_it() -> None:
-    api, vault = API(), Numbered(token_type="DPoP")
+    api, vault = API(), numbered(token_type="DPoP")
 
     called(asking(api), vault)
 
@@ -122,7 +118,7 @@ def test_another_scheme_is_sent_as_the_provider_named_it() -> None:
 
 def test_if_no_fresh_token_is_to_be_had_the_tool_ends_in_that_refusal() -> None:
     with pytest.raises(ConnectionRequiredError):
-        called(asking(API()), Numbered(missing_after=1))
+        called(asking(API()), numbered(missing_after=1))
 
 
 def test_the_token_does_not_follow_a_redirect_to_another_origin() -> None:
@@ -141,7 +137,7 @@ def test_the_token_does_not_follow_a_redirect_to_another_origin() -> None:
         ) as client:
             await client.get("https://api.example/")
 
-    called(tool, Numbered())
+    called(tool, numbered())
 
     assert shown == ["Bearer token-1", None]
 
@@ -153,26 +149,26 @@ def test_once_the_call_has_ended_no_fresh_token_is_fetched() -> None:
     async def tool(*, calendar: Connection) -> None:
         kept.append(calendar)
 
-    called(tool, vault := Numbered())
+    called(tool, vault := numbered())
 
     with pytest.raises(GuardNotConfiguredError):
         asyncio.run(API().get(kept[0]))
-    assert len(vault.asked) == 1
+    assert len(vault.calls) == 1
 
 
 def test_for_a_caller_whose_token_has_expired_no_fresh_token_is_fetched() -> None:
-    now = [NOW]
-    vault = Numbered()
-    desk = Desk(connections=vault, clock=lambda: now[0])
+    clock = FrozenClock(NOW)
+    vault = numbered()
+    desk = Desk(connections=vault, clock=clock)
 
     @with_connection("calendar", as_="calendar")
     async def tool(*, calendar: Connection) -> int:
-        now[0] += 3_600
+        clock.advance(3_600)
         return await API().get(calendar)
 
     with pytest.raises(InvalidTokenError):
         called(tool, vault, desk=desk)
-    assert len(vault.asked) == 1
+    assert len(vault.calls) == 1
 
 
 def test_no_representation_shows_the_token() -> None:
@@ -186,8 +182,8 @@ def test_an_optional_connection_is_none_where_the_user_has_not_connected() -> No
     async def tool(*, calendar: str | None) -> str | None:
         return calendar
 
-    assert called(tool, Numbered(missing_after=0)) is None
-    assert called(tool, Numbered()) == "token-1"
+    assert called(tool, numbered(missing_after=0)) is None
+    assert called(tool, numbered()) == "token-1"
 
 
 def test_an_optional_connection_needs_a_parameter_that_may_be_none() -> None:
@@ -215,9 +211,9 @@ def test_a_tenants_connection_is_asked_for_by_the_tenant_of_the_token() -> None:
     async def tool(*, crm: str) -> str:
         return crm
 
-    called(tool, vault := Numbered(), tenant_id="acme")
+    called(tool, vault := numbered(), tenant_id="acme")
 
-    assert [asked.tenant_id for asked in vault.asked] == ["acme"]
+    assert [asked.tenant_id for asked in vault.calls] == ["acme"]
 
 
 def test_without_a_tenant_in_the_token_there_is_no_tenants_connection() -> None:
@@ -225,20 +221,20 @@ def test_without_a_tenant_in_the_token_there_is_no_tenants_connection() -> None:
     async def tool(*, crm: str) -> None: ...
 
     with pytest.raises(AccessDeniedError):
-        called(tool, vault := Numbered())
-    assert vault.asked == []
+        called(tool, vault := numbered())
+    assert vault.calls == []
 
 
 def test_a_users_connection_names_no_tenant() -> None:
-    called(asking(API("token-1")), vault := Numbered(), tenant_id="acme")
+    called(asking(API("token-1")), vault := numbered(), tenant_id="acme")
 
-    assert [asked.tenant_id for asked in vault.asked] == [None]
+    assert [asked.tenant_id for asked in vault.calls] == [None]
 
 
 def test_a_fresh_connection_is_asked_for_as_such() -> None:
     @with_connection("calendar", as_="calendar", fresh=True)
     async def tool(*, calendar: str) -> None: ...
 
-    called(tool, vault := Numbered())
+    called(tool, vault := numbered())
 
-    assert [asked.fresh for asked in vault.asked] == [True]
+    assert [asked.fresh for asked in vault.calls] == [True]

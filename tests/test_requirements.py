@@ -34,6 +34,7 @@ from toolguard import (
 )
 from toolguard.decorators import GuardDecorator
 from toolguard.policy import Policy
+from toolguard.testing import FrozenClock
 
 CALL = Invocation("tool", "delete", {"tenant_id": "t1"})
 
@@ -234,10 +235,10 @@ def test_an_exception_in_a_check_refuses_and_is_logged_with_its_name_alone(
 
 
 def test_a_token_that_expires_while_a_check_runs_is_not_used() -> None:
-    now = [NOW]
+    clock = FrozenClock(NOW)
 
     def check(principal: Principal, call: Invocation) -> bool:
-        now[0] += 3_600
+        clock.advance(3_600)
         return True
 
     @requires(check)
@@ -245,7 +246,7 @@ def test_a_token_that_expires_while_a_check_runs_is_not_used() -> None:
         return "done"
 
     with pytest.raises(ToolGuardError) as refused:
-        Caller(person(), Desk(clock=lambda: now[0])).calls(tool)
+        Caller(person(), Desk(clock=clock)).calls(tool)
     assert refused.value.error == "invalid_token"
 
 

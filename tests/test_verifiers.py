@@ -14,6 +14,7 @@ from trusted import CLAIMS, ES256, ISSUER, NOW, RS256, claims, issuing, mint
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.keys import Key, KeySource
+from toolguard.testing import FrozenClock
 from toolguard.verifiers import DEFAULT_ALGORITHMS, JWTVerifier, Verifier
 
 ES256_KEY = published(ES256)
@@ -282,12 +283,12 @@ def test_clocks_may_differ_by_five_seconds_where_nothing_else_is_said() -> None:
 
 
 def test_the_clock_is_read_for_every_token() -> None:
-    now = [float(NOW)]
-    ticking = verifier(clock=lambda: now[0])
+    clock = FrozenClock(NOW)
+    ticking = verifier(clock=clock)
     token = mint()
 
     assert ticking.verify_now(token) is not None
-    now[0] += 3600
+    clock.advance(3_600)
     with pytest.raises(InvalidTokenError) as caught:
         ticking.verify_now(token)
     assert caught.value.reason == "expired"

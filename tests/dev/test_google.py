@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 
 from toolguard.dev.google import calendar_routes
 from toolguard.dev.google_accounts import CALENDAR, CALENDAR_READONLY, Accounts
+from toolguard.testing import FrozenClock
 
 NOW = 1_800_000_000.0
 EVENTS = "/calendar/v3/calendars/primary/events"
@@ -156,10 +157,10 @@ def test_who_may_only_read_cannot_write() -> None:
 
 
 def test_an_access_token_ends_and_can_be_refreshed() -> None:
-    now = [NOW]
-    accounts = Accounts(clock=lambda: now[0], lifetime=60)
+    clock = FrozenClock(NOW)
+    accounts = Accounts(clock=clock, lifetime=60)
     given = accounts.grant(ALICE, [CALENDAR])
-    now[0] += 60
+    clock.advance(60)
 
     fresh = accounts.refresh(given.refresh_token)
 
