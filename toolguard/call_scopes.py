@@ -100,15 +100,13 @@ class ScopeTemplate(CallScope):
 
     @cached_property
     def _reading(self) -> re.Pattern[str]:
-        """Match what the template makes, each argument as short as can be."""
-        seen: set[str] = set()
-        pattern = ""
-        for text, name in self._parts:
-            pattern += re.escape(text)
-            if name is not None:
-                pattern += f"(?P={name})" if name in seen else f"(?P<{name}>.+?)"
-                seen.add(name)
-        return re.compile(pattern)
+        """Match what the template makes, each argument as short as can be.
+
+        An argument that occurs twice is read twice: looking for the same text again would try
+        all combinations of lengths.
+        """
+        parts = (re.escape(text) + ("(.+?)" if name else "") for text, name in self._parts)
+        return re.compile("".join(parts))
 
     def scope(self, invocation: Invocation) -> Scope:
         """Return the scope for the arguments of this call.
@@ -120,7 +118,8 @@ class ScopeTemplate(CallScope):
         values = {name: _text(name, invocation.arguments) for name in self.arguments}
         made = self._filled(values)
         match = self._reading.fullmatch(made)
-        if match is None or match.groupdict() != values:
+        filled = tuple(values[name] for _, name in self._parts if name is not None)
+        if match is None or match.groups() != filled:
             raise InvalidInputError("These arguments together cannot be part of a scope")
         return _sendable(made)
 

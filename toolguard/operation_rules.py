@@ -16,6 +16,7 @@ from toolguard.decorators import GuardDecorator
 from toolguard.invocation import Kind
 from toolguard.policy import Policy
 from toolguard.spellings import spellings, uri_spellings
+from toolguard.wildcards import wildcard
 
 __all__ = ["OperationRules"]
 
@@ -135,10 +136,7 @@ class _Rule:
         self.policy = guard.policy
         self._kind = match[1] or (None if pattern == "*" else "tool")
         respell = uri_spellings if self._kind == "resource" else spellings
-        self._names = [
-            re.compile(".*".join(map(re.escape, each.split("*"))), re.DOTALL)
-            for each in respell(match[2])
-        ]
+        self._names = [wildcard(each) for each in respell(match[2])]
 
     def matches(self, kind: Kind, name: str, *, respelled: bool = False) -> bool:
         """Return whether it applies to an operation with this name."""

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from re import Pattern
 from typing import Any, ClassVar
 
 import anyio.to_thread
 
 from toolguard.invocation import Invocation
 from toolguard.principal import Principal
+from toolguard.wildcards import wildcard
 
 __all__ = [
     "BelongsToTenant",
@@ -34,7 +35,7 @@ __all__ = [
 
 # What `*` stands for: RFC 3986 §2.3, unreserved characters. No pattern for the host of a URL
 # reaches into its path, its query or its user name.
-_WILD = r"[A-Za-z0-9._~-]*"
+_WILD = r"[A-Za-z0-9._~-]"
 
 
 class Requirement(ABC):
@@ -125,15 +126,15 @@ class IsClient(Requirement):
     def holds(self, principal: Principal, invocation: Invocation) -> bool:
         """Return whether it was."""
         client_id = principal.client_id
-        return client_id is not None and _glob(self.pattern).fullmatch(client_id) is not None
+        return client_id is not None and _clients(self.pattern).fullmatch(client_id) is not None
 
     def __str__(self) -> str:
         return f"client {self.pattern}"
 
 
 @functools.lru_cache(maxsize=256)
-def _glob(pattern: str) -> re.Pattern[str]:
-    return re.compile(_WILD.join(map(re.escape, pattern.split("*"))))
+def _clients(pattern: str) -> Pattern[str]:
+    return wildcard(pattern, _WILD)
 
 
 @dataclass(frozen=True)
