@@ -162,7 +162,6 @@ class Call:
         if arguments is not None:
             invocation = replace(invocation, arguments=MappingProxyType(dict(arguments)))
         principal = await self.authorize(policy, invocation)
-        self._has_decided(policy.rule)
         return Admission(principal, await self._connect(policy.connections, principal))
 
     async def authorize(
@@ -182,6 +181,8 @@ class Call:
         principal, decided = await self._judge(policy, invocation)
         if not decided:
             self._undecided = policy.rule
+        elif invocation is not None:
+            self._has_decided(policy.rule)
         return principal
 
     async def _judge(

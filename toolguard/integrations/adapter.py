@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from toolguard.call import SCOPE_KEY, Call, RequestState
 from toolguard.decorators import GuardDecorator, bare_policy
 from toolguard.errors import GuardNotConfiguredError, ToolGuardError
-from toolguard.integrations.admission import admit
+from toolguard.integrations.admission import admit, admit_question, is_for_anybody
 from toolguard.integrations.lists import Lists
 from toolguard.integrations.operation import Catalog, Operation
 from toolguard.invocation import Kind
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["PROTECTED", "Adapter", "Message", "Operation", "can_open_urls", "challenge_meta"]
 
 _log = logging.getLogger("toolguard")
+
+# 2026-07-28: methods whose results say whether they may be kept for others, too.
+_CACHED = frozenset((*LISTS, "resources/read"))
 
 PROTECTED = "__toolguard_protected__"
 """Where a protected server keeps its adapter."""
@@ -63,7 +66,7 @@ class Message:
     @property
     def meta(self) -> object:
         """The ``_meta`` of the message, as the framework has it."""
-        return self.params.get("_meta", self.params.get("meta"))
+        return self.params.get("_meta")
 
 
 class Adapter(ABC):
@@ -254,9 +257,7 @@ class Adapter(ABC):
                 call.settle(failed=True)
                 return None, refusal
             try:
-                result = await message.serve()
-                if message.method in LISTS:
-                    result = await self._publish(call, message, result)
+                result = await self._publish(call, message, await message.serve())
             except Exception:
                 ended_in = call.settle(failed=True)
                 if ended_in is None:
@@ -265,8 +266,27 @@ class Adapter(ABC):
             return result, call.settle(failed=message.is_error(result))
 
     async def _publish(self, call: Call, message: Message, result: Any) -> Any:
-        as_json = await self._lists.edit(call, message.method, message.to_json(result))
+        """Return what the server answers as it may go out."""
+        if call.is_undecided:
+            if message.to_json(result).get("resultType") == "input_required":
+                await admit_question(self, call)
+            return result
+        if message.method not in _CACHED:
+            return result
+        as_json = message.to_json(result)
+        if message.method in LISTS:
+            as_json = await self._lists.edit(call, message.method, as_json)
+        elif as_json.get("cacheScope") != "public":
+            return result
+        if as_json.get("cacheScope") == "public" and not await self._is_for_all(call, message):
+            as_json["cacheScope"] = "private"
         return message.from_json(result, as_json)
+
+    async def _is_for_all(self, call: Call, message: Message) -> bool:
+        """Return whether everybody gets the same answer, and would be given it."""
+        if message.method in LISTS:
+            return call.guard.unauthorized_tools == "show"
+        return await is_for_anybody(self, call, message.method, message.params)
 
     def _prepare_late(self) -> None:
         try:

@@ -9,19 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from toolguard.call import Call
+from toolguard.call import Call, RequestState
 from toolguard.decorators import bare_policy
-from toolguard.errors import AccessDeniedError, GuardNotConfiguredError
+from toolguard.errors import (
+    AccessDeniedError,
+    GuardNotConfiguredError,
+    InvalidInputError,
+    ToolGuardError,
+)
 from toolguard.integrations.operation import Operation
 from toolguard.invocation import Invocation, Kind
 from toolguard.operation_rules import OperationRules
 from toolguard.policy import Policy
-from toolguard.spellings import uri_spellings
+from toolguard.spellings import MAX_LENGTH, uri_spellings
 
 if TYPE_CHECKING:
     from toolguard.integrations.adapter import Adapter
 
-__all__ = ["admit"]
+__all__ = ["admit", "admit_question", "is_for_anybody", "operations_of"]
 
 # The methods that lead to a function of the user's, and the parameter that says to which.
 _CALLS: Mapping[str, tuple[Kind, str]] = {
@@ -50,7 +55,7 @@ async def admit(adapter: Adapter, call: Call, method: str, params: Mapping[str, 
         ToolGuardError: if the operation's policy, or the default of the server for one that
             carries no guard, does not let this caller do it.
     """
-    asked = tuple(_asked(method, params))
+    asked = tuple(operations_of(method, params))
     if not asked:
         await call.admit_undeclared(method)
     for invocation in asked:
@@ -60,7 +65,43 @@ async def admit(adapter: Adapter, call: Call, method: str, params: Mapping[str, 
             raise AccessDeniedError(rule="only a call has the arguments that the rule reads")
 
 
-def _asked(method: str, params: Mapping[str, Any]) -> Iterator[Invocation]:
+async def admit_question(adapter: Adapter, call: Call) -> None:
+    """Decide on the arguments that were sent whether the caller may be asked for more.
+
+    What a tool depends on may have questions (``Resolve`` of mcp 2) before its own guard has
+    heard of the call; once they are answered, the guard decides on what the tool is given.
+
+    Args:
+        adapter: the server.
+        call: the message, which the server has answered with a question.
+
+    Raises:
+        Exception: the refusal, as the framework's own, if the caller may not make the call.
+    """
+    asked = call.operation
+    if asked is None:
+        return
+    try:
+        declared = (await _find(adapter, asked, call.meta)).declared
+        if declared is not None:
+            await call.authorize(declared, asked)
+    except ToolGuardError as refusal:
+        raise call.refuse(refusal) from None
+
+
+async def is_for_anybody(
+    adapter: Adapter, call: Call, method: str, params: Mapping[str, Any]
+) -> bool:
+    """Return whether somebody without a token may send a message, too."""
+    stranger = Call(call.guard, RequestState(None, None, call.guard), meta=call.meta)
+    try:
+        await admit(adapter, stranger, method, params)
+    except ToolGuardError:
+        return False
+    return True
+
+
+def operations_of(method: str, params: Mapping[str, Any]) -> Iterator[Invocation]:
     """Yield the operations that a message is about; none for a message about the server."""
     if method in _CALLS:
         kind, key = _CALLS[method]
@@ -112,6 +153,21 @@ async def _decide(adapter: Adapter, call: Call, method: str, invocation: Invocat
     else:
         await call.authorize(ruled, invocation)
         await call.authorize(declared)
+    if ruled is not None and ruled.reads_call:
+        _check_listed(operation, invocation)
+
+
+def _check_listed(operation: Operation, invocation: Invocation) -> None:
+    """Make sure that a rule has read what the function is given.
+
+    The SDK drops the arguments that a tool does not list, unless pydantic knows them as another
+    name of one that it does.
+    """
+    schema = operation.parameters
+    if schema is None or schema.get("additionalProperties"):
+        return
+    if not invocation.arguments.keys() <= schema.get("properties", {}).keys():
+        raise InvalidInputError("Send no arguments that the tool does not list")
 
 
 async def _find(adapter: Adapter, invocation: Invocation, meta: object) -> Operation:
@@ -131,6 +187,8 @@ def _ruled(
         AccessDeniedError: if nobody may do it under the name that was sent.
     """
     kind = operation.kind
+    if len(sent) > MAX_LENGTH:  # of no operation, and costly to hold against every rule
+        raise AccessDeniedError(rule=f"a name of more than {MAX_LENGTH} characters")
     listed = rules.policy(kind, operation.name)
     if kind != "resource":  # their names are looked up as they are
         return listed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +15,14 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 
 from toolguard.call import Call
-from toolguard.errors import ToolGuardError
-from toolguard.integrations.adapter import Adapter
-from toolguard.integrations.admission import admit
+from toolguard.errors import AccessDeniedError, ToolGuardError
+from toolguard.integrations.adapter import PROTECTED, Adapter
+from toolguard.integrations.admission import admit, operations_of
 from toolguard.integrations.apps import guard_builder
 from toolguard.integrations.fastmcp_catalog import catalog_of
 from toolguard.integrations.operation import Catalog, Operation
 from toolguard.invocation import Kind
+from toolguard.listings import LISTS
 from toolguard.serving import outer_call, serving
 
 if TYPE_CHECKING:
@@ -27,6 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = ["FastMCPAdapter"]
 
+_log = logging.getLogger("toolguard")
+
+# fastmcp.server.providers.addressing: how the user interface of an app calls its tools.
+_ADDRESS = re.compile("([0-9a-f]{12})_(.+)", re.DOTALL)
+# Transforms of fastmcp whose tools call tools, or read resources, that the client names.
+_BY_NAME = frozenset(("CatalogTransform", "ResourcesAsTools", "PromptsAsTools"))
 _KINDS: Mapping[str, Kind] = {
     "tool": "tool",
     "resource": "resource",
@@ -76,15 +85,14 @@ class FastMCPAdapter(Adapter):
 
     async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
         """Return the operation that clients call ``name``, also on a mounted server."""
-        try:
-            version = _requested_version(meta)
-        except ValueError:
-            return None
+        version = _requested_version(meta)
         server, listed = self.server, None
         while True:
             found = await _component(server, kind, name, version)
+            if found is None and kind == "tool":
+                found = await _by_hash(server, name)
             if listed is None:
-                listed = str(getattr(found, "uri_template", name))
+                listed = _listed_name(found, kind, name)
             while getattr(found, "parent_tool", None) is not None:  # a transformed tool
                 found = found.parent_tool
             if getattr(found, "_server", None) is None:
@@ -92,14 +100,41 @@ class FastMCPAdapter(Adapter):
             server = found._server
             name = _inner_name(found, name)
 
+    async def visible(self, call: Call, method: str, result: Any) -> Any:
+        """Return the answer to ``call``; of a list, what its caller may see."""
+        return await self._lists.visible(call, method, result) if method in LISTS else result
+
     def look_up(self) -> Catalog:
         """Return what clients can call, also on mounted servers, by the names they know."""
         return catalog_of(self.server)
 
+    def report_rules(self) -> None:
+        """Log the rules that match nothing, and who calls what they are about behind their back."""
+        super().report_rules()
+        for server, transform in self._calling_by_name() if self.rules.policies else ():
+            _log.warning(
+                "%s on %r calls by the names of that server, and the rules of %r are not asked: "
+                "add it to %r instead, or protect %r as well",
+                *(type(transform).__name__, server, self.server, self.server, server),
+            )
+
+    def _calling_by_name(self) -> Iterator[tuple[Any, Any]]:
+        """Yield the mounted servers that nobody protects, and what calls their tools by name."""
+        todo = list(self.server.providers)
+        while todo:
+            provider = todo.pop(0)
+            todo += [inner] if (inner := getattr(provider, "_inner", None)) is not None else []
+            server = getattr(provider, "server", None)
+            todo += getattr(server, "providers", ())
+            if server is not None and not hasattr(server, PROTECTED):
+                for transform in server.transforms:
+                    if _BY_NAME.intersection(each.__name__ for each in type(transform).__mro__):
+                        yield server, transform
+
     def install(self, guard: ToolGuard) -> None:
         """Put ``guard`` around every message, and around every app and transport it runs."""
         self._guard_messages(self, guard)
-        self.server.middleware.insert(0, _MountedGuard(self, guard))
+        self.server.middleware.insert(0, _ServerGuard(self, guard))
         guard_builder(self, guard, "http_app", _paths)
         self.over_stdio(guard)
 
@@ -111,8 +146,12 @@ class FastMCPAdapter(Adapter):
         return app
 
 
-class _MountedGuard(Middleware):
-    """Decides for a protected server that is mounted on another one."""
+class _ServerGuard(Middleware):
+    """Decides on what is asked of a server inside of a message.
+
+    By a server that it is mounted on; by a tool of its own that calls others by name, as those of
+    fastmcp's transforms do: the name is one that a client sent.
+    """
 
     def __init__(self, adapter: FastMCPAdapter, guard: ToolGuard) -> None:
         self._adapter = adapter
@@ -122,8 +161,10 @@ class _MountedGuard(Middleware):
         self, context: MiddlewareContext[Any], call_next: CallNext[Any, Any]
     ) -> Any:
         outer = outer_call()
-        if outer is not None and outer.served is self._adapter:
-            return await call_next(context)  # decided already
+        method, params = context.method or "", getattr(context.message, "__dict__", {})
+        if outer is not None and outer.served is self._adapter and _is_about(outer, method, params):
+            outer.served = None  # decided already; what comes after this is another message
+            return await call_next(context)
         # On an unprotected server there is no request state, hence no caller: refused.
         state = outer.state if outer is not None else None
         call = Call(
@@ -131,16 +172,18 @@ class _MountedGuard(Middleware):
             state,
             self._adapter.refusal_error,
             is_current=outer.is_current if outer is not None else lambda: True,
-            meta=outer.meta if outer is not None else None,
+            meta=params.get("meta"),
         )
-        call.served = self._adapter
         with serving(call):
-            params = getattr(context.message, "__dict__", {})
             try:
-                await admit(self._adapter, call, context.method or "", params)
+                await admit(self._adapter, call, method, params)
             except ToolGuardError as refusal:
                 raise call.refuse(refusal) from None
-            return await call_next(context)
+            result = await call_next(context)
+            ended_in = call.settle(failed=False)
+            if ended_in is not None:
+                raise self._adapter.refusal_error(ended_in)
+            return await self._adapter.visible(call, method, result)
 
 
 async def _component(server: Any, kind: Kind, name: str, version: VersionSpec | None) -> Any:
@@ -152,21 +195,46 @@ async def _component(server: Any, kind: Kind, name: str, version: VersionSpec | 
     return found or await server.get_resource_template(name, version)
 
 
+async def _by_hash(server: Any, name: str) -> Any:
+    """Return the tool of an app that ``name`` is the address of, however it is listed."""
+    match = _ADDRESS.fullmatch(name)
+    look_up = getattr(server, "get_tool_by_hash", None)  # since 3.4
+    return await look_up(match[1], match[2]) if match and look_up is not None else None
+
+
+def _listed_name(found: Any, kind: Kind, name: str) -> str:
+    if kind == "tool":  # which may have been asked for by its address
+        return str(getattr(found, "name", name))
+    return str(getattr(found, "uri_template", name))
+
+
+def _is_about(call: Call, method: str, params: Mapping[str, Any]) -> bool:
+    """Return whether a message is the one that ``call`` has admitted."""
+    admitted = [] if call.operation is None else [call.operation]
+    asked = list(operations_of(method, params))
+    return [(a.kind, a.name) for a in asked] == [(a.kind, a.name) for a in admitted]
+
+
 def _requested_version(meta: object) -> VersionSpec | None:
     """Return which version of a component the client asks for, in ``_meta.fastmcp.version``.
 
     Raises:
-        ValueError: if what it says there cannot be read.
+        AccessDeniedError: if that cannot be read. The framework takes the latest version then, and
+            what is decided on has to be what is called.
     """
-    if meta is not None and not isinstance(meta, Mapping):
-        meta = meta.model_dump() if isinstance(meta, BaseModel) else None
-    asked = meta.get("fastmcp") if isinstance(meta, Mapping) else None
-    version = asked.get("version") if isinstance(asked, Mapping) else asked
-    if version is None:
+    if isinstance(meta, BaseModel):
+        meta = meta.model_dump()
+    for member in ("fastmcp", "version"):
+        if meta is None:
+            return None
+        if not isinstance(meta, Mapping):
+            raise AccessDeniedError("_meta.fastmcp.version must be a version, or be left out")
+        meta = meta.get(member)
+    if meta is None:
         return None
-    if not isinstance(version, str):
-        raise ValueError("unreadable version")  # noqa: TRY004 - of a client's message
-    return VersionSpec(eq=version)
+    if not isinstance(meta, str) or not meta:
+        raise AccessDeniedError("_meta.fastmcp.version must be a version, or be left out")
+    return VersionSpec(eq=meta)
 
 
 def _inner_name(found: Any, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toolguard.call import Call
@@ -49,6 +49,22 @@ class Lists:
             if (edited := await self._item(call, item, kind, str(item.get(key)))) is not None
         ]
         return {**result, member: items}
+
+    async def visible(self, call: Call, method: str, listed: Sequence[Any]) -> list[Any]:
+        """Return the components of fastmcp in a list, without what the caller may not see.
+
+        Args:
+            call: the message that asks for them.
+            method: the method of the list; one of ``LISTS``.
+            listed: what the server would tell.
+        """
+        _, kind, key = LISTS[method]
+        attribute = "uri_template" if key == "uriTemplate" else key
+        return [
+            component
+            for component in listed
+            if await self._item(call, {}, kind, str(getattr(component, attribute))) is not None
+        ]
 
     async def _item(
         self, call: Call, item: Mapping[str, Any], kind: Kind, name: str

@@ -99,7 +99,7 @@ class _Guarded:
         message = Message(
             request_ctx.get().request,
             request.method,
-            vars(request.params) if request.params is not None else {},
+            _sent(request.params),
             functools.partial(self._handler, request),
             _is_error,
             _to_json,
@@ -108,6 +108,12 @@ class _Guarded:
         )
         result, refusal = await self._served.pass_on(self._guard, message)
         return result if refusal is None else _said_no(request.method, refusal, self._guard)
+
+
+def _sent(params: Any) -> dict[str, Any]:
+    """Return the parameters under the names that they have in the message."""
+    sent = {} if params is None else dict(vars(params))
+    return {**sent, "_meta": sent.pop("meta", None)}
 
 
 def _is_at_hand(context: Any) -> Callable[[], bool]:

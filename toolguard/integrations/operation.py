@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,8 @@ class Operation:
         version: of a component of fastmcp that has one.
         mounts: the servers it is mounted from, outermost first, with its names there.
         own_check: whether the framework checks its callers by itself (fastmcp's ``auth=``).
+        parameters: the JSON schema of a tool's arguments, where the framework takes others, too,
+            without saying so.
     """
 
     kind: Kind
@@ -32,6 +34,7 @@ class Operation:
     version: str | None = None
     mounts: tuple[tuple[Any, str], ...] = ()
     own_check: bool = False
+    parameters: Mapping[str, Any] | None = None
 
     @property
     def declared(self) -> Policy | None:

@@ -46,7 +46,8 @@ class SDKAdapter(Adapter):
         if found is None:
             return None
         listed = getattr(found, "uri_template", name)
-        return Operation(kind, listed, getattr(found, "fn", None))
+        schema = found.parameters if kind == "tool" else None
+        return Operation(kind, listed, getattr(found, "fn", None), parameters=schema)
 
     def _find_resource(self, uri: str) -> Any:
         manager = self.server._resource_manager
