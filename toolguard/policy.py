@@ -84,6 +84,10 @@ class Grant:
         return InsufficientScopeError(scopes, token_scopes=held, missing_scopes=missing)
 
 
+def _is_opaque(alternative: Alternative) -> bool:
+    return any(isinstance(each, Requirement) for each in alternative)
+
+
 def _sign_in_again(
     asked: Sequence[RecentAuthentication], scopes: tuple[str, ...]
 ) -> ToolGuardError:
@@ -181,8 +185,15 @@ class Policy:
 
     @property
     def first_scopes(self) -> tuple[str, ...]:
-        """The scopes a caller with no grant at all needs for this operation."""
-        return () if self.rule is None else min(self.rule.grants, key=len, default=())
+        """The scopes a caller with no grant at all needs for this operation.
+
+        They can ask for scopes, and not for a role: an alternative that needs none comes first.
+        """
+        if self.rule is None:
+            return ()
+        ways = zip(self.rule.alternatives, self.rule.grants, strict=True)
+        first = min(ways, key=lambda way: (_is_opaque(way[0]), len(way[1])), default=((), ()))
+        return first[1]
 
     def __str__(self) -> str:
         if self.public:

@@ -14,7 +14,7 @@ from lines import FASTMCP_LINES, LEGACY_PROTOCOLS, LINES, MODERN_PROTOCOL, Guard
 from pydantic import AliasChoices, BaseModel, Field
 from wire import Caller
 
-from toolguard import public, requires_roles, requires_scopes, requires_tenant
+from toolguard import all_of, any_of, public, requires_roles, requires_scopes, requires_tenant
 from toolguard.testing import GuardedClient, LocalIssuer
 
 RULES = {
@@ -283,6 +283,21 @@ def test_a_rule_reads_the_argument_that_the_function_is_given(
     assert "invoices of" not in both.content
     assert '"error": "invalid_input"' in both.tool_error
     assert mallory.call("invoices", {"tenantId": "victim"}).status == 403
+
+
+# --- what a stranger is told
+
+
+def test_a_stranger_is_asked_for_what_a_scope_alone_can_open(
+    line: Line, guarding: Guarding, reach: Callable[..., Caller]
+) -> None:
+    server = _notes(line)
+    bosses = all_of(requires_roles("boss"), "secret")
+    guarding(default="public").protect(server, rules={"delete_*": any_of(bosses, "pay")})
+    stranger = reach(server)
+    stranger.token = None
+
+    assert 'scope="pay"' in str(stranger.call("delete_note").challenge)
 
 
 # --- names that no operation has
