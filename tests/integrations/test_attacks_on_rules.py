@@ -14,8 +14,17 @@ from lines import FASTMCP_LINES, LEGACY_PROTOCOLS, LINES, MODERN_PROTOCOL, Guard
 from pydantic import AliasChoices, BaseModel, Field
 from wire import Caller
 
-from toolguard import all_of, any_of, public, requires_roles, requires_scopes, requires_tenant
-from toolguard.testing import GuardedClient, LocalIssuer
+from toolguard import (
+    Principal,
+    all_of,
+    any_of,
+    public,
+    requires_auth,
+    requires_roles,
+    requires_scopes,
+    requires_tenant,
+)
+from toolguard.testing import GuardedClient, LocalIssuer, call_as
 
 RULES = {
     "delete_*": requires_scopes("notes.delete"),
@@ -392,3 +401,41 @@ def test_only_who_may_make_a_call_is_asked_what_it_depends_on(
     assert "closed" not in answered("victim").content
     refused = caller.call("close", {"tenant_id": "victim"})
     assert (refused.status, "victim" in refused.content) == (403, False)
+
+
+def test_a_tool_put_in_place_of_another_while_the_server_runs_is_looked_at(
+    line: Line, guarding: Guarding
+) -> None:
+    server: Any = line.server("replaced")
+    server.tool("whoami")(requires_auth(_injected))
+    server.tool("last")(_nobody)
+    guarding().protect(server)
+    assert call_as(server, "whoami").text == "alice"
+
+    _replace(server, "whoami", _sent)
+    answer = call_as(server, "whoami", {"caller": {"user_id": "victim", "issuer": "x"}})
+    assert answer.error == "guard_not_configured"
+    assert "victim" not in str(answer.body)
+
+
+async def _injected(*, user_id: str) -> str:
+    return user_id
+
+
+async def _nobody() -> str:
+    return "nobody"
+
+
+async def _sent(caller: Principal) -> str:
+    return str(caller.user_id)
+
+
+def _replace(server: Any, name: str, function: Any) -> None:
+    """Put a function in the place of a tool, as a hot reload does."""
+    manager = getattr(server, "_tool_manager", None)
+    if manager is not None:
+        manager._tools[name].fn = function
+        return
+    components = server._local_provider._components
+    key = next(key for key in components if key.startswith(f"tool:{name}@"))
+    components[key].fn = function

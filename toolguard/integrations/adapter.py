@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from toolguard.call import SCOPE_KEY, Call, RequestState
 from toolguard.decorators import GuardDecorator, bare_policy
@@ -85,6 +86,7 @@ class Adapter(ABC):
         self._lists = Lists(self)
         self._catalog: tuple[tuple[object, ...], Catalog] | None = None
         self._checked: tuple[object, ...] | None = None
+        self._sound: WeakSet[Callable[..., Any]] = WeakSet()
         self._refusal_types: dict[type[ToolGuardError], type[Exception]] = {}
 
     @abstractmethod
@@ -186,10 +188,27 @@ class Adapter(ABC):
         if revision == self._checked:
             return
         for operation in self.operations():
-            check_declaration(operation, self.guard)
+            self.check_one(operation)
         for operation in self.catalog().operations:
             self.policy(operation)
         self._checked = revision
+
+    def check_one(self, operation: Operation) -> None:
+        """Make sure that an operation can be guarded; once for each function.
+
+        Raises:
+            ValueError: as :meth:`check` does.
+        """
+        function = operation.function
+        if function is None:
+            return
+        with suppress(TypeError):  # of what no weak reference can be made, nothing is remembered
+            # A guard may have been put on a function after it was registered.
+            if function in self._sound and bare_policy(function) is None:
+                return
+        check_declaration(operation, self.guard)
+        with suppress(TypeError):
+            self._sound.add(function)
 
     def prepare(self) -> None:
         """Get ready to serve what has been registered by now.

@@ -6,11 +6,11 @@ cache for instance, asks nobody. The function's own wrapper decides again.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from toolguard.call import Call, RequestState
-from toolguard.decorators import bare_policy
 from toolguard.errors import (
     AccessDeniedError,
     GuardNotConfiguredError,
@@ -140,7 +140,7 @@ async def _decide(adapter: Adapter, call: Call, method: str, invocation: Invocat
     otherwise = call.default_policy if declared is None else Policy(public=declared.public)
     try:
         ruled = _ruled(adapter.rules, operation, invocation.name, otherwise)
-        whole = ruled & declared if ruled and declared else ruled or declared
+        whole = _both(ruled, declared) if ruled and declared else ruled or declared
     except ValueError as error:
         raise GuardNotConfiguredError(str(error)) from None
     if whole is None:
@@ -170,11 +170,19 @@ def _check_listed(operation: Operation, invocation: Invocation) -> None:
         raise InvalidInputError("Send no arguments that the tool does not list")
 
 
+@functools.lru_cache(maxsize=1_024)
+def _both(ruled: Policy, declared: Policy) -> Policy:
+    """Return what asks for both; worked out once, as alternatives multiply."""
+    return ruled & declared
+
+
 async def _find(adapter: Adapter, invocation: Invocation, meta: object) -> Operation:
     kind, name = invocation.kind, invocation.name
     found = await adapter.find(kind, name, meta) or Operation(kind, name, None)
-    if found.function is not None and bare_policy(found.function) is not None:
-        raise GuardNotConfiguredError(f"{kind} {name!r} was registered without its guards")
+    try:
+        adapter.check_one(found)  # it may have been put in place of another one meanwhile
+    except ValueError as error:
+        raise GuardNotConfiguredError(str(error)) from None
     return found
 
 
