@@ -45,21 +45,29 @@ __all__ = [
     "ARGUMENTS",
     "READS_CALL",
     "RULES",
+    "RULES_OF_CALLS",
     "SITUATIONS",
     "Situation",
     "asked",
     "is_paid",
     "rule_of",
+    "same",
     "told",
 ]
 
 
 async def is_paid(principal: Principal, call: Invocation) -> Any:
-    return call.arguments["paid"]
+    return said(call.arguments["paid"])
 
 
 async def is_signed(principal: Principal, call: Invocation) -> Any:
-    return call.arguments["signed"]
+    return said(call.arguments["signed"])
+
+
+def said(answer: object) -> object:
+    if isinstance(answer, str):
+        raise TypeError("what was paid or signed is no text")
+    return answer
 
 
 def scopes_of(call: Invocation) -> Any:
@@ -70,17 +78,17 @@ READS_CALL = st.sampled_from(
     (requires(is_paid), requires(is_signed), requires_tenant(tenant_from="tenant"))
 )
 CALL_SCOPES = st.sampled_from((requires_scopes("{action}"), requires_scopes(scopes_of)))
-RULES = scope_rules() | rules(single_rules() | READS_CALL | CALL_SCOPES)
+RULES_OF_CALLS = rules(st.sampled_from(SCOPES) | READS_CALL | CALL_SCOPES)
+RULES = scope_rules() | RULES_OF_CALLS | rules(single_rules() | READS_CALL | CALL_SCOPES)
 
 ARGUMENTS = st.fixed_dictionaries(
-    {},
-    optional={
+    {
         "paid": st.booleans(),
         "signed": st.booleans(),
         "tenant": st.sampled_from((*TENANTS, "nowhere")),
         "action": st.sampled_from((*SCOPES, "no scope")),
         "scopes": st.lists(st.sampled_from(SCOPES), unique=True) | scope_rules(),
-    },
+    }
 )
 ANY_ARGUMENTS = tool_arguments("paid", "signed", "tenant", "action", "scopes")
 
@@ -171,3 +179,9 @@ def asked(refusal: ToolGuardError | None) -> object:
     """Return what a client is to ask for, in no order."""
     challenge = refusal and Desk().challenge(refusal)
     return challenge and (challenge.error, {*challenge.scope}, challenge.max_age)
+
+
+def same(one: RuleLike, other: RuleLike, situation: Situation) -> bool:
+    """Return whether two rules are equal, and decided alike."""
+    are_equal = rule_of(one) == rule_of(other)
+    return are_equal and situation.lets_in(one) == situation.lets_in(other)
