@@ -302,6 +302,14 @@ def test_several_rules_about_the_sign_in_are_asked_for_at_once() -> None:
     assert (error.max_age, error.acr_values) == (60, ("mfa",))
 
 
+def test_sign_ins_that_exclude_each_other_are_asked_for_by_nobody() -> None:
+    guard = all_of(
+        requires_recent_auth(acr_values=["phr"]), requires_recent_auth(acr_values=["pwd"])
+    )
+
+    assert isinstance(refusal(guard, person(claims={"acr": "phr"})), AccessDeniedError)
+
+
 # --- how rules are written
 
 

@@ -118,7 +118,9 @@ def test_a_resource_with_credentials_is_refused_without_repeating_them(url: str)
 
 
 @given(
-    st.from_regex(r"https?://[A-Za-z0-9.-]{1,10}(:[0-9]{1,4})?(/[A-Za-z0-9/._-]*)?", fullmatch=True)
+    st.from_regex(
+        r"https?://[A-Za-z0-9.-]{1,10}(:[0-9]{1,4})?(/[A-Za-z0-9._-]+){0,3}/?", fullmatch=True
+    )
 )
 def test_the_canonical_form_of_a_canonical_form_is_itself(url: str) -> None:
     resource = canonical_resource(url)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from toolguard.call_scopes import CallScope
 from toolguard.errors import (
+    AccessDeniedError,
     InsufficientAuthenticationError,
     InsufficientScopeError,
     MissingTokenError,
@@ -95,6 +96,8 @@ def _sign_in_again(
     classes = [each.acr_values for each in asked if each.acr_values]
     # The new sign-in has to do for all of them, those that the last one did for among them.
     common = [acr for acr in (classes[0] if classes else ()) if all(acr in c for c in classes)]
+    if classes and not common:  # none ever will: asking for one would never end
+        return AccessDeniedError(rule="sign-in classes that exclude each other")
     return InsufficientAuthenticationError(
         max_age=min(ages, default=None), acr_values=common, scopes=scopes
     )

@@ -2,7 +2,7 @@
 
 A :class:`Rule` is a positive boolean formula over conditions, kept in normal form: a set of
 alternatives, each a set of conditions, none containing another. Two rules are equal exactly when
-they are met in the same circumstances. There is no "not": it could not be asked for in a
+they are met by the same conditions. There is no "not": it could not be asked for in a
 challenge, and it would make a larger grant weaker.
 """
 
