@@ -265,3 +265,11 @@ def test_two_session_headers_are_refused() -> None:
     asyncio.run(front.app(scope, receive, send))
     assert Exchange(sent).status == 400
     assert front.upstream.bodies == []
+
+
+def test_rules_that_contradict_each_other_let_nobody_in() -> None:
+    front = Front({"a*": public, "*b": requires_auth})
+
+    assert front.send(call("ab")).json["error"] == "guard_not_configured"
+    assert front.send(call("a"), None).status == 200
+    assert front.upstream.bodies != []

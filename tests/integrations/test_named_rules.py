@@ -8,8 +8,9 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any
 
+import httpx
 import pytest
-from lines import FASTMCP_LINES, Guarding, Line, Mode
+from lines import FASTMCP_LINES, Guarding, Line, Mode, Serve
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -247,6 +248,56 @@ def test_a_rule_that_matches_nothing_is_reported_at_start(
 
     assert "the rule 'remove_*' matches nothing" in caplog.text
     assert "delete_" not in caplog.text
+
+
+def test_a_rule_about_the_call_is_decided_beside_what_decorators_say(
+    line: Line, guarding: Guarding
+) -> None:
+    server = line.server("calendar")
+
+    @server.tool()
+    @requires_scopes("events.{calendar}.delete")
+    async def delete_event(calendar: str, event_id: str = "1") -> str:
+        return f"deleted {event_id}"
+
+    def check(_: object, call: Any) -> bool:
+        return bool(call.arguments.get("event_id") != "9")
+
+    guarding().protect(server, rules={"delete_*": requires(check)})
+    scopes = ["events.work.delete"]
+
+    def delete(**arguments: str) -> Any:
+        return call_as(server, "delete_event", arguments, scopes=scopes)
+
+    assert delete(calendar="work").text == "deleted 1"
+    assert delete(calendar="home").missing_scopes == ("events.home.delete",)
+    assert delete(calendar="work", event_id="9").error == "access_denied"
+
+
+def test_a_tool_that_comes_later_and_contradicts_a_rule_is_refused_to_everybody(
+    line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
+) -> None:
+    server = guarding().protect(notes(line), rules={"new*": requires_auth})
+    url = serve(line.http_app(server, stateless=True))
+    server.tool("newer")(public(_anything))
+
+    for token in (issuer.mint(), None):
+        reply = Caller(http, f"{url}/mcp", token=token).call("newer")
+        assert "anything" not in reply.content
+        assert reply.status == 401 or "public by its decorators or by a rule" in reply.content
+    with pytest.raises(ValueError, match=r"tool 'newer' is public by its decorators or by a rule"):
+        line.http_app(server)
+
+
+async def _anything() -> str:
+    return "anything"
+
+
+def test_a_uri_that_is_encoded_over_and_over_is_refused(line: Line, guarding: Guarding) -> None:
+    server = guarding().protect(notes(line), rules={"resource:notes://private/*": requires_auth})
+    uri = "notes://public/%" + "25" * 200
+
+    assert GuardedClient(server).read(uri).error == "access_denied"
 
 
 # --- servers of other servers (fastmcp)

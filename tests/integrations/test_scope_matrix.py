@@ -8,8 +8,10 @@ import pytest
 from lines import Guarding, Line, Server
 
 from toolguard import (
+    InsufficientScopeError,
     Invocation,
     Principal,
+    ScopeHierarchy,
     all_of,
     any_of,
     public,
@@ -18,6 +20,8 @@ from toolguard import (
     requires_roles,
     requires_scopes,
 )
+from toolguard.call import Call
+from toolguard.policy import Policy
 from toolguard.serving import outer_call
 from toolguard.testing.matrix import (
     PUBLIC,
@@ -194,3 +198,33 @@ def test_a_server_that_does_otherwise_is_found_out(line: Line, guarding: Guardin
 
 def _over_http() -> bool:
     return outer_call() is not None
+
+
+def test_guards_that_refuse_everybody_are_found_out(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(policy: Policy, principal: Principal | None, hierarchy: ScopeHierarchy) -> None:
+        raise InsufficientScopeError(["moon.read"])
+
+    monkeypatch.setattr(Policy, "check", check)
+    with pytest.raises(AssertionError) as failed:
+        verify_scope_matrix(server, arguments=ARGUMENTS)
+    found = str(failed.value)
+    assert "hours is public and refuses a caller without a token (403)" in found
+    assert "resource:office://plan refuses {plan.read} (403 insufficient_scope)" in found
+    assert "resource:office://plan asks for {moon.read} where plan.read is missing" in found
+    assert "which is more than enough" in found
+
+
+def test_guards_that_let_everybody_in_are_found_out(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def authorize(call: Call, policy: Policy, invocation: object = None) -> Principal:
+        return Principal("mallory", "https://issuer.test", expires_at=float("inf"))
+
+    monkeypatch.setattr(Call, "authorize", authorize)
+    with pytest.raises(AssertionError) as failed:
+        verify_scope_matrix(server, arguments=ARGUMENTS)
+    found = str(failed.value)
+    assert "prompt:speech lets in a caller without a token" in found
+    assert "send lets in without mail.write" in found

@@ -125,7 +125,14 @@ class Adapter(ABC):
         """
         ruled = self.rules.policy(operation.kind, operation.name)
         declared = operation.declared
-        return ruled & declared if ruled and declared else ruled or declared
+        if ruled is None or declared is None:
+            return ruled or declared
+        if ruled.public != declared.public:
+            raise ValueError(
+                f"{operation.kind} {operation.name!r} is public by its decorators or by a rule, "
+                "and guarded by the other: write narrower patterns"
+            )
+        return ruled & declared
 
     @property
     @abstractmethod
