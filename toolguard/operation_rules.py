@@ -1,6 +1,6 @@
 """Which rules apply to an operation by its name?
 
-All that match apply, together with what its decorators say: adding a rule never opens anything,
+All that match apply, together with what its decorators say: adding a rule never lifts another,
 and their order means nothing. Where the most specific one won, a narrow rule would lift a broad
 one without saying so.
 """
