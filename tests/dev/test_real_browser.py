@@ -71,9 +71,11 @@ class Setting:
     def at(self, heading: str) -> None:
         """Wait for the page with this heading, and look at it."""
         self.page.get_by_role("heading", level=1, name=heading, exact=True).wait_for()
+        # The heading is there before the page has been read to its end.
+        self.page.wait_for_load_state("load")
+        self.page.wait_for_function("document.styleSheets.length === 1")
         width, seen = self.page.evaluate("[document.body.scrollWidth, window.innerWidth]")
         assert width <= seen, "it is wider than the window"
-        assert self.page.evaluate("document.styleSheets.length") == 1
 
     def sign_in(self, email: str) -> None:
         """Sign in with the keyboard alone."""
