@@ -158,7 +158,7 @@ def test_a_refusal_names_what_is_missing() -> None:
             {},
         ),
         (json.dumps(call("delete_note")).encode("utf-16"), {}),
-        (gzip.compress(json.dumps(call("status")).encode()), {"content_encoding": "gzip"}),
+        (gzip.compress(json.dumps(call("status")).encode(), mtime=0), {"content_encoding": "gzip"}),
         (call("status"), {"mcp_name": "delete_note"}),
         (call("status"), {"mcp_method": "prompts/get"}),
         (call("status"), {"content_type": "application/json; charset=utf-7"}),
