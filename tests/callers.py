@@ -11,10 +11,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolguard.call import Call, DefaultRule, RequestState, UnauthorizedTools
+from toolguard.call import Call, RequestState, UnauthorizedTools
 from toolguard.challenge import Challenge, challenge_for
 from toolguard.connections import ConnectionProvider
 from toolguard.errors import InvalidTokenError, ToolGuardError
+from toolguard.policy import DefaultRule
 from toolguard.principal import Principal
 from toolguard.scopes import ScopeHierarchy
 from toolguard.serving import serving

@@ -19,7 +19,17 @@ from toolguard.errors import ToolGuardError
 from toolguard.principal import Principal
 from toolguard.testing import FrozenClock
 
-__all__ = ["Gate", "Ledger", "Upstream", "asked", "cached", "fetched", "settle", "tokens"]
+__all__ = [
+    "Gate",
+    "Ledger",
+    "Upstream",
+    "asked",
+    "cached",
+    "fetched",
+    "outcome",
+    "settle",
+    "tokens",
+]
 
 
 class Gate(asyncio.Event):

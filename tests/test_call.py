@@ -12,7 +12,6 @@ from callers import ISSUER, NOW, TOKEN, Desk, Tokens, person
 from toolguard.call import (
     Admission,
     Call,
-    DefaultRule,
     RequestState,
 )
 from toolguard.errors import (
@@ -23,7 +22,7 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
-from toolguard.policy import Policy
+from toolguard.policy import DefaultRule, Policy
 from toolguard.principal import Principal
 from toolguard.scopes import Scope
 from toolguard.serving import current_call, outer_call, serving

@@ -27,7 +27,8 @@ from toolguard.errors import (
     ToolGuardError,
 )
 from toolguard.invocation import Invocation
-from toolguard.policy import ConnectionNeed, Grant, Policy
+from toolguard.listings import LISTS
+from toolguard.policy import DEFAULT_POLICIES, ConnectionNeed, DefaultRule, Grant, Policy
 from toolguard.principal import Principal
 from toolguard.rules import Rule
 from toolguard.scopes import Scope, ScopeHierarchy
@@ -37,10 +38,10 @@ __all__ = [
     "SCOPE_KEY",
     "Admission",
     "Call",
-    "DefaultRule",
     "Guard",
     "RequestState",
     "UnauthorizedTools",
+    "grant_of",
 ]
 
 _log = logging.getLogger("toolguard")
@@ -48,17 +49,11 @@ _log = logging.getLogger("toolguard")
 #: Where the middleware keeps the RequestState on an ASGI scope.
 SCOPE_KEY = "toolguard.request"
 
-DefaultRule = Literal["authenticated", "deny", "public"]
-"""What an operation without a guard asks for."""
-
 UnauthorizedTools = Literal["show", "hide", "hide-all"]
 """What a list leaves out: nothing; what no consent could change; all that would be refused."""
 
 # What a client does before it can ask for anything.
 _HANDSHAKE = frozenset({"initialize", "ping", "server/discover"})
-# What it does to find out what it can ask for: open to all where something is.
-_LISTS = frozenset({"tools/list", "prompts/list", "resources/list", "resources/templates/list"})
-_DEFAULT_POLICIES = {"authenticated": Policy(), "public": Policy(public=True)}
 
 
 class Guard(Protocol):
@@ -76,6 +71,12 @@ class Guard(Protocol):
     def admits_anonymous(self) -> bool:
         """Whether some operation of the server is public."""
         ...
+
+
+def grant_of(guard: Guard, principal: Principal) -> Grant:
+    """Return what ``guard`` takes ``principal`` to hold now."""
+    scopes = guard.scope_hierarchy.expand(principal.scopes)
+    return Grant(principal, scopes, guard.clock(), guard.leeway)
 
 
 @dataclass(eq=False)
@@ -196,13 +197,9 @@ class Call:
         if principal is None or policy.rule is None or isinstance(policy.rule, Scope):
             policy.check(principal, self.guard.scope_hierarchy)
             return principal, True
-        decided = await decide(policy.rule, self._grant(principal), invocation)
+        decided = await decide(policy.rule, grant_of(self.guard, principal), invocation)
         self._check_open(principal)  # a check of the user's may have taken long
         return principal, decided
-
-    def _grant(self, principal: Principal) -> Grant:
-        scopes = self.guard.scope_hierarchy.expand(principal.scopes)
-        return Grant(principal, scopes, self.guard.clock(), self.guard.leeway)
 
     def _has_decided(self, rule: Rule | None) -> None:
         call: Call | None = self
@@ -219,7 +216,7 @@ class Call:
         """
         if method in _HANDSHAKE or method.startswith("notifications/"):
             return
-        if method in _LISTS:
+        if method in LISTS:  # open to all where something is
             await self.authorize(Policy(public=self.guard.admits_anonymous))
             return
         await self.authorize(self._default())
@@ -227,7 +224,7 @@ class Call:
     @property
     def default_policy(self) -> Policy | None:
         """What an operation without a guard asks for; None if nobody may do it."""
-        return _DEFAULT_POLICIES.get(self.guard.default)
+        return DEFAULT_POLICIES[self.guard.default]
 
     def _default(self) -> Policy:
         if self.default_policy is None:

@@ -14,9 +14,10 @@ from typing import Any, ClassVar, TypeAlias
 from toolguard.challenge import Challenge
 from toolguard.errors import InvalidInputError
 from toolguard.invocation import Invocation
+from toolguard.rules import Condition, Rule
 from toolguard.scopes import Scope, ScopeLike, all_of
 
-__all__ = ["CallScope", "ScopeFunction", "ScopeTemplate", "ScopesOf"]
+__all__ = ["CallScope", "ScopeFunction", "ScopeTemplate", "ScopesOf", "of_call"]
 
 # Long enough for a URL with an identifier in it, short enough for a header of many.
 _MAX_LENGTH = 256
@@ -43,6 +44,19 @@ class CallScope(ABC):
         Raises:
             InvalidInputError: if they would not be scopes that can be asked for.
         """
+
+
+def of_call(rule: Rule, invocation: Invocation) -> Rule:
+    """Return ``rule`` with the scopes of this call in it.
+
+    Raises:
+        InvalidInputError: if a scope cannot be named for these arguments.
+    """
+
+    def known(condition: Condition) -> Rule:
+        return condition.scope(invocation) if isinstance(condition, CallScope) else Rule(condition)
+
+    return rule.replacing(known)
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from toolguard.call_scopes import CallScope
+from toolguard.call_scopes import CallScope, of_call
 from toolguard.errors import AccessDeniedError, InvalidInputError
 from toolguard.invocation import Invocation
 from toolguard.policy import Grant
 from toolguard.principal import Principal
 from toolguard.requirements import Requirement
-from toolguard.rules import Alternative, Condition, Rule
+from toolguard.rules import Alternative, Rule
 
 __all__ = ["decide"]
 
@@ -95,7 +95,7 @@ class _Hearing:
             self.undecided = True
             return ()
         try:
-            return Rule.of((rest,)).replacing(self._of_this_call(self.invocation)).alternatives
+            return of_call(Rule.of((rest,)), self.invocation).alternatives
         except InvalidInputError as refusal:
             self.invalid = refusal
             return ()
@@ -103,15 +103,6 @@ class _Hearing:
             named = [str(each) for each in rest if isinstance(each, CallScope)]
             self._failed(", ".join(named), error)
             return ()
-
-    @staticmethod
-    def _of_this_call(invocation: Invocation) -> Callable[[Condition], Rule]:
-        def known(condition: Condition) -> Rule:
-            if isinstance(condition, CallScope):
-                return condition.scope(invocation)
-            return Rule(condition)
-
-        return known
 
     async def _meets(self, requirement: Requirement) -> bool:
         if requirement not in self._answers:

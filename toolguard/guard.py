@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from toolguard import resource as resources
-from toolguard.call import DefaultRule, RequestState, UnauthorizedTools
+from toolguard.call import RequestState, UnauthorizedTools
 from toolguard.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url
 from toolguard.connections.cache import provider_for
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.decorators import GuardDecorator
 from toolguard.errors import ToolGuardError
 from toolguard.operation_rules import OperationRules
-from toolguard.policy import Policy
+from toolguard.policy import DefaultRule, Policy
 from toolguard.principal import Principal
 from toolguard.scopes import ScopeHierarchy
 from toolguard.settings import (

@@ -27,3 +27,9 @@ class Invocation:
     kind: Kind
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def sent(cls, kind: Kind, name: str, arguments: object = None) -> Invocation:
+        """Return the call as a client sent it; a resource's one argument is its URI."""
+        given = {"uri": name} if kind == "resource" else arguments
+        return cls(kind, name, given if isinstance(given, Mapping) else {})

@@ -54,7 +54,9 @@ class MessageGuard:
             body = await self._admit(scope, receive, state)
         except ToolGuardError as refusal:
             # The middleware around this one makes the answer of it.
-            state.refusal = refusal if refusal.status is not None else _as_answer(refusal)
+            state.refusal = refusal
+            if isinstance(refusal, InvalidInputError):  # which is a tool's to report, elsewhere
+                state.refusal = MalformedMessageError(str(refusal))
             await _end(send)
             return
         await self.app(scope, replay(body, receive), send)
@@ -79,9 +81,7 @@ class MessageGuard:
             raise GuardNotConfiguredError(str(error)) from None
         if policy is None:
             raise AccessDeniedError(rule="default=deny")
-        sent = message.params.get("arguments") if kind != "resource" else {"uri": name}
-        arguments = sent if isinstance(sent, dict) else {}
-        await call.authorize(policy, Invocation(kind, name, arguments))
+        await call.authorize(policy, Invocation.sent(kind, name, message.params.get("arguments")))
 
 
 def _without_body(receive: Receive) -> Receive:
@@ -99,12 +99,6 @@ def _without_body(receive: Receive) -> Receive:
                 return message
 
     return without
-
-
-def _as_answer(refusal: ToolGuardError) -> ToolGuardError:
-    if isinstance(refusal, InvalidInputError):
-        return MalformedMessageError(str(refusal))
-    return AccessDeniedError(rule=str(refusal))
 
 
 async def _end(send: Send) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from toolguard.call_scopes import CallScope
 from toolguard.errors import (
@@ -18,7 +19,7 @@ from toolguard.requirements import RecentAuthentication, Requirement
 from toolguard.rules import Alternative, Condition, Rule
 from toolguard.scopes import Scope, ScopeHierarchy
 
-__all__ = ["ConnectionNeed", "Grant", "Policy"]
+__all__ = ["DEFAULT_POLICIES", "ConnectionNeed", "DefaultRule", "Grant", "Policy"]
 
 
 _PUBLIC_AND_GUARDED = "@public cannot be combined with another guard: remove one of them"
@@ -204,3 +205,14 @@ class Policy:
         parts = [str(self.rule) if self.rule is not None else "any authenticated caller"]
         parts += [f"connection {need.name}" for need in self.connections]
         return ", ".join(parts)
+
+
+DefaultRule = Literal["authenticated", "deny", "public"]
+"""What an operation without a guard asks for."""
+
+DEFAULT_POLICIES: Mapping[DefaultRule, Policy | None] = {
+    "authenticated": Policy(),
+    "deny": None,
+    "public": Policy(public=True),
+}
+"""The policy that each default stands for; None: nobody may."""

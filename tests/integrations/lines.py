@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, Protocol, TypeVar
@@ -96,6 +97,18 @@ class Line:
             app = server.streamable_http_app()
         assert isinstance(app, Starlette)
         return app
+
+    @asynccontextmanager
+    async def in_memory(self, server: Any) -> AsyncIterator[Any]:
+        """Connect the line's own in-memory client; yields what calls a tool."""
+        if self.name == "mcp1":
+            memory = importlib.import_module("mcp.shared.memory")
+            connected = memory.create_connected_server_and_client_session(server._mcp_server)
+        else:
+            package: Any = importlib.import_module("mcp" if self.family == "sdk" else "fastmcp")
+            connected = package.Client(server)
+        async with connected as client:
+            yield client.call_tool_mcp if self.family == "fastmcp" else client.call_tool
 
     def sse_app(self, server: Any) -> Starlette:
         """Return the application of the HTTP+SSE transport, with its endpoint at ``/sse``."""

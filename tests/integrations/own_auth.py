@@ -14,7 +14,7 @@ from pydantic import AnyHttpUrl
 from toolguard import InvalidTokenError
 from toolguard.testing import LocalIssuer
 
-__all__ = ["Issued", "Known", "authenticated", "with_token_verifier"]
+__all__ = ["Issued", "Known", "authenticated", "fastmcp_verifier", "with_token_verifier"]
 
 
 class Issued:
@@ -81,12 +81,13 @@ def authenticated(line: Line, own: Issued | Known, required_scopes: Sequence[str
     """Return a server of ``line`` whose own auth is ``own``."""
     if line.family == "sdk":
         return with_token_verifier(line, own, required_scopes=required_scopes)
-    return line.server("own", auth=_fastmcp_verifier(own.verify_token, required_scopes))
+    return line.server("own", auth=fastmcp_verifier(own.verify_token, required_scopes))
 
 
-def _fastmcp_verifier(
+def fastmcp_verifier(
     verify: Callable[[str], Awaitable[AccessToken | None]], required_scopes: Sequence[str]
 ) -> Any:
+    """Return a verifier of fastmcp's that asks ``verify``."""
     auth = importlib.import_module("fastmcp.server.auth")
 
     class Verifier(auth.TokenVerifier):  # type: ignore[misc, name-defined]

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from lines import FASTMCP_LINES, STATEFUL_MODES, Guarding, Line, Mode, Serve, ServeOnce, Server
 from mcp.server.auth.provider import AccessToken
-from mcp.server.auth.settings import AuthSettings
+from own_auth import fastmcp_verifier, with_token_verifier
 from pydantic import AnyHttpUrl
 from wire import Caller, Connect
 
@@ -41,30 +41,16 @@ class _SDKVerifier:
 
 def _authenticated(line: Line, issuer: LocalIssuer) -> Server:
     """Return a server with the framework's own auth configured."""
+    verifier = _SDKVerifier(issuer)
     if line.family == "sdk":
-        settings = AuthSettings(
-            issuer_url=AnyHttpUrl(issuer.issuer),
-            resource_server_url=AnyHttpUrl(issuer.audience),
-            required_scopes=BASIC,
-            validate_token_resource=False,
-        )
-        return line.server("own", auth=settings, token_verifier=_SDKVerifier(issuer))
+        return with_token_verifier(line, verifier, required_scopes=BASIC)
     auth = importlib.import_module("fastmcp.server.auth")
     provider = auth.RemoteAuthProvider(
-        _fastmcp_verifier(issuer),
+        fastmcp_verifier(verifier.verify_token, BASIC),
         authorization_servers=[AnyHttpUrl(issuer.issuer)],
         base_url="https://mcp.test",
     )
     return line.server("own", auth=provider)
-
-
-def _fastmcp_verifier(issuer: LocalIssuer) -> Any:
-    auth = importlib.import_module("fastmcp.server.auth")
-
-    class Verifier(auth.TokenVerifier):  # type: ignore[misc, name-defined]
-        verify_token = _SDKVerifier(issuer).verify_token
-
-    return Verifier(required_scopes=BASIC)
 
 
 def _server(line: Line, issuer: LocalIssuer) -> Server:
@@ -175,7 +161,7 @@ def test_a_bare_verifier_of_fastmcp_leaves_the_metadata_to_the_guard(
     issuer: LocalIssuer,
     served: dict[str, str],
 ) -> None:
-    server = line.server("bare", auth=_fastmcp_verifier(issuer))
+    server = line.server("bare", auth=fastmcp_verifier(_SDKVerifier(issuer).verify_token, BASIC))
     server.tool()(requires_scopes("notes.read")(_notes))
     protected: Any = guarding().protect(server)
     url = serve(protected.http_app(**served))

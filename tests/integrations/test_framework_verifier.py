@@ -331,16 +331,9 @@ def test_over_http_and_sse_the_caller_is_whom_the_framework_verified(
 
 def _in_process(line: Line, server: Any) -> dict[str, Any]:
     """Call a tool over the line's own in-memory transport; return the result."""
-    if line.name == "mcp1":
-        memory = importlib.import_module("mcp.shared.memory")
-        connected = memory.create_connected_server_and_client_session(server._mcp_server)
-    else:
-        package: Any = importlib.import_module("mcp" if line.family == "sdk" else "fastmcp")
-        connected = package.Client(server)
 
     async def main() -> dict[str, Any]:
-        async with connected as client:
-            call = client.call_tool_mcp if line.family == "fastmcp" else client.call_tool
+        async with line.in_memory(server) as call:
             result = await call("whoami", {})
         dumped = result.model_dump(mode="json", by_alias=True)
         assert isinstance(dumped, dict)

@@ -14,12 +14,9 @@ from toolguard.decorators import bare_policy, injected_parameters
 from toolguard.integrations import Adapter, Operation, adapter_for
 from toolguard.integrations.adapter import check_declaration
 from toolguard.integrations.framework_auth import has_auth
-from toolguard.policy import Policy
+from toolguard.policy import DEFAULT_POLICIES, Policy
 
 __all__ = ["inventory"]
-
-# What a guard makes of an operation that nothing is said of; None: nobody may use it.
-_DEFAULTS = {"authenticated": Policy(), "public": Policy(public=True), "deny": None}
 
 # The server and those mounted on it that lead to an operation, with its names there.
 _Way = Sequence[tuple[Adapter, str]]
@@ -63,7 +60,7 @@ def _policies(way: _Way, listed: Operation) -> Iterator[tuple[Policy | None, boo
         if adapter.guard is not None:
             deciding = adapter.guard
             policy = adapter.policy(Operation(listed.kind, name, listed.function))
-            yield (policy or _DEFAULTS[deciding.default]), policy is not None
+            yield (policy or DEFAULT_POLICIES[deciding.default]), policy is not None
     declared = Operation(listed.kind, listed.name, listed.function).declared
     if deciding is None and declared is not None:
         yield declared, True

@@ -10,8 +10,6 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from anyio.from_thread import start_blocking_portal
-
 from toolguard.descope.checks import check, check_owner, require_scopes, rule_of, user_id_of
 from toolguard.descope.connections import DescopeConnections
 from toolguard.descope.default import default
@@ -30,6 +28,7 @@ from toolguard.principal import Principal
 from toolguard.scopes import ScopeHierarchy
 from toolguard.serving import outer_call
 from toolguard.verifiers import JWTVerifier
+from toolguard.waiting import wait_for
 
 __all__ = ["AuthCheck", "DescopeMCP"]
 
@@ -244,7 +243,7 @@ class DescopeMCP:
             finally:
                 await self.connections.aclose()
 
-        return _wait_for(once)
+        return wait_for(once)
 
     async def aget_connection_token(
         self,
@@ -310,7 +309,7 @@ class DescopeMCP:
         principal = verifier.verify_now(access_token)
         if principal is not None:
             return principal
-        return _wait_for(functools.partial(verifier.verify, access_token))
+        return wait_for(functools.partial(verifier.verify, access_token))
 
     def __repr__(self) -> str:
         audiences = ", ".join(self.verifier.audiences)
@@ -326,9 +325,3 @@ def _token_of(context: Any) -> str | None:
     token = getattr(context, "token", None)
     text = getattr(token, "token", token)
     return text if isinstance(text, str) and text else None
-
-
-def _wait_for(make: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine in an event loop and a thread of its own, whatever runs in this one."""
-    with start_blocking_portal() as portal:
-        return portal.call(make)

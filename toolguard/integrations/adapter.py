@@ -29,12 +29,17 @@ if TYPE_CHECKING:
 
     from toolguard.guard import ToolGuard
 
-__all__ = ["PROTECTED", "Adapter", "Message", "Operation", "can_open_urls", "challenge_meta"]
+__all__ = [
+    "PROTECTED",
+    "Adapter",
+    "Message",
+    "Operation",
+    "can_open_urls",
+    "challenge_meta",
+    "check_declaration",
+]
 
 _log = logging.getLogger("toolguard")
-
-# 2026-07-28: methods whose results say whether they may be kept for others, too.
-_CACHED = frozenset((*LISTS, "resources/read"))
 
 PROTECTED = "__toolguard_protected__"
 """Where a protected server keeps its adapter."""
@@ -50,9 +55,10 @@ class Message:
         params: its parameters, not validated.
         serve: hands the message on to the framework.
         is_error: whether what the framework made of it reports an error.
-        to_json: the result of a list as JSON.
+        to_json: the result as JSON.
         from_json: the framework's own again, after one that it made.
         is_current: whether the message at hand is still this one.
+        is_public: whether the result says that it may be kept for others (2026-07-28).
     """
 
     request: Any
@@ -63,6 +69,7 @@ class Message:
     to_json: Callable[[Any], dict[str, Any]]
     from_json: Callable[[Any, dict[str, Any]], Any]
     is_current: Callable[[], bool] = lambda: True
+    is_public: Callable[[Any], bool] = lambda _: False
 
     @property
     def meta(self) -> object:
@@ -297,14 +304,13 @@ class Adapter(ABC):
             if message.to_json(result).get("resultType") == "input_required":
                 await admit_question(self, call)
             return result
-        if message.method not in _CACHED:
+        is_too_public = message.is_public(result) and not await self._is_for_all(call, message)
+        if message.method not in LISTS and not is_too_public:
             return result
         as_json = message.to_json(result)
         if message.method in LISTS:
             as_json = await self._lists.edit(call, message.method, as_json)
-        elif as_json.get("cacheScope") != "public":
-            return result
-        if as_json.get("cacheScope") == "public" and not await self._is_for_all(call, message):
+        if is_too_public:
             as_json["cacheScope"] = "private"
         return message.from_json(result, as_json)
 
@@ -322,6 +328,11 @@ class Adapter(ABC):
 
 
 def check_declaration(operation: Operation, guard: ToolGuard | None) -> None:
+    """Make sure that an operation was registered as it can be guarded.
+
+    Raises:
+        ValueError: saying what to write instead.
+    """
     if operation.function is None:
         return
     what, policy = f"{operation.kind} {operation.name!r}", operation.declared

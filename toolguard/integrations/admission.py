@@ -106,25 +106,20 @@ def operations_of(method: str, params: Mapping[str, Any]) -> Iterator[Invocation
     if method in _CALLS:
         kind, key = _CALLS[method]
         if params.get(key):
-            yield _invocation(kind, str(params[key]), params.get("arguments"))
+            yield Invocation.sent(kind, str(params[key]), params.get("arguments"))
     elif method in _SUBSCRIPTIONS:
-        yield _invocation("resource", str(params.get("uri")))
+        yield Invocation.sent("resource", str(params.get("uri")))
     elif method == _LISTEN:
         asked = _member(params, "notifications")
         lists = [asked[name] for name in _LISTENED if isinstance(asked.get(name), list)]
         for uri in (uri for uris in lists for uri in uris):
-            yield _invocation("resource", str(uri))
+            yield Invocation.sent("resource", str(uri))
     elif method == _COMPLETE:  # what completes an argument tells what the operation knows
         ref = _member(params, "ref")
         if ref.get("name"):
-            yield _invocation("prompt", str(ref["name"]))
+            yield Invocation.sent("prompt", str(ref["name"]))
         if ref.get("uri"):
-            yield _invocation("resource", str(ref["uri"]))
-
-
-def _invocation(kind: Kind, name: str, arguments: object = None) -> Invocation:
-    sent = {"uri": name} if kind == "resource" else arguments
-    return Invocation(kind, name, sent if isinstance(sent, Mapping) else {})
+            yield Invocation.sent("resource", str(ref["uri"]))
 
 
 def _member(params: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -79,7 +79,14 @@ def message_guard(served: Adapter, guard: ToolGuard) -> ServerMiddleware[Any]:
     async def guarded(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         serve = functools.partial(call_next, ctx)
         message = Message(
-            ctx.request, ctx.method, ctx.params or {}, serve, _is_error, _to_json, _from_json
+            ctx.request,
+            ctx.method,
+            ctx.params or {},
+            serve,
+            _is_error,
+            _to_json,
+            _from_json,
+            is_public=_is_public,
         )
         result, refusal = await served.pass_on(guard, message)
         return result if refusal is None else _said_no(ctx, refusal, guard)
@@ -97,6 +104,12 @@ def _to_json(result: HandlerResult) -> dict[str, Any]:
     if isinstance(result, BaseModel):
         return result.model_dump(by_alias=True, mode="json", exclude_none=True)
     return dict(result or {})
+
+
+def _is_public(result: HandlerResult) -> bool:
+    if isinstance(result, dict):
+        return result.get("cacheScope") == "public"
+    return getattr(result, "cache_scope", None) == "public"
 
 
 def _from_json(_: HandlerResult, as_json: dict[str, Any]) -> HandlerResult:

@@ -10,7 +10,16 @@ from toolguard.decorators import policy_of
 from toolguard.invocation import Kind
 from toolguard.policy import Policy
 
-__all__ = ["Catalog", "Operation"]
+__all__ = ["Catalog", "Operation", "operation_key"]
+
+
+def operation_key(kind: Kind, name: str) -> str:
+    """Return what rules by name and tests call an operation: ``"prompt:plan"``, of a tool its name.
+
+    >>> operation_key("resource", "calendar://today")
+    'resource:calendar://today'
+    """
+    return name if kind == "tool" else f"{kind}:{name}"
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,11 @@ class Operation:
     mounts: tuple[tuple[Any, str], ...] = ()
     own_check: bool = False
     parameters: Mapping[str, Any] | None = None
+
+    @property
+    def key(self) -> str:
+        """What rules by name and tests call it."""
+        return operation_key(self.kind, self.name)
 
     @property
     def declared(self) -> Policy | None:

@@ -8,25 +8,18 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-import anyio
-import anyio.from_thread
-import httpx
-
 from toolguard.challenge import parse
-from toolguard.guard import ToolGuard
-from toolguard.integrations import adapter_for
 from toolguard.testing.answer import Answer
 from toolguard.testing.issuer import LocalIssuer
+from toolguard.testing.subject import Subject, headers_for, visiting
 from toolguard.testing.trust import issuer_for, trusting
+from toolguard.waiting import wait_for
 
 __all__ = ["AsyncGuardedClient", "GuardedClient", "call_as", "call_as_async"]
-
-# Loopback, because the frameworks hold Host against it while they are not deployed.
-_ORIGIN = "http://127.0.0.1:8000"
 
 
 class AsyncGuardedClient:
@@ -60,16 +53,13 @@ class AsyncGuardedClient:
         issuer: LocalIssuer | None = None,
         **claims: Any,
     ) -> None:
-        self._adapter = adapter_for(server)
-        guard = self._adapter.guard
-        if not isinstance(guard, ToolGuard):
-            raise ValueError("protect the server first: ToolGuard(...).protect(server)")  # noqa: TRY004
-        self._guard = guard
+        subject = Subject(server)
+        self._adapter, self._guard = subject.adapter, subject.guard
         self._given = token
         self._own = issuer is None and token is None and user is not None
-        if self._own and not guard.verifies_itself:
+        if self._own and not self._guard.verifies_itself:
             raise ValueError("the framework verifies here: give token=, one that it accepts")
-        self._issuer = issuer or issuer_for(guard)
+        self._issuer = issuer or issuer_for(self._guard)
         self._mint = functools.partial(self._issuer.mint, user, scopes=scopes, **claims)
         self._user = user
 
@@ -91,22 +81,11 @@ class AsyncGuardedClient:
             return await self._post(method, dict(params or {}))
 
     async def _post(self, method: str, params: dict[str, Any]) -> Answer:
-        headers = {
-            "accept": "application/json, text/event-stream",
-            "content-type": "application/json",
-        }
         token = self._given if self._given is not None or self._user is None else self._mint()
-        if token is not None:
-            headers["authorization"] = f"Bearer {token}"
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         content = json.dumps(message)
-        app = self._adapter.stateless_app()
-        transport = httpx.ASGITransport(app)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url=_ORIGIN) as client,
-        ):
-            response = await client.post("/mcp", headers=headers, content=content)
+        async with visiting(self._adapter.stateless_app()) as client:
+            response = await client.post("/mcp", headers=headers_for(token), content=content)
         header = response.headers.get("www-authenticate")
         return Answer(
             int(response.status_code),
@@ -133,19 +112,19 @@ class GuardedClient:
 
     def call(self, tool: str, arguments: Mapping[str, Any] | None = None) -> Answer:
         """Call a tool."""
-        return _wait_for(functools.partial(self._client.call, tool, arguments))
+        return wait_for(functools.partial(self._client.call, tool, arguments))
 
     def read(self, uri: str) -> Answer:
         """Read a resource."""
-        return _wait_for(functools.partial(self._client.read, uri))
+        return wait_for(functools.partial(self._client.read, uri))
 
     def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> Answer:
         """Get a prompt."""
-        return _wait_for(functools.partial(self._client.get_prompt, name, arguments))
+        return wait_for(functools.partial(self._client.get_prompt, name, arguments))
 
     def send(self, method: str, params: Mapping[str, Any] | None = None) -> Answer:
         """Send any JSON-RPC request, such as ``tools/list``."""
-        return _wait_for(functools.partial(self._client.send, method, params))
+        return wait_for(functools.partial(self._client.send, method, params))
 
 
 def call_as(
@@ -177,8 +156,3 @@ async def call_as_async(
 ) -> Answer:
     """Do what :func:`call_as` does, from inside an event loop."""
     return await AsyncGuardedClient(server, **caller).call(tool, arguments)
-
-
-def _wait_for(call: Callable[[], Awaitable[Answer]]) -> Answer:
-    with anyio.from_thread.start_blocking_portal() as portal:
-        return portal.call(call)

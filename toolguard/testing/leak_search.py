@@ -17,8 +17,8 @@ import anyio
 import httpx
 from starlette.types import Receive, Scope, Send
 
-from toolguard.guard import ToolGuard
-from toolguard.integrations import Operation, adapter_for
+from toolguard.integrations import Operation
+from toolguard.integrations.operation import operation_key
 from toolguard.listings import LISTS
 from toolguard.policy import Policy
 from toolguard.testing.grants import opening_claims
@@ -27,6 +27,7 @@ from toolguard.testing.marked_connections import marked_connections
 from toolguard.testing.markers import Markers
 from toolguard.testing.overheard import Channel, Recording, Utterance, recording, records_spans
 from toolguard.testing.samples import arguments_for, uri_for
+from toolguard.testing.subject import Subject, headers_for, visiting
 from toolguard.testing.trust import issuer_for, trusting
 
 __all__ = ["ByOperation", "Leak", "LeakReport", "LeakSearch"]
@@ -34,8 +35,6 @@ __all__ = ["ByOperation", "Leak", "LeakReport", "LeakSearch"]
 ByOperation: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Something by operation, named as in ``protect(rules=...)``: ``"prompt:plan"``."""
 
-# Loopback, because the frameworks hold Host against it while they are not deployed.
-_ORIGIN = "http://127.0.0.1:8000"
 _METHODS = {"tool": "tools/call", "resource": "resources/read", "prompt": "prompts/get"}
 # A tool that waits for somebody waits for ever.
 _PATIENCE = 30.0
@@ -139,10 +138,8 @@ class LeakSearch:
         user: str,
         issuer: LocalIssuer | None,
     ) -> None:
-        self._adapter = adapter_for(server)
-        guard = self._adapter.guard
-        if not isinstance(guard, ToolGuard):
-            raise ValueError("protect the server first: ToolGuard(...).protect(server)")  # noqa: TRY004
+        self._subject = Subject(server)
+        guard = self._subject.guard
         if issuer is None and not guard.verifies_itself:
             raise ValueError("the framework verifies here: give issuer=, one that it accepts")
         self._guard = guard
@@ -167,8 +164,8 @@ class LeakSearch:
                 stack.enter_context(trusting(self._guard, self._issuer))
             stack.enter_context(marked_connections(self._guard, self._markers))
             heard = stack.enter_context(recording())
-            operations = {_key(each): each for each in self._adapter.catalog().operations}
-            self._check_names(operations)
+            named = {*self._arguments, *self._claims, *self._skip}
+            operations = self._subject.operations(named)
             async with self._client(heard) as client:
                 wire = _Wire(client, heard, self._look)
                 listed = await self._list(wire)
@@ -186,16 +183,9 @@ class LeakSearch:
             records_spans(),
         )
 
-    def _check_names(self, operations: Collection[str]) -> None:
-        named = {*self._arguments, *self._claims, *self._skip}
-        unknown = sorted(named - {*operations})
-        if unknown:
-            known = ", ".join(sorted(operations))
-            raise ValueError(f"no operation is called {', '.join(unknown)}: write one of {known}")
-
     @asynccontextmanager
     async def _client(self, heard: Recording) -> AsyncIterator[httpx.AsyncClient]:
-        app = self._adapter.stateless_app(json_response=False)
+        app = self._subject.adapter.stateless_app(json_response=False)
 
         async def overheard(scope: Scope, receive: Receive, send: Send) -> None:
             with ExitStack() as stack:
@@ -203,10 +193,7 @@ class LeakSearch:
                 await app(scope, receive, send)
 
         transport = httpx.ASGITransport(overheard, raise_app_exceptions=False)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url=_ORIGIN) as client,
-        ):
+        async with visiting(app, transport) as client:
             yield client
 
     # --- what is asked
@@ -221,16 +208,14 @@ class LeakSearch:
                 token = self._minted(self._issuer.mint, scopes=self._guard.scopes_supported)
                 result = _result(await wire.call(target, "every scope", token))
                 items = result.get(member, ())
-                found.update({_named(kind, str(item.get(name))): item for item in items})
+                found.update({operation_key(kind, str(item.get(name))): item for item in items})
                 if not result.get("nextCursor"):
                     break
                 cursor = {"cursor": result["nextCursor"]}
         return found
 
     def _target(self, key: str, operation: Operation, listed: Mapping[str, Any]) -> _Target:
-        policy = self._adapter.policy(operation)
-        if policy is None:
-            policy = Policy(public=self._guard.default == "public")
+        policy = self._subject.policy(operation) or Policy()
         given = self._arguments.get(key, {})
         method = _METHODS[operation.kind]
         if operation.kind == "resource":
@@ -314,25 +299,14 @@ class _Wire:
 
     async def call(self, target: _Target, caller: str, token: str | None) -> httpx.Response | None:
         """Return the response; None if there is none in time."""
-        headers = {"accept": "application/json, text/event-stream"}
-        if token is not None:
-            headers["authorization"] = f"Bearer {token}"
         params = {**target.params, "_meta": {"progressToken": 1}}
         message = {"jsonrpc": "2.0", "id": 1, "method": target.method, "params": params}
         response = None
         with anyio.move_on_after(_PATIENCE):
-            response = await self._client.post("/mcp", headers=headers, json=message)
+            response = await self._client.post("/mcp", headers=headers_for(token), json=message)
         said = [] if response is None else _said_in(response, target.method)
         self._look(target.key, caller, [*said, *self._heard.take()])
         return response
-
-
-def _key(operation: Operation) -> str:
-    return _named(operation.kind, operation.name)
-
-
-def _named(kind: str, name: str) -> str:
-    return name if kind == "tool" else f"{kind}:{name}"
 
 
 def _said_in(response: httpx.Response, method: str) -> Iterator[Utterance]:

@@ -6,10 +6,9 @@ import warnings
 from collections.abc import Collection
 from typing import Any
 
-import anyio.from_thread
-
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.leak_search import ByOperation, Leak, LeakReport, LeakSearch
+from toolguard.waiting import wait_for
 
 __all__ = ["LeakError", "assert_no_leaks", "assert_no_leaks_async"]
 
@@ -80,9 +79,7 @@ def assert_no_leaks(
             assert_no_leaks(server, skip={"delete_everything"})
     """
     search = LeakSearch(server, arguments or {}, claims or {}, skip=skip, user=user, issuer=issuer)
-    with anyio.from_thread.start_blocking_portal() as portal:
-        report = portal.call(search.run)
-    return _judged(report)
+    return _judged(wait_for(search.run))
 
 
 async def assert_no_leaks_async(

@@ -9,23 +9,22 @@ from __future__ import annotations
 import functools
 import itertools
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import Any, TypeAlias
 
-import anyio.from_thread
-
-from toolguard.call_scopes import CallScope
+from toolguard.call import grant_of
+from toolguard.call_scopes import of_call
 from toolguard.decisions import decide
 from toolguard.errors import ToolGuardError
-from toolguard.guard import ToolGuard
-from toolguard.integrations import Adapter, Operation, adapter_for
+from toolguard.integrations import Operation
 from toolguard.invocation import Invocation
-from toolguard.policy import Grant, Policy
 from toolguard.principal import Principal
-from toolguard.rules import Condition, Rule
+from toolguard.rules import Rule
 from toolguard.testing.answer import Answer
 from toolguard.testing.client import AsyncGuardedClient
+from toolguard.testing.subject import Subject
 from toolguard.testing.trust import issuer_for
+from toolguard.waiting import wait_for
 
 __all__ = [
     "PUBLIC",
@@ -78,7 +77,7 @@ def scope_matrix(
         }
     """
     survey = _Survey(server, claims or {}, arguments or {})
-    found: dict[str, ScopeSets] = _wait_for(survey.matrix)
+    found: dict[str, ScopeSets] = wait_for(survey.matrix)
     return found
 
 
@@ -147,7 +146,7 @@ def verify_scope_matrix(
             verify_scope_matrix(server)
     """
     survey = _Survey(server, claims or {}, arguments or {})
-    wrong = _wait_for(functools.partial(survey.disagreements, random.Random(seed)))  # noqa: S311
+    wrong = wait_for(functools.partial(survey.disagreements, random.Random(seed)))  # noqa: S311
     if wrong:
         raise AssertionError("the server does not do as its guards say:\n  " + "\n  ".join(wrong))
 
@@ -157,20 +156,13 @@ class _Survey:
 
     def __init__(self, server: Any, claims: Claims, arguments: Arguments) -> None:
         self._server = server
-        self._adapter: Adapter = adapter_for(server)
-        guard = self._adapter.guard
-        if not isinstance(guard, ToolGuard):
-            raise ValueError("protect the server first: ToolGuard(...).protect(server)")  # noqa: TRY004
-        self._guard = guard
+        self._subject = Subject(server)
+        self._guard = self._subject.guard
         self._claims = claims
         self._arguments = arguments
 
     def _operations(self) -> dict[str, Operation]:
-        found = {_key(each): each for each in self._adapter.catalog().operations}
-        unknown = sorted({*self._claims, *self._arguments} - found.keys())
-        if unknown:
-            raise ValueError(f"no operation is called {', '.join(unknown)}: write {sorted(found)}")
-        return found
+        return self._subject.operations({*self._claims, *self._arguments})
 
     async def matrix(self) -> dict[str, ScopeSets]:
         """Return the scope sets of every operation."""
@@ -180,7 +172,7 @@ class _Survey:
         }
 
     async def _sets(self, name: str, operation: Operation) -> ScopeSets:
-        policy = self._policy(operation)
+        policy = self._subject.policy(operation)
         if policy is None:
             return ()
         if policy.public:
@@ -192,12 +184,6 @@ class _Survey:
             if await self._opens(name, rule, invocation, candidate):
                 smallest[await self._reduced(name, rule, invocation, candidate)] = None
         return tuple(smallest)
-
-    def _policy(self, operation: Operation) -> Policy | None:
-        found = self._adapter.policy(operation)
-        if found is not None or self._guard.default == "deny":
-            return found
-        return Policy(public=self._guard.default == "public")
 
     def _invocation(self, name: str, operation: Operation) -> Invocation:
         return Invocation(operation.kind, operation.name, self._arguments.get(name, {}))
@@ -224,10 +210,8 @@ class _Survey:
         issuer = issuer_for(self._guard)
         claims = issuer.claims("alice", scopes=sorted(scopes), **self._claims.get(name, {}))
         principal = Principal.from_claims(claims)
-        held = self._guard.scope_hierarchy.expand(principal.scopes)
-        grant = Grant(principal, held, self._guard.clock(), self._guard.leeway)
         try:
-            return await decide(rule, grant, invocation)
+            return await decide(rule, grant_of(self._guard, principal), invocation)
         except ToolGuardError:
             return False
 
@@ -236,11 +220,13 @@ class _Survey:
         found: list[str] = []
         for name, operation in self._operations().items():
             sets = await self._sets(name, operation)
-            found += [f"{name} {wrong}" async for wrong in self._wrong(name, sets, chance)]
+            found += [f"{name} {wrong}" async for wrong in self._wrong(operation, sets, chance)]
         return found
 
-    async def _wrong(self, name: str, sets: ScopeSets, chance: random.Random) -> AsyncIterator[str]:
-        anonymous = await self._ask(name, None)
+    async def _wrong(
+        self, operation: Operation, sets: ScopeSets, chance: random.Random
+    ) -> AsyncIterator[str]:
+        anonymous = await self._ask(operation, None)
         if isinstance(sets, str):
             if _is_refused(anonymous):
                 yield f"is public and refuses a caller without a token ({anonymous.status})"
@@ -251,22 +237,22 @@ class _Survey:
             yield "is opened by no scopes: say who may do it in claims= (and with what, arguments=)"
         spare = sorted(self._guard.scopes_supported)
         for scopes in sets:
-            for wrong in await self._around(name, scopes, sets):
+            for wrong in await self._around(operation, scopes, sets):
                 yield wrong
             for _ in range(_SUPERSETS):
                 more = scopes | frozenset(chance.sample(spare, chance.randint(0, len(spare))))
-                if _is_refused(await self._ask(name, more)):
+                if _is_refused(await self._ask(operation, more)):
                     yield f"refuses {_written((more,))}, which is more than enough"
 
     async def _around(
-        self, name: str, scopes: frozenset[str], sets: tuple[frozenset[str], ...]
+        self, operation: Operation, scopes: frozenset[str], sets: tuple[frozenset[str], ...]
     ) -> list[str]:
         """Return what is wrong with exactly ``scopes``, and with one of them taken away."""
         wrong = []
-        if _is_refused(answer := await self._ask(name, scopes)):
+        if _is_refused(answer := await self._ask(operation, scopes)):
             wrong.append(f"refuses {_written((scopes,))} ({answer.status} {answer.error})")
         for scope in sorted(scopes):
-            answer = await self._ask(name, scopes - {scope})
+            answer = await self._ask(operation, scopes - {scope})
             missing = frozenset(answer.missing_scopes)
             if not _is_refused(answer):
                 wrong.append(f"lets in without {scope}")
@@ -289,30 +275,21 @@ class _Survey:
         suffices = any(granted >= each for each in sets)
         return len(alone) == 1 and suffices and not missing & expand(held)
 
-    async def _ask(self, name: str, scopes: frozenset[str] | None) -> Answer:
+    async def _ask(self, operation: Operation, scopes: frozenset[str] | None) -> Answer:
         user = None if scopes is None else "alice"
-        claims = self._claims.get(name, {}) if scopes is not None else {}
+        claims = self._claims.get(operation.key, {}) if scopes is not None else {}
         client = AsyncGuardedClient(self._server, user=user, scopes=sorted(scopes or ()), **claims)
-        kind, _, rest = name.rpartition(":") if name.startswith("prompt:") else ("", "", name)
-        given = dict(self._arguments.get(name, {}))
-        if name.startswith("resource:"):
-            return await client.read(str(given.get("uri", name.removeprefix("resource:"))))
-        return await (client.get_prompt(rest, given) if kind else client.call(rest, given))
-
-
-def _key(operation: Operation) -> str:
-    prefix = "" if operation.kind == "tool" else f"{operation.kind}:"
-    return f"{prefix}{operation.name}"
+        given = dict(self._arguments.get(operation.key, {}))
+        if operation.kind == "resource":
+            return await client.read(str(given.get("uri", operation.name)))
+        call = client.call if operation.kind == "tool" else client.get_prompt
+        return await call(operation.name, given)
 
 
 def _grants(rule: Rule, invocation: Invocation) -> tuple[tuple[str, ...], ...]:
     """Return the scopes of each alternative, as this call needs them."""
-
-    def known(condition: Condition) -> Rule:
-        return condition.scope(invocation) if isinstance(condition, CallScope) else Rule(condition)
-
     try:
-        return rule.replacing(known).grants
+        return of_call(rule, invocation).grants
     except ToolGuardError:  # not with these arguments
         return ()
 
@@ -340,8 +317,3 @@ def _written(sets: ScopeSets | None) -> str:
     if isinstance(sets, str):
         return sets
     return " or ".join("{" + ", ".join(sorted(each)) + "}" for each in sets) or "nobody"
-
-
-def _wait_for(call: Callable[[], Awaitable[Any]]) -> Any:
-    with anyio.from_thread.start_blocking_portal() as portal:
-        return portal.call(call)

@@ -1,0 +1,87 @@
+"""Which server is under test, and what can be called on it?"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from toolguard.guard import ToolGuard
+from toolguard.integrations import Operation, adapter_for
+from toolguard.policy import DEFAULT_POLICIES, Policy
+
+__all__ = ["Subject", "headers_for", "visiting"]
+
+# Loopback, because the frameworks hold Host against it while they are not deployed.
+_ORIGIN = "http://127.0.0.1:8000"
+
+
+class Subject:
+    """A protected server under test.
+
+    Attributes:
+        adapter: the server.
+        guard: what protects it.
+
+    Args:
+        server: the server, after ``guard.protect(server)``.
+
+    Raises:
+        ValueError: if it is not protected.
+    """
+
+    def __init__(self, server: Any) -> None:
+        self.adapter = adapter_for(server)
+        if self.adapter.guard is None:
+            raise ValueError("protect the server first: ToolGuard(...).protect(server)")
+        self.guard: ToolGuard = self.adapter.guard
+
+    def operations(self, named: Iterable[str]) -> dict[str, Operation]:
+        """Return what can be called, by the keys of operations.
+
+        Args:
+            named: the keys that a test names.
+
+        Raises:
+            ValueError: if there is no operation of a named key.
+        """
+        found = {each.key: each for each in self.adapter.catalog().operations}
+        unknown = sorted({*named} - found.keys())
+        if unknown:
+            known = ", ".join(sorted(found))
+            raise ValueError(f"no operation is called {', '.join(unknown)}: write one of {known}")
+        return found
+
+    def policy(self, operation: Operation) -> Policy | None:
+        """Return what an operation asks for, by its guards or by default; None: nobody may."""
+        return self.adapter.policy(operation) or DEFAULT_POLICIES[self.guard.default]
+
+
+@asynccontextmanager
+async def visiting(
+    app: Any, transport: httpx.ASGITransport | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
+    """Serve ``app`` in process, and yield a client of it.
+
+    Args:
+        app: the application, whose lifespan begins and ends with the visit.
+        transport: what requests go through instead of straight to ``app``.
+    """
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(
+            transport=transport or httpx.ASGITransport(app), base_url=_ORIGIN
+        ) as client,
+    ):
+        yield client
+
+
+def headers_for(token: str | None) -> dict[str, str]:
+    """Return the headers of a message from a caller with ``token``."""
+    headers = {
+        "accept": "application/json, text/event-stream",
+        "content-type": "application/json",
+    }
+    return headers if token is None else {**headers, "authorization": f"Bearer {token}"}
