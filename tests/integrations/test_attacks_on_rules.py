@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import logging
 from collections.abc import Callable
@@ -88,8 +87,8 @@ def _desk(tool: str) -> Any:
 
 
 def _address(tool: str) -> str:
-    digest = hashlib.sha256(b"Desk\0" + tool.encode()).hexdigest()
-    return f"{digest[:12]}_{tool}"
+    addressing = importlib.import_module("fastmcp.server.providers.addressing")
+    return str(addressing.hashed_backend_name("Desk", tool))
 
 
 @pytest.mark.parametrize("namespace", [None, "n"])

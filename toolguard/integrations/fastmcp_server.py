@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +32,6 @@ __all__ = ["FastMCPAdapter"]
 
 _log = logging.getLogger("toolguard")
 
-# fastmcp.server.providers.addressing: how the user interface of an app calls its tools.
-_ADDRESS = re.compile("([0-9a-f]{12})_(.+)", re.DOTALL)
 # Transforms of fastmcp whose tools call tools, or read resources, that the client names.
 _BY_NAME = frozenset(("CatalogTransform", "ResourcesAsTools", "PromptsAsTools"))
 _KINDS: Mapping[str, Kind] = {
@@ -197,9 +195,13 @@ async def _component(server: Any, kind: Kind, name: str, version: VersionSpec | 
 
 async def _by_hash(server: Any, name: str) -> Any:
     """Return the tool of an app that ``name`` is the address of, however it is listed."""
-    match = _ADDRESS.fullmatch(name)
     look_up = getattr(server, "get_tool_by_hash", None)  # since 3.4
-    return await look_up(match[1], match[2]) if match and look_up is not None else None
+    if look_up is None:
+        return None
+    # The framework's own reading: the form of an address changed in 4.2.
+    addressing = importlib.import_module("fastmcp.server.providers.addressing")
+    address = addressing.parse_hashed_backend_name(name)
+    return None if address is None else await look_up(*address)
 
 
 def _listed_name(found: Any, kind: Kind, name: str) -> str:
