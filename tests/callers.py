@@ -11,15 +11,16 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolguard.call import Call, RequestState, UnauthorizedTools
-from toolguard.challenge import Challenge, challenge_for
+from toolguard.calls.context import Call
+from toolguard.calls.current import serving
+from toolguard.calls.request import RequestAuth, UnauthorizedTools
 from toolguard.connections import ConnectionProvider
 from toolguard.errors import InvalidTokenError, ToolGuardError
-from toolguard.policy import DefaultRule
+from toolguard.http.challenge import Challenge, challenge_for
+from toolguard.policies.policy import DefaultRule
+from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
-from toolguard.scopes import ScopeHierarchy
-from toolguard.serving import serving
-from toolguard.verifiers import Verifier
+from toolguard.tokens.jwt import Verifier
 
 __all__ = ["ISSUER", "METADATA", "NOW", "TOKEN", "Caller", "Desk", "Tokens", "person"]
 
@@ -93,12 +94,12 @@ class Caller:
 
     principal: Principal | None = field(default_factory=person)
     guard: Desk = field(default_factory=Desk)
-    state: RequestState | None = None
+    state: RequestAuth | None = None
 
     def calls(self, function: Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any) -> Any:
         """Return what ``function`` answers."""
         token = None if self.principal is None else TOKEN
-        self.state = RequestState(token, self.principal, self.guard)
+        self.state = RequestAuth(token, self.principal, self.guard)
 
         async def message() -> Any:
             with serving(Call(self.guard, self.state)) as call:

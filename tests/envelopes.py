@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from toolguard.messages import MCPMessage, read_message
+from toolguard.http.jsonrpc import MCPMessage, read_message
 
 __all__ = ["CALL", "JSON", "Headers", "body", "called", "encoded", "envelope", "read"]
 

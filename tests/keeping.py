@@ -26,7 +26,6 @@ __all__ = [
     "asked",
     "cached",
     "fetched",
-    "outcome",
     "settle",
     "tokens",
 ]

@@ -21,13 +21,13 @@ from toolguard import (
     requires_scopes,
     requires_tenant,
 )
-from toolguard.call_scopes import CallScope
-from toolguard.decisions import decide
-from toolguard.declarations import RuleLike
-from toolguard.decorators import GuardDecorator
-from toolguard.policy import Grant
-from toolguard.requirements import Requirement
-from toolguard.rules import Alternative, Rule
+from toolguard.decorators.requires import RuleLike
+from toolguard.decorators.wrapper import GuardDecorator
+from toolguard.policies.argument_scopes import CallScope
+from toolguard.policies.decision import decide
+from toolguard.policies.formulas import Alternative, Rule
+from toolguard.policies.policy import Grant
+from toolguard.policies.requirements import Requirement
 from toolguard.testing.strategies import (
     NOW,
     SCOPES,

@@ -12,7 +12,7 @@ from callers import ISSUER, NOW, TOKEN, Tokens, person
 from mcp.server.auth.provider import AccessToken
 
 from toolguard import KeysUnavailableError, Principal, ToolGuard
-from toolguard.integrations.sdk_auth import SDKTokenVerifier
+from toolguard.frameworks.sdk_auth import SDKTokenVerifier
 
 AUDIENCE = "https://mcp.example.com/mcp"
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from toolguard import requires_auth
 from toolguard.audit.findings import unmatched_rules, unoffered_scopes
-from toolguard.operation_rules import OperationRules
+from toolguard.policies.by_name import OperationRules
 
 patterns = st.text("ab*", min_size=1, max_size=4)
 

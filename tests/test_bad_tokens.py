@@ -20,7 +20,7 @@ from toolguard.testing.bad_tokens import INVALID_TOKENS, BadTokens
 from toolguard.testing.issuer import Algorithm, LocalIssuer
 from toolguard.testing.providers import PROVIDERS, ProviderName
 from toolguard.testing.strategies import scope_tokens
-from toolguard.verifiers import JWTVerifier
+from toolguard.tokens.jwt import JWTVerifier
 
 NOW = 1_800_000_000
 HOUR = 3_600

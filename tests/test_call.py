@@ -9,11 +9,12 @@ import anyio
 import pytest
 from callers import ISSUER, NOW, TOKEN, Desk, Tokens, person
 
-from toolguard.call import (
+from toolguard.calls.context import (
     Admission,
     Call,
-    RequestState,
 )
+from toolguard.calls.current import current_call, outer_call, serving
+from toolguard.calls.request import RequestAuth
 from toolguard.errors import (
     AccessDeniedError,
     GuardNotConfiguredError,
@@ -22,15 +23,14 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
-from toolguard.policy import DefaultRule, Policy
+from toolguard.policies.policy import DefaultRule, Policy
+from toolguard.policies.scopes import Scope
 from toolguard.principal import Principal
-from toolguard.scopes import Scope
-from toolguard.serving import current_call, outer_call, serving
 from toolguard.testing import FrozenClock
 
 
-def request(guard: Desk, principal: Principal | None = person()) -> RequestState:  # noqa: B008 - a frozen value
-    return RequestState(None if principal is None else TOKEN, principal, guard)
+def request(guard: Desk, principal: Principal | None = person()) -> RequestAuth:  # noqa: B008 - a frozen value
+    return RequestAuth(None if principal is None else TOKEN, principal, guard)
 
 
 def admit(call: Call, policy: Policy = Policy()) -> Admission:  # noqa: B008 - a frozen value
@@ -315,7 +315,7 @@ def test_a_task_that_outlives_its_call_leaves_no_refusal_behind() -> None:
 def test_why_there_is_no_caller_is_the_refusal_of_every_operation() -> None:
     guard = Desk()
     failure = InvalidTokenError("expired", "The access token has expired")
-    call = Call(guard, RequestState(TOKEN, None, guard, failure=failure))
+    call = Call(guard, RequestAuth(TOKEN, None, guard, failure=failure))
 
     assert refusal(call.admit(Policy())) is failure
     assert refusal(call.admit(Policy(public=True))) is failure

@@ -10,7 +10,8 @@ import anyio
 import pytest
 from callers import NOW, TOKEN, Desk, person
 
-from toolguard.call import Admission, Call, RequestState
+from toolguard.calls.context import Admission, Call
+from toolguard.calls.request import RequestAuth
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.errors import (
     ConnectionRequiredError,
@@ -19,9 +20,9 @@ from toolguard.errors import (
     GuardNotConfiguredError,
     ToolGuardError,
 )
-from toolguard.policy import ConnectionNeed, Policy
+from toolguard.policies.policy import ConnectionNeed, Policy
+from toolguard.policies.scopes import Scope
 from toolguard.principal import Principal
-from toolguard.scopes import Scope
 from toolguard.testing import ScriptedConnections
 
 MAIL = ConnectionNeed("mail", (), "mail")
@@ -32,7 +33,7 @@ BOTH = Policy(connections=(MAIL, CALENDAR))
 async def admitted(vault: Any, policy: Policy, principal: Principal | None = person()) -> Admission:  # noqa: B008 - a frozen value
     guard = Desk(connections=vault)
     token = None if principal is None else TOKEN
-    return await Call(guard, RequestState(token, principal, guard)).admit(policy)
+    return await Call(guard, RequestAuth(token, principal, guard)).admit(policy)
 
 
 def refusal(vault: Any, policy: Policy, principal: Principal | None = person()) -> ToolGuardError:  # noqa: B008 - a frozen value

@@ -19,8 +19,8 @@ from toolguard import (
     any_of,
     requires_scopes,
 )
-from toolguard.call_scopes import ScopeFunction, ScopeTemplate
-from toolguard.challenge import Challenge
+from toolguard.http.challenge import Challenge
+from toolguard.policies.argument_scopes import ScopeFunction, ScopeTemplate
 
 
 def call(**arguments: Any) -> Invocation:

@@ -11,7 +11,9 @@ import pytest
 from callers import NOW, TOKEN, Desk, person
 
 from toolguard import requires_auth, with_connection
-from toolguard.call import Call, RequestState
+from toolguard.calls.context import Call
+from toolguard.calls.current import serving
+from toolguard.calls.request import RequestAuth
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.errors import (
     AccessDeniedError,
@@ -20,7 +22,6 @@ from toolguard.errors import (
     InvalidTokenError,
     ToolGuardError,
 )
-from toolguard.serving import serving
 from toolguard.testing import FrozenClock, ScriptedConnections
 
 
@@ -61,7 +62,7 @@ def called(
 ) -> Any:
     async def call() -> Any:
         guard = desk or Desk(connections=vault)
-        with serving(Call(guard, RequestState(TOKEN, person(**facts), guard))):
+        with serving(Call(guard, RequestAuth(TOKEN, person(**facts), guard))):
             return await tool()
 
     return asyncio.run(call())

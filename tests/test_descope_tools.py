@@ -11,7 +11,7 @@ from projects import APP, KEY, MCP, READ, SLACK, Project, call, on_each_line, sd
 
 from toolguard import StaticConnections, ToolGuard
 from toolguard.descope import DescopeConfig, add_descope_tools, create_descope_fastmcp_server
-from toolguard.integrations import adapter_for
+from toolguard.frameworks import adapter_for
 from toolguard.testing import call_as
 
 NAMES = {

@@ -15,10 +15,10 @@ from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from starlette.authentication import SimpleUser, UnauthenticatedUser
 
-from toolguard.call import SCOPE_KEY
+from toolguard.calls.request import SCOPE_KEY
 from toolguard.errors import GuardNotConfiguredError, InvalidTokenError
-from toolguard.integrations.framework_verifier import FrameworkVerifier, framework_principal
-from toolguard.middleware import GuardMiddleware
+from toolguard.frameworks.framework_verifier import FrameworkVerifier, framework_principal
+from toolguard.http.middleware import GuardMiddleware
 from toolguard.principal import Principal
 from toolguard.testing import LocalIssuer
 from toolguard.testing.strategies import json_values

@@ -11,8 +11,8 @@ import pytest
 from callers import NOW, Tokens, person
 
 from toolguard import Scope, ToolGuard, public, requires_auth, requires_scopes
-from toolguard.call import Call
-from toolguard.decorators import policy_of
+from toolguard.calls.context import Call
+from toolguard.decorators.wrapper import policy_of
 from toolguard.errors import (
     AccessDeniedError,
     InsufficientScopeError,
@@ -20,7 +20,7 @@ from toolguard.errors import (
     MalformedCredentialsError,
     MissingTokenError,
 )
-from toolguard.policy import Policy
+from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 
 URL = "https://mcp.example.com/mcp"

@@ -8,7 +8,7 @@ from callers import ISSUER, TOKEN, Desk, Tokens, person
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 
-from toolguard.middleware import GuardMiddleware
+from toolguard.http.middleware import GuardMiddleware
 
 TOKENS = {
     TOKEN: person("alice", "read"),

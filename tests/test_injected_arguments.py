@@ -12,9 +12,9 @@ from callers import person
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard.policy import ConnectionNeed, Policy
+from toolguard.decorators.injection import Injection
+from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
-from toolguard.signature import Injection
 
 CONNECTED = Policy(connections=(ConnectionNeed("google-calendar", (), "connection_token"),))
 _NAMES = {"user_id": "alice", "connection_token": "ya29.token", "caller": person()}

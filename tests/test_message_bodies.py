@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolguard.errors import MalformedMessageError, ToolGuardError
-from toolguard.messages import MAX_BODY, MessageTooLargeError, read_body, replay
+from toolguard.http.jsonrpc import MAX_BODY, MessageTooLargeError, read_body, replay
 
 DISCONNECT: Message = {"type": "http.disconnect"}
 

@@ -13,12 +13,12 @@ from asgi import Exchange, Message, Receive, Scope, Send, http_scope
 from callers import Desk, Tokens, person
 
 from toolguard import public, requires, requires_auth, requires_scopes
-from toolguard.decorators import GuardDecorator
-from toolguard.message_guard import MessageGuard
-from toolguard.messages import MAX_BODY
-from toolguard.middleware import GuardMiddleware
-from toolguard.operation_rules import OperationRules
-from toolguard.policy import DefaultRule
+from toolguard.decorators.wrapper import GuardDecorator
+from toolguard.http.jsonrpc import MAX_BODY
+from toolguard.http.middleware import GuardMiddleware
+from toolguard.http.proxy import MessageGuard
+from toolguard.policies.by_name import OperationRules
+from toolguard.policies.policy import DefaultRule
 
 RULES: Mapping[str, GuardDecorator] = {
     "delete_*": requires_scopes("notes.delete"),

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from toolguard.errors import MalformedMessageError
-from toolguard.messages import MCPMessage
+from toolguard.http.jsonrpc import MCPMessage
 from toolguard.testing.strategies import json_values
 
 IS_LINE_2 = importlib.util.find_spec("mcp_types") is not None

@@ -12,7 +12,7 @@ import pytest
 from envelopes import CALL, body, envelope, read
 
 from toolguard.errors import MalformedMessageError
-from toolguard.messages import MCPMessage
+from toolguard.http.jsonrpc import MCPMessage
 
 # --- what is read
 

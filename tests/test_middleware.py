@@ -13,7 +13,7 @@ import pytest
 from asgi import App, Message, Receive, Scope, Send, exchange, http_scope
 from callers import METADATA, TOKEN, Desk, Tokens, person
 
-from toolguard.call import SCOPE_KEY, RequestState
+from toolguard.calls.request import SCOPE_KEY, RequestAuth
 from toolguard.errors import (
     AccessDeniedError,
     ConnectionRequiredError,
@@ -23,7 +23,7 @@ from toolguard.errors import (
     KeysUnavailableError,
     ToolGuardError,
 )
-from toolguard.middleware import GuardMiddleware
+from toolguard.http.middleware import GuardMiddleware
 from toolguard.principal import Principal
 
 START: Message = {
@@ -38,9 +38,9 @@ def chunk(body: bytes, *, more: bool = True) -> Message:
     return {"type": "http.response.body", "body": body, "more_body": more}
 
 
-def state_of(scope: Scope) -> RequestState:
+def state_of(scope: Scope) -> RequestAuth:
     state = scope[SCOPE_KEY]
-    assert isinstance(state, RequestState)
+    assert isinstance(state, RequestAuth)
     return state
 
 
@@ -190,7 +190,7 @@ def test_a_request_state_that_comes_from_outside_is_replaced() -> None:
     endpoint = Endpoint()
     app = guarded(endpoint)
     scope = http_scope(token="bobs")
-    scope[SCOPE_KEY] = RequestState(TOKEN, person("alice", "admin"), app.guard)
+    scope[SCOPE_KEY] = RequestAuth(TOKEN, person("alice", "admin"), app.guard)
 
     exchange(app, scope)
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from toolguard import public, requires_auth, requires_scopes, with_connection
-from toolguard.decorators import GuardDecorator, policy_of
+from toolguard.decorators.wrapper import GuardDecorator, policy_of
+from toolguard.policies.scopes import Scope
 from toolguard.principal import Principal
-from toolguard.scopes import Scope
 
 
 async def tool(*, connection_token: str) -> None: ...

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolguard import public, requires_auth, requires_roles, requires_scopes, with_connection
-from toolguard.invocation import Kind
-from toolguard.operation_rules import OperationRules
-from toolguard.policy import Policy
+from toolguard.policies.by_name import OperationRules
+from toolguard.policies.operations import Kind
+from toolguard.policies.policy import Policy
 
 AUTH = Policy()
 

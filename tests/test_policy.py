@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolguard.errors import InsufficientScopeError, MissingTokenError, ToolGuardError
-from toolguard.policy import ConnectionNeed, Policy
+from toolguard.policies.policy import ConnectionNeed, Policy
+from toolguard.policies.scopes import Scope, ScopeHierarchy, all_of, any_of
 from toolguard.principal import Principal
-from toolguard.scopes import Scope, ScopeHierarchy, all_of, any_of
 from toolguard.testing.strategies import SCOPES, grants, hierarchies, scope_rules
 
 FLAT = ScopeHierarchy()

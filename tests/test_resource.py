@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard.challenge import metadata_url
-from toolguard.resource import (
+from toolguard.http.challenge import metadata_url
+from toolguard.http.metadata import (
     canonical_resource,
     first_scopes,
     protected_resource_metadata,
     scopes_supported,
 )
-from toolguard.scopes import Scope, ScopeHierarchy, all_of, any_of
+from toolguard.policies.scopes import Scope, ScopeHierarchy, all_of, any_of
 from toolguard.testing.strategies import grants, hierarchies, scope_rules
 
 FLAT = ScopeHierarchy()

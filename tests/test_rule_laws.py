@@ -40,9 +40,9 @@ from toolguard import (
     requires_roles,
     requires_tenant,
 )
-from toolguard.declarations import RuleLike
-from toolguard.rules import Rule
-from toolguard.scopes import Scope
+from toolguard.decorators.requires import RuleLike
+from toolguard.policies.formulas import Rule
+from toolguard.policies.scopes import Scope
 from toolguard.testing.strategies import (
     NOW,
     PERMISSIONS,

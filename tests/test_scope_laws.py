@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard.scopes import Scope, ScopeHierarchy, all_of, any_of
+from toolguard.policies.scopes import Scope, ScopeHierarchy, all_of, any_of
 from toolguard.testing.strategies import (
     SCOPES,
     every_grant,

@@ -8,7 +8,7 @@ from operator import and_, or_
 
 import pytest
 
-from toolguard.scopes import Scope, ScopeHierarchy, all_of, any_of
+from toolguard.policies.scopes import Scope, ScopeHierarchy, all_of, any_of
 
 READ, WRITE, ADMIN = Scope("calendar.read"), Scope("calendar.write"), Scope("admin")
 

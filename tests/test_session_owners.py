@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolguard.http.sessions import Sessions
 from toolguard.principal import Principal
-from toolguard.sessions import Sessions
 
 
 def principal(

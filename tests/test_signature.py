@@ -12,10 +12,10 @@ import pytest
 from callers import person
 
 from toolguard.connections import Connection
+from toolguard.decorators.injection import Injection, unwrapped
 from toolguard.errors import AccessDeniedError
-from toolguard.policy import ConnectionNeed, Policy
+from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
-from toolguard.signature import Injection, unwrapped
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -17,8 +17,8 @@ import pytest
 from counted_keys import Keys
 
 from toolguard.errors import InvalidTokenError
-from toolguard.keys import KeySource, StaticKeys
-from toolguard.verifiers import JWTVerifier
+from toolguard.tokens.jwt import JWTVerifier
+from toolguard.tokens.keys import KeySource, StaticKeys
 
 FOLDER = Path(
     os.environ.get("TOOLGUARD_VECTORS")

@@ -242,7 +242,7 @@ import my_server
 import pytest
 from server import make_server
 
-from toolguard.integrations import adapter_for
+from toolguard.frameworks import adapter_for
 
 EXPORT = ("export_note", {"note_id": "1"})
 

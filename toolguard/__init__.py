@@ -22,7 +22,7 @@ from toolguard.connections import (
     ConnectionRequest,
     StaticConnections,
 )
-from toolguard.declarations import (
+from toolguard.decorators.requires import (
     all_of,
     any_of,
     public,
@@ -55,12 +55,12 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
+from toolguard.frameworks.framework_auth import verifier_for
 from toolguard.guard import ToolGuard
-from toolguard.integrations.framework_auth import verifier_for
-from toolguard.invocation import Invocation
+from toolguard.policies.operations import Invocation
+from toolguard.policies.scopes import Scope, ScopeHierarchy
 from toolguard.principal import Principal
-from toolguard.scopes import Scope, ScopeHierarchy
-from toolguard.verifiers import JWTVerifier, Verifier
+from toolguard.tokens.jwt import JWTVerifier, Verifier
 
 __all__ = [
     "AccessDeniedError",

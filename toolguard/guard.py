@@ -12,17 +12,17 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from toolguard import resource as resources
-from toolguard.call import RequestState, UnauthorizedTools
-from toolguard.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url
+from toolguard.calls.request import RequestAuth, UnauthorizedTools
 from toolguard.connections.cache import provider_for
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
-from toolguard.decorators import GuardDecorator
+from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.errors import ToolGuardError
-from toolguard.operation_rules import OperationRules
-from toolguard.policy import DefaultRule, Policy
+from toolguard.http import metadata as resources
+from toolguard.http.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url
+from toolguard.policies.by_name import OperationRules
+from toolguard.policies.policy import DefaultRule, Policy
+from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
-from toolguard.scopes import ScopeHierarchy
 from toolguard.settings import (
     audiences_of,
     framework_verifier,
@@ -32,11 +32,11 @@ from toolguard.settings import (
     resource_of,
     verifier_of,
 )
-from toolguard.verifiers import Verifier
+from toolguard.tokens.jwt import Verifier
 
 if TYPE_CHECKING:
-    from toolguard.integrations import Adapter
-    from toolguard.middleware import ASGIApp
+    from toolguard.frameworks import Adapter
+    from toolguard.http.middleware import ASGIApp
 
 __all__ = ["StdioRule", "ToolGuard"]
 
@@ -178,8 +178,8 @@ class ToolGuard:
                 decorators are in the wrong order), or one that uses a connection while there
                 is no provider.
         """
-        from toolguard.integrations import adapter_for  # noqa: PLC0415 - imports a framework
-        from toolguard.integrations.framework_auth import check_auth  # noqa: PLC0415 - the same
+        from toolguard.frameworks import adapter_for  # noqa: PLC0415 - imports a framework
+        from toolguard.frameworks.framework_auth import check_auth  # noqa: PLC0415 - the same
 
         adapter = adapter_for(server)
         if not self.verifies_itself:
@@ -202,7 +202,7 @@ class ToolGuard:
                 then read from the bodies, of at most 4 MiB, before it gets them; what could be
                 read in two ways is refused.
         """
-        from toolguard.integrations.apps import guarded_app  # noqa: PLC0415 - imports starlette
+        from toolguard.frameworks.apps import guarded_app  # noqa: PLC0415 - imports starlette
 
         known = OperationRules(rules) if rules is not None else None
         if known is not None:
@@ -285,7 +285,7 @@ class ToolGuard:
         finally:
             _over_stdio.reset(token)
 
-    async def stdio_state(self) -> RequestState | None:
+    async def stdio_state(self) -> RequestAuth | None:
         """Return the caller of a message that came without an HTTP request; None if unknown."""
         if not _over_stdio.get():
             return None
@@ -293,15 +293,15 @@ class ToolGuard:
             principal = Principal(
                 self._stdio_user_id, "stdio", scopes=self.scopes_supported, expires_at=math.inf
             )
-            return RequestState(None, principal, self)
+            return RequestAuth(None, principal, self)
         token = os.environ.get(_STDIO_TOKEN)
         if not token:
             hint = f"Set {_STDIO_TOKEN} in the environment of this stdio server"
-            return RequestState(None, None, self, on_missing=hint)
+            return RequestAuth(None, None, self, on_missing=hint)
         try:
-            return RequestState(token, await self.verifier.verify(token), self)
+            return RequestAuth(token, await self.verifier.verify(token), self)
         except ToolGuardError as failure:
-            return RequestState(token, None, self, failure=failure)
+            return RequestAuth(token, None, self, failure=failure)
 
     async def aclose(self) -> None:
         """Close what the connection provider keeps open; the apps of a protected server do so.

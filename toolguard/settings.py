@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from toolguard.challenge import Challenge
-from toolguard.discovery import issuer_of
-from toolguard.resource import canonical_resource
-from toolguard.verifiers import JWTVerifier, Verifier
+from toolguard.http.challenge import Challenge
+from toolguard.http.metadata import canonical_resource
+from toolguard.tokens.discovery import issuer_of
+from toolguard.tokens.jwt import JWTVerifier, Verifier
 
 __all__ = [
     "audiences_of",
@@ -87,7 +87,7 @@ def resource_of(resource: str | None, audiences: tuple[str, ...]) -> str:
 
 def framework_verifier(audiences: tuple[str, ...], clock: Callable[[], float]) -> Verifier:
     """Return the verifier that takes over what the framework has verified."""
-    from toolguard.integrations.framework_verifier import (  # noqa: PLC0415 - imports a framework
+    from toolguard.frameworks.framework_verifier import (  # noqa: PLC0415 - imports a framework
         FrameworkVerifier,
     )
 
@@ -117,7 +117,7 @@ def verifier_of(
         raise ValueError("give exactly one of issuer=, well_known_url= and verifier=")
     if not audiences:
         raise ValueError('give audience=: what tokens for this server name in their "aud"')
-    from toolguard.jwks import JWKS  # noqa: PLC0415 - imports httpx
+    from toolguard.tokens.jwks import JWKS  # noqa: PLC0415 - imports httpx
 
     keys = JWKS(issuer=issuer, well_known_url=well_known_url)
     # The metadata has the last word on its issuer; until it is read, the URL says enough.

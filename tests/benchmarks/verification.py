@@ -6,8 +6,9 @@ import jwt
 from ratios import Ratio, compare
 
 from toolguard import Principal, ToolGuard, requires_scopes
-from toolguard.call import Call, RequestState
-from toolguard.serving import serving
+from toolguard.calls.context import Call
+from toolguard.calls.current import serving
+from toolguard.calls.request import RequestAuth
 from toolguard.testing import LocalIssuer
 
 _SIZE = 200
@@ -27,7 +28,7 @@ async def guard_against_decode() -> Ratio:
     async def guarded() -> None:
         for _ in range(_SIZE):
             principal = await guard.verifier.verify(token)
-            with serving(Call(guard, RequestState(token, principal, guard))):
+            with serving(Call(guard, RequestAuth(token, principal, guard))):
                 await tool(title="x")
 
     async def decoded() -> None:

@@ -14,7 +14,7 @@ from calendar_server import calendar, connect
 from lines import LINES
 
 from toolguard import JWTVerifier, ToolGuard
-from toolguard.keys import StaticKeys
+from toolguard.tokens.keys import StaticKeys
 
 AUDIENCE = "https://mcp.test/mcp"
 

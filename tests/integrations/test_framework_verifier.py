@@ -32,8 +32,8 @@ from own_auth import Issued, Known, authenticated
 from wire import Caller, Reply, message, request_headers
 
 from toolguard import Principal, ToolGuard, requires_auth, requires_scopes
-from toolguard.integrations.framework_auth import check_auth, has_auth
-from toolguard.integrations.framework_verifier import FrameworkVerifier
+from toolguard.frameworks.framework_auth import check_auth, has_auth
+from toolguard.frameworks.framework_verifier import FrameworkVerifier
 from toolguard.testing import LocalIssuer
 
 AUDIENCE = "https://mcp.test/mcp"

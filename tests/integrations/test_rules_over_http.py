@@ -25,7 +25,7 @@ from toolguard import (
     requires_scopes,
     requires_tenant,
 )
-from toolguard.decorators import GuardDecorator
+from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.testing import LocalIssuer
 
 METADATA = 'resource_metadata="https://mcp.test/.well-known/oauth-protected-resource/mcp"'

@@ -20,9 +20,9 @@ from toolguard import (
     requires_roles,
     requires_scopes,
 )
-from toolguard.call import Call
-from toolguard.policy import Policy
-from toolguard.serving import outer_call
+from toolguard.calls.context import Call
+from toolguard.calls.current import outer_call
+from toolguard.policies.policy import Policy
 from toolguard.testing.matrix import (
     PUBLIC,
     assert_scope_matrix,

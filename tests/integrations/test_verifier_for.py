@@ -15,9 +15,9 @@ from starlette.applications import Starlette
 from wire import Caller, Reply
 
 from toolguard import KeysUnavailableError, Principal, ToolGuard, Verifier, requires_scopes
-from toolguard.integrations.framework_auth import has_auth, verifier_for
-from toolguard.integrations.framework_verifier import FrameworkVerifier
-from toolguard.integrations.sdk_auth import SDKTokenVerifier, answering_outages
+from toolguard.frameworks.framework_auth import has_auth, verifier_for
+from toolguard.frameworks.framework_verifier import FrameworkVerifier
+from toolguard.frameworks.sdk_auth import SDKTokenVerifier, answering_outages
 from toolguard.testing import LocalIssuer
 
 AUDIENCE = "https://mcp.test/mcp"

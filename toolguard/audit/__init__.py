@@ -18,9 +18,9 @@ from typing import Any
 from toolguard.audit.findings import unguarded, unmatched_rules, unoffered_scopes
 from toolguard.audit.inventory import inventory
 from toolguard.audit.report import AuditedOperation, Finding, GuardFacts, Report
-from toolguard.integrations import Adapter, adapter_for
-from toolguard.integrations.operation import Catalog
-from toolguard.invocation import Kind
+from toolguard.frameworks import Adapter, adapter_for
+from toolguard.frameworks.operation import Catalog
+from toolguard.policies.operations import Kind
 
 __all__ = ["AuditedOperation", "Finding", "GuardFacts", "Report", "audit"]
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from toolguard.audit.report import AuditedOperation, Finding
-from toolguard.invocation import Kind
-from toolguard.operation_rules import OperationRules
+from toolguard.policies.by_name import OperationRules
+from toolguard.policies.operations import Kind
 
 __all__ = ["unguarded", "unmatched_rules", "unoffered_scopes"]
 

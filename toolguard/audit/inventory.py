@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from toolguard.audit.report import Access, AuditedOperation, Code, Finding
-from toolguard.call_scopes import CallScope
-from toolguard.decorators import bare_policy, injected_parameters
-from toolguard.integrations import Adapter, Operation, adapter_for
-from toolguard.integrations.adapter import check_declaration
-from toolguard.integrations.framework_auth import has_auth
-from toolguard.policy import DEFAULT_POLICIES, Policy
+from toolguard.decorators.wrapper import bare_policy, injected_parameters
+from toolguard.frameworks import Adapter, Operation, adapter_for
+from toolguard.frameworks.adapter import check_declaration
+from toolguard.frameworks.framework_auth import has_auth
+from toolguard.policies.argument_scopes import CallScope
+from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 
 __all__ = ["inventory"]
 

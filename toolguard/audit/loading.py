@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from toolguard.integrations import adapter_for
+from toolguard.frameworks import adapter_for
 
 __all__ = ["LoadError", "load_server"]
 

@@ -6,6 +6,7 @@ A function whose name begins with ``a`` is the coroutine of the one without; tho
 coroutines in the SDK have kept their names.
 """
 
+from toolguard.calls.current import current_access_token
 from toolguard.descope.client import DescopeMCP
 from toolguard.descope.connections import DescopeConnections
 from toolguard.descope.models import (
@@ -37,7 +38,6 @@ from toolguard.descope.sdk import (
 )
 from toolguard.descope.tools import add_descope_tools, create_descope_fastmcp_server
 from toolguard.errors import InsufficientScopeError
-from toolguard.serving import current_access_token
 
 __all__ = [
     "DescopeConfig",

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from toolguard.descope.models import TokenValidationResult, UserTokenRequest
 from toolguard.errors import AccessDeniedError, ConnectionDeniedError, InsufficientScopeError
-from toolguard.policy import Policy
+from toolguard.policies.policy import Policy
+from toolguard.policies.scopes import ScopeHierarchy, all_of
 from toolguard.principal import Principal
-from toolguard.scopes import ScopeHierarchy, all_of
 
 __all__ = ["check", "check_owner", "require_scopes", "rule_of", "user_id_of"]
 

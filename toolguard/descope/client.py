@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from toolguard.calls.current import outer_call
 from toolguard.descope.checks import check, check_owner, require_scopes, rule_of, user_id_of
 from toolguard.descope.connections import DescopeConnections
 from toolguard.descope.default import default
@@ -19,15 +20,14 @@ from toolguard.descope.models import (
     UserTokenRequest,
     validation_result,
 )
-from toolguard.discovery import issuer_of
 from toolguard.errors import ToolGuardError
 from toolguard.guard import ToolGuard
-from toolguard.jwks import JWKS
-from toolguard.policy import Policy
+from toolguard.policies.policy import Policy
+from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
-from toolguard.scopes import ScopeHierarchy
-from toolguard.serving import outer_call
-from toolguard.verifiers import JWTVerifier
+from toolguard.tokens.discovery import issuer_of
+from toolguard.tokens.jwks import JWKS
+from toolguard.tokens.jwt import JWTVerifier
 from toolguard.waiting import wait_for
 
 __all__ = ["AuthCheck", "DescopeMCP"]

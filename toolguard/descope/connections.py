@@ -29,7 +29,7 @@ from toolguard.descope.models import (
 )
 from toolguard.descope.project import DescopeProject
 from toolguard.errors import ConnectionDeniedError, ConnectionRequiredError, ConnectionTokenError
-from toolguard.secure_urls import secure_origin
+from toolguard.parsing.secure_urls import secure_origin
 
 __all__ = ["DescopeConnections"]
 

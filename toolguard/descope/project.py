@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from toolguard.secure_urls import secure_origin
+from toolguard.parsing.secure_urls import secure_origin
 
 __all__ = ["FETCH_SCOPE", "DescopeProject"]
 

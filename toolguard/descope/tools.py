@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolguard.connections.protocol import Connection
-from toolguard.declarations import with_connection
-from toolguard.decorators import GuardDecorator
+from toolguard.decorators.requires import with_connection
+from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.descope.checks import rule_of
 from toolguard.descope.client import DescopeMCP
 from toolguard.descope.models import DescopeConfig, TokenResponse
 from toolguard.descope.project import FETCH_SCOPE
-from toolguard.integrations import adapter_for
+from toolguard.frameworks import adapter_for
 
 __all__ = ["add_descope_tools", "create_descope_fastmcp_server"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolguard.challenge import Challenge
+from toolguard.http.challenge import Challenge
 
 __all__ = ["Answer"]
 

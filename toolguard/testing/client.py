@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from toolguard.challenge import parse
+from toolguard.http.challenge import parse
 from toolguard.testing.answer import Answer
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.subject import Subject, headers_for, visiting

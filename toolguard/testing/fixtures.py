@@ -61,8 +61,8 @@ from typing import Any, Protocol, TypeAlias
 
 import pytest
 
+from toolguard.frameworks import adapter_for
 from toolguard.guard import ToolGuard
-from toolguard.integrations import adapter_for
 from toolguard.testing.answer import Answer
 from toolguard.testing.client import AsyncGuardedClient, GuardedClient
 from toolguard.testing.clock import FrozenClock

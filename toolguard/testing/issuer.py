@@ -22,11 +22,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from typing_extensions import Self
 
-from toolguard.discovery import discovery_urls
-from toolguard.keys import StaticKeys
 from toolguard.testing.bad_tokens import BadTokens
 from toolguard.testing.providers import RFC_9068, Grant, Provider, ProviderName, provider_named
-from toolguard.verifiers import JWTVerifier
+from toolguard.tokens.discovery import discovery_urls
+from toolguard.tokens.jwt import JWTVerifier
+from toolguard.tokens.keys import StaticKeys
 
 __all__ = ["LocalIssuer"]
 
@@ -244,7 +244,7 @@ class LocalIssuer(BadTokens):
         """Return a real verifier for this issuer's tokens, with the keys it has now.
 
         Args:
-            settings: those of :class:`~toolguard.verifiers.JWTVerifier`; they come before the
+            settings: those of :class:`~toolguard.tokens.jwt.JWTVerifier`; they come before the
                 issuer's name, keys, audience and clock, and before what tokens of the provider
                 need: ``keys=JWKS(url=...)``.
         """

@@ -17,10 +17,10 @@ import anyio
 import httpx
 from starlette.types import Receive, Scope, Send
 
-from toolguard.integrations import Operation
-from toolguard.integrations.operation import operation_key
-from toolguard.listings import LISTS
-from toolguard.policy import Policy
+from toolguard.frameworks import Operation
+from toolguard.frameworks.operation import operation_key
+from toolguard.policies.policy import Policy
+from toolguard.policies.published import LISTS
 from toolguard.testing.grants import opening_claims
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.marked_connections import marked_connections

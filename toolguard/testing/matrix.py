@@ -12,14 +12,14 @@ import random
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from toolguard.call import grant_of
-from toolguard.call_scopes import of_call
-from toolguard.decisions import decide
+from toolguard.calls.context import grant_of
 from toolguard.errors import ToolGuardError
-from toolguard.integrations import Operation
-from toolguard.invocation import Invocation
+from toolguard.frameworks import Operation
+from toolguard.policies.argument_scopes import of_call
+from toolguard.policies.decision import decide
+from toolguard.policies.formulas import Rule
+from toolguard.policies.operations import Invocation
 from toolguard.principal import Principal
-from toolguard.rules import Rule
 from toolguard.testing.answer import Answer
 from toolguard.testing.client import AsyncGuardedClient
 from toolguard.testing.subject import Subject

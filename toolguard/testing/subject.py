@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 
+from toolguard.frameworks import Operation, adapter_for
 from toolguard.guard import ToolGuard
-from toolguard.integrations import Operation, adapter_for
-from toolguard.policy import DEFAULT_POLICIES, Policy
+from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 
 __all__ = ["Subject", "headers_for", "visiting"]
 

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from toolguard.guard import ToolGuard
 from toolguard.testing.issuer import LocalIssuer
-from toolguard.verifiers import JWTVerifier, Verifier
+from toolguard.tokens.jwt import JWTVerifier, Verifier
 
 __all__ = ["issuer_for", "trusting"]
 

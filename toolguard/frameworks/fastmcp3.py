@@ -1,0 +1,23 @@
+"""How does toolguard meet FastMCP of fastmcp, line 3.x (on mcp 1.x)?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from toolguard.frameworks.adapter import Adapter
+from toolguard.frameworks.fastmcp_server import FastMCPAdapter
+from toolguard.frameworks.mcp1 import guard_messages
+
+if TYPE_CHECKING:
+    from toolguard.guard import ToolGuard
+
+__all__ = ["adapter"]
+
+
+def adapter(server: Any) -> Adapter:
+    """Return the adapter for a ``fastmcp.FastMCP`` of line 3.x."""
+    return FastMCPAdapter(server, _guard_messages)
+
+
+def _guard_messages(served: FastMCPAdapter, guard: ToolGuard) -> None:
+    guard_messages(served.server._mcp_server, served, guard)

@@ -1,0 +1,147 @@
+"""How does a verifier of toolguard answer the official SDK?"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend
+from mcp.server.auth.provider import AccessToken
+from starlette.authentication import (
+    AuthCredentials,
+    AuthenticationBackend,
+    AuthenticationError,
+    BaseUser,
+)
+from starlette.middleware import Middleware
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, Response
+
+from toolguard.errors import InvalidTokenError, KeysUnavailableError
+from toolguard.guard import ToolGuard
+from toolguard.http.metadata import canonical_audience
+from toolguard.tokens.jwt import Verifier
+
+__all__ = ["SDKTokenVerifier", "answering_outages", "token_verifier", "verified"]
+
+_log = logging.getLogger("toolguard")
+
+AccessTokenT = TypeVar("AccessTokenT", bound=AccessToken)
+
+
+class SDKTokenVerifier:
+    """What ``mcp.server.auth.provider.TokenVerifier`` describes.
+
+    Args:
+        verifying: the guard or verifier that is asked.
+    """
+
+    def __init__(self, verifying: ToolGuard | Verifier) -> None:
+        self._verifying = verifying
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """Return what ``token`` says, None if it does not hold up.
+
+        Raises:
+            KeysUnavailableError: if nobody can tell right now.
+        """
+        return await verified(self._verifying, token, AccessToken)
+
+    def __repr__(self) -> str:
+        return f"<SDKTokenVerifier: {self._verifying!r}>"
+
+
+def token_verifier(
+    verifying: ToolGuard | Verifier, required_scopes: Sequence[str]
+) -> SDKTokenVerifier:
+    """Return the verifier for the SDK; ``required_scopes`` are a setting of its own there."""
+    del required_scopes
+    return SDKTokenVerifier(verifying)
+
+
+async def verified(
+    verifying: ToolGuard | Verifier, token: str, kind: type[AccessTokenT]
+) -> AccessTokenT | None:
+    """Return what ``token`` says as an access token of this kind, None if it does not hold up.
+
+    Raises:
+        KeysUnavailableError: if nobody can tell right now.
+    """
+    verifier = verifying.verifier if isinstance(verifying, ToolGuard) else verifying
+    try:
+        principal = await verifier.verify(token)
+    except InvalidTokenError as error:
+        _log.info("refused a token: %s", error.reason)
+        return None
+    never_expires = principal.expires_at == math.inf
+    return kind(
+        token=token,
+        client_id=principal.client_id or "",
+        scopes=list(principal.scopes),
+        # The SDK takes 0 for no expiry at all; here, what does not expire has to say so.
+        expires_at=None if never_expires else max(1, int(principal.expires_at)),
+        resource=_resource(verifying, principal.claims.get("aud")),
+        subject=principal.user_id,
+        claims={**principal.claims, "iss": principal.issuer},
+    )
+
+
+def _resource(verifying: ToolGuard | Verifier, audience: object) -> str | None:
+    """Return for which resource the token was issued (RFC 8707); None if that is not clear."""
+    if isinstance(verifying, ToolGuard):
+        return verifying.resource
+    named = audience if isinstance(audience, list) else [audience]
+    texts = [each for each in named if isinstance(each, str)]
+    ours = {canonical_audience(each) for each in getattr(verifying, "audiences", ())}
+    if not ours:
+        return texts[0] if len(texts) == 1 else None
+    return next((each for each in texts if canonical_audience(each) in ours), None)
+
+
+def answering_outages(stack: Sequence[Middleware]) -> list[Middleware]:
+    """Return the middleware of an application that answers 503 while keys cannot be had.
+
+    The SDK's own answer would be 500, and a traceback in the log. An application is told so
+    before its first request::
+
+        app.user_middleware[:] = answering_outages(app.user_middleware)
+    """
+    return [_answering(each) for each in stack]
+
+
+def _answering(middleware: Middleware) -> Middleware:
+    made: object = middleware.cls
+    backend = middleware.kwargs.get("backend")
+    if made is not AuthenticationMiddleware or not isinstance(backend, BearerAuthBackend):
+        return middleware
+    return Middleware(AuthenticationMiddleware, backend=_Backend(backend), on_error=_answer)
+
+
+class _Backend(AuthenticationBackend):
+    """Another backend, whose outages are one of Starlette's authentication errors."""
+
+    def __init__(self, backend: AuthenticationBackend) -> None:
+        self._backend = backend
+
+    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
+        try:
+            return await self._backend.authenticate(conn)
+        except KeysUnavailableError as outage:
+            raise _OutageError(outage) from None
+
+
+class _OutageError(AuthenticationError):
+    def __init__(self, outage: KeysUnavailableError) -> None:
+        super().__init__(str(outage))
+        self.outage = outage
+
+
+def _answer(conn: HTTPConnection, error: AuthenticationError) -> Response:
+    if not isinstance(error, _OutageError):
+        return AuthenticationMiddleware.default_on_error(conn, error)
+    outage = error.outage
+    headers = {"retry-after": str(outage.retry_after), "cache-control": "no-store"}
+    return JSONResponse(outage.to_dict(), status_code=outage.status, headers=headers)

@@ -1,0 +1,367 @@
+"""Which MCP message does this HTTP request carry, whoever reads it?
+
+A guard in front of a server decides about the message that it reads, and the server acts on the
+message that the server reads. So nothing is repaired here and nothing is guessed: what two
+readers could take for two different messages is refused, and a name that a server could make
+another one of has several spellings, all of which have to be allowed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import unicodedata
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from toolguard.errors import MalformedMessageError
+from toolguard.parsing.spellings import spellings, uri_spellings
+from toolguard.parsing.strict_json import strict_object
+from toolguard.policies.operations import Kind
+
+__all__ = [
+    "MAX_BODY",
+    "MCPMessage",
+    "MessageTooLargeError",
+    "read_body",
+    "read_message",
+    "replay",
+]
+
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+#: How many bytes a message may have: 4 MiB, as many as the official SDKs take.
+MAX_BODY = 4 * 1024 * 1024
+
+# The methods that lead to one operation, and the parameter that says to which.
+_OPERATIONS: Mapping[str, tuple[Kind, str]] = {
+    "tools/call": ("tool", "name"),
+    "resources/read": ("resource", "uri"),
+    "resources/subscribe": ("resource", "uri"),
+    "resources/unsubscribe": ("resource", "uri"),
+    "prompts/get": ("prompt", "name"),
+}
+# Completions show what an operation knows: its values are worth as much as it is.
+_COMPLETE = "completion/complete"
+_REFERENCES: Mapping[str, tuple[Kind, str]] = {
+    "ref/prompt": ("prompt", "name"),
+    "ref/resource": ("resource", "uri"),
+}
+# 2026-07-28: what resources/subscribe was before, for several resources at once.
+_LISTEN = "subscriptions/listen"
+_SUBSCRIPTIONS = "resourceSubscriptions"
+
+_ENVELOPE = ("jsonrpc", "id", "method", "params", "result", "error")
+# Every method there is, and no character that HTTP, a URL or a terminal could take for another.
+_METHOD = re.compile(r"[A-Za-z0-9_.:/$-]{1,256}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Of one message; many more take longer to work out than anybody would subscribe to.
+_MAX_NAMES = 1_000
+
+_HEADERS = frozenset(
+    (
+        *(b"mcp-method", b"mcp-name", b"mcp-protocol-version", b"mcp-session-id"),
+        *(b"content-type", b"content-encoding", b"transfer-encoding"),
+    )
+)
+_JSON = re.compile(rb'application/json(?:[ \t]*;[ \t]*charset="?utf-?8"?)?', re.IGNORECASE)
+# MCP 2026-07-28, transports: how Mcp-Name carries what no header can hold.
+_ENCODED = re.compile(rb"=\?base64\?(.*)\?=")
+_HEADER_TEXT = re.compile(rb"[\x20-\x7e]*")
+
+
+class MessageTooLargeError(MalformedMessageError):
+    """The body of the request is larger than a message may be."""
+
+    status = 413
+
+
+@dataclass(frozen=True)
+class MCPMessage:
+    """One JSON-RPC message from a client.
+
+    Args:
+        method: the method; None for a response to a request of the server's.
+        params: the parameters; not validated, but for what names an operation.
+
+    Attributes:
+        operation: what the message asks for, by kind and by the name that was sent; None for what
+            is no operation. ``completion/complete`` asks for the prompt or resource template of
+            its ``ref``; ``subscriptions/listen`` for every resource it names: this is the first.
+        names: every spelling under which a server could look that up, as it was sent first. Hold
+            each of them against the rules as if it was the only one, and let the message pass if
+            all of them may: one that no rule is about is what the default is for. Patterns have
+            spellings as well: the rule about ``createEvent`` is the one about ``createevent``.
+
+    Raises:
+        MalformedMessageError: if the method needs a name and the parameters have none that can
+            be used.
+
+    >>> message = MCPMessage("resources/read", {"uri": "NOTES://work/1"})
+    >>> message.operation, message.names
+    (('resource', 'NOTES://work/1'), ('NOTES://work/1', 'notes://work/1'))
+    """
+
+    method: str | None
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    operation: tuple[Kind, str] | None = field(init=False)
+    names: tuple[str, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        kind, names = _operation(self.method, self.params)
+        operation = (kind, names[0]) if kind is not None and names else None
+        object.__setattr__(self, "operation", operation)
+        object.__setattr__(self, "names", names)
+
+
+def read_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMessage:
+    """Return the message that ``body`` is, if it can be read in one way only.
+
+    Args:
+        body: the whole body of the request.
+        headers: the raw headers of the request.
+
+    Raises:
+        MalformedMessageError: if the body is no JSON-RPC 2.0 message in I-JSON (RFC 7493), or a
+            batch of them; if the headers say that it has to be decoded first, or name another
+            operation than it does; if it has members or names that a lenient reader takes for
+            others; if its operation has no name.
+    """
+    sent = _sent(headers)
+    _check_format(sent)
+    if body.lstrip(b" \t\r\n").startswith(b"["):
+        raise MalformedMessageError("Send one message per request: batches are not supported")
+    envelope = strict_object(body)
+    if envelope is None:
+        raise MalformedMessageError(
+            "The body must be one JSON object in UTF-8 that names no member twice"
+        )
+    message = _message(envelope)
+    _check_mirrored(sent, message)
+    return message
+
+
+# --- headers
+
+
+def _sent(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the headers that say how the body is read, by name."""
+    sent: dict[bytes, bytes] = {}
+    for name, value in headers:
+        # RFC 3875 §4.1.18: behind CGI and its heirs "_" and "-" are the same.
+        plain = name.lower().replace(b"_", b"-")
+        if plain in sent:
+            raise MalformedMessageError(f"Send the header {plain.decode('ascii')} once")
+        if plain in _HEADERS:
+            sent[plain] = value.strip(b" \t")
+    return sent
+
+
+def _check_format(sent: Mapping[bytes, bytes]) -> None:
+    if (
+        sent.get(b"content-encoding", b"").lower() not in (b"", b"identity")
+        # RFC 9112 §6.1: a server has removed this one, and may not know how to remove others.
+        or sent.get(b"transfer-encoding", b"").lower() not in (b"", b"chunked")
+    ):
+        raise MalformedMessageError("Send the body as it is, without a content encoding")
+    if not _JSON.fullmatch(sent.get(b"content-type", b"application/json")):
+        raise MalformedMessageError("Send the body as application/json, in UTF-8")
+
+
+def _check_mirrored(sent: Mapping[bytes, bytes], message: MCPMessage) -> None:
+    """Hold the headers that repeat what is in the body against it.
+
+    MCP 2026-07-28: 'Servers that process the request body MUST reject requests where the values
+    specified in the headers do not match the corresponding values in the request body.'
+    """
+    method = sent.get(b"mcp-method")
+    # `_METHOD` knows no "=", so that nobody can find an encoded method in it.
+    if method is not None and method != (message.method or "").encode("ascii"):
+        raise MalformedMessageError("The header Mcp-Method must be the method in the body")
+    name = sent.get(b"mcp-name")
+    # Of other methods the header says something else: tasks/get repeats the task there.
+    if name is None or message.operation is None or message.method == _LISTEN:
+        return
+    if _decoded(name) != message.operation[1]:
+        raise MalformedMessageError("The header Mcp-Name must be the name or URI in the body")
+
+
+def _decoded(value: bytes) -> str | None:
+    """Return what Mcp-Name says; None if that depends on the reader."""
+    if not _HEADER_TEXT.fullmatch(value):
+        return None  # Latin-1 for some, UTF-8 for others
+    encoded = _ENCODED.fullmatch(value)
+    if encoded is None:
+        return value.decode("ascii")
+    try:
+        decoded = base64.b64decode(encoded[1])
+        # RFC 4648 §3.3, §3.5: no other characters, and no bits left over in the last one.
+        return decoded.decode("utf-8") if base64.b64encode(decoded) == encoded[1] else None
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+# --- the body
+
+
+def _message(envelope: Mapping[str, Any]) -> MCPMessage:
+    _refuse_lookalikes(envelope, _ENVELOPE)
+    if envelope.get("jsonrpc") != "2.0":
+        raise MalformedMessageError('A message has the member "jsonrpc": "2.0"')
+    outcomes = len(envelope.keys() & {"result", "error"})
+    if "method" not in envelope:
+        if outcomes != 1 or "params" in envelope:
+            raise MalformedMessageError(
+                "A message has a method, or it is a response with either a result or an error"
+            )
+        return MCPMessage(None)
+    if outcomes:
+        raise MalformedMessageError("A message has a method or a result, not both")
+    method, params = envelope["method"], envelope.get("params", {})
+    if not isinstance(method, str) or not _METHOD.fullmatch(method):
+        raise MalformedMessageError("The method must be a string such as tools/call")
+    _refuse_lookalikes((method,), (*_OPERATIONS, _COMPLETE, _LISTEN))
+    if not isinstance(params, dict):
+        raise MalformedMessageError("params must be an object, or be left out")
+    return MCPMessage(method, params)
+
+
+def _operation(
+    method: str | None, params: Mapping[str, Any]
+) -> tuple[Kind | None, tuple[str, ...]]:
+    """Return the kind of what a message is about, and its names; no kind for no operation."""
+    known = _OPERATIONS.get(method or "")
+    if known is not None:
+        kind, parameter = known
+        return kind, _names(kind, parameter, params)
+    if method == _COMPLETE:
+        ref = _member(params, "ref")
+        kind, parameter = _reference(ref)
+        return kind, _names(kind, parameter, ref)
+    if method == _LISTEN:
+        return "resource", _subscribed(_member(params, "notifications"))
+    return None, ()
+
+
+def _reference(ref: Mapping[str, Any]) -> tuple[Kind, str]:
+    _refuse_lookalikes(ref, ("type", "name", "uri"))
+    kind = ref.get("type")
+    if not isinstance(kind, str) or kind not in _REFERENCES or {"name", "uri"} <= ref.keys():
+        raise MalformedMessageError(
+            "ref must be a ref/prompt with a name, or a ref/resource with a uri"
+        )
+    return _REFERENCES[kind]
+
+
+def _subscribed(notifications: Mapping[str, Any]) -> tuple[str, ...]:
+    _refuse_lookalikes(notifications, (_SUBSCRIPTIONS,))
+    uris = notifications.get(_SUBSCRIPTIONS)
+    if uris is not None and not isinstance(uris, list):
+        raise MalformedMessageError(f"{_SUBSCRIPTIONS} must be a list")
+    names: dict[str, None] = {}
+    for uri in uris or ():
+        names |= dict.fromkeys(_names("resource", _SUBSCRIPTIONS, {_SUBSCRIPTIONS: uri}))
+        if len(names) > _MAX_NAMES:
+            raise MalformedMessageError("Subscribe to fewer resources at once")
+    return tuple(names)
+
+
+def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:
+    _refuse_lookalikes(params, (member,))
+    value = params.get(member)
+    if not isinstance(value, dict):
+        raise MalformedMessageError(f"{member} must be an object")
+    return value
+
+
+def _names(kind: Kind, parameter: str, params: Mapping[str, Any]) -> tuple[str, ...]:
+    _refuse_lookalikes(params, (parameter,))
+    name = params.get(parameter)
+    if not isinstance(name, str):
+        raise MalformedMessageError(f"{parameter} must be given, as a string")
+    try:
+        return uri_spellings(name) if kind == "resource" else spellings(name)
+    except ValueError as error:
+        raise MalformedMessageError(f"{parameter} is no name: {error}") from None
+
+
+def _refuse_lookalikes(names: Iterable[str], known: Collection[str]) -> None:
+    """Refuse names that only a lenient reader takes for a known one.
+
+    Go's encoding/json ignores case and takes U+017F for "s"; others stop at a NUL, or read
+    ``resource_subscriptions`` as well.
+    """
+    letters = {_letters(name) for name in known}
+    for name in names:
+        if name not in known and (_CONTROL.search(name) or _letters(name) in letters):
+            raise MalformedMessageError(
+                f"Write {', '.join(known)} exactly so, and nothing that resembles it"
+            )
+
+
+def _letters(name: str) -> str:
+    """Return what is left of a name for a reader that ignores case, accents and separators."""
+    folded = unicodedata.normalize("NFKD", name.upper()).casefold()
+    return "".join(each for each in folded if each.isascii() and each.isalnum())
+
+
+# --- bodies
+
+
+async def read_body(
+    receive: Receive, *, limit: int = MAX_BODY, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> bytes:
+    """Return the body of an ASGI request, holding no more than ``limit`` bytes of it.
+
+    Args:
+        receive: where its messages come from (ASGI).
+        limit: how many bytes it may have.
+        headers: the raw headers of the request; its Content-Length saves reading in vain.
+
+    Raises:
+        MessageTooLargeError: if it has more, or says so.
+        MalformedMessageError: if the client went away before its end: nobody may act on half of
+            a message, and nobody waits for the answer.
+    """
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit() and _is_above(limit, value):
+            raise _too_large(limit)
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise MalformedMessageError("The request ended before its body")
+        piece: bytes = message.get("body", b"")
+        if len(body) + len(piece) > limit:
+            raise _too_large(limit)
+        body += piece
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _is_above(limit: int, digits: bytes) -> bool:
+    significant = digits.lstrip(b"0") or b"0"
+    # Compared by length first: `int` refuses numbers of thousands of digits.
+    return len(significant) > len(str(limit)) or int(significant) > limit
+
+
+def _too_large(limit: int) -> MessageTooLargeError:
+    return MessageTooLargeError(f"The body must have at most {limit} bytes")
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """Return a ``receive`` that gives ``body`` once, and then what ``receive`` gives.
+
+    So the application behind reads the very bytes that were decided about, and still learns when
+    the client goes away.
+    """
+    pending = [body]
+
+    async def replayed() -> MutableMapping[str, Any]:
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        return await receive()
+
+    return replayed
