@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 
+import anyio.lowlevel
+
 from toolguard.calls.context import Call
 from toolguard.calls.request import SCOPE_KEY, Guard, RequestAuth
 from toolguard.errors import (
@@ -17,10 +19,10 @@ from toolguard.errors import (
     MalformedMessageError,
     ToolGuardError,
 )
-from toolguard.http.jsonrpc import MCPMessage, read_body, read_message, replay
+from toolguard.http.jsonrpc import MCPMessage, names_of, read_body, read_message, replay
 from toolguard.http.middleware import ASGIApp, Message, Receive, Scope, Send
 from toolguard.policies.by_name import OperationRules
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import Asked, Invocation
 
 __all__ = ["MessageGuard"]
 
@@ -72,17 +74,20 @@ class MessageGuard:
 
     async def _decide(self, message: MCPMessage, state: RequestAuth) -> None:
         call = Call(self.guard, state)
-        if message.operation is None:
+        if not message.asked:
             await call.admit_undeclared(message.method or "")
-            return
-        kind, name = message.operation
+        for asked in message.asked:
+            await anyio.lowlevel.checkpoint()  # spelling a name out takes its time
+            await self._decide_on(asked, message, call)
+
+    async def _decide_on(self, asked: Asked, message: MCPMessage, call: Call) -> None:
         try:
-            policy = self.rules.policy_of_all(kind, message.names, call.default_policy)
+            policy = self.rules.policy_of_all(asked.kind, names_of(asked), call.default_policy)
         except ValueError as error:
             raise GuardNotConfiguredError(str(error)) from None
         if policy is None:
             raise AccessDeniedError(rule="default=deny")
-        await call.authorize(policy, Invocation.sent(kind, name, message.params.get("arguments")))
+        await call.authorize(policy, Invocation.sent(*asked, message.params.get("arguments")))
 
 
 def _without_body(receive: Receive) -> Receive:
