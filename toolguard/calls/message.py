@@ -141,6 +141,17 @@ class Frame:
             self.message.rows.append(row)
         return Frame(self.guard, self.message, row)
 
+    @property
+    def entered(self) -> Row:
+        """The row of the operation that the code stands in.
+
+        Raises:
+            GuardNotConfiguredError: at the door, where there is nothing to decide on.
+        """
+        if self.row is None:
+            raise GuardNotConfiguredError("No operation has been entered here")
+        return self.row
+
     def within(self, policy: Policy, owner: Callable[..., Any]) -> Frame:
         """Return the frame inside a guarded function that code of the user's calls.
 
@@ -176,8 +187,7 @@ class Frame:
         Raises:
             ToolGuardError: the one refusal that names everything missing.
         """
-        row = self.row
-        assert row is not None  # noqa: S101 - at the door there is nothing to decide on
+        row = self.entered
         try:
             principal = await self.message.principal(self.guard)
             caller = caller_of(self.guard, principal, self.message.auth)
@@ -297,20 +307,20 @@ def current_access_token() -> str:
     return message.auth.token
 
 
-def refusal_in(error: BaseException, wrapped_by: tuple[type[Exception], ...] = ()) -> (
-    ToolGuardError | None
-):
+def refusal_in(
+    error: BaseException, wrapped_by: tuple[type[Exception], ...] = ()
+) -> ToolGuardError | None:
     """Return the refusal that ``error`` is, or that it was made of; None if there is none.
 
     Args:
         error: what an operation ended in.
         wrapped_by: the errors that a framework raises from what a function raised.
     """
-    if isinstance(error, ToolGuardError):
-        return error
-    if isinstance(error, wrapped_by) and error.__cause__ is not None:
-        return refusal_in(error.__cause__, wrapped_by)
+    carried = error if isinstance(error, ToolGuardError) else getattr(error, "refusal", None)
+    if isinstance(carried, ToolGuardError):
+        return carried
+    if isinstance(error, wrapped_by) and (inner := error.__cause__ or error.__context__):
+        return refusal_in(inner, wrapped_by)
     # A task group wraps what its tasks raise.
-    nested: Sequence[Exception] = getattr(error, "exceptions", ())
-    refusals = [each for each in nested if isinstance(each, ToolGuardError)]
-    return refusals[0] if len(refusals) == len(nested) == 1 else None
+    nested: Sequence[BaseException] = getattr(error, "exceptions", ())
+    return refusal_in(nested[0], wrapped_by) if len(nested) == 1 else None

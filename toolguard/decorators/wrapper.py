@@ -29,6 +29,8 @@ __all__ = [
     "Guarded",
     "bare_policy",
     "injected_parameters",
+    "is_bare",
+    "owner_of",
     "policy_of",
 ]
 
@@ -105,7 +107,9 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         with entering(guarded, policy) as frame:
-            principal = await _caller(frame, policy, functools.partial(injection.sent, args, kwargs))
+            principal = await _caller(
+                frame, policy, functools.partial(injection.sent, args, kwargs)
+            )
             connections = await frame.connect(policy.connections, principal)
             running = start(injection, args, kwargs, principal, connections)
             del connections  # a traceback shows local variables, and none may hold a token
@@ -132,8 +136,7 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[Frame]:
     row = frame.row
     if row is None or row.owner is not wrapper or row.running:
         frame = frame.within(policy, wrapper)
-        row = frame.row
-    assert row is not None  # noqa: S101 - the frame is inside an operation
+        row = frame.entered
     row.running = True
     try:
         with standing(frame):
@@ -156,8 +159,7 @@ async def _caller(
     Raises:
         ToolGuardError: if they are not.
     """
-    row = frame.row
-    assert row is not None  # noqa: S101 - the frame is inside an operation
+    row = frame.entered
     reads_call = policy.reads_call or row.state is State.NEEDS_ARGUMENTS
     if row.state is State.PERMITTED and not reads_call:
         frame.check_open(row.principal)
@@ -216,10 +218,20 @@ def policy_of(function: Callable[..., Any]) -> Policy | None:
     return functools.reduce(operator.and_, policies) if policies else None
 
 
+def owner_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Return the outermost wrapper of a guard in ``function``; None if nothing guards it."""
+    return next((layer for layer, mark in _layers(function) if mark is not None), None)
+
+
 def injected_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     """Return the parameters of ``function`` that its guards fill and clients do not see."""
     marks = [mark for _, mark in _layers(function) if mark is not None]
     return tuple(dict.fromkeys(name for mark in marks for name in mark.injected))
+
+
+def is_bare(function: Callable[..., Any]) -> bool:
+    """Return whether a guard was put on ``function`` that it does not have itself. Cheap."""
+    return getattr(function, _BARE, None) is not None
 
 
 def bare_policy(function: Callable[..., Any]) -> Policy | None:

@@ -112,7 +112,11 @@ class Caller:
 
 
 async def decide(
-    policy: Policy | None, caller: Caller, call: Invocation | None = None
+    policy: Policy | None,
+    caller: Caller,
+    call: Invocation | None = None,
+    *,
+    listing: bool = False,
 ) -> Decision:
     """Decide whether ``caller`` may do what ``policy`` guards.
 
@@ -120,6 +124,8 @@ async def decide(
         policy: what the operation asks for; None if no caller may do it.
         caller: the caller, at this moment.
         call: the call, with its arguments; None while they are not known.
+        listing: whether the operation is only to be listed: ``call`` has no arguments, and what
+            depends on them is left open.
     """
     decided = _without_opaque(policy, caller)
     if decided is not None:
@@ -127,7 +133,7 @@ async def decide(
     assert policy is not None  # noqa: S101 - decided above
     assert policy.rule is not None  # noqa: S101 - the same
     assert caller.principal is not None  # noqa: S101 - the same
-    evaluation = _Evaluation(caller.principal, call)
+    evaluation = _Evaluation(caller.principal, call, listing)
     left: list[Alternative] = []
     for alternative in policy.rule.alternatives:
         for rest in await evaluation.left_of(alternative):
@@ -200,6 +206,7 @@ class _Evaluation:
     Attributes:
         principal: the caller.
         call: the call; None while its arguments are not known.
+        listing: whether it is a call without arguments, that stands for any.
         denied_by: the requirements that the caller does not meet.
         invalid: why an alternative cannot be applied to the arguments.
         undecided: whether an alternative needs to know the arguments.
@@ -207,6 +214,7 @@ class _Evaluation:
 
     principal: Principal
     call: Invocation | None
+    listing: bool
     denied_by: dict[str, None] = field(default_factory=dict)
     invalid: InvalidInputError | None = None
     undecided: bool = False
@@ -217,7 +225,8 @@ class _Evaluation:
         opaque = [each for each in alternative if isinstance(each, Requirement)]
         # What needs no arguments and no function of the user's comes first.
         for requirement in sorted(opaque, key=lambda each: each.reads_call):
-            if requirement.reads_call and self.call is None:
+            is_open = self.call is None or (self.listing and bool(requirement.arguments))
+            if requirement.reads_call and is_open:
                 self.undecided = True
                 return ()
             if not await self._meets(requirement):
@@ -229,7 +238,7 @@ class _Evaluation:
     def _with_call_scopes(self, rest: Alternative) -> Iterable[Alternative]:
         if not any(isinstance(each, CallScope) for each in rest):
             return (rest,)
-        if self.call is None:
+        if self.call is None or self.listing:
             self.undecided = True
             return ()
         try:
@@ -253,6 +262,7 @@ class _Evaluation:
             answer = requirement.holds(self.principal, call)
             said: object = await answer if inspect.isawaitable(answer) else answer
         except Exception as error:  # noqa: BLE001 - fail closed: a function of the user's
+            self.undecided |= self.listing  # it may have looked for an argument
             self._failed(str(requirement), error)
             return False
         if not isinstance(said, bool):

@@ -16,7 +16,16 @@ from toolguard.errors import MalformedMessageError
 from toolguard.parsing.lookalikes import resembles
 from toolguard.parsing.spellings import MAX_LENGTH
 
-__all__ = ["CALLS", "MAX_NAMES", "METHODS", "Asked", "Invocation", "Kind", "asked_of"]
+__all__ = [
+    "CALLS",
+    "MAX_NAMES",
+    "METHODS",
+    "Asked",
+    "Invocation",
+    "Kind",
+    "asked_of",
+    "is_handshake",
+]
 
 Kind: TypeAlias = Literal["tool", "resource", "prompt"]
 """What an operation is; a resource template is a resource."""
@@ -48,6 +57,7 @@ _SUBSCRIPTIONS = "resourceSubscriptions"
 METHODS = (*_OPERATIONS, _COMPLETE, _LISTEN)
 """The methods that name operations."""
 
+_HANDSHAKE = frozenset({"initialize", "ping", "server/discover"})
 _INVALID_PARAMS = -32602
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -62,6 +72,11 @@ class Asked(NamedTuple):
 
     kind: Kind
     name: str
+
+
+def is_handshake(method: str) -> bool:
+    """Return whether a client sends this before it can ask for anything."""
+    return method in _HANDSHAKE or method.startswith("notifications/")
 
 
 def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Asked, ...]:
