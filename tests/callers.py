@@ -11,9 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolguard.calls.context import Call
-from toolguard.calls.current import serving
-
+from toolguard.calls.message import Frame, Message, refusal_in, standing
 from toolguard.calls.request import RequestAuth, UnauthorizedTools
 from toolguard.connections import ConnectionProvider
 from toolguard.errors import InvalidTokenError, ToolGuardError
@@ -103,13 +101,15 @@ class Caller:
         self.state = RequestAuth(token, self.principal, self.guard)
 
         async def message() -> Any:
-            with serving(Call(self.guard, self.state)) as call:
-                try:
-                    answer = await function(*args, **kwargs)
-                except Exception:
-                    call.settle(failed=True)
-                    raise
-                call.settle(failed=False)
-                return answer
+            table = Message(self.state)
+            try:
+                with standing(Frame(self.guard, table)):
+                    return await function(*args, **kwargs)
+            except Exception as error:
+                assert self.state is not None
+                self.state.refusal = refusal_in(error)
+                raise
+            finally:
+                table.closed = True
 
         return asyncio.run(message())
