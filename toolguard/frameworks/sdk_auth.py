@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.guard import ToolGuard
-from toolguard.http.metadata import canonical_audience
+from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
 from toolguard.tokens.jwt import Verifier
 
 __all__ = ["SDKTokenVerifier", "answering_outages", "token_verifier", "verified"]
@@ -93,12 +93,11 @@ def _resource(verifying: ToolGuard | Verifier, audience: object) -> str | None:
     """Return for which resource the token was issued (RFC 8707); None if that is not clear."""
     if isinstance(verifying, ToolGuard):
         return verifying.resource
-    named = audience if isinstance(audience, list) else [audience]
-    texts = [each for each in named if isinstance(each, str)]
-    ours = {canonical_audience(each) for each in getattr(verifying, "audiences", ())}
+    named = audience_names(audience) or ()
+    ours = accepted_audiences(getattr(verifying, "audiences", ()))
     if not ours:
-        return texts[0] if len(texts) == 1 else None
-    return next((each for each in texts if canonical_audience(each) in ours), None)
+        return named[0] if len(named) == 1 else None
+    return next((each for each in named if canonical_audience(each) in ours), None)
 
 
 def answering_outages(stack: Sequence[Middleware]) -> list[Middleware]:
