@@ -395,12 +395,12 @@ def test_a_server_without_auth_answers_500_to_every_token(
 
 def test_a_server_without_auth_is_told_apart(line: Line, own: Issued) -> None:
     assert has_auth(authenticated(line, own))
-    check_auth(authenticated(line, own))
+    check_auth(authenticated(line, own), framework_guard())
     with pytest.raises(ValueError, match='verifier="framework" takes over'):
         framework_guard().protect(line.server("bare"))
     assert not has_auth(line.server("bare"))
     with pytest.raises(ValueError, match=r"write FastMCP\(\.\.\., auth=\.\.\.\)"):
-        check_auth(line.server("bare"))
+        check_auth(line.server("bare"), framework_guard())
 
 
 # --- servers in servers
