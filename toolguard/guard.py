@@ -32,7 +32,7 @@ from toolguard.settings import (
     resource_of,
     verifier_of,
 )
-from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
     from toolguard.frameworks import Adapter

@@ -9,7 +9,7 @@ from fastmcp.server.auth import AccessToken, TokenVerifier
 
 from toolguard.frameworks.sdk_auth import answering_outages, verified
 from toolguard.guard import ToolGuard
-from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.verifier import Verifier
 
 __all__ = ["FastMCPTokenVerifier", "token_verifier"]
 

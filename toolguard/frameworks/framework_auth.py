@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from toolguard.guard import ToolGuard
-from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.verifier import Verifier
 
 __all__ = ["check_auth", "has_auth", "verifier_for"]
 

@@ -23,7 +23,7 @@ from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.guard import ToolGuard
 from toolguard.http.identity import access_token
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
-from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.verifier import Verifier
 
 __all__ = ["SDKTokenVerifier", "answering_outages", "token_verifier", "verified"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -78,26 +78,28 @@ def access_token(
         token: what stands as the token in it.
         resource: for which resource the token was issued (RFC 8707).
     """
-    expires_at = principal.expires_at
-    claims = own_claims(principal.claims)
-    if principal.issuer:
-        claims["iss"] = principal.issuer
     return kind(
         token=token,
         client_id=principal.client_id or "",
         scopes=list(principal.scopes),
-        # The SDK takes 0 for no expiry at all; here, what does not expire has to say so.
-        expires_at=(
-            None
-            if expires_at == math.inf
-            else max(1, int(expires_at))
-            if math.isfinite(expires_at)
-            else 1
-        ),
+        expires_at=_expires_at(principal.expires_at),
         resource=resource,
         subject=principal.user_id,
-        claims=claims,
+        claims=_claims(principal.claims, principal),
     )
+
+
+def _expires_at(expires_at: float) -> int | None:
+    """Return the expiry as the SDK takes it: None is never, and so would be 0."""
+    if expires_at == math.inf:
+        return None
+    return max(1, int(expires_at)) if math.isfinite(expires_at) else 1
+
+
+def _claims(claims: Mapping[str, Any], principal: Principal) -> dict[str, Any]:
+    """Return claims of the message's own, with the issuer: the frameworks bind users to it."""
+    issuer = {"iss": principal.issuer} if principal.issuer else {}
+    return {**own_claims(claims), **issuer}
 
 
 def _user(principal: Principal, token: str, resource: str | None) -> AuthenticatedUser:
@@ -111,7 +113,6 @@ def _user(principal: Principal, token: str, resource: str | None) -> Authenticat
 
 def _completed(verified: AccessToken, principal: Principal) -> AuthenticatedUser:
     """Return what the framework verified with subject and issuer: it binds sessions to them."""
-    known = {"subject": principal.user_id, "claims": own_claims(verified.claims or {})}
-    if principal.issuer:
-        known["claims"]["iss"] = principal.issuer
+    claims = _claims(verified.claims or {}, principal)
+    known = {"subject": principal.user_id, "claims": claims}
     return AuthenticatedUser(verified.model_copy(update=known))

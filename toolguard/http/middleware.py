@@ -25,7 +25,7 @@ from toolguard.http.challenge import Challenge
 from toolguard.http.sessions import Sessions
 from toolguard.principal import Principal
 from toolguard.tokens.bearer import bearer_token
-from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.verifier import Verifier
 
 __all__ = ["ASGIApp", "GuardMiddleware", "Message", "Receive", "Scope", "Send"]
 
