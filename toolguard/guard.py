@@ -32,7 +32,7 @@ from toolguard.settings import (
     resource_of,
     verifier_of,
 )
-from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
     from toolguard.frameworks import Adapter
@@ -174,7 +174,8 @@ class ToolGuard:
 
         Raises:
             TypeError: if this is none of these servers.
-            ValueError: if it is protected already, holds a function below its guard (the
+            ValueError: if it is protected already, has an auth of its own beside the guard's
+                (write ``verifier="framework"`` to take that over), holds a function below its guard (the
                 decorators are in the wrong order), or one that uses a connection while there
                 is no provider.
         """
@@ -182,8 +183,7 @@ class ToolGuard:
         from toolguard.frameworks.framework_auth import check_auth  # noqa: PLC0415 - the same
 
         adapter = adapter_for(server)
-        if not self.verifies_itself:
-            check_auth(server)
+        check_auth(server, self)
         adapter.claim(self, OperationRules(rules or {}))
         self._adapters.append(adapter)
         adapter.install(self)

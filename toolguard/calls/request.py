@@ -16,7 +16,7 @@ from toolguard.errors import ToolGuardError
 from toolguard.policies.policy import DefaultRule
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
-from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.verifier import Verifier
 
 __all__ = ["SCOPE_KEY", "Guard", "RequestAuth", "UnauthorizedTools", "signed_in"]
 

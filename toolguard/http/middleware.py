@@ -8,13 +8,8 @@ refuses inside the tool call can still turn the answer into a real 401 or 403.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from hashlib import sha256
 from typing import Any, Protocol
-
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
-from mcp.server.auth.provider import AccessToken
 
 from toolguard.calls.request import SCOPE_KEY, Guard, RequestAuth
 from toolguard.errors import (
@@ -25,11 +20,12 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
+from toolguard.http import identity
 from toolguard.http.challenge import Challenge
 from toolguard.http.sessions import Sessions
 from toolguard.principal import Principal
 from toolguard.tokens.bearer import bearer_token
-from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.verifier import Verifier
 
 __all__ = ["ASGIApp", "GuardMiddleware", "Message", "Receive", "Scope", "Send"]
 
@@ -106,13 +102,11 @@ class GuardMiddleware:
             return
         scope[SCOPE_KEY] = state
         headers = list(scope["headers"])
-        if state.principal is not None and state.token is not None:
-            state.user = _sdk_user(state.principal, state.token, scope.get("user"))
-            # The SDK holds a session to the user who opened it, and nobody opened this one.
-            if session_id is None or not self.sessions.opened_anonymously(session_id):
-                scope["user"] = state.user
         response = _Response(send, state, self, hold=scope["method"] == "POST")
-        await self.app(scope, receive, response.send)
+        # The SDK holds a session to the user who opened it; there may be no such user.
+        owned = session_id is None or not self.sessions.opened_anonymously(session_id)
+        with identity.tell(scope, state, as_user=owned):
+            await self.app(scope, receive, response.send)
         if response.orphan is not None:
             await self._end_session({**scope, "headers": headers}, response.orphan)
             await _respond(send, _no_owner(), None)
@@ -227,28 +221,6 @@ def _no_owner() -> AccessDeniedError:
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in headers if key == name), None)
-
-
-def _sdk_user(principal: Principal, token: str, user: object) -> AuthenticatedUser:
-    """Return the SDK's own user object, with subject and issuer.
-
-    The SDK's session checks work for no other class, and only with those two.
-    """
-    if isinstance(user, AuthenticatedUser):  # the framework has verified the token as well
-        claims = {**(user.access_token.claims or {}), "iss": principal.issuer}
-        owned = {"subject": principal.user_id, "claims": claims}
-        return AuthenticatedUser(user.access_token.model_copy(update=owned))
-    return AuthenticatedUser(
-        AccessToken(
-            # Whoever reads this does not need the token; caches tell users apart by it.
-            token=f"sha256:{sha256(token.encode()).hexdigest()}",
-            client_id=principal.client_id or "",
-            scopes=list(principal.scopes),
-            expires_at=int(principal.expires_at) if math.isfinite(principal.expires_at) else None,
-            subject=principal.user_id,
-            claims={"iss": principal.issuer},
-        )
-    )
 
 
 async def _respond(send: Send, refusal: ToolGuardError, challenge: Challenge | None) -> None:
