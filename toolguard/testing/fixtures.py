@@ -68,6 +68,7 @@ from toolguard.testing.client import AsyncGuardedClient, GuardedClient
 from toolguard.testing.clock import FrozenClock
 from toolguard.testing.connections import ScriptedConnections
 from toolguard.testing.issuer import LocalIssuer
+from toolguard.testing.wiring import Wiring, enter, wired_with
 
 __all__ = [
     "CallAs",
@@ -151,40 +152,55 @@ def guard(issuer: LocalIssuer, connections: ScriptedConnections, clock: FrozenCl
 
 
 @pytest.fixture
+def _wirings() -> Iterator[list[Wiring]]:
+    """What ``rewire`` has wired in this test; it ends with the test."""
+    wirings: list[Wiring] = []
+    yield wirings
+    for each in wirings:
+        each.ended = True
+
+
+@pytest.fixture
 def rewire(
-    issuer: LocalIssuer, connections: ScriptedConnections, clock: FrozenClock
-) -> Iterator[Rewire]:
+    _wirings: list[Wiring],
+    issuer: LocalIssuer,
+    connections: ScriptedConnections,
+    clock: FrozenClock,
+) -> Rewire:
     """Give a server's own guard this issuer, clock and connections: ``rewire(my_server.mcp)``.
 
-    Until the test ends; its scopes, rules and other settings stay. Returns the guard.
+    In this test, until it ends; its scopes, rules and other settings stay. What serves the guard
+    beside the test does not change, except for a ``Loopback`` that the test starts afterwards.
+    Returns the guard.
 
     Raises:
         ValueError: if nothing protects the server, or its framework verifies.
     """
     verifier = _checked(issuer).verifier()
-    wiring = {
+    parts = {
         "verifier": verifier,
         "leeway": verifier.leeway,
         "connections": connections,
         "clock": clock,
     }
-    with pytest.MonkeyPatch.context() as patch:
 
-        def rewired(server: Any) -> ToolGuard:
-            own = adapter_for(server).guard
-            if own is None:
-                raise ValueError("protect the server first, once: ToolGuard(...).protect(server)")
-            if not own.verifies_itself:
-                raise ValueError("the framework verifies here: give call_as token=")
-            for name, part in wiring.items():
-                patch.setattr(own, name, part)
-            return own
+    def rewired(server: Any) -> ToolGuard:
+        own = adapter_for(server).guard
+        if own is None:
+            raise ValueError("protect the server first, once: ToolGuard(...).protect(server)")
+        if not own.verifies_itself:
+            raise ValueError("the framework verifies here: give call_as token=")
+        _wirings.append(Wiring(own, **parts))
+        enter(_wirings[-1])
+        return own
 
-        yield rewired
+    return rewired
 
 
 @pytest.fixture
-def guarded_client(guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock) -> ClientFor:
+def guarded_client(
+    _wirings: list[Wiring], guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock
+) -> ClientFor:
     """One caller of a server, for several calls, resources and prompts.
 
     ``guarded_client(server, user="alice", scopes=[...])`` is a
@@ -192,8 +208,9 @@ def guarded_client(guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock) ->
     """
 
     def client(server: Any, **caller: Any) -> GuardedClient:
-        ours = _is_ours(adapter_for(server).guard, guard, issuer, clock)
-        return GuardedClient(server, **({"issuer": issuer, **caller} if ours else caller))
+        with wired_with(_wirings):  # an async test may run in another context than its fixtures
+            ours = _is_ours(adapter_for(server).guard, guard, issuer, clock)
+            return GuardedClient(server, **({"issuer": issuer, **caller} if ours else caller))
 
     return client
 
@@ -216,7 +233,9 @@ def call_as(guarded_client: ClientFor) -> CallAs:
 
 
 @pytest.fixture
-def call_as_async(guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock) -> CallAsAsync:
+def call_as_async(
+    _wirings: list[Wiring], guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock
+) -> CallAsAsync:
     """Do what ``call_as`` does, in the event loop of the test, which awaits it.
 
     For resources and prompts there is ``AsyncGuardedClient(server, issuer=issuer, ...)``.
@@ -225,8 +244,10 @@ def call_as_async(guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock) -> 
     async def call(
         server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
     ) -> Answer:
-        ours = _is_ours(adapter_for(server).guard, guard, issuer, clock)
-        client = AsyncGuardedClient(server, **({"issuer": issuer, **caller} if ours else caller))
+        with wired_with(_wirings):
+            ours = _is_ours(adapter_for(server).guard, guard, issuer, clock)
+            given = {"issuer": issuer, **caller} if ours else caller
+            client = AsyncGuardedClient(server, **given)
         return await client.call(tool, arguments)
 
     return call
