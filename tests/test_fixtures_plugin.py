@@ -17,6 +17,7 @@ from user_suites import (
     ASYNC,
     BLOCKING,
     CONFTEST,
+    HELD,
     MISTAKEN,
     MY_SERVER,
     OKTA,
@@ -40,7 +41,7 @@ needs_xdist = pytest.mark.skipif(
 @pytest.fixture
 def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     """A user's project: servers, and a conftest that opts in."""
-    pytester.makepyfile(server=SERVER, my_server=MY_SERVER, conftest=CONFTEST)
+    pytester.makepyfile(server=SERVER, my_server=MY_SERVER, held=HELD, conftest=CONFTEST)
     # It warns of each project that does not say how long its event loops live.
     pytester.plugins = ["no:asyncio"]
     return pytester

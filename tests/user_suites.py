@@ -10,6 +10,7 @@ __all__ = [
     "AS_IT_IS",
     "BLOCKING",
     "CONFTEST",
+    "HELD",
     "MISTAKEN",
     "MY_SERVER",
     "OKTA",
@@ -237,12 +238,43 @@ mcp = ToolGuard(
 ).protect(make_server())
 """
 
+HELD = """
+import threading
+
+import anyio
+from my_server import vault
+from server import make_server
+
+from toolguard import ToolGuard, requires_auth
+from toolguard.testing import LocalIssuer
+
+ISSUER = LocalIssuer(algorithm="ES256")
+inside, go_on = threading.Event(), threading.Event()
+mcp = make_server()
+
+
+@mcp.tool()
+@requires_auth
+async def wait() -> str:
+    inside.set()
+    await anyio.to_thread.run_sync(go_on.wait, 10)
+    return "waited"
+
+
+ToolGuard(verifier=ISSUER.verifier(), audience=ISSUER.audience, connections=vault).protect(mcp)
+"""
+
 AS_IT_IS = """
+from concurrent.futures import ThreadPoolExecutor
+
+import held
 import my_server
 import pytest
 from server import make_server
 
 from toolguard.frameworks import adapter_for
+from toolguard.testing import call_as as call_as_of_the_kit
+from toolguard.testing.trust import issuer_for
 
 EXPORT = ("export_note", {"note_id": "1"})
 
@@ -277,6 +309,24 @@ def test_afterwards_it_has_its_own_again(call_as, clock):
     assert guard.clock is not clock
     exported = call_as(my_server.mcp, *EXPORT, scopes=["notes.all"])
     assert exported.text == "exported 1 with a-real-token"
+
+
+def test_rewiring_begins_during_a_call(rewire, call_as, issuer):
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(call_as_of_the_kit, held.mcp, "wait")
+        assert held.inside.wait(10)
+        rewire(held.mcp)
+        held.go_on.set()
+        assert answer.result().ok
+    assert call_as(held.mcp, "list_notes", token=issuer.mint("alice")).ok
+
+
+def test_and_its_end_leaves_the_guard_as_it_was():
+    def status(token):
+        return call_as_of_the_kit(held.mcp, "list_notes", token=token).status
+
+    test_token = issuer_for(adapter_for(held.mcp).guard).mint("alice")
+    assert [status(each) for each in (held.ISSUER.mint("alice"), test_token)] == [200, 401]
 
 
 def test_a_server_without_a_guard_has_nothing_to_rewire(rewire):
