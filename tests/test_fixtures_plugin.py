@@ -18,6 +18,8 @@ from user_suites import (
     BLOCKING,
     CONFTEST,
     HELD,
+    IN_MEMORY,
+    LONG_LOOP,
     MISTAKEN,
     MY_SERVER,
     OKTA,
@@ -70,6 +72,14 @@ def test_the_fixtures_test_a_server_for_real(suite: pytest.Pytester) -> None:
 
 def test_a_server_with_a_guard_of_its_own_can_be_tested(suite: pytest.Pytester) -> None:
     assert passes(suite, test_as_it_is=AS_IT_IS, test_mistaken=MISTAKEN, test_okta=OKTA)
+
+
+def test_in_memory_clients_can_be_signed_in(suite: pytest.Pytester) -> None:
+    assert passes(suite, test_in_memory=IN_MEMORY)
+
+
+def test_wirings_hold_in_event_loops_that_outlive_the_test(suite: pytest.Pytester) -> None:
+    assert passes(suite, test_long_loop=LONG_LOOP)
 
 
 def test_the_documented_tests_pass_as_they_stand(suite: pytest.Pytester) -> None:

@@ -12,13 +12,21 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from toolguard.connections.protocol import ConnectionProvider
-from toolguard.errors import ToolGuardError
+from toolguard.errors import GuardNotConfiguredError, ToolGuardError
 from toolguard.policies.policy import DefaultRule
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.tokens.jwt import Verifier
 
-__all__ = ["SCOPE_KEY", "Guard", "RequestAuth", "UnauthorizedTools", "signed_in"]
+__all__ = [
+    "SCOPE_KEY",
+    "Guard",
+    "RequestAuth",
+    "SignedIn",
+    "UnauthorizedTools",
+    "signed_in",
+    "unknown_caller",
+]
 
 SCOPE_KEY = "toolguard.request"
 """Where the middleware keeps the :class:`RequestAuth` on an ASGI scope."""
@@ -81,5 +89,24 @@ class RequestAuth:
                 self.on_permitted()
 
 
-signed_in: ContextVar[RequestAuth | None] = ContextVar("toolguard_signed_in", default=None)
-"""The caller of messages that come without an HTTP request, set by a test or a command."""
+class SignedIn(Protocol):
+    """A caller of messages that come without an HTTP request."""
+
+    async def auth_for(self, guard: Guard) -> RequestAuth:
+        """Return this caller as ``guard`` verifies them; never raises a refusal."""
+        ...
+
+
+signed_in: ContextVar[SignedIn | None] = ContextVar("toolguard_signed_in", default=None)
+"""The caller of messages that come without an HTTP request, set by a test."""
+
+
+def unknown_caller(guard: Guard) -> RequestAuth:
+    """Return what is known of a message without an HTTP request that nobody is signed in for."""
+    return RequestAuth(None, None, guard, failure=GuardNotConfiguredError(_UNKNOWN))
+
+
+_UNKNOWN = (
+    "This message came without an HTTP request, so it is not known who calls: in a test, open "
+    'the in-memory client within `with toolguard.testing.signed_in("alice", scopes=[...]):`'
+)

@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 from toolguard.calls.context import Call
 from toolguard.calls.current import outer_call, serving
-from toolguard.calls.request import SCOPE_KEY, RequestAuth
+from toolguard.calls.request import SCOPE_KEY, RequestAuth, signed_in, unknown_caller
 from toolguard.decorators.injection import sent_by_clients, unwrapped
 from toolguard.decorators.wrapper import GuardDecorator, bare_policy
 from toolguard.errors import GuardNotConfiguredError, ToolGuardError
@@ -375,10 +375,17 @@ async def _state(guard: ToolGuard, request: Any) -> RequestAuth | None:
     """Return what is known of the request of *this* message, never of the session's first."""
     if request is None:
         outer = outer_call()
-        return outer.state if outer is not None else await guard.stdio_state()
+        return outer.state if outer is not None else await _state_in_process(guard)
     state = request.scope.get(SCOPE_KEY)
     if not isinstance(state, RequestAuth):
         return None
     if state.user is not None:  # what the framework knows of its user is about this message
         request.scope["user"] = state.user
     return state
+
+
+async def _state_in_process(guard: ToolGuard) -> RequestAuth:
+    caller = signed_in.get()
+    if caller is not None:
+        return await caller.auth_for(guard)
+    return await guard.stdio_state() or unknown_caller(guard)

@@ -25,7 +25,8 @@ and write tests such as::
         assert call_as(server, "list_notes", token=token).status == 401
 
 ``clock``, ``issuer``, ``connections`` and ``guard`` belong together and are new for each test;
-``call_as``, ``call_as_async`` and ``guarded_client`` call. They are plain functions: they need no
+``call_as``, ``call_as_async`` and ``guarded_client`` call, and ``signed_in`` says who calls through
+the framework's own in-memory client. They are plain functions: they need no
 plugin for async tests, and get along with any. Nothing fakes a verdict: tokens are signed with
 real keys, and go through the guard's verifier and the wrapper of the operation.
 
@@ -57,6 +58,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeAlias
 
 import pytest
@@ -67,14 +69,17 @@ from toolguard.testing.answer import Answer
 from toolguard.testing.client import AsyncGuardedClient, GuardedClient
 from toolguard.testing.clock import FrozenClock
 from toolguard.testing.connections import ScriptedConnections
+from toolguard.testing.in_memory import InMemoryCaller, own_trust, trust_in
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.wiring import Wiring, enter, wired_with
+from toolguard.tokens.jwt import Verifier
 
 __all__ = [
     "CallAs",
     "CallAsAsync",
     "ClientFor",
     "Rewire",
+    "SignIn",
     "call_as",
     "call_as_async",
     "clock",
@@ -83,6 +88,7 @@ __all__ = [
     "guarded_client",
     "issuer",
     "rewire",
+    "signed_in",
 ]
 
 
@@ -111,6 +117,14 @@ class ClientFor(Protocol):
 
     def __call__(self, server: Any, **caller: Any) -> GuardedClient:
         """Return a client; the arguments are those of :class:`toolguard.testing.GuardedClient`."""
+        ...
+
+
+class SignIn(Protocol):
+    """The type of the fixture ``signed_in``."""
+
+    def __call__(self, user: str | None = "alice", **caller: Any) -> AbstractContextManager[None]:
+        """Sign in; the arguments are those of :func:`toolguard.testing.signed_in`."""
         ...
 
 
@@ -251,6 +265,37 @@ def call_as_async(
         return await client.call(tool, arguments)
 
     return call
+
+
+@pytest.fixture
+def signed_in(
+    _wirings: list[Wiring], guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock
+) -> SignIn:
+    """Sign in who calls through in-memory clients, with tokens of ``issuer`` where it is trusted.
+
+    It is used as :func:`toolguard.testing.signed_in` is::
+
+        with signed_in("bob", scopes=["notes.read"]):
+            async with Client(server) as client:
+                await client.call_tool("list_notes", {})
+
+    An event loop that outlives the test, as that of fixtures of a wider scope, may not see what a
+    fixture of the test has entered: then write the block in the test.
+    """
+
+    def trust(own: ToolGuard) -> tuple[LocalIssuer, Verifier]:
+        ours = _is_ours(own, guard, issuer, clock)
+        return (issuer, own.verifier) if ours else own_trust(own)
+
+    @contextmanager
+    def sign_in(user: str | None = "alice", **caller: Any) -> Iterator[None]:
+        given = {"scopes": (), **caller}
+        theirs = given.pop("issuer", None)
+        chosen = trust if theirs is None else trust_in(theirs)
+        with wired_with(_wirings), InMemoryCaller(chosen, user, **given).signed_in():
+            yield
+
+    return sign_in
 
 
 def _is_ours(
