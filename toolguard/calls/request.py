@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from toolguard.connections.protocol import ConnectionProvider
-from toolguard.errors import GuardNotConfiguredError, ToolGuardError
+from toolguard.errors import ToolGuardError
 from toolguard.policies.policy import DefaultRule
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
@@ -25,7 +25,6 @@ __all__ = [
     "SignedIn",
     "UnauthorizedTools",
     "signed_in",
-    "unknown_caller",
 ]
 
 SCOPE_KEY = "toolguard.request"
@@ -99,14 +98,3 @@ class SignedIn(Protocol):
 
 signed_in: ContextVar[SignedIn | None] = ContextVar("toolguard_signed_in", default=None)
 """The caller of messages that come without an HTTP request, set by a test."""
-
-
-def unknown_caller(guard: Guard) -> RequestAuth:
-    """Return what is known of a message without an HTTP request that nobody is signed in for."""
-    return RequestAuth(None, None, guard, failure=GuardNotConfiguredError(_UNKNOWN))
-
-
-_UNKNOWN = (
-    "This message came without an HTTP request, so it is not known who calls: in a test, open "
-    'the in-memory client within `with toolguard.testing.signed_in("alice", scopes=[...]):`'
-)
