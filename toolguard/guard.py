@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from toolguard.calls.request import RequestAuth, UnauthorizedTools
+from toolguard.calls.request import RequestAuth, UnauthorizedTools, signed_in
 from toolguard.connections.cache import provider_for
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.decorators.wrapper import GuardDecorator
@@ -279,11 +279,12 @@ class ToolGuard:
             _log.warning("stdio is trusted: every call is made as %r", self._stdio_user_id)
         elif not os.environ.get(_STDIO_TOKEN):
             _log.warning("set %s: without it only public operations can be used", _STDIO_TOKEN)
-        token = _over_stdio.set(True)
+        over_stdio, caller = _over_stdio.set(True), signed_in.set(None)  # who starts it, is not it
         try:
             yield
         finally:
-            _over_stdio.reset(token)
+            _over_stdio.reset(over_stdio)
+            signed_in.reset(caller)
 
     async def stdio_auth(self) -> RequestAuth | None:
         """Return the caller of a message that came without an HTTP request; None if unknown."""

@@ -18,7 +18,14 @@ from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.tokens.verifier import Verifier
 
-__all__ = ["SCOPE_KEY", "Guard", "RequestAuth", "UnauthorizedTools", "signed_in"]
+__all__ = [
+    "SCOPE_KEY",
+    "Guard",
+    "RequestAuth",
+    "SignedIn",
+    "UnauthorizedTools",
+    "signed_in",
+]
 
 SCOPE_KEY = "toolguard.request"
 """Where the middleware keeps the :class:`RequestAuth` on an ASGI scope."""
@@ -81,5 +88,13 @@ class RequestAuth:
                 self.on_permitted()
 
 
-signed_in: ContextVar[RequestAuth | None] = ContextVar("toolguard_signed_in", default=None)
-"""The caller of messages that come without an HTTP request, set by a test or a command."""
+class SignedIn(Protocol):
+    """A caller of messages that come without an HTTP request."""
+
+    async def auth_for(self, guard: Guard) -> RequestAuth:
+        """Return this caller as ``guard`` verifies them; never raises a refusal."""
+        ...
+
+
+signed_in: ContextVar[SignedIn | None] = ContextVar("toolguard_signed_in", default=None)
+"""The caller of messages that come without an HTTP request, set by a test."""

@@ -104,7 +104,8 @@ async def _auth_of(guard: ToolGuard, incoming: Incoming, outer: Frame | None) ->
     if incoming.request is None:
         if outer is not None:
             return outer.message.auth
-        return signed_in.get() or await guard.stdio_auth()
+        caller = signed_in.get()
+        return await (guard.stdio_auth() if caller is None else caller.auth_for(guard))
     auth = incoming.request.scope.get(SCOPE_KEY)
     if not isinstance(auth, RequestAuth):
         return None
