@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -91,6 +92,8 @@ class Adapter(ABC):
         self.guard: ToolGuard | None = None
         #: What is said of operations by name.
         self.rules = OperationRules({})
+        #: Operation -> the parameters that clients are meant to send.
+        self.sent_by_client: Mapping[str, Collection[str]] = {}
         self._lists = Lists(self)
         self._catalog: tuple[tuple[object, ...], Catalog] | None = None
         self._checked: tuple[object, ...] | None = None
@@ -179,7 +182,13 @@ class Adapter(ABC):
             self._refusal_types[refusal] = known
         return known
 
-    def claim(self, guard: ToolGuard, rules: OperationRules) -> None:
+    def claim(
+        self,
+        guard: ToolGuard,
+        rules: OperationRules,
+        *,
+        sent_by_client: Mapping[str, Collection[str]] = MappingProxyType({}),
+    ) -> None:
         """Take the server for ``guard``.
 
         Raises:
@@ -187,7 +196,7 @@ class Adapter(ABC):
         """
         if self.guard is not None:
             raise ValueError("this server is protected already: call protect() once per server")
-        self.guard, self.rules = guard, rules
+        self.guard, self.rules, self.sent_by_client = guard, rules, sent_by_client
         self.check()
         setattr(self.server, PROTECTED, self)
 
@@ -221,9 +230,11 @@ class Adapter(ABC):
             # A guard may have been put on a function after it was registered.
             if function in self._sound and bare_policy(function) is None:
                 return
-        check_declaration(operation, self.guard)
+        sent = self.sent_by_client.get(operation.name, ())
+        check_declaration(operation, self.guard, sent)
         with suppress(TypeError):
-            self._sound.add(function)
+            if not sent:  # what is said of one name is not said of another
+                self._sound.add(function)
 
     def prepare(self) -> None:
         """Get ready to serve what has been registered by now.
@@ -328,8 +339,15 @@ class Adapter(ABC):
             raise GuardNotConfiguredError(str(error)) from None
 
 
-def check_declaration(operation: Operation, guard: ToolGuard | None) -> None:
+def check_declaration(
+    operation: Operation, guard: ToolGuard | None, sent_by_client: Collection[str] = ()
+) -> None:
     """Make sure that an operation was registered as it can be guarded.
+
+    Args:
+        operation: the operation.
+        guard: what guards its server.
+        sent_by_client: the parameters of the operation that clients are meant to send.
 
     Raises:
         ValueError: saying what to write instead.
@@ -346,12 +364,9 @@ def check_declaration(operation: Operation, guard: ToolGuard | None) -> None:
             f"{what} uses connection {policy.connections[0].name!r} and the guard has no "
             "provider: write ToolGuard(..., connections=...)"
         )
-    sent = sent_by_clients(operation.function)
-    if sent is not None:
-        raise ValueError(
-            f"a client could send {sent} to {what}: add the guard that fills it, @requires_auth "
-            "or @with_connection(..., as_=...)"
-        )
+    fault = sent_by_clients(operation.function, sent_by_client)
+    if fault is not None:
+        raise ValueError(f"{what} {fault}")
     if bare_policy(operation.function) is not None:
         raise ValueError(
             f"{what} was registered without all of its guards: write the line that registers the "
