@@ -174,8 +174,9 @@ class ToolGuard:
             rules: guards by name, for operations whose code is not yours: ``{"delete_*":
                 requires_scopes("admin"), "resource:file://*": ..., "prompt:*": ..., "*":
                 requires_auth}``. A pattern without a kind names tools; ``"*"`` alone is every
-                operation. All rules that match apply, and so do the decorators. One that
-                matches nothing is logged when the server starts.
+                operation, and on fastmcp ``"tag:admin"`` every one with that tag. All rules that
+                match apply, and so do the decorators. One that matches nothing is logged when the
+                server starts.
             sent_by_client: for functions that you cannot edit and that have no decorator: which
                 operation takes which argument from the client, though it is written like one
                 that a guard fills: ``{"whoami": ["user_id"]}``.
@@ -211,10 +212,15 @@ class ToolGuard:
             rules: guards by name, as for :meth:`protect`, for an MCP server. Its messages are
                 then read from the bodies, of at most 4 MiB, before it gets them; what could be
                 read in two ways is refused.
+
+        Raises:
+            ValueError: for rules that cannot be meant, or go by tags, which messages do not tell.
         """
         from toolguard.frameworks.apps import guarded_app  # noqa: PLC0415 - imports starlette
 
         known = OperationRules(rules) if rules is not None else None
+        if known is not None and known.uses_tags:
+            raise ValueError("messages do not tell tags: write rules by name for asgi()")
         if known is not None:
             self._rules.append(known)
         return guarded_app(app, self, known)

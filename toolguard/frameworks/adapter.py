@@ -258,7 +258,8 @@ class Adapter(ABC):
         catalog = self.catalog()
         if catalog.unlisted:  # what they are about may be on another server
             return
-        for pattern in self.rules.unmatched((op.kind, op.name) for op in catalog.operations):
+        operations = ((op.kind, op.name, ()) for op in catalog.operations)
+        for pattern in self.rules.unmatched(operations):
             _log.warning("the rule %r matches nothing on %r", pattern, self.server)
 
     def over_stdio(self, guard: ToolGuard) -> None:
