@@ -324,7 +324,7 @@ class Call:
             self._check_open(principal)
             return await self._fetch(need, principal, fresh=True)
 
-        return replace(connection, refetch=refetch)
+        return connection.with_refetch(refetch)
 
     def _check_open(self, principal: Principal) -> None:
         """Make sure that the caller may still be acted for: the tool may have run for long."""
