@@ -24,6 +24,7 @@ from toolguard.connections import (
     ConnectionRequest,
     StaticConnections,
 )
+from toolguard.decorators.annotations import sent_by_client
 from toolguard.decorators.requires import (
     all_of,
     any_of,
@@ -107,6 +108,7 @@ __all__ = [
     "requires_roles",
     "requires_scopes",
     "requires_tenant",
+    "sent_by_client",
     "verifier_for",
     "with_connection",
 ]

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from toolguard.settings import (
     initial_scopes_of,
     one_of,
     resource_of,
+    sent_arguments,
     verifier_of,
 )
 from toolguard.tokens.verifier import Verifier
@@ -158,7 +159,11 @@ class ToolGuard:
         return cls(**from_environment(environ, settings))
 
     def protect(
-        self, server: ServerT, *, rules: Mapping[str, GuardDecorator] | None = None
+        self,
+        server: ServerT,
+        *,
+        rules: Mapping[str, GuardDecorator] | None = None,
+        sent_by_client: Mapping[str, Collection[str]] | None = None,
     ) -> ServerT:
         """Guard a server of the official SDK (1.x, 2.x) or of fastmcp (3.x, 4.x), in place.
 
@@ -169,22 +174,28 @@ class ToolGuard:
             rules: guards by name, for operations whose code is not yours: ``{"delete_*":
                 requires_scopes("admin"), "resource:file://*": ..., "prompt:*": ..., "*":
                 requires_auth}``. A pattern without a kind names tools; ``"*"`` alone is every
-                operation. All rules that match apply, and so do the decorators. One that
-                matches nothing is logged when the server starts.
+                operation, and on fastmcp ``"tag:admin"`` every one with that tag. All rules that
+                match apply, and so do the decorators. One that matches nothing is logged when the
+                server starts.
+            sent_by_client: for functions that you cannot edit and that have no decorator: which
+                operation takes which argument from the client, though it is written like one
+                that a guard fills: ``{"whoami": ["user_id"]}``.
 
         Raises:
-            TypeError: if this is none of these servers.
+            TypeError: if this is none of these servers, or an argument is given as a string
+                where a list is expected.
             ValueError: if it is protected already, has an auth of its own beside the guard's
-                (write ``verifier="framework"`` to take that over), holds a function below its guard (the
-                decorators are in the wrong order), or one that uses a connection while there
-                is no provider.
+                (write ``verifier="framework"`` to take that over), holds a function below its
+                guard (the decorators are in the wrong order), one that uses a connection while
+                there is no provider, or one without a guard that takes what only a guard may fill.
         """
         from toolguard.frameworks import adapter_for  # noqa: PLC0415 - imports a framework
         from toolguard.frameworks.framework_auth import check_auth  # noqa: PLC0415 - the same
 
         adapter = adapter_for(server)
         check_auth(server, self)
-        adapter.claim(self, OperationRules(rules or {}))
+        sent = sent_arguments(sent_by_client or {})
+        adapter.claim(self, OperationRules(rules or {}), sent_by_client=sent)
         self._adapters.append(adapter)
         adapter.install(self)
         if self.default == "public":
@@ -201,10 +212,15 @@ class ToolGuard:
             rules: guards by name, as for :meth:`protect`, for an MCP server. Its messages are
                 then read from the bodies, of at most 4 MiB, before it gets them; what could be
                 read in two ways is refused.
+
+        Raises:
+            ValueError: for rules that cannot be meant, or go by tags, which messages do not tell.
         """
         from toolguard.frameworks.apps import guarded_app  # noqa: PLC0415 - imports starlette
 
         known = OperationRules(rules) if rules is not None else None
+        if known is not None and known.uses_tags:
+            raise ValueError("messages do not tell tags: write rules by name for asgi()")
         if known is not None:
             self._rules.append(known)
         return guarded_app(app, self, known)

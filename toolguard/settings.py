@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from toolguard.http.challenge import Challenge
@@ -16,6 +16,7 @@ __all__ = [
     "initial_scopes_of",
     "one_of",
     "resource_of",
+    "sent_arguments",
     "verifier_of",
 ]
 
@@ -142,6 +143,18 @@ def initial_scopes_of(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
     if scopes:
         Challenge(scope=tuple(scopes))
     return tuple(scopes)
+
+
+def sent_arguments(declared: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
+    """Return, for each operation, the arguments that clients are meant to send.
+
+    Raises:
+        TypeError: if they are a string.
+    """
+    for operation, names in declared.items():
+        if isinstance(names, str):
+            raise TypeError(f"write sent_by_client={{{operation!r}: [{names!r}]}}: a list")
+    return {operation: frozenset(names) for operation, names in declared.items()}
 
 
 ChoiceT = TypeVar("ChoiceT", bound=str)

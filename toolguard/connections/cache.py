@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Protocol
@@ -186,7 +186,7 @@ class CachedConnections:
     async def _ask(self, request: ConnectionRequest) -> Connection:
         with anyio.move_on_after(self._timeout):
             # What fetches anew acts for one call and belongs to it.
-            return replace(await self._provider.fetch(request), refetch=None)
+            return (await self._provider.fetch(request)).with_refetch(None)
         raise ConnectionUnavailableError(
             f"The provider did not answer in {self._timeout:g} s: try again",
             connection=request.name,
