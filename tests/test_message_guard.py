@@ -14,7 +14,7 @@ from callers import Desk, Tokens, person
 
 from toolguard import public, requires, requires_auth, requires_scopes
 from toolguard.decorators.wrapper import GuardDecorator
-from toolguard.http.door import Door, Wire
+from toolguard.http.door import Door
 from toolguard.http.jsonrpc import MAX_BODY
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.http.proxy import MessageGuard
