@@ -304,11 +304,11 @@ def test_each_request_is_its_own_users() -> None:
 def test_a_user_without_a_token_in_this_request_is_nobody() -> None:
     answer = exchange(guarded(endpoint), sent_by(AuthenticatedUser(verified()), None))
 
-    assert (answer.status, answer.json["error"]) == (401, "missing_token")
+    assert (answer.status, answer.refusal["error"]) == (401, "missing_token")
 
 
 def test_a_misconfigured_server_answers_500_and_challenges_nobody() -> None:
     answer = exchange(guarded(endpoint), http_scope(token=TOKEN))
 
-    assert (answer.status, answer.json["error"]) == (500, "guard_not_configured")
+    assert (answer.status, answer.refusal["error"]) == (500, "guard_not_configured")
     assert answer.header("www-authenticate") is None

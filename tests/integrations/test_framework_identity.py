@@ -15,9 +15,7 @@ from typing import Any
 import httpx
 import pytest
 from lines import (
-    FASTMCP_LINES,
     LINES,
-    MODES,
     STATEFUL_MODES,
     Guarding,
     Line,

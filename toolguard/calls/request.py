@@ -66,6 +66,7 @@ class RequestAuth:
         refusal: the refusal that the message ended in; the middleware answers with it.
         permitted: whether the message's own operation has been permitted.
         on_permitted: called once, when it is; what the middleware holds back leaves then.
+        revision: the protocol revision that the request names; None if it names none.
     """
 
     token: str | None = field(repr=False)
@@ -79,6 +80,7 @@ class RequestAuth:
     noted: ToolGuardError | None = None
     permitted: bool = False
     on_permitted: Callable[[], None] | None = field(default=None, repr=False)
+    revision: str | None = None
 
     def permit(self) -> None:
         """Note that the message's own operation has been permitted."""

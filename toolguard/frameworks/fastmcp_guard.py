@@ -490,9 +490,7 @@ async def _nested(
             return await call_next(context)
 
     method, params = context.method or "", _params(context)
-    incoming = Incoming(
-        None, method, params, served, _is_error, _to_json, lambda result, _: result
-    )
+    incoming = Incoming(None, method, params, served, _is_error, _to_json, lambda result, _: result)
     try:
         return await serve(adapter.at(attached.server), adapter.required_guard, incoming)
     except ToolGuardError as refusal:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.apps import guard_builder
 from toolguard.frameworks.fastmcp_catalog import catalog_of
-from toolguard.frameworks.fastmcp_guard import attach, described, name_of, parents, servers_below
+from toolguard.frameworks.fastmcp_guard import attach, described, parents, servers_below
 from toolguard.frameworks.operation import Catalog, Operation
 from toolguard.policies.operations import Kind
 
