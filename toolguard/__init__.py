@@ -16,6 +16,7 @@
     mcp.run(transport="streamable-http")
 """
 
+from toolguard.calls.message import current_principal
 from toolguard.connections import (
     Connection,
     ConnectionProvider,
@@ -92,6 +93,7 @@ __all__ = [
     "Verifier",
     "all_of",
     "any_of",
+    "current_principal",
     "public",
     "requires",
     "requires_auth",

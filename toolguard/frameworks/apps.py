@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,9 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from toolguard.decorators.wrapper import bare_policy
+from toolguard.errors import GuardNotConfiguredError
 from toolguard.frameworks.sdk_auth import answering_outages
+from toolguard.frameworks.serving import ALTERED
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.http.proxy import MessageGuard
 from toolguard.policies.by_name import OperationRules
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
 
 __all__ = ["guard_builder", "guard_endpoints", "guarded_app", "metadata_route"]
+
+_log = logging.getLogger("toolguard")
 
 
 def guard_builder(
@@ -81,7 +86,8 @@ def guard_endpoints(
                 "behind guard.asgi(app)"
             )
     for route in endpoints:
-        route.app = GuardMiddleware(_withholding(route.app, adapter.withheld_headers), guard)
+        inside = _while_intact(_withholding(route.app, adapter.withheld_headers), adapter)
+        route.app = GuardMiddleware(inside, guard)
     document = metadata_route(guard)
     if not any(route.path == document.path for route in routes):
         app.router.routes.insert(0, document)
@@ -102,6 +108,20 @@ def _withholding(app: ASGIApp, names: Collection[bytes]) -> ASGIApp:
         await app(scope, receive, send)
 
     return without
+
+
+def _while_intact(app: ASGIApp, adapter: Adapter) -> ASGIApp:
+    """Return ``app``, refused to everyone once the server would go on without its guard."""
+
+    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
+        if adapter.is_intact():
+            await app(scope, receive, send)
+            return
+        _log.error(ALTERED)
+        refusal = GuardNotConfiguredError(ALTERED)
+        await JSONResponse(refusal.to_dict(), refusal.status or 500)(scope, receive, send)
+
+    return checked
 
 
 def _around(adapter: Adapter, guard: ToolGuard, lifespan: Lifespan[Any]) -> Lifespan[Any]:
