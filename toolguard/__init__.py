@@ -18,6 +18,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from toolguard.calls.message import current_principal
 from toolguard.connections import (
     Connection,
     ConnectionProvider,
@@ -98,6 +99,7 @@ __all__ = [
     "Verifier",
     "all_of",
     "any_of",
+    "current_principal",
     "public",
     "requires",
     "requires_auth",

@@ -38,6 +38,8 @@ from toolguard.settings import (
 from toolguard.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
     from toolguard.frameworks import Adapter
     from toolguard.frameworks.apps import OtherPaths
     from toolguard.http.middleware import ASGIApp
@@ -190,7 +192,10 @@ class ToolGuard:
     ) -> ServerT:
         """Guard a server of the official SDK (1.x, 2.x) or of fastmcp (3.x, 4.x), in place.
 
-        Its own ``run()``, and every app it builds from now on, are guarded.
+        Its own ``run()``, and every app it builds from now on, are guarded. Of a low-level
+        ``mcp.server.Server`` every handler is; it knows names only, so a tool that neither its
+        own list nor a rule knows is refused as unknown. :meth:`protect_app` guards the
+        application around it, and handlers ask :func:`toolguard.current_principal` who calls.
 
         Args:
             server: the server.
@@ -276,6 +281,60 @@ class ToolGuard:
         )
         self._rules.append(known)
         return door
+
+    def protect_app(self, app: Starlette, server: Any, *, paths: Sequence[str]) -> Starlette:
+        """Guard the endpoints at which ``app`` serves a protected low-level server, in place.
+
+        For applications that you build yourself, as one does around ``mcp.server.Server`` with
+        mcp 1, and with either line for SSE. Requests without a token are let in where the server
+        has a public operation. The RFC 9728 document is served beside the endpoints; other routes
+        stay as they are::
+
+            manager = StreamableHTTPSessionManager(app=server)
+            app = Starlette(
+                routes=[Mount("/mcp", app=manager.handle_request)],
+                lifespan=lambda _: manager.run(),
+            )
+            guard.protect(server)
+            guard.protect_app(app, server, paths=["/mcp"])
+
+        Over stdio, write ``with guard.serving_stdio():`` around the transport instead.
+
+        Args:
+            app: the application.
+            server: the server, after :meth:`protect`.
+            paths: of all its endpoints: ``["/mcp"]``, or ``["/sse", "/messages/"]``.
+
+        Raises:
+            ValueError: if this guard does not protect the server.
+            RuntimeError: if there is no route at one of the paths.
+        """
+        from toolguard.frameworks import adapter_for  # noqa: PLC0415 - imports a framework
+        from toolguard.frameworks.apps import guard_endpoints  # noqa: PLC0415 - imports starlette
+
+        adapter = adapter_for(server)
+        if adapter.guard is not self:
+            raise ValueError("write guard.protect(server) before guard.protect_app(app, server)")
+        guard_endpoints(app, self, paths, adapter)
+        return app
+
+    @contextmanager
+    def adopting(self, *, rules: Mapping[str, GuardDecorator] | None = None) -> Iterator[None]:
+        """Protect every low-level server that begins to run inside the ``with`` block, over stdio.
+
+        For servers that are made where you cannot reach them, as the official reference servers
+        are; for the start of a process::
+
+            with guard.adopting(rules={"*": requires_scopes("time.read")}):
+                asyncio.run(mcp_server_time.server.serve())
+
+        Args:
+            rules: guards by name, as for :meth:`protect`.
+        """
+        from toolguard.frameworks.lowlevel import adopting  # noqa: PLC0415 - imports a framework
+
+        with adopting(self, rules):
+            yield
 
     @property
     def issuer(self) -> str | None:

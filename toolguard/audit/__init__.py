@@ -40,7 +40,7 @@ def audit(server: Any, *, offered_scopes: Collection[str] | None = None) -> Repo
         TypeError: if it is no server of a supported framework.
     """
     adapter = adapter_for(server)
-    catalog = adapter.catalog()
+    catalog = adapter.survey()
     operations = inventory(server, catalog.operations)
     unmatched = [*_unmatched(adapter, catalog)]
     findings = [*(each for op in operations for each in op.problems), *unguarded(operations)]

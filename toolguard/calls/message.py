@@ -54,9 +54,20 @@ class Message:
     Attributes:
         sent: the operation that the message names, with the arguments that the client sent.
         rows: what was decided, for each operation that was entered and not inside another one.
+        nested_refusal: the last refusal of a guarded function that code of the user's called. It
+            decides nothing; it tells what a framework made an error result of.
     """
 
-    __slots__ = ("_principals", "auth", "closed", "is_current", "outer", "rows", "sent")
+    __slots__ = (
+        "_principals",
+        "auth",
+        "closed",
+        "is_current",
+        "nested_refusal",
+        "outer",
+        "rows",
+        "sent",
+    )
 
     def __init__(
         self,
@@ -70,6 +81,7 @@ class Message:
         self.is_current = is_current
         self.sent: Invocation | None = None
         self.rows: list[Row] = []
+        self.nested_refusal: ToolGuardError | None = None
         self.closed = False
         self._principals: dict[int, tuple[Guard, Principal | None]] = {}
 

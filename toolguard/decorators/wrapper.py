@@ -144,6 +144,8 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[Frame]:
     except Exception as error:
         refusal = refusal_in(error)
         row.ended(refusal)
+        if row.nested:
+            frame.message.nested_refusal = refusal
         if refusal is not None and refusal is not error:
             raise refusal from None
         raise

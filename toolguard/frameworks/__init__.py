@@ -20,6 +20,7 @@ _LINES = {
     ("fastmcp.server.server", 4): "toolguard.frameworks.fastmcp4",
     ("mcp.server.fastmcp.server", None): "toolguard.frameworks.mcp1",
     ("mcp.server.mcpserver.server", None): "toolguard.frameworks.mcp2",
+    ("mcp.server.lowlevel.server", None): "toolguard.frameworks.lowlevel",
 }
 
 
@@ -38,8 +39,9 @@ def adapter_for(server: object) -> Adapter:
             found: Adapter = importlib.import_module(adapter).adapter(server)
             return found
     raise TypeError(
-        f"protect() takes an MCPServer (mcp 2), a FastMCP (mcp 1) or a FastMCP of fastmcp 3 or 4, "
-        f"not {type(server).__qualname__}; put any other ASGI app behind guard.asgi(app)"
+        f"protect() takes an MCPServer (mcp 2), a FastMCP (mcp 1), a low-level mcp.server.Server "
+        f"(either), or a FastMCP of fastmcp 3 or 4, not {type(server).__qualname__}; put any "
+        "other ASGI app behind guard.asgi(app)"
     )
 
 

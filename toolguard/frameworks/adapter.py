@@ -120,6 +120,10 @@ class Adapter(ABC):
             json_response: whether with JSON; else with events, of which notifications are some.
         """
 
+    def is_intact(self) -> bool:
+        """Return whether what :meth:`install` stands in is still the server's own. Cheap."""
+        return True
+
     @property
     def required_guard(self) -> ToolGuard:
         """The guard that protects the server.
@@ -137,6 +141,10 @@ class Adapter(ABC):
         if self._catalog is None or self._catalog[0] != revision:
             self._catalog = (revision, self.look_up())
         return self._catalog[1]
+
+    def survey(self) -> Catalog:
+        """Return the catalog while nothing is served, whatever has to be asked for it."""
+        return self.catalog()
 
     def look_up(self) -> Catalog:
         """Return the catalog as it is now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import posixpath
 import re
 from collections.abc import AsyncIterator, Callable, Collection
@@ -21,7 +22,9 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from toolguard.calls.request import SCOPE_KEY
 from toolguard.decorators.wrapper import bare_policy
+from toolguard.errors import GuardNotConfiguredError
 from toolguard.frameworks.sdk_auth import answering_outages
+from toolguard.frameworks.serving import ALTERED
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.http.proxy import MessageGuard
 from toolguard.policies.by_name import OperationRules
@@ -41,6 +44,8 @@ __all__ = [
 
 OtherPaths = Literal["refuse", "authenticated"]
 """What becomes of requests for other paths than the endpoint's: 404, or a token lets them in."""
+
+_log = logging.getLogger("toolguard")
 
 
 def guard_builder(
@@ -100,7 +105,8 @@ def guard_endpoints(
         return bool(found() if callable(found) else found)
 
     for route in endpoints:
-        route.app = GuardMiddleware(_withholding(route.app), guard, admits_anonymous=is_open)
+        inside = _while_intact(_withholding(route.app), adapter)
+        route.app = GuardMiddleware(inside, guard, admits_anonymous=is_open)
     document = metadata_route(guard)
     if not any(route.path == document.path for route in routes):
         app.router.routes.insert(0, document)
@@ -122,6 +128,20 @@ def _withholding(app: ASGIApp) -> ASGIApp:
         await app(scope, receive, send)
 
     return without
+
+
+def _while_intact(app: ASGIApp, adapter: Adapter) -> ASGIApp:
+    """Return ``app``, refused to everyone once the server would go on without its guard."""
+
+    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
+        if adapter.is_intact():
+            await app(scope, receive, send)
+            return
+        _log.error(ALTERED)
+        refusal = GuardNotConfiguredError(ALTERED)
+        await JSONResponse(refusal.to_dict(), refusal.status or 500)(scope, receive, send)
+
+    return checked
 
 
 def _around(adapter: Adapter, guard: ToolGuard, lifespan: Lifespan[Any]) -> Lifespan[Any]:

@@ -21,13 +21,16 @@ from mcp.shared.exceptions import McpError, UrlElicitationRequiredError
 from pydantic import BaseModel
 from starlette.applications import Starlette
 
+from toolguard.calls.message import current_frame
 from toolguard.errors import ConnectionRequiredError, ToolGuardError
 from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter, can_open_urls, challenge_meta, code_of
 from toolguard.frameworks.apps import guard_builder, guard_endpoints
 from toolguard.frameworks.sdk_server import SDKAdapter
 from toolguard.frameworks.serving import Incoming, serve
+from toolguard.frameworks.task_owners import TaskOwners
 from toolguard.policies.operations import Kind
+from toolguard.principal import Principal
 
 if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["GuardedHandlers", "adapter", "guard_messages"]
 
 Handler = Callable[[Any], Awaitable[Any]]
+_ABOUT_A_TASK = (types.GetTaskRequest, types.GetTaskPayloadRequest, types.CancelTaskRequest)
 
 
 class _FastMCP(SDKAdapter):
@@ -42,7 +46,7 @@ class _FastMCP(SDKAdapter):
 
     def install(self, guard: ToolGuard) -> None:
         self.guard_managers()
-        guard_messages(internals.lowlevel_server(self.server), self, guard)
+        guard_messages(internals.lowlevel_server(self.server), self, guard, TaskOwners())
         settings = self.server.settings
 
         def streamable(*_: Any) -> Collection[str]:
@@ -54,6 +58,10 @@ class _FastMCP(SDKAdapter):
         guard_builder(self, guard, "streamable_http_app", streamable)
         guard_builder(self, guard, "sse_app", sse)
         self.over_stdio(guard)
+
+    def is_intact(self) -> bool:
+        handlers: object = internals.lowlevel_server(self.server).request_handlers
+        return isinstance(handlers, GuardedHandlers) and super().is_intact()
 
     def is_match(self, parameters: dict[str, Any] | None) -> bool:
         return bool(parameters)
@@ -110,9 +118,22 @@ def adapter(server: Any) -> Adapter:
     return _FastMCP(server)
 
 
-def guard_messages(lowlevel: Server[Any, Any], served: Adapter, guard: ToolGuard) -> None:
-    """Put ``guard`` around every request handler of the server, those added later included."""
-    lowlevel.request_handlers = GuardedHandlers(lowlevel.request_handlers, served, guard)  # type: ignore[assignment]
+def guard_messages(
+    lowlevel: Server[Any, Any],
+    served: Adapter,
+    guard: ToolGuard,
+    owners: TaskOwners | None = None,
+) -> None:
+    """Put ``guard`` around every request handler of the server, those added later included.
+
+    Args:
+        lowlevel: the server.
+        served: the adapter of the server that it belongs to.
+        guard: what stands around each handler.
+        owners: of the SDK's background tasks; None if a framework keeps them apart by itself.
+    """
+    guarded = GuardedHandlers(lowlevel.request_handlers, served, guard, owners)
+    lowlevel.request_handlers = guarded  # type: ignore[assignment]
 
 
 class GuardedHandlers(MutableMapping[Any, Handler]):
@@ -122,21 +143,34 @@ class GuardedHandlers(MutableMapping[Any, Handler]):
         handlers: the table, which others may hold as well.
         served: the server.
         guard: what stands around each handler.
+        owners: of the SDK's background tasks; None if a framework keeps them apart by itself.
     """
 
-    def __init__(self, handlers: dict[Any, Handler], served: Adapter, guard: ToolGuard) -> None:
+    def __init__(
+        self,
+        handlers: dict[Any, Handler],
+        served: Adapter,
+        guard: ToolGuard,
+        owners: TaskOwners | None = None,
+    ) -> None:
         self._handlers = handlers
         self._served = served
         self._guard = guard
+        self._owners = owners
         self._guarded: dict[Any, tuple[Handler, Handler]] = {}
 
     def __getitem__(self, kind: Any) -> Handler:
         handler = self._handlers[kind]
         known = self._guarded.get(kind)
         if known is None or known[0] is not handler:
-            known = (handler, functools.partial(_guarded, handler, self._served, self._guard))
+            admitted = functools.partial(_admitted, handler, self._owners)
+            known = (handler, functools.partial(_guarded, admitted, self._served, self._guard))
             self._guarded[kind] = known
         return known[1]
+
+    def handler(self, kind: Any) -> Handler:
+        """Return the handler itself, for what a guard has to ask the server."""
+        return self._handlers[kind]
 
     def __setitem__(self, kind: Any, handler: Handler) -> None:
         self._handlers[kind] = handler
@@ -165,11 +199,55 @@ async def _guarded(handler: Handler, served: Adapter, guard: ToolGuard, request:
         _from_json,
         context.request_id,
         _is_at_hand(context),
+        goes_on=_goes_on,
     )
     try:
         return await serve(served, guard, incoming)
     except ToolGuardError as refusal:
         return _said_no(request.method, refusal, guard)
+
+
+async def _admitted(handler: Handler, owners: TaskOwners | None, request: Any) -> Any:
+    """Serve an admitted message, with no more of the background tasks than are the caller's.
+
+    Raises:
+        ToolGuardError: the refusal of a guarded function that a tool's handler has called and not
+            caught, which the SDK has made an error result of.
+    """
+    if request is None:
+        return await handler(request)
+    if owners is not None and isinstance(request, _ABOUT_A_TASK):
+        task_id = request.params.taskId
+        if not owners.owns(await _caller(), task_id):
+            message = f"Task not found: {task_id}"  # as the SDK says it
+            raise McpError(types.ErrorData(code=types.INVALID_PARAMS, message=message))
+    result = await handler(request)
+    root = getattr(result, "root", None)
+    if owners is not None and isinstance(root, types.CreateTaskResult):
+        owners.note(root.task.taskId, await _caller())
+    if owners is not None and isinstance(root, types.ListTasksResult):
+        owned = owners.of(await _caller(), [each.taskId for each in root.tasks])
+        root.tasks = [each for each in root.tasks if each.taskId in owned]
+    if isinstance(root, types.CallToolResult) and root.isError:
+        refusal = current_frame().message.nested_refusal
+        if refusal is not None and _text(root) == str(refusal):
+            raise refusal
+    return result
+
+
+async def _caller() -> Principal | None:
+    frame = current_frame()
+    return await frame.message.principal(frame.guard)
+
+
+def _text(result: types.CallToolResult) -> str | None:
+    """Return the one text that a result consists of; None if it consists of more."""
+    only = result.content[0] if len(result.content) == 1 else None
+    return only.text if isinstance(only, types.TextContent) else None
+
+
+def _goes_on(result: types.ServerResult) -> bool:
+    return isinstance(result.root, types.CreateTaskResult)
 
 
 def _sent(params: Any) -> dict[str, Any]:

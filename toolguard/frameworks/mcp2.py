@@ -37,7 +37,7 @@ from toolguard.policies.operations import Kind
 if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
 
-__all__ = ["adapter", "message_guard"]
+__all__ = ["Outermost", "Refusal", "adapter", "message_guard", "to_json"]
 
 _MODERN = "2026-07-28"
 _PATHS = {
@@ -58,8 +58,12 @@ class _MCPServer(SDKAdapter):
             guard_builder(self, guard, name, functools.partial(_values, signature, parameters))
         self.over_stdio(guard)
 
+    def is_intact(self) -> bool:
+        middleware: object = internals.lowlevel_server(self.server).middleware
+        return isinstance(middleware, Outermost) and super().is_intact()
+
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> Exception:
-        return _NestedRefusal(refusal) if nested else _Refusal(refusal)
+        return _NestedRefusal(refusal) if nested else Refusal(refusal)
 
     def unknown(self, kind: Kind, name: str) -> Exception:
         return MCPError(code=INVALID_PARAMS, message=f"Unknown {kind}: {name}")
@@ -71,7 +75,7 @@ class _MCPServer(SDKAdapter):
         return app
 
 
-class _Refusal(MCPError):
+class Refusal(MCPError):
     """A refusal on its way to the door: the SDK hands it through, and logs nothing of it."""
 
     def __init__(self, refusal: ToolGuardError) -> None:
@@ -111,7 +115,7 @@ def message_guard(served: Adapter, guard: ToolGuard) -> ServerMiddleware[Any]:
             ctx.params or {},
             functools.partial(call_next, ctx),
             _is_error,
-            _to_json,
+            to_json,
             _from_json,
             ctx.request_id,
             is_public=_is_public,
@@ -131,7 +135,7 @@ def _is_error(result: HandlerResult) -> bool:
     return isinstance(result, CallToolResult) and result.is_error
 
 
-def _to_json(result: HandlerResult) -> dict[str, Any]:
+def to_json(result: HandlerResult) -> dict[str, Any]:
     if isinstance(result, BaseModel):
         return result.model_dump(by_alias=True, mode="json", exclude_none=True)
     return dict(result or {})

@@ -25,6 +25,9 @@ class SDKAdapter(Adapter):
         self._resources = internals.resource_manager(server)
         self._prompts = internals.prompt_manager(server)
         self._get_prompt = self._prompts.get_prompt
+        self._managers = (self._tools, self._resources, self._prompts)
+        #: What has been put in the place of the managers' own methods.
+        self._standing: tuple[Callable[..., Any], ...] = ()
 
     def operations(self) -> Iterator[Operation]:
         """Yield tools, then resources and templates, then prompts."""
@@ -120,6 +123,16 @@ class SDKAdapter(Adapter):
         self._tools.call_tool = guarded_tool
         self._resources.get_resource = guarded_resource
         self._prompts.get_prompt = guarded_prompt
+        self._standing = (guarded_tool, guarded_resource, guarded_prompt)
+
+    def is_intact(self) -> bool:
+        """Return whether the managers are the same, and look things up through the guard."""
+        server = self.server
+        tools, resources = internals.tool_manager(server), internals.resource_manager(server)
+        prompts = internals.prompt_manager(server)
+        looked_up = (tools.call_tool, resources.get_resource, prompts.get_prompt)
+        managers = (tools, resources, prompts)
+        return looked_up == self._standing and managers == self._managers
 
     def _running(
         self,

@@ -18,6 +18,7 @@ from toolguard.calls.request import SCOPE_KEY, RequestAuth, signed_in
 from toolguard.calls.rows import State
 from toolguard.errors import (
     AccessDeniedError,
+    GuardNotConfiguredError,
     InvalidInputError,
     MalformedMessageError,
     ToolGuardError,
@@ -33,7 +34,16 @@ if TYPE_CHECKING:
     from toolguard.frameworks.adapter import Adapter
     from toolguard.guard import ToolGuard
 
-__all__ = ["Incoming", "run", "serve"]
+__all__ = ["ALTERED", "PAST_THE_DOOR", "Incoming", "run", "serve"]
+
+ALTERED = (
+    "The server was altered after protect(), so that it would go on unguarded: replace handlers "
+    "and managers before protect(), or register with the server's own methods"
+)
+PAST_THE_DOOR = (
+    "This HTTP request came past the guard: serve the application that the protected server "
+    "builds, or write guard.protect_app(app, server) around one that you have built"
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,7 @@ class Incoming:
         message_id: the JSON-RPC id.
         is_current: whether the message at hand is still this one.
         is_public: whether the result says that it may be kept for others (2026-07-28).
+        goes_on: whether the result says that the call goes on in the background.
     """
 
     request: Any
@@ -63,6 +74,7 @@ class Incoming:
     message_id: str | int | None = None
     is_current: Callable[[], bool] = lambda: True
     is_public: Callable[[Any], bool] = lambda _: False
+    goes_on: Callable[[Any], bool] = lambda _: False
 
     @property
     def meta(self) -> object:
@@ -82,21 +94,34 @@ async def serve(adapter: Adapter, guard: ToolGuard, incoming: Incoming) -> Any:
     message = Message(auth, outer=outer, is_current=incoming.is_current)
     frame = Frame(guard, message)
     refusal: ToolGuardError | None
+    goes_on = False
     try:
+        _check_intact(adapter)
         with standing(frame), telling(auth):
             result = await _answer(adapter, frame, incoming)
         refusal = message.refusal if incoming.is_error(result) else None
         if refusal is None:
+            goes_on = incoming.goes_on(result)
             return result
     except BaseException as error:
         refusal = refusal_in(error) or (message.refusal if isinstance(error, Exception) else None)
         if refusal is None:
             raise
     finally:
-        message.closed = True
+        message.closed = not goes_on
     if auth is not None and outer is None:
         auth.refusal = refusal
     raise refusal from None
+
+
+def _check_intact(adapter: Adapter) -> None:
+    """Make sure that the server is still the one that was protected.
+
+    Raises:
+        GuardNotConfiguredError: if something has been put in place of what the guard stands in.
+    """
+    if not adapter.is_intact():
+        raise GuardNotConfiguredError(ALTERED)
 
 
 async def _auth_of(guard: ToolGuard, incoming: Incoming, outer: Frame | None) -> RequestAuth | None:
@@ -108,7 +133,7 @@ async def _auth_of(guard: ToolGuard, incoming: Incoming, outer: Frame | None) ->
         return await (guard.stdio_auth() if caller is None else caller.auth_for(guard))
     auth = incoming.request.scope.get(SCOPE_KEY)
     if not isinstance(auth, RequestAuth):
-        return None
+        return RequestAuth(None, None, guard, failure=GuardNotConfiguredError(PAST_THE_DOOR))
     auth.message_id = incoming.message_id
     if auth.user is not None:  # what the framework knows of its user is about this message
         incoming.request.scope["user"] = auth.user

@@ -80,6 +80,10 @@ class OperationRules:
             return self._find(kind, name, respelled, frozenset(tags))
         return self._remembered(kind, name, respelled, frozenset(tags))
 
+    def names(self, kind: Kind, name: str) -> bool:
+        """Return whether a rule without ``*`` is about an operation with this name."""
+        return any("*" not in rule.pattern and rule.matches(kind, name) for rule in self._rules)
+
     def policy_of_all(
         self, kind: Kind, names: Sequence[str], otherwise: Policy | None
     ) -> Policy | None:

@@ -47,7 +47,7 @@ class Subject:
         Raises:
             ValueError: if there is no operation of a named key.
         """
-        found = {each.key: each for each in self.adapter.catalog().operations}
+        found = {each.key: each for each in self.adapter.survey().operations}
         unknown = sorted({*named} - found.keys())
         if unknown:
             known = ", ".join(sorted(found))
