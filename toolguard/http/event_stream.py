@@ -35,6 +35,7 @@ class EventStream:
         self._seal = seal
         self._line = b""
         self._passes = False  # whether the rest of the line goes out as it comes
+        self._mark = _BYTE_ORDER_MARK  # what may stand before the first line
 
     def feed(self, chunk: bytes, *, last: bool = False) -> bytes:
         """Return what goes out for ``chunk``; a line that may be an id waits for its end."""
@@ -52,7 +53,8 @@ class EventStream:
             self._passes = False
             return piece
         line, self._line = self._line + piece, b""
-        name, value = _field(line)
+        name, value = self._field(line)
+        self._mark = b""
         if name not in _SILENT and not (name == b"data" and not value.strip()):
             self.has_data = True
         if name != b"id" or not value:
@@ -65,20 +67,19 @@ class EventStream:
         if self._passes:
             return piece
         self._line += piece
-        name, value = _field(self._line)
+        name, value = self._field(self._line)
         if len(self._line) <= _MAX_LINE and (
             name in _SILENT
             or (name == b"data" and not value.strip())
             or (b":" not in self._line and any(f.startswith(name) for f in _FIELDS))
-            or _BYTE_ORDER_MARK.startswith(self._line)
+            or self._mark.startswith(self._line)
         ):
             return b""
-        line, self._line = self._line, b""
+        line, self._line, self._mark = self._line, b"", b""
         self._passes = True
         self.has_data = self.has_data or name not in _SILENT
         return b":" + line if name == b"id" else line
 
-
-def _field(line: bytes) -> tuple[bytes, bytes]:
-    name, _, value = line.removeprefix(_BYTE_ORDER_MARK).partition(b":")
-    return name, value.removeprefix(b" ")
+    def _field(self, line: bytes) -> tuple[bytes, bytes]:
+        name, _, value = line.removeprefix(self._mark).partition(b":")
+        return name, value.removeprefix(b" ")
