@@ -13,6 +13,7 @@ from typing import Any
 
 from toolguard.calls.context import Call
 from toolguard.calls.current import serving
+
 from toolguard.calls.request import RequestAuth, UnauthorizedTools
 from toolguard.connections import ConnectionProvider
 from toolguard.errors import InvalidTokenError, ToolGuardError

@@ -8,12 +8,12 @@ from collections.abc import Awaitable
 import anyio
 import pytest
 from callers import ISSUER, NOW, TOKEN, Desk, Tokens, person
-
 from toolguard.calls.context import (
     Admission,
     Call,
 )
 from toolguard.calls.current import current_call, outer_call, serving
+
 from toolguard.calls.request import RequestAuth
 from toolguard.errors import (
     AccessDeniedError,

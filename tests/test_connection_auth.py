@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 from callers import NOW, TOKEN, Desk, person
-
-from toolguard import requires_auth, with_connection
 from toolguard.calls.context import Call
 from toolguard.calls.current import serving
+
+from toolguard import requires_auth, with_connection
 from toolguard.calls.request import RequestAuth
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.errors import (

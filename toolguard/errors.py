@@ -133,10 +133,19 @@ class MalformedCredentialsError(ToolGuardError):
 
 
 class MalformedMessageError(ToolGuardError):
-    """The body of the request is no MCP message, or not the same one to every reader."""
+    """The body of the request is no MCP message, or not the same one to every reader.
+
+    Args:
+        message: one sentence.
+        code: the JSON-RPC error code that the protocol has for it.
+    """
 
     status = 400
     error = "invalid_request"
+
+    def __init__(self, message: str, *, code: int = -32600) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class InvalidTokenError(ToolGuardError):

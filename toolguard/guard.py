@@ -301,7 +301,7 @@ class ToolGuard:
         finally:
             _over_stdio.reset(token)
 
-    async def stdio_state(self) -> RequestAuth | None:
+    async def stdio_auth(self) -> RequestAuth | None:
         """Return the caller of a message that came without an HTTP request; None if unknown."""
         if not _over_stdio.get():
             return None

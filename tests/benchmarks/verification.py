@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import jwt
 from ratios import Ratio, compare
-
-from toolguard import Principal, ToolGuard, requires_scopes
 from toolguard.calls.context import Call
 from toolguard.calls.current import serving
+
+from toolguard import Principal, ToolGuard, requires_scopes
 from toolguard.calls.request import RequestAuth
 from toolguard.testing import LocalIssuer
 

@@ -10,22 +10,27 @@ from __future__ import annotations
 import functools
 import inspect
 import operator
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, TypeAlias, TypeVar, overload
 
 import anyio.to_thread
 
-from toolguard.calls.current import current_call
-from toolguard.decorators.injection import Injection, unwrapped
+from toolguard.calls.message import Frame, current_frame, refusal_in, standing
+from toolguard.calls.rows import State
+from toolguard.decorators.injection import Connections, Injection, unwrapped
 from toolguard.policies.policy import Policy
+from toolguard.principal import Principal
 
 __all__ = [
     "GuardDecorator",
     "Guarded",
     "bare_policy",
     "injected_parameters",
+    "is_bare",
+    "owner_of",
     "policy_of",
 ]
 
@@ -98,17 +103,17 @@ class _Mark:
 
 def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
     injection = Injection.plan(function, policy)
-    run = _awaitable(function)
-    reads_call = policy.reads_call
+    start = _starting(function)
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
-        call = current_call()
-        with call.noting_refusals():
-            sent = injection.sent(args, kwargs) if reads_call else None
-            admission = await call.admit(policy, sent)
-            injected = injection.values(admission.principal, admission.connections)
-            positional, named = injection.arguments(args, kwargs, injected)
-            return await run(*positional, **named)
+        with entering(guarded, policy) as frame:
+            principal = await _caller(
+                frame, policy, functools.partial(injection.sent, args, kwargs)
+            )
+            connections = await frame.connect(policy.connections, principal)
+            running = start(injection, args, kwargs, principal, connections)
+            del connections  # a traceback shows local variables, and none may hold a token
+            return await running
 
     injection.dress(guarded, function)
     setattr(guarded, _MARK, _Mark(guarded, function, policy, tuple(injection.sources)))
@@ -120,19 +125,88 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
     return guarded
 
 
-def _awaitable(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+@contextmanager
+def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[Frame]:
+    """Yield the frame inside the function that ``wrapper`` guards, and note how it ends.
+
+    That is the row of the operation which the framework entered, if this is its own wrapper; a
+    guarded function that is called by code of the user's has a row of its own.
+    """
+    frame = current_frame()
+    row = frame.row
+    if row is None or row.owner is not wrapper or row.running:
+        frame = frame.within(policy, wrapper)
+        row = frame.entered
+    row.running = True
+    try:
+        with standing(frame):
+            yield frame
+    except Exception as error:
+        refusal = refusal_in(error)
+        row.ended(refusal)
+        if refusal is not None and refusal is not error:
+            raise refusal from None
+        raise
+    finally:
+        row.running = False
+
+
+async def _caller(
+    frame: Frame, policy: Policy, sent: Callable[[], Mapping[str, Any]]
+) -> Principal | None:
+    """Return the caller, who has been permitted this call.
+
+    Raises:
+        ToolGuardError: if they are not.
+    """
+    row = frame.entered
+    reads_call = policy.reads_call or row.state is State.NEEDS_ARGUMENTS
+    if row.state is State.PERMITTED and not reads_call:
+        frame.check_open(row.principal)
+        return row.principal
+    arguments = MappingProxyType(dict(sent())) if reads_call else row.call.arguments
+    return await frame.authorize(replace(row.call, arguments=arguments))
+
+
+def _starting(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """Return what calls ``function`` with the injected values and gives something to await.
+
+    It has returned when the function runs, so that no frame above the function holds a value.
+    """
     inner = unwrapped(function)
-    if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
+    is_async = inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
         getattr(inner, "__call__", None)  # noqa: B004 - whether calling it gives a coroutine
-    ):
-        return function
+    )
 
-    async def in_thread(*args: Any, **kwargs: Any) -> Any:
-        result = await anyio.to_thread.run_sync(functools.partial(function, *args, **kwargs))
-        # A synchronous decorator may stand above a coroutine function.
-        return await result if inspect.isawaitable(result) else result
+    def start(
+        injection: Injection,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        principal: Principal | None,
+        connections: Connections,
+    ) -> Awaitable[Any]:
+        injected = named = dict[str, Any]()
+        try:
+            injected = injection.values(principal, connections)
+            positional, named = injection.arguments(args, kwargs, injected)
+            if is_async:
+                running: Awaitable[Any] = function(*positional, **named)
+                return running
+            return _in_thread([functools.partial(function, *positional, **named)])
+        finally:
+            del injected, named, connections
 
-    return in_thread
+    return start
+
+
+async def _in_thread(once: list[Callable[[], Any]]) -> Any:
+    result = await anyio.to_thread.run_sync(_call_once, once)
+    # A synchronous decorator may stand above a coroutine function.
+    return await result if inspect.isawaitable(result) else result
+
+
+def _call_once(once: list[Callable[[], Any]]) -> Any:
+    return once.pop()()
 
 
 def policy_of(function: Callable[..., Any]) -> Policy | None:
@@ -144,10 +218,20 @@ def policy_of(function: Callable[..., Any]) -> Policy | None:
     return functools.reduce(operator.and_, policies) if policies else None
 
 
+def owner_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Return the outermost wrapper of a guard in ``function``; None if nothing guards it."""
+    return next((layer for layer, mark in _layers(function) if mark is not None), None)
+
+
 def injected_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     """Return the parameters of ``function`` that its guards fill and clients do not see."""
     marks = [mark for _, mark in _layers(function) if mark is not None]
     return tuple(dict.fromkeys(name for mark in marks for name in mark.injected))
+
+
+def is_bare(function: Callable[..., Any]) -> bool:
+    """Return whether a guard was put on ``function`` that it does not have itself. Cheap."""
+    return getattr(function, _BARE, None) is not None
 
 
 def bare_policy(function: Callable[..., Any]) -> Policy | None:

@@ -6,7 +6,7 @@ A function whose name begins with ``a`` is the coroutine of the one without; tho
 coroutines in the SDK have kept their names.
 """
 
-from toolguard.calls.current import current_access_token
+from toolguard.calls.message import current_access_token
 from toolguard.descope.client import DescopeMCP
 from toolguard.descope.connections import DescopeConnections
 from toolguard.descope.models import (

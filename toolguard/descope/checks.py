@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from toolguard.descope.models import TokenValidationResult, UserTokenRequest
-from toolguard.errors import AccessDeniedError, ConnectionDeniedError, InsufficientScopeError
+from toolguard.errors import AccessDeniedError, ConnectionDeniedError
+from toolguard.policies.decision import Caller, decide_on_scopes
 from toolguard.policies.policy import Policy
-from toolguard.policies.scopes import ScopeHierarchy, all_of
+from toolguard.policies.scopes import all_of
 from toolguard.principal import Principal
 
 __all__ = ["check", "check_owner", "require_scopes", "rule_of", "user_id_of"]
@@ -54,12 +56,12 @@ def check(rule: Policy, principal: Principal, description: str | None) -> None:
     Raises:
         InsufficientScopeError: if not; with ``description`` as its text, if there is one.
     """
-    try:
-        rule.check(principal, ScopeHierarchy())
-    except InsufficientScopeError as refusal:
+    caller = Caller(principal, frozenset(principal.scopes), now=-math.inf)
+    refusal = decide_on_scopes(rule, caller).refusal
+    if refusal is not None:
         if description is not None:
             refusal.args = (description,)
-        raise
+        raise refusal
 
 
 def user_id_of(principal: Principal) -> str:

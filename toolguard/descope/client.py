@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from toolguard.calls.current import outer_call
+from toolguard.calls.message import here
 from toolguard.descope.checks import check, check_owner, require_scopes, rule_of, user_id_of
 from toolguard.descope.connections import DescopeConnections
 from toolguard.descope.default import default
@@ -23,7 +23,6 @@ from toolguard.descope.models import (
 from toolguard.errors import ToolGuardError
 from toolguard.guard import ToolGuard
 from toolguard.policies.policy import Policy
-from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.tokens.discovery import issuer_of
 from toolguard.tokens.jwks import JWKS
@@ -287,7 +286,7 @@ class DescopeMCP:
             if token is None:
                 return False
             try:
-                policy.check(await self.verifier.verify(token), ScopeHierarchy())
+                check(policy, await self.verifier.verify(token), None)
             except ToolGuardError as refusal:
                 _log.info("auth check: %s", refusal.error)
                 return False
@@ -318,10 +317,11 @@ class DescopeMCP:
 
 def _token_of(context: Any) -> str | None:
     """Return the caller's token in a check of fastmcp's."""
-    call = outer_call()
-    if call is not None:
+    frame = here()
+    if frame is not None:
         # Behind a ToolGuard the frameworks are not shown it.
-        return call.state.token if call.state is not None else None
+        auth = frame.message.auth
+        return auth.token if auth is not None else None
     token = getattr(context, "token", None)
     text = getattr(token, "token", token)
     return text if isinstance(text, str) and text else None

@@ -1,30 +1,29 @@
-"""What does toolguard ask of a framework, and what is the same in all of them?"""
+"""What toolguard asks of a framework, and what is the same in all of them."""
 
 from __future__ import annotations
 
 import functools
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
-from toolguard.calls.context import Call
-from toolguard.calls.current import outer_call, serving
-from toolguard.calls.request import SCOPE_KEY, RequestAuth
+from toolguard.calls.message import Frame
 from toolguard.decorators.injection import sent_by_clients, unwrapped
-from toolguard.decorators.wrapper import GuardDecorator, bare_policy
-from toolguard.errors import GuardNotConfiguredError, ToolGuardError
-from toolguard.frameworks.admission import admit, admit_question, is_for_anybody
+from toolguard.decorators.wrapper import GuardDecorator, bare_policy, is_bare
+from toolguard.errors import (
+    GuardNotConfiguredError,
+    InvalidInputError,
+    MalformedMessageError,
+    ToolGuardError,
+)
 from toolguard.frameworks.lists import Lists
-from toolguard.frameworks.operation import Catalog, Operation
+from toolguard.frameworks.operation import Catalog, Operation, Resolved
 from toolguard.policies.by_name import OperationRules
+from toolguard.policies.combined import whole_policy
 from toolguard.policies.operations import Kind
-from toolguard.policies.policy import Policy
-from toolguard.policies.published import LISTS
+from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -33,12 +32,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROTECTED",
+    "REFUSED",
     "Adapter",
-    "Message",
     "Operation",
     "can_open_urls",
     "challenge_meta",
     "check_declaration",
+    "code_of",
 ]
 
 _log = logging.getLogger("toolguard")
@@ -46,76 +46,90 @@ _log = logging.getLogger("toolguard")
 PROTECTED = "__toolguard_protected__"
 """Where a protected server keeps its adapter."""
 
+REFUSED = -32003
+"""The JSON-RPC code of a refusal, which no client treats specially."""
+_INVALID_PARAMS = -32602
 
-@dataclass(frozen=True)
-class Message:
-    """One message on its way to the framework.
-
-    Attributes:
-        request: the Starlette request that carried it, None where there is no HTTP.
-        method: the JSON-RPC method.
-        params: its parameters, not validated.
-        serve: hands the message on to the framework.
-        is_error: whether what the framework made of it reports an error.
-        to_json: the result as JSON.
-        from_json: the framework's own again, after one that it made.
-        is_current: whether the message at hand is still this one.
-        is_public: whether the result says that it may be kept for others (2026-07-28).
-    """
-
-    request: Any
-    method: str
-    params: Mapping[str, Any]
-    serve: Callable[[], Awaitable[Any]]
-    is_error: Callable[[Any], bool]
-    to_json: Callable[[Any], dict[str, Any]]
-    from_json: Callable[[Any, dict[str, Any]], Any]
-    is_current: Callable[[], bool] = lambda: True
-    is_public: Callable[[Any], bool] = lambda _: False
-
-    @property
-    def meta(self) -> object:
-        """The ``_meta`` of the message, as the framework has it."""
-        return self.params.get("_meta")
+# More than any server has; what is beyond is worked out each time.
+_MAX_RESOLVED = 20_000
 
 
 class Adapter(ABC):
     """One server of one framework line."""
 
-    #: Request headers that the framework does not get to see. The SDK's stores of events do not
-    #: tell whose stream is resumed.
-    withheld_headers: tuple[bytes, ...] = (b"authorization", b"last-event-id")
+    #: Request headers that the framework does not get to see.
+    withheld_headers: tuple[bytes, ...] = (b"authorization",)
+    #: Whether no look-up of the framework's can be stood in, so that names decide.
+    decides_by_name = False
 
     def __init__(self, server: Any) -> None:
         self.server = server
-        #: The guard that protects the server; None if none does.
+        #: The guard that protects the server; None if no guard does.
         self.guard: ToolGuard | None = None
         #: What is said of operations by name.
         self.rules = OperationRules({})
-        #: Operation -> the parameters that clients are meant to send.
+        #: Tool -> its parameters that look like injected ones and that clients are meant to send.
         self.sent_by_client: Mapping[str, Collection[str]] = {}
+        #: The paths of custom routes that are open on purpose.
+        self.open_routes: Collection[str] = ()
         self._lists = Lists(self)
         self._catalog: tuple[tuple[object, ...], Catalog] | None = None
+        self._public: tuple[tuple[object, ...], bool] | None = None
         self._checked: tuple[object, ...] | None = None
-        self._sound: WeakSet[Callable[..., Any]] = WeakSet()
-        self._refusal_types: dict[type[ToolGuardError], type[Exception]] = {}
+        self._resolved: dict[tuple[Kind, tuple[str, ...], frozenset[str], int], Resolved] = {}
 
     @abstractmethod
     def operations(self) -> Iterator[Operation]:
         """Yield the server's operations, in the order of their registration."""
 
     @abstractmethod
-    def registries(self) -> Iterator[dict[Any, Any]]:
-        """Yield the mappings that the framework registers operations in."""
-
     def revision(self) -> tuple[object, ...]:
         """Return what changes with the registered operations, without going through them."""
-        lasts = ((len(each), next(reversed(each.items()), None)) for each in self.registries())
-        return tuple((size, last and (last[0], id(last[1]))) for size, last in lasts)
 
     @abstractmethod
     async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
         """Return the operation that clients call ``name``, as ``meta`` asks for it."""
+
+    @property
+    @abstractmethod
+    def error_types(self) -> tuple[type[Exception], ...]:
+        """The exceptions that the framework raises from what a function raised."""
+
+    @abstractmethod
+    def install(self, guard: ToolGuard) -> None:
+        """Put ``guard`` around every message, and around every app and transport it runs."""
+
+    @abstractmethod
+    def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> BaseException:
+        """Return the exception that carries ``refusal`` through the framework.
+
+        Args:
+            refusal: the refusal.
+            nested: whether code of the user's called the operation, and may want to catch it.
+        """
+
+    @abstractmethod
+    def unknown(self, kind: Kind, name: str) -> Exception:
+        """Return the framework's own error for an operation that is not there."""
+
+    @abstractmethod
+    def stateless_app(self, *, json_response: bool = True) -> Starlette:
+        """Return a guarded application that answers POSTs to ``/mcp``, for tests.
+
+        Args:
+            json_response: whether with JSON; else with events, of which notifications are some.
+        """
+
+    @property
+    def required_guard(self) -> ToolGuard:
+        """The guard that protects the server.
+
+        Raises:
+            GuardNotConfiguredError: if no guard does.
+        """
+        if self.guard is None:
+            raise GuardNotConfiguredError("No guard protects this server")
+        return self.guard
 
     def catalog(self) -> Catalog:
         """Return the operations by the names that clients know them by."""
@@ -128,66 +142,115 @@ class Adapter(ABC):
         """Return the catalog as it is now."""
         return Catalog(tuple(self.operations()))
 
+    # --- what an operation asks for
+
+    def resolve(self, operation: Operation) -> Resolved:
+        """Return an operation with its whole policy, worked out once for its function and names."""
+        function = operation.function
+        key = (operation.kind, operation.names, operation.tags, id(function))
+        known = self._resolved.get(key)
+        is_same = known is not None and known.operation.function is function
+        # A guard may have been put on a function after it was registered.
+        if known is not None and is_same and not (function is not None and is_bare(function)):
+            return known
+        resolved = Resolved(operation)
+        try:
+            check_declaration(operation, self.guard, self._sent_by_client(operation))
+            resolved.policy = self._combine(resolved, None, self._default)
+        except ValueError as error:
+            resolved.fault = str(error)
+        if len(self._resolved) >= _MAX_RESOLVED:
+            self._resolved.clear()
+        self._resolved[key] = resolved
+        return resolved
+
+    def policy_for(self, resolved: Resolved, sent: str | None) -> Policy | None:
+        """Return the whole policy of an operation for a message; None if no caller may do it.
+
+        Args:
+            resolved: the operation.
+            sent: the name that the client sent for it; None where it was not asked for by name.
+
+        Raises:
+            GuardNotConfiguredError: if it cannot be guarded as it is.
+            AccessDeniedError: if no caller may do it under that name.
+        """
+        if resolved.fault is not None:
+            raise GuardNotConfiguredError(resolved.fault)
+        operation = resolved.operation
+        is_plain = sent is None or (operation.kind != "resource" and sent in operation.names)
+        if is_plain or not self.rules.policies:
+            return resolved.policy
+        try:
+            return self._combine(resolved, sent, self._default)
+        except ValueError as error:
+            raise GuardNotConfiguredError(str(error)) from None
+
+    def _sent_by_client(self, operation: Operation) -> Collection[str]:
+        return {each for name in operation.names for each in self.sent_by_client.get(name, ())}
+
+    @property
+    def _default(self) -> Policy | None:
+        return DEFAULT_POLICIES["authenticated" if self.guard is None else self.guard.default]
+
+    def _combine(
+        self, resolved: Resolved, sent: str | None, default: Policy | None
+    ) -> Policy | None:
+        operation = resolved.operation
+        return whole_policy(
+            self.rules,
+            operation.kind,
+            operation.names,
+            declared=resolved.declared,
+            default=default,
+            sent=sent,
+            tags=operation.tags,
+        )
+
     def policy(self, operation: Operation) -> Policy | None:
-        """Return what guards an operation: its decorators, and the rules for its names.
+        """Return what decorators and rules say of an operation; None if they say nothing.
 
         Raises:
             ValueError: if it would be public and guarded at once.
         """
-        ruled = self.rules.policy(operation.kind, operation.name)
-        declared = operation.declared
-        if ruled is None or declared is None:
-            return ruled or declared
-        if ruled.public != declared.public:
-            raise ValueError(
-                f"{operation.kind} {operation.name!r} is public by its decorators or by a rule, "
-                "and guarded by the other: write narrower patterns"
-            )
-        return ruled & declared
+        return self._combine(Resolved(operation), None, None)
+
+    def has_rule(self, kind: Kind, name: str) -> bool:
+        """Return whether a rule names something that no look-up of the framework's knows."""
+        return self.rules.policy(kind, name) is not None
 
     @property
-    @abstractmethod
-    def error_types(self) -> tuple[type[Exception], ...]:
-        """The exceptions with which tools and resources of this framework report a failure."""
+    def admits_anonymous(self) -> bool:
+        """Whether some operation of this server is public."""
+        if self.guard is not None and self.guard.default == "public":
+            return True
+        revision = self.revision()
+        if self._public is None or self._public[0] != revision:
+            self._public = (revision, any(policy.public for policy in self.policies()))
+        return self._public[1]
 
-    @abstractmethod
-    def install(self, guard: ToolGuard) -> None:
-        """Put ``guard`` around every message, and around every app and transport it runs."""
+    def policies(self) -> Iterator[Policy]:
+        """Yield what guards the operations, then the rules: for operations of other servers."""
+        for operation in self.catalog().operations:
+            with suppress(ValueError):  # public and guarded: refused to every caller
+                policy = self.policy(operation)
+                if policy is not None:
+                    yield policy
+        yield from self.rules.policies
 
-    @abstractmethod
-    def stateless_app(self, *, json_response: bool = True) -> Starlette:
-        """Return a guarded application that answers POSTs to ``/mcp``, for tests.
+    async def edit_list(self, door: Frame, method: str, result: dict[str, Any]) -> dict[str, Any]:
+        """Return the result of a list with requirements, and without what the caller may not see."""
+        return await self._lists.edit(door, method, result)
 
-        Args:
-            json_response: whether with JSON; else with events, of which notifications are some.
-        """
-
-    def refusal_error(self, refusal: ToolGuardError) -> Exception:
-        """Return ``refusal`` as an exception of this framework that is still one of its own type.
-
-        So the framework takes it for a deliberate answer and no crash, and a function that calls
-        a guarded helper can catch ``InsufficientScopeError``.
-        """
-        if isinstance(refusal, self.error_types):
-            return refusal
-        kind = self._refusal_type(type(refusal))
-        error = kind.__new__(kind, *refusal.args)
-        vars(error).update(vars(refusal), log_level=logging.INFO)  # fastmcp logs at this level
-        return error
-
-    def _refusal_type(self, refusal: type[ToolGuardError]) -> type[Exception]:
-        known = self._refusal_types.get(refusal)
-        if known is None:
-            known = type(refusal.__name__, (refusal, *self.error_types), {})
-            self._refusal_types[refusal] = known
-        return known
+    # --- protecting a server
 
     def claim(
         self,
         guard: ToolGuard,
         rules: OperationRules,
         *,
-        sent_by_client: Mapping[str, Collection[str]] = MappingProxyType({}),
+        sent_by_client: Mapping[str, Collection[str]] | None = None,
+        open_routes: Collection[str] = (),
     ) -> None:
         """Take the server for ``guard``.
 
@@ -196,7 +259,8 @@ class Adapter(ABC):
         """
         if self.guard is not None:
             raise ValueError("this server is protected already: call protect() once per server")
-        self.guard, self.rules, self.sent_by_client = guard, rules, sent_by_client
+        self.guard, self.rules = guard, rules
+        self.sent_by_client, self.open_routes = sent_by_client or {}, open_routes
         self.check()
         setattr(self.server, PROTECTED, self)
 
@@ -211,30 +275,11 @@ class Adapter(ABC):
         revision = self.revision()
         if revision == self._checked:
             return
-        for operation in self.operations():
-            self.check_one(operation)
-        for operation in self.catalog().operations:
-            self.policy(operation)
+        for operation in (*self.operations(), *self.catalog().operations):
+            fault = self.resolve(operation).fault
+            if fault is not None:
+                raise ValueError(fault)
         self._checked = revision
-
-    def check_one(self, operation: Operation) -> None:
-        """Make sure that an operation can be guarded; once for each function.
-
-        Raises:
-            ValueError: as :meth:`check` does.
-        """
-        function = operation.function
-        if function is None:
-            return
-        with suppress(TypeError):  # of what no weak reference can be made, nothing is remembered
-            # A guard may have been put on a function after it was registered.
-            if function in self._sound and bare_policy(function) is None:
-                return
-        sent = self.sent_by_client.get(operation.name, ())
-        check_declaration(operation, self.guard, sent)
-        with suppress(TypeError):
-            if not sent:  # what is said of one name is not said of another
-                self._sound.add(function)
 
     def prepare(self) -> None:
         """Get ready to serve what has been registered by now.
@@ -244,21 +289,12 @@ class Adapter(ABC):
         """
         self.check()
 
-    def policies(self) -> Iterator[Policy]:
-        """Yield what guards the operations, then the rules: for operations of other servers."""
-        for operation in self.catalog().operations:
-            with suppress(ValueError):  # public and guarded: refused to everybody
-                policy = self.policy(operation)
-                if policy is not None:
-                    yield policy
-        yield from self.rules.policies
-
     def report_rules(self) -> None:
         """Log the rules that match nothing now that the server starts."""
         catalog = self.catalog()
         if catalog.unlisted:  # what they are about may be on another server
             return
-        operations = ((op.kind, op.name, ()) for op in catalog.operations)
+        operations = ((op.kind, op.name, op.tags) for op in catalog.operations)
         for pattern in self.rules.unmatched(operations):
             _log.warning("the rule %r matches nothing on %r", pattern, self.server)
 
@@ -277,67 +313,6 @@ class Adapter(ABC):
                     await guard.aclose()
 
         self.server.run_stdio_async = run_stdio_async
-
-    async def pass_on(
-        self, guard: ToolGuard, message: Message
-    ) -> tuple[Any, ToolGuardError | None]:
-        """Serve one message under ``guard``; return its result, or the refusal."""
-        try:
-            self._prepare_late()
-        except GuardNotConfiguredError as refusal:
-            return None, refusal
-        state = await _state(guard, message.request)
-        call = Call(
-            guard,
-            state,
-            self.refusal_error,
-            is_current=message.is_current,
-            meta=message.meta,
-        )
-        call.served = self
-        with serving(call):
-            try:
-                await admit(self, call, message.method, message.params)
-            except ToolGuardError as refusal:
-                call.refuse(refusal)
-                call.settle(failed=True)
-                return None, refusal
-            try:
-                result = await self._publish(call, message, await message.serve())
-            except Exception:
-                ended_in = call.settle(failed=True)
-                if ended_in is None:
-                    raise
-                return None, ended_in
-            return result, call.settle(failed=message.is_error(result))
-
-    async def _publish(self, call: Call, message: Message, result: Any) -> Any:
-        """Return what the server answers as it may go out."""
-        if call.is_undecided:
-            if message.to_json(result).get("resultType") == "input_required":
-                await admit_question(self, call)
-            return result
-        is_too_public = message.is_public(result) and not await self._is_for_all(call, message)
-        if message.method not in LISTS and not is_too_public:
-            return result
-        as_json = message.to_json(result)
-        if message.method in LISTS:
-            as_json = await self._lists.edit(call, message.method, as_json)
-        if is_too_public:
-            as_json["cacheScope"] = "private"
-        return message.from_json(result, as_json)
-
-    async def _is_for_all(self, call: Call, message: Message) -> bool:
-        """Return whether everybody gets the same answer, and would be given it."""
-        if message.method in LISTS:
-            return call.guard.unauthorized_tools == "show"
-        return await is_for_anybody(self, call, message.method, message.params)
-
-    def _prepare_late(self) -> None:
-        try:
-            self.prepare()
-        except ValueError as error:  # registered after the application was built
-            raise GuardNotConfiguredError(str(error)) from None
 
 
 def check_declaration(
@@ -375,6 +350,13 @@ def check_declaration(
         )
 
 
+def code_of(refusal: ToolGuardError) -> int:
+    """Return the JSON-RPC code of a refusal: the protocol's own for a fault of the message."""
+    if isinstance(refusal, MalformedMessageError):
+        return refusal.code
+    return _INVALID_PARAMS if isinstance(refusal, InvalidInputError) else REFUSED
+
+
 def challenge_meta(guard: ToolGuard, refusal: ToolGuardError) -> dict[str, Any] | None:
     """Return the metadata of a tool error: the challenge, where there is no header for it."""
     challenge = guard.challenge(refusal)
@@ -385,16 +367,3 @@ def can_open_urls(capabilities: Any) -> bool:
     """Return whether a client with these capabilities can be asked to open a URL."""
     elicitation = capabilities.elicitation if capabilities is not None else None
     return elicitation is not None and elicitation.url is not None
-
-
-async def _state(guard: ToolGuard, request: Any) -> RequestAuth | None:
-    """Return what is known of the request of *this* message, never of the session's first."""
-    if request is None:
-        outer = outer_call()
-        return outer.state if outer is not None else await guard.stdio_state()
-    state = request.scope.get(SCOPE_KEY)
-    if not isinstance(state, RequestAuth):
-        return None
-    if state.user is not None:  # what the framework knows of its user is about this message
-        request.scope["user"] = state.user
-    return state

@@ -1,21 +1,28 @@
-"""Which operations does a caller see in a list, and with which requirements?"""
+"""The operations that a caller sees in a list, with their requirements."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolguard.calls.context import Call
-from toolguard.errors import AccessDeniedError, ToolGuardError
+from toolguard.calls.message import Frame, caller_of
+from toolguard.errors import (
+    AccessDeniedError,
+    InsufficientAuthenticationError,
+    InsufficientScopeError,
+    MissingTokenError,
+    ToolGuardError,
+)
 from toolguard.frameworks.operation import Operation
-from toolguard.policies.operations import Kind
-from toolguard.policies.policy import Policy
+from toolguard.policies.decision import decide
+from toolguard.policies.operations import Invocation, Kind
+from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS, published
 
 if TYPE_CHECKING:
     from toolguard.frameworks.adapter import Adapter
 
-__all__ = ["Lists"]
+__all__ = ["Lists", "hides"]
 
 # More than any server has; what is beyond is looked up each time.
 _MAX_KNOWN = 20_000
@@ -33,11 +40,11 @@ class Lists:
         self._revision: tuple[object, ...] | None = None
         self._known: dict[tuple[Kind, str], Operation] = {}
 
-    async def edit(self, call: Call, method: str, result: dict[str, Any]) -> dict[str, Any]:
+    async def edit(self, door: Frame, method: str, result: dict[str, Any]) -> dict[str, Any]:
         """Return the result of a list with requirements, and without what the caller may not see.
 
         Args:
-            call: the message.
+            door: the message at the door of the server.
             method: its JSON-RPC method; one of ``LISTS``.
             result: what the framework answers, in JSON.
         """
@@ -46,15 +53,15 @@ class Lists:
         items = [
             edited
             for item in (listed if isinstance(listed, list) else ())
-            if (edited := await self._item(call, item, kind, str(item.get(key)))) is not None
+            if (edited := await self._item(door, item, kind, str(item.get(key)))) is not None
         ]
         return {**result, member: items}
 
-    async def visible(self, call: Call, method: str, listed: Sequence[Any]) -> list[Any]:
+    async def visible(self, door: Frame, method: str, listed: Sequence[Any]) -> list[Any]:
         """Return the components of fastmcp in a list, without what the caller may not see.
 
         Args:
-            call: the message that asks for them.
+            door: the message that asks for them.
             method: the method of the list; one of ``LISTS``.
             listed: what the server would tell.
         """
@@ -63,34 +70,31 @@ class Lists:
         return [
             component
             for component in listed
-            if await self._item(call, {}, kind, str(getattr(component, attribute))) is not None
+            if await self._item(door, {}, kind, str(getattr(component, attribute))) is not None
         ]
 
     async def _item(
-        self, call: Call, item: Mapping[str, Any], kind: Kind, name: str
+        self, door: Frame, item: Mapping[str, Any], kind: Kind, name: str
     ) -> dict[str, Any] | None:
+        operation = await self._operation(kind, name)
         try:
-            policy = self._adapter.policy(await self._operation(kind, name))
-        except ValueError:  # public and guarded at once: refused to everybody
+            policy = self._adapter.policy(operation)
+        except ValueError:  # public and guarded at once: refused to every caller
             policy = None
-            if call.guard.unauthorized_tools != "show":
+            if door.guard.unauthorized_tools != "show":
                 return None
-        if await self._is_hidden(call, policy):
+        known = policy or DEFAULT_POLICIES[door.guard.default]
+        if await self._is_hidden(door, known, Invocation(kind, name)):
             return None
-        known = policy or call.default_policy
         return dict(item) if known is None else published(item, kind, known)
 
-    async def _is_hidden(self, call: Call, policy: Policy | None) -> bool:
-        shown = call.guard.unauthorized_tools
-        if shown == "show":
+    async def _is_hidden(self, door: Frame, policy: Policy | None, call: Invocation) -> bool:
+        if door.guard.unauthorized_tools == "show":
             return False
-        try:
-            await call.forecast(policy)
-        except AccessDeniedError:
-            return True
-        except ToolGuardError:
-            return shown == "hide-all"
-        return False
+        message = door.message
+        caller = caller_of(door.guard, await message.principal(door.guard), message.auth)
+        decision = await decide(policy, caller, call, listing=True)
+        return decision.refusal is not None and hides(door, decision.refusal)
 
     async def _operation(self, kind: Kind, name: str) -> Operation:
         revision = self._adapter.revision()
@@ -104,3 +108,13 @@ class Lists:
             if len(self._known) < _MAX_KNOWN:
                 self._known[kind, name] = found
         return found
+
+
+def hides(frame: Frame, refusal: ToolGuardError) -> bool:
+    """Return whether a caller who is refused like this is not told that the operation exists."""
+    if frame.guard.unauthorized_tools == "show":
+        return False
+    if isinstance(refusal, AccessDeniedError):
+        return True
+    could_ask = (InsufficientScopeError, InsufficientAuthenticationError, MissingTokenError)
+    return frame.guard.unauthorized_tools == "hide-all" and isinstance(refusal, could_ask)

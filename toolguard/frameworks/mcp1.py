@@ -1,4 +1,4 @@
-"""How does toolguard meet FastMCP of the official SDK, line 1.x?
+"""``FastMCP`` of the official SDK, line 1.x.
 
 The low-level server sets ``request_ctx`` for each message; its ``request`` is the request that
 carried *this* message. The context variables of the auth middleware hold the one that opened
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import uuid
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from mcp import types
@@ -18,26 +18,31 @@ from mcp.server.fastmcp.exceptions import ResourceError, ToolError
 from mcp.server.lowlevel.server import Server, request_ctx
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import McpError, UrlElicitationRequiredError
+from pydantic import BaseModel
 from starlette.applications import Starlette
 
-from toolguard.errors import ConnectionRequiredError, InvalidInputError, ToolGuardError
-from toolguard.frameworks.adapter import Adapter, Message, can_open_urls, challenge_meta
+from toolguard.errors import ConnectionRequiredError, ToolGuardError
+from toolguard.frameworks import internals
+from toolguard.frameworks.adapter import Adapter, can_open_urls, challenge_meta, code_of
 from toolguard.frameworks.apps import guard_builder, guard_endpoints
 from toolguard.frameworks.sdk_server import SDKAdapter
+from toolguard.frameworks.serving import Incoming, serve
+from toolguard.policies.operations import Kind
 
 if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
 
-__all__ = ["adapter", "guard_messages"]
+__all__ = ["GuardedHandlers", "adapter", "guard_messages"]
 
 Handler = Callable[[Any], Awaitable[Any]]
 
 
 class _FastMCP(SDKAdapter):
-    error_types = (ToolError, ResourceError)
+    error_types = (ToolError, ResourceError, ValueError)
 
     def install(self, guard: ToolGuard) -> None:
-        self.prepare()
+        self.guard_managers()
+        guard_messages(internals.lowlevel_server(self.server), self, guard)
         settings = self.server.settings
 
         def streamable(*_: Any) -> Collection[str]:
@@ -50,27 +55,54 @@ class _FastMCP(SDKAdapter):
         guard_builder(self, guard, "sse_app", sse)
         self.over_stdio(guard)
 
-    def prepare(self) -> None:
-        super().prepare()
-        if self.guard is not None:
-            guard_messages(self.server._mcp_server, self, self.guard)
+    def is_match(self, parameters: dict[str, Any] | None) -> bool:
+        return bool(parameters)
+
+    def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> BaseException:
+        return _NestedRefusal(refusal) if nested else _Refusal(refusal)
+
+    def unknown(self, kind: Kind, name: str) -> Exception:
+        error = types.ErrorData(code=types.INVALID_PARAMS, message=f"Unknown {kind}: {name}")
+        return McpError(error)
 
     def stateless_app(self, *, json_response: bool = True) -> Starlette:
         server, settings = self.server, self.server.settings
         manager = StreamableHTTPSessionManager(
-            server._mcp_server, json_response=json_response, stateless=True
+            internals.lowlevel_server(server), json_response=json_response, stateless=True
         )
-        kept = server._session_manager, settings.streamable_http_path
-        server._session_manager, settings.streamable_http_path = manager, "/mcp"
+        kept, path = internals.serve_by(server, manager), settings.streamable_http_path
+        settings.streamable_http_path = "/mcp"
         try:
             # What the framework builds, with its own auth, and not yet guarded.
             app: Starlette = inspect.unwrap(server.streamable_http_app)()
         finally:
-            server._session_manager, settings.streamable_http_path = kept
+            internals.serve_by(server, kept)
+            settings.streamable_http_path = path
         app.router.lifespan_context = lambda _: manager.run()
         if self.guard is not None:
             guard_endpoints(app, self.guard, ["/mcp"], self)
         return app
+
+
+class _Refusal(BaseException):
+    """A refusal on its way to the door.
+
+    The SDK logs every ``Exception`` of a resource or prompt with its traceback, and makes results
+    of those of tools. Between the managers and the door there is no code but the SDK's.
+    """
+
+    def __init__(self, refusal: ToolGuardError) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+
+class _NestedRefusal(ToolError, ResourceError):
+    """The refusal of an operation that code of the user's called, for that code to catch."""
+
+    def __init__(self, refusal: ToolGuardError) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+        self.__cause__ = refusal
 
 
 def adapter(server: Any) -> Adapter:
@@ -79,41 +111,80 @@ def adapter(server: Any) -> Adapter:
 
 
 def guard_messages(lowlevel: Server[Any, Any], served: Adapter, guard: ToolGuard) -> None:
-    """Put ``guard`` around every request handler of the server; again for handlers added since."""
-    for kind, handler in lowlevel.request_handlers.items():
-        if not isinstance(handler, _Guarded):
-            lowlevel.request_handlers[kind] = _Guarded(handler, served, guard)
+    """Put ``guard`` around every request handler of the server, those added later included."""
+    lowlevel.request_handlers = GuardedHandlers(lowlevel.request_handlers, served, guard)  # type: ignore[assignment]
 
 
-class _Guarded:
-    """One request handler under a guard."""
+class GuardedHandlers(MutableMapping[Any, Handler]):
+    """The handlers of a low-level server, each of them under a guard when it is looked up.
 
-    def __init__(self, handler: Handler, served: Adapter, guard: ToolGuard) -> None:
-        self._handler = handler
+    Args:
+        handlers: the table, which others may hold as well.
+        served: the server.
+        guard: what stands around each handler.
+    """
+
+    def __init__(self, handlers: dict[Any, Handler], served: Adapter, guard: ToolGuard) -> None:
+        self._handlers = handlers
         self._served = served
         self._guard = guard
+        self._guarded: dict[Any, tuple[Handler, Handler]] = {}
 
-    async def __call__(self, request: Any) -> Any:
-        if request is None:  # the server asking itself for its tools, inside a guarded message
-            return await self._handler(request)
-        message = Message(
-            request_ctx.get().request,
-            request.method,
-            _sent(request.params),
-            functools.partial(self._handler, request),
-            _is_error,
-            _to_json,
-            _from_json,
-            _is_at_hand(request_ctx.get()),
-        )
-        result, refusal = await self._served.pass_on(self._guard, message)
-        return result if refusal is None else _said_no(request.method, refusal, self._guard)
+    def __getitem__(self, kind: Any) -> Handler:
+        handler = self._handlers[kind]
+        known = self._guarded.get(kind)
+        if known is None or known[0] is not handler:
+            known = (handler, functools.partial(_guarded, handler, self._served, self._guard))
+            self._guarded[kind] = known
+        return known[1]
+
+    def __setitem__(self, kind: Any, handler: Handler) -> None:
+        self._handlers[kind] = handler
+
+    def __delitem__(self, kind: Any) -> None:
+        del self._handlers[kind]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._handlers)
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+
+async def _guarded(handler: Handler, served: Adapter, guard: ToolGuard, request: Any) -> Any:
+    if request is None:  # the server asking itself for its tools, inside a guarded message
+        return await handler(request)
+    context = request_ctx.get()
+    incoming = Incoming(
+        context.request,
+        request.method,
+        _sent(request.params),
+        functools.partial(handler, request),
+        _is_error,
+        _to_json,
+        _from_json,
+        context.request_id,
+        _is_at_hand(context),
+    )
+    try:
+        return await serve(served, guard, incoming)
+    except ToolGuardError as refusal:
+        return _said_no(request.method, refusal, guard)
 
 
 def _sent(params: Any) -> dict[str, Any]:
     """Return the parameters under the names that they have in the message."""
-    sent = {} if params is None else dict(vars(params))
+    if params is None:
+        return {}
+    sent = dict(vars(params))
+    for name in ("uri", "ref"):  # which 1.x has parsed
+        if name in sent:
+            sent[name] = _plain(sent[name])
     return {**sent, "_meta": sent.pop("meta", None)}
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
 
 
 def _is_at_hand(context: Any) -> Callable[[], bool]:
@@ -138,9 +209,8 @@ def _from_json(result: types.ServerResult, as_json: dict[str, Any]) -> types.Ser
 
 def _said_no(method: str, refusal: ToolGuardError, guard: ToolGuard) -> types.ServerResult:
     if method != "tools/call":
-        is_input = isinstance(refusal, InvalidInputError)
-        code = types.INVALID_PARAMS if is_input else types.INVALID_REQUEST
-        raise McpError(types.ErrorData(code=code, message=str(refusal), data=refusal.to_dict()))
+        data = refusal.to_dict()
+        raise McpError(types.ErrorData(code=code_of(refusal), message=str(refusal), data=data))
     if isinstance(refusal, ConnectionRequiredError) and refusal.connect_url is not None:
         _ask_to_connect(refusal, refusal.connect_url)
     meta = challenge_meta(guard, refusal)

@@ -1,4 +1,4 @@
-"""How does toolguard meet MCPServer of the official SDK, line 2.x?
+"""``MCPServer`` of the official SDK, line 2.x.
 
 Its server middleware gets a context for each message, with the request that carried it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
@@ -16,7 +16,6 @@ from mcp.server.mcpserver.exceptions import ResourceError, ToolError
 from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
 from mcp_types import (
     INVALID_PARAMS,
-    INVALID_REQUEST,
     CallToolResult,
     ElicitRequest,
     ElicitRequestURLParams,
@@ -26,15 +25,18 @@ from mcp_types import (
 from pydantic import BaseModel
 from starlette.applications import Starlette
 
-from toolguard.errors import ConnectionRequiredError, InvalidInputError, ToolGuardError
-from toolguard.frameworks.adapter import Adapter, Message, can_open_urls, challenge_meta
+from toolguard.errors import ConnectionRequiredError, ToolGuardError
+from toolguard.frameworks import internals
+from toolguard.frameworks.adapter import REFUSED, Adapter, can_open_urls, challenge_meta, code_of
 from toolguard.frameworks.apps import guard_builder
 from toolguard.frameworks.sdk_server import SDKAdapter
+from toolguard.frameworks.serving import Incoming, serve
+from toolguard.policies.operations import Kind
 
 if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
 
-__all__ = ["adapter", "message_guard"]
+__all__ = ["Outermost", "adapter", "message_guard"]
 
 _MODERN = "2026-07-28"
 _PATHS = {
@@ -44,20 +46,65 @@ _PATHS = {
 
 
 class _MCPServer(SDKAdapter):
-    error_types = (ToolError, ResourceError)
+    error_types = (ToolError, ResourceError, ValueError)
 
     def install(self, guard: ToolGuard) -> None:
-        self.server.middleware.insert(0, message_guard(self, guard))
+        self.guard_managers()
+        lowlevel = internals.lowlevel_server(self.server)
+        lowlevel.middleware = Outermost(lowlevel.middleware, message_guard(self, guard))
         for name, parameters in _PATHS.items():
             signature = inspect.signature(getattr(self.server, name))
             guard_builder(self, guard, name, functools.partial(_values, signature, parameters))
         self.over_stdio(guard)
+
+    def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> Exception:
+        return _NestedRefusal(refusal) if nested else _Refusal(refusal)
+
+    def unknown(self, kind: Kind, name: str) -> Exception:
+        return MCPError(code=INVALID_PARAMS, message=f"Unknown {kind}: {name}")
 
     def stateless_app(self, *, json_response: bool = True) -> Starlette:
         app: Starlette = self.server.streamable_http_app(
             json_response=json_response, stateless_http=True
         )
         return app
+
+
+class _Refusal(MCPError):
+    """A refusal on its way to the door: the SDK hands it through, and logs nothing of it."""
+
+    def __init__(self, refusal: ToolGuardError) -> None:
+        super().__init__(code=REFUSED, message=str(refusal))
+        self.refusal = refusal
+
+
+class _NestedRefusal(ToolError, ResourceError):
+    """The refusal of an operation that code of the user's called, for that code to catch."""
+
+    def __init__(self, refusal: ToolGuardError) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+        self.__cause__ = refusal
+
+
+class Outermost(list[ServerMiddleware[Any]]):
+    """A chain of middleware of which one is outermost, wherever others are put.
+
+    Args:
+        chain: the others, outermost first.
+        outermost: what is around all of them.
+    """
+
+    def __init__(
+        self, chain: Iterable[ServerMiddleware[Any]], outermost: ServerMiddleware[Any]
+    ) -> None:
+        super().__init__(chain)
+        self.outermost = outermost
+
+    def __reversed__(self) -> Iterator[ServerMiddleware[Any]]:
+        """Yield from the inside out, as the SDK composes the chain."""
+        yield from super().__reversed__()
+        yield self.outermost
 
 
 def _values(
@@ -77,19 +124,22 @@ def message_guard(served: Adapter, guard: ToolGuard) -> ServerMiddleware[Any]:
     """Return the server middleware that puts ``guard`` around every message."""
 
     async def guarded(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
-        serve = functools.partial(call_next, ctx)
-        message = Message(
+        incoming = Incoming(
             ctx.request,
             ctx.method,
             ctx.params or {},
-            serve,
+            functools.partial(call_next, ctx),
             _is_error,
             _to_json,
             _from_json,
+            ctx.request_id,
             is_public=_is_public,
         )
-        result, refusal = await served.pass_on(guard, message)
-        return result if refusal is None else _said_no(ctx, refusal, guard)
+        try:
+            result: HandlerResult = await serve(served, guard, incoming)
+        except ToolGuardError as refusal:
+            return _said_no(ctx, refusal, guard)
+        return result
 
     return guarded
 
@@ -120,8 +170,7 @@ def _said_no(
     ctx: ServerRequestContext[Any, Any], refusal: ToolGuardError, guard: ToolGuard
 ) -> HandlerResult:
     if ctx.method != "tools/call":
-        code = INVALID_PARAMS if isinstance(refusal, InvalidInputError) else INVALID_REQUEST
-        raise MCPError(code=code, message=str(refusal), data=refusal.to_dict())
+        raise MCPError(code=code_of(refusal), message=str(refusal), data=refusal.to_dict())
     if isinstance(refusal, ConnectionRequiredError) and refusal.connect_url is not None:
         asked = _ask_to_connect(ctx, refusal, refusal.connect_url)
         if asked is not None:

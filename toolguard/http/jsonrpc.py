@@ -11,20 +11,21 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-import unicodedata
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from toolguard.errors import MalformedMessageError
+from toolguard.parsing.lookalikes import resembles
 from toolguard.parsing.spellings import spellings, uri_spellings
 from toolguard.parsing.strict_json import strict_object
-from toolguard.policies.operations import Kind
+from toolguard.policies.operations import METHODS, Asked, asked_of
 
 __all__ = [
     "MAX_BODY",
     "MCPMessage",
     "MessageTooLargeError",
+    "names_of",
     "read_body",
     "read_message",
     "replay",
@@ -35,30 +36,14 @@ Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 #: How many bytes a message may have: 4 MiB, as many as the official SDKs take.
 MAX_BODY = 4 * 1024 * 1024
 
-# The methods that lead to one operation, and the parameter that says to which.
-_OPERATIONS: Mapping[str, tuple[Kind, str]] = {
-    "tools/call": ("tool", "name"),
-    "resources/read": ("resource", "uri"),
-    "resources/subscribe": ("resource", "uri"),
-    "resources/unsubscribe": ("resource", "uri"),
-    "prompts/get": ("prompt", "name"),
-}
-# Completions show what an operation knows: its values are worth as much as it is.
-_COMPLETE = "completion/complete"
-_REFERENCES: Mapping[str, tuple[Kind, str]] = {
-    "ref/prompt": ("prompt", "name"),
-    "ref/resource": ("resource", "uri"),
-}
-# 2026-07-28: what resources/subscribe was before, for several resources at once.
-_LISTEN = "subscriptions/listen"
-_SUBSCRIPTIONS = "resourceSubscriptions"
+_PARSE_ERROR = -32700
+_INVALID_PARAMS = -32602
+# MCP 2026-07-28: HeaderMismatch.
+_HEADER_MISMATCH = -32020
 
 _ENVELOPE = ("jsonrpc", "id", "method", "params", "result", "error")
 # Every method there is, and no character that HTTP, a URL or a terminal could take for another.
 _METHOD = re.compile(r"[A-Za-z0-9_.:/$-]{1,256}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# Of one message; many more take longer to work out than anybody would subscribe to.
-_MAX_NAMES = 1_000
 
 _HEADERS = frozenset(
     (
@@ -85,35 +70,46 @@ class MCPMessage:
     Args:
         method: the method; None for a response to a request of the server's.
         params: the parameters; not validated, but for what names an operation.
+        id: of a request; None for what is not one.
 
     Attributes:
-        operation: what the message asks for, by kind and by the name that was sent; None for what
-            is no operation. ``completion/complete`` asks for the prompt or resource template of
-            its ``ref``; ``subscriptions/listen`` for every resource it names: this is the first.
-        names: every spelling under which a server could look that up, as it was sent first. Hold
-            each of them against the rules as if it was the only one, and let the message pass if
-            all of them may: one that no rule is about is what the default is for. Patterns have
-            spellings as well: the rule about ``createEvent`` is the one about ``createevent``.
+        asked: the operations that it names, as it was sent; empty for a message about the server.
 
     Raises:
         MalformedMessageError: if the method needs a name and the parameters have none that can
             be used.
 
-    >>> message = MCPMessage("resources/read", {"uri": "NOTES://work/1"})
-    >>> message.operation, message.names
-    (('resource', 'NOTES://work/1'), ('NOTES://work/1', 'notes://work/1'))
+    >>> MCPMessage("resources/read", {"uri": "NOTES://work/1"}).asked
+    (Asked(kind='resource', name='NOTES://work/1'),)
     """
 
     method: str | None
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    operation: tuple[Kind, str] | None = field(init=False)
-    names: tuple[str, ...] = field(init=False, repr=False)
+    id: str | int | None = None
+    asked: tuple[Asked, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        kind, names = _operation(self.method, self.params)
-        operation = (kind, names[0]) if kind is not None and names else None
-        object.__setattr__(self, "operation", operation)
-        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "asked", asked_of(self.method or "", self.params))
+
+
+def names_of(asked: Asked) -> tuple[str, ...]:
+    """Return every spelling under which a server could look an operation up, the sent one first.
+
+    Hold each of them against the rules as if it was the only one, and let the message pass if all
+    of them may: one that no rule is about is what the default is for. Patterns have spellings as
+    well: the rule about ``createEvent`` is the one about ``createevent``.
+
+    Raises:
+        MalformedMessageError: if the name has no plain spelling.
+
+    >>> names_of(Asked("resource", "NOTES://work/1"))
+    ('NOTES://work/1', 'notes://work/1')
+    """
+    try:
+        respell = uri_spellings if asked.kind == "resource" else spellings
+        return respell(asked.name)
+    except ValueError as error:
+        raise MalformedMessageError(f"This is not a name: {error}", code=_INVALID_PARAMS) from None
 
 
 def read_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMessage:
@@ -136,7 +132,8 @@ def read_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMess
     envelope = strict_object(body)
     if envelope is None:
         raise MalformedMessageError(
-            "The body must be one JSON object in UTF-8 that names no member twice"
+            "The body must be one JSON object in UTF-8 that names no member twice",
+            code=_PARSE_ERROR,
         )
     message = _message(envelope)
     _check_mirrored(sent, message)
@@ -179,13 +176,17 @@ def _check_mirrored(sent: Mapping[bytes, bytes], message: MCPMessage) -> None:
     method = sent.get(b"mcp-method")
     # `_METHOD` knows no "=", so that nobody can find an encoded method in it.
     if method is not None and method != (message.method or "").encode("ascii"):
-        raise MalformedMessageError("The header Mcp-Method must be the method in the body")
+        raise MalformedMessageError(
+            "The header Mcp-Method must be the method in the body", code=_HEADER_MISMATCH
+        )
     name = sent.get(b"mcp-name")
     # Of other methods the header says something else: tasks/get repeats the task there.
-    if name is None or message.operation is None or message.method == _LISTEN:
+    if name is None or not message.asked or message.method == "subscriptions/listen":
         return
-    if _decoded(name) != message.operation[1]:
-        raise MalformedMessageError("The header Mcp-Name must be the name or URI in the body")
+    if _decoded(name) != message.asked[0].name:
+        raise MalformedMessageError(
+            "The header Mcp-Name must be the name or URI in the body", code=_HEADER_MISMATCH
+        )
 
 
 def _decoded(value: bytes) -> str | None:
@@ -222,89 +223,27 @@ def _message(envelope: Mapping[str, Any]) -> MCPMessage:
     method, params = envelope["method"], envelope.get("params", {})
     if not isinstance(method, str) or not _METHOD.fullmatch(method):
         raise MalformedMessageError("The method must be a string such as tools/call")
-    _refuse_lookalikes((method,), (*_OPERATIONS, _COMPLETE, _LISTEN))
+    _refuse_lookalikes((method,), METHODS)
     if not isinstance(params, dict):
-        raise MalformedMessageError("params must be an object, or be left out")
-    return MCPMessage(method, params)
-
-
-def _operation(
-    method: str | None, params: Mapping[str, Any]
-) -> tuple[Kind | None, tuple[str, ...]]:
-    """Return the kind of what a message is about, and its names; no kind for no operation."""
-    known = _OPERATIONS.get(method or "")
-    if known is not None:
-        kind, parameter = known
-        return kind, _names(kind, parameter, params)
-    if method == _COMPLETE:
-        ref = _member(params, "ref")
-        kind, parameter = _reference(ref)
-        return kind, _names(kind, parameter, ref)
-    if method == _LISTEN:
-        return "resource", _subscribed(_member(params, "notifications"))
-    return None, ()
-
-
-def _reference(ref: Mapping[str, Any]) -> tuple[Kind, str]:
-    _refuse_lookalikes(ref, ("type", "name", "uri"))
-    kind = ref.get("type")
-    if not isinstance(kind, str) or kind not in _REFERENCES or {"name", "uri"} <= ref.keys():
         raise MalformedMessageError(
-            "ref must be a ref/prompt with a name, or a ref/resource with a uri"
+            "params must be an object, or be left out", code=_INVALID_PARAMS
         )
-    return _REFERENCES[kind]
+    return MCPMessage(method, params, _id(envelope))
 
 
-def _subscribed(notifications: Mapping[str, Any]) -> tuple[str, ...]:
-    _refuse_lookalikes(notifications, (_SUBSCRIPTIONS,))
-    uris = notifications.get(_SUBSCRIPTIONS)
-    if uris is not None and not isinstance(uris, list):
-        raise MalformedMessageError(f"{_SUBSCRIPTIONS} must be a list")
-    names: dict[str, None] = {}
-    for uri in uris or ():
-        names |= dict.fromkeys(_names("resource", _SUBSCRIPTIONS, {_SUBSCRIPTIONS: uri}))
-        if len(names) > _MAX_NAMES:
-            raise MalformedMessageError("Subscribe to fewer resources at once")
-    return tuple(names)
+def _id(envelope: Mapping[str, Any]) -> str | int | None:
+    """Return the id of a request, as an answer may repeat it."""
+    found = envelope.get("id")
+    if isinstance(found, bool) or not isinstance(found, (str, int, type(None))):
+        raise MalformedMessageError("The id of a request is a string or a whole number")
+    return found
 
 
-def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:
-    _refuse_lookalikes(params, (member,))
-    value = params.get(member)
-    if not isinstance(value, dict):
-        raise MalformedMessageError(f"{member} must be an object")
-    return value
-
-
-def _names(kind: Kind, parameter: str, params: Mapping[str, Any]) -> tuple[str, ...]:
-    _refuse_lookalikes(params, (parameter,))
-    name = params.get(parameter)
-    if not isinstance(name, str):
-        raise MalformedMessageError(f"{parameter} must be given, as a string")
-    try:
-        return uri_spellings(name) if kind == "resource" else spellings(name)
-    except ValueError as error:
-        raise MalformedMessageError(f"{parameter} is no name: {error}") from None
-
-
-def _refuse_lookalikes(names: Iterable[str], known: Collection[str]) -> None:
-    """Refuse names that only a lenient reader takes for a known one.
-
-    Go's encoding/json ignores case and takes U+017F for "s"; others stop at a NUL, or read
-    ``resource_subscriptions`` as well.
-    """
-    letters = {_letters(name) for name in known}
-    for name in names:
-        if name not in known and (_CONTROL.search(name) or _letters(name) in letters):
-            raise MalformedMessageError(
-                f"Write {', '.join(known)} exactly so, and nothing that resembles it"
-            )
-
-
-def _letters(name: str) -> str:
-    """Return what is left of a name for a reader that ignores case, accents and separators."""
-    folded = unicodedata.normalize("NFKD", name.upper()).casefold()
-    return "".join(each for each in folded if each.isascii() and each.isalnum())
+def _refuse_lookalikes(names: Collection[str], known: Collection[str]) -> None:
+    if resembles(names, known):
+        raise MalformedMessageError(
+            f"Write {', '.join(known)} exactly so, and nothing that resembles it"
+        )
 
 
 # --- bodies

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import json
 
-from toolguard.calls.context import Call
+import anyio.lowlevel
+
+from toolguard.calls.message import Frame
+from toolguard.calls.message import Message as Table
 from toolguard.calls.request import SCOPE_KEY, Guard, RequestAuth
 from toolguard.errors import (
-    AccessDeniedError,
     GuardNotConfiguredError,
     InvalidInputError,
     MalformedMessageError,
     ToolGuardError,
 )
-from toolguard.http.jsonrpc import MCPMessage, read_body, read_message, replay
+from toolguard.http.jsonrpc import MCPMessage, names_of, read_body, read_message, replay
 from toolguard.http.middleware import ASGIApp, Message, Receive, Scope, Send
 from toolguard.policies.by_name import OperationRules
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import Asked, Invocation, is_handshake
+from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 
 __all__ = ["MessageGuard"]
 
@@ -71,18 +74,20 @@ class MessageGuard:
         return body
 
     async def _decide(self, message: MCPMessage, state: RequestAuth) -> None:
-        call = Call(self.guard, state)
-        if message.operation is None:
-            await call.admit_undeclared(message.method or "")
-            return
-        kind, name = message.operation
+        door = Frame(self.guard, Table(state))
+        default = DEFAULT_POLICIES[self.guard.default]
+        if not message.asked and not is_handshake(message.method or ""):
+            await door.enter(default, Invocation("tool", "")).authorize(None)
+        for asked in message.asked:
+            await anyio.lowlevel.checkpoint()  # spelling a name out takes its time
+            call = Invocation.sent(*asked, message.params.get("arguments"))
+            await door.enter(self._policy(asked, default), call).authorize(call)
+
+    def _policy(self, asked: Asked, default: Policy | None) -> Policy | None:
         try:
-            policy = self.rules.policy_of_all(kind, message.names, call.default_policy)
+            return self.rules.policy_of_all(asked.kind, names_of(asked), default)
         except ValueError as error:
             raise GuardNotConfiguredError(str(error)) from None
-        if policy is None:
-            raise AccessDeniedError(rule="default=deny")
-        await call.authorize(policy, Invocation.sent(kind, name, message.params.get("arguments")))
 
 
 def _without_body(receive: Receive) -> Receive:

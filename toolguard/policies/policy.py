@@ -1,25 +1,17 @@
-"""What does an operation ask of its caller, and does this caller meet it?"""
+"""What an operation asks of its caller."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from toolguard.errors import (
-    AccessDeniedError,
-    InsufficientAuthenticationError,
-    InsufficientScopeError,
-    MissingTokenError,
-    ToolGuardError,
-)
 from toolguard.policies.argument_scopes import CallScope
-from toolguard.policies.formulas import Alternative, Condition, Rule
-from toolguard.policies.requirements import RecentAuthentication, Requirement
-from toolguard.policies.scopes import Scope, ScopeHierarchy
-from toolguard.principal import Principal
+from toolguard.policies.formulas import Alternative, Rule
+from toolguard.policies.requirements import Requirement
 
-__all__ = ["DEFAULT_POLICIES", "ConnectionNeed", "DefaultRule", "Grant", "Policy"]
+__all__ = ["DEFAULT_POLICIES", "ConnectionNeed", "DefaultRule", "Policy"]
 
 
 _PUBLIC_AND_GUARDED = "@public cannot be combined with another guard: remove one of them"
@@ -46,62 +38,8 @@ class ConnectionNeed:
     fresh: bool = False
 
 
-@dataclass(frozen=True)
-class Grant:
-    """What a caller may be taken to hold.
-
-    Attributes:
-        principal: the verified caller.
-        scopes: the granted scopes, with those that they include.
-        now: the time, in seconds since the epoch.
-        leeway: seconds by which the issuer's clock may differ.
-    """
-
-    principal: Principal
-    scopes: frozenset[str]
-    now: float = 0.0
-    leeway: float = 0.0
-
-    def meets(self, alternative: Alternative) -> bool:
-        """Return whether the caller meets these conditions."""
-        return all(map(self._meets, alternative))
-
-    def _meets(self, condition: Condition) -> bool:
-        if isinstance(condition, RecentAuthentication):
-            return condition.holds(self.principal, self.now, self.leeway)
-        return condition in self.scopes
-
-    def refusal(self, alternatives: Sequence[Alternative]) -> ToolGuardError:
-        """Return the refusal that names what is missing for the nearest of ``alternatives``.
-
-        The nearest is the one with the fewest conditions that are not met; ties: the first.
-        """
-        nearest = min(alternatives, key=lambda each: sum(not self._meets(c) for c in each))
-        scopes = [each for each in nearest if isinstance(each, str)]
-        missing = [scope for scope in scopes if scope not in self.scopes]
-        sign_in = [each for each in nearest if isinstance(each, RecentAuthentication)]
-        held = self.principal.scopes
-        if not all(map(self._meets, sign_in)):
-            return _sign_in_again(sign_in, tuple(dict.fromkeys((*held, *missing))))
-        return InsufficientScopeError(scopes, token_scopes=held, missing_scopes=missing)
-
-
 def _is_opaque(alternative: Alternative) -> bool:
     return any(isinstance(each, Requirement) for each in alternative)
-
-
-def _sign_in_again(
-    asked: Sequence[RecentAuthentication], scopes: tuple[str, ...]
-) -> ToolGuardError:
-    ages = [each.max_age for each in asked if each.max_age is not None]
-    classes = [each.acr_values for each in asked if each.acr_values]
-    # The new sign-in has to do for all of them, those that the last one did for among them.
-    common = [acr for acr in (classes[0] if classes else ()) if all(acr in c for c in classes)]
-    if classes and not common:  # none ever will: asking for one would never end
-        return AccessDeniedError(rule="sign-in classes that exclude each other")
-    return InsufficientAuthenticationError(
-        max_age=min(ages, default=None), acr_values=common, scopes=scopes
-    )
 
 
 @dataclass(frozen=True)
@@ -146,31 +84,7 @@ class Policy:
             connections=tuple(dict.fromkeys((*self.connections, *other.connections))),
         )
 
-    def check(self, principal: Principal | None, hierarchy: ScopeHierarchy) -> None:
-        """Return if the call is allowed, by a rule of scopes alone. Pure: no I/O, no clock.
-
-        Args:
-            principal: the verified caller, None if no token was sent.
-            hierarchy: which scopes stand for others.
-
-        Raises:
-            MissingTokenError: if there is no caller and the operation is not public.
-            InsufficientScopeError: naming every scope of the alternative nearest to the grant.
-            TypeError: if the rule asks for more than scopes; decide on it with ``decide``.
-        """
-        if principal is None:
-            if self.public:
-                return
-            raise MissingTokenError(scopes=self.first_scopes)
-        if self.rule is None:
-            return
-        if not isinstance(self.rule, Scope):
-            raise TypeError(f"{self.rule!r} asks for more than scopes")
-        granted = hierarchy.expand(principal.scopes)
-        if not self.rule.allows(granted):
-            raise Grant(principal, granted).refusal(self.rule.alternatives)
-
-    @property
+    @functools.cached_property
     def reads_call(self) -> bool:
         """Whether the decision depends on the call, and not only on the caller."""
         conditions = self.rule.conditions if self.rule is not None else ()
@@ -187,7 +101,7 @@ class Policy:
             for name in each.arguments
         )
 
-    @property
+    @functools.cached_property
     def first_scopes(self) -> tuple[str, ...]:
         """The scopes a caller with no grant at all needs for this operation.
 
