@@ -59,6 +59,8 @@ class RequestAuth:
         refusal: the refusal that the message ended in; the middleware answers with it.
         permitted: whether the message's own operation has been permitted.
         on_permitted: called once, when it is; what the middleware holds back leaves then.
+        opens_public: whether public operations are open in spite of the failure, because no
+            client sent the token.
     """
 
     token: str | None = field(repr=False)
@@ -72,6 +74,7 @@ class RequestAuth:
     noted: ToolGuardError | None = None
     permitted: bool = False
     on_permitted: Callable[[], None] | None = field(default=None, repr=False)
+    opens_public: bool = False
 
     def permit(self) -> None:
         """Note that the message's own operation has been permitted."""
