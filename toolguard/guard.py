@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from toolguard.calls.request import RequestAuth, UnauthorizedTools, signed_in
+from toolguard.calls.stdio import HOW_TO_SET, StdioToken
 from toolguard.connections.cache import provider_for
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.decorators.wrapper import GuardDecorator
+from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, withhold
 from toolguard.errors import ToolGuardError
 from toolguard.http import metadata as resources
 from toolguard.http.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url
@@ -52,7 +54,6 @@ StdioRule = Literal["token", "trusted"]
 """Who calls over stdio: the holder of TOOLGUARD_ACCESS_TOKEN, or whoever started the process."""
 
 _log = logging.getLogger("toolguard")
-_STDIO_TOKEN = "TOOLGUARD_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 _over_stdio: ContextVar[bool] = ContextVar("toolguard_over_stdio", default=False)
 
 
@@ -95,8 +96,10 @@ class ToolGuard:
         unauthorized_tools: what lists leave out for a caller: ``"show"`` nothing, so that a
             client can step up to it; ``"hide"`` what no consent could change (denied by tenant,
             role, ...); ``"hide-all"`` whatever would be refused.
-        stdio: ``"token"``: the caller over stdio is who the token in ``TOOLGUARD_ACCESS_TOKEN``
-            says. ``"trusted"``: it is ``stdio_user_id``, with every scope; which is logged.
+        stdio: ``"token"``: the caller over stdio is the one that the token in
+            ``TOOLGUARD_ACCESS_TOKEN`` names, or that in the file ``TOOLGUARD_ACCESS_TOKEN_FILE``,
+            which is read again when it changes. ``"trusted"``: it is ``stdio_user_id``, with
+            every scope; which is logged.
         stdio_user_id: see ``stdio``.
         clock: the time in seconds since the epoch.
 
@@ -159,6 +162,7 @@ class ToolGuard:
         self._initial_scopes = initial_scopes_of(initial_scopes)
         self._stdio: StdioRule = one_of("stdio", stdio, ("token", "trusted"))
         self._stdio_user_id = stdio_user_id
+        self._stdio_token: StdioToken | None = None
         if (stdio == "trusted") != bool(stdio_user_id):
             raise ValueError('write stdio="trusted", stdio_user_id="..." together, or neither')
         self._adapters: list[Adapter] = []
@@ -172,7 +176,8 @@ class ToolGuard:
 
         ============================== ========================================================
         ``DESCOPE_MCP_WELL_KNOWN_URL`` Descope's metadata URL: issuer, keys and connections
-        ``DESCOPE_MANAGEMENT_KEY``     used for connections where the caller has no token
+        ``DESCOPE_MANAGEMENT_KEY``     used for connections where the caller has no token; taken
+                                       out of ``os.environ``
         ``TOOLGUARD_ISSUER``           issuer URL of any other authorization server
         ``MCP_SERVER_URL``             this server's URL: the audience and the resource
         ``TOOLGUARD_AUDIENCE``         the audience, if tokens name something else
@@ -406,11 +411,20 @@ class ToolGuard:
 
     @contextmanager
     def serving_stdio(self) -> Iterator[None]:
-        """Serve messages that come from this process's standard input."""
+        """Serve messages that come from this process's standard input.
+
+        Secrets that the environment brought are taken out of it, so that neither libraries nor
+        child processes find them there.
+
+        Raises:
+            ValueError: if the environment names a token and a file with one.
+        """
         if self._stdio == "trusted":
             _log.warning("stdio is trusted: every call is made as %r", self._stdio_user_id)
-        elif not os.environ.get(_STDIO_TOKEN):
-            _log.warning("set %s: without it only public operations can be used", _STDIO_TOKEN)
+        self._stdio_token = StdioToken.taken_from(os.environ) or self._stdio_token
+        withhold(MANAGEMENT_KEY, CACHE_KEYS, SECRET)
+        if self._stdio == "token" and self._stdio_token is None:
+            _log.warning("only public operations can be used: %s", HOW_TO_SET)
         over_stdio, caller = _over_stdio.set(True), signed_in.set(None)  # who starts it, is not it
         try:
             yield
@@ -427,14 +441,15 @@ class ToolGuard:
                 self._stdio_user_id, "stdio", scopes=self.scopes_supported, expires_at=math.inf
             )
             return RequestAuth(None, principal, self)
-        token = os.environ.get(_STDIO_TOKEN)
-        if not token:
-            hint = f"Set {_STDIO_TOKEN} in the environment of this stdio server"
-            return RequestAuth(None, None, self, on_missing=hint)
+        if self._stdio_token is None:
+            return RequestAuth(None, None, self, on_missing=HOW_TO_SET)
         try:
+            token = self._stdio_token.read()
             return RequestAuth(token, await self.verifier.verify(token), self)
         except ToolGuardError as failure:
-            return RequestAuth(token, None, self, failure=failure)
+            # No client sent it: what needs no token stays open.
+            reason = self._stdio_token.explain(failure)
+            return RequestAuth(None, None, self, failure=reason, opens_public=True)
 
     async def aclose(self) -> None:
         """Close what the connection provider keeps open; the apps of a protected server do so.

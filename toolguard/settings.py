@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
+from toolguard.environment import MANAGEMENT_KEY, taken
 from toolguard.http.challenge import Challenge
 from toolguard.http.metadata import canonical_resource
 from toolguard.tokens.verifier import Verifier
@@ -50,7 +51,7 @@ def _issuer_from(environ: Mapping[str, str], *, with_vault: bool) -> dict[str, A
         return {"well_known_url": well_known_url}
     from toolguard.descope import DescopeConnections  # noqa: PLC0415 - imports httpx
 
-    management_key = environ.get("DESCOPE_MANAGEMENT_KEY") or None
+    management_key = taken(MANAGEMENT_KEY, environ)
     vault = DescopeConnections(well_known_url, management_key=management_key)
     return {"well_known_url": well_known_url, "connections": vault}
 

@@ -66,11 +66,11 @@ def _facts(adapter: Adapter) -> GuardFacts | None:
 
 def _unmatched(adapter: Adapter, catalog: Catalog) -> Iterator[Finding]:
     """Yield the rules without an operation, of the server and of those mounted on it."""
-    known: dict[Adapter, list[tuple[Kind, str]]] = {adapter: []}
+    known: dict[Adapter, list[tuple[Kind, str, Collection[str]]]] = {adapter: []}
     for each in catalog.operations:
-        known[adapter].append((each.kind, each.name))
+        known[adapter].append((each.kind, each.name, each.tags))
         for server, name in each.mounts:
-            known.setdefault(adapter_for(server), []).append((each.kind, name))
+            known.setdefault(adapter_for(server), []).append((each.kind, name, each.tags))
     for guarded, names in known.items():
         yield from unmatched_rules(guarded.rules, names)
 

@@ -98,7 +98,7 @@ class Message:
                 "its call has none either. In tests of a server in memory write "
                 '`with toolguard.testing.signed_in("alice", scopes=[...])` around the client'
             )
-        if auth.failure is not None:
+        if auth.failure is not None and not auth.opens_public:
             raise auth.failure
         if auth.guard is guard:
             return auth.principal
@@ -235,7 +235,9 @@ class Frame:
 def caller_of(guard: Guard, principal: Principal | None, auth: RequestAuth | None = None) -> Caller:
     """Return ``principal`` with what ``guard`` takes them to hold now."""
     if principal is None:
-        return Caller(None) if auth is None else Caller(None, on_missing=auth.on_missing)
+        if auth is None:
+            return Caller(None)
+        return Caller(None, on_missing=auth.on_missing, failure=auth.failure)
     scopes = guard.scope_hierarchy.expand(principal.scopes)
     return Caller(principal, scopes, guard.clock(), guard.leeway)
 

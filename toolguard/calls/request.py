@@ -67,6 +67,8 @@ class RequestAuth:
         permitted: whether the message's own operation has been permitted.
         on_permitted: called once, when it is; what the middleware holds back leaves then.
         revision: the protocol revision that the request names; None if it names none.
+        opens_public: whether public operations are open in spite of the failure, because no
+            client sent the token.
     """
 
     token: str | None = field(repr=False)
@@ -81,6 +83,7 @@ class RequestAuth:
     permitted: bool = False
     on_permitted: Callable[[], None] | None = field(default=None, repr=False)
     revision: str | None = None
+    opens_public: bool = False
 
     def permit(self) -> None:
         """Note that the message's own operation has been permitted."""

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 
 from toolguard.connections.protocol import Connection
 from toolguard.descope.project import DescopeProject
+from toolguard.environment import MANAGEMENT_KEY, taken
 from toolguard.errors import ToolGuardError
 from toolguard.principal import Principal
 
@@ -53,7 +54,8 @@ class DescopeConfig:
         """Return what the environment says.
 
         Read are ``DESCOPE_MCP_WELL_KNOWN_URL``, ``DESCOPE_MANAGEMENT_KEY`` and
-        ``MCP_SERVER_URL``; one that is empty counts as not set.
+        ``MCP_SERVER_URL``; one that is empty counts as not set. The management key is taken out
+        of ``os.environ``, for libraries and child processes not to find it there.
 
         Raises:
             ValueError: if the first is not set, or none of Descope's.
@@ -63,7 +65,7 @@ class DescopeConfig:
             raise ValueError("set DESCOPE_MCP_WELL_KNOWN_URL to the discovery URL of the server")
         return cls(
             well_known_url=well_known_url,
-            management_key=environ.get("DESCOPE_MANAGEMENT_KEY") or None,
+            management_key=taken(MANAGEMENT_KEY, environ),
             mcp_server_url=environ.get("MCP_SERVER_URL") or None,
         )
 

@@ -20,6 +20,7 @@ from toolguard.descope.models import (
     TokenValidationResult,
     UserTokenRequest,
 )
+from toolguard.environment import MANAGEMENT_KEY, taken
 
 __all__ = [
     "aget_connection_token",
@@ -58,7 +59,7 @@ def init_descope_mcp(
     """
     given = {
         "DESCOPE_MCP_WELL_KNOWN_URL": well_known_url,
-        "DESCOPE_MANAGEMENT_KEY": management_key,
+        MANAGEMENT_KEY: management_key or taken(MANAGEMENT_KEY, environ),
         "MCP_SERVER_URL": mcp_server_url,
     }
     settings = {name: value for name, value in given.items() if value is not None}

@@ -76,7 +76,7 @@ class Adapter(ABC):
         self._catalog: tuple[tuple[object, ...], Catalog] | None = None
         self._public: tuple[tuple[object, ...], bool] | None = None
         self._checked: tuple[object, ...] | None = None
-        self._resolved: dict[tuple[Kind, tuple[str, ...], int], Resolved] = {}
+        self._resolved: dict[tuple[Kind, tuple[str, ...], frozenset[str], int], Resolved] = {}
 
     @abstractmethod
     def operations(self) -> Iterator[Operation]:
@@ -155,7 +155,7 @@ class Adapter(ABC):
     def resolve(self, operation: Operation) -> Resolved:
         """Return an operation with its whole policy, worked out once for its function and names."""
         function = operation.function
-        key = (operation.kind, operation.names, id(function))
+        key = (operation.kind, operation.names, operation.tags, id(function))
         known = self._resolved.get(key)
         is_same = known is not None and known.operation.function is function
         # A guard may have been put on a function after it was registered.
@@ -163,8 +163,7 @@ class Adapter(ABC):
             return known
         resolved = Resolved(operation)
         try:
-            sent = self.sent_by_client.get(operation.name, ())
-            check_declaration(operation, self.guard, sent)
+            check_declaration(operation, self.guard, self._sent_by_client(operation))
             resolved.policy = self._combine(resolved, None, self._default)
         except ValueError as error:
             resolved.fault = str(error)
@@ -195,6 +194,9 @@ class Adapter(ABC):
         except ValueError as error:
             raise GuardNotConfiguredError(str(error)) from None
 
+    def _sent_by_client(self, operation: Operation) -> Collection[str]:
+        return {each for name in operation.names for each in self.sent_by_client.get(name, ())}
+
     @property
     def _default(self) -> Policy | None:
         return DEFAULT_POLICIES["authenticated" if self.guard is None else self.guard.default]
@@ -210,6 +212,7 @@ class Adapter(ABC):
             declared=resolved.declared,
             default=default,
             sent=sent,
+            tags=operation.tags,
         )
 
     def policy(self, operation: Operation) -> Policy | None:

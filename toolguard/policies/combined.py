@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from toolguard.errors import AccessDeniedError
 from toolguard.parsing.spellings import MAX_LENGTH, uri_spellings
@@ -27,6 +27,7 @@ def whole_policy(
     declared: Policy | None,
     default: Policy | None,
     sent: str | None = None,
+    tags: Collection[str] = (),
 ) -> Policy | None:
     """Return what an operation asks for; None if no caller may do it.
 
@@ -37,13 +38,14 @@ def whole_policy(
         declared: what its decorators say; None if it has none.
         default: what applies if neither decorators nor rules say anything; None: refused.
         sent: the name or URI that a client sent for it.
+        tags: its tags.
 
     Raises:
         ValueError: if it would be public and guarded at once.
         AccessDeniedError: if no caller may do it under the name that was sent.
     """
     otherwise = default if declared is None else Policy(public=declared.public)
-    ruled = _both(rules.policy(kind, name) for name in names)
+    ruled = _both(rules.policy(kind, name, tags=tags) for name in names)
     if sent is not None and len(sent) > MAX_LENGTH:  # costly to hold against every rule
         raise AccessDeniedError(rule=f"a name of more than {MAX_LENGTH} characters")
     if sent is not None and kind == "resource":

@@ -77,6 +77,7 @@ class Caller:
         now: the time, in seconds since the epoch.
         leeway: seconds by which the issuer's clock may differ.
         on_missing: the sentence for a caller without a token who needs one.
+        failure: why their token is not good, where it is treated as one that they did not send.
     """
 
     principal: Principal | None
@@ -84,6 +85,7 @@ class Caller:
     now: float = 0.0
     leeway: float = 0.0
     on_missing: str = "This operation needs an access token"
+    failure: ToolGuardError | None = None
 
     def meets(self, alternative: Alternative) -> bool:
         """Return whether the caller meets these scopes and sign-ins."""
@@ -169,7 +171,8 @@ def _without_opaque(policy: Policy | None, caller: Caller) -> Decision | None:
     if principal is None:
         if policy.public:
             return PERMIT
-        return _refuse(MissingTokenError(caller.on_missing, scopes=policy.first_scopes))
+        missing = MissingTokenError(caller.on_missing, scopes=policy.first_scopes)
+        return _refuse(caller.failure or missing)
     if principal.is_expired(caller.now - caller.leeway):
         return _refuse(InvalidTokenError("expired", "The access token has expired"))
     if policy.rule is None:
