@@ -119,9 +119,7 @@ def test_a_task_is_unknown_to_everyone_else(
 ) -> None:
     alice = caller(issuer.mint("alice", scopes=["slow"]))
     task = start(alice)
-    bob = Caller(
-        alice.http, alice.endpoint, token=issuer.mint(subject, scopes=["slow"], **claims)
-    )
+    bob = Caller(alice.http, alice.endpoint, token=issuer.mint(subject, scopes=["slow"], **claims))
     if alice.session is not None and subject is not None:
         bob.open()
 
@@ -220,9 +218,7 @@ def test_a_task_that_outlives_its_token_gets_nothing_guarded(
                     name="slow", arguments={}, task=types.TaskMetadata(ttl=60_000)
                 )
             )
-            task = await session.send_request(
-                types.ClientRequest(call), types.CreateTaskResult
-            )
+            task = await session.send_request(types.ClientRequest(call), types.CreateTaskResult)
             now[0] += 3_600
             expired.set()
             while (found := await store.get_task(task.task.taskId)).status == "working":

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcp import Client
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
 from mcp.server.lowlevel.server import HandlerEntry, Server
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
@@ -78,7 +78,7 @@ class _Server(LowLevelAdapter):
             and self.server.get_request_handler == self._guarded_entry
         )
 
-    def _message_guard(self, guard: ToolGuard) -> Callable[..., Awaitable[HandlerResult]]:
+    def _message_guard(self, guard: ToolGuard) -> ServerMiddleware[Any]:
         guarded = message_guard(self, guard)
 
         async def outermost(ctx: _Context, call_next: CallNext) -> HandlerResult:
