@@ -147,6 +147,21 @@ def test_the_vault_refreshes_where_the_option_says_so_and_shows_no_refresh_token
     assert "1//refresh" not in answer.text
 
 
+@on_each_line
+@pytest.mark.parametrize("tool", sorted(name for name in NAMES if "scopes" in name))
+@pytest.mark.parametrize("scopes", [[f"s{i}" for i in range(101)], ["s" * 257], ["a b"]])
+def test_scopes_that_are_too_many_or_none_are_not_asked_for(
+    project: Project, make: Make, tool: str, scopes: list[str]
+) -> None:
+    arguments = {"app_id": APP, "scopes": scopes}
+
+    answer = call(tools(project, make), tool, arguments, token=project.token("alice", dct="acme"))
+
+    assert not answer.ok
+    assert "scope" in answer.text
+    assert project.asked == []
+
+
 # Refusals --------------------------------------------------------------------------------------
 
 

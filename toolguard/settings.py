@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from toolguard.http.challenge import Challenge
 from toolguard.http.metadata import canonical_resource
-from toolguard.tokens.discovery import issuer_of
-from toolguard.tokens.jwt import JWTVerifier, Verifier
+from toolguard.tokens.verifier import Verifier
 
 __all__ = [
     "audiences_of",
@@ -17,6 +16,7 @@ __all__ = [
     "initial_scopes_of",
     "one_of",
     "resource_of",
+    "sent_arguments",
     "verifier_of",
 ]
 
@@ -117,7 +117,9 @@ def verifier_of(
         raise ValueError("give exactly one of issuer=, well_known_url= and verifier=")
     if not audiences:
         raise ValueError('give audience=: what tokens for this server name in their "aud"')
+    from toolguard.tokens.discovery import issuer_of  # noqa: PLC0415 - imports cryptography
     from toolguard.tokens.jwks import JWKS  # noqa: PLC0415 - imports httpx
+    from toolguard.tokens.jwt import JWTVerifier  # noqa: PLC0415 - imports cryptography
 
     keys = JWKS(issuer=issuer, well_known_url=well_known_url)
     # The metadata has the last word on its issuer; until it is read, the URL says enough.
@@ -141,6 +143,18 @@ def initial_scopes_of(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
     if scopes:
         Challenge(scope=tuple(scopes))
     return tuple(scopes)
+
+
+def sent_arguments(declared: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
+    """Return, for each operation, the arguments that clients are meant to send.
+
+    Raises:
+        TypeError: if they are a string.
+    """
+    for operation, names in declared.items():
+        if isinstance(names, str):
+            raise TypeError(f"write sent_by_client={{{operation!r}: [{names!r}]}}: a list")
+    return {operation: frozenset(names) for operation, names in declared.items()}
 
 
 ChoiceT = TypeVar("ChoiceT", bound=str)

@@ -93,7 +93,9 @@ def test_a_tool_whose_guard_was_forgotten_does_not_take_its_caller_from_the_clie
 
     server.tool()(whoami)
 
-    with pytest.raises(ValueError, match="a client could send caller to tool 'whoami'"):
+    with pytest.raises(
+        ValueError, match="tool 'whoami' takes a Principal as caller, which a client"
+    ):
         guarding().protect(server)
 
 

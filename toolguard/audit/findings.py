@@ -34,7 +34,7 @@ def unguarded(operations: Iterable[AuditedOperation]) -> Iterator[Finding]:
 
 
 def _pattern(kind: Kind, name: str) -> str:
-    return name if kind == "tool" else f"{kind}:{name}"
+    return name if kind == "tool" and ":" not in name else f"{kind}:{name}"
 
 
 def unmatched_rules(rules: OperationRules, known: Sequence[tuple[Kind, str]]) -> Iterator[Finding]:
@@ -43,7 +43,9 @@ def unmatched_rules(rules: OperationRules, known: Sequence[tuple[Kind, str]]) ->
     A rule for the URI of a resource matches a template that makes such a URI.
     """
     templates = [_ARGUMENT.sub("*", name) for kind, name in known if kind == "resource"]
-    for pattern in rules.unmatched(known):
+    for pattern in rules.unmatched((kind, name, ()) for kind, name in known):
+        if pattern.startswith("tag:"):  # the inventory has no tags
+            continue
         uri = pattern.removeprefix("resource:")
         if uri != pattern and any(_overlap(uri, each) for each in templates if "*" in each):
             continue

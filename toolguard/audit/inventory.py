@@ -148,8 +148,9 @@ def _words(policy: Policy) -> str:
 def _misdeclared(way: _Way, listed: Operation) -> Iterator[Finding]:
     guards = (adapter.guard for adapter, _ in way if adapter.guard is not None)
     operation = Operation(listed.kind, listed.name, listed.function)
+    sent = {each for adapter, name in way for each in adapter.sent_by_client.get(name, ())}
     try:
-        check_declaration(operation, next(guards, None))
+        check_declaration(operation, next(guards, None), sent)
     except ValueError as error:
         yield _finding("misdeclared", listed, str(error))
 

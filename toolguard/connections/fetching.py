@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import anyio
 
@@ -106,4 +106,4 @@ class Connecting:
             self.check_open(self.principal)
             return await self._fetch(need, fresh=True)
 
-        return replace(connection, refetch=refetch)
+        return connection.with_refetch(refetch)

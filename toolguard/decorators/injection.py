@@ -10,12 +10,22 @@ import functools
 import inspect
 import re
 import types
-import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from toolguard.connections.protocol import Connection
+from toolguard.decorators.annotations import (
+    accepts_none,
+    accepts_text,
+    evaluated,
+    is_kind,
+    is_sent_by_client,
+    kinds_of,
+    mentions,
+    name_of,
+    unwrapped,
+)
 from toolguard.errors import AccessDeniedError
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
@@ -49,7 +59,7 @@ class Injection:
             TypeError: if the policy injects something the function does not take, or takes in a
                 way that a keyword cannot reach; the message says what to write.
         """
-        signature = _evaluated(function)
+        signature = evaluated(function)
         sources: dict[str, Extract] = {}
         for name, parameter in signature.parameters.items():
             source = _source(parameter, policy, function)
@@ -59,9 +69,9 @@ class Injection:
         for need in policy.connections:
             if need.parameter not in sources:
                 raise TypeError(
-                    f"{_name(function)}() does not take the token of connection {need.name!r}: add "
-                    f"`*, {need.parameter}: str` to its parameters, or name the one it has with "
-                    f"with_connection({need.name!r}, ..., as_=...)"
+                    f"{name_of(function)}() does not take the token of connection {need.name!r}: "
+                    f"add `*, {need.parameter}: str` to its parameters, or name the one it has "
+                    f"with with_connection({need.name!r}, ..., as_=...)"
                 )
         kept = [p for name, p in signature.parameters.items() if name not in sources]
         _check_read(policy, kept, function)
@@ -123,7 +133,7 @@ class Injection:
     def dress(self, wrapper: Callable[..., Any], function: Callable[..., Any]) -> None:
         """Make ``wrapper`` look like ``function`` without the injected parameters."""
         functools.update_wrapper(wrapper, function, updated=())
-        wrapper.__name__ = _name(function)
+        wrapper.__name__ = name_of(function)
         wrapper.__doc__ = _without_parameters(inspect.getdoc(unwrapped(function)), self.sources)
         wrapper.__signature__ = self.visible  # type: ignore[attr-defined]
         annotations = {
@@ -136,54 +146,17 @@ class Injection:
         wrapper.__annotations__ = annotations
 
 
-def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function behind partials and bound methods."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return getattr(function, "__func__", function)
-
-
-def _name(function: Callable[..., Any]) -> str:
-    inner = unwrapped(function)
-    return getattr(inner, "__name__", type(inner).__name__)
-
-
-def _evaluated(function: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature with postponed annotations evaluated where that is possible."""
-    inner = inspect.unwrap(unwrapped(function))
-    if not hasattr(inner, "__globals__"):  # an object that can be called
-        inner = inspect.unwrap(type(inner).__call__)
-    namespace = getattr(inner, "__globals__", {})
-    signature = inspect.signature(function)
-    parameters = [
-        parameter.replace(annotation=_evaluate(parameter.annotation, namespace))
-        for parameter in signature.parameters.values()
-    ]
-    return signature.replace(
-        parameters=parameters,
-        return_annotation=_evaluate(signature.return_annotation, namespace),
-    )
-
-
-def _evaluate(annotation: Any, namespace: dict[str, Any]) -> Any:
-    if not isinstance(annotation, str):
-        return annotation
-    holder = types.SimpleNamespace(__annotations__={"it": annotation})
-    try:
-        return typing.get_type_hints(holder, globalns=namespace, include_extras=True)["it"]
-    except NameError:  # imported under TYPE_CHECKING, or local: the framework has the last word
-        return annotation
-
-
 def _source(
     parameter: inspect.Parameter, policy: Policy, function: Callable[..., Any]
 ) -> Extract | None:
     for need in policy.connections:
         if parameter.name == need.parameter:
             return _connection_source(parameter, need, function)
-    if parameter.name == _USER_ID:
+    is_sent = is_sent_by_client(parameter.annotation)
+    if parameter.name == _USER_ID and not is_sent:
+        _check_keyword_only(function)
         return _user_id_source(parameter, policy, function)
-    if _is(parameter.annotation, Principal):
+    if is_kind(parameter.annotation, Principal) and not is_sent:
         return _principal_source(parameter, policy, function)
     _check_not_sent(parameter, function)
     return None
@@ -197,58 +170,84 @@ def _check_read(
     for name in policy.arguments:
         if name not in names:
             raise TypeError(
-                f"the rule {policy.rule} reads an argument that {_name(function)}() does not "
+                f"the rule {policy.rule} reads an argument that {name_of(function)}() does not "
                 f"have: add `{name}: str` to its parameters"
             )
 
 
+def _check_keyword_only(function: Callable[..., Any]) -> None:
+    """Make sure that a ``user_id`` is not meant to be an argument of the client's."""
+    if any(kind is not inspect.Parameter.KEYWORD_ONLY for kind in kinds_of(_USER_ID, function)):
+        raise TypeError(
+            f"{name_of(function)}() takes user_id, and not by keyword only: write "
+            "`*, user_id: str` for the caller, or `user_id: Annotated[str, sent_by_client]` for "
+            "what the client sends"
+        )
+
+
 def _check_not_sent(parameter: inspect.Parameter, function: Callable[..., Any]) -> None:
     """Make sure that no client can send who calls; a connection may be declared further up."""
-    if _mentions(parameter.annotation, Principal):
+    if mentions(parameter.annotation, Principal):
         raise TypeError(
-            f"{_name(function)}() takes {parameter.name} as {parameter.annotation!r}, which a "
+            f"{name_of(function)}() takes {parameter.name} as {parameter.annotation!r}, which a "
             f"client could send: write `{parameter.name}: Principal`"
         )
 
 
-def sent_by_clients(function: Callable[..., Any]) -> str | None:
-    """Return the parameter that only a guard may fill, of those that clients see."""
+def sent_by_clients(function: Callable[..., Any], declared: Collection[str] = ()) -> str | None:
+    """Return what is wrong with a parameter that clients see and only a guard may fill.
+
+    Args:
+        function: what the framework calls.
+        declared: the parameters that ``protect(..., sent_by_client=...)`` names for it.
+
+    Returns:
+        The fault and the ways out, to be read after the name of the operation; None for no fault.
+    """
     try:
-        parameters = _evaluated(function).parameters.values()
+        parameters = evaluated(function).parameters.values()
     except (TypeError, ValueError):  # no signature, such as of a built-in
         return None
     for parameter in parameters:
-        if any(_mentions(parameter.annotation, kind) for kind in (Principal, Connection)):
-            return parameter.name
+        for kind in (Principal, Connection):
+            if mentions(parameter.annotation, kind):
+                return (
+                    f"takes a {kind.__name__} as {parameter.name}, which a client could send: add "
+                    "the guard that fills it, @requires_auth or @with_connection(..., as_=...)"
+                )
+        if (
+            parameter.name == _USER_ID
+            and parameter.kind is inspect.Parameter.KEYWORD_ONLY
+            and not is_sent_by_client(parameter.annotation)
+            and _USER_ID not in declared
+        ):
+            return (
+                "takes user_id by keyword only, and has no guard that fills it: add one, such as "
+                "@requires_auth; or say that clients send it, with `user_id: Annotated[str, "
+                'sent_by_client]` or protect(..., sent_by_client={"...": ["user_id"]})'
+            )
     return None
-
-
-def _mentions(annotation: Any, kind: type) -> bool:
-    """Return whether ``kind`` or a kind of it occurs anywhere in an annotation."""
-    if isinstance(annotation, str):
-        return kind.__name__ in re.findall(r"\w+", annotation)
-    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
-        return issubclass(annotation, kind)
-    # Of `type X = ...`, and of NewType.
-    alias = getattr(annotation, "__value__", getattr(annotation, "__supertype__", None))
-    parts = typing.get_args(annotation) if alias is None else (alias,)
-    return any(_mentions(part, kind) for part in parts)
 
 
 def _connection_source(
     parameter: inspect.Parameter, need: ConnectionNeed, function: Callable[..., Any]
 ) -> Extract:
     name, annotation = parameter.name, parameter.annotation
-    is_object = _is(annotation, Connection)
-    if not is_object and not _accepts_text(annotation):
+    if is_sent_by_client(annotation):
         raise TypeError(
-            f"{_name(function)}() takes {name} as {annotation!r}: write `{name}: str` "
+            f"{name_of(function)}() takes {name} from the client and from with_connection(): "
+            "remove sent_by_client, or name another parameter with as_=..."
+        )
+    is_object = is_kind(annotation, Connection)
+    if not is_object and not accepts_text(annotation):
+        raise TypeError(
+            f"{name_of(function)}() takes {name} as {annotation!r}: write `{name}: str` "
             f"for the token, or `{name}: Connection` for the object"
         )
-    if need.optional and not _accepts_none(annotation):
+    if need.optional and not accepts_none(annotation):
         kind = "Connection" if is_object else "str"
         raise TypeError(
-            f"{_name(function)}() runs without connection {need.name!r}, too: write "
+            f"{name_of(function)}() runs without connection {need.name!r}, too: write "
             f"`{name}: {kind} | None`"
         )
 
@@ -262,12 +261,13 @@ def _connection_source(
 def _user_id_source(
     parameter: inspect.Parameter, policy: Policy, function: Callable[..., Any]
 ) -> Extract:
-    optional = _accepts_none(parameter.annotation)
-    if not _accepts_text(parameter.annotation):
-        raise TypeError(f"{_name(function)}() must take the caller as `user_id: str`")
+    optional = accepts_none(parameter.annotation)
+    if not accepts_text(parameter.annotation):
+        raise TypeError(f"{name_of(function)}() must take the caller as `user_id: str`")
     if policy.public and not optional:
         raise TypeError(
-            f"{_name(function)}() is public, its caller may be nobody: write `user_id: str | None`"
+            f"{name_of(function)}() is public, its caller may be nobody: "
+            "write `user_id: str | None`"
         )
 
     def user_id(principal: Principal | None, _: Connections) -> str | None:
@@ -282,44 +282,12 @@ def _user_id_source(
 def _principal_source(
     parameter: inspect.Parameter, policy: Policy, function: Callable[..., Any]
 ) -> Extract:
-    if policy.public and not _accepts_none(parameter.annotation):
+    if policy.public and not accepts_none(parameter.annotation):
         raise TypeError(
-            f"{_name(function)}() is public, its caller may be nobody: write "
+            f"{name_of(function)}() is public, its caller may be nobody: write "
             f"`{parameter.name}: Principal | None`"
         )
     return lambda principal, _: principal
-
-
-def _is(annotation: Any, kind: type) -> bool:
-    """Whether the annotation is ``kind``, ``kind | None``, or their name left unevaluated."""
-    if isinstance(annotation, str):
-        names = {part.strip().rpartition(".")[2] for part in annotation.split("|")}
-        return kind.__name__ in names and names <= {kind.__name__, "None"}
-    members = {member for member in _members(annotation) if member is not type(None)}
-    return members == {kind}
-
-
-def _accepts_text(annotation: Any) -> bool:
-    if annotation is inspect.Parameter.empty or annotation is Any:
-        return True
-    if isinstance(annotation, str):
-        return annotation.replace(" ", "") in {"str", "str|None", "Any"}
-    return str in _members(annotation)
-
-
-def _accepts_none(annotation: Any) -> bool:
-    if isinstance(annotation, str):
-        return "None" in {part.strip() for part in annotation.split("|")}
-    return type(None) in _members(annotation)
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    annotation = getattr(annotation, "__value__", annotation)  # of `type X = ...`
-    if typing.get_origin(annotation) is typing.Annotated:
-        return _members(typing.get_args(annotation)[0])
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return tuple(part for each in typing.get_args(annotation) for part in _members(each))
-    return (annotation,)
 
 
 def _check_injectable(
@@ -332,7 +300,7 @@ def _check_injectable(
     )
     if not reachable:
         raise TypeError(
-            f"{_name(function)}() cannot be given {parameter.name} as a keyword: "
+            f"{name_of(function)}() cannot be given {parameter.name} as a keyword: "
             f"write it after a bare `*`, as in `*, {parameter.name}: str`"
         )
 

@@ -15,6 +15,7 @@ from toolguard.descope.client import DescopeMCP
 from toolguard.descope.models import DescopeConfig, TokenResponse
 from toolguard.descope.project import FETCH_SCOPE
 from toolguard.frameworks import adapter_for
+from toolguard.policies.argument_scopes import bounded_scopes
 
 __all__ = ["add_descope_tools", "create_descope_fastmcp_server"]
 
@@ -146,6 +147,7 @@ async def _token(
     *,
     tenant: bool,
 ) -> str:
+    bounded_scopes(scopes or ())
     # Of the options only this one: a refresh token is not for a model in any case.
     fresh = (options or {}).get("forceRefresh") is True
 

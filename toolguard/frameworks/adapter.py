@@ -163,7 +163,8 @@ class Adapter(ABC):
             return known
         resolved = Resolved(operation)
         try:
-            check_declaration(operation, self.guard)
+            sent = self.sent_by_client.get(operation.name, ())
+            check_declaration(operation, self.guard, sent)
             resolved.policy = self._combine(resolved, None, self._default)
         except ValueError as error:
             resolved.fault = str(error)
@@ -298,7 +299,8 @@ class Adapter(ABC):
         catalog = self.catalog()
         if catalog.unlisted:  # what they are about may be on another server
             return
-        for pattern in self.rules.unmatched((op.kind, op.name) for op in catalog.operations):
+        operations = ((each.kind, each.name, each.tags) for each in catalog.operations)
+        for pattern in self.rules.unmatched(operations):
             _log.warning("the rule %r matches nothing on %r", pattern, self.server)
 
     def over_stdio(self, guard: ToolGuard) -> None:
@@ -318,8 +320,15 @@ class Adapter(ABC):
         self.server.run_stdio_async = run_stdio_async
 
 
-def check_declaration(operation: Operation, guard: ToolGuard | None) -> None:
+def check_declaration(
+    operation: Operation, guard: ToolGuard | None, sent_by_client: Collection[str] = ()
+) -> None:
     """Make sure that an operation was registered as it can be guarded.
+
+    Args:
+        operation: the operation.
+        guard: what guards its server.
+        sent_by_client: the parameters of the operation that clients are meant to send.
 
     Raises:
         ValueError: saying what to write instead.
@@ -336,12 +345,9 @@ def check_declaration(operation: Operation, guard: ToolGuard | None) -> None:
             f"{what} uses connection {policy.connections[0].name!r} and the guard has no "
             "provider: write ToolGuard(..., connections=...)"
         )
-    sent = sent_by_clients(operation.function)
-    if sent is not None:
-        raise ValueError(
-            f"a client could send {sent} to {what}: add the guard that fills it, @requires_auth "
-            "or @with_connection(..., as_=...)"
-        )
+    fault = sent_by_clients(operation.function, sent_by_client)
+    if fault is not None:
+        raise ValueError(f"{what} {fault}")
     if bare_policy(operation.function) is not None:
         raise ValueError(
             f"{what} was registered without all of its guards: write the line that registers the "

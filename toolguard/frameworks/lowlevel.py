@@ -30,6 +30,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.lowlevel.server import Server
+from typing_extensions import Self
 
 from toolguard.calls.message import Frame
 from toolguard.decorators.wrapper import GuardDecorator
@@ -44,7 +45,9 @@ from toolguard.waiting import wait_for
 if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
 
-__all__ = ["Capture", "LowLevelAdapter", "adapter", "adopting", "captured"]
+__all__ = ["PROTECTED_WITHIN", "Capture", "LowLevelAdapter", "adapter", "adopting", "captured"]
+
+PROTECTED_WITHIN = "this server is protected already, within the one that it belongs to"
 
 _TEMPLATES = "resources/templates/list"
 _LIST_OF: Mapping[Kind, str] = {
@@ -188,7 +191,7 @@ class LowLevelAdapter(Adapter):
         return super().has_rule(kind, name)
 
     async def edit_list(self, door: Frame, method: str, result: dict[str, Any]) -> dict[str, Any]:
-        """Return the result of a list with requirements, and without what the caller may not see."""
+        """Return a list with requirements, and without what the caller may not see."""
         self._note(method, result)
         return await super().edit_list(door, method, result)
 
@@ -234,9 +237,9 @@ class Capture:
         self.server: Any = None
         self._kept = (Server.run, sys.stdin, sys.stdout)
 
-    def __enter__(self) -> Capture:
+    def __enter__(self) -> Self:
         self._kept = (Server.run, sys.stdin, sys.stdout)
-        Server.run = _stop  # type: ignore[method-assign]
+        Server.run = _stop  # type: ignore[method-assign,assignment]
         # A transport that reads standard input would wait for a line.
         sys.stdin, sys.stdout = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())
         return self

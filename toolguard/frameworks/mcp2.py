@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
@@ -29,6 +29,7 @@ from toolguard.errors import ConnectionRequiredError, ToolGuardError
 from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import REFUSED, Adapter, can_open_urls, challenge_meta, code_of
 from toolguard.frameworks.apps import guard_builder
+from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.sdk_server import SDKAdapter
 from toolguard.frameworks.serving import Incoming, serve
 from toolguard.policies.operations import Kind
@@ -36,7 +37,7 @@ from toolguard.policies.operations import Kind
 if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
 
-__all__ = ["Outermost", "Refusal", "adapter", "message_guard", "to_json"]
+__all__ = ["RefusedError", "adapter", "message_guard", "to_json"]
 
 _MODERN = "2026-07-28"
 _PATHS = {
@@ -62,7 +63,7 @@ class _MCPServer(SDKAdapter):
         return isinstance(middleware, Outermost) and super().is_intact()
 
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> Exception:
-        return _NestedRefusal(refusal) if nested else Refusal(refusal)
+        return _NestedRefusal(refusal) if nested else RefusedError(refusal)
 
     def unknown(self, kind: Kind, name: str) -> Exception:
         return MCPError(code=INVALID_PARAMS, message=f"Unknown {kind}: {name}")
@@ -74,7 +75,7 @@ class _MCPServer(SDKAdapter):
         return app
 
 
-class Refusal(MCPError):
+class RefusedError(MCPError):
     """A refusal on its way to the door: the SDK hands it through, and logs nothing of it."""
 
     def __init__(self, refusal: ToolGuardError) -> None:
@@ -89,26 +90,6 @@ class _NestedRefusal(ToolError, ResourceError):
         super().__init__(str(refusal))
         self.refusal = refusal
         self.__cause__ = refusal
-
-
-class Outermost(list[ServerMiddleware[Any]]):
-    """A chain of middleware of which one is outermost, wherever others are put.
-
-    Args:
-        chain: the others, outermost first.
-        outermost: what is around all of them.
-    """
-
-    def __init__(
-        self, chain: Iterable[ServerMiddleware[Any]], outermost: ServerMiddleware[Any]
-    ) -> None:
-        super().__init__(chain)
-        self.outermost = outermost
-
-    def __reversed__(self) -> Iterator[ServerMiddleware[Any]]:
-        """Yield from the inside out, as the SDK composes the chain."""
-        yield from super().__reversed__()
-        yield self.outermost
 
 
 def _values(
@@ -155,6 +136,7 @@ def _is_error(result: HandlerResult) -> bool:
 
 
 def to_json(result: HandlerResult) -> dict[str, Any]:
+    """Return a result in JSON."""
     if isinstance(result, BaseModel):
         return result.model_dump(by_alias=True, mode="json", exclude_none=True)
     return dict(result or {})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -17,10 +19,21 @@ from toolguard.policies.formulas import Condition, Rule
 from toolguard.policies.operations import Invocation
 from toolguard.policies.scopes import Scope, ScopeLike, all_of
 
-__all__ = ["CallScope", "ScopeFunction", "ScopeTemplate", "ScopesOf", "of_call"]
+__all__ = [
+    "CallScope",
+    "ScopeFunction",
+    "ScopeTemplate",
+    "ScopesOf",
+    "bounded_scopes",
+    "of_call",
+]
 
+# How many the arguments of one call may name.
+_MAX_SCOPES = 100
 # Long enough for a URL with an identifier in it, short enough for a header of many.
 _MAX_LENGTH = 256
+# A challenge names them twice, and some clients read no line of more than 8 KiB.
+_MAX_TOTAL = 3_072
 
 ScopesOf: TypeAlias = Callable[[Invocation], "ScopeLike | Iterable[ScopeLike]"]
 """A function that says which scopes a call needs; of several, all."""
@@ -50,13 +63,62 @@ def of_call(rule: Rule, invocation: Invocation) -> Rule:
     """Return ``rule`` with the scopes of this call in it.
 
     Raises:
-        InvalidInputError: if a scope cannot be named for these arguments.
+        InvalidInputError: if a scope cannot be named for these arguments, or they name more than
+            one challenge can ask for.
     """
+    named = {
+        each: each.scope(invocation) for each in rule.conditions if isinstance(each, CallScope)
+    }
+    _check_bounds([*named.values()])
 
     def known(condition: Condition) -> Rule:
-        return condition.scope(invocation) if isinstance(condition, CallScope) else Rule(condition)
+        return named[condition] if isinstance(condition, CallScope) else Rule(condition)
 
     return rule.replacing(known)
+
+
+def bounded_scopes(named: ScopeLike | Iterable[ScopeLike]) -> list[Scope]:
+    """Return what was named for one call; of what goes on and on, no more than the limit is read.
+
+    Raises:
+        InvalidInputError: if one could not be a scope, or there are too many of them.
+    """
+    each = (named,) if isinstance(named, (str, Scope)) else named
+    first = list(itertools.islice(each, _MAX_SCOPES + 1))
+    if len(first) > _MAX_SCOPES:
+        raise _too_many()
+    try:
+        scopes = [all_of(scope) for scope in first]
+    except ValueError:
+        raise InvalidInputError("No scope can be named for these arguments") from None
+    if any(len(token) > _MAX_LENGTH for scope in scopes for token in scope.tokens):
+        raise InvalidInputError("No scope can be named for these arguments")
+    _check_bounds(scopes)
+    return scopes
+
+
+def _check_bounds(scopes: Sequence[Scope]) -> None:
+    """Make sure that a client cannot have us work, or answer, at any length.
+
+    Raises:
+        InvalidInputError: if these scopes together are too many, or too long.
+    """
+    tokens = {token for scope in scopes for token in scope.tokens}
+    mentions = sum(len(group) for scope in scopes for group in scope.alternatives)
+    ways = math.prod(len(scope.alternatives) for scope in scopes)
+    if max(mentions, ways) > _MAX_SCOPES:
+        raise _too_many()
+    if sum(len(token) + 1 for token in tokens) > _MAX_TOTAL:
+        raise InvalidInputError(
+            f"These arguments name scopes of more than {_MAX_TOTAL:,} characters: ask for fewer "
+            "at once"
+        )
+
+
+def _too_many() -> InvalidInputError:
+    return InvalidInputError(
+        f"These arguments name more than {_MAX_SCOPES} scopes: ask for fewer at once"
+    )
 
 
 @dataclass(frozen=True)
@@ -159,17 +221,14 @@ class ScopeFunction(CallScope):
         """Return what the function says.
 
         Raises:
-            InvalidInputError: if it names no scope, or what could not be one.
+            InvalidInputError: if it names no scope, what could not be one, or too many.
         """
-        named = self.function(invocation)
-        rules = (named,) if isinstance(named, (str, Scope)) else tuple(named)
+        scopes = bounded_scopes(self.function(invocation))
         try:
-            scope = all_of(*rules)
+            scope = all_of(*scopes)
             Challenge(scope=scope.tokens)
         except ValueError:
             raise InvalidInputError("No scope can be named for these arguments") from None
-        if max(map(len, scope.tokens)) > _MAX_LENGTH:
-            raise InvalidInputError("No scope can be named for these arguments")
         return scope
 
     def __str__(self) -> str:

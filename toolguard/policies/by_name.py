@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import functools
 import operator
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.parsing.spellings import spellings, uri_spellings
@@ -20,7 +19,8 @@ from toolguard.policies.policy import Policy
 
 __all__ = ["OperationRules"]
 
-_PATTERN = re.compile(r"(?:(tool|resource|prompt):)?(.*)", re.DOTALL)
+_TAG = "tag"
+_PREFIXES = ("tool", "resource", "prompt", _TAG)
 # Longer names come from clients that make them up; they are looked at, and not remembered.
 _MAX_REMEMBERED = 256
 
@@ -31,11 +31,12 @@ class OperationRules:
     Args:
         rules: pattern -> guard. A pattern names tools (``"delete_*"``, ``"tool:delete_*"``),
             resources by URI or URI template (``"resource:file://*"``) or prompts
-            (``"prompt:*"``); ``"*"`` alone is every operation of every kind. ``*`` stands for
-            any characters.
+            (``"prompt:*"``); ``"tag:admin"`` is every operation of any kind with that tag, and
+            ``"*"`` alone every operation. ``*`` stands for any characters. A name with a colon
+            in it needs its kind: ``"tool:ns:delete"``.
 
     Raises:
-        ValueError: for an empty pattern, or a guard that injects a connection.
+        ValueError: for an empty pattern, an unknown prefix, or a guard that injects a connection.
         TypeError: for a guard that is none.
 
     >>> from toolguard import requires_auth, requires_scopes
@@ -55,7 +56,14 @@ class OperationRules:
         """The policies of all rules, in their order."""
         return tuple(rule.policy for rule in self._rules)
 
-    def policy(self, kind: Kind, name: str, *, respelled: bool = False) -> Policy | None:
+    @property
+    def uses_tags(self) -> bool:
+        """Whether a rule goes by tags, which only fastmcp has."""
+        return any(rule.is_tag for rule in self._rules)
+
+    def policy(
+        self, kind: Kind, name: str, *, respelled: bool = False, tags: Collection[str] = ()
+    ) -> Policy | None:
         """Return what applies to an operation; None if no rule does.
 
         Args:
@@ -63,13 +71,14 @@ class OperationRules:
             name: what it is called.
             respelled: whether this is another spelling of the name that was sent, to be held
                 against other spellings of the patterns, too.
+            tags: the operation's tags.
 
         Raises:
             ValueError: if it would be public and guarded at once.
         """
         if len(name) > _MAX_REMEMBERED:
-            return self._find(kind, name, respelled)
-        return self._remembered(kind, name, respelled)
+            return self._find(kind, name, respelled, frozenset(tags))
+        return self._remembered(kind, name, respelled, frozenset(tags))
 
     def names(self, kind: Kind, name: str) -> bool:
         """Return whether a rule without ``*`` is about an operation with this name."""
@@ -100,8 +109,16 @@ class OperationRules:
         guarded = [each for each in known if not each.public]
         return functools.reduce(operator.and_, guarded) if guarded else known[0]
 
-    def _find(self, kind: Kind, name: str, respelled: bool) -> Policy | None:  # noqa: FBT001 - a key
-        found = [rule for rule in self._rules if rule.matches(kind, name, respelled=respelled)]
+    def _find(
+        self,
+        kind: Kind,
+        name: str,
+        respelled: bool,  # noqa: FBT001 - part of a key
+        tags: frozenset[str],
+    ) -> Policy | None:
+        found = [
+            rule for rule in self._rules if rule.matches(kind, name, respelled=respelled, tags=tags)
+        ]
         if not found:
             return None
         try:
@@ -114,11 +131,11 @@ class OperationRules:
                 "ToolGuard(default=...)"
             ) from None
 
-    def unmatched(self, operations: Iterable[tuple[Kind, str]]) -> Iterator[str]:
-        """Yield the patterns that match none of ``operations``."""
+    def unmatched(self, operations: Iterable[tuple[Kind, str, Collection[str]]]) -> Iterator[str]:
+        """Yield the patterns that match none of ``operations``: kind, name and tags of each."""
         known = list(operations)
         for rule in self._rules:
-            if not any(rule.matches(kind, name) for kind, name in known):
+            if not any(rule.matches(kind, name, tags=tags) for kind, name, tags in known):
                 yield rule.pattern
 
 
@@ -126,9 +143,7 @@ class _Rule:
     """One pattern and its policy."""
 
     def __init__(self, pattern: str, guard: GuardDecorator) -> None:
-        match = _PATTERN.fullmatch(pattern)
-        if match is None or not match[2]:
-            raise ValueError(f'{pattern!r} names nothing: write "delete_*" or "resource:file://*"')
+        prefix, name = _split(pattern)
         if not isinstance(guard, GuardDecorator):
             raise TypeError(f'write {{{pattern!r}: requires_scopes("...")}}: a guard, as above def')
         if guard.policy.connections:
@@ -138,11 +153,36 @@ class _Rule:
             )
         self.pattern = pattern
         self.policy = guard.policy
-        self._kind = match[1] or (None if pattern == "*" else "tool")
-        respell = uri_spellings if self._kind == "resource" else spellings
-        self._names = [wildcard(each) for each in respell(match[2])]
+        self.is_tag = prefix == _TAG
+        self._kind = prefix
+        respell = uri_spellings if prefix == "resource" else spellings
+        self._names = [wildcard(each) for each in respell(name)]
 
-    def matches(self, kind: Kind, name: str, *, respelled: bool = False) -> bool:
-        """Return whether it applies to an operation with this name."""
+    def matches(
+        self, kind: Kind, name: str, *, respelled: bool = False, tags: Collection[str] = ()
+    ) -> bool:
+        """Return whether it applies to an operation with this name and these tags."""
+        if self.is_tag:
+            return any(self._names[0].fullmatch(tag) for tag in tags)
         names = self._names if respelled else self._names[:1]
         return self._kind in (None, kind) and any(each.fullmatch(name) for each in names)
+
+
+def _split(pattern: str) -> tuple[str | None, str]:
+    """Return the prefix of a pattern, None for all operations, and what it names.
+
+    Raises:
+        ValueError: if it names nothing, or its prefix is unknown.
+    """
+    prefix, colon, name = pattern.partition(":")
+    if not colon:
+        prefix, name = "tool", pattern
+    if prefix not in _PREFIXES:
+        known = ", ".join(f'"{each}:"' for each in _PREFIXES)
+        raise ValueError(
+            f"the rule {pattern!r} has the unknown prefix {prefix + ':'!r}: write one of {known}; "
+            f'a tool with a colon in its name is "tool:{pattern}"'
+        )
+    if not name:
+        raise ValueError(f'{pattern!r} names nothing: write "delete_*" or "resource:file://*"')
+    return (None if pattern == "*" else prefix), name

@@ -5,6 +5,9 @@ A :class:`Scope` is a rule whose conditions are RFC 6749 scope-tokens.
 
 from __future__ import annotations
 
+import functools
+import itertools
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias, overload
@@ -15,6 +18,8 @@ __all__ = ["Scope", "ScopeHierarchy", "ScopeLike", "all_of", "any_of"]
 
 # RFC 6749 §3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
+# Each is held against every other.
+_MAX_ALTERNATIVES = 1_000
 
 
 def _scope_token(value: object) -> str:
@@ -124,11 +129,28 @@ def _as_set(granted: Iterable[str]) -> frozenset[str] | set[str]:
     return granted if isinstance(granted, (frozenset, set)) else frozenset(granted)
 
 
-def _scopes(rules: tuple[ScopeLike, ...], example: str) -> Iterator[Scope]:
+def _scopes(rules: tuple[ScopeLike, ...], example: str) -> tuple[Scope, ...]:
+    """Return ``rules`` as scopes, each once.
+
+    Raises:
+        ValueError: if there are no rules, or one is not a scope-token.
+    """
     if not rules:
         raise ValueError(f"no scope given: write {example}")
-    for rule in rules:
-        yield rule if isinstance(rule, Scope) else Scope(rule)
+    scopes = (rule if isinstance(rule, Scope) else Scope(rule) for rule in rules)
+    return tuple(dict.fromkeys(scopes))
+
+
+def _joined(scopes: Iterable[Scope]) -> Iterator[Scope]:
+    """Yield the same scopes with neighbours made one where neither has alternatives.
+
+    Combining them one by one would build every conjunction on the way to the last.
+    """
+    for is_plain, run in itertools.groupby(scopes, lambda scope: len(scope.alternatives) == 1):
+        if is_plain:
+            yield Scope.of((tuple(token for scope in run for token in scope.alternatives[0]),))
+        else:
+            yield from run
 
 
 def all_of(*rules: ScopeLike) -> Scope:
@@ -140,25 +162,24 @@ def all_of(*rules: ScopeLike) -> Scope:
     >>> all_of("read", "write")
     <Scope: read & write>
     """
-    first, *rest = _scopes(rules, 'all_of("read", "write")')
-    for rule in rest:
-        first = first & rule
-    return first
+    return functools.reduce(operator.and_, _joined(_scopes(rules, 'all_of("read", "write")')))
 
 
 def any_of(*rules: ScopeLike) -> Scope:
     """Return the rule that needs at least one of ``rules``.
 
     Raises:
-        ValueError: if there are no rules, or one is not a scope-token.
+        ValueError: if there are no rules, one is not a scope-token, or there are more than 1,000
+            alternatives.
 
     >>> any_of("admin", all_of("read", "write"))
     <Scope: admin | read & write>
     """
-    first, *rest = _scopes(rules, 'any_of("read", "admin")')
-    for rule in rest:
-        first = first | rule
-    return first
+    scopes = _scopes(rules, 'any_of("read", "admin")')
+    alternatives = [group for scope in scopes for group in scope.alternatives]
+    if len(alternatives) > _MAX_ALTERNATIVES:
+        raise ValueError(f"this rule has more than {_MAX_ALTERNATIVES:,} alternatives; split it")
+    return Scope.of(alternatives)
 
 
 class ScopeHierarchy:
