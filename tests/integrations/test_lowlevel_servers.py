@@ -27,8 +27,7 @@ from toolguard import (
     with_connection,
 )
 from toolguard.audit import audit
-from toolguard.calls.request import RequestAuth, signed_in
-from toolguard.testing import GuardedClient, LocalIssuer
+from toolguard.testing import GuardedClient, LocalIssuer, signed_in
 
 SECRET = "SECRET-4711"
 
@@ -435,25 +434,21 @@ def test_lists_hide_what_the_caller_may_not_do(
 # --- other transports
 
 
-def run_in_memory(
-    server: Any, guard: ToolGuard, issuer: LocalIssuer, tool: str, **claims: Any
-) -> Any:
+def run_in_memory(server: Any, tool: str, **claims: Any) -> Any:
     async def main() -> Any:
-        token = issuer.mint("alice", **claims)
-        principal = await issuer.verifier().verify(token)
-        signed_in.set(RequestAuth(token, principal, guard))
-        async with in_memory(server) as session:
-            return await session.call_tool(tool, {})
+        with signed_in("alice", **claims):
+            async with in_memory(server) as session:
+                return await session.call_tool(tool, {})
 
     return anyio.run(main).model_dump(mode="json", by_alias=True)
 
 
-def test_in_memory_refusals_are_tool_errors(guarding: Guarding, issuer: LocalIssuer) -> None:
+def test_in_memory_refusals_are_tool_errors(guarding: Guarding) -> None:
     guard = guarding()
     guard.protect(server := lowlevel(made()), rules={"secret": requires_scopes("read")})
 
-    refused = run_in_memory(server, guard, issuer, "secret")
-    served = run_in_memory(server, guard, issuer, "secret", scopes=["read"])
+    refused = run_in_memory(server, "secret")
+    served = run_in_memory(server, "secret", scopes=["read"])
 
     assert refused["isError"] is True
     assert json.loads(refused["content"][0]["text"])["missing_scopes"] == ["read"]
@@ -511,7 +506,7 @@ def test_the_kit_calls_low_level_servers(guarding: Guarding) -> None:
     guard = guarding()
     guard.protect(server := lowlevel(made()), rules={"secret": requires_scopes("read")})
 
-    assert GuardedClient(server).call("secret").missing_scopes == ("read",)
+    assert GuardedClient(server).call("secret").status == 403
     assert GuardedClient(server, scopes=["read"]).call("secret").ok
 
 

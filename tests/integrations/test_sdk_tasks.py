@@ -16,8 +16,7 @@ from lowlevel_servers import MCP, in_memory, streamable_app, types
 from wire import Caller, Reply
 
 from toolguard import InsufficientScopeError, ToolGuard, current_principal, requires_scopes
-from toolguard.calls.request import RequestAuth, signed_in
-from toolguard.testing import LocalIssuer
+from toolguard.testing import LocalIssuer, signed_in
 
 pytestmark = pytest.mark.skipif(MCP != 1, reason="mcp 2 has no tasks")
 
@@ -195,11 +194,9 @@ def test_guarded_functions_in_a_task_decide_on_its_caller(
     assert result("slow") == "refused deep"
 
 
-def test_a_task_that_outlives_its_token_gets_nothing_guarded(
-    guarding: Guarding, issuer: LocalIssuer
-) -> None:
+def test_a_task_that_outlives_its_token_gets_nothing_guarded(guarding: Guarding) -> None:
     now = [time.time()]
-    guard = guarding(clock=lambda: now[0])
+    guard, store = guarding(clock=lambda: now[0]), in_memory_store()
 
     async def main() -> Any:
         expired = anyio.Event()
@@ -208,22 +205,19 @@ def test_a_task_that_outlives_its_token_gets_nothing_guarded(
             await expired.wait()
             return await deep()
 
-        store = in_memory_store()
         server = server_with_tasks(guard, work, store)
-        token = issuer.mint("alice", scopes=["slow", "deep"], expires_in=60)
-        signed_in.set(RequestAuth(token, await issuer.verifier().verify(token), guard))
-        async with in_memory(server) as session:
-            call = types.CallToolRequest(
-                params=types.CallToolRequestParams(
-                    name="slow", arguments={}, task=types.TaskMetadata(ttl=60_000)
-                )
-            )
-            task = await session.send_request(types.ClientRequest(call), types.CreateTaskResult)
-            now[0] += 3_600
-            expired.set()
-            while (found := await store.get_task(task.task.taskId)).status == "working":
-                await anyio.lowlevel.checkpoint()
-            return found
+        params = types.CallToolRequestParams(
+            name="slow", arguments={}, task=types.TaskMetadata(ttl=60_000)
+        )
+        call = types.ClientRequest(types.CallToolRequest(params=params))
+        with signed_in("alice", scopes=["slow", "deep"], expires_in=60):
+            async with in_memory(server) as session:
+                started = await session.send_request(call, types.CreateTaskResult)
+                now[0] += 3_600
+                expired.set()
+                while (task := await store.get_task(started.task.taskId)).status == "working":
+                    await anyio.lowlevel.checkpoint()
+                return task
 
     task = anyio.run(main)
     assert task.status == "failed"

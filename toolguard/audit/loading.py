@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from toolguard.frameworks import adapter_for
-from toolguard.frameworks.lowlevel import capturing
+from toolguard.frameworks.lowlevel import Capture
 
 __all__ = ["LoadError", "load_server"]
 
@@ -179,7 +179,7 @@ def _is_server(value: object) -> bool:
 
 def _made_by(factory: Callable[[], Any]) -> Any:
     """Return the server that a function returns, or that it would run."""
-    with capturing() as servers:
+    with Capture() as capture:
         made = factory()
         if not inspect.isawaitable(made):
             return made
@@ -188,4 +188,4 @@ def _made_by(factory: Callable[[], Any]) -> Any:
             return await made
 
         return asyncio.run(awaited())
-    return servers[0]
+    return capture.server

@@ -30,6 +30,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.lowlevel.server import Server
+from typing_extensions import Self
 
 from toolguard.calls.message import Frame
 from toolguard.decorators.wrapper import GuardDecorator
@@ -44,7 +45,9 @@ from toolguard.waiting import wait_for
 if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
 
-__all__ = ["LowLevelAdapter", "adapter", "adopting", "captured", "capturing"]
+__all__ = ["PROTECTED_WITHIN", "Capture", "LowLevelAdapter", "adapter", "adopting", "captured"]
+
+PROTECTED_WITHIN = "this server is protected already, within the one that it belongs to"
 
 _TEMPLATES = "resources/templates/list"
 _LIST_OF: Mapping[Kind, str] = {
@@ -74,6 +77,7 @@ class LowLevelAdapter(Adapter):
         # What the server has listed, to whomever: that a name is known permits nobody anything.
         self._noted: dict[tuple[Kind, str], None] = {}
         self._templates: dict[str, None] = {}
+        self._described: dict[str, Operation] = {}
 
     @abstractmethod
     def lists(self, method: str) -> bool:
@@ -135,10 +139,16 @@ class LowLevelAdapter(Adapter):
         return found if await self._is_listed("resource", uri) else None
 
     def _operation(self, kind: Kind, name: str) -> Operation:
-        if kind != "resource":
+        if kind != "resource" or name in self._templates:
             return Operation(kind, name, None)
-        fitting = () if name in self._templates else templates_of(name, self._templates)
-        return Operation(kind, name, None, other_names=fitting)
+        is_listed = (kind, name) in self._noted
+        known = self._described.get(name) if is_listed else None
+        if known is None:
+            fitting = templates_of(name, self._templates, is_listed=is_listed)
+            known = Operation(kind, name, None, other_names=fitting)
+            if is_listed:
+                self._described[name] = known
+        return known
 
     async def _is_listed(self, kind: Kind, name: str, method: str | None = None) -> bool:
         """Return whether the server lists a name now, and note what it lists."""
@@ -169,8 +179,9 @@ class LowLevelAdapter(Adapter):
         for name in names:
             if len(self._noted) < _MAX_NOTED:
                 self._noted.setdefault((kind, name))
-            if method == _TEMPLATES and len(self._templates) < _MAX_NOTED:
-                self._templates.setdefault(name)
+            if method == _TEMPLATES and name not in self._templates:
+                self._templates[name] = None
+                self._described.clear()
         return names
 
     def has_rule(self, kind: Kind, name: str) -> bool:
@@ -180,7 +191,7 @@ class LowLevelAdapter(Adapter):
         return super().has_rule(kind, name)
 
     async def edit_list(self, door: Frame, method: str, result: dict[str, Any]) -> dict[str, Any]:
-        """Return the result of a list with requirements, and without what the caller may not see."""
+        """Return a list with requirements, and without what the caller may not see."""
         self._note(method, result)
         return await super().edit_list(door, method, result)
 
@@ -206,37 +217,46 @@ async def captured(serve: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         args: what it is called with.
         kwargs: the same.
     """
-    with capturing() as servers:
+    with Capture() as capture:
         made = serve(*args, **kwargs)
         return await made if isinstance(made, Awaitable) else made
-    return servers[0]
+    return capture.server
 
 
-@contextmanager
-def capturing() -> Iterator[list[Any]]:
-    """Stop the ``with`` block where it wants to run a server; the list it gets then has that one.
+class Capture:
+    """Stops the ``with`` block where it wants to run a server, and goes on behind it.
 
     All servers of the process are stopped from running meanwhile, and the standard streams are
     empty: for commands, and for the start of a process.
+
+    Attributes:
+        server: the server that was about to run.
     """
 
-    async def stop(self: Any, *_: Any, **__: Any) -> None:
-        raise _CapturedError(self)
+    def __init__(self) -> None:
+        self.server: Any = None
+        self._kept = (Server.run, sys.stdin, sys.stdout)
 
-    servers: list[Any] = []
-    kept = Server.run, sys.stdin, sys.stdout
-    Server.run = stop  # type: ignore[method-assign]
-    # A transport that reads standard input would wait for a line.
-    sys.stdin, sys.stdout = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())
-    try:
-        yield servers
-    except BaseException as error:
-        found = _captured_in(error)
-        if found is None:
-            raise
-        servers.append(found.server)
-    finally:
-        Server.run, sys.stdin, sys.stdout = kept  # type: ignore[method-assign]
+    def __enter__(self) -> Self:
+        self._kept = (Server.run, sys.stdin, sys.stdout)
+        Server.run = _stop  # type: ignore[method-assign,assignment]
+        # A transport that reads standard input would wait for a line.
+        sys.stdin, sys.stdout = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        Server.run, sys.stdin, sys.stdout = self._kept  # type: ignore[method-assign]
+        found = None if error is None else _captured_in(error)
+        if found is not None:
+            self.server = found.server
+        return found is not None
+
+
+async def _stop(server: Any, *args: Any, **kwargs: Any) -> None:
+    for each in (*args, *kwargs.values()):  # the streams, which are a server's to close
+        if hasattr(each, "aclose"):
+            await each.aclose()
+    raise _CapturedError(server)
 
 
 def _captured_in(error: BaseException) -> _CapturedError | None:

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from toolguard.errors import ToolGuardError
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.apps import guard_endpoints
-from toolguard.frameworks.lowlevel import LowLevelAdapter
+from toolguard.frameworks.lowlevel import PROTECTED_WITHIN, LowLevelAdapter
 from toolguard.frameworks.mcp1 import GuardedHandlers, guard_messages
 from toolguard.frameworks.task_owners import TaskOwners
 from toolguard.policies.operations import Kind
@@ -41,7 +41,7 @@ class _Server(LowLevelAdapter):
 
     def install(self, guard: ToolGuard) -> None:
         if self.is_intact():
-            raise ValueError("this server is protected already, as a part of another one")
+            raise ValueError(PROTECTED_WITHIN)
         guard_messages(self.server, self, guard, TaskOwners())
 
     def is_intact(self) -> bool:

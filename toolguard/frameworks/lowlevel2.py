@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcp import Client
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
 from mcp.server.lowlevel.server import HandlerEntry, Server
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
@@ -25,9 +25,10 @@ from starlette.applications import Starlette
 from toolguard.errors import AccessDeniedError, MalformedMessageError, ToolGuardError
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.apps import guard_builder
-from toolguard.frameworks.lowlevel import LowLevelAdapter
-from toolguard.frameworks.mcp2 import Outermost, Refusal, message_guard, to_json
+from toolguard.frameworks.lowlevel import PROTECTED_WITHIN, LowLevelAdapter
+from toolguard.frameworks.mcp2 import RefusedError, message_guard, to_json
 from toolguard.frameworks.operation import Operation
+from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.serving import run
 from toolguard.policies.operations import CALLS, Asked, Invocation, Kind, asked_of, is_handshake
 from toolguard.policies.published import LISTS
@@ -60,7 +61,7 @@ class _Server(LowLevelAdapter):
 
     def install(self, guard: ToolGuard) -> None:
         if isinstance(self.server.middleware, Outermost):
-            raise ValueError("this server is protected already, as a part of another one")
+            raise ValueError(PROTECTED_WITHIN)  # noqa: TRY004 - as for a server of one's own
         self.server.get_request_handler = self._guarded_entry
         self.server.middleware = Outermost(self.server.middleware, self._message_guard(guard))
         signature = inspect.signature(self.server.streamable_http_app)
@@ -78,7 +79,7 @@ class _Server(LowLevelAdapter):
             and self.server.get_request_handler == self._guarded_entry
         )
 
-    def _message_guard(self, guard: ToolGuard) -> Callable[..., Awaitable[HandlerResult]]:
+    def _message_guard(self, guard: ToolGuard) -> ServerMiddleware[Any]:
         guarded = message_guard(self, guard)
 
         async def outermost(ctx: _Context, call_next: CallNext) -> HandlerResult:
@@ -119,7 +120,7 @@ class _Server(LowLevelAdapter):
 
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> BaseException:
         del nested  # the server calls nothing but its handlers
-        return Refusal(refusal)
+        return RefusedError(refusal)
 
     def unknown(self, kind: Kind, name: str) -> Exception:
         return MCPError(code=INVALID_PARAMS, message=f"Unknown {kind}: {name}")
@@ -166,11 +167,11 @@ async def _guarded_other(handler: _Handler, ctx: _Context, params: Any) -> Handl
     """Serve what the door has decided on, unless a middleware has made something else of it.
 
     Raises:
-        Refusal: if it has, or if no guard has seen the message.
+        RefusedError: if it has, or if no guard has seen the message.
     """
     sent = _sent.get()
     if sent is None or (sent.method, sent.asked) != (ctx.method, _asked(ctx)):
-        raise Refusal(AccessDeniedError(rule="a message that a middleware has changed"))
+        raise RefusedError(AccessDeniedError(rule="a message that a middleware has changed"))
     return await handler(ctx, params)
 
 

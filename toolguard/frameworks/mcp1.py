@@ -163,8 +163,7 @@ class GuardedHandlers(MutableMapping[Any, Handler]):
         handler = self._handlers[kind]
         known = self._guarded.get(kind)
         if known is None or known[0] is not handler:
-            admitted = functools.partial(_admitted, handler, self._owners)
-            known = (handler, functools.partial(_guarded, admitted, self._served, self._guard))
+            known = (handler, functools.partial(self._serve, handler))
             self._guarded[kind] = known
         return known[1]
 
@@ -184,27 +183,26 @@ class GuardedHandlers(MutableMapping[Any, Handler]):
     def __len__(self) -> int:
         return len(self._handlers)
 
-
-async def _guarded(handler: Handler, served: Adapter, guard: ToolGuard, request: Any) -> Any:
-    if request is None:  # the server asking itself for its tools, inside a guarded message
-        return await handler(request)
-    context = request_ctx.get()
-    incoming = Incoming(
-        context.request,
-        request.method,
-        _sent(request.params),
-        functools.partial(handler, request),
-        _is_error,
-        _to_json,
-        _from_json,
-        context.request_id,
-        _is_at_hand(context),
-        goes_on=_goes_on,
-    )
-    try:
-        return await serve(served, guard, incoming)
-    except ToolGuardError as refusal:
-        return _said_no(request.method, refusal, guard)
+    async def _serve(self, handler: Handler, request: Any) -> Any:
+        if request is None:  # the server asking itself for its tools, inside a guarded message
+            return await handler(request)
+        context = request_ctx.get()
+        incoming = Incoming(
+            context.request,
+            request.method,
+            _sent(request.params),
+            functools.partial(_admitted, handler, self._owners, request),
+            _is_error,
+            _to_json,
+            _from_json,
+            context.request_id,
+            _is_at_hand(context),
+            goes_on=lambda result: self._owners is not None and _is_started_task(result),
+        )
+        try:
+            return await serve(self._served, self._guard, incoming)
+        except ToolGuardError as refusal:
+            return _said_no(request.method, refusal, self._guard)
 
 
 async def _admitted(handler: Handler, owners: TaskOwners | None, request: Any) -> Any:
@@ -214,8 +212,6 @@ async def _admitted(handler: Handler, owners: TaskOwners | None, request: Any) -
         ToolGuardError: the refusal of a guarded function that a tool's handler has called and not
             caught, which the SDK has made an error result of.
     """
-    if request is None:
-        return await handler(request)
     if owners is not None and isinstance(request, _ABOUT_A_TASK):
         task_id = request.params.taskId
         if not owners.owns(await _caller(), task_id):
@@ -246,7 +242,7 @@ def _text(result: types.CallToolResult) -> str | None:
     return only.text if isinstance(only, types.TextContent) else None
 
 
-def _goes_on(result: types.ServerResult) -> bool:
+def _is_started_task(result: types.ServerResult) -> bool:
     return isinstance(result.root, types.CreateTaskResult)
 
 

@@ -37,7 +37,7 @@ from toolguard.policies.operations import Kind
 if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
 
-__all__ = ["Outermost", "Refusal", "adapter", "message_guard", "to_json"]
+__all__ = ["RefusedError", "adapter", "message_guard", "to_json"]
 
 _MODERN = "2026-07-28"
 _PATHS = {
@@ -63,7 +63,7 @@ class _MCPServer(SDKAdapter):
         return isinstance(middleware, Outermost) and super().is_intact()
 
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> Exception:
-        return _NestedRefusal(refusal) if nested else Refusal(refusal)
+        return _NestedRefusal(refusal) if nested else RefusedError(refusal)
 
     def unknown(self, kind: Kind, name: str) -> Exception:
         return MCPError(code=INVALID_PARAMS, message=f"Unknown {kind}: {name}")
@@ -75,7 +75,7 @@ class _MCPServer(SDKAdapter):
         return app
 
 
-class Refusal(MCPError):
+class RefusedError(MCPError):
     """A refusal on its way to the door: the SDK hands it through, and logs nothing of it."""
 
     def __init__(self, refusal: ToolGuardError) -> None:
@@ -136,6 +136,7 @@ def _is_error(result: HandlerResult) -> bool:
 
 
 def to_json(result: HandlerResult) -> dict[str, Any]:
+    """Return a result in JSON."""
     if isinstance(result, BaseModel):
         return result.model_dump(by_alias=True, mode="json", exclude_none=True)
     return dict(result or {})

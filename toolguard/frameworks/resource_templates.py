@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from toolguard.parsing.spellings import uri_spellings
 from toolguard.parsing.wildcards import wildcard
@@ -15,12 +15,19 @@ _EXPRESSION = re.compile(r"\{[^{}]*\}")
 _OPERATOR = re.compile(r"\{[^\w{}]")
 
 
-def templates_of(uri: str, templates: Iterable[str]) -> tuple[str, ...]:
+def templates_of(
+    uri: str, templates: Collection[str], *, is_listed: bool = False
+) -> tuple[str, ...]:
     """Return the templates that a server could take ``uri`` for one of.
 
     A server may read its templates less strictly than the RFC does. So where no template fits one
     segment of the path for each variable, all those count in which a variable may stand for
     anything.
+
+    Args:
+        uri: the URI.
+        templates: what the server lists.
+        is_listed: whether the server lists the URI, too. Others could be meant in any spelling.
 
     >>> known = ["notes://{id}", "notes://{id}/secret"]
     >>> templates_of("notes://1/secret", known)
@@ -28,14 +35,20 @@ def templates_of(uri: str, templates: Iterable[str]) -> tuple[str, ...]:
     >>> templates_of("notes://1/other", known)
     ('notes://{id}',)
     """
-    try:
-        spelled = uri_spellings(uri)
-    except ValueError:  # refused where the rules are held against it
-        spelled = (uri,)
+    if not templates:
+        return ()
+    spelled = (uri,) if is_listed else _spellings(uri)
     fitting = {t for t in templates for each in spelled if _fits_segments(t, each)}
     if not fitting:
         fitting = {t for t in templates for each in spelled if _any(t).fullmatch(each)}
     return tuple(each for each in templates if each in fitting)
+
+
+def _spellings(uri: str) -> tuple[str, ...]:
+    try:
+        return uri_spellings(uri)
+    except ValueError:  # refused where the rules are held against it
+        return (uri,)
 
 
 def _fits_segments(template: str, uri: str) -> bool:
