@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -159,7 +160,7 @@ def test_a_stream_says_no_length_as_its_ids_grow() -> None:
 def test_a_refusal_wins_however_the_stream_is_cut(cuts: Sequence[int]) -> None:
     whole = PRIMING + DATA
     places = sorted({0, *(c for c in cuts if c < len(PRIMING)), len(PRIMING)})
-    primed = [chunk(whole[a:b]) for a, b in zip(places, places[1:], strict=False)]
+    primed = [chunk(whole[a:b]) for a, b in pairwise(places)]
     wire = Wire(START, *primed, REFUSED, chunk(DATA), chunk(b"", more=False), settle=False).run()
 
     assert wire.answer.status == 403
