@@ -76,12 +76,12 @@ def http_scope(
     return {"type": "http", "method": method, "path": path, "query_string": b"", "headers": sent}
 
 
-def exchange(app: App, scope: Scope) -> Exchange:
+def exchange(app: App, scope: Scope, body: bytes = b"") -> Exchange:
     """Send one request to ``app`` and return what came back."""
     messages: list[Message] = []
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Message) -> None:
         messages.append(message)

@@ -48,7 +48,7 @@ def events(content: bytes) -> list[tuple[bytes, bytes | None]]:
     data: list[bytes] = []
     text = content.removeprefix(b"\xef\xbb\xbf")
     for line in re.split(rb"\r\n|\n|\r", text)[:-1]:
-        name, colon, value = line.partition(b":")
+        name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if not line:
             if data:

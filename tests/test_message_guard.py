@@ -12,9 +12,9 @@ import pytest
 from asgi import Exchange, Message, Receive, Scope, Send, http_scope
 from callers import Desk, Tokens, person
 
-from toolguard import public, requires, requires_auth, requires_scopes
+from toolguard import public, requires, requires_auth, requires_scopes, requires_tenant
 from toolguard.decorators.wrapper import GuardDecorator
-from toolguard.http.door import Door
+from toolguard.http.door import Denials, Door, HeldBytes, Wire
 from toolguard.http.jsonrpc import MAX_BODY
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.http.proxy import MessageGuard
@@ -62,6 +62,8 @@ class Front:
         door: Door | None = None,
     ) -> None:
         people = {"alice": person("alice"), "editor": person("editor", "notes.delete")}
+        people["reader"] = person("reader", "notes.read")
+        people["tenant"] = person("tenant", "cal.mine.write", tenant_ids=("mine",))
         self.upstream = Upstream()
         desk = Desk(Tokens(people), default=default, door=door)
         inside = MessageGuard(self.upstream, desk, OperationRules(rules))
@@ -317,3 +319,145 @@ def test_rules_that_contradict_each_other_let_nobody_in() -> None:
     assert front.send(call("ab")).refusal["error"] == "guard_not_configured"
     assert front.send(call("a"), None).status == 200
     assert front.upstream.bodies != []
+
+
+# --- arguments that a lenient server takes for others
+
+BY_ARGUMENTS: Mapping[str, GuardDecorator] = {
+    "invoices": requires_tenant(tenant_from="tenant_id"),
+    "add": requires_scopes("cal.{calendar_id}.write"),
+    "any": requires(lambda principal, call: call.arguments.get("amount", 0) < 100),
+    "free": requires_auth,
+}
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("invoices", {"tenant_id": "mine", "Tenant_ID": "theirs"}),
+        ("invoices", {"tenant_id": "mine", "tenant-id": "theirs"}),
+        ("invoices", {"tenantId": "theirs", "tenant_id": "mine"}),
+        ("invoices", {"tenant_id": "mine", "tenant_\u0131d": "theirs"}),
+        ("invoices", {"Tenant_ID": "mine"}),
+        ("add", {"calendar_id": "mine", "Calendar_id": "theirs"}),
+        ("any", {"amount": 1, "Amount": 1_000}),
+        ("any", {"order": {"x": 1, "X": 2}}),
+        ("any", {"orders": [{"x_y": 1, "x-y": 2}]}),
+        ("any", {str(number): number for number in range(1_001)}),
+    ],
+)
+def test_arguments_that_resemble_what_a_rule_reads_are_refused(
+    tool: str, arguments: dict[str, Any]
+) -> None:
+    front = Front(BY_ARGUMENTS)
+
+    answer = front.send(call(tool, **arguments), "tenant")
+
+    assert (answer.status, answer.json["error"]["code"]) == (400, -32602)
+    assert front.upstream.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("invoices", {"tenant_id": "mine", "note": "theirs"}),
+        ("add", {"calendar_id": "mine", "Note": "x", "title": "x"}),
+        ("any", {"amount": 1, "order": {"amount": 2, "items": [{"Amount": 1}]}}),
+        ("free", {"x": 1, "X": 2}),
+    ],
+)
+def test_arguments_with_one_reading_pass(tool: str, arguments: dict[str, Any]) -> None:
+    assert Front(BY_ARGUMENTS).send(call(tool, **arguments), "tenant").status == 200
+
+
+# --- the answer
+
+
+@pytest.mark.parametrize("method", ["resources/subscribe", "tools/call", "prompts/get"])
+def test_a_missing_name_keeps_the_code_of_the_protocol(method: str) -> None:
+    answer = Front().send({"jsonrpc": "2.0", "id": "m-1", "method": method, "params": {}})
+
+    assert (answer.status, answer.json["id"]) == (400, "m-1")
+    assert answer.json["error"]["code"] == -32602
+
+
+def test_a_header_that_does_not_match_keeps_the_code_of_the_protocol() -> None:
+    for header in ({"mcp_method": "tools/list"}, {"mcp_name": "other"}):
+        answer = Front().send(call("status"), **header)
+
+        assert (answer.status, answer.json["error"]["code"]) == (400, -32020)
+
+
+@pytest.mark.parametrize(
+    ("denials", "statuses"),
+    [("auto", (200, 403)), ("http", (403, 403)), ("tool-error", (200, 200))],
+)
+def test_denials_are_answered_as_the_guard_is_set(
+    denials: Denials, statuses: tuple[int, int]
+) -> None:
+    front = Front(default="deny", door=Door(Wire(denials=denials)))
+
+    answers = [
+        front.send(call("list_notes"), mcp_protocol_version=revision)
+        for revision in ("2025-11-25", "2026-07-28")
+    ]
+    assert tuple(answer.status for answer in answers) == statuses
+    complete = [a.json["result"].get("resultType") for a in answers if a.status == 200]
+    assert complete in ([], [None], [None, "complete"])
+
+
+def test_a_denied_message_that_is_no_call_is_a_json_rpc_error() -> None:
+    answer = Front(default="deny").send({"jsonrpc": "2.0", "id": 7, "method": "logging/setLevel"})
+
+    assert (answer.status, answer.json["id"], answer.refusal["error"]) == (200, 7, "access_denied")
+
+
+def test_a_denied_notification_has_no_answer_but_a_status() -> None:
+    answer = Front(default="deny").send({"jsonrpc": "2.0", "method": "logging/setLevel"})
+
+    assert (answer.status, answer.json["id"]) == (403, None)
+
+
+@pytest.mark.parametrize(
+    ("revision", "scope"),
+    [(None, "notes.read notes.delete"), ("2026-07-28", "notes.delete"), ("x", "notes.read")],
+)
+def test_a_challenge_names_what_clients_of_the_revision_need(
+    revision: str | None, scope: str
+) -> None:
+    headers = {} if revision is None else {"mcp_protocol_version": revision}
+
+    answer = Front().send(call("delete_note"), "reader", **headers)
+
+    assert f'scope="{scope}' in str(answer.header("www-authenticate"))
+
+
+def test_more_held_bytes_than_allowed_are_503() -> None:
+    front = Front(door=Door(held=HeldBytes(200)))
+
+    refused = front.send(call("createNote", text="x" * 300))
+
+    assert (refused.status, refused.header("retry-after")) == (503, "5")
+    assert front.upstream.bodies == []
+    assert front.send(call("createNote")).status == 200
+
+
+def test_a_hundred_names_are_decided_on_and_no_more() -> None:
+    front = Front()
+
+    def listen(count: int) -> dict[str, Any]:
+        uris = [f"notes://public/{number}" for number in range(count)]
+        params = {"notifications": {"resourceSubscriptions": uris}}
+        return {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}
+
+    assert front.send(listen(100)).status == 200
+    assert front.send(listen(101)).status == 400
+
+
+def test_one_subscription_among_public_ones_is_decided_on_by_itself() -> None:
+    uris = ["notes://public/1", "notes://private/1", "notes://public/2"]
+    params = {"notifications": {"resourceSubscriptions": uris}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}
+
+    assert Front().send(body, "alice").status == 403
+    assert Front().send(body, None).status == 401
