@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from toolguard.environment import MANAGEMENT_KEY, taken
-from toolguard.http.challenge import Challenge
 from toolguard.http.metadata import canonical_resource
+from toolguard.parsing.scope_token import check_requestable
 from toolguard.tokens.verifier import Verifier
 
 __all__ = [
@@ -49,7 +49,7 @@ def _issuer_from(environ: Mapping[str, str], *, with_vault: bool) -> dict[str, A
         return {"issuer": issuer}
     if not with_vault:
         return {"well_known_url": well_known_url}
-    from toolguard.descope import DescopeConnections  # noqa: PLC0415 - imports httpx
+    from toolguard.connections.descope.provider import DescopeConnections  # noqa: PLC0415 - imports httpx
 
     management_key = taken(MANAGEMENT_KEY, environ)
     vault = DescopeConnections(well_known_url, management_key=management_key)
@@ -141,8 +141,7 @@ def initial_scopes_of(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
     if "offline_access" in scopes:
         # MCP, authorization: a refresh token is the client's business, not a server's scope.
         raise ValueError("leave offline_access out of initial_scopes: clients add it themselves")
-    if scopes:
-        Challenge(scope=tuple(scopes))
+    check_requestable(scopes)
     return tuple(scopes)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeAlias, cast, overload
 
 from toolguard.decorators.wrapper import GuardDecorator
-from toolguard.http.challenge import Challenge
+from toolguard.parsing.scope_token import check_requestable
 from toolguard.policies.argument_scopes import ScopeFunction, ScopesOf, ScopeTemplate
 from toolguard.policies.formulas import Condition, Rule
 from toolguard.policies.operations import Invocation
@@ -85,7 +85,7 @@ def _scope_rule(given: object) -> Rule:
     rule = all_of_scopes(cast("ScopeLike", given)).replacing(_scope_condition)
     if all(isinstance(each, str) for each in rule.conditions):
         scope = Scope.of(rule.alternatives)
-        Challenge(scope=scope.tokens)
+        check_requestable(scope.tokens)
         return scope
     return rule
 
@@ -302,7 +302,7 @@ def requires_recent_auth(
     classes = tuple(acr_values)
     if (max_age is None and not classes) or (max_age is not None and max_age < 1):
         raise ValueError("write requires_recent_auth(max_age=300), in seconds, or acr_values=[...]")
-    Challenge(error="insufficient_user_authentication", acr_values=classes, max_age=max_age)
+    check_requestable(classes, "class")
     return GuardDecorator(Policy(Rule(RecentAuthentication(max_age, classes))))
 
 

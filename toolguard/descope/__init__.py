@@ -7,9 +7,7 @@ coroutines in the SDK have kept their names.
 """
 
 from toolguard.calls.message import current_access_token
-from toolguard.descope.client import DescopeMCP
-from toolguard.descope.connections import DescopeConnections
-from toolguard.descope.models import (
+from toolguard.connections.descope.models import (
     DescopeConfig,
     ErrorResponse,
     TenantTokenRequest,
@@ -18,7 +16,9 @@ from toolguard.descope.models import (
     TokenValidationResult,
     UserTokenRequest,
 )
-from toolguard.descope.project import DescopeProject
+from toolguard.connections.descope.project import DescopeProject
+from toolguard.connections.descope.provider import DescopeConnections
+from toolguard.descope.client import DescopeMCP
 from toolguard.descope.sdk import (
     aget_connection_token,
     avalidate_token,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from toolguard.descope.models import TokenValidationResult, UserTokenRequest
+from toolguard.connections.descope.models import TokenValidationResult, UserTokenRequest
 from toolguard.errors import AccessDeniedError, ConnectionDeniedError
 from toolguard.policies.decision import Caller, decide_on_scopes
 from toolguard.policies.policy import Policy

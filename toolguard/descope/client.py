@@ -11,15 +11,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from toolguard.calls.message import here
-from toolguard.descope.checks import check, check_owner, require_scopes, rule_of, user_id_of
-from toolguard.descope.connections import DescopeConnections
-from toolguard.descope.default import default
-from toolguard.descope.models import (
+from toolguard.connections.descope.models import (
     DescopeConfig,
     TokenValidationResult,
     UserTokenRequest,
     validation_result,
 )
+from toolguard.connections.descope.provider import DescopeConnections
+from toolguard.descope.checks import check, check_owner, require_scopes, rule_of, user_id_of
+from toolguard.descope.default import default
 from toolguard.errors import ToolGuardError
 from toolguard.guard import ToolGuard
 from toolguard.policies.policy import Policy

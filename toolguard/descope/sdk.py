@@ -10,16 +10,16 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toolguard.descope.checks import require_scopes
-from toolguard.descope.client import AuthCheck, DescopeMCP
-from toolguard.descope.connections import DescopeConnections
-from toolguard.descope.default import default
-from toolguard.descope.models import (
+from toolguard.connections.descope.models import (
     DescopeConfig,
     TenantTokenRequest,
     TokenValidationResult,
     UserTokenRequest,
 )
+from toolguard.connections.descope.provider import DescopeConnections
+from toolguard.descope.checks import require_scopes
+from toolguard.descope.client import AuthCheck, DescopeMCP
+from toolguard.descope.default import default
 from toolguard.environment import MANAGEMENT_KEY, taken
 
 __all__ = [

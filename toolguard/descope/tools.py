@@ -7,13 +7,13 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from toolguard.connections.descope.models import DescopeConfig, TokenResponse
+from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.connections.protocol import Connection
 from toolguard.decorators.requires import with_connection
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.descope.checks import rule_of
 from toolguard.descope.client import DescopeMCP
-from toolguard.descope.models import DescopeConfig, TokenResponse
-from toolguard.descope.project import FETCH_SCOPE
 from toolguard.frameworks import adapter_for
 from toolguard.policies.argument_scopes import bounded_scopes
 

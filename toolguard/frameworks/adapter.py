@@ -20,6 +20,7 @@ from toolguard.errors import (
 )
 from toolguard.frameworks.lists import Lists
 from toolguard.frameworks.operation import Catalog, Operation, Resolved
+from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.policies.by_name import OperationRules
 from toolguard.policies.combined import whole_policy
 from toolguard.policies.operations import Kind
@@ -28,7 +29,6 @@ from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from toolguard.guard import ToolGuard
 
 __all__ = [
     "PROTECTED",
@@ -65,7 +65,7 @@ class Adapter(ABC):
     def __init__(self, server: Any) -> None:
         self.server = server
         #: The guard that protects the server; None if no guard does.
-        self.guard: ToolGuard | None = None
+        self.guard: ServerGuard | None = None
         #: What is said of operations by name.
         self.rules = OperationRules({})
         #: Tool -> its parameters that look like injected ones and that clients are meant to send.
@@ -96,7 +96,7 @@ class Adapter(ABC):
         """The exceptions that the framework raises from what a function raised."""
 
     @abstractmethod
-    def install(self, guard: ToolGuard) -> None:
+    def install(self, guard: ServerGuard) -> None:
         """Put ``guard`` around every message, and around every app and transport it runs."""
 
     @abstractmethod
@@ -125,7 +125,7 @@ class Adapter(ABC):
         return True
 
     @property
-    def required_guard(self) -> ToolGuard:
+    def required_guard(self) -> ServerGuard:
         """The guard that protects the server.
 
         Raises:
@@ -254,7 +254,7 @@ class Adapter(ABC):
 
     def claim(
         self,
-        guard: ToolGuard,
+        guard: ServerGuard,
         rules: OperationRules,
         *,
         sent_by_client: Mapping[str, Collection[str]] | None = None,
@@ -306,7 +306,7 @@ class Adapter(ABC):
         for pattern in self.rules.unmatched(operations):
             _log.warning("the rule %r matches nothing on %r", pattern, self.server)
 
-    def over_stdio(self, guard: ToolGuard) -> None:
+    def over_stdio(self, guard: ServerGuard) -> None:
         """Make the server's own stdio transport say that it is one."""
         run = self.server.run_stdio_async
 
@@ -324,7 +324,7 @@ class Adapter(ABC):
 
 
 def check_declaration(
-    operation: Operation, guard: ToolGuard | None, sent_by_client: Collection[str] = ()
+    operation: Operation, guard: ServerGuard | None, sent_by_client: Collection[str] = ()
 ) -> None:
     """Make sure that an operation was registered as it can be guarded.
 
@@ -365,7 +365,7 @@ def code_of(refusal: ToolGuardError) -> int:
     return _INVALID_PARAMS if isinstance(refusal, InvalidInputError) else REFUSED
 
 
-def challenge_meta(guard: ToolGuard, refusal: ToolGuardError) -> dict[str, Any] | None:
+def challenge_meta(guard: ServerGuard, refusal: ToolGuardError) -> dict[str, Any] | None:
     """Return the metadata of a tool error: the challenge, where there is no header for it."""
     challenge = guard.challenge(refusal)
     return None if challenge is None else {"mcp/www_authenticate": [challenge.header]}

@@ -24,6 +24,7 @@ from toolguard.calls.request import SCOPE_KEY
 from toolguard.decorators.wrapper import bare_policy
 from toolguard.errors import GuardNotConfiguredError
 from toolguard.frameworks.sdk_auth import answering_outages
+from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.serving import ALTERED
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.http.proxy import MessageGuard
@@ -31,7 +32,6 @@ from toolguard.policies.by_name import OperationRules
 
 if TYPE_CHECKING:
     from toolguard.frameworks.adapter import Adapter
-    from toolguard.guard import ToolGuard
 
 __all__ = [
     "OtherPaths",
@@ -49,7 +49,7 @@ _log = logging.getLogger("toolguard")
 
 
 def guard_builder(
-    adapter: Adapter, guard: ToolGuard, name: str, paths: Callable[..., Collection[str]]
+    adapter: Adapter, guard: ServerGuard, name: str, paths: Callable[..., Collection[str]]
 ) -> None:
     """Guard every application that the server's method ``name`` builds.
 
@@ -74,7 +74,7 @@ def guard_builder(
 
 def guard_endpoints(
     app: Starlette,
-    guard: ToolGuard,
+    guard: ServerGuard,
     paths: Collection[str],
     adapter: Adapter,
 ) -> None:
@@ -144,7 +144,7 @@ def _while_intact(app: ASGIApp, adapter: Adapter) -> ASGIApp:
     return checked
 
 
-def _around(adapter: Adapter, guard: ToolGuard, lifespan: Lifespan[Any]) -> Lifespan[Any]:
+def _around(adapter: Adapter, guard: ServerGuard, lifespan: Lifespan[Any]) -> Lifespan[Any]:
     """Return the lifespan that begins with a look at the rules, and closes what the guard opens."""
 
     @asynccontextmanager
@@ -175,7 +175,7 @@ def _expose_challenges(app: ASGIApp, stack: list[Middleware]) -> ASGIApp:
     return app
 
 
-def metadata_route(guard: ToolGuard) -> Route:
+def metadata_route(guard: ServerGuard) -> Route:
     """Return the route of the RFC 9728 document, to add to the root of a larger application."""
 
     async def document(request: Request) -> Response:
@@ -192,7 +192,7 @@ def metadata_route(guard: ToolGuard) -> Route:
     return Route(path[path.index("/") :].partition("?")[0], document, methods=["GET", "OPTIONS"])
 
 
-def guarded_app(app: ASGIApp, guard: ToolGuard, *, forward_token: bool = False) -> ASGIApp:
+def guarded_app(app: ASGIApp, guard: ServerGuard, *, forward_token: bool = False) -> ASGIApp:
     """Return any ASGI application behind ``guard``, with its RFC 9728 document beside it.
 
     Args:
@@ -206,7 +206,7 @@ def guarded_app(app: ASGIApp, guard: ToolGuard, *, forward_token: bool = False) 
 
 def guarded_server(
     app: ASGIApp,
-    guard: ToolGuard,
+    guard: ServerGuard,
     rules: OperationRules,
     *,
     path: str = "/mcp",
@@ -246,7 +246,7 @@ def guarded_server(
     return _beside_document(guarded, guard)
 
 
-def _beside_document(app: ASGIApp, guard: ToolGuard) -> ASGIApp:
+def _beside_document(app: ASGIApp, guard: ServerGuard) -> ASGIApp:
     document = metadata_route(guard)
 
     async def routed(scope: Scope, receive: Receive, send: Send) -> None:

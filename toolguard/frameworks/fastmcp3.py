@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mcp import types
 from mcp.shared.exceptions import McpError
@@ -11,9 +11,7 @@ from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.fastmcp_server import FastMCPAdapter
 from toolguard.frameworks.mcp1 import guard_messages
-
-if TYPE_CHECKING:
-    from toolguard.guard import ToolGuard
+from toolguard.frameworks.server_guard import ServerGuard
 
 __all__ = ["adapter"]
 
@@ -23,7 +21,7 @@ def adapter(server: Any) -> Adapter:
     return FastMCPAdapter(server, _guard_messages, _unknown)
 
 
-def _guard_messages(served: FastMCPAdapter, guard: ToolGuard) -> None:
+def _guard_messages(served: FastMCPAdapter, guard: ServerGuard) -> None:
     guard_messages(internals.lowlevel_server(served.server), served, guard)
 
 

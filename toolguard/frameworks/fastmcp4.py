@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS
@@ -12,9 +12,7 @@ from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.fastmcp_server import FastMCPAdapter
 from toolguard.frameworks.mcp2 import message_guard
 from toolguard.frameworks.outermost import Outermost
-
-if TYPE_CHECKING:
-    from toolguard.guard import ToolGuard
+from toolguard.frameworks.server_guard import ServerGuard
 
 __all__ = ["adapter"]
 
@@ -24,7 +22,7 @@ def adapter(server: Any) -> Adapter:
     return FastMCPAdapter(server, _guard_messages, _unknown)
 
 
-def _guard_messages(served: FastMCPAdapter, guard: ToolGuard) -> None:
+def _guard_messages(served: FastMCPAdapter, guard: ServerGuard) -> None:
     lowlevel = internals.lowlevel_server(served.server)
     lowlevel.middleware = Outermost(lowlevel.middleware, message_guard(served, guard))
 

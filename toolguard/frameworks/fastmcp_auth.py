@@ -8,7 +8,7 @@ from typing import Any
 from fastmcp.server.auth import AccessToken, TokenVerifier
 
 from toolguard.frameworks.sdk_auth import answering_outages, verified
-from toolguard.guard import ToolGuard
+from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.tokens.verifier import Verifier
 
 __all__ = ["FastMCPTokenVerifier", "token_verifier"]
@@ -22,7 +22,7 @@ class FastMCPTokenVerifier(TokenVerifier):
         required_scopes: what every request needs.
     """
 
-    def __init__(self, verifying: ToolGuard | Verifier, required_scopes: Sequence[str]) -> None:
+    def __init__(self, verifying: ServerGuard | Verifier, required_scopes: Sequence[str]) -> None:
         super().__init__(required_scopes=list(required_scopes))
         #: The guard or verifier that is asked.
         self.verifying = verifying
@@ -44,7 +44,7 @@ class FastMCPTokenVerifier(TokenVerifier):
 
 
 def token_verifier(
-    verifying: ToolGuard | Verifier, required_scopes: Sequence[str]
+    verifying: ServerGuard | Verifier, required_scopes: Sequence[str]
 ) -> FastMCPTokenVerifier:
     """Return the verifier for fastmcp."""
     return FastMCPTokenVerifier(verifying, required_scopes)

@@ -23,12 +23,11 @@ from fastmcp.server.middleware.tool_injection import ToolInjectionMiddleware
 from fastmcp.server.transforms.visibility import Visibility
 
 from toolguard.calls.message import Frame, Message, here, standing
-from toolguard.calls.request import signed_in
 from toolguard.errors import GuardNotConfiguredError, ToolGuardError
 from toolguard.frameworks import internals
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
-from toolguard.frameworks.serving import Incoming, run, serve
+from toolguard.frameworks.serving import Incoming, outside, run, serve
 from toolguard.policies.operations import CALLS, Invocation, Kind, asked_of
 from toolguard.policies.published import LISTS
 
@@ -400,7 +399,7 @@ async def _pass_on(
         raise adapter.refusal_error(refusal, nested=False) from None
     frame = here()
     if frame is None:  # called by code of the user's, outside of a message
-        frame = Frame(adapter.required_guard, Message(signed_in.get()))
+        frame = await outside(adapter.required_guard)
     with standing(frame), _on(_Way(adapter, frame, names, running)):
         return await proceed()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fastmcp
 from fastmcp.exceptions import PromptError, ResourceError, ToolError
@@ -29,10 +29,8 @@ from toolguard.frameworks.apps import guard_builder
 from toolguard.frameworks.fastmcp_catalog import catalog_of
 from toolguard.frameworks.fastmcp_guard import attach, described, parents, servers_below
 from toolguard.frameworks.operation import Catalog, Operation
+from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.policies.operations import Kind
-
-if TYPE_CHECKING:
-    from toolguard.guard import ToolGuard
 
 __all__ = ["FastMCPAdapter"]
 
@@ -65,7 +63,7 @@ class FastMCPAdapter(Adapter):
     def __init__(
         self,
         server: Any,
-        guard_messages: Callable[[FastMCPAdapter, ToolGuard], None],
+        guard_messages: Callable[[FastMCPAdapter, ServerGuard], None],
         unknown: Callable[[str], Exception],
     ) -> None:
         check_version(fastmcp.__version__)
@@ -115,7 +113,7 @@ class FastMCPAdapter(Adapter):
             return listed
         return await self._lists.visible(door, method, listed)
 
-    def install(self, guard: ToolGuard) -> None:
+    def install(self, guard: ServerGuard) -> None:
         """Put ``guard`` around every message, and around every app and transport it runs."""
         attach(self.server).own = self
         self._guard_messages(self, guard)

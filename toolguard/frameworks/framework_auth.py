@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from toolguard.guard import ToolGuard
+from toolguard.frameworks.server_guard import ServerGuard, verifier_of
 from toolguard.tokens.verifier import Verifier
 
 __all__ = ["check_auth", "has_auth", "verifier_for"]
@@ -24,7 +24,7 @@ _OURS = (
 _REMOTE = ("fastmcp.server.auth.auth", "RemoteAuthProvider")
 
 
-def verifier_for(verifying: ToolGuard | Verifier, *, required_scopes: Sequence[str] = ()) -> Any:
+def verifier_for(verifying: ServerGuard | Verifier, *, required_scopes: Sequence[str] = ()) -> Any:
     """Return a verifier of toolguard as the ``TokenVerifier`` that the frameworks take.
 
     ::
@@ -50,7 +50,7 @@ def verifier_for(verifying: ToolGuard | Verifier, *, required_scopes: Sequence[s
         ValueError: if it is a verifier that relies on the framework in its turn, or scopes are
             required of the SDK's kind, which holds no request against them.
     """
-    verifier = verifying.verifier if isinstance(verifying, ToolGuard) else verifying
+    verifier = verifier_of(verifying)
     if not callable(getattr(verifier, "verify", None)):
         raise TypeError("verifier_for() takes a ToolGuard, or an object with an async verify()")
     if hasattr(verifier, "verify_request"):
@@ -71,7 +71,7 @@ def has_auth(server: Any) -> bool:
     return _auth_of(server) is not None
 
 
-def check_auth(server: Any, guard: ToolGuard) -> None:
+def check_auth(server: Any, guard: ServerGuard) -> None:
     """Make sure that exactly one of the framework and the guard says whose tokens are good.
 
     Raises:
@@ -105,7 +105,7 @@ def _auth_of(server: Any) -> Any:
     return getattr(server, "auth" if is_fastmcp else "_token_verifier", None)
 
 
-def _asks(auth: Any, guard: ToolGuard) -> bool:
+def _asks(auth: Any, guard: ServerGuard) -> bool:
     """Return whether ``auth`` is ``verifier_for(guard)``, or a provider around it."""
     if _is_a(auth, _REMOTE):  # it serves metadata, and leaves all of verifying to another
         auth = auth.token_verifier

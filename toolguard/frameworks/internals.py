@@ -163,7 +163,8 @@ def injected_tools(middleware: Any) -> dict[str, Any]:
 def guarding_class(cls: type[Any], around: Around) -> type[Any]:
     """Return a subclass of a component's class whose entries run inside of ``around``."""
     entries = {name: _entry(cls, name, around) for name in _ENTRIES if hasattr(cls, name)}
-    made: type[Any] = type(cls)(cls.__name__, (cls,), {"__module__": cls.__module__, **entries})
+    metaclass: Any = type(cls)
+    made: type[Any] = metaclass(cls.__name__, (cls,), {"__module__": cls.__module__, **entries})
     return made
 
 

@@ -27,7 +27,7 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mcp.server.lowlevel.server import Server
 from typing_extensions import Self
@@ -37,13 +37,11 @@ from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.frameworks.adapter import PROTECTED, Adapter
 from toolguard.frameworks.operation import Catalog, Operation
 from toolguard.frameworks.resource_templates import templates_of
+from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import Policy
 from toolguard.policies.published import LISTS
 from toolguard.waiting import wait_for
-
-if TYPE_CHECKING:
-    from toolguard.guard import ToolGuard
 
 __all__ = ["PROTECTED_WITHIN", "Capture", "LowLevelAdapter", "adapter", "adopting", "captured"]
 
@@ -267,7 +265,7 @@ def _captured_in(error: BaseException) -> _CapturedError | None:
 
 
 @contextmanager
-def adopting(guard: ToolGuard, rules: Mapping[str, GuardDecorator] | None) -> Iterator[None]:
+def adopting(guard: ServerGuard, rules: Mapping[str, GuardDecorator] | None) -> Iterator[None]:
     """Have ``guard`` protect each low-level server when it begins to run, over stdio."""
     run = Server.run
 

@@ -6,7 +6,7 @@ Nothing stands between the table and a handler, so what a message names is what 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mcp import types
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -20,11 +20,9 @@ from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.apps import guard_endpoints
 from toolguard.frameworks.lowlevel import PROTECTED_WITHIN, LowLevelAdapter
 from toolguard.frameworks.mcp1 import GuardedHandlers, guard_messages
+from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.task_owners import TaskOwners
 from toolguard.policies.operations import Kind
-
-if TYPE_CHECKING:
-    from toolguard.guard import ToolGuard
 
 __all__ = ["adapter"]
 
@@ -39,7 +37,7 @@ _LISTS: dict[str, type[Any]] = {
 class _Server(LowLevelAdapter):
     decides_by_name = True
 
-    def install(self, guard: ToolGuard) -> None:
+    def install(self, guard: ServerGuard) -> None:
         if self.is_intact():
             raise ValueError(PROTECTED_WITHIN)
         guard_messages(self.server, self, guard, TaskOwners())

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mcp import Client
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
@@ -29,12 +29,10 @@ from toolguard.frameworks.lowlevel import PROTECTED_WITHIN, LowLevelAdapter
 from toolguard.frameworks.mcp2 import RefusedError, message_guard, to_json
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
+from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.serving import run
 from toolguard.policies.operations import CALLS, Asked, Invocation, Kind, asked_of, is_handshake
 from toolguard.policies.published import LISTS
-
-if TYPE_CHECKING:
-    from toolguard.guard import ToolGuard
 
 __all__ = ["adapter"]
 
@@ -59,7 +57,7 @@ class _Server(LowLevelAdapter):
         self._look_up: Callable[[str], HandlerEntry[Any] | None] = server.get_request_handler
         self._guarded: dict[str, tuple[HandlerEntry[Any], HandlerEntry[Any]]] = {}
 
-    def install(self, guard: ToolGuard) -> None:
+    def install(self, guard: ServerGuard) -> None:
         if isinstance(self.server.middleware, Outermost):
             raise ValueError(PROTECTED_WITHIN)  # noqa: TRY004 - as for a server of one's own
         self.server.get_request_handler = self._guarded_entry
@@ -79,7 +77,7 @@ class _Server(LowLevelAdapter):
             and self.server.get_request_handler == self._guarded_entry
         )
 
-    def _message_guard(self, guard: ToolGuard) -> ServerMiddleware[Any]:
+    def _message_guard(self, guard: ServerGuard) -> ServerMiddleware[Any]:
         guarded = message_guard(self, guard)
 
         async def outermost(ctx: _Context, call_next: CallNext) -> HandlerResult:

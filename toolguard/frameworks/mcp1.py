@@ -11,7 +11,7 @@ import functools
 import inspect
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mcp import types
 from mcp.server.fastmcp.exceptions import ResourceError, ToolError
@@ -27,13 +27,11 @@ from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter, can_open_urls, challenge_meta, code_of
 from toolguard.frameworks.apps import guard_builder, guard_endpoints
 from toolguard.frameworks.sdk_server import SDKAdapter
+from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.serving import Incoming, serve
 from toolguard.frameworks.task_owners import TaskOwners
 from toolguard.policies.operations import Kind
 from toolguard.principal import Principal
-
-if TYPE_CHECKING:
-    from toolguard.guard import ToolGuard
 
 __all__ = ["GuardedHandlers", "adapter", "guard_messages"]
 
@@ -44,7 +42,7 @@ _ABOUT_A_TASK = (types.GetTaskRequest, types.GetTaskPayloadRequest, types.Cancel
 class _FastMCP(SDKAdapter):
     error_types = (ToolError, ResourceError, ValueError)
 
-    def install(self, guard: ToolGuard) -> None:
+    def install(self, guard: ServerGuard) -> None:
         self.guard_managers()
         guard_messages(internals.lowlevel_server(self.server), self, guard, TaskOwners())
         settings = self.server.settings
@@ -121,7 +119,7 @@ def adapter(server: Any) -> Adapter:
 def guard_messages(
     lowlevel: Server[Any, Any],
     served: Adapter,
-    guard: ToolGuard,
+    guard: ServerGuard,
     owners: TaskOwners | None = None,
 ) -> None:
     """Put ``guard`` around every request handler of the server, those added later included.
@@ -150,7 +148,7 @@ class GuardedHandlers(MutableMapping[Any, Handler]):
         self,
         handlers: dict[Any, Handler],
         served: Adapter,
-        guard: ToolGuard,
+        guard: ServerGuard,
         owners: TaskOwners | None = None,
     ) -> None:
         self._handlers = handlers
@@ -281,7 +279,7 @@ def _from_json(result: types.ServerResult, as_json: dict[str, Any]) -> types.Ser
     return types.ServerResult(type(result.root).model_validate(as_json))
 
 
-def _said_no(method: str, refusal: ToolGuardError, guard: ToolGuard) -> types.ServerResult:
+def _said_no(method: str, refusal: ToolGuardError, guard: ServerGuard) -> types.ServerResult:
     if method != "tools/call":
         data = refusal.to_dict()
         raise McpError(types.ErrorData(code=code_of(refusal), message=str(refusal), data=data))

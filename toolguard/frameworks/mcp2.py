@@ -9,7 +9,7 @@ import functools
 import inspect
 import uuid
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
@@ -31,11 +31,9 @@ from toolguard.frameworks.adapter import REFUSED, Adapter, can_open_urls, challe
 from toolguard.frameworks.apps import guard_builder
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.sdk_server import SDKAdapter
+from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.serving import Incoming, serve
 from toolguard.policies.operations import Kind
-
-if TYPE_CHECKING:
-    from toolguard.guard import ToolGuard
 
 __all__ = ["RefusedError", "adapter", "message_guard", "to_json"]
 
@@ -49,7 +47,7 @@ _PATHS = {
 class _MCPServer(SDKAdapter):
     error_types = (ToolError, ResourceError, ValueError)
 
-    def install(self, guard: ToolGuard) -> None:
+    def install(self, guard: ServerGuard) -> None:
         self.guard_managers()
         lowlevel = internals.lowlevel_server(self.server)
         lowlevel.middleware = Outermost(lowlevel.middleware, message_guard(self, guard))
@@ -105,7 +103,7 @@ def adapter(server: Any) -> Adapter:
     return _MCPServer(server)
 
 
-def message_guard(served: Adapter, guard: ToolGuard) -> ServerMiddleware[Any]:
+def message_guard(served: Adapter, guard: ServerGuard) -> ServerMiddleware[Any]:
     """Return the server middleware that puts ``guard`` around every message."""
 
     async def guarded(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
@@ -153,7 +151,7 @@ def _from_json(_: HandlerResult, as_json: dict[str, Any]) -> HandlerResult:
 
 
 def _said_no(
-    ctx: ServerRequestContext[Any, Any], refusal: ToolGuardError, guard: ToolGuard
+    ctx: ServerRequestContext[Any, Any], refusal: ToolGuardError, guard: ServerGuard
 ) -> HandlerResult:
     if ctx.method != "tools/call":
         raise MCPError(code=code_of(refusal), message=str(refusal), data=refusal.to_dict())

@@ -20,7 +20,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
-from toolguard.guard import ToolGuard
+from toolguard.frameworks.server_guard import ServerGuard, verifier_of
 from toolguard.http.identity import access_token
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
 from toolguard.tokens.verifier import Verifier
@@ -39,7 +39,7 @@ class SDKTokenVerifier:
         verifying: the guard or verifier that is asked.
     """
 
-    def __init__(self, verifying: ToolGuard | Verifier) -> None:
+    def __init__(self, verifying: ServerGuard | Verifier) -> None:
         #: The guard or verifier that is asked.
         self.verifying = verifying
 
@@ -56,7 +56,7 @@ class SDKTokenVerifier:
 
 
 def token_verifier(
-    verifying: ToolGuard | Verifier, required_scopes: Sequence[str]
+    verifying: ServerGuard | Verifier, required_scopes: Sequence[str]
 ) -> SDKTokenVerifier:
     """Return the verifier for the SDK; ``required_scopes`` are a setting of its own there."""
     del required_scopes
@@ -64,14 +64,14 @@ def token_verifier(
 
 
 async def verified(
-    verifying: ToolGuard | Verifier, token: str, kind: type[AccessTokenT]
+    verifying: ServerGuard | Verifier, token: str, kind: type[AccessTokenT]
 ) -> AccessTokenT | None:
     """Return what ``token`` says as an access token of this kind, None if it does not hold up.
 
     Raises:
         KeysUnavailableError: if nobody can tell right now.
     """
-    verifier = verifying.verifier if isinstance(verifying, ToolGuard) else verifying
+    verifier = verifier_of(verifying)
     try:
         principal = await verifier.verify(token)
     except InvalidTokenError as error:
@@ -81,10 +81,11 @@ async def verified(
     return access_token(kind, principal, token, resource)
 
 
-def _resource(verifying: ToolGuard | Verifier, audience: object) -> str | None:
+def _resource(verifying: ServerGuard | Verifier, audience: object) -> str | None:
     """Return for which resource the token was issued (RFC 8707); None if that is not clear."""
-    if isinstance(verifying, ToolGuard):
-        return verifying.resource
+    resource: object = getattr(verifying, "resource", None)
+    if isinstance(resource, str):
+        return resource
     named = audience_names(audience) or ()
     ours = accepted_audiences(getattr(verifying, "audiences", ()))
     if not ours:

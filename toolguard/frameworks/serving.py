@@ -25,6 +25,7 @@ from toolguard.errors import (
 )
 from toolguard.frameworks.lists import hides
 from toolguard.frameworks.operation import Operation
+from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.http.identity import telling
 from toolguard.policies.operations import CALLS, Invocation, asked_of, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
@@ -32,9 +33,8 @@ from toolguard.policies.published import LISTS
 
 if TYPE_CHECKING:
     from toolguard.frameworks.adapter import Adapter
-    from toolguard.guard import ToolGuard
 
-__all__ = ["ALTERED", "PAST_THE_DOOR", "Incoming", "run", "serve"]
+__all__ = ["ALTERED", "PAST_THE_DOOR", "Incoming", "outside", "run", "serve"]
 
 ALTERED = (
     "The server was altered after protect(), so that it would go on unguarded: replace handlers "
@@ -82,7 +82,7 @@ class Incoming:
         return self.params.get("_meta")
 
 
-async def serve(adapter: Adapter, guard: ToolGuard, incoming: Incoming) -> Any:
+async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any:
     """Serve one message under ``guard`` and return its result.
 
     Raises:
@@ -124,7 +124,9 @@ def _check_intact(adapter: Adapter) -> None:
         raise GuardNotConfiguredError(ALTERED)
 
 
-async def _auth_of(guard: ToolGuard, incoming: Incoming, outer: Frame | None) -> RequestAuth | None:
+async def _auth_of(
+    guard: ServerGuard, incoming: Incoming, outer: Frame | None
+) -> RequestAuth | None:
     """Return the caller of *this* message, never of the session's first."""
     if incoming.request is None:
         if outer is not None:
@@ -256,7 +258,7 @@ async def run(
     """
     door = here()
     if door is None:
-        door = Frame(adapter.required_guard, Message(signed_in.get()))
+        door = await outside(adapter.required_guard)
     elif door.guard is not adapter.required_guard:  # one server calls another in the process
         door = Frame(adapter.required_guard, door.message, door.row)
     resolved = adapter.resolve(operation)
@@ -283,6 +285,15 @@ async def run(
         row.ended(None)
         return await unknown()
     raise adapter.refusal_error(refusal, nested=row.nested)
+
+
+async def outside(guard: ServerGuard) -> Frame:
+    """Return the frame of code of the user's that calls a server outside of a message.
+
+    The caller is the one who is signed in here; without one the call is refused.
+    """
+    caller = signed_in.get()
+    return Frame(guard, Message(None if caller is None else await caller.auth_for(guard)))
 
 
 def _check_listed(operation: Operation, call: Invocation) -> None:

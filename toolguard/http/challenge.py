@@ -20,15 +20,13 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
+from toolguard.parsing.scope_token import check_requestable, is_requestable
 
 __all__ = ["Challenge", "ChallengeScopes", "challenge_for", "metadata_url", "parse"]
 
 ChallengeScopes = Literal["required", "combined"]
 """Whether ``scope`` names what the operation needs, or that and what the caller holds."""
 
-# RFC 6750 §3: 'The value of the "scope" attribute is expressed as a list of space-delimited,
-# case-sensitive strings': scope-token of RFC 6749 §3.3, here without "=".
-_SCOPE = re.compile(r"[\x21\x23-\x3C\x3E-\x5B\x5D-\x7E]+")
 # RFC 6750 §3: 'Values for the "error" and "error_description" attributes MUST NOT include
 # characters outside the set %x20-21 / %x23-5B / %x5D-7E', here without "=".
 _TEXT = re.compile(r"[\x20\x21\x23-\x3C\x3E-\x5B\x5D-\x7E]+")
@@ -69,11 +67,8 @@ class Challenge:
             text = getattr(self, name)
             if text is not None and not _TEXT.fullmatch(text):
                 raise ValueError(f"{name} cannot be sent in a challenge: {text!r}")
-        asked = [("scope", each) for each in self.scope]
-        asked += [("class", each) for each in self.acr_values]
-        for what, value in asked:
-            if not _SCOPE.fullmatch(value):
-                raise ValueError(f"this {what} cannot be asked for in a challenge: {value!r}")
+        check_requestable(self.scope)
+        check_requestable(self.acr_values, "class")
         if self.max_age is not None and self.max_age < 0:
             raise ValueError(f"max_age is a number of seconds, not {self.max_age!r}")
         if self.resource_metadata is not None and not _URL.fullmatch(self.resource_metadata):
@@ -146,7 +141,7 @@ def _combined(refusal: InsufficientScopeError) -> tuple[str, ...]:
 
 def _sendable(scopes: Sequence[str]) -> tuple[str, ...]:
     """Leave out what a client could misread; a *declared* scope like that is refused at import."""
-    return tuple(scope for scope in scopes if _SCOPE.fullmatch(scope))
+    return tuple(scope for scope in scopes if is_requestable(scope))
 
 
 def _describe(refusal: ToolGuardError) -> str | None:

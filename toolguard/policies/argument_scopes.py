@@ -14,7 +14,7 @@ from string import Formatter
 from typing import Any, ClassVar, TypeAlias
 
 from toolguard.errors import InvalidInputError
-from toolguard.http.challenge import Challenge
+from toolguard.parsing.scope_token import check_requestable
 from toolguard.policies.formulas import Condition, Rule
 from toolguard.policies.operations import Invocation
 from toolguard.policies.scopes import Scope, ScopeLike, all_of
@@ -226,7 +226,7 @@ class ScopeFunction(CallScope):
         scopes = bounded_scopes(self.function(invocation))
         try:
             scope = all_of(*scopes)
-            Challenge(scope=scope.tokens)
+            check_requestable(scope.tokens)
         except ValueError:
             raise InvalidInputError("No scope can be named for these arguments") from None
         return scope
@@ -256,5 +256,5 @@ def _sendable(token: str) -> Scope:
         ValueError: if it is none, or none that can be asked for.
     """
     scope = Scope(token)
-    Challenge(scope=scope.tokens)
+    check_requestable(scope.tokens)
     return scope

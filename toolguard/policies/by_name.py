@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
-from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.parsing.spellings import spellings, uri_spellings
 from toolguard.parsing.wildcards import wildcard
 from toolguard.policies.operations import Kind
@@ -23,6 +23,15 @@ _TAG = "tag"
 _PREFIXES = ("tool", "resource", "prompt", _TAG)
 # Longer names come from clients that make them up; they are looked at, and not remembered.
 _MAX_REMEMBERED = 256
+
+
+class HasPolicy(Protocol):
+    """What a rule stands for: a guard, as it is put above a function."""
+
+    @property
+    def policy(self) -> Policy:
+        """What it asks for."""
+        ...
 
 
 class OperationRules:
@@ -47,7 +56,7 @@ class OperationRules:
     'any authenticated caller'
     """
 
-    def __init__(self, rules: Mapping[str, GuardDecorator]) -> None:
+    def __init__(self, rules: Mapping[str, HasPolicy]) -> None:
         self._rules = tuple(_Rule(pattern, guard) for pattern, guard in rules.items())
         self._remembered = functools.lru_cache(maxsize=1_024)(self._find)
 
@@ -142,9 +151,9 @@ class OperationRules:
 class _Rule:
     """One pattern and its policy."""
 
-    def __init__(self, pattern: str, guard: GuardDecorator) -> None:
+    def __init__(self, pattern: str, guard: HasPolicy) -> None:
         prefix, name = _split(pattern)
-        if not isinstance(guard, GuardDecorator):
+        if not isinstance(getattr(guard, "policy", None), Policy):
             raise TypeError(f'write {{{pattern!r}: requires_scopes("...")}}: a guard, as above def')
         if guard.policy.connections:
             raise ValueError(

@@ -8,16 +8,14 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias, overload
 
+from toolguard.parsing.scope_token import is_scope_token
 from toolguard.policies.formulas import Rule
 
 __all__ = ["Scope", "ScopeHierarchy", "ScopeLike", "all_of", "any_of"]
 
-# RFC 6749 §3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
-_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 # Each is held against every other.
 _MAX_ALTERNATIVES = 1_000
 
@@ -27,7 +25,7 @@ def _scope_token(value: object) -> str:
         raise TypeError(f"name the scopes one by one: write {', '.join(map(repr, value))}")
     if not isinstance(value, str):
         raise TypeError(f"a scope is a string, not {type(value).__name__}: write {str(value)!r}")
-    if not _SCOPE_TOKEN.fullmatch(value):
+    if not is_scope_token(value):
         hint = f"; write them one by one: {value.split()}" if len(value.split()) > 1 else ""
         raise ValueError(
             f"{value!r} is not a scope: RFC 6749 §3.3 allows printable ASCII without spaces, "

@@ -200,7 +200,7 @@ def rewire(
 
     def rewired(server: Any) -> ToolGuard:
         own = adapter_for(server).guard
-        if own is None:
+        if not isinstance(own, ToolGuard):
             raise ValueError("protect the server first, once: ToolGuard(...).protect(server)")
         if not own.verifies_itself:
             raise ValueError("the framework verifies here: give call_as token=")

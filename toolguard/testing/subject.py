@@ -34,9 +34,9 @@ class Subject:
 
     def __init__(self, server: Any) -> None:
         self.adapter = adapter_for(server)
-        if self.adapter.guard is None:
-            raise ValueError("protect the server first: ToolGuard(...).protect(server)")
-        self.guard: ToolGuard = self.adapter.guard
+        if not isinstance(self.adapter.guard, ToolGuard):
+            raise ValueError("protect the server first: ToolGuard(...).protect(server)")  # noqa: TRY004
+        self.guard = self.adapter.guard
 
     def operations(self, named: Iterable[str]) -> dict[str, Operation]:
         """Return what can be called, by the keys of operations.

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from toolguard.connections.descope.models import TokenRequest, TokenResponse, UserTokenRequest
 from toolguard.connections.http import VaultAnswer
 from toolguard.connections.protocol import Connection
-from toolguard.descope.models import TokenRequest, TokenResponse, UserTokenRequest
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypedDict
 
+from toolguard.connections.descope.project import DescopeProject
 from toolguard.connections.protocol import Connection
-from toolguard.descope.project import DescopeProject
 from toolguard.environment import MANAGEMENT_KEY, taken
 from toolguard.errors import ToolGuardError
 from toolguard.principal import Principal

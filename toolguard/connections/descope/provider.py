@@ -12,6 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from toolguard.connections.descope.answers import outcome, token_response
+from toolguard.connections.descope.models import (
+    TenantTokenRequest,
+    TokenRequest,
+    TokenResponse,
+    UserTokenRequest,
+)
+from toolguard.connections.descope.project import DescopeProject
 from toolguard.connections.http import (
     Transport,
     VaultAnswer,
@@ -20,14 +28,6 @@ from toolguard.connections.http import (
 )
 from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.connections.retries import NO_RETRIES, Retries
-from toolguard.descope.answers import outcome, token_response
-from toolguard.descope.models import (
-    TenantTokenRequest,
-    TokenRequest,
-    TokenResponse,
-    UserTokenRequest,
-)
-from toolguard.descope.project import DescopeProject
 from toolguard.errors import ConnectionDeniedError, ConnectionRequiredError, ConnectionTokenError
 from toolguard.parsing.secure_urls import secure_origin
 
