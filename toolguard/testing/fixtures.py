@@ -64,6 +64,7 @@ from typing import Any, Protocol, TypeAlias
 import pytest
 
 from toolguard.frameworks import adapter_for
+from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.guard import ToolGuard
 from toolguard.testing.answer import Answer
 from toolguard.testing.client import AsyncGuardedClient, GuardedClient
@@ -299,7 +300,7 @@ def signed_in(
 
 
 def _is_ours(
-    own: ToolGuard | None, guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock
+    own: ServerGuard | None, guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock
 ) -> bool:
     """Return whether a server's own guard is of these fixtures, so that ``issuer`` mints for it.
 
