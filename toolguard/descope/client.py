@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from toolguard.calls.message import here
+from toolguard.calls.waiting import wait_for
 from toolguard.connections.descope.models import (
     DescopeConfig,
     TokenValidationResult,
@@ -19,7 +20,6 @@ from toolguard.connections.descope.models import (
 )
 from toolguard.connections.descope.provider import DescopeConnections
 from toolguard.descope.checks import check, check_owner, require_scopes, rule_of, user_id_of
-from toolguard.descope.default import default
 from toolguard.errors import ToolGuardError
 from toolguard.guard import ToolGuard
 from toolguard.policies.policy import Policy
@@ -27,7 +27,6 @@ from toolguard.principal import Principal
 from toolguard.tokens.discovery import issuer_of
 from toolguard.tokens.jwks import JWKS
 from toolguard.tokens.jwt import JWTVerifier
-from toolguard.waiting import wait_for
 
 __all__ = ["AuthCheck", "DescopeMCP"]
 
@@ -36,6 +35,47 @@ _log = logging.getLogger("toolguard.descope")
 T = TypeVar("T")
 AuthCheck = Callable[[Any], Awaitable[bool]]
 """What fastmcp takes as ``auth=`` of a tool: given the context of a call, whether it may be."""
+
+
+class Default:
+    """The one that was named; else the one that was made, if there is only one.
+
+    With several to choose from, a token might be held against the audience of another server. So
+    there is no default then, rather than the first or the last.
+    """
+
+    def __init__(self) -> None:
+        self._named: DescopeMCP | None = None
+        self._only: DescopeMCP | None = None
+        self._made = 0
+
+    def offer(self, client: DescopeMCP) -> None:
+        """Take ``client``, if it stays the only one."""
+        self._made += 1
+        self._only = client if self._made == 1 else None
+
+    def name(self, client: DescopeMCP) -> None:
+        """Take ``client``, whatever else there is."""
+        self._named = client
+
+    def get(self) -> DescopeMCP:
+        """Return it.
+
+        Raises:
+            GuardNotConfiguredError: if there is none, or several and none was named.
+        """
+        client = self._named or self._only
+        if client is None:
+            problem = "There are several DescopeMCP" if self._made else "There is no DescopeMCP yet"
+            raise GuardNotConfiguredError(
+                f"{problem}: call init_descope_mcp(...) where the server is made, or the method "
+                "of the one that is meant"
+            )
+        return client
+
+
+default = Default()
+"""What this process has made and named."""
 
 
 class DescopeMCP:

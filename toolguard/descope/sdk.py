@@ -18,8 +18,7 @@ from toolguard.connections.descope.models import (
 )
 from toolguard.connections.descope.provider import DescopeConnections
 from toolguard.descope.checks import require_scopes
-from toolguard.descope.client import AuthCheck, DescopeMCP
-from toolguard.descope.default import default
+from toolguard.descope.client import AuthCheck, DescopeMCP, default
 from toolguard.environment import MANAGEMENT_KEY, taken
 
 __all__ = [

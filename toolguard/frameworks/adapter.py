@@ -208,7 +208,7 @@ class Adapter(ABC):
         return whole_policy(
             self.rules,
             operation.kind,
-            operation.names,
+            names=operation.names,
             declared=resolved.declared,
             default=default,
             sent=sent,
@@ -247,7 +247,7 @@ class Adapter(ABC):
         yield from self.rules.policies
 
     async def edit_list(self, door: Frame, method: str, result: dict[str, Any]) -> dict[str, Any]:
-        """Return the result of a list with requirements, and without what the caller may not see."""
+        """Return a list with requirements, and without what the caller may not see."""
         return await self._lists.edit(door, method, result)
 
     # --- protecting a server

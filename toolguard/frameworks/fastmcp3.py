@@ -1,4 +1,4 @@
-"""``FastMCP`` of fastmcp, line 3.x (on mcp 1.x)."""
+"""The line 3.x of ``FastMCP`` of fastmcp (on mcp 1.x)."""
 
 from __future__ import annotations
 

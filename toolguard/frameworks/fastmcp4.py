@@ -1,4 +1,4 @@
-"""``FastMCP`` of fastmcp, line 4.x (on mcp 2.x)."""
+"""The line 4.x of ``FastMCP`` of fastmcp (on mcp 2.x)."""
 
 from __future__ import annotations
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import functools
 import weakref
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import fastmcp
 from fastmcp.exceptions import NotFoundError
@@ -25,16 +26,14 @@ from fastmcp.server.transforms.visibility import Visibility
 from toolguard.calls.message import Frame, Message, here, standing
 from toolguard.errors import GuardNotConfiguredError, ToolGuardError
 from toolguard.frameworks import internals
+from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.serving import Incoming, outside, run, serve
 from toolguard.policies.operations import CALLS, Invocation, Kind, asked_of
 from toolguard.policies.published import LISTS
 
-if TYPE_CHECKING:
-    from toolguard.frameworks.fastmcp_server import FastMCPAdapter
-
-__all__ = ["attach", "described", "name_of", "parents", "servers_below"]
+__all__ = ["AttachableAdapter", "attach", "described", "name_of", "parents", "servers_below"]
 
 _ATTACHED = "__toolguard_attached__"
 _MARK = "__toolguard_guard__"
@@ -51,6 +50,18 @@ _LOOKUPS = (
 )
 
 
+class AttachableAdapter(Adapter):
+    """A fastmcp server, as the guards see it that are attached to it and to what is below it."""
+
+    @abstractmethod
+    def at(self, server: Any) -> AttachableAdapter:
+        """Return the adapter as it is for calls to ``server``, which is mounted below its own."""
+
+    @abstractmethod
+    async def visible(self, door: Frame, method: str, listed: Sequence[Any]) -> Sequence[Any]:
+        """Return what the caller may see of the components in a list."""
+
+
 class _Way:
     """How a message has come to where the running code stands.
 
@@ -65,7 +76,7 @@ class _Way:
 
     def __init__(
         self,
-        adapter: FastMCPAdapter,
+        adapter: AttachableAdapter,
         frame: Frame,
         names: tuple[str, ...] = (),
         running: Sequence[Any] = (),
@@ -170,7 +181,7 @@ def guarded(component: Any, attached: Attached) -> Any:
 
 
 @functools.cache
-def _class(cls: type[Any]) -> type[Any]:
+def _class(cls: Any) -> type[Any]:
     return internals.guarding_class(cls, _around)
 
 
@@ -187,7 +198,7 @@ class Attached:
     def __init__(self, server: Any) -> None:
         self._server = weakref.ref(server)
         self._below: object = None
-        self.own: FastMCPAdapter | None = None
+        self.own: AttachableAdapter | None = None
         self.transform = Guard(self)
         self.front = _Front(self)
 
@@ -196,7 +207,7 @@ class Attached:
         """The server that this stands on."""
         return self._server()
 
-    def deciding(self) -> FastMCPAdapter | None:
+    def deciding(self) -> AttachableAdapter | None:
         """Return the protected server that decides on what is found here; None if none does."""
         if self.own is not None:
             return self.own
@@ -381,7 +392,7 @@ async def _unknown(kind: Kind, name: str) -> Any:
 
 
 async def _pass_on(
-    adapter: FastMCPAdapter,
+    adapter: AttachableAdapter,
     server: Any,
     names: tuple[str, ...],
     running: Sequence[Any],
@@ -437,7 +448,7 @@ class _Front(Middleware):
 
 
 async def _visible(
-    adapter: FastMCPAdapter, frame: Frame, method: str, result: Any
+    adapter: AttachableAdapter, frame: Frame, method: str, result: Any
 ) -> Sequence[Any]:
     """Return what the caller may see of what a list says inside of a message."""
     door = Frame(adapter.required_guard, frame.message, frame.row)
@@ -470,7 +481,7 @@ async def _by_names(
 
 
 async def _nested(
-    attached: Attached, adapter: FastMCPAdapter, context: MiddlewareContext[Any], call_next: Any
+    attached: Attached, adapter: AttachableAdapter, context: MiddlewareContext[Any], call_next: Any
 ) -> Any:
     """Serve a call from inside of a message as one of its own, under the guard of this server.
 

@@ -24,10 +24,15 @@ from starlette.applications import Starlette
 from toolguard.calls.message import Frame
 from toolguard.errors import AccessDeniedError, ToolGuardError
 from toolguard.frameworks import internals
-from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.apps import guard_builder
 from toolguard.frameworks.fastmcp_catalog import catalog_of
-from toolguard.frameworks.fastmcp_guard import attach, described, parents, servers_below
+from toolguard.frameworks.fastmcp_guard import (
+    AttachableAdapter,
+    attach,
+    described,
+    parents,
+    servers_below,
+)
 from toolguard.frameworks.operation import Catalog, Operation
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.policies.operations import Kind
@@ -45,7 +50,7 @@ _MOUNTED = (
 _INTERFACES = "ui://prefab/"
 
 
-class FastMCPAdapter(Adapter):
+class FastMCPAdapter(AttachableAdapter):
     """One fastmcp server, with the servers mounted on it.
 
     Args:

@@ -33,6 +33,7 @@ from mcp.server.lowlevel.server import Server
 from typing_extensions import Self
 
 from toolguard.calls.message import Frame
+from toolguard.calls.waiting import wait_for
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.frameworks.adapter import PROTECTED, Adapter
 from toolguard.frameworks.operation import Catalog, Operation
@@ -41,7 +42,6 @@ from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import Policy
 from toolguard.policies.published import LISTS
-from toolguard.waiting import wait_for
 
 __all__ = ["PROTECTED_WITHIN", "Capture", "LowLevelAdapter", "adapter", "adopting", "captured"]
 

@@ -1,4 +1,4 @@
-"""``FastMCP`` of the official SDK, line 1.x.
+"""The line 1.x of ``FastMCP`` of the official SDK.
 
 The low-level server sets ``request_ctx`` for each message; its ``request`` is the request that
 carried *this* message. The context variables of the auth middleware hold the one that opened

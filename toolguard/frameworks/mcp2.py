@@ -1,4 +1,4 @@
-"""``MCPServer`` of the official SDK, line 2.x.
+"""The line 2.x of ``MCPServer`` of the official SDK.
 
 Its server middleware gets a context for each message, with the request that carried it.
 """

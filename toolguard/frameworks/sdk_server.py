@@ -1,4 +1,4 @@
-"""What is the same in both lines of the official SDK: decisions where the managers look things up."""
+"""Both lines of the official SDK: decisions are made where the managers look things up."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from toolguard.calls.request import RequestAuth
-from toolguard.http.middleware import HTTPGuard
+from toolguard.http.door import HTTPGuard
 from toolguard.tokens.verifier import Verifier
 
 __all__ = ["ServerGuard", "verifier_of"]

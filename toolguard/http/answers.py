@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 Headers = Sequence[tuple[bytes, bytes]]
+"""Raw headers (ASGI)."""
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # Of the range that JSON-RPC leaves to implementations; no client treats it specially.

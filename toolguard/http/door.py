@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
+from toolguard.calls.request import Guard
 from toolguard.errors import AccessDeniedError, KeysUnavailableError, ToolGuardError
-from toolguard.http.challenge import ChallengeScopes
+from toolguard.http.challenge import Challenge, ChallengeScopes
 from toolguard.http.event_ids import EventIds
 
-__all__ = ["Denials", "Door", "HeldBytes", "Outages", "Wire", "revision_of"]
+__all__ = ["Denials", "Door", "HTTPGuard", "HeldBytes", "Outages", "Wire", "revision_of"]
 
 Denials = Literal["auto", "http", "tool-error"]
 """How a caller hears that no further scope would help: with 403, or from the operation."""
@@ -107,3 +108,16 @@ class Door:
     wire: Wire = field(default_factory=Wire)
     event_ids: EventIds = field(default_factory=EventIds)
     held: HeldBytes = field(default_factory=HeldBytes)
+
+
+class HTTPGuard(Guard, Protocol):
+    """What the middleware needs of a guard."""
+
+    @property
+    def door(self) -> Door:
+        """What all of its doors share."""
+        ...
+
+    def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:
+        """Return the challenge for a refusal, to a client of some revision."""
+        ...

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Protocol
+from typing import Any
 
-from toolguard.calls.request import SCOPE_KEY, Guard, RequestAuth
+from toolguard.calls.request import SCOPE_KEY, RequestAuth
 from toolguard.errors import (
     AccessDeniedError,
     KeysUnavailableError,
@@ -27,8 +27,7 @@ from toolguard.http.answers import (
     send_empty,
     send_json,
 )
-from toolguard.http.challenge import Challenge
-from toolguard.http.door import Door, revision_of
+from toolguard.http.door import HTTPGuard, revision_of
 from toolguard.http.event_ids import EventOwner
 from toolguard.http.jsonrpc import receive_message
 from toolguard.http.response import HeldResponse
@@ -53,19 +52,6 @@ _VerifyRequest = Callable[[Scope, str], Awaitable[Principal]]
 
 _SESSION_HEADER = b"mcp-session-id"
 _EVENT_HEADER = b"last-event-id"
-
-
-class HTTPGuard(Guard, Protocol):
-    """What the middleware needs of a guard."""
-
-    @property
-    def door(self) -> Door:
-        """What all of its doors share."""
-        ...
-
-    def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:
-        """Return the challenge for a refusal, to a client of some revision."""
-        ...
 
 
 class GuardMiddleware:

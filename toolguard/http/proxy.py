@@ -20,8 +20,9 @@ from toolguard.errors import (
     ToolGuardError,
 )
 from toolguard.http.answers import respond, respond_in_protocol, send_empty
+from toolguard.http.door import HTTPGuard
 from toolguard.http.jsonrpc import MCPMessage, held_body, parse_message, replay, spelled_out
-from toolguard.http.middleware import ASGIApp, HTTPGuard, Message, Receive, Scope, Send
+from toolguard.http.middleware import ASGIApp, Message, Receive, Scope, Send
 from toolguard.parsing.lookalikes import letters
 from toolguard.policies.by_name import OperationRules
 from toolguard.policies.operations import Asked, Invocation, is_handshake

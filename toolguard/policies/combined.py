@@ -19,11 +19,11 @@ from toolguard.policies.policy import Policy
 __all__ = ["whole_policy"]
 
 
-def whole_policy(
+def whole_policy(  # noqa: PLR0913 - everything that has a say
     rules: OperationRules,
     kind: Kind,
-    names: Sequence[str],
     *,
+    names: Sequence[str],
     declared: Policy | None,
     default: Policy | None,
     sent: str | None = None,

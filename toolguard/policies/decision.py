@@ -64,7 +64,10 @@ class Decision:
 
 
 PERMIT = Decision(Verdict.PERMIT)
+"""The caller may do it."""
+
 NEEDS_ARGUMENTS = Decision(Verdict.NEEDS_ARGUMENTS)
+"""The arguments of the call tell."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+from toolguard.calls.waiting import wait_for
 from toolguard.http.challenge import parse
 from toolguard.testing.answer import Answer
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.subject import Subject, headers_for, visiting
 from toolguard.testing.trust import issuer_for, trusting
 from toolguard.testing.wiring import current_wirings, wired_with
-from toolguard.waiting import wait_for
 
 __all__ = ["AsyncGuardedClient", "GuardedClient", "call_as", "call_as_async"]
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from toolguard.calls.message import caller_of
+from toolguard.calls.waiting import wait_for
 from toolguard.errors import ToolGuardError
 from toolguard.frameworks import Operation
 from toolguard.policies.argument_scopes import of_call
@@ -25,7 +26,6 @@ from toolguard.testing.answer import Answer
 from toolguard.testing.client import AsyncGuardedClient
 from toolguard.testing.subject import Subject
 from toolguard.testing.trust import issuer_for
-from toolguard.waiting import wait_for
 
 __all__ = [
     "PUBLIC",

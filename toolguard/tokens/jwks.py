@@ -202,7 +202,7 @@ class JWKS:
             raise self._unavailable(self._state, now)
 
     def suspect(self, kid: str | None) -> bool:
-        """Say that a signature did not verify; see :meth:`toolguard.tokens.keys.KeySource.suspect`."""
+        """Say that a signature did not verify; see :meth:`KeySource.suspect`."""
         worthwhile = self._can_change(self._state, self._clock())
         _log.debug("%r: a signature fails with key %a; look again: %s", self, kid, worthwhile)
         return worthwhile

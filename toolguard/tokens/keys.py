@@ -1,8 +1,8 @@
 """Which public key may verify this token?
 
 Reading a JWK set (RFC 7517) and choosing from it are pure functions; :class:`StaticKeys` is the
-source of keys that were given, :class:`toolguard.tokens.jwks.JWKS` of those that are fetched. Asymmetric
-keys only: whoever can verify with a shared secret can also sign with it.
+source of keys that were given, :class:`toolguard.tokens.jwks.JWKS` of those that are fetched.
+Asymmetric keys only: whoever can verify with a shared secret can also sign with it.
 """
 
 from __future__ import annotations
