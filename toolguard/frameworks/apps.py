@@ -26,6 +26,7 @@ from toolguard.errors import GuardNotConfiguredError
 from toolguard.frameworks.sdk_auth import answering_outages
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.serving import ALTERED
+from toolguard.http.answers import respond
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.http.proxy import MessageGuard
 from toolguard.policies.by_name import OperationRules
@@ -134,12 +135,12 @@ def _while_intact(app: ASGIApp, adapter: Adapter) -> ASGIApp:
     """Return ``app``, refused to everyone once the server would go on without its guard."""
 
     async def checked(scope: Scope, receive: Receive, send: Send) -> None:
-        if adapter.is_intact():
+        if scope["type"] != "http" or adapter.is_intact():
             await app(scope, receive, send)
             return
         _log.error(ALTERED)
         refusal = GuardNotConfiguredError(ALTERED)
-        await JSONResponse(refusal.to_dict(), refusal.status or 500)(scope, receive, send)
+        await respond(send, refusal, None, is_message=scope["method"] == "POST")
 
     return checked
 
