@@ -40,6 +40,15 @@ class Exchange:
     def json(self) -> Any:
         return json.loads(self.body)
 
+    @property
+    def refusal(self) -> Any:
+        """The data of the JSON-RPC error that answers a refused message; its form is held."""
+        assert self.json.keys() == {"jsonrpc", "id", "error"}
+        error = self.json["error"]
+        assert error.keys() == {"code", "message", "data"}
+        assert error["message"] == error["data"]["error_description"]
+        return error["data"]
+
     def header(self, name: str) -> str | None:
         """Return the one header of this name; None if there is none."""
         (start,) = self.starts

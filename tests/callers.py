@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolguard.calls.context import Call
-from toolguard.calls.current import serving
-
+from toolguard.calls.message import Frame, Message, refusal_in, standing
 from toolguard.calls.request import RequestAuth, UnauthorizedTools
 from toolguard.connections import ConnectionProvider
 from toolguard.errors import InvalidTokenError, ToolGuardError
 from toolguard.http.challenge import Challenge, challenge_for
+from toolguard.http.door import Door
+from toolguard.http.event_ids import EventIds
 from toolguard.policies.policy import DefaultRule
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
@@ -69,6 +69,7 @@ class Desk:
         leeway: float = 0.0,
         clock: Callable[[], float] = lambda: NOW,
         admits_anonymous: bool = False,
+        door: Door | None = None,
     ) -> None:
         self.verifier: Verifier = verifier or Tokens()
         self.scope_hierarchy = ScopeHierarchy(hierarchy)
@@ -78,9 +79,15 @@ class Desk:
         self.leeway = leeway
         self.clock = clock
         self.admits_anonymous = admits_anonymous
+        self.door = door or Door(event_ids=EventIds("the secret of every replica"))
 
-    def challenge(self, refusal: ToolGuardError) -> Challenge | None:
-        return challenge_for(refusal, resource_metadata=METADATA, default_scope=("profile",))
+    def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:
+        return challenge_for(
+            refusal,
+            resource_metadata=METADATA,
+            default_scope=("profile",),
+            scopes=self.door.wire.scopes_for(revision),
+        )
 
 
 @dataclass
@@ -103,13 +110,15 @@ class Caller:
         self.state = RequestAuth(token, self.principal, self.guard)
 
         async def message() -> Any:
-            with serving(Call(self.guard, self.state)) as call:
-                try:
-                    answer = await function(*args, **kwargs)
-                except Exception:
-                    call.settle(failed=True)
-                    raise
-                call.settle(failed=False)
-                return answer
+            table = Message(self.state)
+            try:
+                with standing(Frame(self.guard, table)):
+                    return await function(*args, **kwargs)
+            except Exception as error:
+                assert self.state is not None
+                self.state.refusal = refusal_in(error)
+                raise
+            finally:
+                table.closed = True
 
         return asyncio.run(message())

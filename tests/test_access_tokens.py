@@ -100,7 +100,7 @@ def test_a_verifier_that_does_not_say_which_server_this_is_leaves_no_choice(
     [
         (["https://other.example.com", AUDIENCE], AUDIENCE),
         ("https://other.example.com", None),
-        ([7, AUDIENCE], AUDIENCE),
+        ([7, AUDIENCE], None),
     ],
 )
 def test_of_several_audiences_the_resource_is_the_one_of_this_server(

@@ -9,10 +9,9 @@ from typing import Any
 import httpx
 import pytest
 from callers import NOW, TOKEN, Desk, person
-from toolguard.calls.context import Call
-from toolguard.calls.current import serving
 
 from toolguard import requires_auth, with_connection
+from toolguard.calls.message import Frame, Message, standing
 from toolguard.calls.request import RequestAuth
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.errors import (
@@ -62,8 +61,11 @@ def called(
 ) -> Any:
     async def call() -> Any:
         guard = desk or Desk(connections=vault)
-        with serving(Call(guard, RequestAuth(TOKEN, person(**facts), guard))):
-            return await tool()
+        message = Message(RequestAuth(TOKEN, person(**facts), guard))
+        with standing(Frame(guard, message)):
+            result = await tool()
+        message.closed = True
+        return result
 
     return asyncio.run(call())
 

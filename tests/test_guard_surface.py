@@ -11,7 +11,7 @@ import pytest
 from callers import NOW, Tokens, person
 
 from toolguard import Scope, ToolGuard, public, requires_auth, requires_scopes
-from toolguard.calls.context import Call
+from toolguard.calls.message import Frame, Message
 from toolguard.decorators.wrapper import policy_of
 from toolguard.errors import (
     AccessDeniedError,
@@ -20,6 +20,7 @@ from toolguard.errors import (
     MalformedCredentialsError,
     MissingTokenError,
 )
+from toolguard.policies.operations import Invocation
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 
@@ -169,7 +170,9 @@ def test_a_challenge_names_what_is_required_or_that_and_what_is_held(mode: str, 
 
 async def over_stdio(made: ToolGuard, policy: Policy) -> Principal | None:
     with made.serving_stdio():
-        return (await Call(made, await made.stdio_state()).admit(policy)).principal
+        call = Invocation("tool", "read")
+        frame = Frame(made, Message(await made.stdio_auth())).enter(policy, call)
+        return await frame.authorize(call)
 
 
 def test_stdio_that_is_trusted_is_one_user_with_every_scope(
@@ -228,4 +231,4 @@ def test_a_message_that_came_neither_by_http_nor_by_stdio_has_no_caller(
     trusted = guard(stdio="trusted", stdio_user_id="ada")
 
     for made in (token, trusted):
-        assert asyncio.run(made.stdio_state()) is None
+        assert asyncio.run(made.stdio_auth()) is None

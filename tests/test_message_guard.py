@@ -14,6 +14,7 @@ from callers import Desk, Tokens, person
 
 from toolguard import public, requires, requires_auth, requires_scopes
 from toolguard.decorators.wrapper import GuardDecorator
+from toolguard.http.door import Door
 from toolguard.http.jsonrpc import MAX_BODY
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.http.proxy import MessageGuard
@@ -58,12 +59,13 @@ class Front:
         rules: Mapping[str, GuardDecorator] = RULES,
         *,
         default: DefaultRule = "authenticated",
+        door: Door | None = None,
     ) -> None:
         people = {"alice": person("alice"), "editor": person("editor", "notes.delete")}
         self.upstream = Upstream()
-        desk = Desk(Tokens(people), default=default, admits_anonymous=True)
+        desk = Desk(Tokens(people), default=default, door=door)
         inside = MessageGuard(self.upstream, desk, OperationRules(rules))
-        self.app = GuardMiddleware(inside, desk)
+        self.app = GuardMiddleware(inside, desk, admits_anonymous=lambda: inside.admits_anonymous)
 
     def send(
         self, body: object, token: str | None = "alice", *, method: str = "POST", **headers: str
@@ -86,6 +88,19 @@ class Front:
 
         asyncio.run(self.app(scope, receive, collect))
         return Exchange(sent)
+
+    def denied(self, body: object) -> bool:
+        """Return whether Alice is denied something, as her revision has it."""
+        before = len(self.upstream.bodies)
+        old = self.send(body)
+        new = self.send(body, mcp_protocol_version="2026-07-28")
+        assert (old.status, new.status, len(self.upstream.bodies)) == (200, 403, before)
+        assert old.json["id"] == new.json["id"] == 1
+        if "result" not in old.json:
+            return bool(old.refusal["error"] == new.refusal["error"] == "access_denied")
+        result = old.json["result"]
+        said = json.loads(result["content"][0]["text"])
+        return bool(result["isError"] and said == new.refusal)
 
 
 def call(tool: str, method: str = "tools/call", **arguments: Any) -> dict[str, Any]:
@@ -139,10 +154,12 @@ def test_each_message_meets_the_rules_for_its_name_and_the_default(
 def test_a_refusal_names_what_is_missing() -> None:
     refused = Front().send(call("delete_note"))
 
-    assert refused.json["missing_scopes"] == ["notes.delete"]
+    assert refused.refusal["missing_scopes"] == ["notes.delete"]
+    assert refused.json["id"] == 1
     assert 'scope="notes.delete"' in str(refused.header("www-authenticate"))
     malformed = Front().send(b"{")
-    assert malformed.json["error"] == "invalid_request"
+    assert malformed.refusal["error"] == "invalid_request"
+    assert malformed.json["error"]["code"] == -32700
     assert malformed.header("www-authenticate") is None
 
 
@@ -203,10 +220,10 @@ def test_a_denying_default_leaves_what_rules_name_and_nothing_else() -> None:
     front = Front(default="deny")
 
     assert front.send(call("createNote")).status == 200
-    assert front.send(call("createnote")).status == 403
-    assert front.send(call("list_notes")).status == 403
+    assert front.denied(call("createnote"))
+    assert front.denied(call("list_notes"))
     assert front.send(read("notes://My%20Notes/1")).status == 200
-    assert front.send(read("notes://elsewhere/../public/1")).status == 403
+    assert front.denied(read("notes://elsewhere/../public/1"))
 
 
 def test_a_check_is_given_the_message() -> None:
@@ -244,10 +261,37 @@ def test_messages_come_by_post_alone(method: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_a_body_that_nobody_decided_on_reaches_nobody(method: str) -> None:
     front = Front()
+    front.app.sessions.open("s1", person("alice"))
 
-    assert front.send(call("delete_note"), method=method).status == 200
+    answer = front.send(call("delete_note"), method=method, mcp_session_id="s1")
+
+    assert answer.status == 200
     assert front.upstream.bodies == [b""]
     assert front.upstream.after == ["http.disconnect"]
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("GET", 405), ("DELETE", 405), ("HEAD", 405), ("OPTIONS", 204)]
+)
+def test_a_request_without_message_and_session_reaches_nobody(method: str, status: int) -> None:
+    front = Front()
+
+    answer = front.send(b"", method=method)
+
+    assert (answer.status, answer.header("allow")) == (status, "POST, GET, DELETE")
+    assert front.upstream.bodies == []
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize(("token", "status"), [("editor", 404), (None, 401)])
+def test_a_session_of_another_principal_is_not_reached(
+    method: str, token: str | None, status: int
+) -> None:
+    front = Front()
+    front.app.sessions.open("s1", person("alice"))
+
+    assert front.send(b"", token, method=method, mcp_session_id="s1").status == status
+    assert front.upstream.bodies == []
 
 
 def test_two_session_headers_are_refused() -> None:
@@ -270,6 +314,6 @@ def test_two_session_headers_are_refused() -> None:
 def test_rules_that_contradict_each_other_let_nobody_in() -> None:
     front = Front({"a*": public, "*b": requires_auth})
 
-    assert front.send(call("ab")).json["error"] == "guard_not_configured"
+    assert front.send(call("ab")).refusal["error"] == "guard_not_configured"
     assert front.send(call("a"), None).status == 200
     assert front.upstream.bodies != []

@@ -16,6 +16,8 @@
     mcp.run(transport="streamable-http")
 """
 
+from typing import TYPE_CHECKING, Any
+
 from toolguard.connections import (
     Connection,
     ConnectionProvider,
@@ -61,7 +63,10 @@ from toolguard.guard import ToolGuard
 from toolguard.policies.operations import Invocation
 from toolguard.policies.scopes import Scope, ScopeHierarchy
 from toolguard.principal import Principal
-from toolguard.tokens.jwt import JWTVerifier, Verifier
+from toolguard.tokens.verifier import Verifier
+
+if TYPE_CHECKING:
+    from toolguard.tokens.jwt import JWTVerifier
 
 __all__ = [
     "AccessDeniedError",
@@ -107,3 +112,12 @@ __all__ = [
     "verifier_for",
     "with_connection",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what takes long to import when it is asked for (PEP 562)."""
+    if name != "JWTVerifier":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from toolguard.tokens.jwt import JWTVerifier  # noqa: PLC0415 - imports cryptography
+
+    return JWTVerifier

@@ -138,6 +138,9 @@ class MalformedMessageError(ToolGuardError):
     Args:
         message: one sentence.
         code: the JSON-RPC error code that the protocol has for it.
+
+    Attributes:
+        message_id: the JSON-RPC id of the message, where that could be read.
     """
 
     status = 400
@@ -146,6 +149,7 @@ class MalformedMessageError(ToolGuardError):
     def __init__(self, message: str, *, code: int = -32600) -> None:
         super().__init__(message)
         self.code = code
+        self.message_id: str | int | None = None
 
 
 class InvalidTokenError(ToolGuardError):

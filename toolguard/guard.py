@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from toolguard.calls.request import RequestAuth, UnauthorizedTools
+from toolguard.calls.request import RequestAuth, UnauthorizedTools, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken
 from toolguard.connections.cache import provider_for
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
@@ -21,6 +21,8 @@ from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, withhold
 from toolguard.errors import ToolGuardError
 from toolguard.http import metadata as resources
 from toolguard.http.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url
+from toolguard.http.door import Denials, Door, Outages, Wire
+from toolguard.http.event_ids import EventIds
 from toolguard.policies.by_name import OperationRules
 from toolguard.policies.policy import DefaultRule, Policy
 from toolguard.policies.scopes import ScopeHierarchy
@@ -35,10 +37,11 @@ from toolguard.settings import (
     sent_arguments,
     verifier_of,
 )
-from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
     from toolguard.frameworks import Adapter
+    from toolguard.frameworks.apps import OtherPaths
     from toolguard.http.middleware import ASGIApp
 
 __all__ = ["StdioRule", "ToolGuard"]
@@ -71,8 +74,19 @@ class ToolGuard:
         connection_max_age: for how many seconds a connection is kept for the same caller with
             the same token; 0 for not at all. Give a :class:`CachedConnections` to say more.
         scope_hierarchy: which scopes include which: ``{"a.write": ["a.read"]}``.
-        challenge_scopes: ``"combined"`` repeats the held scopes in challenges, for clients that
-            replace their scopes instead of adding to them.
+        challenge_scopes: what the 403 for missing scopes names. ``"required"``: what the operation
+            needs. ``"combined"``: what the caller holds, too. ``"auto"``: the first for requests
+            of protocol revision 2026-07-28 and later, whose clients add up; the second for
+            earlier ones, whose clients replace.
+        denials: how a caller hears of a denial that no scope would change. ``"http"``: with 403.
+            ``"tool-error"``: as the framework reports errors. ``"auto"``: the first for requests
+            of 2026-07-28 and later; at a 403, earlier clients end the session.
+        outages: how a caller hears that tokens cannot be verified now. ``"http"``: with 503.
+            ``"tool-error"``: as the framework reports errors, for servers of clients that end
+            their session at a 503 (mcp 1, fastmcp 3).
+        secret: what seals the ids of events, from which a client resumes a stream: at least 16
+            bytes, the same for all replicas; by default the environment's ``TOOLGUARD_SECRET``,
+            without one a random one for this process.
         initial_scopes: what a client is told to begin with; by default the smallest grant that
             opens some operation.
         default: what an operation without a guard asks for: ``"authenticated"``, ``"deny"``, or
@@ -102,7 +116,10 @@ class ToolGuard:
         connections: ConnectionProvider | ConnectionFunction | None = None,
         connection_max_age: float = 60.0,
         scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
-        challenge_scopes: ChallengeScopes = "required",
+        challenge_scopes: ChallengeScopes | Literal["auto"] = "auto",
+        denials: Denials = "auto",
+        outages: Outages = "http",
+        secret: str | bytes | None = None,
         initial_scopes: Sequence[str] | None = None,
         default: DefaultRule = "authenticated",
         unauthorized_tools: UnauthorizedTools = "show",
@@ -120,13 +137,15 @@ class ToolGuard:
             issuer, well_known_url, verifier, audiences, clock
         )
         self.connections = provider_for(connections, connection_max_age, clock)
-        self.scope_hierarchy = (
-            scope_hierarchy
-            if isinstance(scope_hierarchy, ScopeHierarchy)
-            else ScopeHierarchy(scope_hierarchy)
-        )
-        self.challenge_scopes: ChallengeScopes = one_of(
-            "challenge_scopes", challenge_scopes, ("required", "combined")
+        self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
+        #: What all the doors of this guard share.
+        self.door = Door(
+            Wire(
+                one_of("challenge_scopes", challenge_scopes, ("auto", "required", "combined")),
+                one_of("denials", denials, ("auto", "http", "tool-error")),
+                one_of("outages", outages, ("http", "tool-error")),
+            ),
+            EventIds(secret),
         )
         self.default: DefaultRule = one_of("default", default, ("authenticated", "deny", "public"))
         self.unauthorized_tools: UnauthorizedTools = one_of(
@@ -189,16 +208,16 @@ class ToolGuard:
         Raises:
             TypeError: if this is none of these servers, or an argument is given as a string
                 where a list is expected.
-            ValueError: if it is protected already, holds a function below its guard (the
-                decorators are in the wrong order), one that uses a connection while there
-                is no provider, or one without a guard that takes what only a guard may fill.
+            ValueError: if it is protected already, has an auth of its own beside the guard's
+                (write ``verifier="framework"`` to take that over), holds a function below its
+                guard (the decorators are in the wrong order), one that uses a connection while
+                there is no provider, or one without a guard that takes what only a guard may fill.
         """
         from toolguard.frameworks import adapter_for  # noqa: PLC0415 - imports a framework
         from toolguard.frameworks.framework_auth import check_auth  # noqa: PLC0415 - the same
 
         adapter = adapter_for(server)
-        if not self.verifies_itself:
-            check_auth(server)
+        check_auth(server, self)
         sent = sent_arguments(sent_by_client or {})
         adapter.claim(self, OperationRules(rules or {}), sent_by_client=sent)
         self._adapters.append(adapter)
@@ -207,28 +226,57 @@ class ToolGuard:
             _log.warning("operations without a guard are public on %r", server)
         return server
 
-    def asgi(self, app: ASGIApp, *, rules: Mapping[str, GuardDecorator] | None = None) -> ASGIApp:
-        """Return ``app`` behind this guard; every path of it needs a valid token.
+    def asgi(
+        self,
+        app: ASGIApp,
+        *,
+        rules: Mapping[str, GuardDecorator] | None = None,
+        path: str | None = None,
+        others: OtherPaths | None = None,
+        forward_token: bool = False,
+    ) -> ASGIApp:
+        """Return ``app`` behind this guard; every path and method of it needs a valid token.
 
-        The RFC 9728 document is served beside it.
+        The RFC 9728 document is served beside it. The guard answers CORS preflights itself, and
+        grants nothing: put a CORS middleware around what this returns.
 
         Args:
             app: any ASGI application, such as a proxy to an MCP server in another language.
             rules: guards by name, as for :meth:`protect`, for an MCP server. Its messages are
                 then read from the bodies, of at most 4 MiB, before it gets them; what could be
-                read in two ways is refused.
+                read in two ways is refused. A public rule lets callers without a token reach
+                just that operation.
+            path: with rules, the path of the server's endpoint; ``"/mcp"`` by default.
+            others: with rules, what becomes of other paths: ``"refuse"``, the default, answers
+                404; ``"authenticated"`` lets in every valid token.
+            forward_token: whether the application gets the caller's ``Authorization`` header.
 
         Raises:
-            ValueError: for rules that cannot be meant, or go by tags, which messages do not tell.
+            ValueError: for a path that is not one, for ``path`` or ``others`` without rules, and
+                for rules that go by tags, which messages do not tell.
         """
-        from toolguard.frameworks.apps import guarded_app  # noqa: PLC0415 - imports starlette
+        from toolguard.frameworks.apps import (  # noqa: PLC0415 - imports starlette
+            guarded_app,
+            guarded_server,
+        )
 
-        known = OperationRules(rules) if rules is not None else None
-        if known is not None and known.uses_tags:
+        if rules is None:
+            if path is not None or others is not None:
+                raise ValueError("path= and others= go with rules=: without, all paths are alike")
+            return guarded_app(app, self, forward_token=forward_token)
+        known = OperationRules(rules)
+        if known.uses_tags:
             raise ValueError("messages do not tell tags: write rules by name for asgi()")
-        if known is not None:
-            self._rules.append(known)
-        return guarded_app(app, self, known)
+        door = guarded_server(
+            app,
+            self,
+            known,
+            path="/mcp" if path is None else path,
+            others=one_of("others", others or "refuse", ("refuse", "authenticated")),
+            forward_token=forward_token,
+        )
+        self._rules.append(known)
+        return door
 
     @property
     def issuer(self) -> str | None:
@@ -284,13 +332,18 @@ class ToolGuard:
         servers = [self.issuer] if self.issuer else []
         return resources.protected_resource_metadata(self.resource, servers, self.scopes_supported)
 
-    def challenge(self, refusal: ToolGuardError) -> Challenge | None:
-        """Return the challenge that goes with ``refusal``, None if it carries none."""
+    def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:
+        """Return the challenge that goes with ``refusal``, None if it carries none.
+
+        Args:
+            refusal: why the call was refused.
+            revision: the protocol revision that the client speaks; None if it is not known.
+        """
         return challenge_for(
             refusal,
             resource_metadata=self._metadata_url,
             default_scope=self.initial_scopes if refusal.status == 401 else (),  # noqa: PLR2004
-            scopes=self.challenge_scopes,
+            scopes=self.door.wire.scopes_for(revision),
         )
 
     @contextmanager
@@ -309,11 +362,12 @@ class ToolGuard:
         withhold(MANAGEMENT_KEY, CACHE_KEYS, SECRET)
         if self._stdio == "token" and self._stdio_token is None:
             _log.warning("only public operations can be used: %s", HOW_TO_SET)
-        token = _over_stdio.set(True)
+        over_stdio, caller = _over_stdio.set(True), signed_in.set(None)  # who starts it, is not it
         try:
             yield
         finally:
-            _over_stdio.reset(token)
+            _over_stdio.reset(over_stdio)
+            signed_in.reset(caller)
 
     async def stdio_auth(self) -> RequestAuth | None:
         """Return the caller of a message that came without an HTTP request; None if unknown."""

@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 from toolguard.environment import MANAGEMENT_KEY, taken
 from toolguard.http.challenge import Challenge
 from toolguard.http.metadata import canonical_resource
-from toolguard.tokens.discovery import issuer_of
-from toolguard.tokens.jwt import JWTVerifier, Verifier
+from toolguard.tokens.verifier import Verifier
 
 __all__ = [
     "audiences_of",
@@ -119,7 +118,9 @@ def verifier_of(
         raise ValueError("give exactly one of issuer=, well_known_url= and verifier=")
     if not audiences:
         raise ValueError('give audience=: what tokens for this server name in their "aud"')
+    from toolguard.tokens.discovery import issuer_of  # noqa: PLC0415 - imports cryptography
     from toolguard.tokens.jwks import JWKS  # noqa: PLC0415 - imports httpx
+    from toolguard.tokens.jwt import JWTVerifier  # noqa: PLC0415 - imports cryptography
 
     keys = JWKS(issuer=issuer, well_known_url=well_known_url)
     # The metadata has the last word on its issuer; until it is read, the URL says enough.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import jwt
 from ratios import Ratio, compare
-from toolguard.calls.context import Call
-from toolguard.calls.current import serving
 
 from toolguard import Principal, ToolGuard, requires_scopes
+from toolguard.calls.message import Frame, Message, standing
 from toolguard.calls.request import RequestAuth
 from toolguard.testing import LocalIssuer
 
@@ -28,7 +27,7 @@ async def guard_against_decode() -> Ratio:
     async def guarded() -> None:
         for _ in range(_SIZE):
             principal = await guard.verifier.verify(token)
-            with serving(Call(guard, RequestAuth(token, principal, guard))):
+            with standing(Frame(guard, Message(RequestAuth(token, principal, guard)))):
                 await tool(title="x")
 
     async def decoded() -> None:

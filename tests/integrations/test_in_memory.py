@@ -31,6 +31,7 @@ def test_a_call_that_nobody_makes_is_refused(
     assert result["isError"] is True
     assert json.loads(result["content"][0]["text"]) == {
         "error": "guard_not_configured",
-        "error_description": "No request is being served here, so there is no caller; "
-        "a task that outlives its call has none either",
+        "error_description": "This message came without an HTTP request, so it is not known who "
+        "calls: in a test, open the in-memory client within "
+        '`with toolguard.testing.signed_in("alice", scopes=[...]):`',
     }

@@ -23,7 +23,7 @@ from toolguard import (
     requires_tenant,
     with_connection,
 )
-from toolguard.calls.context import UnauthorizedTools
+from toolguard.calls.request import UnauthorizedTools
 from toolguard.testing import GuardedClient, LocalIssuer
 
 

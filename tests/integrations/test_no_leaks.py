@@ -30,7 +30,7 @@ from toolguard import (
     requires_scopes,
     with_connection,
 )
-from toolguard.calls.current import current_access_token
+from toolguard.calls.message import current_access_token
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.testing import (
     LeakError,

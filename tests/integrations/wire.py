@@ -11,7 +11,20 @@ from typing import Any
 import httpx
 from lines import LEGACY_PROTOCOLS, MODERN_PROTOCOL
 
-__all__ = ["Caller", "Connect", "Reply", "Visit", "message", "request_headers"]
+__all__ = [
+    "REFUSED",
+    "Caller",
+    "Connect",
+    "Reply",
+    "Visit",
+    "asked_for",
+    "denied_with",
+    "message",
+    "request_headers",
+]
+
+#: The code of the guard's JSON-RPC errors.
+REFUSED = -32003
 
 _META = "io.modelcontextprotocol/"
 _NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
@@ -58,8 +71,30 @@ class Reply:
 
     @property
     def body(self) -> Any:
-        """The last JSON value: the refusal, or the JSON-RPC response."""
-        return self.messages[-1]
+        """What a refusal says, or the JSON-RPC response: the last JSON value."""
+        last = self.messages[-1]
+        is_refusal = self.status >= 400 and last.get("error", {}).get("code") == REFUSED
+        return self.refusal if is_refusal else last
+
+    @property
+    def refusal(self) -> Any:
+        """The data of the JSON-RPC error of the guard; its form is held."""
+        last = self.messages[-1]
+        assert last.keys() == {"jsonrpc", "id", "error"}, self.content
+        error = last["error"]
+        assert error.keys() == {"code", "message", "data"}, self.content
+        assert (last["jsonrpc"], error["message"]) == ("2.0", error["data"]["error_description"])
+        return error["data"]
+
+    @property
+    def denial(self) -> Any:
+        """What a denial says: with 403 to clients that bear it, to others a tool error."""
+        assert self.challenge is None
+        if self.status == 200:
+            assert self.meta_challenges == []
+            return json.loads(self.tool_error)
+        assert self.status == 403, self.content
+        return self.body
 
     @property
     def result(self) -> Any:
@@ -135,6 +170,18 @@ def request_headers(
     if session is not None:
         headers["mcp-session-id"] = session
     return headers
+
+
+def denied_with(protocol: str) -> int:
+    """Return the status of a denial to a client that speaks this revision."""
+    return 403 if protocol == MODERN_PROTOCOL else 200
+
+
+def asked_for(protocol: str, required: str, held: str) -> str:
+    """Return the scopes that a challenge names to a client that speaks this revision."""
+    if protocol == MODERN_PROTOCOL:
+        return required
+    return " ".join(dict.fromkeys([*held.split(), *required.split()]))
 
 
 class Caller:

@@ -16,9 +16,16 @@ from toolguard.errors import ToolGuardError
 from toolguard.policies.policy import DefaultRule
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
-from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.verifier import Verifier
 
-__all__ = ["SCOPE_KEY", "Guard", "RequestAuth", "UnauthorizedTools", "signed_in"]
+__all__ = [
+    "SCOPE_KEY",
+    "Guard",
+    "RequestAuth",
+    "SignedIn",
+    "UnauthorizedTools",
+    "signed_in",
+]
 
 SCOPE_KEY = "toolguard.request"
 """Where the middleware keeps the :class:`RequestAuth` on an ASGI scope."""
@@ -59,6 +66,7 @@ class RequestAuth:
         refusal: the refusal that the message ended in; the middleware answers with it.
         permitted: whether the message's own operation has been permitted.
         on_permitted: called once, when it is; what the middleware holds back leaves then.
+        revision: the protocol revision that the request names; None if it names none.
         opens_public: whether public operations are open in spite of the failure, because no
             client sent the token.
     """
@@ -74,6 +82,7 @@ class RequestAuth:
     noted: ToolGuardError | None = None
     permitted: bool = False
     on_permitted: Callable[[], None] | None = field(default=None, repr=False)
+    revision: str | None = None
     opens_public: bool = False
 
     def permit(self) -> None:
@@ -84,5 +93,13 @@ class RequestAuth:
                 self.on_permitted()
 
 
-signed_in: ContextVar[RequestAuth | None] = ContextVar("toolguard_signed_in", default=None)
-"""The caller of messages that come without an HTTP request, set by a test or a command."""
+class SignedIn(Protocol):
+    """A caller of messages that come without an HTTP request."""
+
+    async def auth_for(self, guard: Guard) -> RequestAuth:
+        """Return this caller as ``guard`` verifies them; never raises a refusal."""
+        ...
+
+
+signed_in: ContextVar[SignedIn | None] = ContextVar("toolguard_signed_in", default=None)
+"""The caller of messages that come without an HTTP request, set by a test."""

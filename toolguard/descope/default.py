@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toolguard.errors import GuardNotConfiguredError
+from toolguard.policies.scopes import ScopeHierarchy
 
 if TYPE_CHECKING:
     from toolguard.descope.client import DescopeMCP
@@ -47,6 +48,12 @@ class Default:
                 "of the one that is meant"
             )
         return client
+
+    @property
+    def scope_hierarchy(self) -> ScopeHierarchy:
+        """Which scopes include which; none do where there is no client to say so."""
+        client = self._named or self._only
+        return ScopeHierarchy() if client is None else client.scope_hierarchy
 
 
 default = Default()

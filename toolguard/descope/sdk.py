@@ -7,7 +7,7 @@ Those without ``config`` are the methods of the one :class:`DescopeMCP` that the
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from toolguard.descope.checks import require_scopes
@@ -21,6 +21,7 @@ from toolguard.descope.models import (
     UserTokenRequest,
 )
 from toolguard.environment import MANAGEMENT_KEY, taken
+from toolguard.policies.scopes import ScopeHierarchy
 
 __all__ = [
     "aget_connection_token",
@@ -48,6 +49,7 @@ def init_descope_mcp(
     *,
     audience: str | Sequence[str] | None = None,
     environ: Mapping[str, str] = os.environ,
+    scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
 ) -> DescopeMCP:
     """Make the :class:`DescopeMCP` that the functions use from now on; return it.
 
@@ -65,7 +67,11 @@ def init_descope_mcp(
     settings = {name: value for name, value in given.items() if value is not None}
     config = DescopeConfig.from_env({**environ, **settings})
     client = DescopeMCP(
-        config.well_known_url, config.management_key, config.mcp_server_url, audience=audience
+        config.well_known_url,
+        config.management_key,
+        config.mcp_server_url,
+        audience=audience,
+        scope_hierarchy=scope_hierarchy,
     )
     default.name(client)
     return client

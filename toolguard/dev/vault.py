@@ -32,7 +32,7 @@ from toolguard.errors import (
     KeysUnavailableError,
 )
 from toolguard.principal import Principal
-from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.verifier import Verifier
 
 __all__ = ["FETCH_SCOPE", "ConnectLinks", "Provider", "Vault", "VaultPolicy"]
 

@@ -294,7 +294,7 @@ class Adapter(ABC):
         catalog = self.catalog()
         if catalog.unlisted:  # what they are about may be on another server
             return
-        operations = ((op.kind, op.name, op.tags) for op in catalog.operations)
+        operations = ((each.kind, each.name, each.tags) for each in catalog.operations)
         for pattern in self.rules.unmatched(operations):
             _log.warning("the rule %r matches nothing on %r", pattern, self.server)
 

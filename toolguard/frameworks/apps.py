@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import posixpath
+import re
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
 
 from mcp.server.auth.middleware.bearer_auth import RequireAuthMiddleware
 from starlette.applications import Starlette
@@ -16,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
+from toolguard.calls.request import SCOPE_KEY
 from toolguard.decorators.wrapper import bare_policy
 from toolguard.frameworks.sdk_auth import answering_outages
 from toolguard.http.middleware import GuardMiddleware
@@ -26,7 +30,17 @@ if TYPE_CHECKING:
     from toolguard.frameworks.adapter import Adapter
     from toolguard.guard import ToolGuard
 
-__all__ = ["guard_builder", "guard_endpoints", "guarded_app", "metadata_route"]
+__all__ = [
+    "OtherPaths",
+    "guard_builder",
+    "guard_endpoints",
+    "guarded_app",
+    "guarded_server",
+    "metadata_route",
+]
+
+OtherPaths = Literal["refuse", "authenticated"]
+"""What becomes of requests for other paths than the endpoint's: 404, or a token lets them in."""
 
 
 def guard_builder(
@@ -80,8 +94,13 @@ def guard_endpoints(
                 f"the guard on the route {other.path!r} guards nothing: put the application "
                 "behind guard.asgi(app)"
             )
+
+    def is_open() -> bool:  # of this server, whatever else the guard protects
+        found: object = getattr(adapter, "admits_anonymous", guard.admits_anonymous)
+        return bool(found() if callable(found) else found)
+
     for route in endpoints:
-        route.app = GuardMiddleware(_withholding(route.app, adapter.withheld_headers), guard)
+        route.app = GuardMiddleware(_withholding(route.app), guard, admits_anonymous=is_open)
     document = metadata_route(guard)
     if not any(route.path == document.path for route in routes):
         app.router.routes.insert(0, document)
@@ -90,15 +109,16 @@ def guard_endpoints(
     app.user_middleware.append(Middleware(_expose_challenges, app.user_middleware))
 
 
-def _withholding(app: ASGIApp, names: Collection[bytes]) -> ASGIApp:
-    """Return ``app`` without these request headers; a check of the framework's still sees them."""
+def _withholding(app: ASGIApp) -> ASGIApp:
+    """Return ``app`` without the caller's token; a check of the framework's still sees it."""
     if isinstance(app, RequireAuthMiddleware):
-        app.app = _withholding(app.app, names)
+        app.app = _withholding(app.app)
         return app
 
     async def without(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in names]
+            headers = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
+            scope["headers"] = headers
         await app(scope, receive, send)
 
     return without
@@ -152,21 +172,91 @@ def metadata_route(guard: ToolGuard) -> Route:
     return Route(path[path.index("/") :].partition("?")[0], document, methods=["GET", "OPTIONS"])
 
 
-def guarded_app(app: ASGIApp, guard: ToolGuard, rules: OperationRules | None = None) -> ASGIApp:
+def guarded_app(app: ASGIApp, guard: ToolGuard, *, forward_token: bool = False) -> ASGIApp:
     """Return any ASGI application behind ``guard``, with its RFC 9728 document beside it.
 
     Args:
-        app: the application.
+        app: the application; each request to it needs a token.
         guard: who verifies.
-        rules: for an MCP server, who may send it which messages; None for any application.
+        forward_token: whether the application gets the ``Authorization`` header.
     """
-    document = metadata_route(guard)
-    inside = GuardMiddleware(app if rules is None else MessageGuard(app, guard, rules), guard)
+    inside = app if forward_token else _without_token(app)
+    return _beside_document(GuardMiddleware(inside, guard), guard)
+
+
+def guarded_server(
+    app: ASGIApp,
+    guard: ToolGuard,
+    rules: OperationRules,
+    *,
+    path: str = "/mcp",
+    others: OtherPaths = "refuse",
+    forward_token: bool = False,
+) -> ASGIApp:
+    """Return an MCP server behind ``guard``, its messages held against rules.
+
+    Args:
+        app: the server.
+        guard: who verifies.
+        rules: who may send it which messages.
+        path: of its endpoint.
+        others: what becomes of other paths.
+        forward_token: whether the server gets the ``Authorization`` header.
+
+    Raises:
+        ValueError: if ``path`` is not the path of an endpoint.
+    """
+    if not path.startswith("/") or _resembling(path) != path.casefold().rstrip("/"):
+        raise ValueError(f'path={path!r}: write the path of the endpoint, such as "/mcp"')
+    inside = app if forward_token else _without_token(app)
+    messages = MessageGuard(inside, guard, rules)
+    endpoint = GuardMiddleware(messages, guard, admits_anonymous=lambda: messages.admits_anonymous)
+    elsewhere = GuardMiddleware(inside, guard)
+    taken = _resembling(path)
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] == document.path:
+        requested = _path_of(scope)
+        if scope["type"] != "http" or requested == path:
+            await endpoint(scope, receive, send)
+        elif others == "authenticated" and not f"{_resembling(requested)}/".startswith(f"{taken}/"):
+            await elsewhere(scope, receive, send)
+        else:
+            await Response(status_code=404)(scope, receive, send)
+
+    return _beside_document(guarded, guard)
+
+
+def _beside_document(app: ASGIApp, guard: ToolGuard) -> ASGIApp:
+    document = metadata_route(guard)
+
+    async def routed(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _path_of(scope) == document.path:
             await document.handle(scope, receive, send)
         else:
-            await inside(scope, receive, send)
+            await app(scope, receive, send)
 
-    return guarded
+    return routed
+
+
+def _without_token(app: ASGIApp) -> ASGIApp:
+    """Return ``app`` without the caller's token, wherever the guard has it."""
+
+    async def without(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
+            scope = {k: v for k, v in scope.items() if k != SCOPE_KEY} | {"headers": headers}
+        await app(scope, receive, send)
+
+    return without
+
+
+def _path_of(scope: Scope) -> str:
+    """Return the path below where the application is mounted (ASGI)."""
+    path, root = str(scope.get("path", "")), str(scope.get("root_path", ""))
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+def _resembling(path: str) -> str:
+    """Return what is the same for paths that a server could take for each other."""
+    plain = posixpath.normpath(f"/{unquote(path).casefold()}").replace("\\", "/")
+    return re.sub("/+", "/", plain).rstrip("/")

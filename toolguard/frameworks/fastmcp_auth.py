@@ -9,7 +9,7 @@ from fastmcp.server.auth import AccessToken, TokenVerifier
 
 from toolguard.frameworks.sdk_auth import answering_outages, verified
 from toolguard.guard import ToolGuard
-from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.verifier import Verifier
 
 __all__ = ["FastMCPTokenVerifier", "token_verifier"]
 
@@ -24,7 +24,8 @@ class FastMCPTokenVerifier(TokenVerifier):
 
     def __init__(self, verifying: ToolGuard | Verifier, required_scopes: Sequence[str]) -> None:
         super().__init__(required_scopes=list(required_scopes))
-        self._verifying = verifying
+        #: The guard or verifier that is asked.
+        self.verifying = verifying
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """Return what ``token`` says, None if it does not hold up.
@@ -32,14 +33,14 @@ class FastMCPTokenVerifier(TokenVerifier):
         Raises:
             KeysUnavailableError: if nobody can tell right now.
         """
-        return await verified(self._verifying, token, AccessToken)
+        return await verified(self.verifying, token, AccessToken)
 
     def get_middleware(self) -> list[Any]:
         """Return the middleware of fastmcp's applications; an outage is answered with 503."""
         return [*answering_outages(super().get_middleware())]
 
     def __repr__(self) -> str:
-        return f"<FastMCPTokenVerifier: {self._verifying!r}>"
+        return f"<FastMCPTokenVerifier: {self.verifying!r}>"
 
 
 def token_verifier(

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from toolguard.frameworks import internals
 from toolguard.frameworks.operation import Catalog, Operation
 from toolguard.policies.operations import Kind
 
@@ -59,14 +60,14 @@ class _Walk:
         return _with_injected(node, found) if many == "tools" else found
 
     async def _untransformed(self, node: Any, many: str, one: str) -> list[Any]:
-        inner, mounted = getattr(node, "_inner", None), getattr(node, "server", None)
+        inner, mounted = internals.inner_provider(node), getattr(node, "server", None)
         if inner is not None:  # a namespace or a transform around a provider
             return await self._components(inner, many, one)
         if mounted is not None:
             theirs = await self._components(mounted, many, one)
             return [_through(mounted, each) for each in theirs]
         if _is_local(node, many):
-            return [_first(each) for each in await getattr(node, f"_list_{many}")()]
+            return [_first(each) for each in await internals.list_untransformed(node, many)()]
         if hasattr(node, "providers"):
             parts = [await self._components(each, many, one) for each in node.providers]
             return [component for part in parts for component in part]
@@ -99,7 +100,7 @@ def _is_local(provider: Any, many: str) -> bool:
     That is known of fastmcp's own code alone. Its proxies do go further, and what is put together
     of several providers depends on each of them.
     """
-    module = str(getattr(type(provider), f"_list_{many}").__module__)
+    module = str(internals.list_untransformed(type(provider), many).__module__)
     return module.startswith("fastmcp.") and not module.endswith((".proxy", ".aggregate"))
 
 

@@ -12,9 +12,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from toolguard.guard import ToolGuard
-from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.verifier import Verifier
 
 __all__ = ["check_auth", "has_auth", "verifier_for"]
+
+# By name: the one may be installed without the other.
+_OURS = (
+    ("toolguard.frameworks.sdk_auth", "SDKTokenVerifier"),
+    ("toolguard.frameworks.fastmcp_auth", "FastMCPTokenVerifier"),
+)
+_REMOTE = ("fastmcp.server.auth.auth", "RemoteAuthProvider")
 
 
 def verifier_for(verifying: ToolGuard | Verifier, *, required_scopes: Sequence[str] = ()) -> Any:
@@ -60,24 +67,53 @@ def verifier_for(verifying: ToolGuard | Verifier, *, required_scopes: Sequence[s
 
 
 def has_auth(server: Any) -> bool:
-    """Return whether the framework itself verifies the tokens of requests to ``server``.
+    """Return whether the framework itself verifies the tokens of requests to ``server``."""
+    return _auth_of(server) is not None
+
+
+def check_auth(server: Any, guard: ToolGuard) -> None:
+    """Make sure that exactly one of the framework and the guard says whose tokens are good.
+
+    Raises:
+        ValueError: if ``verifier="framework"`` has nothing to take over; or if the guard verifies
+            by itself, and would overrule an auth of the server's that does not ask this guard.
+    """
+    auth = _auth_of(server)
+    if not guard.verifies_itself:
+        if auth is None:
+            raise ValueError(
+                'verifier="framework" takes over what the server verifies, and this one verifies '
+                "nothing: write FastMCP(..., auth=...) for fastmcp, or MCPServer(..., "
+                "token_verifier=..., auth=AuthSettings(...)), or give the guard issuer= instead"
+            )
+    elif auth is not None and not (_asks(auth, guard) or hasattr(guard.verifier, "verify_request")):
+        raise ValueError(
+            f"the server verifies tokens with {type(auth).__name__}, and this guard verifies them "
+            'by itself: write ToolGuard(verifier="framework", audience=...) to take over what the '
+            "server verifies, or remove auth= (token_verifier=) from the server, or give the "
+            "server verifier_for(guard)"
+        )
+
+
+def _auth_of(server: Any) -> Any:
+    """Return what verifies tokens for the framework; None if nothing does.
 
     In fastmcp that is the provider given as ``auth``; in both lines of the SDK, the verifier
     given as ``token_verifier`` or made from an ``auth_server_provider``.
     """
     is_fastmcp = any(kind.__module__ == "fastmcp.server.server" for kind in type(server).__mro__)
-    return getattr(server, "auth" if is_fastmcp else "_token_verifier", None) is not None
+    return getattr(server, "auth" if is_fastmcp else "_token_verifier", None)
 
 
-def check_auth(server: Any) -> None:
-    """Make sure that there is something for ``verifier="framework"`` to take over.
+def _asks(auth: Any, guard: ToolGuard) -> bool:
+    """Return whether ``auth`` is ``verifier_for(guard)``, or a provider around it."""
+    if _is_a(auth, _REMOTE):  # it serves metadata, and leaves all of verifying to another
+        auth = auth.token_verifier
+    return any(_is_a(auth, ours) for ours in _OURS) and any(
+        auth.verifying is each for each in (guard, guard.verifier)
+    )
 
-    Raises:
-        ValueError: if the server has no auth of its own.
-    """
-    if not has_auth(server):
-        raise ValueError(
-            'verifier="framework" takes over what the server verifies, and this one verifies '
-            "nothing: write FastMCP(..., auth=...) for fastmcp, or MCPServer(..., "
-            "token_verifier=..., auth=AuthSettings(...)), or give the guard issuer= instead"
-        )
+
+def _is_a(auth: Any, kind: tuple[str, str]) -> bool:
+    """Return whether ``auth`` is exactly of that kind; a subclass may verify in another way."""
+    return (type(auth).__module__, type(auth).__qualname__) == kind

@@ -19,8 +19,10 @@ from mcp.server.auth.provider import AccessToken
 from starlette.authentication import UnauthenticatedUser
 
 from toolguard.errors import GuardNotConfiguredError, InvalidTokenError
-from toolguard.http.metadata import canonical_audience
+from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
 from toolguard.principal import Principal
+from toolguard.tokens.claims import check_bearer, check_expiry, check_subject
+from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.jws import parse
 
 __all__ = ["FrameworkVerifier", "framework_principal"]
@@ -79,6 +81,14 @@ class FrameworkVerifier:
                 hold up here.
             GuardNotConfiguredError: if no auth of the framework has seen the request.
         """
+        try:
+            return self._taken_over(scope, token)
+        except BaseException as error:
+            forget_variables(error)
+            del scope, token
+            raise
+
+    def _taken_over(self, scope: Mapping[str, Any], token: str) -> Principal:
         user = scope.get("user")
         if isinstance(user, AuthenticatedUser):
             return framework_principal(
@@ -126,8 +136,9 @@ def framework_principal(
             between the two; the audience of its own it has checked.
 
     Raises:
-        InvalidTokenError: if this is about another token, or about one that is for another
-            audience, bound to a key, expired, or a JWT without an expiry.
+        InvalidTokenError: if this is about another token, or about one that is not active
+            (RFC 7662 §2.2), for another audience, bound to a key, expired, or a JWT without an
+            expiry.
 
     >>> verified = AccessToken(token="abc", client_id="desktop", scopes=["read"], subject="alice")
     >>> framework_principal(verified, "abc", audiences=["https://mcp.example.com/mcp"], now=0)
@@ -139,9 +150,10 @@ def framework_principal(
     elif not exchanges:
         _log.warning("verify_token has to return AccessToken(token=token, ...), as it was called")
         raise InvalidTokenError("claims", "The auth of this server speaks of another token")
-    if "cnf" in claims:
-        # RFC 9449 §7.2, RFC 8705 §3: without its proof, a bound token is not to be accepted.
-        raise InvalidTokenError("bound", "The token is bound to a key and no bearer token")
+    if claims.get("active", True) is not True:
+        # RFC 7662 §2.2: a boolean. The framework may have taken the text "false" for a yes.
+        raise InvalidTokenError("claims", "The token is not active")
+    check_bearer(claims)
     expiry = access_token.expires_at if access_token.expires_at is not None else claims.get("exp")
     if expiry is None and _is_jwt(access_token.token):
         raise InvalidTokenError("claims", "The token has no expiry")
@@ -154,31 +166,31 @@ def framework_principal(
         expires_at=math.inf if expiry is None else described.expires_at,
         claims=MappingProxyType(dict(claims)),
     )
-    if principal.is_expired(now):
-        raise InvalidTokenError("expired", "The token has expired")
+    check_expiry(principal.expires_at, now)
     return principal
 
 
 def _check_audience(resource: str | None, audience: object, audiences: Collection[str]) -> None:
     """Refuse a token that says it is for somebody else; an opaque one may say nothing."""
-    accepted = {canonical_audience(each) for each in audiences}
+    accepted = accepted_audiences(audiences)
     if resource is not None and canonical_audience(resource) not in accepted:
         raise InvalidTokenError("audience", "The token is for another resource")
     if audience is None:
         return
-    named = [audience] if isinstance(audience, str) else audience
-    if not isinstance(named, list) or not all(isinstance(each, str) for each in named):
+    named = audience_names(audience)
+    if named is None:
         raise InvalidTokenError("audience", "The token names its audience in no readable way")
     if accepted.isdisjoint(map(canonical_audience, named)):
         raise InvalidTokenError("audience", "The token is for another audience")
 
 
 def _subject(subject: str | None, claims: Mapping[str, Any]) -> str | None:
-    found = subject or claims.get("sub") or None
-    # RFC 7519 §4.1.2. A subject that cannot be read must not become another one.
-    if found is not None and not isinstance(found, str):
-        raise InvalidTokenError("claims", "The token has a subject that is no text")
-    return found
+    if subject:
+        return subject
+    if claims.get("sub") is None:  # as several verifiers of fastmcp write that there is no user
+        return None
+    check_subject(claims)
+    return str(claims["sub"])
 
 
 def _is_jwt(token: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
@@ -29,6 +29,7 @@ from toolguard.errors import ConnectionRequiredError, ToolGuardError
 from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import REFUSED, Adapter, can_open_urls, challenge_meta, code_of
 from toolguard.frameworks.apps import guard_builder
+from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.sdk_server import SDKAdapter
 from toolguard.frameworks.serving import Incoming, serve
 from toolguard.policies.operations import Kind
@@ -36,7 +37,7 @@ from toolguard.policies.operations import Kind
 if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
 
-__all__ = ["Outermost", "adapter", "message_guard"]
+__all__ = ["adapter", "message_guard"]
 
 _MODERN = "2026-07-28"
 _PATHS = {
@@ -85,26 +86,6 @@ class _NestedRefusal(ToolError, ResourceError):
         super().__init__(str(refusal))
         self.refusal = refusal
         self.__cause__ = refusal
-
-
-class Outermost(list[ServerMiddleware[Any]]):
-    """A chain of middleware of which one is outermost, wherever others are put.
-
-    Args:
-        chain: the others, outermost first.
-        outermost: what is around all of them.
-    """
-
-    def __init__(
-        self, chain: Iterable[ServerMiddleware[Any]], outermost: ServerMiddleware[Any]
-    ) -> None:
-        super().__init__(chain)
-        self.outermost = outermost
-
-    def __reversed__(self) -> Iterator[ServerMiddleware[Any]]:
-        """Yield from the inside out, as the SDK composes the chain."""
-        yield from super().__reversed__()
-        yield self.outermost
 
 
 def _values(

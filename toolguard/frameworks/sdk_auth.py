@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -22,8 +21,9 @@ from starlette.responses import JSONResponse, Response
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.guard import ToolGuard
-from toolguard.http.metadata import canonical_audience
-from toolguard.tokens.jwt import Verifier
+from toolguard.http.identity import access_token
+from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
+from toolguard.tokens.verifier import Verifier
 
 __all__ = ["SDKTokenVerifier", "answering_outages", "token_verifier", "verified"]
 
@@ -40,7 +40,8 @@ class SDKTokenVerifier:
     """
 
     def __init__(self, verifying: ToolGuard | Verifier) -> None:
-        self._verifying = verifying
+        #: The guard or verifier that is asked.
+        self.verifying = verifying
 
     async def verify_token(self, token: str) -> AccessToken | None:
         """Return what ``token`` says, None if it does not hold up.
@@ -48,10 +49,10 @@ class SDKTokenVerifier:
         Raises:
             KeysUnavailableError: if nobody can tell right now.
         """
-        return await verified(self._verifying, token, AccessToken)
+        return await verified(self.verifying, token, AccessToken)
 
     def __repr__(self) -> str:
-        return f"<SDKTokenVerifier: {self._verifying!r}>"
+        return f"<SDKTokenVerifier: {self.verifying!r}>"
 
 
 def token_verifier(
@@ -76,29 +77,19 @@ async def verified(
     except InvalidTokenError as error:
         _log.info("refused a token: %s", error.reason)
         return None
-    never_expires = principal.expires_at == math.inf
-    return kind(
-        token=token,
-        client_id=principal.client_id or "",
-        scopes=list(principal.scopes),
-        # The SDK takes 0 for no expiry at all; here, what does not expire has to say so.
-        expires_at=None if never_expires else max(1, int(principal.expires_at)),
-        resource=_resource(verifying, principal.claims.get("aud")),
-        subject=principal.user_id,
-        claims={**principal.claims, "iss": principal.issuer},
-    )
+    resource = _resource(verifying, principal.claims.get("aud"))
+    return access_token(kind, principal, token, resource)
 
 
 def _resource(verifying: ToolGuard | Verifier, audience: object) -> str | None:
     """Return for which resource the token was issued (RFC 8707); None if that is not clear."""
     if isinstance(verifying, ToolGuard):
         return verifying.resource
-    named = audience if isinstance(audience, list) else [audience]
-    texts = [each for each in named if isinstance(each, str)]
-    ours = {canonical_audience(each) for each in getattr(verifying, "audiences", ())}
+    named = audience_names(audience) or ()
+    ours = accepted_audiences(getattr(verifying, "audiences", ()))
     if not ours:
-        return texts[0] if len(texts) == 1 else None
-    return next((each for each in texts if canonical_audience(each) in ours), None)
+        return named[0] if len(named) == 1 else None
+    return next((each for each in named if canonical_audience(each) in ours), None)
 
 
 def answering_outages(stack: Sequence[Middleware]) -> list[Middleware]:

@@ -24,6 +24,7 @@ from toolguard.errors import (
 )
 from toolguard.frameworks.lists import hides
 from toolguard.frameworks.operation import Operation
+from toolguard.http.identity import telling
 from toolguard.policies.operations import CALLS, Invocation, asked_of, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
@@ -82,7 +83,7 @@ async def serve(adapter: Adapter, guard: ToolGuard, incoming: Incoming) -> Any:
     frame = Frame(guard, message)
     refusal: ToolGuardError | None
     try:
-        with standing(frame):
+        with standing(frame), telling(auth):
             result = await _answer(adapter, frame, incoming)
         refusal = message.refusal if incoming.is_error(result) else None
         if refusal is None:
@@ -103,7 +104,8 @@ async def _auth_of(guard: ToolGuard, incoming: Incoming, outer: Frame | None) ->
     if incoming.request is None:
         if outer is not None:
             return outer.message.auth
-        return signed_in.get() or await guard.stdio_auth()
+        caller = signed_in.get()
+        return await (guard.stdio_auth() if caller is None else caller.auth_for(guard))
     auth = incoming.request.scope.get(SCOPE_KEY)
     if not isinstance(auth, RequestAuth):
         return None

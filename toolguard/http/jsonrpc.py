@@ -11,11 +11,23 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, MutableMapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    MutableMapping,
+)
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from toolguard.errors import MalformedMessageError
+import anyio
+import anyio.to_thread
+
+from toolguard.errors import MalformedMessageError, ToolGuardError
 from toolguard.parsing.lookalikes import resembles
 from toolguard.parsing.spellings import spellings, uri_spellings
 from toolguard.parsing.strict_json import strict_object
@@ -23,18 +35,33 @@ from toolguard.policies.operations import METHODS, Asked, asked_of
 
 __all__ = [
     "MAX_BODY",
+    "MAX_SECONDS",
+    "Held",
     "MCPMessage",
     "MessageTooLargeError",
+    "MessageTooSlowError",
+    "OverloadedError",
+    "held_body",
     "names_of",
-    "read_body",
+    "parse_message",
     "read_message",
+    "receive_message",
     "replay",
+    "spelled_out",
 ]
 
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 #: How many bytes a message may have: 4 MiB, as many as the official SDKs take.
 MAX_BODY = 4 * 1024 * 1024
+
+#: In how many seconds it must arrive.
+MAX_SECONDS = 30.0
+
+# From here on, reading a body takes long enough to delay others.
+_LARGE = 64 * 1024
+# A name of so many characters is spelled out in a few milliseconds.
+_LONG = 256
 
 _PARSE_ERROR = -32700
 _INVALID_PARAMS = -32602
@@ -61,6 +88,20 @@ class MessageTooLargeError(MalformedMessageError):
     """The body of the request is larger than a message may be."""
 
     status = 413
+
+
+class MessageTooSlowError(MalformedMessageError):
+    """The body of the request takes too long to arrive."""
+
+    status = 408
+
+
+class OverloadedError(ToolGuardError):
+    """More is being read at once than the guard holds; ``retry_after`` is in seconds."""
+
+    status = 503
+    error = "temporarily_unavailable"
+    retry_after = 5
 
 
 @dataclass(frozen=True)
@@ -208,6 +249,15 @@ def _decoded(value: bytes) -> str | None:
 
 
 def _message(envelope: Mapping[str, Any]) -> MCPMessage:
+    message_id = _id(envelope)
+    try:
+        return _checked(envelope, message_id)
+    except MalformedMessageError as fault:
+        fault.message_id = message_id if "method" in envelope else None
+        raise
+
+
+def _checked(envelope: Mapping[str, Any], message_id: str | int | None) -> MCPMessage:
     _refuse_lookalikes(envelope, _ENVELOPE)
     if envelope.get("jsonrpc") != "2.0":
         raise MalformedMessageError('A message has the member "jsonrpc": "2.0"')
@@ -228,7 +278,7 @@ def _message(envelope: Mapping[str, Any]) -> MCPMessage:
         raise MalformedMessageError(
             "params must be an object, or be left out", code=_INVALID_PARAMS
         )
-    return MCPMessage(method, params, _id(envelope))
+    return MCPMessage(method, params, message_id)
 
 
 def _id(envelope: Mapping[str, Any]) -> str | int | None:
@@ -249,18 +299,40 @@ def _refuse_lookalikes(names: Collection[str], known: Collection[str]) -> None:
 # --- bodies
 
 
-async def read_body(
-    receive: Receive, *, limit: int = MAX_BODY, headers: Iterable[tuple[bytes, bytes]] = ()
-) -> bytes:
-    """Return the body of an ASGI request, holding no more than ``limit`` bytes of it.
+class Held(Protocol):
+    """How much of all bodies is held at once."""
+
+    def take(self, count: int) -> bool:
+        """Take room for so many bytes; return whether there is."""
+        ...
+
+    def give_back(self, count: int) -> None:
+        """Give the room back."""
+        ...
+
+
+@asynccontextmanager
+async def held_body(
+    receive: Receive,
+    headers: Iterable[tuple[bytes, bytes]],
+    held: Held,
+    *,
+    limit: int = MAX_BODY,
+    seconds: float = MAX_SECONDS,
+) -> AsyncIterator[bytes]:
+    """Give the body of an ASGI request, and the room that it takes up back in the end.
 
     Args:
         receive: where its messages come from (ASGI).
-        limit: how many bytes it may have.
         headers: the raw headers of the request; its Content-Length saves reading in vain.
+        held: how much of all bodies is held at once.
+        limit: how many bytes it may have.
+        seconds: how long it may take to arrive.
 
     Raises:
         MessageTooLargeError: if it has more, or says so.
+        MessageTooSlowError: if it has not arrived by then.
+        OverloadedError: if too much is held already.
         MalformedMessageError: if the client went away before its end: nobody may act on half of
             a message, and nobody waits for the answer.
     """
@@ -268,16 +340,59 @@ async def read_body(
         if name == b"content-length" and value.isdigit() and _is_above(limit, value):
             raise _too_large(limit)
     body = bytearray()
-    while True:
+    try:
+        with anyio.move_on_after(seconds) as scope:
+            await _fill(body, receive, held, limit)
+        if scope.cancelled_caught:
+            raise MessageTooSlowError(f"The body must arrive within {seconds:g} seconds")
+        yield bytes(body)
+    finally:
+        held.give_back(len(body))
+
+
+async def _fill(body: bytearray, receive: Receive, held: Held, limit: int) -> None:
+    more = True
+    while more:
         message = await receive()
         if message["type"] != "http.request":
             raise MalformedMessageError("The request ended before its body")
         piece: bytes = message.get("body", b"")
         if len(body) + len(piece) > limit:
             raise _too_large(limit)
+        if not held.take(len(piece)):
+            raise OverloadedError("Too many large messages are being read; try again")
         body += piece
-        if not message.get("more_body", False):
-            return bytes(body)
+        more = message.get("more_body", False)
+
+
+async def parse_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMessage:
+    """Return the message that ``body`` is; a large one is read beside the event loop.
+
+    Raises:
+        MalformedMessageError: as :func:`read_message` does.
+    """
+    if len(body) <= _LARGE:
+        return read_message(body, headers)
+    return await anyio.to_thread.run_sync(read_message, body, headers)
+
+
+async def receive_message(
+    receive: Receive, headers: Iterable[tuple[bytes, bytes]], held: Held
+) -> MCPMessage:
+    """Return the message that a request carries.
+
+    Raises:
+        ToolGuardError: as :func:`held_body` and :func:`read_message` do.
+    """
+    async with held_body(receive, headers, held) as body:
+        return await parse_message(body, headers)
+
+
+async def spelled_out(asked: Asked) -> tuple[str, ...]:
+    """Return :func:`names_of` an operation; those of a long name beside the event loop."""
+    if len(asked.name) <= _LONG:
+        return names_of(asked)
+    return await anyio.to_thread.run_sync(names_of, asked)
 
 
 def _is_above(limit: int, digits: bytes) -> bool:

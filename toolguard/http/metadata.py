@@ -6,54 +6,35 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from toolguard.parsing.audience import canonical_audience
+from toolguard.parsing.secure_urls import secure_origin
 from toolguard.policies.formulas import Rule
 from toolguard.policies.scopes import ScopeHierarchy
 
 __all__ = [
-    "canonical_audience",
     "canonical_resource",
     "first_scopes",
     "protected_resource_metadata",
     "scopes_supported",
 ]
 
-# RFC 3986 §3.1 and §3.2.2: of a URL, scheme and host are the parts without case.
-_ORIGIN = re.compile(r"https?://[^/?#]*", re.ASCII | re.IGNORECASE)
 _RESOURCE = re.compile(
     r"https?://(?:[a-z0-9._~-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?(?:/[a-z0-9._~!$&'()*+,;:%-]+)*/?",
     re.ASCII | re.IGNORECASE,
 )
 
 
-def canonical_audience(audience: str) -> str:
-    """Return ``audience`` as it is compared (MCP authorization, "Canonical Server URI").
-
-    For an http or https URL: scheme and host in lower case, and no slash in place of an empty
-    path (RFC 3986 §6.2.3). Nothing else is touched: not the port, not the path, no escapes.
-
-    >>> canonical_audience("HTTPS://MCP.Example.com/")
-    'https://mcp.example.com'
-    >>> canonical_audience("https://mcp.example.com/MCP/")
-    'https://mcp.example.com/MCP/'
-    """
-    match = _ORIGIN.match(audience)
-    if match is None:
-        return audience
-    # RFC 9728 §6: no Unicode normalization; str.lower would make a Kelvin sign a "k".
-    origin = match[0].lower() if match[0].isascii() else match[0]
-    rest = audience[match.end() :]
-    return origin if rest == "/" else origin + rest
-
-
 def canonical_resource(url: str) -> str:
     """Return ``url`` as a resource identifier.
 
     RFC 9728 §1.2: a URL without a fragment. MCP, canonical server URI: as
-    :func:`canonical_audience` writes it, and without the trailing slash.
+    :func:`canonical_audience` writes it, and without the trailing slash. Tokens are sent there,
+    so it is https, or http on this machine (RFC 6750 §5.3).
 
     Raises:
-        ValueError: if it is not an absolute http or https URL in ASCII, or has a user name, a
-            query (RFC 8707 §2 advises against one, and no challenge could name it) or a fragment.
+        ValueError: if it is not an absolute https URL in ASCII (http only on this machine), or
+            has a user name, a query (RFC 8707 §2 advises against one, and no challenge could
+            name it) or a fragment.
     """
     if "@" in url:  # not repeated: it may hold a password
         raise ValueError("the URL of a resource carries no user name or password")
@@ -61,6 +42,12 @@ def canonical_resource(url: str) -> str:
         raise ValueError(
             f"{url!r} is not the URL of a resource: write the address that clients connect to, "
             "such as https://mcp.example.com/mcp, without user name, query and fragment"
+        )
+    if not url.lower().startswith("https:") and secure_origin(url) is None:
+        raise ValueError(
+            f"{url!r} would have clients send their tokens in the clear: write the https address "
+            "that clients connect to, such as https://mcp.example.com/mcp (http only on this "
+            "machine, such as http://localhost:8000/mcp)"
         )
     return canonical_audience(url).rstrip("/")
 

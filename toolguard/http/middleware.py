@@ -7,29 +7,35 @@ refuses inside the tool call can still turn the answer into a real 401 or 403.
 
 from __future__ import annotations
 
-import json
-import math
+import functools
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from hashlib import sha256
 from typing import Any, Protocol
-
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
-from mcp.server.auth.provider import AccessToken
 
 from toolguard.calls.request import SCOPE_KEY, Guard, RequestAuth
 from toolguard.errors import (
     AccessDeniedError,
-    ConnectionRateLimitedError,
     KeysUnavailableError,
     MalformedMessageError,
     MissingTokenError,
     ToolGuardError,
 )
+from toolguard.http import identity
+from toolguard.http.answers import (
+    not_found,
+    respond,
+    respond_in_protocol,
+    send_empty,
+    send_json,
+)
 from toolguard.http.challenge import Challenge
+from toolguard.http.door import Door, revision_of
+from toolguard.http.event_ids import EventOwner
+from toolguard.http.jsonrpc import receive_message
+from toolguard.http.response import HeldResponse
 from toolguard.http.sessions import Sessions
 from toolguard.principal import Principal
 from toolguard.tokens.bearer import bearer_token
-from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.verifier import Verifier
 
 __all__ = ["ASGIApp", "GuardMiddleware", "Message", "Receive", "Scope", "Send"]
 
@@ -46,13 +52,19 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 _VerifyRequest = Callable[[Scope, str], Awaitable[Principal]]
 
 _SESSION_HEADER = b"mcp-session-id"
+_EVENT_HEADER = b"last-event-id"
 
 
 class HTTPGuard(Guard, Protocol):
     """What the middleware needs of a guard."""
 
-    def challenge(self, refusal: ToolGuardError) -> Challenge | None:
-        """Return the challenge for a refusal."""
+    @property
+    def door(self) -> Door:
+        """What all of its doors share."""
+        ...
+
+    def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:
+        """Return the challenge for a refusal, to a client of some revision."""
         ...
 
 
@@ -62,75 +74,191 @@ class GuardMiddleware:
     Args:
         app: the application.
         guard: who verifies, and how refusals are challenged.
+        admits_anonymous: whether a request without a token is let in at this door now, to reach
+            what is public behind it; never by default.
     """
 
-    def __init__(self, app: ASGIApp, guard: HTTPGuard) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        guard: HTTPGuard,
+        *,
+        admits_anonymous: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.app = app
         self.guard = guard
+        self.admits_anonymous = admits_anonymous
         self.sessions = Sessions()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
-        if scope["type"] == "lifespan" or _is_preflight(scope):
+        if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})  # fail closed: never guarded
             return
+        if _is_preflight(scope):
+            # It has no credentials, so it reaches nothing. A CORS middleware around this one has
+            # answered those of its origins.
+            await send_empty(send, 204)
+            return
         try:
             state = await self._authenticate(scope)
+        except KeysUnavailableError as outage:
+            await self._answer_outage(outage, scope, receive, send)
         except ToolGuardError as refusal:
-            await _respond(send, refusal, self.guard.challenge(refusal))
-            return
-        await self._serve(scope, receive, send, state)
+            await self._respond(refusal, scope, send)
+        else:
+            await self._serve(scope, receive, send, state)
 
     async def _authenticate(self, scope: Scope) -> RequestAuth:
         token = bearer_token(scope["headers"])
+        revision = revision_of(scope["headers"])
         if token is not None:
             principal = await _verified(self.guard.verifier, scope, token)
-            return RequestAuth(token, principal, self.guard)
-        if not self.guard.admits_anonymous:
+            return RequestAuth(token, principal, self.guard, revision=revision)
+        if not self.admits_anonymous():
             raise MissingTokenError
-        return RequestAuth(None, None, self.guard)
+        return RequestAuth(None, None, self.guard, revision=revision)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, state: RequestAuth) -> None:
-        if sum(name == _SESSION_HEADER for name, _ in scope["headers"]) > 1:
-            # Who owns one of them could have the application act on the other.
-            await _respond(send, MalformedMessageError("Send one Mcp-Session-Id header"), None)
+        try:
+            session_id = self._session_of(scope, state.principal)
+            self._check_stream(scope, state.principal, session_id)
+        except _NotFoundError as missing:
+            await not_found(send, str(missing))
             return
-        session_id = _header(scope["headers"], _SESSION_HEADER)
-        if session_id is not None and not self.sessions.admits(session_id, state.principal):
-            await _not_found(send)
+        except _NoStreamError:
+            headers = [(b"allow", b"POST, DELETE")]
+            await send_json(send, 405, headers, {"error": "method_not_allowed"})
             return
-        if scope["method"] in ("GET", "HEAD") and await self._refuses_stream(state, send):
+        except ToolGuardError as refusal:
+            await self._respond(refusal, scope, send)
             return
         scope[SCOPE_KEY] = state
         headers = list(scope["headers"])
-        if state.principal is not None and state.token is not None:
-            state.user = _sdk_user(state.principal, state.token, scope.get("user"))
-            # The SDK holds a session to the user who opened it, and nobody opened this one.
-            if session_id is None or not self.sessions.opened_anonymously(session_id):
-                scope["user"] = state.user
-        response = _Response(send, state, self, hold=scope["method"] == "POST")
-        await self.app(scope, receive, response.send)
-        if response.orphan is not None:
-            await self._end_session({**scope, "headers": headers}, response.orphan)
-            await _respond(send, _no_owner(), None)
+        orphans: list[str] = []
+
+        def begin(start: Message) -> Callable[[bytes], bytes] | None:
+            opened = _header(start.get("headers", ()), _SESSION_HEADER)
+            if opened is not None and not self._owned(opened, state.principal):
+                orphans.append(opened)
+                return None
+            owner = EventOwner.of(state.principal, opened or session_id)
+            return functools.partial(self.guard.door.event_ids.sealed, owner=owner)
+
+        async def refuse() -> bool:
+            return await self._replaces(state, scope, send)
+
+        response = HeldResponse(send, state, refuse, begin, hold=scope["method"] == "POST")
+        # The SDK holds a session to the user who opened it; there may be no such user.
+        owned = session_id is None or not self.sessions.opened_anonymously(session_id)
+        with identity.tell(scope, state, as_user=owned):
+            await self.app(scope, receive, response.send)
+        await response.finish()
+        if orphans:
+            await self._end_session({**scope, "headers": headers}, orphans[0])
+            await self._respond(_no_owner(), scope, send, state)
         if scope["method"] == "DELETE" and session_id is not None and response.status < 300:  # noqa: PLR2004
             self.sessions.close(session_id)
 
-    async def _refuses_stream(self, state: RequestAuth, send: Send) -> bool:
-        """Refuse to who cannot own a session what belongs to one, or opens one."""
-        if state.principal is None:
-            # An anonymous session may be taken over by its user, and nobody else may be
-            # listening then. MCP: 405 says that the server offers no stream here.
-            headers = [(b"allow", b"POST, DELETE")]
-            await _send_json(send, 405, headers, {"error": "method_not_allowed"})
-            return True
-        if state.principal.user_id is None:
-            await _respond(send, _no_owner(), None)
-            return True
-        return False
+    def _session_of(self, scope: Scope, principal: Principal | None) -> str | None:
+        """Return the session of a request, once it is known to be the caller's.
+
+        Raises:
+            MalformedMessageError: if it names more than one: the owner of one of them could have
+                the application act on the other.
+            MissingTokenError: if it may be the caller's once they have signed in.
+            _NotFoundError: if it is not.
+        """
+        sessions = _values(scope, _SESSION_HEADER)
+        if not sessions:
+            return None
+        if len(sessions) > 1:
+            raise MalformedMessageError("Send one Mcp-Session-Id header")
+        if not self.sessions.admits(sessions[0], principal):
+            raise MissingTokenError if principal is None else _NotFoundError("Session")
+        return sessions[0]
+
+    def _check_stream(
+        self, scope: Scope, principal: Principal | None, session_id: str | None
+    ) -> None:
+        """Give the application the id of the event to go on from, as its store knows it.
+
+        Raises:
+            _NoStreamError: if there is none for this caller.
+            AccessDeniedError: if the caller could not own what a stream belongs to.
+            _NotFoundError: if the event is not the caller's.
+        """
+        if scope["method"] in ("GET", "HEAD"):
+            if principal is None:
+                # An anonymous session may be taken over by its user, and nobody else may be
+                # listening then. MCP: 405 says that the server offers no stream here.
+                raise _NoStreamError
+            if principal.user_id is None:
+                raise _no_owner()
+        sent = _values(scope, _EVENT_HEADER)
+        if not sent:
+            return
+        others = [pair for pair in scope["headers"] if _plain(pair[0]) != _EVENT_HEADER]
+        scope["headers"] = others  # it says nothing but in a GET
+        if scope["method"] == "GET":
+            owner = EventOwner.of(principal, session_id)
+            event_id = self.guard.door.event_ids.unsealed(sent[0].encode("latin-1"), owner)
+            if event_id is None or len(sent) > 1:
+                raise _NotFoundError("Event")
+            scope["headers"] = [*others, (_EVENT_HEADER, event_id)]
+
+    async def _replaces(self, state: RequestAuth, scope: Scope, send: Send) -> bool:
+        """Answer with the refusal that the message ended in; return whether there is one."""
+        refusal = state.refusal
+        if refusal is None or self.guard.door.wire.status_of(refusal, state.revision) is None:
+            return False
+        await self._respond(refusal, scope, send, state)
+        return True
+
+    async def _respond(
+        self, refusal: ToolGuardError, scope: Scope, send: Send, state: RequestAuth | None = None
+    ) -> None:
+        await respond(
+            send,
+            refusal,
+            self.guard.challenge(refusal, revision_of(scope["headers"])),
+            is_message=scope["method"] == "POST",
+            message_id=None if state is None else state.message_id,
+        )
+
+    async def _answer_outage(
+        self, outage: KeysUnavailableError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer while nobody can be verified, by status or as the server would report it.
+
+        The message is read for its id and goes no further: who sent it is not known.
+        """
+        revision = revision_of(scope["headers"])
+        if (
+            scope["method"] != "POST"
+            or self.guard.door.wire.status_of(outage, revision) is not None
+        ):
+            await self._respond(outage, scope, send)
+            return
+        try:
+            message = await receive_message(receive, scope["headers"], self.guard.door.held)
+        except ToolGuardError as fault:
+            await self._respond(fault, scope, send)
+            return
+        if message.method is None or message.id is None:
+            await self._respond(outage, scope, send)
+            return
+        await respond_in_protocol(send, outage, message.method, message.id, revision=revision)
+
+    def _owned(self, session_id: str, principal: Principal | None) -> bool:
+        """Remember whose session the framework has opened; return whether it can be owned."""
+        if principal is not None and principal.user_id is None:
+            return False
+        self.sessions.open(session_id, principal)
+        return True
 
     async def _end_session(self, scope: Scope, session_id: str) -> None:
         """Have the framework forget a session that was refused to who opened it."""
@@ -145,59 +273,12 @@ class GuardMiddleware:
         await self.app({**scope, "method": "DELETE", "headers": headers}, receive, send)
 
 
-class _Response:
-    """A response whose start waits for its first byte, so that a refusal can still replace it."""
+class _NotFoundError(Exception):
+    """What belongs to somebody else, or does not exist."""
 
-    def __init__(
-        self, send: Send, state: RequestAuth, middleware: GuardMiddleware, *, hold: bool
-    ) -> None:
-        self._send = send
-        self._state = state
-        self._middleware = middleware
-        self._hold = hold
-        self._start: Message | None = None
-        self._replaced = False
-        self.status = 500
-        #: A session that the framework opened and nobody may use.
-        self.orphan: str | None = None
 
-    async def send(self, message: Message) -> None:
-        """Pass on, hold back or replace what the application sends (ASGI)."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self._own_session(message)
-        if self._replaced or self.orphan is not None:
-            return
-        if message["type"] == "http.response.start":
-            self._start = message
-            if not self._hold and self._state.refusal is None:
-                await self._begin()
-            return
-        if self._start is not None:
-            if not message.get("body") and message.get("more_body", False):
-                return  # an empty chunk: nothing has been said yet
-            if self._state.refusal is not None and self._state.refusal.status is not None:
-                self._replaced = True
-                challenge = self._middleware.guard.challenge(self._state.refusal)
-                await _respond(self._send, self._state.refusal, challenge)
-                return
-            await self._begin()
-        await self._send(message)
-
-    async def _begin(self) -> None:
-        start, self._start = self._start, None
-        if start is not None:
-            await self._send(start)
-
-    def _own_session(self, start: Message) -> None:
-        session_id = _header(start.get("headers", ()), _SESSION_HEADER)
-        if session_id is None:
-            return
-        principal = self._state.principal
-        if principal is not None and principal.user_id is None:
-            self.orphan = session_id
-            return
-        self._middleware.sessions.open(session_id, principal)
+class _NoStreamError(Exception):
+    """A stream is asked for that is not offered."""
 
 
 async def _verified(verifier: Verifier, scope: Scope, token: str) -> Principal:
@@ -209,10 +290,10 @@ async def _verified(verifier: Verifier, scope: Scope, token: str) -> Principal:
 
 
 def _is_preflight(scope: Scope) -> bool:
-    """Return whether this is a CORS preflight: it has no credentials, and reaches no operation."""
+    """Return whether this is a CORS preflight, which has no credentials (Fetch)."""
     return (
-        scope["type"] == "http"
-        and scope["method"] == "OPTIONS"
+        scope["method"] == "OPTIONS"
+        and _header(scope["headers"], b"authorization") is None
         and _header(scope["headers"], b"origin") is not None
         and _header(scope["headers"], b"access-control-request-method") is not None
     )
@@ -225,55 +306,14 @@ def _no_owner() -> AccessDeniedError:
     )
 
 
+def _values(scope: Scope, name: bytes) -> list[str]:
+    """Return what a request says under a name, however it is spelled (RFC 3875 §4.1.18)."""
+    return [value.decode("latin-1") for key, value in scope["headers"] if _plain(key) == name]
+
+
+def _plain(name: bytes) -> bytes:
+    return name.lower().replace(b"_", b"-")
+
+
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
     return next((value.decode("latin-1") for key, value in headers if key == name), None)
-
-
-def _sdk_user(principal: Principal, token: str, user: object) -> AuthenticatedUser:
-    """Return the SDK's own user object, with subject and issuer.
-
-    The SDK's session checks work for no other class, and only with those two.
-    """
-    if isinstance(user, AuthenticatedUser):  # the framework has verified the token as well
-        claims = {**(user.access_token.claims or {}), "iss": principal.issuer}
-        owned = {"subject": principal.user_id, "claims": claims}
-        return AuthenticatedUser(user.access_token.model_copy(update=owned))
-    return AuthenticatedUser(
-        AccessToken(
-            # Whoever reads this does not need the token; caches tell users apart by it.
-            token=f"sha256:{sha256(token.encode()).hexdigest()}",
-            client_id=principal.client_id or "",
-            scopes=list(principal.scopes),
-            expires_at=int(principal.expires_at) if math.isfinite(principal.expires_at) else None,
-            subject=principal.user_id,
-            claims={"iss": principal.issuer},
-        )
-    )
-
-
-async def _respond(send: Send, refusal: ToolGuardError, challenge: Challenge | None) -> None:
-    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-    if challenge is not None:
-        headers.append((b"www-authenticate", challenge.header.encode("ascii")))
-        # Fetch: a browser client cannot read the challenge unless it is exposed.
-        headers.append((b"access-control-expose-headers", b"WWW-Authenticate"))
-    if isinstance(refusal, (KeysUnavailableError, ConnectionRateLimitedError)):
-        headers.append((b"retry-after", str(refusal.retry_after).encode("ascii")))
-    await _send_json(send, refusal.status or 500, headers, refusal.to_dict())
-
-
-async def _not_found(send: Send) -> None:
-    # MCP, session management: 404 tells the client to start a new session. Another user's
-    # session looks exactly like one that does not exist.
-    headers = [(b"content-type", b"application/json")]
-    error = {"code": -32600, "message": "Session not found"}
-    await _send_json(send, 404, headers, {"jsonrpc": "2.0", "id": None, "error": error})
-
-
-async def _send_json(
-    send: Send, status: int, headers: list[tuple[bytes, bytes]], body: dict[str, Any]
-) -> None:
-    content = json.dumps(body).encode()
-    headers = [*headers, (b"content-length", str(len(content)).encode("ascii"))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})

@@ -14,8 +14,6 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from urllib.parse import unquote
 
-from pydantic import AnyUrl, ValidationError
-
 __all__ = ["MAX_LENGTH", "spellings", "uri_spellings"]
 
 #: How many characters a name may have: what browsers and caches take of a URL.
@@ -70,6 +68,8 @@ def _closure(name: str, respellings: Sequence[Respelling]) -> tuple[str, ...]:
 
 def _normal_url(uri: str) -> str:
     """Return a URI as frameworks that validate it pass it on: without dots, its scheme folded."""
+    from pydantic import AnyUrl, ValidationError  # noqa: PLC0415 - takes long to import
+
     try:
         return str(AnyUrl(uri))
     except ValidationError:

@@ -19,7 +19,7 @@ from toolguard.policies.policy import Policy
 __all__ = ["whole_policy"]
 
 
-def whole_policy(  # noqa: PLR0913 - everything that has a say
+def whole_policy(
     rules: OperationRules,
     kind: Kind,
     names: Sequence[str],

@@ -7,10 +7,11 @@ here is a pure function of the text, refuses what has two readings, and never fa
 
 from __future__ import annotations
 
+import functools
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolguard.errors import InvalidTokenError
 from toolguard.parsing.strict_json import strict_object
@@ -23,6 +24,10 @@ MAX_TOKEN_LENGTH = 16 * 1024
 # RFC 7515 §7.1 with the alphabet of §2; only the payload may be empty.
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]+)")
 _MAX_KID_LENGTH = 256
+# An issuer sends the same few headers all the time. A longer one is read anew each time, so that
+# what is kept is bounded in bytes, too.
+_KEPT_HEADERS = 256
+_MAX_KEPT_LENGTH = 1024
 # RFC 8725 §3.10: a token does not bring the key it is checked with, nor say where to fetch it.
 # `x5t` and `x5t#S256` only name a key, as `kid` does; Entra sends them in every token.
 _KEY_PARAMETERS = frozenset({"jku", "jwk", "x5c", "x5u"})
@@ -73,11 +78,9 @@ def parse(token: str) -> CompactJWS:
             "malformed", "The token is encrypted" if is_jwe else "The token is not a compact JWS"
         )
     header, payload, signature = match.groups()
-    algorithm, kid, typ = _parse_header(parse_object(_base64url(header)))
+    read = _known_header if len(header) <= _MAX_KEPT_LENGTH else _read_header
     return CompactJWS(
-        algorithm=algorithm,
-        kid=kid,
-        typ=typ,
+        *read(header),
         payload=_base64url(payload),
         signing_input=token[: match.end(2)].encode("ascii"),
         signature=_base64url(signature),
@@ -105,7 +108,14 @@ def media_type(typ: str) -> str:
     return typ.lower().removeprefix("application/")
 
 
-def _parse_header(header: dict[str, Any]) -> tuple[str, str | None, str]:
+class _Header(NamedTuple):
+    algorithm: str
+    kid: str | None
+    typ: str
+
+
+def _read_header(segment: str) -> _Header:
+    header = parse_object(_base64url(segment))
     if not _UNSUPPORTED_PARAMETERS.isdisjoint(header):
         raise InvalidTokenError(
             "malformed", "The token header asks for an extension that is not supported"
@@ -119,7 +129,10 @@ def _parse_header(header: dict[str, Any]) -> tuple[str, str | None, str]:
         raise InvalidTokenError("type", "The token header holds an unreadable type")
     if "kid" in header and not _is_key_id(kid):
         raise InvalidTokenError("key", "The token header holds an unreadable key id")
-    return algorithm, kid, media_type(typ)
+    return _Header(algorithm, kid, media_type(typ))
+
+
+_known_header = functools.lru_cache(_KEPT_HEADERS)(_read_header)
 
 
 def _is_key_id(kid: object) -> bool:

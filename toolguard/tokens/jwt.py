@@ -1,7 +1,8 @@
 """Whom does an access token speak for, and is it good here and now?
 
-A verifier turns the text of a token into a :class:`~toolguard.principal.Principal`. Nothing it
-concluded is kept: keys are cached by their source, verdicts are not.
+A verifier turns the text of a token into a :class:`~toolguard.principal.Principal`. It remembers
+what follows from the bytes of a good token, the key and its own settings; that is worth something
+only as long as the source of keys answers with the same key, and the times count anew each time.
 """
 
 from __future__ import annotations
@@ -9,16 +10,21 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from hashlib import sha256
+from typing import Any
 
 from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.exceptions import InvalidKeyError
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
-from toolguard.http.metadata import canonical_audience
+from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
 from toolguard.principal import Principal
+from toolguard.tokens.claims import check_bearer, check_subject, check_times, read_times
+from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.jws import CompactJWS, media_type, parse, parse_object
 from toolguard.tokens.keys import Key, KeySource
+from toolguard.tokens.memo import Memo, Verified
+from toolguard.tokens.verifier import Verifier
 
 __all__ = [
     "DEFAULT_ALGORITHMS",
@@ -38,8 +44,6 @@ DEFAULT_TOKEN_TYPES = ("at+jwt", "JWT")
 """The types an access token may state: RFC 9068's, and the plain one that most issuers send."""
 
 _MAX_LEEWAY = 300
-# The last second of the year 9999: what comes after it is not a date (a time in milliseconds).
-_MAX_NUMERIC_DATE = 253_402_300_799
 
 _PYJWT = get_default_algorithms()
 _ALGORITHMS: Mapping[str, Algorithm] = {
@@ -69,19 +73,6 @@ _URL = re.compile(
 )
 
 
-class Verifier(Protocol):
-    """Answers whom a token speaks for; write one's own with :meth:`Principal.from_claims`."""
-
-    async def verify(self, token: str) -> Principal:
-        """Return the caller that ``token`` speaks for.
-
-        Raises:
-            InvalidTokenError: if the token does not hold up, for whatever reason.
-            KeysUnavailableError: if nobody can tell right now.
-        """
-        ...
-
-
 class JWTVerifier:
     """Verifies JWT access tokens of one issuer for one server (RFC 9068 §4, RFC 8725).
 
@@ -102,6 +93,8 @@ class JWTVerifier:
         permissions_are_scopes: count the ``permissions`` claim as scopes (Auth0 with RBAC).
         require_single_audience: refuse tokens that are good for another server as well, which
             could replay them here (RFC 8707 §3).
+        remember: how many good tokens to remember, so that their signatures are not verified
+            again as long as the same key is there; 0 for none.
         clock: the time, in seconds since the epoch.
 
     Raises:
@@ -121,6 +114,7 @@ class JWTVerifier:
         token_types: Collection[str] = DEFAULT_TOKEN_TYPES,
         permissions_are_scopes: bool = False,
         require_single_audience: bool = False,
+        remember: int = 1024,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not all(callable(getattr(keys, name, None)) for name in ("find", "refresh")):
@@ -130,12 +124,13 @@ class JWTVerifier:
         self._issuer = issuer
         self._keys = keys
         self._audiences = _configured_audiences(audience)
-        self._accepted = _accepted_audiences(self._audiences)
+        self._accepted = accepted_audiences(self._audiences)
         self._algorithms = _checked_algorithms(algorithms)
         self._leeway = _checked_leeway(leeway)
         self._token_types = _checked_types(token_types)
         self._permissions_are_scopes = permissions_are_scopes
         self._require_single_audience = require_single_audience
+        self._memo = Memo(_checked_size(remember))
         self._clock = clock
 
     @property
@@ -163,12 +158,16 @@ class JWTVerifier:
             InvalidTokenError: if the token does not hold up; its ``reason`` says why.
             KeysUnavailableError: if the issuer's keys are not to be had.
         """
-        jws = self._read(token)
-        if not self._authenticate(jws):
-            await self._keys.refresh()
-            if not self._authenticate(jws, refreshed=True):
-                raise KeysUnavailableError("The keys of the authorization server are not known")
-        return self._principal(jws)
+        try:
+            principal = self._judge(token)
+            if principal is None:
+                await self._keys.refresh()
+                principal = self._judge_finally(token)
+        except BaseException as error:
+            forget_variables(error)
+            del token
+            raise
+        return principal
 
     def verify_now(self, token: str) -> Principal | None:
         """Do as :meth:`verify` does, without I/O; None if keys have to be fetched first.
@@ -177,8 +176,43 @@ class JWTVerifier:
             InvalidTokenError: if the token does not hold up; its ``reason`` says why.
             KeysUnavailableError: if the issuer's keys are not to be had.
         """
+        try:
+            return self._judge(token)
+        except BaseException as error:
+            forget_variables(error)
+            del token
+            raise
+
+    def _judge_finally(self, token: str) -> Principal:
+        principal = self._judge(token, refreshed=True)
+        if principal is None:
+            raise KeysUnavailableError("The keys of the authorization server are not known")
+        return principal
+
+    def _judge(self, token: str, *, refreshed: bool = False) -> Principal | None:
+        """Return the caller, None if keys must be fetched to tell."""
+        # With a form for what is no Unicode, too: no two texts share a digest.
+        digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
+        known = self._memo.recall(digest)
+        verified = known if known is not None and self._holds(known) else None
+        if verified is None:
+            verified = self._examine(token, refreshed=refreshed)
+        if verified is None:
+            return None
+        check_times(verified.times, self._clock(), self._leeway)
+        if verified is not known:
+            self._memo.keep(digest, verified)
+        return verified.principal
+
+    def _examine(self, token: str, *, refreshed: bool) -> Verified | None:
         jws = self._read(token)
-        return self._principal(jws) if self._authenticate(jws) else None
+        key = self._signer(jws, refreshed=refreshed)
+        return None if key is None else self._accept(jws, key)
+
+    def _holds(self, verified: Verified) -> bool:
+        """Return whether the same key and issuer still stand for a token that was good."""
+        keys = self._keys.find(verified.kid, verified.algorithm) or ()
+        return any(key is verified.key for key in keys) and verified.issuer == self.issuer
 
     def _read(self, token: str) -> CompactJWS:
         jws = parse(token)
@@ -188,43 +222,46 @@ class JWTVerifier:
             raise InvalidTokenError("type", "The token is not of a type accepted here")
         return jws
 
-    def _authenticate(self, jws: CompactJWS, *, refreshed: bool = False) -> bool:
-        """Return True if one of the issuer's keys signed it, False if keys must be fetched."""
+    def _signer(self, jws: CompactJWS, *, refreshed: bool) -> Key | None:
+        """Return which of the issuer's keys signed it, None if keys must be fetched to tell."""
         keys = self._keys.find(jws.kid, jws.algorithm)
         if keys is None or self.issuer is None:
-            return False
-        if any(_signed(jws, key) for key in keys):
-            return True
+            return None
+        for key in keys:
+            if _signed(jws, key):
+                return key
         if not keys:
             raise InvalidTokenError("key", "The token is signed with a key the issuer has not")
         # The issuer may have replaced a key under its old name.
         if not refreshed and self._keys.suspect(jws.kid):
-            return False
+            return None
         raise InvalidTokenError("signature", "The signature of the token is wrong")
 
-    def _principal(self, jws: CompactJWS) -> Principal:
+    def _accept(self, jws: CompactJWS, key: Key) -> Verified:
+        """Return what a signed token says; everything that depends on time is left to ask."""
         claims = parse_object(jws.payload)
         self._check_parties(claims)
-        if "cnf" in claims:
-            # RFC 9449 §7.2, RFC 8705 §3: without its proof, a bound token is not to be accepted.
-            raise InvalidTokenError("bound", "The token is bound to a key and no bearer token")
+        check_bearer(claims)
         _check_kind(claims, jws.typ)
-        _check_times(claims, self._clock(), self._leeway)
-        return Principal.from_claims(claims, permissions_are_scopes=self._permissions_are_scopes)
+        times = read_times(claims)
+        principal = Principal.from_claims(
+            claims, permissions_are_scopes=self._permissions_are_scopes
+        )
+        return Verified(jws.algorithm, jws.kid, key, times, principal)
 
     def _check_parties(self, claims: Mapping[str, Any]) -> None:
         if claims.get("iss") != self.issuer:
             raise InvalidTokenError("issuer", "The token is of another issuer")
-        audience = claims.get("aud")
-        named = [audience] if isinstance(audience, str) else audience
-        if not isinstance(named, list) or not all(isinstance(item, str) for item in named):
+        named = audience_names(claims.get("aud"))
+        if named is None:
             raise InvalidTokenError("audience", "The token names no audience")
-        ours = [canonical_audience(item) in self._accepted for item in named]
+        ours = [canonical_audience(name) in self._accepted for name in named]
         if not any(ours) or (self._require_single_audience and not all(ours)):
             raise InvalidTokenError("audience", "The token is for another audience")
-        # RFC 7519 §4.1.2 and §4.1.7. A subject that cannot be read must not become another one.
-        if not all(isinstance(claims[name], str) for name in ("sub", "jti") if name in claims):
-            raise InvalidTokenError("claims", "The token has a subject or an id that is no text")
+        check_subject(claims)
+        # RFC 7519 §4.1.7.
+        if not isinstance(claims.get("jti", ""), str):
+            raise InvalidTokenError("claims", "The token has an id that is no text")
 
     def __repr__(self) -> str:
         return f"<JWTVerifier: tokens of {self.issuer} for {', '.join(self._audiences)}>"
@@ -261,28 +298,6 @@ def _check_kind(claims: Mapping[str, Any], typ: str) -> None:
         raise InvalidTokenError("type", "The token is not an access token")
 
 
-def _check_times(claims: Mapping[str, Any], now: float, leeway: float) -> None:
-    expires, *starts = (_numeric_date(claims, name) for name in ("exp", "nbf", "iat"))
-    if expires is None:
-        raise InvalidTokenError("claims", "The token has no expiry")
-    if expires <= now - leeway:
-        raise InvalidTokenError("expired", "The token has expired")
-    if any(start is not None and start > now + leeway for start in starts):
-        raise InvalidTokenError("not_yet_valid", "The token is not valid yet")
-
-
-def _numeric_date(claims: Mapping[str, Any], name: str) -> float | None:
-    """Read seconds since the epoch, whole or not (RFC 7519 §2); None if the claim is absent."""
-    if name not in claims:
-        return None
-    value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidTokenError("claims", "The token has a time that is no number")
-    if not 0 <= value <= _MAX_NUMERIC_DATE:
-        raise InvalidTokenError("claims", "The token has a time that is no date")
-    return value
-
-
 def _configured_audiences(audience: str | Sequence[str]) -> tuple[str, ...]:
     audiences = (audience,) if isinstance(audience, str) else tuple(audience or ())
     if not audiences or "" in audiences:
@@ -295,13 +310,6 @@ def _configured_audiences(audience: str | Sequence[str]) -> tuple[str, ...]:
                 "https://mcp.example.com/mcp, without user name, fragment or spaces"
             )
     return audiences
-
-
-def _accepted_audiences(audiences: tuple[str, ...]) -> frozenset[str]:
-    canonical = {canonical_audience(item) for item in audiences}
-    # MCP, "Canonical Server URI": the form without the trailing slash is the one to use. The
-    # lenience is for what was configured; a token is never read more generously.
-    return frozenset(canonical | {item.removesuffix("/") for item in canonical if _URL.match(item)})
 
 
 def _checked_algorithms(algorithms: Collection[str]) -> frozenset[str]:
@@ -327,3 +335,9 @@ def _checked_types(token_types: Collection[str]) -> frozenset[str]:
     if isinstance(token_types, str) or not token_types:
         raise ValueError('write token_types=["at+jwt"]: a list that names at least one')
     return frozenset(media_type(name) for name in token_types)
+
+
+def _checked_size(remember: int) -> int:
+    if type(remember) is not int or remember < 0:
+        raise ValueError(f"remember is a number of tokens, 0 for none, not {remember!r}")
+    return remember
