@@ -27,7 +27,7 @@ SECRETS = {
     "TOOLGUARD_ACCESS_TOKEN": "of-alice",
     "DESCOPE_MANAGEMENT_KEY": "K2-management",
     "TOOLGUARD_CACHE_KEYS": "cache-key",
-    "TOOLGUARD_SECRET": "sealing-secret",
+    "TOOLGUARD_SECRET": "sealing-secret-of-replicas",
 }
 
 
