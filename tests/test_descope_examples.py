@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from toolguard.descope.client import Default
+from toolguard.descope.default import Default
 from toolguard.testing import Loopback
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -13,7 +13,7 @@ from projects import APP, KEY, MCP, Project, anywhere, sdk
 
 from toolguard import descope
 from toolguard.descope import DescopeConfig, DescopeMCP, InsufficientScopeError
-from toolguard.descope.client import Default
+from toolguard.descope.default import Default
 from toolguard.errors import (
     AccessDeniedError,
     GuardNotConfiguredError,

@@ -139,11 +139,7 @@ class ToolGuard:
             issuer, well_known_url, verifier, audiences, clock
         )
         self.connections = provider_for(connections, connection_max_age, clock)
-        self.scope_hierarchy = (
-            scope_hierarchy
-            if isinstance(scope_hierarchy, ScopeHierarchy)
-            else ScopeHierarchy(scope_hierarchy)
-        )
+        self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
         #: What all the doors of this guard share.
         self.door = Door(
             Wire(

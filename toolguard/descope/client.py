@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from toolguard.calls.message import here
@@ -19,10 +19,12 @@ from toolguard.connections.descope.models import (
     validation_result,
 )
 from toolguard.connections.descope.provider import DescopeConnections
-from toolguard.descope.checks import check, check_owner, require_scopes, rule_of, user_id_of
+from toolguard.descope.checks import check, check_owner, rule_of, user_id_of
+from toolguard.descope.default import default
 from toolguard.errors import ToolGuardError
 from toolguard.guard import ToolGuard
 from toolguard.policies.policy import Policy
+from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.tokens.discovery import issuer_of
 from toolguard.tokens.jwks import JWKS
@@ -35,47 +37,6 @@ _log = logging.getLogger("toolguard.descope")
 T = TypeVar("T")
 AuthCheck = Callable[[Any], Awaitable[bool]]
 """What fastmcp takes as ``auth=`` of a tool: given the context of a call, whether it may be."""
-
-
-class Default:
-    """The one that was named; else the one that was made, if there is only one.
-
-    With several to choose from, a token might be held against the audience of another server. So
-    there is no default then, rather than the first or the last.
-    """
-
-    def __init__(self) -> None:
-        self._named: DescopeMCP | None = None
-        self._only: DescopeMCP | None = None
-        self._made = 0
-
-    def offer(self, client: DescopeMCP) -> None:
-        """Take ``client``, if it stays the only one."""
-        self._made += 1
-        self._only = client if self._made == 1 else None
-
-    def name(self, client: DescopeMCP) -> None:
-        """Take ``client``, whatever else there is."""
-        self._named = client
-
-    def get(self) -> DescopeMCP:
-        """Return it.
-
-        Raises:
-            GuardNotConfiguredError: if there is none, or several and none was named.
-        """
-        client = self._named or self._only
-        if client is None:
-            problem = "There are several DescopeMCP" if self._made else "There is no DescopeMCP yet"
-            raise GuardNotConfiguredError(
-                f"{problem}: call init_descope_mcp(...) where the server is made, or the method "
-                "of the one that is meant"
-            )
-        return client
-
-
-default = Default()
-"""What this process has made and named."""
 
 
 class DescopeMCP:
@@ -95,6 +56,8 @@ class DescopeMCP:
         audience: instead, what the tokens of the project name, where no URL is configured there:
             ``audience="P2abc"``, the project id. There is no way to check no audience.
         timeout: seconds for one request to the vault.
+        scope_hierarchy: which scopes include which: ``{"a.write": ["a.read"]}``. While a guard
+            serves a message, its own counts.
 
     Raises:
         ValueError: if there is no audience, or something cannot be what it is meant to be.
@@ -114,6 +77,7 @@ class DescopeMCP:
         *,
         audience: str | Sequence[str] | None = None,
         timeout: float = 10.0,
+        scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
     ) -> None:
         self.config = DescopeConfig(
             well_known_url=well_known_url,
@@ -127,6 +91,7 @@ class DescopeMCP:
                 '(in the environment: MCP_SERVER_URL), or audience="P..." if the tokens of this '
                 "project name its id"
             )
+        self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
         self._keys = JWKS(well_known_url=well_known_url)
         self.verifier = self._verifier(accepted)
         self.connections = DescopeConnections(
@@ -158,6 +123,7 @@ class DescopeMCP:
                 "issuer": issuer_of(self.config.well_known_url),
                 "resource": self.config.mcp_server_url,
                 "connections": self.connections,
+                "scope_hierarchy": self.scope_hierarchy,
                 **settings,
             }
         )
@@ -219,7 +185,7 @@ class DescopeMCP:
         """
         rule = rule_of(required_scopes)
         principal = self._verify(access_token, audience)
-        check(rule, principal, error_description)
+        check(rule, principal, error_description, self.scope_hierarchy)
         return user_id_of(principal)
 
     async def avalidate_token_require_scopes_and_get_user_id(
@@ -233,7 +199,7 @@ class DescopeMCP:
         """Do as :meth:`validate_token_require_scopes_and_get_user_id` does, without blocking."""
         rule = rule_of(required_scopes)
         principal = await self._verifier(audience).verify(access_token)
-        check(rule, principal, error_description)
+        check(rule, principal, error_description, self.scope_hierarchy)
         return user_id_of(principal)
 
     def require_scopes(
@@ -243,7 +209,8 @@ class DescopeMCP:
         error_description: str | None = None,
     ) -> None:
         """Do as :func:`toolguard.descope.require_scopes` does."""
-        require_scopes(token_result, required_scopes, error_description)
+        principal = Principal.from_claims(token_result)
+        check(rule_of(required_scopes), principal, error_description, self.scope_hierarchy)
 
     def get_connection_token(
         self,
@@ -326,7 +293,7 @@ class DescopeMCP:
             if token is None:
                 return False
             try:
-                check(policy, await self.verifier.verify(token), None)
+                check(policy, await self.verifier.verify(token), None, self.scope_hierarchy)
             except ToolGuardError as refusal:
                 _log.info("auth check: %s", refusal.error)
                 return False

@@ -7,7 +7,7 @@ Those without ``config`` are the methods of the one :class:`DescopeMCP` that the
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from toolguard.connections.descope.models import (
@@ -18,8 +18,11 @@ from toolguard.connections.descope.models import (
 )
 from toolguard.connections.descope.provider import DescopeConnections
 from toolguard.descope.checks import require_scopes
-from toolguard.descope.client import AuthCheck, DescopeMCP, default
+from toolguard.descope.client import AuthCheck, DescopeMCP
+from toolguard.descope.default import Default
+from toolguard.descope.default import default as any_default
 from toolguard.environment import MANAGEMENT_KEY, taken
+from toolguard.policies.scopes import ScopeHierarchy
 
 __all__ = [
     "aget_connection_token",
@@ -39,6 +42,8 @@ __all__ = [
     "validate_token_require_scopes_and_get_user_id",
 ]
 
+default: Default[DescopeMCP] = any_default
+
 
 def init_descope_mcp(
     well_known_url: str | None = None,
@@ -47,6 +52,7 @@ def init_descope_mcp(
     *,
     audience: str | Sequence[str] | None = None,
     environ: Mapping[str, str] = os.environ,
+    scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
 ) -> DescopeMCP:
     """Make the :class:`DescopeMCP` that the functions use from now on; return it.
 
@@ -64,7 +70,11 @@ def init_descope_mcp(
     settings = {name: value for name, value in given.items() if value is not None}
     config = DescopeConfig.from_env({**environ, **settings})
     client = DescopeMCP(
-        config.well_known_url, config.management_key, config.mcp_server_url, audience=audience
+        config.well_known_url,
+        config.management_key,
+        config.mcp_server_url,
+        audience=audience,
+        scope_hierarchy=scope_hierarchy,
     )
     default.name(client)
     return client

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from toolguard.calls.message import Frame, caller_of
 from toolguard.errors import (
@@ -13,19 +13,36 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
-from toolguard.frameworks.operation import Operation
+from toolguard.frameworks.operation import Catalog, Operation
 from toolguard.policies.decision import decide
 from toolguard.policies.operations import Invocation, Kind
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS, published
 
-if TYPE_CHECKING:
-    from toolguard.frameworks.adapter import Adapter
-
 __all__ = ["Lists", "hides"]
 
 # More than any server has; what is beyond is looked up each time.
 _MAX_KNOWN = 20_000
+
+
+class Listing(Protocol):
+    """What lists need of the server that has them."""
+
+    def revision(self) -> tuple[object, ...]:
+        """Return what changes with the registered operations."""
+        ...
+
+    def catalog(self) -> Catalog:
+        """Return the operations by the names that clients know them by."""
+        ...
+
+    async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        """Return the operation that clients call ``name``."""
+        ...
+
+    def policy(self, operation: Operation) -> Policy | None:
+        """Return what decorators and rules say of an operation."""
+        ...
 
 
 class Lists:
@@ -35,7 +52,7 @@ class Lists:
         adapter: the server.
     """
 
-    def __init__(self, adapter: Adapter) -> None:
+    def __init__(self, adapter: Listing) -> None:
         self._adapter = adapter
         self._revision: tuple[object, ...] | None = None
         self._known: dict[tuple[Kind, str], Operation] = {}

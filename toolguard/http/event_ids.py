@@ -15,11 +15,12 @@ import os
 from hashlib import blake2b
 from typing import NamedTuple
 
+from toolguard import environment
 from toolguard.principal import Principal
 
 __all__ = ["SECRET_VARIABLE", "EventIds", "EventOwner"]
 
-SECRET_VARIABLE = "TOOLGUARD_SECRET"  # noqa: S105 - the name of a variable
+SECRET_VARIABLE = environment.SECRET
 
 _MIN_SECRET = 16
 _SEAL_BYTES = 24
@@ -54,7 +55,7 @@ class EventIds:
     """
 
     def __init__(self, secret: str | bytes | None = None) -> None:
-        found = secret if secret is not None else os.environ.get(SECRET_VARIABLE) or None
+        found = secret if secret is not None else environment.secret(SECRET_VARIABLE)
         material = os.urandom(64) if found is None else _bytes(found)
         if len(material) < _MIN_SECRET:
             raise ValueError(

@@ -204,6 +204,11 @@ class ScopeHierarchy:
         }
         self._implied = {scope: _closure(scope, direct) for scope in direct}
 
+    @classmethod
+    def of(cls, given: ScopeHierarchy | Mapping[str, Iterable[str]] | None) -> ScopeHierarchy:
+        """Return ``given`` as a hierarchy; it may be one already."""
+        return given if isinstance(given, ScopeHierarchy) else cls(given)
+
     def expand(self, granted: Iterable[str]) -> frozenset[str]:
         """Return ``granted`` with everything it includes."""
         held = frozenset(_as_set(granted))
