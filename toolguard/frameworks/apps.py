@@ -94,13 +94,11 @@ def guard_endpoints(
                 f"the guard on the route {other.path!r} guards nothing: put the application "
                 "behind guard.asgi(app)"
             )
-
-    def is_open() -> bool:  # of this server, whatever else the guard protects
-        found: object = getattr(adapter, "admits_anonymous", guard.admits_anonymous)
-        return bool(found() if callable(found) else found)
-
     for route in endpoints:
-        route.app = GuardMiddleware(_withholding(route.app), guard, admits_anonymous=is_open)
+        # Of this server, whatever else the guard protects.
+        route.app = GuardMiddleware(
+            _withholding(route.app), guard, admits_anonymous=lambda: adapter.admits_anonymous
+        )
     document = metadata_route(guard)
     if not any(route.path == document.path for route in routes):
         app.router.routes.insert(0, document)
