@@ -100,14 +100,12 @@ def guard_endpoints(
                 f"the guard on the route {other.path!r} guards nothing: put the application "
                 "behind guard.asgi(app)"
             )
-
-    def is_open() -> bool:  # of this server, whatever else the guard protects
-        found: object = getattr(adapter, "admits_anonymous", guard.admits_anonymous)
-        return bool(found() if callable(found) else found)
-
     for route in endpoints:
         inside = _while_intact(_withholding(route.app), adapter)
-        route.app = GuardMiddleware(inside, guard, admits_anonymous=is_open)
+        # Of this server, whatever else the guard protects.
+        route.app = GuardMiddleware(
+            inside, guard, admits_anonymous=lambda: adapter.admits_anonymous
+        )
     document = metadata_route(guard)
     if not any(route.path == document.path for route in routes):
         app.router.routes.insert(0, document)
