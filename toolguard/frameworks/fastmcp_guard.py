@@ -352,8 +352,10 @@ async def _around(
         way = None  # what is asked for in here has been reached by no other name
     if way is not None and way.takes(component):
         return await proceed()
-    names = way.names if way is not None and way.adapter is adapter else ()
     chain = parents(component)
+    names = way.names if way is not None and way.adapter is adapter else ()
+    if not names and attached.own is not adapter:  # called by name on a mounted server
+        names = adapter.names_of(attached.server, kind_of(component), name_of(chain[0]))
     # An entry that starts with an underscore calls the one without.
     running = chain if entry.startswith("_") else chain[1:]
     below = internals.mounted(chain[-1])

@@ -108,6 +108,19 @@ class FastMCPAdapter(AttachableAdapter):
         vars(below).update(vars(self), below=server)
         return below
 
+    def names_of(self, server: Any, kind: Kind, name: str) -> tuple[str, ...]:
+        """Return what an operation of a mounted server is called by clients, for the rules."""
+        if not self.rules.policies:
+            return ()
+        mounted = (server, name)
+        listed = (each for each in self.catalog().operations if each.kind == kind)
+        return tuple(
+            other
+            for each in listed
+            if mounted in each.mounts
+            for other in (each.name, *(other for _, other in each.mounts))
+        )
+
     def look_up(self) -> Catalog:
         """Return what clients can call, also on mounted servers, by the names they know."""
         return catalog_of(self.server)
