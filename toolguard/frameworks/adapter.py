@@ -61,6 +61,8 @@ class Adapter(ABC):
     withheld_headers: tuple[bytes, ...] = (b"authorization",)
     #: Whether no look-up of the framework's can be stood in, so that names decide.
     decides_by_name = False
+    #: Whether operations of this framework have tags.
+    has_tags = False
 
     def __init__(self, server: Any) -> None:
         self.server = server
@@ -267,6 +269,8 @@ class Adapter(ABC):
         """
         if self.guard is not None:
             raise ValueError("this server is protected already: call protect() once per server")
+        if rules.uses_tags and not self.has_tags:
+            raise ValueError('rules by tag, "tag:...", are for fastmcp: write rules by name')
         self.guard, self.rules = guard, rules
         self.sent_by_client, self.open_routes = sent_by_client or {}, open_routes
         self.check()

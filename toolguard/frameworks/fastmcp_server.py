@@ -63,6 +63,7 @@ class FastMCPAdapter(AttachableAdapter):
         RuntimeError: if fastmcp has changed in what toolguard relies on.
     """
 
+    has_tags = True
     error_types = (ToolError, ResourceError, PromptError)
 
     def __init__(
