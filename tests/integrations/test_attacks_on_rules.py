@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import logging
 from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias
 
@@ -88,8 +86,7 @@ def _desk(tool: str) -> Any:
 
 
 def _address(tool: str) -> str:
-    digest = hashlib.sha256(b"Desk\0" + tool.encode()).hexdigest()
-    return f"{digest[:12]}_{tool}"
+    return str(_fastmcp("server.providers.addressing", "hashed_backend_name")("Desk", tool))
 
 
 @pytest.mark.parametrize("namespace", [None, "n"])
@@ -108,9 +105,10 @@ def test_the_address_of_a_tool_of_an_app_is_not_a_way_around_its_name(
         server.mount(inner, namespace=namespace)
     guarding().protect(server, rules={"*delete_*": requires_scopes("nobody")})
 
-    for name in ("delete_all" if namespace is None else "n_delete_all", _address("delete_all")):
-        reply = reach(server).call(name)
-        assert (reply.status, reply.body["missing_scopes"]) == (403, ["nobody"])
+    listed = "delete_all" if namespace is None else "n_delete_all"  # which 3.x does not serve
+    assert "deleted" not in reach(server).call(listed).content
+    reply = reach(server).call(_address("delete_all"))
+    assert (reply.status, reply.body["missing_scopes"]) == (403, ["nobody"])
 
 
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
@@ -255,18 +253,18 @@ def test_what_a_mounted_server_hides_the_one_in_front_does_not_list(
 
 
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
-def test_an_unprotected_server_that_calls_its_own_by_name_is_reported(
-    line: Line, guarding: Guarding, caplog: pytest.LogCaptureFixture
+def test_a_search_of_a_mounted_server_is_held_to_the_rules_in_front(
+    line: Line, guarding: Guarding
 ) -> None:
-    caplog.set_level(logging.WARNING, "toolguard")
     inner, outer = _notes(line), line.server("outer")
     _by_search(inner)
     outer.mount(inner, namespace="n")  # type: ignore[attr-defined]
     guarding().protect(outer, rules={"n_delete_*": requires_scopes("notes.delete")})
 
     assert GuardedClient(outer).call("n_delete_note").status == 403
-    assert "RegexSearchTransform on" in caplog.text
-    assert "protect" in caplog.text
+    found = {"name": "delete_note", "arguments": {}}
+    assert GuardedClient(outer).call("n_call_tool", found).status == 403
+    assert GuardedClient(outer, scopes=["notes.delete"]).call("n_call_tool", found).ok
 
 
 # --- another reader of the arguments

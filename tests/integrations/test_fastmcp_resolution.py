@@ -230,7 +230,7 @@ def prompts_as_tools(house: House) -> Ask:
     return call("get_prompt", name="secret", arguments={})
 
 
-def _renaming(in_place: bool) -> Any:  # noqa: FBT001 - which of two
+def _renaming(in_place: bool) -> Any:
     class Renaming(fastmcp("server.middleware.Middleware")):  # type: ignore[misc]
         async def on_call_tool(self, context: Any, call_next: Any) -> Any:
             if context.message.name != "other":

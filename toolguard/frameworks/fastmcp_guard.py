@@ -9,6 +9,7 @@ decides on nested calls that something answers by itself, such as a cache.
 from __future__ import annotations
 
 import functools
+import logging
 import weakref
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import fastmcp
-from fastmcp.exceptions import NotFoundError
+from fastmcp.exceptions import NotFoundError, ToolError
 from fastmcp.resources.template import FunctionResourceTemplate
 from fastmcp.server.middleware import Middleware, MiddlewareContext
 from fastmcp.server.middleware.tool_injection import ToolInjectionMiddleware
@@ -386,11 +387,19 @@ def _arguments(kind: Kind, entry: str, component: Any, args: tuple[Any, ...]) ->
     return (args[0] if args else None) or {}
 
 
+class _NotFoundError(ToolError, NotFoundError):
+    """What fastmcp takes for an operation that is not there, from within one that is."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.log_level = logging.DEBUG
+
+
 async def _unknown(kind: Kind, name: str) -> Any:
     """Raise what fastmcp raises for an operation that is not there."""
     frame = here()
     sent = frame.message.sent if frame is not None and frame.row is None else None
-    raise NotFoundError(f"Unknown {kind}: {(sent.name if sent else name)!r}")
+    raise _NotFoundError(f"Unknown {kind}: {(sent.name if sent else name)!r}")
 
 
 async def _pass_on(

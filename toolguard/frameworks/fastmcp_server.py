@@ -142,7 +142,7 @@ class FastMCPAdapter(AttachableAdapter):
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> BaseException:
         """Return the error that fastmcp hands through, whether it hides the details or not."""
         del nested  # a tool error, to be caught where code of the user's has called
-        return _Refusal(refusal)
+        return _RefusalError(refusal)
 
     def unknown(self, kind: Kind, name: str) -> Exception:
         """Return the framework's own error for an operation that is not there."""
@@ -165,7 +165,7 @@ class _Below(FastMCPAdapter):
         return await find_on(self.below, kind, name, meta)
 
 
-class _Refusal(ToolError, ResourceError, PromptError):
+class _RefusalError(ToolError, ResourceError, PromptError):
     """A refusal on its way through fastmcp, which logs it for debugging only."""
 
     def __init__(self, refusal: ToolGuardError) -> None:
