@@ -59,6 +59,10 @@ class AttachableAdapter(Adapter):
         """Return the adapter as it is for calls to ``server``, which is mounted below its own."""
 
     @abstractmethod
+    def names_of(self, server: Any, kind: Kind, name: str) -> tuple[str, ...]:
+        """Return what an operation of a mounted server is called by clients, for the rules."""
+
+    @abstractmethod
     async def visible(self, door: Frame, method: str, listed: Sequence[Any]) -> Sequence[Any]:
         """Return what the caller may see of the components in a list."""
 
@@ -176,7 +180,8 @@ def guarded(component: Any, attached: Attached) -> Any:
     """Return a copy of a component that decides before it runs."""
     copy = component.model_copy()
     if _MARK not in vars(copy):
-        copy.__class__ = _class(type(component))
+        kind: Any = type(component)
+        copy.__class__ = _class(kind)
     vars(copy)[_MARK] = attached
     return copy
 

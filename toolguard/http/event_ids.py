@@ -18,9 +18,8 @@ from typing import NamedTuple
 from toolguard import environment
 from toolguard.principal import Principal
 
-__all__ = ["SECRET_VARIABLE", "EventIds", "EventOwner"]
+__all__ = ["EventIds", "EventOwner"]
 
-SECRET_VARIABLE = environment.SECRET
 
 _MIN_SECRET = 16
 _SEAL_BYTES = 24
@@ -55,11 +54,11 @@ class EventIds:
     """
 
     def __init__(self, secret: str | bytes | None = None) -> None:
-        found = secret if secret is not None else environment.secret(SECRET_VARIABLE)
+        found = secret if secret is not None else environment.secret(environment.SECRET)
         material = os.urandom(64) if found is None else _bytes(found)
         if len(material) < _MIN_SECRET:
             raise ValueError(
-                f"secret= (or {SECRET_VARIABLE}) must have at least {_MIN_SECRET} bytes: write 32 "
+                f"secret= (or {environment.SECRET}) must have at least {_MIN_SECRET} bytes: write 32 "
                 "random ones, as `openssl rand -hex 32` prints them"
             )
         self._key = blake2b(material, person=b"toolguard-events").digest()
