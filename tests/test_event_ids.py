@@ -9,7 +9,8 @@ from callers import person
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from toolguard.http.event_ids import SECRET_VARIABLE, EventIds, EventOwner
+from toolguard.environment import SECRET
+from toolguard.http.event_ids import EventIds, EventOwner
 
 IDS = EventIds("a secret that replicas share")
 OWNERS = [
@@ -83,7 +84,7 @@ def test_replicas_that_share_a_secret_know_each_others_ids() -> None:
 
 
 def test_the_environment_may_name_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SECRET_VARIABLE, "a secret that replicas share\n")
+    monkeypatch.setenv(SECRET, "a secret that replicas share\n")
     sealed = IDS.sealed(b"e1", OWNERS[0])
 
     assert EventIds().unsealed(sealed, OWNERS[0]) == b"e1"
@@ -94,9 +95,9 @@ def test_the_environment_may_name_the_secret(monkeypatch: pytest.MonkeyPatch) ->
 def test_without_a_secret_each_process_has_its_own(
     value: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(SECRET_VARIABLE, raising=False)
+    monkeypatch.delenv(SECRET, raising=False)
     if value is not None:
-        monkeypatch.setenv(SECRET_VARIABLE, value)
+        monkeypatch.setenv(SECRET, value)
     one, other = EventIds(), EventIds()
     sealed = one.sealed(b"e1", OWNERS[0])
 

@@ -90,7 +90,7 @@ class AsyncGuardedClient:
         async with visiting(self._adapter.stateless_app()) as client:
             response = await client.post("/mcp", headers=headers_for(token), content=content)
         header = response.headers.get("www-authenticate")
-        return Answer(
+        return Answer.read(
             int(response.status_code),
             parse(header) if header is not None else None,
             json.loads(response.content or b"{}"),
