@@ -156,7 +156,10 @@ INDEPENDENT = rules(
     )
 )
 EVERY_SITUATION = [
-    Situation(person("alice", *scopes, roles=roles, permissions=may), {"paid": paid})
+    Situation(
+        person("alice", *scopes, roles=roles, permissions=may, expires_at=NOW + 60),
+        {"paid": paid},
+    )
     for scopes in [(), ("read",)]
     for roles in [(), ("editor",)]
     for may in [(), ("export",)]
