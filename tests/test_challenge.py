@@ -311,7 +311,7 @@ def test_the_official_clients_read_our_parameter_and_no_bait(
 
 @given(
     st.text(),
-    st.lists(st.text(), min_size=1),
+    st.lists(scope_tokens(), min_size=1),
     st.lists(st.text()),
     st.sampled_from(("required", "combined")),
 )
