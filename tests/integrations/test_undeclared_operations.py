@@ -9,7 +9,7 @@ import httpx
 import pytest
 from calendar_server import calendar
 from lines import Guarding, Line, Mode, Serve, ServeOnce
-from wire import Caller, Connect
+from wire import Caller, Connect, denied_with
 
 from toolguard.testing import LocalIssuer
 
@@ -57,8 +57,8 @@ def test_by_deny_a_valid_token_does_not_open_what_has_no_rule(
     alice = strict(issuer.mint("alice", scopes=["calendar.read"]))
     reply = alice.send(method, params)
 
-    assert (reply.status, reply.challenge) == (403, None)
-    assert reply.body == {
+    assert reply.status == denied_with(alice.protocol)
+    assert reply.denial == {
         "error": "access_denied",
         "error_description": "You are not allowed to do this",
     }
