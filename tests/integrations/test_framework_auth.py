@@ -11,7 +11,7 @@ from lines import FASTMCP_LINES, STATEFUL_MODES, Guarding, Line, Mode, Serve, Se
 from mcp.server.auth.provider import AccessToken
 from own_auth import fastmcp_verifier, with_token_verifier
 from pydantic import AnyHttpUrl
-from wire import Caller, Connect
+from wire import Caller, Connect, asked_for
 
 from toolguard import ToolGuard, ToolGuardError, requires_auth, requires_scopes, verifier_for
 from toolguard.testing import LocalIssuer
@@ -116,12 +116,14 @@ def test_the_guard_and_the_frameworks_own_helpers_agree(own: Connect, issuer: Lo
 
 def test_the_guard_refuses_as_ever(own: Connect, issuer: LocalIssuer) -> None:
     missing = own(None).call("notes")
-    refused = own(issuer.mint("alice", scopes=["server.use"])).call("notes")
+    alice = own(issuer.mint("alice", scopes=["server.use"]))
+    refused = alice.call("notes")
 
     assert (missing.status, missing.challenge) == (401, f'Bearer scope="notes.read", {METADATA}')
     assert refused.status == 403
+    named = asked_for(alice.protocol, "notes.read", "server.use")
     assert refused.challenge == (
-        f'Bearer error="insufficient_scope", scope="notes.read", {METADATA}, '
+        f'Bearer error="insufficient_scope", scope="{named}", {METADATA}, '
         'error_description="Token missing required scopes: notes.read"'
     )
 
@@ -131,8 +133,10 @@ def test_the_scopes_the_framework_asks_for_still_count(own: Connect, issuer: Loc
     refused = alice.call("notes")
 
     assert refused.status == 403
-    assert refused.body["error"] == "insufficient_scope"
+    # The framework's own answer, which is none of JSON-RPC.
+    assert refused.messages[-1]["error"] == "insufficient_scope"
     assert "server.use" in refused.content
+    assert "notes of alice" not in refused.content
 
 
 @pytest.mark.parametrize("mode", STATEFUL_MODES, ids=str)

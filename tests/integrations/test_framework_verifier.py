@@ -29,7 +29,7 @@ from mcp import ClientSession
 from mcp.client.sse import sse_client
 from mcp.server.auth.provider import AccessToken
 from own_auth import Issued, Known, authenticated, with_token_verifier
-from wire import Caller, Reply, message, request_headers
+from wire import Caller, Reply, asked_for, message, request_headers
 
 from toolguard import Principal, ToolGuard, requires_auth, requires_scopes, verifier_for
 from toolguard.frameworks.framework_auth import check_auth, has_auth
@@ -159,13 +159,16 @@ def test_without_a_token_the_challenge_is_the_guards(connect: Connect) -> None:
 
 
 def test_a_missing_scope_is_a_403_of_the_guards(connect: Connect, issuer: LocalIssuer) -> None:
-    refused = connect(issuer.mint("alice", scopes=["notes.list"])).call("read")
+    alice = connect(issuer.mint("alice", scopes=["notes.list"]))
+    refused = alice.call("read")
 
     assert refused.status == 403
+    named = asked_for(alice.protocol, "notes.read", "notes.list")
     assert refused.challenge == (
-        f'Bearer error="insufficient_scope", scope="notes.read", {METADATA}, '
+        f'Bearer error="insufficient_scope", scope="{named}", {METADATA}, '
         'error_description="Token missing required scopes: notes.read"'
     )
+    assert refused.body["missing_scopes"] == ["notes.read"]
     assert refused.body["token_scopes"] == ["notes.list"]
 
 

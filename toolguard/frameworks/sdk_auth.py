@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.frameworks.server_guard import ServerGuard, verifier_of
+from toolguard.http.answers import error_of
 from toolguard.http.identity import access_token
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
 from toolguard.tokens.verifier import Verifier
@@ -96,8 +97,8 @@ def _resource(verifying: ServerGuard | Verifier, audience: object) -> str | None
 def answering_outages(stack: Sequence[Middleware]) -> list[Middleware]:
     """Return the middleware of an application that answers 503 while keys cannot be had.
 
-    The SDK's own answer would be 500, and a traceback in the log. An application is told so
-    before its first request::
+    The SDK's own answer would be 500, and a traceback in the log. A JSON-RPC request gets a
+    JSON-RPC error. An application is told so before its first request::
 
         app.user_middleware[:] = answering_outages(app.user_middleware)
     """
@@ -136,4 +137,6 @@ def _answer(conn: HTTPConnection, error: AuthenticationError) -> Response:
         return AuthenticationMiddleware.default_on_error(conn, error)
     outage = error.outage
     headers = {"retry-after": str(outage.retry_after), "cache-control": "no-store"}
-    return JSONResponse(outage.to_dict(), status_code=outage.status, headers=headers)
+    is_message = conn.scope.get("method") == "POST"
+    body = error_of(outage, None) if is_message else outage.to_dict()
+    return JSONResponse(body, status_code=outage.status, headers=headers)
