@@ -50,7 +50,15 @@ def test_undeclared_operations_need_a_valid_token_and_no_more(
     assert prompt.result["messages"][0]["content"]["text"] == "plan the week"
 
 
-@pytest.mark.parametrize(("method", "params"), UNDECLARED)
+def test_by_deny_a_tool_that_is_not_there_is_unknown(strict: Connect, issuer: LocalIssuer) -> None:
+    reply = strict(issuer.mint("alice", scopes=["calendar.read"])).call("no_such_tool")
+
+    assert (reply.status, reply.challenge) == (200, None)
+    assert "no_such_tool" in reply.tool_error
+    assert strict(None).call("no_such_tool").status == 401
+
+
+@pytest.mark.parametrize(("method", "params"), [UNDECLARED[0], *UNDECLARED[2:]])
 def test_by_deny_a_valid_token_does_not_open_what_has_no_rule(
     strict: Connect, issuer: LocalIssuer, method: str, params: dict[str, Any]
 ) -> None:

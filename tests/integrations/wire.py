@@ -91,6 +91,9 @@ class Reply:
         """What a denial says: with 403 to clients that bear it, to others a tool error."""
         assert self.challenge is None
         if self.status == 200:
+            last = self.messages[-1]
+            if "error" in last:  # of another method than tools/call
+                return self.refusal
             assert self.meta_challenges == []
             return json.loads(self.tool_error)
         assert self.status == 403, self.content
