@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from wire import Caller, Visit
+from wire import Caller, Visit, asked_for
 
 from toolguard import public, requires, requires_auth, requires_scopes
 from toolguard.testing import GuardedClient, LocalIssuer, call_as
@@ -98,14 +98,17 @@ def test_all_rules_that_match_apply_to_every_kind_of_operation(
     answer: str,
 ) -> None:
     allowed = visitor(*scopes).send(method, params)
-    refused = visitor("profile").send(method, params)
+    bob = visitor("profile")
+    refused = bob.send(method, params)
     anonymous = visitor(None).send(method, params)
 
     assert (allowed.status, answer in allowed.content) == (200, True)
     assert refused.status == 403
     assert refused.body["required_scopes"] == scopes
-    assert f'scope="{" ".join(scopes)}"' in str(refused.challenge)
+    named = asked_for(bob.protocol, " ".join(scopes), "profile")
+    assert f' scope="{named}", ' in str(refused.challenge)
     assert anonymous.status == 401
+    assert answer not in refused.content + anonymous.content
 
 
 def test_what_a_rule_makes_public_is_and_what_no_rule_matches_needs_a_token(
