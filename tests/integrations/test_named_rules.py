@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
-from wire import Caller, Visit, asked_for
+from wire import Caller, Visit, asked_for, denied_with
 
 from toolguard import public, requires, requires_auth, requires_scopes
 from toolguard.testing import GuardedClient, LocalIssuer, call_as
@@ -204,8 +204,8 @@ def test_a_rule_may_read_the_arguments_that_were_sent(line: Line, guarding: Guar
         return call_as(server, "delete_note", arguments, scopes=["notes.1.delete"])
 
     assert delete({"note_id": "1"}).ok
-    assert delete({"note_id": "2"}).body["error"] == "access_denied"
-    assert delete({"note_id": "3"}).body["missing_scopes"] == ["notes.3.delete"]
+    assert delete({"note_id": "2"}).error == "access_denied"
+    assert delete({"note_id": "3"}).missing_scopes == ("notes.3.delete",)
     assert '"invalid_input"' in delete({"note_id": "1 2"}).text
     assert '"invalid_input"' in delete({}).text, "the default is known to the server alone"
     assert ("tool", "delete_note", {"note_id": "1"}) in checked
@@ -221,17 +221,45 @@ def test_a_rule_for_everything_is_for_every_kind(line: Line, guarding: Guarding)
         assert call_as(server, tool).status == 403
 
 
-def test_a_denying_default_denies_a_uri_that_only_resolves_to_an_allowed_one(
-    line: Line, guarding: Guarding, visit: Visit, issuer: LocalIssuer
+@pytest.mark.parametrize("uri", ["notes://private/7", "file:///etc/motd"])
+def test_a_denying_default_denies_resources_that_no_rule_allows(
+    denying: Callable[..., Caller], issuer: LocalIssuer, uri: str
 ) -> None:
+    alice = denying(issuer.mint())
+    reply = alice.send("resources/read", {"uri": uri})
+
+    assert reply.status == denied_with(alice.protocol)
+    assert reply.denial["error"] == "access_denied"
+    assert "private 7" not in reply.content
+    assert "welcome" not in reply.content
+
+
+def test_by_a_denying_default_a_uri_that_resolves_to_an_allowed_one_is_unknown(
+    denying: Callable[..., Caller], issuer: LocalIssuer
+) -> None:
+    allowed = {"uri": "notes://public/1"}
+    dotted = {"uri": "notes://private/../public/1"}
+    alice, stranger = denying(issuer.mint()), denying(None)
+
+    assert "public 1" in alice.send("resources/read", allowed).result["contents"][0]["text"]
+    reply = alice.send("resources/read", dotted)
+    assert (reply.status in (200, 400), reply.is_error) == (True, True)
+    assert "public 1" not in reply.content
+    assert [stranger.send("resources/read", each).status for each in (allowed, dotted)] == [
+        401,
+        401,
+    ]
+
+
+@pytest.fixture
+def denying(guarding: Guarding, visit: Visit) -> Callable[..., Caller]:
+    """Make callers of the notes whose guard refuses whatever has no rule."""
+
     def make(line: Line) -> Any:
         guard = guarding(default="deny")
         return guard.protect(notes(line), rules={"resource:notes://public/*": requires_auth})
 
-    alice = visit("denying notes", make, issuer.mint())
-    assert "public 1" in alice.send("resources/read", {"uri": "notes://public/1"}).content
-    for uri in ("notes://private/../public/1", "notes://private/7", "file:///etc/motd"):
-        assert alice.send("resources/read", {"uri": uri}).status == 403
+    return lambda token: visit("denying notes", make, token)
 
 
 def test_contradicting_rules_are_refused_at_once(line: Line, guarding: Guarding) -> None:

@@ -9,15 +9,20 @@ import httpx
 import pytest
 from calendar_server import calendar
 from lines import Guarding, Line, Mode, Serve, ServeOnce
-from wire import Caller, Connect
+from wire import Caller, Connect, Visit, denied_with
 
+from toolguard import public
 from toolguard.testing import LocalIssuer
 
-UNDECLARED: list[tuple[str, dict[str, Any]]] = [
-    ("tools/call", {"name": "weather", "arguments": {"city": "oslo"}}),
-    ("tools/call", {"name": "no_such_tool", "arguments": {}}),
-    ("resources/read", {"uri": "calendar://today"}),
-    ("prompts/get", {"name": "plan"}),
+UNDECLARED: list[tuple[str, dict[str, Any], str]] = [
+    ("tools/call", {"name": "weather", "arguments": {"city": "oslo"}}, "fine in oslo"),
+    ("resources/read", {"uri": "calendar://today"}, "an empty day"),
+    ("prompts/get", {"name": "plan"}, "plan the week"),
+]
+UNKNOWN: list[tuple[str, dict[str, Any]]] = [
+    ("tools/call", {"name": "nothing", "arguments": {}}),
+    ("resources/read", {"uri": "calendar://nothing"}),
+    ("prompts/get", {"name": "nothing"}),
 ]
 LISTS = ("tools/list", "resources/list", "resources/templates/list", "prompts/list")
 
@@ -50,18 +55,53 @@ def test_undeclared_operations_need_a_valid_token_and_no_more(
     assert prompt.result["messages"][0]["content"]["text"] == "plan the week"
 
 
-@pytest.mark.parametrize(("method", "params"), UNDECLARED)
+@pytest.mark.parametrize(("method", "params", "answer"), UNDECLARED)
 def test_by_deny_a_valid_token_does_not_open_what_has_no_rule(
-    strict: Connect, issuer: LocalIssuer, method: str, params: dict[str, Any]
+    strict: Connect, issuer: LocalIssuer, method: str, params: dict[str, Any], answer: str
 ) -> None:
     alice = strict(issuer.mint("alice", scopes=["calendar.read"]))
     reply = alice.send(method, params)
 
-    assert (reply.status, reply.challenge) == (403, None)
-    assert reply.body == {
+    assert reply.status == denied_with(alice.protocol)
+    assert reply.denial == {
         "error": "access_denied",
         "error_description": "You are not allowed to do this",
     }
+    assert answer not in reply.content
+
+
+@pytest.mark.parametrize(("method", "params"), UNKNOWN)
+def test_by_deny_what_is_not_there_gets_the_frameworks_own_error(
+    strict: Connect, issuer: LocalIssuer, method: str, params: dict[str, Any]
+) -> None:
+    reply = strict(issuer.mint("alice", scopes=["calendar.read"])).send(method, params)
+
+    assert reply.status in (200, 400)  # 2026-07-28 maps invalid parameters to 400
+    assert (reply.challenge, reply.is_error) == (None, True)
+    assert "nothing" in reply.content
+    assert "access_denied" not in reply.content
+
+
+@pytest.mark.parametrize(("method", "params"), [*(each[:2] for each in UNDECLARED), *UNKNOWN])
+@pytest.mark.parametrize("default", ["deny", "authenticated"])
+def test_a_stranger_is_asked_to_sign_in_for_all_that_is_not_public(
+    visit: Visit, guarding: Guarding, default: str, method: str, params: dict[str, Any]
+) -> None:
+    def make(line: Line) -> Any:
+        server = calendar(line)
+        server.tool("hours")(public(_hours))
+        return guarding(default=default).protect(server)
+
+    stranger = visit(f"calendar with hours, {default}", make)
+    assert stranger.call("hours").value == "9 to 5"
+    reply = stranger.send(method, params)
+
+    assert (reply.status, reply.body["error"]) == (401, "missing_token")
+    assert str(reply.challenge).startswith("Bearer ")
+
+
+async def _hours() -> str:
+    return "9 to 5"
 
 
 def test_by_deny_what_has_a_rule_is_open_and_everything_can_be_listed(
