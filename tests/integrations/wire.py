@@ -83,13 +83,16 @@ class Reply:
         assert last.keys() == {"jsonrpc", "id", "error"}, self.content
         error = last["error"]
         assert error.keys() == {"code", "message", "data"}, self.content
-        assert (last["jsonrpc"], error["message"]) == ("2.0", error["data"]["error_description"])
+        assert (last["jsonrpc"], error["code"]) == ("2.0", REFUSED), self.content
+        assert error["message"] == error["data"]["error_description"]
         return error["data"]
 
     @property
     def denial(self) -> Any:
-        """What a denial says: with 403 to clients that bear it, to others a tool error."""
+        """What a denial says: with 403 to clients that bear it, to others an error of MCP."""
         assert self.challenge is None
+        if self.status == 200 and "error" in self.messages[-1]:
+            return self.refusal
         if self.status == 200:
             last = self.messages[-1]
             if "error" in last:  # of another method than tools/call
@@ -123,6 +126,12 @@ class Reply:
         assert self.status == 200, f"{self.status} {self.content}"
         assert self.result["isError"] is True, self.content
         return self.text
+
+    @property
+    def is_error(self) -> bool:
+        """Whether nothing came of it: an error of JSON-RPC, or of a tool."""
+        last = self.messages[-1]
+        return "error" in last or last["result"].get("isError", False) is True
 
     @property
     def meta_challenges(self) -> list[str]:
