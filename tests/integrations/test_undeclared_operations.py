@@ -55,7 +55,8 @@ def test_by_deny_a_tool_that_is_not_there_is_unknown(strict: Connect, issuer: Lo
 
     assert (reply.status, reply.challenge) == (200, None)
     assert "no_such_tool" in reply.tool_error
-    assert strict(None).call("no_such_tool").status == 401
+    alice.token = None
+    assert alice.call("no_such_tool").status == 401
 
 
 @pytest.mark.parametrize(("method", "params"), [UNDECLARED[0], *UNDECLARED[2:]])
