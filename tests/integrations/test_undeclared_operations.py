@@ -51,7 +51,8 @@ def test_undeclared_operations_need_a_valid_token_and_no_more(
 
 
 def test_by_deny_a_tool_that_is_not_there_is_unknown(strict: Connect, issuer: LocalIssuer) -> None:
-    reply = strict(issuer.mint("alice", scopes=["calendar.read"])).call("no_such_tool")
+    alice = strict(issuer.mint("alice", scopes=["calendar.read"]))
+    reply = alice.call("no_such_tool")
 
     assert (reply.status, reply.challenge) == (200, None)
     assert "no_such_tool" in reply.tool_error
