@@ -45,7 +45,7 @@ class Site:
         verifier = Tokens({ALICE: person("alice"), "bobs": person("bob")})
         audience = "https://mcp.example.com/mcp"
         guard = ToolGuard(verifier=verifier, audience=audience, default=default, clock=lambda: NOW)
-        self.door: App = guard.asgi(self.app, **settings)  # type: ignore[arg-type, assignment]
+        self.door: App = guard.asgi(self.app, **settings)
 
     def send(
         self,

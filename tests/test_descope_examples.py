@@ -71,7 +71,7 @@ def load(project: Project, services: tuple[str, Services], monkeypatch: pytest.M
         monkeypatch.setenv(name, value)
     for name in ("DESCOPE_MANAGEMENT_KEY", "TOOLGUARD_ISSUER", "TOOLGUARD_AUDIENCE"):
         monkeypatch.delenv(name, raising=False)
-    fresh = Default()
+    fresh: Default[Any] = Default()
     for module in ("client", "sdk"):
         monkeypatch.setattr(f"toolguard.descope.{module}.default", fresh)
 

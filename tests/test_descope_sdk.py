@@ -40,9 +40,9 @@ def project(served: Project) -> Project:
 
 
 @pytest.fixture(autouse=True)
-def default(monkeypatch: pytest.MonkeyPatch) -> Default:
+def default(monkeypatch: pytest.MonkeyPatch) -> Default[Any]:
     """Forget what other tests have made and named."""
-    fresh = Default()
+    fresh: Default[Any] = Default()
     for module in ("client", "sdk", "checks"):
         monkeypatch.setattr(f"toolguard.descope.{module}.default", fresh)
     return fresh

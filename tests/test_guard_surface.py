@@ -12,6 +12,7 @@ from callers import NOW, Tokens, person
 
 from toolguard import Scope, ToolGuard, public, requires_auth, requires_scopes
 from toolguard.calls.message import Frame, Message
+from toolguard.calls.stdio import HOW_TO_SET
 from toolguard.decorators.wrapper import policy_of
 from toolguard.errors import (
     AccessDeniedError,
@@ -219,10 +220,12 @@ def test_without_a_token_in_the_environment_only_public_operations_can_be_used(
     with pytest.raises(MissingTokenError):
         asyncio.run(over_stdio(guard(), Policy()))
     assert asyncio.run(over_stdio(guard(), Policy(public=True))) is None
-    assert {record.getMessage() for record in caplog.records if record.name == "toolguard"} == {
-        "only public operations can be used: Set TOOLGUARD_ACCESS_TOKEN or "
-        "TOOLGUARD_ACCESS_TOKEN_FILE in the environment of this stdio server"
-    }
+    logged = [record.getMessage() for record in caplog.records if record.name == "toolguard"]
+    assert set(logged) == {f"only public operations can be used: {HOW_TO_SET}"}
+    assert HOW_TO_SET == (
+        "Set TOOLGUARD_ACCESS_TOKEN or TOOLGUARD_ACCESS_TOKEN_FILE in the environment of this "
+        "stdio server"
+    )
 
 
 def test_a_message_that_came_neither_by_http_nor_by_stdio_has_no_caller(

@@ -135,12 +135,16 @@ def test_collected_keywords_cannot_replace_an_injected_value() -> None:
     )
 
 
+KINDS: Any = tuple(type(Parameter.KEYWORD_ONLY))  # type: ignore[arg-type]
+
+
 @st.composite
 def user_ids(draw: st.DrawFn) -> Parameter:
     """A ``user_id`` written in some way, marked or not."""
-    kind = draw(st.sampled_from([*type(Parameter.KEYWORD_ONLY)]))
+    kind = draw(st.sampled_from(KINDS))
     text = draw(st.sampled_from((str, Parameter.empty, Any, str | None)))
-    marked = Annotated[Any if text is Parameter.empty else text, sent_by_client]
+    written: Any = Any if text is Parameter.empty else text
+    marked = Annotated[written, sent_by_client]
     return Parameter("user_id", kind, annotation=draw(st.sampled_from((text, marked))))
 
 

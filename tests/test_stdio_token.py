@@ -168,9 +168,12 @@ def test_a_file_that_has_not_changed_is_not_read_again(
 ) -> None:
     opened: list[Path] = []
     really = Path.open
-    monkeypatch.setattr(
-        Path, "open", lambda self, *given: (opened.append(self), really(self, *given))[1]
-    )
+
+    def counted(path: Path, *given: Any) -> Any:
+        opened.append(path)
+        return really(path, *given)
+
+    monkeypatch.setattr(Path, "open", counted)
     settled(file)
     token = StdioToken(path=str(file))
 

@@ -250,7 +250,7 @@ def test_a_sealed_state_serves_nobody_but_the_caller_it_was_given_to(
 ) -> None:
     server = guarding().protect(transfers(line))
     url = serve(line.http_app(server, stateless=True, json=True))
-    can = {"elicitation": {"form": {}}}
+    can: dict[str, Any] = {"elicitation": {"form": {}}}
 
     def call(who: str, **more: Any) -> Any:
         caller = Caller(http, f"{url}/mcp", "2026-07-28", token=mint(issuer, who), capabilities=can)

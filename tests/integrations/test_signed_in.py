@@ -203,7 +203,7 @@ def test_a_block_lets_nobody_in_over_http(
     with signed_in("bob"):  # the server, too, is started inside of the block
         endpoint = serve(line.http_app(server, stateless=True, json=True)) + "/mcp"
         guard = adapter_for(server).guard
-        assert guard is not None
+        assert isinstance(guard, ToolGuard)
         for token in (None, issuer_for(guard).mint("bob")):
             assert Caller(http, endpoint, token=token).call("whoami").status == 401
 

@@ -168,7 +168,7 @@ def _office(line: Line) -> Any:
 
 def _error_of_requests() -> type[Exception]:
     mcp: Any = importlib.import_module("mcp")
-    found = getattr(mcp, "MCPError", None) or mcp.McpError
+    found: type[Exception] = getattr(mcp, "MCPError", None) or mcp.McpError
     assert issubclass(found, Exception)
     return found
 

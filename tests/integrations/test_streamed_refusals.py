@@ -223,9 +223,9 @@ class _Events:
         if last_event_id not in known:
             return None
         stream, at = known[last_event_id]
-        for other, event_id, message in self._kept[at + 1 :]:
-            if other == stream and message is not None:
-                await send_callback(self._event(message, event_id))
+        for other, event_id, kept in self._kept[at + 1 :]:
+            if other == stream and kept is not None:
+                await send_callback(self._event(kept, event_id))
         return stream
 
     @staticmethod

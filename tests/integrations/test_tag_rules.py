@@ -38,12 +38,13 @@ def test_a_rule_by_tag_holds_for_operations_of_every_kind(
     async def run() -> str:
         return "done"
 
-    for kind, register in (
+    registering: tuple[tuple[str, Any], ...] = (
         ("open", lambda tags: server.tool(name="open", tags=tags)),
         ("tool", lambda tags: server.tool(name="closed", tags=tags)),
         ("resource", lambda tags: server.resource("notes://closed", tags=tags)),
         ("prompt", lambda tags: server.prompt(name="closed", tags=tags)),
-    ):
+    )
+    for kind, register in registering:
         register({"users"} if kind == "open" else {"users", "admins"})(run)
     if mounted:
         root.mount(server)
@@ -68,7 +69,7 @@ def test_a_rule_by_tag_holds_for_operations_of_every_kind(
 def test_a_rule_by_tag_is_refused_where_there_are_no_tags(line: Line, guarding: Guarding) -> None:
     if line.family == "fastmcp":
         pytest.skip("has tags")
-    with pytest.raises(ValueError, match="rules by tag, .* are for fastmcp: write rules by name"):
+    with pytest.raises(ValueError, match=r"rules by tag, .* are for fastmcp: write rules by name"):
         guarding().protect(line.server("plain"), rules=RULES)
 
 

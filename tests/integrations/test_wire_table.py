@@ -238,6 +238,7 @@ def test_a_setting_says_which_scopes_challenges_name(
     serve: Serve,
     http: httpx.Client,
     issuer: LocalIssuer,
+    *,
     setting: str,
     scopes: str,
     protocol: str,

@@ -65,7 +65,7 @@ class _FastMCP(SDKAdapter):
         return bool(parameters)
 
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> BaseException:
-        return _NestedRefusal(refusal) if nested else _Refusal(refusal)
+        return _NestedRefusalError(refusal) if nested else _Refusal(refusal)
 
     def unknown(self, kind: Kind, name: str) -> Exception:
         error = types.ErrorData(code=types.INVALID_PARAMS, message=f"Unknown {kind}: {name}")
@@ -102,7 +102,7 @@ class _Refusal(BaseException):
         self.refusal = refusal
 
 
-class _NestedRefusal(ToolError, ResourceError):
+class _NestedRefusalError(ToolError, ResourceError):
     """The refusal of an operation that code of the user's called, for that code to catch."""
 
     def __init__(self, refusal: ToolGuardError) -> None:

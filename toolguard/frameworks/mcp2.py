@@ -61,7 +61,7 @@ class _MCPServer(SDKAdapter):
         return isinstance(middleware, Outermost) and super().is_intact()
 
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> Exception:
-        return _NestedRefusal(refusal) if nested else RefusedError(refusal)
+        return _NestedRefusalError(refusal) if nested else RefusedError(refusal)
 
     def unknown(self, kind: Kind, name: str) -> Exception:
         return MCPError(code=INVALID_PARAMS, message=f"Unknown {kind}: {name}")
@@ -81,7 +81,7 @@ class RefusedError(MCPError):
         self.refusal = refusal
 
 
-class _NestedRefusal(ToolError, ResourceError):
+class _NestedRefusalError(ToolError, ResourceError):
     """The refusal of an operation that code of the user's called, for that code to catch."""
 
     def __init__(self, refusal: ToolGuardError) -> None:

@@ -74,12 +74,19 @@ class SDKAdapter(Adapter):
 
     def guard_managers(self) -> None:
         """Stand in the managers' look-ups: what they find is decided on, and then runs."""
-        call_tool, get_resource = self._tools.call_tool, self._resources.get_resource
-        missing = [type(each)() for each in (self._tools, self._resources)]
+        self._standing = (
+            self._guarded_tools(self._tools.call_tool),
+            self._guarded_resources(self._resources.get_resource),
+            self._guarded_prompt,
+        )
+        self._tools.call_tool, self._resources.get_resource, self._prompts.get_prompt = (
+            self._standing
+        )
 
-        async def guarded_tool(
-            name: str, arguments: dict[str, Any], *args: Any, **kwargs: Any
-        ) -> Any:
+    def _guarded_tools(self, call_tool: Callable[..., Awaitable[Any]]) -> Any:
+        empty = type(self._tools)()  # knows no tool, and says so as the framework does
+
+        async def guarded(name: str, arguments: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
             tool = self._tools.get_tool(name)
             if tool is None:
                 return await call_tool(name, arguments, *args, **kwargs)
@@ -88,42 +95,44 @@ class SDKAdapter(Adapter):
             async def proceed() -> Any:
                 again = self._tools.get_tool(name)
                 if again is not tool or again.fn is not function:  # replaced during the decision
-                    return await guarded_tool(name, arguments, *args, **kwargs)
+                    return await guarded(name, arguments, *args, **kwargs)
                 return await call_tool(name, arguments, *args, **kwargs)
 
-            unknown = functools.partial(missing[0].call_tool, name, arguments, *args, **kwargs)
+            unknown = functools.partial(empty.call_tool, name, arguments, *args, **kwargs)
             return await run(self, _tool(tool), arguments, proceed, unknown)
 
-        async def guarded_resource(uri: Any, *args: Any, **kwargs: Any) -> Any:
+        return guarded
+
+    def _guarded_resources(self, get_resource: Callable[..., Awaitable[Any]]) -> Any:
+        empty = type(self._resources)()
+
+        async def guarded(uri: Any, *args: Any, **kwargs: Any) -> Any:
             found = self._find_resource(str(uri))
             if found is None:
                 return await get_resource(uri, *args, **kwargs)
             operation, sent = _resource(found), {"uri": str(uri)}
-            unknown = functools.partial(missing[1].get_resource, uri, *args, **kwargs)
+            unknown = functools.partial(empty.get_resource, uri, *args, **kwargs)
             if not hasattr(found, "matches"):  # its function runs when it is read
                 return _Deciding(found, "read", self._running(operation, sent, unknown))
 
             async def proceed() -> Any:
                 if self._find_resource(str(uri)) is not found:
-                    return await guarded_resource(uri, *args, **kwargs)
+                    return await guarded(uri, *args, **kwargs)
                 return await get_resource(uri, *args, **kwargs)
 
             return await run(self, operation, sent, proceed, unknown)
 
-        def guarded_prompt(name: str) -> Any:
-            found = self._get_prompt(name)
-            if found is None:
-                return None
+        return guarded
 
-            async def unknown() -> Any:
-                raise ValueError(f"Unknown prompt: {name}")  # as the servers of both lines say it
+    def _guarded_prompt(self, name: str) -> Any:
+        found = self._get_prompt(name)
+        if found is None:
+            return None
 
-            return _Deciding(found, "render", self._running(_prompt(found), None, unknown))
+        async def unknown() -> Any:
+            raise ValueError(f"Unknown prompt: {name}")  # as the servers of both lines say it
 
-        self._tools.call_tool = guarded_tool
-        self._resources.get_resource = guarded_resource
-        self._prompts.get_prompt = guarded_prompt
-        self._standing = (guarded_tool, guarded_resource, guarded_prompt)
+        return _Deciding(found, "render", self._running(_prompt(found), None, unknown))
 
     def is_intact(self) -> bool:
         """Return whether the managers are the same, and look things up through the guard."""

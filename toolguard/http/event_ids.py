@@ -58,8 +58,8 @@ class EventIds:
         material = os.urandom(64) if found is None else _bytes(found)
         if len(material) < _MIN_SECRET:
             raise ValueError(
-                f"secret= (or {environment.SECRET}) must have at least {_MIN_SECRET} bytes: write 32 "
-                "random ones, as `openssl rand -hex 32` prints them"
+                f"secret= (or {environment.SECRET}) must have at least {_MIN_SECRET} bytes: write "
+                "32 random ones, as `openssl rand -hex 32` prints them"
             )
         self._key = blake2b(material, person=b"toolguard-events").digest()
 

@@ -170,21 +170,17 @@ def _without_opaque(policy: Policy | None, caller: Caller) -> Decision | None:
     """Decide where no function of the user's has to be asked; None if one has to be."""
     if policy is None:
         return _refuse(AccessDeniedError(rule="default=deny"))
-    principal = caller.principal
-    if principal is None:
-        if policy.public:
-            return PERMIT
+    if caller.principal is None:
         missing = MissingTokenError(caller.on_missing, scopes=policy.first_scopes)
-        return _refuse(caller.failure or missing)
-    if principal.is_expired(caller.now - caller.leeway):
+        return PERMIT if policy.public else _refuse(missing)
+    if caller.principal.is_expired(caller.now - caller.leeway):
         return _refuse(InvalidTokenError("expired", "The access token has expired"))
     if policy.rule is None:
         return PERMIT
     if not isinstance(policy.rule, Scope):
         return None
-    if policy.rule.allows(caller.scopes):
-        return PERMIT
-    return _refuse(caller.refusal(policy.rule.alternatives))
+    is_allowed = policy.rule.allows(caller.scopes)
+    return PERMIT if is_allowed else _refuse(caller.refusal(policy.rule.alternatives))
 
 
 def _refuse(refusal: ToolGuardError) -> Decision:

@@ -202,7 +202,9 @@ def rewire(
     def rewired(server: Any) -> ToolGuard:
         own = adapter_for(server).guard
         if not isinstance(own, ToolGuard):
-            raise ValueError("protect the server first, once: ToolGuard(...).protect(server)")
+            raise ValueError(  # noqa: TRY004 - as for a server that is not protected
+                "protect the server first, once: ToolGuard(...).protect(server)"
+            )
         if not own.verifies_itself:
             raise ValueError("the framework verifies here: give call_as token=")
         _wirings.append(Wiring(own, **parts))
