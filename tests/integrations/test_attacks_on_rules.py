@@ -289,7 +289,7 @@ def test_a_rule_reads_the_argument_that_the_function_is_given(
     both = mallory.call("invoices", {"tenant_id": "own", "tenantId": "victim"})
     assert "invoices of" not in both.content
     assert '"error": "invalid_input"' in both.tool_error
-    assert mallory.call("invoices", {"tenantId": "victim"}).status == 403
+    assert mallory.call("invoices", {"tenantId": "victim"}).denial["error"] == "access_denied"
 
 
 # --- what a stranger is told
