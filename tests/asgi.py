@@ -40,6 +40,15 @@ class Exchange:
     def json(self) -> Any:
         return json.loads(self.body)
 
+    @property
+    def refusal(self) -> Any:
+        """The data of the JSON-RPC error that answers a refused message; its form is held."""
+        assert self.json.keys() == {"jsonrpc", "id", "error"}
+        error = self.json["error"]
+        assert error.keys() == {"code", "message", "data"}
+        assert error["message"] == error["data"]["error_description"]
+        return error["data"]
+
     def header(self, name: str) -> str | None:
         """Return the one header of this name; None if there is none."""
         (start,) = self.starts
@@ -67,12 +76,12 @@ def http_scope(
     return {"type": "http", "method": method, "path": path, "query_string": b"", "headers": sent}
 
 
-def exchange(app: App, scope: Scope) -> Exchange:
+def exchange(app: App, scope: Scope, body: bytes = b"") -> Exchange:
     """Send one request to ``app`` and return what came back."""
     messages: list[Message] = []
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Message) -> None:
         messages.append(message)

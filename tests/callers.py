@@ -11,15 +11,17 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolguard.call import Call, RequestState, UnauthorizedTools
-from toolguard.challenge import Challenge, challenge_for
+from toolguard.calls.message import Frame, Message, refusal_in, standing
+from toolguard.calls.request import RequestAuth, UnauthorizedTools
 from toolguard.connections import ConnectionProvider
 from toolguard.errors import InvalidTokenError, ToolGuardError
-from toolguard.policy import DefaultRule
+from toolguard.http.challenge import Challenge, challenge_for
+from toolguard.http.door import Door
+from toolguard.http.event_ids import EventIds
+from toolguard.policies.policy import DefaultRule
+from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
-from toolguard.scopes import ScopeHierarchy
-from toolguard.serving import serving
-from toolguard.verifiers import Verifier
+from toolguard.tokens.jwt import Verifier
 
 __all__ = ["ISSUER", "METADATA", "NOW", "TOKEN", "Caller", "Desk", "Tokens", "person"]
 
@@ -67,6 +69,7 @@ class Desk:
         leeway: float = 0.0,
         clock: Callable[[], float] = lambda: NOW,
         admits_anonymous: bool = False,
+        door: Door | None = None,
     ) -> None:
         self.verifier: Verifier = verifier or Tokens()
         self.scope_hierarchy = ScopeHierarchy(hierarchy)
@@ -76,9 +79,15 @@ class Desk:
         self.leeway = leeway
         self.clock = clock
         self.admits_anonymous = admits_anonymous
+        self.door = door or Door(event_ids=EventIds("the secret of every replica"))
 
-    def challenge(self, refusal: ToolGuardError) -> Challenge | None:
-        return challenge_for(refusal, resource_metadata=METADATA, default_scope=("profile",))
+    def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:
+        return challenge_for(
+            refusal,
+            resource_metadata=METADATA,
+            default_scope=("profile",),
+            scopes=self.door.wire.scopes_for(revision),
+        )
 
 
 @dataclass
@@ -93,21 +102,23 @@ class Caller:
 
     principal: Principal | None = field(default_factory=person)
     guard: Desk = field(default_factory=Desk)
-    state: RequestState | None = None
+    state: RequestAuth | None = None
 
     def calls(self, function: Callable[..., Awaitable[Any]], /, *args: Any, **kwargs: Any) -> Any:
         """Return what ``function`` answers."""
         token = None if self.principal is None else TOKEN
-        self.state = RequestState(token, self.principal, self.guard)
+        self.state = RequestAuth(token, self.principal, self.guard)
 
         async def message() -> Any:
-            with serving(Call(self.guard, self.state)) as call:
-                try:
-                    answer = await function(*args, **kwargs)
-                except Exception:
-                    call.settle(failed=True)
-                    raise
-                call.settle(failed=False)
-                return answer
+            table = Message(self.state)
+            try:
+                with standing(Frame(self.guard, table)):
+                    return await function(*args, **kwargs)
+            except Exception as error:
+                assert self.state is not None
+                self.state.refusal = refusal_in(error)
+                raise
+            finally:
+                table.closed = True
 
         return asyncio.run(message())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from toolguard.keys import Key, StaticKeys
 from toolguard.testing import LocalIssuer
+from toolguard.tokens.keys import Key, StaticKeys
 
 __all__ = ["Keys", "published"]
 

@@ -7,9 +7,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from toolguard.messages import MCPMessage, read_message
+from toolguard.http.jsonrpc import MCPMessage, names_of, read_message
 
-__all__ = ["CALL", "JSON", "Headers", "body", "called", "encoded", "envelope", "read"]
+__all__ = ["CALL", "JSON", "Headers", "body", "called", "encoded", "envelope", "named", "read"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 JSON: Headers = [(b"content-type", b"application/json")]
@@ -28,6 +28,11 @@ def body(method: str, params: object) -> bytes:
 def read(content: bytes, headers: Headers = JSON) -> MCPMessage:
     """Read a message."""
     return read_message(content, headers)
+
+
+def named(message: MCPMessage) -> list[tuple[str, ...]]:
+    """Return the spellings of each operation that a message names."""
+    return [names_of(asked) for asked in message.asked]
 
 
 def called(name: str, *headers: tuple[bytes, bytes]) -> MCPMessage:

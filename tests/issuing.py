@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from toolguard.errors import KeysUnavailableError
-from toolguard.jwks import JWKS
-from toolguard.keys import KeySource
 from toolguard.testing import FrozenClock, LocalIssuer
+from toolguard.tokens.jwks import JWKS
+from toolguard.tokens.keys import KeySource
 
 URL = "https://auth.example.com/jwks"
 OUTAGE = KeysUnavailableError("HTTP 500")

@@ -21,13 +21,14 @@ from toolguard import (
     requires_scopes,
     requires_tenant,
 )
-from toolguard.call_scopes import CallScope
-from toolguard.decisions import decide
-from toolguard.declarations import RuleLike
-from toolguard.decorators import GuardDecorator
-from toolguard.policy import Grant
-from toolguard.requirements import Requirement
-from toolguard.rules import Alternative, Rule
+from toolguard.decorators.requires import RuleLike
+from toolguard.decorators.wrapper import GuardDecorator
+from toolguard.policies.argument_scopes import CallScope
+from toolguard.policies.decision import PERMIT, decide
+from toolguard.policies.decision import Caller as Holder
+from toolguard.policies.formulas import Alternative, Rule
+from toolguard.policies.policy import Policy
+from toolguard.policies.requirements import Requirement
 from toolguard.testing.strategies import (
     NOW,
     SCOPES,
@@ -137,11 +138,9 @@ class Situation:
     def decision(self, rule: Rule, *, early: bool = False) -> bool | ToolGuardError:
         """Return what is decided with the arguments, or before they are known."""
         invocation = None if early else Invocation("tool", "tool", self.arguments)
-        grant = Grant(self.caller, self.hierarchy.expand(self.caller.scopes), NOW)
-        try:
-            return asyncio.run(decide(rule, grant, invocation))
-        except ToolGuardError as refusal:
-            return refusal
+        holder = Holder(self.caller, self.hierarchy.expand(self.caller.scopes), NOW)
+        decision = asyncio.run(decide(Policy(rule), holder, invocation))
+        return decision.refusal or decision is PERMIT
 
     def leaves_open(self, alternative: Alternative) -> bool:
         """Return whether what is left of it are scopes and a sign-in."""

@@ -12,7 +12,7 @@ from callers import ISSUER, NOW, TOKEN, Tokens, person
 from mcp.server.auth.provider import AccessToken
 
 from toolguard import KeysUnavailableError, Principal, ToolGuard
-from toolguard.integrations.sdk_auth import SDKTokenVerifier
+from toolguard.frameworks.sdk_auth import SDKTokenVerifier
 
 AUDIENCE = "https://mcp.example.com/mcp"
 
@@ -100,7 +100,7 @@ def test_a_verifier_that_does_not_say_which_server_this_is_leaves_no_choice(
     [
         (["https://other.example.com", AUDIENCE], AUDIENCE),
         ("https://other.example.com", None),
-        ([7, AUDIENCE], AUDIENCE),
+        ([7, AUDIENCE], None),
     ],
 )
 def test_of_several_audiences_the_resource_is_the_one_of_this_server(

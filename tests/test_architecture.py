@@ -13,67 +13,40 @@ from graphlib import TopologicalSorter
 import pytest
 from source import MODULES, PACKAGE, Function, Module
 
-# Low to high: a module imports only from floors below its own. A room that ends in a dot is
-# everything inside it; there, only circles are forbidden.
+# Low to high (DESIGN section 3). A room that ends in a dot is everything inside it. A room imports
+# from floors below and from itself; imports in functions and for annotations count as well.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    (
-        "waiting",
-        "errors",
-        "rules",
-        "principal",
-        "invocation",
-        "secure_urls",
-        "spellings",
-        "strict_json",
-        "wildcards",
-    ),
-    ("scopes",),
-    ("challenge", "compact", "credentials", "keys", "messages", "requirements", "resource"),
-    ("sessions",),
+    ("errors", "principal", "environment", "parsing."),
+    ("tokens.", "policies."),
     ("connections.",),
-    ("call_scopes",),
-    ("discovery", "policy", "verifiers"),
-    ("jwks", "signature", "decisions", "listings", "settings"),
-    ("call",),
-    ("serving",),
-    ("decorators", "middleware"),
-    ("declarations", "operation_rules"),
-    ("message_guard",),
+    ("calls.",),
+    ("decorators.", "http."),
+    ("frameworks.",),
+    ("settings",),
     ("guard",),
-    ("integrations.",),
-    ("descope.",),
-    ("",),
-    ("testing.",),
-    ("audit.",),
+    ("", "audit.", "descope.", "testing."),
     ("dev.",),
-    ("cli",),
-    ("__main__",),
+    ("cli", "__main__"),
 )
 
-# What is needed only by those who use it, and would cost everybody else an import.
-IMPORTED_WHEN_CALLED = {
-    "guard": ["integrations"],
-    "settings": ["descope", "integrations", "jwks"],
-    "connections.protocol": ["connections"],
-    "cli": ["audit", "dev"],
-}
-
-# A guard and the adapters that it chooses name each other in annotations, and nobody else does.
-NAMED_IN_ANNOTATIONS = {"guard", "integrations"}
-
 FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
-KNOW_A_FRAMEWORK = ("middleware", "integrations.", "testing.", "dev.")
-SPEAK_HTTP = ("connections.http", "connections.auth", "jwks", "testing.", "dev.")
+KNOW_A_FRAMEWORK = ("http.", "frameworks.", "testing.", "dev.")
+SPEAK_HTTP = ("connections.http", "connections.auth", "tokens.jwks", "testing.", "dev.")
+KNOW_PRIVATE_NAMES = ("frameworks.internals",)
 
-# The edges where code of somebody else's runs: a check, a function of scopes, a provider, a guarded
-# function, a framework's handler. The first three fail closed; the others pass on what is no
-# refusal.
+# The edges where code of other people's runs: a check, a function of scopes, a provider, a guarded
+# function, a framework's handler. They fail closed, or pass on what is not a refusal; the
+# verifiers take the token out of what they pass on.
 CATCH_EVERYTHING = {
     "audit.loading": ["_run"],
-    "decisions": ["_Hearing._ask", "_Hearing._with_call_scopes"],
-    "call": ["Call._outcome", "Call.noting_refusals"],
-    "integrations.adapter": ["Adapter.pass_on"],
-    "integrations.fastmcp_catalog": ["_Walk._made_of"],
+    "connections.fetching": ["Connecting._outcome"],
+    "decorators.wrapper": ["entering"],
+    "frameworks.fastmcp_catalog": ["_Walk._made_of"],
+    "frameworks.framework_verifier": ["FrameworkVerifier.verify_request"],
+    "frameworks.lowlevel": ["LowLevelAdapter._survey"],
+    "frameworks.serving": ["_answer", "run", "serve"],
+    "policies.decision": ["_Evaluation._ask", "_Evaluation._with_call_scopes"],
+    "tokens.jwt": ["JWTVerifier.verify", "JWTVerifier.verify_now"],
 }
 
 NO_NOUNS = {"utils", "util", "helpers", "common", "base", "types", "core", "misc"}
@@ -100,48 +73,56 @@ def floor(name: str) -> int:
     return found[0]
 
 
-def is_below(imported: str, importer: str) -> bool:
-    in_one_room = floor(importer) == floor(imported) and FLOORS[floor(importer)][0].endswith(".")
-    return in_one_room or floor(imported) < floor(importer)
-
-
 def test_every_module_has_a_floor_and_every_floor_a_module() -> None:
     assert {floor(module.name) for module in MODULES} == set(range(len(FLOORS)))
 
 
 def test_a_module_imports_only_from_floors_below_its_own() -> None:
     def upward(module: Module) -> Iterator[str]:
+        room = module.name.partition(".")[0]
         for each in module.inner_imports:
-            if each.when == "import" and not is_below(each.name, module.name):
+            is_inside = each.name.partition(".")[0] == room
+            if not is_inside and floor(each.name) >= floor(module.name):
                 yield each.name
 
-    assert offenders(upward) == {}
+    assert offenders(upward) == {"__main__": ["cli"]}
 
 
 def test_there_are_no_circles() -> None:
-    graph = {
-        module.name: {each.name for each in module.inner_imports if each.when == "import"}
-        for module in MODULES
-    }
+    graph = {module.name: {each.name for each in module.inner_imports} for module in MODULES}
 
     assert len(tuple(TopologicalSorter(graph).static_order())) == len(MODULES)
 
 
-def test_what_is_imported_when_called_is_listed() -> None:
-    def deferred(module: Module) -> Iterator[str]:
-        return (e.name.split(".")[0] for e in module.inner_imports if e.when == "call")
-
-    assert offenders(deferred) == IMPORTED_WHEN_CALLED
+PRIVATE = re.compile(r"_[a-z][a-z_]*")
 
 
-def test_only_a_guard_and_its_adapters_name_each_other_in_annotations() -> None:
-    def named(module: Module) -> Iterator[str]:
-        for each in module.inner_imports:
-            rooms = {module.name.split(".")[0], each.name.split(".")[0]}
-            if each.when == "type checking" and not is_below(each.name, module.name):
-                yield from rooms - NAMED_IN_ANNOTATIONS
+def test_private_names_of_the_frameworks_are_in_one_file() -> None:
+    def private(module: Module) -> Iterator[str]:
+        own = {
+            name
+            for node in ast.walk(module.tree)
+            for name in (
+                [node.attr]
+                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+                else [node.name]
+                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+                else [node.target.id]
+                if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+                else []
+            )
+        }
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Attribute) and PRIVATE.fullmatch(node.attr):
+                inherited = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+                if node.attr not in own and not inherited:
+                    yield node.attr
 
-    assert offenders(named) == {}
+    inside = [m for m in MODULES if is_in(m.name, ("frameworks.", "guard", "audit."))]
+    found = {
+        m.name: sorted(set(private(m))) for m in inside if not is_in(m.name, KNOW_PRIVATE_NAMES)
+    }
+    assert {name: names for name, names in found.items() if names} == {}
 
 
 # --- what is imported from outside
@@ -178,6 +159,8 @@ def test_nothing_is_imported_on_trial() -> None:
     ("name", "absent"),
     [
         ("toolguard", {"mcp", "fastmcp", "starlette", "uvicorn", "httpx"}),
+        # What takes long to import, and is used when something is served.
+        ("toolguard", {"asyncio", "cryptography", "jwt", "pydantic", "ssl", "urllib.request"}),
         ("toolguard.descope", {"mcp", "fastmcp", "starlette", "uvicorn"}),
     ],
 )
@@ -199,18 +182,9 @@ def body_length(function: Function) -> int:
     return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
 
 
-def test_no_file_has_more_than_400_lines() -> None:
-    def lines(module: Module) -> Iterator[str]:
-        count = len(module.text.splitlines())
-        if count > 400:
-            yield f"{count} lines"
-
-    assert offenders(lines) == {}
-
-
-def test_no_function_body_has_more_than_40_lines() -> None:
+def test_no_function_body_has_more_than_50_lines() -> None:
     def long(module: Module) -> Iterator[str]:
-        return (name for name, function in module.functions if body_length(function) > 40)
+        return (name for name, function in module.functions if body_length(function) > 50)
 
     assert offenders(long) == {}
 

@@ -8,7 +8,7 @@ import pytest
 
 from toolguard.errors import InvalidTokenError
 from toolguard.testing import FrozenClock, LocalIssuer
-from toolguard.verifiers import canonical_audience
+from toolguard.tokens.jwt import canonical_audience
 
 ISSUER = LocalIssuer(algorithm="ES256", clock=FrozenClock())
 AUDIENCE = ISSUER.audience

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from toolguard import requires_auth
 from toolguard.audit.findings import unmatched_rules, unoffered_scopes
-from toolguard.operation_rules import OperationRules
+from toolguard.policies.by_name import OperationRules
 
 patterns = st.text("ab*", min_size=1, max_size=4)
 
@@ -29,7 +29,7 @@ def test_a_rule_overlaps_a_template_exactly_if_some_uri_is_of_both(one: str, oth
     pattern = f"resource:x://{one}"
     rules = OperationRules({pattern: requires_auth})
 
-    found = [*unmatched_rules(rules, [("resource", template)])]
+    found = [*unmatched_rules(rules, [("resource", template, ())])]
 
     shared = any(matches(one, text) and matches(other, text) for text in TEXTS)
     assert (found == []) == (shared or matches(one, template.removeprefix("x://")))
@@ -39,7 +39,7 @@ def test_long_patterns_are_held_against_each_other_in_time() -> None:
     rules = OperationRules({"resource:x://" + "a*" * 300: requires_auth})
     template = "x://" + "{argument}a" * 300 + "b"
 
-    assert len([*unmatched_rules(rules, [("resource", template)])]) == 0
+    assert len([*unmatched_rules(rules, [("resource", template, ())])]) == 0
 
 
 def test_a_scope_is_named_with_who_asks_for_it_first() -> None:

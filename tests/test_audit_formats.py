@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from toolguard.audit.formats import FORMATS, Format, as_json, as_markdown, as_mermaid, as_text
 from toolguard.audit.report import AuditedOperation, Finding, GuardFacts, Report
-from toolguard.policy import ConnectionNeed
+from toolguard.policies.policy import ConnectionNeed
 
 CALENDAR = ConnectionNeed("google", ("https://www.googleapis.com/auth/calendar",), "calendar")
 HOSTILE = [

@@ -20,7 +20,7 @@ from toolguard.testing.bad_tokens import INVALID_TOKENS, BadTokens
 from toolguard.testing.issuer import Algorithm, LocalIssuer
 from toolguard.testing.providers import PROVIDERS, ProviderName
 from toolguard.testing.strategies import scope_tokens
-from toolguard.verifiers import JWTVerifier
+from toolguard.tokens.jwt import JWTVerifier
 
 NOW = 1_800_000_000
 HOUR = 3_600
@@ -95,7 +95,7 @@ def test_bad_tokens_of_every_provider_are_refused_for_their_reasons(
 
 @given(
     name=st.sampled_from(NAMES),
-    user=st.none() | st.text(max_size=10),
+    user=st.none() | st.text(min_size=1, max_size=10),
     scopes=st.lists(scope_tokens(), unique=True, max_size=3),
     expires_in=st.integers(1, 86_400),
     leeway=st.integers(0, 300),

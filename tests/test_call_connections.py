@@ -10,7 +10,8 @@ import anyio
 import pytest
 from callers import NOW, TOKEN, Desk, person
 
-from toolguard.call import Admission, Call, RequestState
+from toolguard.calls.message import Frame, Message
+from toolguard.calls.request import RequestAuth
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.errors import (
     ConnectionRequiredError,
@@ -19,9 +20,10 @@ from toolguard.errors import (
     GuardNotConfiguredError,
     ToolGuardError,
 )
-from toolguard.policy import ConnectionNeed, Policy
+from toolguard.policies.operations import Invocation
+from toolguard.policies.policy import ConnectionNeed, Policy
+from toolguard.policies.scopes import Scope
 from toolguard.principal import Principal
-from toolguard.scopes import Scope
 from toolguard.testing import ScriptedConnections
 
 MAIL = ConnectionNeed("mail", (), "mail")
@@ -29,10 +31,23 @@ CALENDAR = ConnectionNeed("calendar", (), "calendar")
 BOTH = Policy(connections=(MAIL, CALENDAR))
 
 
-async def admitted(vault: Any, policy: Policy, principal: Principal | None = person()) -> Admission:  # noqa: B008 - a frozen value
+Connections = dict[str, Connection | None]
+
+
+async def admitted(
+    vault: Any,
+    policy: Policy,
+    principal: Principal | None = person(),  # noqa: B008 - a frozen value
+) -> Connections:
     guard = Desk(connections=vault)
     token = None if principal is None else TOKEN
-    return await Call(guard, RequestState(token, principal, guard)).admit(policy)
+    return await connected(Frame(guard, Message(RequestAuth(token, principal, guard))), policy)
+
+
+async def connected(door: Frame, policy: Policy) -> Connections:
+    call = Invocation("tool", "read")
+    frame = door.enter(policy, call)
+    return await frame.connect(policy.connections, await frame.authorize(call))
 
 
 def refusal(vault: Any, policy: Policy, principal: Principal | None = person()) -> ToolGuardError:  # noqa: B008 - a frozen value
@@ -44,9 +59,9 @@ def refusal(vault: Any, policy: Policy, principal: Principal | None = person()) 
 def test_connections_are_fetched_by_parameter_for_the_verified_caller() -> None:
     vault = ScriptedConnections({"mail": "mail-token", "calendar": "calendar-token"})
 
-    admission = asyncio.run(admitted(vault, BOTH))
+    connections = asyncio.run(admitted(vault, BOTH))
 
-    tokens = {name: found and found.token for name, found in admission.connections.items()}
+    tokens = {name: found and found.token for name, found in connections.items()}
     assert tokens == {"mail": "mail-token", "calendar": "calendar-token"}
     assert {(asked.principal, asked.access_token) for asked in vault.calls} == {(person(), TOKEN)}
 
@@ -66,11 +81,11 @@ def test_connections_are_fetched_at_the_same_time() -> None:
             await self.complete.wait()
             return Connection(request.name)
 
-    async def meet() -> Admission:
+    async def meet() -> Connections:
         with anyio.fail_after(10):
             return await admitted(Meeting(), BOTH)
 
-    assert set(asyncio.run(meet()).connections) == {"mail", "calendar"}
+    assert set(asyncio.run(meet())) == {"mail", "calendar"}
 
 
 def test_without_a_provider_a_connection_is_refused_with_what_to_write() -> None:

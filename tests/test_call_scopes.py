@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,11 +17,12 @@ from toolguard import (
     InvalidInputError,
     Invocation,
     Scope,
+    all_of,
     any_of,
     requires_scopes,
 )
-from toolguard.call_scopes import ScopeFunction, ScopeTemplate
-from toolguard.challenge import Challenge
+from toolguard.http.challenge import Challenge
+from toolguard.policies.argument_scopes import ScopeFunction, ScopeTemplate
 
 
 def call(**arguments: Any) -> Invocation:
@@ -162,6 +164,46 @@ def test_a_function_names_the_scopes_of_a_call() -> None:
 def test_a_function_that_names_no_scope_makes_the_input_invalid(named: Any) -> None:
     with pytest.raises(InvalidInputError):
         ScopeFunction(lambda call: named).scope(call())
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ([f"s{i}" for i in range(101)], "more than 100 scopes"),
+        (all_of(*(f"s{i}" for i in range(101))), "more than 100 scopes"),
+        (any_of(*(f"s{i}" for i in range(101))), "more than 100 scopes"),
+        ([any_of(f"a{i}", f"b{i}") for i in range(7)], "more than 100 scopes"),
+        ([chr(97 + i) * 250 for i in range(13)], "more than 3,072 characters"),
+        (map(str, itertools.count()), "more than 100 scopes"),
+    ],
+    ids=["listed", "all_of", "any_of", "combinations", "long", "endless"],
+)
+def test_a_function_that_names_too_much_makes_the_input_invalid(named: Any, says: str) -> None:
+    with pytest.raises(InvalidInputError, match=says):
+        ScopeFunction(lambda call: named).scope(call())
+
+
+def test_no_more_than_the_limit_is_taken_from_a_function() -> None:
+    taken = map(str, numbers := itertools.count())
+
+    with pytest.raises(InvalidInputError):
+        ScopeFunction(lambda call: taken).scope(call())
+    assert next(numbers) == 101
+
+
+@pytest.mark.parametrize("number", [100, 101])
+def test_all_functions_of_one_call_share_the_limit(number: int) -> None:
+    half, rest = number // 2, number - number // 2
+
+    @requires_scopes(
+        lambda call: [f"a{i}" for i in range(half)], lambda call: [f"b{i}" for i in range(rest)]
+    )
+    async def read() -> None: ...
+
+    error = InsufficientScopeError if number == 100 else InvalidInputError
+    with pytest.raises(error) as refused:
+        Caller(person("alice"), Desk()).calls(read)
+    assert len(getattr(refused.value, "required_scopes", ())) == (100 if number == 100 else 0)
 
 
 def test_the_alternatives_that_a_function_names_count() -> None:

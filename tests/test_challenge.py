@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard.challenge import Challenge, ChallengeScopes, challenge_for, parse
 from toolguard.errors import (
     AccessDeniedError,
     ConnectionRequiredError,
@@ -21,6 +20,7 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
+from toolguard.http.challenge import Challenge, ChallengeScopes, challenge_for, parse
 from toolguard.testing.strategies import challenges, scope_tokens
 
 METADATA = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
@@ -311,7 +311,7 @@ def test_the_official_clients_read_our_parameter_and_no_bait(
 
 @given(
     st.text(),
-    st.lists(st.text(), min_size=1),
+    st.lists(scope_tokens(), min_size=1),
     st.lists(st.text()),
     st.sampled_from(("required", "combined")),
 )

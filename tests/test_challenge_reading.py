@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard.challenge import Challenge, parse
+from toolguard.http.challenge import Challenge, parse
 
 METADATA = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
 

@@ -11,7 +11,8 @@ import pytest
 from callers import NOW, TOKEN, Desk, person
 
 from toolguard import requires_auth, with_connection
-from toolguard.call import Call, RequestState
+from toolguard.calls.message import Frame, Message, standing
+from toolguard.calls.request import RequestAuth
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.errors import (
     AccessDeniedError,
@@ -20,7 +21,6 @@ from toolguard.errors import (
     InvalidTokenError,
     ToolGuardError,
 )
-from toolguard.serving import serving
 from toolguard.testing import FrozenClock, ScriptedConnections
 
 
@@ -61,8 +61,11 @@ def called(
 ) -> Any:
     async def call() -> Any:
         guard = desk or Desk(connections=vault)
-        with serving(Call(guard, RequestState(TOKEN, person(**facts), guard))):
-            return await tool()
+        message = Message(RequestAuth(TOKEN, person(**facts), guard))
+        with standing(Frame(guard, message)):
+            result = await tool()
+        message.closed = True
+        return result
 
     return asyncio.run(call())
 

@@ -57,14 +57,14 @@ def test_a_token_that_is_not_text_is_named_by_its_type_only() -> None:
 
 def test_scopes_in_one_string_are_refused_because_they_would_match_by_substring() -> None:
     with pytest.raises(TypeError, match=r"write \['calendar', 'mail'\]"):
-        Connection("t", scopes="calendar mail")  # type: ignore[arg-type]
+        Connection("t", scopes="calendar mail")
     with pytest.raises(TypeError, match=r"write \['calendar'\]"):
         ConnectionRequest("g", "calendar", ALICE, None)  # type: ignore[arg-type]
 
 
 def test_a_list_of_scopes_becomes_a_tuple_so_that_the_value_cannot_change() -> None:
     scopes = ["calendar"]
-    connection = Connection("t", scopes=scopes)  # type: ignore[arg-type]
+    connection = Connection("t", scopes=scopes)
     scopes.append("mail")
 
     assert connection.scopes == ("calendar",)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard.credentials import bearer_token
 from toolguard.errors import MalformedCredentialsError
+from toolguard.tokens.bearer import bearer_token
 
 JWT = b"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
 MALFORMED = MalformedCredentialsError

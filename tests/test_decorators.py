@@ -16,7 +16,7 @@ from callers import TOKEN, Caller, Desk, person
 
 from toolguard import public, requires_auth, requires_scopes, with_connection
 from toolguard.connections import Connection
-from toolguard.decorators import GuardDecorator
+from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.errors import (
     ConnectionRequiredError,
     GuardNotConfiguredError,

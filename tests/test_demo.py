@@ -77,7 +77,8 @@ def test_a_refused_call_steps_up_and_is_served(told: str) -> None:
 
     assert statuses(text) == ["403 Forbidden", "200 OK", "200 OK"]
     assert re.search(
-        r'^    < WWW-Authenticate: Bearer error="insufficient_scope", scope="mcp:calendar.write", '
+        r'^    < WWW-Authenticate: Bearer error="insufficient_scope", '
+        r'scope="(?:[^"]* )?mcp:calendar.write", '
         r'resource_metadata="http://127\.0\.0\.1:\d+/\.well-known/oauth-protected-resource/mcp", '
         r'error_description="Token missing required scopes: mcp:calendar.write"$',
         text,

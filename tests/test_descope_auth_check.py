@@ -50,6 +50,14 @@ def test_a_check_admits_who_holds_the_scopes(
     assert asyncio.run(run_check(check, as_object)) is admitted
 
 
+def test_a_check_admits_by_the_scopes_that_others_include(project: Project) -> None:
+    made = sdk(project, scope_hierarchy={"write": ["read"]})
+    context = SimpleNamespace(token=project.issuer.mint("alice", scopes=["write"]))
+
+    assert asyncio.run(run_check(made.create_auth_check(["read"]), context)) is True
+    assert asyncio.run(run_check(made.create_auth_check(["admin"]), context)) is False
+
+
 async def run_check(check: Any, context: Any) -> Any:
     return await check(context)
 

@@ -71,7 +71,7 @@ def load(project: Project, services: tuple[str, Services], monkeypatch: pytest.M
         monkeypatch.setenv(name, value)
     for name in ("DESCOPE_MANAGEMENT_KEY", "TOOLGUARD_ISSUER", "TOOLGUARD_AUDIENCE"):
         monkeypatch.delenv(name, raising=False)
-    fresh = Default()
+    fresh: Default[Any] = Default()
     for module in ("client", "sdk"):
         monkeypatch.setattr(f"toolguard.descope.{module}.default", fresh)
 
@@ -112,7 +112,8 @@ def test_the_imperative_example_refuses_on_the_wire(project: Project, calendars:
 
     assert answer.status == 403
     assert answer.challenge is not None
-    assert answer.challenge.scope == ("calendar.private.read",)
+    assert answer.missing_scopes == ("calendar.private.read",)
+    assert answer.challenge.scope[-1] == "calendar.private.read"
     assert call(calendars, "list_events", {"calendar": "work"}, token=None).status == 401
 
 
@@ -153,8 +154,11 @@ def test_the_tenant_example_writes_into_the_workspace_of_the_callers_tenant(
 
 
 @pytest.mark.parametrize(
-    ("claims", "scopes", "status"),
-    [({"dct": "acme"}, [], 403), ({}, ["workspace:write"], 403)],
+    ("claims", "scopes", "error"),
+    [
+        ({"dct": "acme"}, [], "insufficient_scope"),
+        ({}, ["workspace:write"], "access_denied"),
+    ],
 )
 def test_the_tenant_example_serves_nobody_without_scope_or_tenant(
     project: Project,
@@ -162,7 +166,7 @@ def test_the_tenant_example_serves_nobody_without_scope_or_tenant(
     workspace: Any,
     claims: dict[str, str],
     scopes: list[str],
-    status: int,
+    error: str,
 ) -> None:
     _, made = services
     made.posted.clear()
@@ -170,7 +174,7 @@ def test_the_tenant_example_serves_nobody_without_scope_or_tenant(
 
     answer = call(workspace, "post_message", {"channel": "c", "text": "t"}, token=token)
 
-    assert (answer.status, made.posted) == (status, [])
+    assert (answer.ok, answer.error, made.posted) == (False, error, [])
 
 
 def test_the_tenant_example_says_whom_to_ask(project: Project, workspace: Any) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from projects import APP, KEY, MCP, Project, anywhere, sdk
 
 from toolguard import descope
+from toolguard.calls.message import Frame, Message, standing
 from toolguard.descope import DescopeConfig, DescopeMCP, InsufficientScopeError
 from toolguard.descope.default import Default
 from toolguard.errors import (
@@ -39,10 +40,10 @@ def project(served: Project) -> Project:
 
 
 @pytest.fixture(autouse=True)
-def default(monkeypatch: pytest.MonkeyPatch) -> Default:
+def default(monkeypatch: pytest.MonkeyPatch) -> Default[Any]:
     """Forget what other tests have made and named."""
-    fresh = Default()
-    for module in ("client", "sdk"):
+    fresh: Default[Any] = Default()
+    for module in ("client", "sdk", "checks"):
         monkeypatch.setattr(f"toolguard.descope.{module}.default", fresh)
     return fresh
 
@@ -369,3 +370,55 @@ def test_neither_key_nor_token_is_shown(project: Project) -> None:
     shown = [repr(descope_mcp), repr(descope_mcp.config), repr(caught.value), str(caught.value)]
     assert shown[0] == f"<DescopeMCP: Plocal for {MCP}>"
     assert not [text for text in shown if "K-secret" in text or "ey" in text.replace("key", "")]
+
+
+# Hierarchies -----------------------------------------------------------------------------------
+
+WRITE_INCLUDES_READ = {"calendar.write": ["calendar.read"]}
+CHECKS: dict[str, Callable[[DescopeMCP, str], object]] = {
+    "the method": lambda made, token: made.require_scopes(
+        made.validate_token(token), ["calendar.read"]
+    ),
+    "the function": lambda made, token: descope.require_scopes(
+        made.validate_token(token), ["calendar.read"]
+    ),
+    "validation": lambda made, token: made.validate_token_require_scopes_and_get_user_id(
+        token, ["calendar.read"]
+    ),
+    "validation in a coroutine": lambda made, token: asyncio.run(
+        made.avalidate_token_require_scopes_and_get_user_id(token, ["calendar.read"])
+    ),
+}
+
+
+@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
+def test_a_scope_that_includes_another_is_enough_where_the_sdk_is_told_so(
+    project: Project, check: Callable[[DescopeMCP, str], object]
+) -> None:
+    token = project.issuer.mint("alice", scopes=["calendar.write"])
+
+    check(sdk(project, scope_hierarchy=WRITE_INCLUDES_READ), token)
+    with pytest.raises(InsufficientScopeError):
+        sdk(project).require_scopes(sdk(project).validate_token(token), ["calendar.read"])
+
+
+def test_the_hierarchy_of_the_sdk_is_that_of_its_guards(project: Project) -> None:
+    made = sdk(project, scope_hierarchy=WRITE_INCLUDES_READ)
+
+    assert made.guard().scope_hierarchy is made.scope_hierarchy
+    assert made.guard(scope_hierarchy={}).scope_hierarchy is not made.scope_hierarchy
+
+
+def test_while_a_guard_serves_its_own_hierarchy_counts(project: Project) -> None:
+    made = sdk(project)
+    token = project.issuer.mint("alice", scopes=["calendar.write"])
+    result = made.validate_token(token)
+
+    def asks(hierarchy: dict[str, list[str]]) -> None:
+        door = Frame(made.guard(scope_hierarchy=hierarchy), Message(None))
+        with standing(door):
+            descope.require_scopes(result, ["calendar.read"])
+
+    asks(WRITE_INCLUDES_READ)
+    with pytest.raises(InsufficientScopeError):
+        asks({})

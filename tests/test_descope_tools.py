@@ -11,7 +11,7 @@ from projects import APP, KEY, MCP, READ, SLACK, Project, call, on_each_line, sd
 
 from toolguard import StaticConnections, ToolGuard
 from toolguard.descope import DescopeConfig, add_descope_tools, create_descope_fastmcp_server
-from toolguard.integrations import adapter_for
+from toolguard.frameworks import adapter_for
 from toolguard.testing import call_as
 
 NAMES = {
@@ -126,7 +126,7 @@ def test_a_tenants_token_needs_a_tenant_in_the_token(project: Project, make: Mak
         tools(project, make), "fetch_tenant_token", {"app_id": SLACK}, token=project.token()
     )
 
-    assert (answer.status, answer.body["error"]) == (403, "access_denied")
+    assert (answer.ok, answer.error) == (False, "access_denied")
     assert project.asked == []
 
 
@@ -145,6 +145,21 @@ def test_the_vault_refreshes_where_the_option_says_so_and_shows_no_refresh_token
 
     assert json.loads(answer.text)["token"] == "ya29.dave.fresh"
     assert "1//refresh" not in answer.text
+
+
+@on_each_line
+@pytest.mark.parametrize("tool", sorted(name for name in NAMES if "scopes" in name))
+@pytest.mark.parametrize("scopes", [[f"s{i}" for i in range(101)], ["s" * 257], ["a b"]])
+def test_scopes_that_are_too_many_or_none_are_not_asked_for(
+    project: Project, make: Make, tool: str, scopes: list[str]
+) -> None:
+    arguments = {"app_id": APP, "scopes": scopes}
+
+    answer = call(tools(project, make), tool, arguments, token=project.token("alice", dct="acme"))
+
+    assert not answer.ok
+    assert "scope" in answer.text
+    assert project.asked == []
 
 
 # Refusals --------------------------------------------------------------------------------------

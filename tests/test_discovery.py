@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from issuing import Endpoint, names, refresh
 
-from toolguard.discovery import (
+from toolguard.errors import KeysUnavailableError
+from toolguard.parsing.secure_urls import is_secure_url
+from toolguard.testing import FrozenClock
+from toolguard.tokens.discovery import (
     KeyLocation,
     discovery_urls,
     issuer_of,
     read_metadata,
 )
-from toolguard.errors import KeysUnavailableError
-from toolguard.jwks import JWKS
-from toolguard.keys import KeySetError
-from toolguard.secure_urls import is_secure_url
-from toolguard.testing import FrozenClock
+from toolguard.tokens.jwks import JWKS
+from toolguard.tokens.keys import KeySetError
 
 ISSUER = "https://auth.example.com/tenant"
 KEY_SET = "https://keys.example.net/tenant/jwks"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from toolguard.policy import ConnectionNeed, Policy
-from toolguard.signature import Injection
+from toolguard.decorators.injection import Injection
+from toolguard.policies.policy import ConnectionNeed, Policy
 
 POLICY = Policy(connections=(ConnectionNeed("google-calendar", (), "connection_token"),))
 

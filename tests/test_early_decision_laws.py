@@ -23,7 +23,7 @@ from situations import (
 )
 
 from toolguard import ToolGuardError, any_of
-from toolguard.declarations import RuleLike
+from toolguard.decorators.requires import RuleLike
 from toolguard.testing.strategies import rules
 
 SOME_RULES = RULES_OF_CALLS | RULES

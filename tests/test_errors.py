@@ -311,3 +311,19 @@ def test_no_error_takes_a_token() -> None:
     }
 
     assert taken == {"token_scopes"}
+
+
+@pytest.mark.parametrize("scope", ["files:read admin", "", " a", "a\tb", 'a"b', "a\\b", "\u00e9"])
+def test_what_is_not_one_scope_cannot_be_required(scope: str) -> None:
+    for settings in ({}, {"missing_scopes": ["a"]}):
+        with pytest.raises(ValueError, match="is not one scope"):
+            InsufficientScopeError([scope], **settings)
+    with pytest.raises(ValueError, match="is not one scope"):
+        InsufficientScopeError(["a"], missing_scopes=[scope])
+
+
+def test_a_held_scope_that_is_several_is_not_joined() -> None:
+    error = InsufficientScopeError(["write"], token_scopes=["files:read admin", "read"])
+
+    assert error.scope_parameter == error.to_dict()["scope"] == "read write"
+    assert error.to_dict()["token_scopes"] == ["files:read admin", "read"]

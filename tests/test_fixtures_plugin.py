@@ -17,6 +17,9 @@ from user_suites import (
     ASYNC,
     BLOCKING,
     CONFTEST,
+    HELD,
+    IN_MEMORY,
+    LONG_LOOP,
     MISTAKEN,
     MY_SERVER,
     OKTA,
@@ -40,7 +43,7 @@ needs_xdist = pytest.mark.skipif(
 @pytest.fixture
 def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     """A user's project: servers, and a conftest that opts in."""
-    pytester.makepyfile(server=SERVER, my_server=MY_SERVER, conftest=CONFTEST)
+    pytester.makepyfile(server=SERVER, my_server=MY_SERVER, held=HELD, conftest=CONFTEST)
     # It warns of each project that does not say how long its event loops live.
     pytester.plugins = ["no:asyncio"]
     return pytester
@@ -69,6 +72,14 @@ def test_the_fixtures_test_a_server_for_real(suite: pytest.Pytester) -> None:
 
 def test_a_server_with_a_guard_of_its_own_can_be_tested(suite: pytest.Pytester) -> None:
     assert passes(suite, test_as_it_is=AS_IT_IS, test_mistaken=MISTAKEN, test_okta=OKTA)
+
+
+def test_in_memory_clients_can_be_signed_in(suite: pytest.Pytester) -> None:
+    assert passes(suite, test_in_memory=IN_MEMORY)
+
+
+def test_wirings_hold_in_event_loops_that_outlive_the_test(suite: pytest.Pytester) -> None:
+    assert passes(suite, test_long_loop=LONG_LOOP)
 
 
 def test_the_documented_tests_pass_as_they_stand(suite: pytest.Pytester) -> None:

@@ -15,10 +15,10 @@ from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from starlette.authentication import SimpleUser, UnauthenticatedUser
 
-from toolguard.call import SCOPE_KEY
+from toolguard.calls.request import SCOPE_KEY
 from toolguard.errors import GuardNotConfiguredError, InvalidTokenError
-from toolguard.integrations.framework_verifier import FrameworkVerifier, framework_principal
-from toolguard.middleware import GuardMiddleware
+from toolguard.frameworks.framework_verifier import FrameworkVerifier, framework_principal
+from toolguard.http.middleware import GuardMiddleware
 from toolguard.principal import Principal
 from toolguard.testing import LocalIssuer
 from toolguard.testing.strategies import json_values
@@ -80,15 +80,15 @@ def test_a_subject_that_only_the_claims_name_counts() -> None:
     assert principal(verified(claims={"sub": "bob"})).user_id == "alice"
 
 
-@pytest.mark.parametrize("claims", [None, {}, {"sub": None}, {"sub": ""}, {"user_id": "admin"}])
+@pytest.mark.parametrize("claims", [None, {}, {"sub": None}, {"user_id": "admin"}])
 def test_a_token_without_a_subject_names_no_user_whatever_else_it_carries(
     claims: dict[str, Any] | None,
 ) -> None:
     assert principal(verified(subject=None, claims=claims)).user_id is None
 
 
-@pytest.mark.parametrize("subject", [7, ["alice"], {"id": "alice"}, True])
-def test_a_subject_that_is_no_text_is_refused(subject: object) -> None:
+@pytest.mark.parametrize("subject", ["", 7, ["alice"], {"id": "alice"}, True])
+def test_a_subject_that_is_empty_or_no_text_is_refused(subject: object) -> None:
     assert reason(verified(subject=None, claims={"sub": subject, "userId": "alice"})) == "claims"
 
 
@@ -175,6 +175,15 @@ def test_a_bound_token_is_no_bearer_token(exchanges: bool, confirmation: object)
     access_token = verified(claims={"cnf": confirmation})
 
     assert reason(access_token, exchanges=exchanges) == "bound"
+
+
+@pytest.mark.parametrize("active", ["true", "false", False, None, 1, 0, [True], {}])
+def test_a_token_that_is_said_to_be_anything_but_active_is_refused(active: object) -> None:
+    assert reason(verified(claims={"active": active})) == "claims"
+
+
+def test_a_token_that_is_said_to_be_active_is_good() -> None:
+    assert principal(verified(claims={"active": True})).user_id == "alice"
 
 
 # --- until when
@@ -295,11 +304,11 @@ def test_each_request_is_its_own_users() -> None:
 def test_a_user_without_a_token_in_this_request_is_nobody() -> None:
     answer = exchange(guarded(endpoint), sent_by(AuthenticatedUser(verified()), None))
 
-    assert (answer.status, answer.json["error"]) == (401, "missing_token")
+    assert (answer.status, answer.refusal["error"]) == (401, "missing_token")
 
 
 def test_a_misconfigured_server_answers_500_and_challenges_nobody() -> None:
     answer = exchange(guarded(endpoint), http_scope(token=TOKEN))
 
-    assert (answer.status, answer.json["error"]) == (500, "guard_not_configured")
+    assert (answer.status, answer.refusal["error"]) == (500, "guard_not_configured")
     assert answer.header("www-authenticate") is None

@@ -13,6 +13,7 @@ from callers import Desk, Tokens, person
 from toolguard import JWTVerifier, ScopeHierarchy, ToolGuard
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.connections.cache import CachedConnections
+from toolguard.http.door import Wire
 from toolguard.testing import ScriptedConnections
 
 URL = "https://mcp.example.com/mcp"
@@ -176,11 +177,8 @@ def test_an_empty_issuer_is_refused() -> None:
 def test_the_usual_settings_are_the_strict_ones() -> None:
     made = guard()
 
-    assert (made.default, made.challenge_scopes, made.connections) == (
-        "authenticated",
-        "required",
-        None,
-    )
+    assert (made.default, made.door.wire, made.connections) == ("authenticated", Wire(), None)
+    assert Wire() == Wire(challenge_scopes="auto", denials="auto", outages="http")
     assert made.scope_hierarchy.expand(["a"]) == {"a"}
     assert not made.admits_anonymous
 
@@ -200,7 +198,7 @@ def test_a_hierarchy_may_be_written_as_a_mapping() -> None:
 @pytest.mark.parametrize(
     ("name", "choices"),
     [
-        ("challenge_scopes", "'required', 'combined'"),
+        ("challenge_scopes", "'auto', 'required', 'combined'"),
         ("default", "'authenticated', 'deny', 'public'"),
         ("stdio", "'token', 'trusted'"),
     ],

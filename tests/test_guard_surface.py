@@ -11,8 +11,9 @@ import pytest
 from callers import NOW, Tokens, person
 
 from toolguard import Scope, ToolGuard, public, requires_auth, requires_scopes
-from toolguard.call import Call
-from toolguard.decorators import policy_of
+from toolguard.calls.message import Frame, Message
+from toolguard.calls.stdio import HOW_TO_SET
+from toolguard.decorators.wrapper import policy_of
 from toolguard.errors import (
     AccessDeniedError,
     InsufficientScopeError,
@@ -20,7 +21,8 @@ from toolguard.errors import (
     MalformedCredentialsError,
     MissingTokenError,
 )
-from toolguard.policy import Policy
+from toolguard.policies.operations import Invocation
+from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 
 URL = "https://mcp.example.com/mcp"
@@ -169,7 +171,9 @@ def test_a_challenge_names_what_is_required_or_that_and_what_is_held(mode: str, 
 
 async def over_stdio(made: ToolGuard, policy: Policy) -> Principal | None:
     with made.serving_stdio():
-        return (await Call(made, await made.stdio_state()).admit(policy)).principal
+        call = Invocation("tool", "read")
+        frame = Frame(made, Message(await made.stdio_auth())).enter(policy, call)
+        return await frame.authorize(call)
 
 
 def test_stdio_that_is_trusted_is_one_user_with_every_scope(
@@ -194,14 +198,15 @@ def test_stdio_is_who_the_token_in_the_environment_says(monkeypatch: pytest.Monk
         asyncio.run(over_stdio(made, Policy(Scope("write"))))
 
 
-def test_a_bad_token_in_the_environment_is_good_for_nothing(
+def test_a_bad_token_in_the_environment_is_good_for_public_operations_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TOOLGUARD_ACCESS_TOKEN", "forged")
+    made = guard()
 
-    for policy in (Policy(), Policy(public=True)):
-        with pytest.raises(InvalidTokenError):
-            asyncio.run(over_stdio(guard(), policy))
+    with pytest.raises(InvalidTokenError):
+        asyncio.run(over_stdio(made, Policy()))
+    assert asyncio.run(over_stdio(made, Policy(public=True))) is None
 
 
 @pytest.mark.parametrize("token", [None, ""])
@@ -215,9 +220,12 @@ def test_without_a_token_in_the_environment_only_public_operations_can_be_used(
     with pytest.raises(MissingTokenError):
         asyncio.run(over_stdio(guard(), Policy()))
     assert asyncio.run(over_stdio(guard(), Policy(public=True))) is None
-    assert {record.getMessage() for record in caplog.records if record.name == "toolguard"} == {
-        "set TOOLGUARD_ACCESS_TOKEN: without it only public operations can be used"
-    }
+    logged = [record.getMessage() for record in caplog.records if record.name == "toolguard"]
+    assert set(logged) == {f"only public operations can be used: {HOW_TO_SET}"}
+    assert HOW_TO_SET == (
+        "Set TOOLGUARD_ACCESS_TOKEN or TOOLGUARD_ACCESS_TOKEN_FILE in the environment of this "
+        "stdio server"
+    )
 
 
 def test_a_message_that_came_neither_by_http_nor_by_stdio_has_no_caller(
@@ -228,4 +236,4 @@ def test_a_message_that_came_neither_by_http_nor_by_stdio_has_no_caller(
     trusted = guard(stdio="trusted", stdio_user_id="ada")
 
     for made in (token, trusted):
-        assert asyncio.run(made.stdio_state()) is None
+        assert asyncio.run(made.stdio_auth()) is None

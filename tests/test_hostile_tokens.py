@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.utils import base64url_decode, base64url_encode, raw_to_der_signature
 from trusted import CLAIMS, ES256, ISSUER, NOW, RS256, issuing, mint, verify
 
-from toolguard.compact import MAX_TOKEN_LENGTH, parse
 from toolguard.errors import InvalidTokenError
+from toolguard.tokens.jws import MAX_TOKEN_LENGTH, parse
 
 (JWK,) = ES256.jwks()["keys"]
 PUBLIC = jwt.PyJWK(JWK).key

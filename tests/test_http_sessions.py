@@ -8,7 +8,7 @@ from callers import ISSUER, TOKEN, Desk, Tokens, person
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 
-from toolguard.middleware import GuardMiddleware
+from toolguard.http.middleware import GuardMiddleware
 
 TOKENS = {
     TOKEN: person("alice", "read"),
@@ -55,7 +55,7 @@ class Site:
     def __init__(self, *, admits_anonymous: bool = False, delete_status: int = 204) -> None:
         self.server = Server(delete_status)
         self.app = GuardMiddleware(
-            self.server, Desk(Tokens(TOKENS), admits_anonymous=admits_anonymous)
+            self.server, Desk(Tokens(TOKENS)), admits_anonymous=lambda: admits_anonymous
         )
 
     def send(
@@ -68,7 +68,7 @@ class Site:
         before = len(self.server.scopes)
         answer = self.send(token, session)
         reached = len(self.server.scopes) > before
-        assert answer.status == (200 if reached else 404)
+        assert answer.status == (200 if reached else 401 if token is None else 404)
         return reached
 
 
@@ -120,7 +120,7 @@ def test_a_token_that_names_no_user_opens_no_session() -> None:
 
     assert answer.status == 403
     assert answer.header("mcp-session-id") is None
-    assert answer.json == {
+    assert answer.refusal == {
         "error": "access_denied",
         "error_description": (
             "This token names no user, so it cannot own a session: use a stateless server"
@@ -207,7 +207,7 @@ def test_whoever_signed_in_may_listen() -> None:
     site.send(TOKEN, "s1")
 
     assert site.send(TOKEN, "s1", "GET").status == 200
-    assert site.send(None, "s1", "GET").status == 404
+    assert site.send(None, "s1", "GET").status == 401
 
 
 def test_an_anonymous_caller_may_end_an_anonymous_session_and_no_other() -> None:
@@ -216,7 +216,7 @@ def test_an_anonymous_caller_may_end_an_anonymous_session_and_no_other() -> None
     site.send(TOKEN)
 
     assert site.send(None, "s1", "DELETE").status == 204
-    assert site.send(None, "s2", "DELETE").status == 404
+    assert site.send(None, "s2", "DELETE").status == 401
     assert site.served(TOKEN, "s2")
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import Parameter, Signature
-from typing import Any
+from typing import Annotated, Any, get_origin
 
 import pytest
 from callers import person
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard.policy import ConnectionNeed, Policy
+from toolguard.decorators.annotations import sent_by_client
+from toolguard.decorators.injection import Injection, sent_by_clients
+from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
-from toolguard.signature import Injection
 
 CONNECTED = Policy(connections=(ConnectionNeed("google-calendar", (), "connection_token"),))
 _NAMES = {"user_id": "alice", "connection_token": "ya29.token", "caller": person()}
@@ -50,7 +51,7 @@ def cases(draw: st.DrawFn) -> Case:
     default = draw(st.sampled_from((Parameter.empty, None)))
     hidden = draw(st.permutations([*_NAMES]))
     for name in hidden:
-        group = last if has_args or draw(st.booleans()) else middle
+        group = last if name == "user_id" or has_args or draw(st.booleans()) else middle
         group.insert(draw(st.integers(0, len(group))), name)
     kinds = (
         *((name, Parameter.POSITIONAL_ONLY) for name in first),
@@ -132,3 +133,50 @@ def test_collected_keywords_cannot_replace_an_injected_value() -> None:
         (),
         {"title": "a", "colour": "red", "user_id": "alice"},
     )
+
+
+KINDS: Any = tuple(type(Parameter.KEYWORD_ONLY))  # type: ignore[arg-type]
+
+
+@st.composite
+def user_ids(draw: st.DrawFn) -> Parameter:
+    """A ``user_id`` written in some way, marked or not."""
+    kind = draw(st.sampled_from(KINDS))
+    text = draw(st.sampled_from((str, Parameter.empty, Any, str | None)))
+    written: Any = Any if text is Parameter.empty else text
+    marked = Annotated[written, sent_by_client]
+    return Parameter("user_id", kind, annotation=draw(st.sampled_from((text, marked))))
+
+
+def _function(user_id: Parameter) -> Any:
+    def tool(*args: Any, **kwargs: Any) -> None: ...
+
+    tool.__signature__ = Signature([user_id])  # type: ignore[attr-defined]
+    return tool
+
+
+@given(user_ids())
+def test_what_a_client_is_meant_to_send_never_disappears_in_silence(user_id: Parameter) -> None:
+    is_marked = get_origin(user_id.annotation) is Annotated
+    is_for_guard = user_id.kind is Parameter.KEYWORD_ONLY and not is_marked
+    function = _function(user_id)
+    if not (is_marked or is_for_guard):
+        with pytest.raises(TypeError, match="user_id"):
+            Injection.plan(function, Policy())
+        return
+    plan = Injection.plan(function, Policy())
+
+    assert ("user_id" in plan.sources) is is_for_guard
+    assert ("user_id" in plan.visible.parameters) is is_marked
+
+
+@given(user_ids(), st.booleans())
+def test_a_function_is_guarded_or_its_clients_send_all_of_its_arguments(
+    user_id: Parameter, declared: bool
+) -> None:
+    is_marked = get_origin(user_id.annotation) is Annotated
+    function = _function(user_id)
+    fault = sent_by_clients(function, ["user_id"] if declared else [])
+
+    is_ambiguous = user_id.kind is Parameter.KEYWORD_ONLY and not is_marked and not declared
+    assert (fault is not None) is is_ambiguous

@@ -28,8 +28,8 @@ from issuing import (
 )
 
 from toolguard.errors import KeysUnavailableError
-from toolguard.jwks import JWKS
 from toolguard.testing import FrozenClock
+from toolguard.tokens.jwks import JWKS
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_a_failed_refresh_never_drops_keys(
 def test_old_keys_serve_through_an_outage_until_max_stale_and_each_time_that_is_logged(
     warm: JWKS, endpoint: Endpoint, clock: FrozenClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING, "toolguard.keys")
+    caplog.set_level(logging.WARNING, "toolguard.tokens.keys")
     endpoint.error = OUTAGE
     clock.advance(240)
     for _ in range(240, 3900):

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from issuing import OUTAGE, URL, Endpoint, held, names, refresh, settle, source_of, warmed
 
 from toolguard.errors import KeysUnavailableError
-from toolguard.jwks import JWKS, _Flight
 from toolguard.testing import FrozenClock
+from toolguard.tokens.jwks import JWKS, _Flight
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from issuing import Endpoint, names, refresh, settle
 from typing_extensions import Self
 
 from toolguard.errors import KeysUnavailableError
-from toolguard.jwks import JWKS, HttpFetch
 from toolguard.testing import FrozenClock
+from toolguard.tokens.jwks import JWKS, HttpFetch
 
 KEY_SET = Endpoint("a").body
 MEBIBYTE = 1024 * 1024

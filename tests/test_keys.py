@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from joserfc.jwk import JWKRegistry
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 
-from toolguard.keys import Key, KeySet, KeySetError, StaticKeys
+from toolguard.tokens.keys import Key, KeySet, KeySetError, StaticKeys
 
 RSA = rsa.generate_private_key(65537, 2048)
 P256, P384, P521 = (

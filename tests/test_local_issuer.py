@@ -17,17 +17,17 @@ from jwt.utils import base64url_decode
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from toolguard.discovery import discovery_urls
 from toolguard.errors import InvalidTokenError
-from toolguard.jwks import JWKS
-from toolguard.keys import StaticKeys
 from toolguard.testing import FrozenClock
 from toolguard.testing import issuer as issuers
 from toolguard.testing.bad_tokens import INVALID_TOKENS
 from toolguard.testing.issuer import Algorithm, LocalIssuer
 from toolguard.testing.loopback import Loopback
 from toolguard.testing.strategies import scope_tokens
-from toolguard.verifiers import JWTVerifier
+from toolguard.tokens.discovery import discovery_urls
+from toolguard.tokens.jwks import JWKS
+from toolguard.tokens.jwt import JWTVerifier
+from toolguard.tokens.keys import StaticKeys
 
 NOW = 1_800_000_000
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)

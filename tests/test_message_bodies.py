@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -14,7 +16,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolguard.errors import MalformedMessageError, ToolGuardError
-from toolguard.messages import MAX_BODY, MessageTooLargeError, read_body, replay
+from toolguard.http import jsonrpc
+from toolguard.http.door import HeldBytes
+from toolguard.http.jsonrpc import (
+    MAX_BODY,
+    MCPMessage,
+    MessageTooLargeError,
+    MessageTooSlowError,
+    OverloadedError,
+    held_body,
+    parse_message,
+    replay,
+)
 
 DISCONNECT: Message = {"type": "http.disconnect"}
 
@@ -36,6 +49,19 @@ def given_by(messages: Sequence[Message]) -> Receive:
         return next(left)
 
     return receive
+
+
+async def read_body(receive: Receive, **settings: Any) -> bytes:
+    """Read a body, and hold that all the room it took is given back."""
+    room = 2 * MAX_BODY
+    held = settings.pop("held", None) or HeldBytes(room)
+    headers = settings.pop("headers", ())
+    try:
+        async with held_body(receive, headers, held, **settings) as body:
+            return body
+    finally:
+        assert held.take(room)
+        held.give_back(room)
 
 
 def body_of(messages: Sequence[Message], **settings: Any) -> bytes:
@@ -115,6 +141,60 @@ def test_reading_stops_where_the_body_gets_too_large() -> None:
 
     with pytest.raises(MessageTooLargeError):
         asyncio.run(read_body(receive, limit=15))
+
+
+# --- limits of all bodies together
+
+
+async def forever() -> Message:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def test_a_body_that_does_not_arrive_in_time_is_given_up() -> None:
+    begun = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+
+    async def receive() -> Message:
+        found: Message | None = next(begun, None)
+        return await forever() if found is None else found
+
+    with pytest.raises(MessageTooSlowError, match="within 0 seconds") as raised:
+        asyncio.run(read_body(receive, seconds=0))
+    assert raised.value.status == 408
+
+
+@given(st.lists(st.integers(0, 9), max_size=9))
+def test_bodies_together_never_take_more_room_than_there_is(sizes: list[int]) -> None:
+    held = HeldBytes(20)
+
+    async def read_all() -> int:
+        async with AsyncExitStack() as stack:
+            total = 0
+            for size in sizes:
+                body = held_body(given_by(request(bytes(size))), (), held)
+                if total + size > 20:
+                    with pytest.raises(OverloadedError, match="try again"):
+                        await stack.enter_async_context(body)
+                else:
+                    total += len(await stack.enter_async_context(body))
+        return total
+
+    asyncio.run(read_all())
+    assert held.take(20)
+
+
+def test_a_large_body_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+
+    def read(body: bytes, headers: object) -> MCPMessage:
+        threads.append(threading.get_ident())
+        return MCPMessage(None)
+
+    monkeypatch.setattr(jsonrpc, "read_message", read)
+    for size in (100, 200_000):
+        asyncio.run(parse_message(bytes(size), ()))
+
+    assert threads[0] == threading.get_ident() != threads[1]
 
 
 # --- errors

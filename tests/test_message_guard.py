@@ -12,13 +12,14 @@ import pytest
 from asgi import Exchange, Message, Receive, Scope, Send, http_scope
 from callers import Desk, Tokens, person
 
-from toolguard import public, requires, requires_auth, requires_scopes
-from toolguard.decorators import GuardDecorator
-from toolguard.message_guard import MessageGuard
-from toolguard.messages import MAX_BODY
-from toolguard.middleware import GuardMiddleware
-from toolguard.operation_rules import OperationRules
-from toolguard.policy import DefaultRule
+from toolguard import public, requires, requires_auth, requires_scopes, requires_tenant
+from toolguard.decorators.wrapper import GuardDecorator
+from toolguard.http.door import Denials, Door, HeldBytes, Wire
+from toolguard.http.jsonrpc import MAX_BODY
+from toolguard.http.middleware import GuardMiddleware
+from toolguard.http.proxy import MessageGuard
+from toolguard.policies.by_name import OperationRules
+from toolguard.policies.policy import DefaultRule
 
 RULES: Mapping[str, GuardDecorator] = {
     "delete_*": requires_scopes("notes.delete"),
@@ -58,12 +59,15 @@ class Front:
         rules: Mapping[str, GuardDecorator] = RULES,
         *,
         default: DefaultRule = "authenticated",
+        door: Door | None = None,
     ) -> None:
         people = {"alice": person("alice"), "editor": person("editor", "notes.delete")}
+        people["reader"] = person("reader", "notes.read")
+        people["tenant"] = person("tenant", "cal.mine.write", tenant_ids=("mine",))
         self.upstream = Upstream()
-        desk = Desk(Tokens(people), default=default, admits_anonymous=True)
+        desk = Desk(Tokens(people), default=default, door=door)
         inside = MessageGuard(self.upstream, desk, OperationRules(rules))
-        self.app = GuardMiddleware(inside, desk)
+        self.app = GuardMiddleware(inside, desk, admits_anonymous=lambda: inside.admits_anonymous)
 
     def send(
         self, body: object, token: str | None = "alice", *, method: str = "POST", **headers: str
@@ -86,6 +90,19 @@ class Front:
 
         asyncio.run(self.app(scope, receive, collect))
         return Exchange(sent)
+
+    def denied(self, body: object) -> bool:
+        """Return whether Alice is denied something, as her revision has it."""
+        before = len(self.upstream.bodies)
+        old = self.send(body)
+        new = self.send(body, mcp_protocol_version="2026-07-28")
+        assert (old.status, new.status, len(self.upstream.bodies)) == (200, 403, before)
+        assert old.json["id"] == new.json["id"] == 1
+        if "result" not in old.json:
+            return bool(old.refusal["error"] == new.refusal["error"] == "access_denied")
+        result = old.json["result"]
+        said = json.loads(result["content"][0]["text"])
+        return bool(result["isError"] and said == new.refusal)
 
 
 def call(tool: str, method: str = "tools/call", **arguments: Any) -> dict[str, Any]:
@@ -139,10 +156,12 @@ def test_each_message_meets_the_rules_for_its_name_and_the_default(
 def test_a_refusal_names_what_is_missing() -> None:
     refused = Front().send(call("delete_note"))
 
-    assert refused.json["missing_scopes"] == ["notes.delete"]
+    assert refused.refusal["missing_scopes"] == ["notes.delete"]
+    assert refused.json["id"] == 1
     assert 'scope="notes.delete"' in str(refused.header("www-authenticate"))
     malformed = Front().send(b"{")
-    assert malformed.json["error"] == "invalid_request"
+    assert malformed.refusal["error"] == "invalid_request"
+    assert malformed.json["error"]["code"] == -32700
     assert malformed.header("www-authenticate") is None
 
 
@@ -203,10 +222,10 @@ def test_a_denying_default_leaves_what_rules_name_and_nothing_else() -> None:
     front = Front(default="deny")
 
     assert front.send(call("createNote")).status == 200
-    assert front.send(call("createnote")).status == 403
-    assert front.send(call("list_notes")).status == 403
+    assert front.denied(call("createnote"))
+    assert front.denied(call("list_notes"))
     assert front.send(read("notes://My%20Notes/1")).status == 200
-    assert front.send(read("notes://elsewhere/../public/1")).status == 403
+    assert front.denied(read("notes://elsewhere/../public/1"))
 
 
 def test_a_check_is_given_the_message() -> None:
@@ -244,10 +263,37 @@ def test_messages_come_by_post_alone(method: str) -> None:
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_a_body_that_nobody_decided_on_reaches_nobody(method: str) -> None:
     front = Front()
+    front.app.sessions.open("s1", person("alice"))
 
-    assert front.send(call("delete_note"), method=method).status == 200
+    answer = front.send(call("delete_note"), method=method, mcp_session_id="s1")
+
+    assert answer.status == 200
     assert front.upstream.bodies == [b""]
     assert front.upstream.after == ["http.disconnect"]
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("GET", 405), ("DELETE", 405), ("HEAD", 405), ("OPTIONS", 204)]
+)
+def test_a_request_without_message_and_session_reaches_nobody(method: str, status: int) -> None:
+    front = Front()
+
+    answer = front.send(b"", method=method)
+
+    assert (answer.status, answer.header("allow")) == (status, "POST, GET, DELETE")
+    assert front.upstream.bodies == []
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize(("token", "status"), [("editor", 404), (None, 401)])
+def test_a_session_of_another_principal_is_not_reached(
+    method: str, token: str | None, status: int
+) -> None:
+    front = Front()
+    front.app.sessions.open("s1", person("alice"))
+
+    assert front.send(b"", token, method=method, mcp_session_id="s1").status == status
+    assert front.upstream.bodies == []
 
 
 def test_two_session_headers_are_refused() -> None:
@@ -270,6 +316,148 @@ def test_two_session_headers_are_refused() -> None:
 def test_rules_that_contradict_each_other_let_nobody_in() -> None:
     front = Front({"a*": public, "*b": requires_auth})
 
-    assert front.send(call("ab")).json["error"] == "guard_not_configured"
+    assert front.send(call("ab")).refusal["error"] == "guard_not_configured"
     assert front.send(call("a"), None).status == 200
     assert front.upstream.bodies != []
+
+
+# --- arguments that a lenient server takes for others
+
+BY_ARGUMENTS: Mapping[str, GuardDecorator] = {
+    "invoices": requires_tenant(tenant_from="tenant_id"),
+    "add": requires_scopes("cal.{calendar_id}.write"),
+    "any": requires(lambda principal, call: call.arguments.get("amount", 0) < 100),
+    "free": requires_auth,
+}
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("invoices", {"tenant_id": "mine", "Tenant_ID": "theirs"}),
+        ("invoices", {"tenant_id": "mine", "tenant-id": "theirs"}),
+        ("invoices", {"tenantId": "theirs", "tenant_id": "mine"}),
+        ("invoices", {"tenant_id": "mine", "tenant_\u0131d": "theirs"}),
+        ("invoices", {"Tenant_ID": "mine"}),
+        ("add", {"calendar_id": "mine", "Calendar_id": "theirs"}),
+        ("any", {"amount": 1, "Amount": 1_000}),
+        ("any", {"order": {"x": 1, "X": 2}}),
+        ("any", {"orders": [{"x_y": 1, "x-y": 2}]}),
+        ("any", {str(number): number for number in range(1_001)}),
+    ],
+)
+def test_arguments_that_resemble_what_a_rule_reads_are_refused(
+    tool: str, arguments: dict[str, Any]
+) -> None:
+    front = Front(BY_ARGUMENTS)
+
+    answer = front.send(call(tool, **arguments), "tenant")
+
+    assert (answer.status, answer.json["error"]["code"]) == (400, -32602)
+    assert front.upstream.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("invoices", {"tenant_id": "mine", "note": "theirs"}),
+        ("add", {"calendar_id": "mine", "Note": "x", "title": "x"}),
+        ("any", {"amount": 1, "order": {"amount": 2, "items": [{"Amount": 1}]}}),
+        ("free", {"x": 1, "X": 2}),
+    ],
+)
+def test_arguments_with_one_reading_pass(tool: str, arguments: dict[str, Any]) -> None:
+    assert Front(BY_ARGUMENTS).send(call(tool, **arguments), "tenant").status == 200
+
+
+# --- the answer
+
+
+@pytest.mark.parametrize("method", ["resources/subscribe", "tools/call", "prompts/get"])
+def test_a_missing_name_keeps_the_code_of_the_protocol(method: str) -> None:
+    answer = Front().send({"jsonrpc": "2.0", "id": "m-1", "method": method, "params": {}})
+
+    assert (answer.status, answer.json["id"]) == (400, "m-1")
+    assert answer.json["error"]["code"] == -32602
+
+
+def test_a_header_that_does_not_match_keeps_the_code_of_the_protocol() -> None:
+    for header in ({"mcp_method": "tools/list"}, {"mcp_name": "other"}):
+        answer = Front().send(call("status"), **header)
+
+        assert (answer.status, answer.json["error"]["code"]) == (400, -32020)
+
+
+@pytest.mark.parametrize(
+    ("denials", "statuses"),
+    [("auto", (200, 403)), ("http", (403, 403)), ("tool-error", (200, 200))],
+)
+def test_denials_are_answered_as_the_guard_is_set(
+    denials: Denials, statuses: tuple[int, int]
+) -> None:
+    front = Front(default="deny", door=Door(Wire(denials=denials)))
+
+    answers = [
+        front.send(call("list_notes"), mcp_protocol_version=revision)
+        for revision in ("2025-11-25", "2026-07-28")
+    ]
+    assert tuple(answer.status for answer in answers) == statuses
+    complete = [a.json["result"].get("resultType") for a in answers if a.status == 200]
+    assert complete in ([], [None], [None, "complete"])
+
+
+def test_a_denied_message_that_is_no_call_is_a_json_rpc_error() -> None:
+    answer = Front(default="deny").send({"jsonrpc": "2.0", "id": 7, "method": "logging/setLevel"})
+
+    assert (answer.status, answer.json["id"], answer.refusal["error"]) == (200, 7, "access_denied")
+
+
+def test_a_denied_notification_has_no_answer_but_a_status() -> None:
+    answer = Front(default="deny").send({"jsonrpc": "2.0", "method": "logging/setLevel"})
+
+    assert (answer.status, answer.json["id"]) == (403, None)
+
+
+@pytest.mark.parametrize(
+    ("revision", "scope"),
+    [(None, "notes.read notes.delete"), ("2026-07-28", "notes.delete"), ("x", "notes.read")],
+)
+def test_a_challenge_names_what_clients_of_the_revision_need(
+    revision: str | None, scope: str
+) -> None:
+    headers = {} if revision is None else {"mcp_protocol_version": revision}
+
+    answer = Front().send(call("delete_note"), "reader", **headers)
+
+    assert f'scope="{scope}' in str(answer.header("www-authenticate"))
+
+
+def test_more_held_bytes_than_allowed_are_503() -> None:
+    front = Front(door=Door(held=HeldBytes(200)))
+
+    refused = front.send(call("createNote", text="x" * 300))
+
+    assert (refused.status, refused.header("retry-after")) == (503, "5")
+    assert front.upstream.bodies == []
+    assert front.send(call("createNote")).status == 200
+
+
+def test_a_hundred_names_are_decided_on_and_no_more() -> None:
+    front = Front()
+
+    def listen(count: int) -> dict[str, Any]:
+        uris = [f"notes://public/{number}" for number in range(count)]
+        params = {"notifications": {"resourceSubscriptions": uris}}
+        return {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}
+
+    assert front.send(listen(100)).status == 200
+    assert front.send(listen(101)).status == 400
+
+
+def test_one_subscription_among_public_ones_is_decided_on_by_itself() -> None:
+    uris = ["notes://public/1", "notes://private/1", "notes://public/2"]
+    params = {"notifications": {"resourceSubscriptions": uris}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}
+
+    assert Front().send(body, "alice").status == 403
+    assert Front().send(body, None).status == 401

@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from toolguard.errors import MalformedMessageError
-from toolguard.messages import MCPMessage
+from toolguard.http.jsonrpc import MCPMessage
 from toolguard.testing.strategies import json_values
 
 IS_LINE_2 = importlib.util.find_spec("mcp_types") is not None
@@ -112,12 +112,12 @@ def test_a_lenient_reader_reads_the_same_operation(sent: dict[str, Any]) -> None
         other = lenient(json.loads(content))
         method = other.get("method")
         assert message.method == method
-        if message.operation is not None and message.method in ("tools/call", "prompts/get"):
-            assert other["params"]["name"] == message.operation[1]
+        if message.asked and message.method in ("tools/call", "prompts/get"):
+            assert other["params"]["name"] == message.asked[0].name
         if message.method == "resources/read":
-            assert message.operation == ("resource", other["params"]["uri"])
+            assert message.asked == (("resource", other["params"]["uri"]),)
         if method is not None and str(method).strip().lower() == "tools/call":
-            assert message.operation is not None
+            assert message.asked
 
 
 def sdk_reading(content: bytes) -> Any:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from envelopes import CALL, body, envelope, read
+from envelopes import CALL, body, envelope, named, read
 
 from toolguard.errors import MalformedMessageError
-from toolguard.messages import MCPMessage
+from toolguard.http.jsonrpc import MCPMessage
 
 # --- what is read
 
@@ -56,38 +56,37 @@ def test_the_operation_is_what_the_parameters_name(
     message = read(body(method, params))
 
     assert (message.method, message.params) == (method, params)
-    assert message.operation == operation
-    assert (message.names or (None,))[0] == (operation and operation[1])
+    assert message.asked[:1] == (() if operation is None else (operation,))
 
 
 def test_parameters_may_be_left_out() -> None:
-    assert read(envelope(method="tools/list")) == MCPMessage("tools/list", {})
+    assert read(envelope(method="tools/list")) == MCPMessage("tools/list", {}, 1)
 
 
 @pytest.mark.parametrize("outcome", [{"result": {}}, {"error": {"code": -1, "message": "no"}}])
 def test_a_response_has_no_method_and_is_no_operation(outcome: dict[str, Any]) -> None:
     message = read(envelope(**outcome))
 
-    assert (message.method, message.operation, message.names) == (None, None, ())
+    assert (message.method, message.asked) == (None, ())
 
 
 def test_every_resource_that_is_subscribed_to_is_named() -> None:
     uris = ["notes://1", "NOTES://2"]
     params = {"notifications": {"resourceSubscriptions": uris}}
 
-    assert read(body("subscriptions/listen", params)).names == (
-        "notes://1",
-        "NOTES://2",
-        "notes://2",
-    )
+    assert named(read(body("subscriptions/listen", params))) == [
+        ("notes://1",),
+        ("NOTES://2", "notes://2"),
+    ]
 
 
 def test_a_name_is_kept_as_it_was_sent_and_held_in_every_spelling() -> None:
     message = read(body("resources/read", {"uri": "NOTES://x/a/../private?b"}))
 
-    assert message.operation == ("resource", "NOTES://x/a/../private?b")
-    assert message.names[0] == "NOTES://x/a/../private?b"
-    assert "notes://x/private" in message.names
+    (names,) = named(message)
+    assert message.asked == (("resource", "NOTES://x/a/../private?b"),)
+    assert names[0] == "NOTES://x/a/../private?b"
+    assert "notes://x/private" in names
 
 
 def test_parameters_are_not_in_the_representation() -> None:
@@ -222,7 +221,7 @@ def test_what_is_completed_is_one_prompt_or_one_resource(ref: object) -> None:
         {"resourceSubscriptions": {"uri": "notes://1"}},
         {"resourceSubscriptions": ["notes://1", 1]},
         {"resourceSubscriptions": ["notes://1", ""]},
-        {"resourceSubscriptions": [f"notes://{number}" for number in range(1_001)]},
+        {"resourceSubscriptions": [f"notes://{number}" for number in range(101)]},
         {"resource_subscriptions": ["notes://1"]},
         {"ResourceSubscriptions": ["notes://1"]},
     ],
@@ -299,9 +298,9 @@ def test_a_parameter_that_resembles_the_uri_is_refused(member: str) -> None:
 def test_arguments_may_be_called_anything(member: str) -> None:
     arguments = {member: "delete_note"}
 
-    assert read(body("tools/call", {"name": "list_notes", "arguments": arguments})).names == (
-        "list_notes",
-    )
+    message = read(body("tools/call", {"name": "list_notes", "arguments": arguments}))
+
+    assert message.asked == (("tool", "list_notes"),)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from asgi import App, Message, Receive, Scope, Send, exchange, http_scope
 from callers import METADATA, TOKEN, Desk, Tokens, person
 
-from toolguard.call import SCOPE_KEY, RequestState
+from toolguard.calls.request import SCOPE_KEY, RequestAuth
 from toolguard.errors import (
     AccessDeniedError,
     ConnectionRequiredError,
@@ -23,7 +23,7 @@ from toolguard.errors import (
     KeysUnavailableError,
     ToolGuardError,
 )
-from toolguard.middleware import GuardMiddleware
+from toolguard.http.middleware import GuardMiddleware
 from toolguard.principal import Principal
 
 START: Message = {
@@ -38,9 +38,9 @@ def chunk(body: bytes, *, more: bool = True) -> Message:
     return {"type": "http.response.body", "body": body, "more_body": more}
 
 
-def state_of(scope: Scope) -> RequestState:
+def state_of(scope: Scope) -> RequestAuth:
     state = scope[SCOPE_KEY]
-    assert isinstance(state, RequestState)
+    assert isinstance(state, RequestAuth)
     return state
 
 
@@ -64,9 +64,13 @@ class Endpoint:
                 await send(message)
 
 
-def guarded(app: App, **settings: Any) -> GuardMiddleware:
+def guarded(app: App, *, admits_anonymous: bool = False, **settings: Any) -> GuardMiddleware:
     tokens = Tokens({TOKEN: person("alice", "read"), "bobs": person("bob")})
-    return GuardMiddleware(app, Desk(tokens, **settings))
+    desk = Desk(tokens, **settings)
+    return GuardMiddleware(app, desk, admits_anonymous=lambda: admits_anonymous)
+
+
+MODERN = [(b"mcp-protocol-version", b"2026-07-28")]
 
 
 # --- who is let in
@@ -98,8 +102,16 @@ def test_without_a_token_the_answer_is_401_and_names_what_to_ask_for() -> None:
         f'Bearer scope="profile", resource_metadata="{METADATA}"'
     )
     assert answer.json == {
-        "error": "missing_token",
-        "error_description": "This operation needs an access token",
+        "jsonrpc": "2.0",
+        "id": None,
+        "error": {
+            "code": -32003,
+            "message": "This operation needs an access token",
+            "data": {
+                "error": "missing_token",
+                "error_description": "This operation needs an access token",
+            },
+        },
     }
     assert endpoint.scopes == []
 
@@ -147,7 +159,7 @@ def test_while_nobody_can_be_verified_the_answer_is_503_with_retry_after(retry_a
     assert answer.status == 503
     assert answer.header("retry-after") == str(retry_after)
     assert answer.header("www-authenticate") is None
-    assert answer.json["error"] == "temporarily_unavailable"
+    assert answer.refusal["error"] == "temporarily_unavailable"
 
 
 def test_every_request_of_a_session_needs_its_own_token() -> None:
@@ -190,7 +202,7 @@ def test_a_request_state_that_comes_from_outside_is_replaced() -> None:
     endpoint = Endpoint()
     app = guarded(endpoint)
     scope = http_scope(token="bobs")
-    scope[SCOPE_KEY] = RequestState(TOKEN, person("alice", "admin"), app.guard)
+    scope[SCOPE_KEY] = RequestAuth(TOKEN, person("alice", "admin"), app.guard)
 
     exchange(app, scope)
 
@@ -212,12 +224,37 @@ def test_another_options_request_needs_a_token_like_any_other() -> None:
     assert endpoint.scopes == []
 
 
-@pytest.mark.parametrize("scope", [{"type": "lifespan"}, PREFLIGHT])
-def test_lifespan_and_preflight_pass(scope: Scope) -> None:
+def test_the_lifespan_passes() -> None:
     endpoint = Endpoint(START, OK)
 
-    assert exchange(guarded(endpoint), scope).messages == [START, OK]
+    assert exchange(guarded(endpoint), {"type": "lifespan"}).messages == [START, OK]
     assert SCOPE_KEY not in endpoint.scopes[0]
+
+
+@pytest.mark.parametrize("admits_anonymous", [True, False])
+def test_a_preflight_is_answered_at_the_guard_and_granted_nothing(admits_anonymous: bool) -> None:
+    endpoint = Endpoint(START, OK)
+
+    answer = exchange(guarded(endpoint, admits_anonymous=admits_anonymous), PREFLIGHT)
+
+    assert (answer.status, answer.starts[0]["headers"], answer.body) == (204, [], b"")
+    assert endpoint.scopes == []
+
+
+def test_a_preflight_with_credentials_is_a_request_like_any_other() -> None:
+    endpoint = Endpoint()
+    forged = [*PREFLIGHT["headers"], (b"authorization", b"Bearer forged")]
+
+    assert exchange(guarded(endpoint), {**PREFLIGHT, "headers": forged}).status == 401
+    assert endpoint.scopes == []
+
+
+def test_a_public_operation_of_another_server_opens_no_door() -> None:
+    endpoint = Endpoint()
+    desk = Desk(Tokens(), admits_anonymous=True)
+
+    assert exchange(GuardMiddleware(endpoint, desk), http_scope()).status == 401
+    assert endpoint.scopes == []
 
 
 @pytest.mark.parametrize("kind", ["websocket", "something new"])
@@ -311,10 +348,12 @@ def test_a_refusal_before_the_first_byte_replaces_the_whole_answer(
 ) -> None:
     sent = (refusal, START) if early else (START, chunk(b""), refusal)
 
-    answer = exchange(guarded(Endpoint(*sent, chunk(b"a"), OK)), http_scope(token=TOKEN))
+    app = guarded(Endpoint(*sent, chunk(b"a"), OK))
+    answer = exchange(app, http_scope(token=TOKEN, headers=MODERN))
 
     assert answer.status == status
-    assert answer.json == refusal.to_dict()
+    assert answer.refusal == refusal.to_dict()
+    assert answer.json["id"] is None
     assert (answer.header("www-authenticate") is not None) is is_challenged
     assert answer.header("content-type") == "application/json"
     assert answer.header("content-length") == str(len(answer.body))

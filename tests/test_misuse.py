@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from toolguard import public, requires_auth, requires_scopes, with_connection
-from toolguard.decorators import GuardDecorator, policy_of
+from toolguard.decorators.wrapper import GuardDecorator, policy_of
+from toolguard.policies.scopes import Scope
 from toolguard.principal import Principal
-from toolguard.scopes import Scope
 
 
 async def tool(*, connection_token: str) -> None: ...
@@ -206,25 +206,15 @@ def test_a_connection_under_a_name_the_function_does_not_take_is_refused() -> No
     )
 
 
-def test_a_user_id_by_position_only_is_refused() -> None:
-    def by_position(user_id: str, /) -> None: ...
+@pytest.mark.parametrize("decorator", [requires_auth, requires_scopes("admin"), public])
+def test_a_positional_user_id_is_refused_with_both_ways_out(decorator: GuardDecorator) -> None:
+    def ban_user(user_id: str | None) -> None: ...
 
     refuses(
         TypeError,
-        "by_position() cannot be given user_id as a keyword: write it after a bare `*`, as in "
-        "`*, user_id: str`",
-        lambda: requires_auth(by_position),
-    )
-
-
-def test_a_user_id_before_collected_arguments_is_refused() -> None:
-    def collects(user_id: str, *names: str) -> None: ...
-
-    refuses(
-        TypeError,
-        "collects() cannot be given user_id as a keyword: write it after a bare `*`, as in "
-        "`*, user_id: str`",
-        lambda: requires_auth(collects),
+        "ban_user() takes user_id, and not by keyword only: write `*, user_id: str` for the "
+        "caller, or `user_id: Annotated[str, sent_by_client]` for what the client sends",
+        lambda: decorator(ban_user),
     )
 
 

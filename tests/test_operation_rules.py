@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -9,10 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard import public, requires_auth, requires_roles, requires_scopes, with_connection
-from toolguard.invocation import Kind
-from toolguard.operation_rules import OperationRules
-from toolguard.policy import Policy
+from toolguard import (
+    ToolGuard,
+    public,
+    requires_auth,
+    requires_roles,
+    requires_scopes,
+    with_connection,
+)
+from toolguard.policies.by_name import OperationRules
+from toolguard.policies.operations import Kind
+from toolguard.policies.policy import Policy
 
 AUTH = Policy()
 
@@ -31,6 +39,8 @@ def rules(**named: Any) -> OperationRules:
         ("delete_*", "prompt", "delete_note", False),
         ("tool:delete_*", "tool", "delete_note", True),
         ("tool:tool:x", "tool", "tool:x", True),
+        ("tool:ns:delete", "tool", "ns:delete", True),
+        ("tool:tag:admin", "tool", "tag:admin", True),
         ("a.c", "tool", "abc", False),
         ("a[bc]", "tool", "ab", False),
         ("*", "tool", "x", True),
@@ -88,6 +98,7 @@ def test_only_what_is_public_under_every_name_is_public() -> None:
     [
         (ValueError, {"": requires_auth}),
         (ValueError, {"tool:": requires_auth}),
+        (ValueError, {"tag:": requires_auth}),
         (ValueError, {"x": with_connection("mail")}),
         (TypeError, {"x": "scope"}),
         (TypeError, {"x": requires_scopes}),
@@ -98,6 +109,64 @@ def test_a_rule_that_is_none_is_refused_where_it_is_written(
 ) -> None:
     with pytest.raises(kind):
         OperationRules(made)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "ns:delete",
+        "tags:admin",
+        "Tag:admin",
+        " tool:x",
+        "file://*",
+        "*:x",
+        ":x",
+        "template:x://{y}",
+    ],
+)
+def test_a_rule_with_an_unknown_prefix_is_refused(pattern: str) -> None:
+    message = (
+        rf"^the rule {re.escape(repr(pattern))} has the unknown prefix '.*:': write one of "
+        r'"tool:", "resource:", "prompt:", "tag:"; a tool with a colon in its name is '
+        rf'"tool:{re.escape(pattern)}"$'
+    )
+    with pytest.raises(ValueError, match=message):
+        OperationRules({pattern: requires_auth})
+
+
+@pytest.mark.parametrize("kind", ["tool", "resource", "prompt"])
+@pytest.mark.parametrize(
+    ("tags", "matches"),
+    [((), False), (["admin"], True), ({"x", "admin:eu"}, True), (["Admin", "sub-admin"], False)],
+)
+def test_a_tag_rule_matches_any_operation_with_the_tag(
+    kind: Kind, tags: Any, *, matches: bool
+) -> None:
+    known = OperationRules({"tag:admin*": requires_auth})
+
+    for respelled in (False, True):
+        found = known.policy(kind, "admin", tags=tags, respelled=respelled)
+        assert (found is not None) == matches
+    assert known.uses_tags
+    assert [*known.unmatched([(kind, "admin", tags)])] == ([] if matches else ["tag:admin*"])
+
+
+def test_rules_by_tag_and_by_name_apply_together() -> None:
+    known = OperationRules({"tag:admin": requires_scopes("x"), "a": requires_scopes("y")})
+
+    assert str(known.policy("tool", "a", tags={"admin"})) == "x & y"
+    assert str(known.policy("tool", "a")) == "y"
+    assert str(known.policy("tool", "a" * 1_000, tags={"admin"})) == "x"
+    assert not rules(a=requires_auth).uses_tags
+
+
+def test_a_tag_rule_is_refused_where_messages_tell_no_tags() -> None:
+    guard = ToolGuard(issuer="https://issuer.test", audience="https://mcp.test/mcp")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+    with pytest.raises(ValueError, match="messages do not tell tags"):
+        guard.asgi(app, rules={"tag:admin": requires_auth})
 
 
 def test_long_names_are_looked_at_and_not_remembered() -> None:

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolguard.errors import InsufficientScopeError, MissingTokenError, ToolGuardError
-from toolguard.policy import ConnectionNeed, Policy
+from toolguard.policies.decision import Caller, decide_on_scopes
+from toolguard.policies.policy import ConnectionNeed, Policy
+from toolguard.policies.scopes import Scope, ScopeHierarchy, all_of, any_of
 from toolguard.principal import Principal
-from toolguard.scopes import Scope, ScopeHierarchy, all_of, any_of
 from toolguard.testing.strategies import SCOPES, grants, hierarchies, scope_rules
 
 FLAT = ScopeHierarchy()
@@ -28,11 +29,8 @@ def caller(*scopes: str) -> Principal:
 def refusal(
     policy: Policy, principal: Principal | None, hierarchy: ScopeHierarchy = FLAT
 ) -> ToolGuardError | None:
-    try:
-        policy.check(principal, hierarchy)
-    except ToolGuardError as error:
-        return error
-    return None
+    held = frozenset() if principal is None else hierarchy.expand(principal.scopes)
+    return decide_on_scopes(policy, Caller(principal, held)).refusal
 
 
 def missing(policy: Policy, grant: frozenset[str], hierarchy: ScopeHierarchy) -> tuple[str, ...]:

@@ -95,13 +95,18 @@ def test_scopes_are_separated_by_spaces_and_nothing_else(
         ({"user": {"sub": "e"}}, "e"),
         ({"user": "f"}, None),
         ({"sub": ""}, None),
+        ({"sub": "", "userId": "bob"}, None),
+        ({"sub": None, "user_id": "bob"}, None),
+        ({"sub": "", "user": {"id": "bob"}}, None),
+        ({"userId": "", "user_id": "bob"}, None),
+        ({"user": {"sub": "", "userId": "bob"}}, None),
         ({"sub": 7}, None),
         ({"sub": ["alice"]}, None),
         ({"sub": None, "user": {"id": 7}}, None),
         ({}, None),
     ],
 )
-def test_the_user_is_the_first_claim_that_names_one_in_text(
+def test_the_user_is_what_the_first_claim_that_is_there_says(
     claims: Mapping[str, Any], user_id: str | None
 ) -> None:
     assert Principal.from_claims(claims).user_id == user_id

@@ -32,8 +32,8 @@ from toolguard import (
     requires_tenant,
     with_connection,
 )
-from toolguard.decorators import GuardDecorator
-from toolguard.policy import Policy
+from toolguard.decorators.wrapper import GuardDecorator
+from toolguard.policies.policy import Policy
 from toolguard.testing import FrozenClock
 
 CALL = Invocation("tool", "delete", {"tenant_id": "t1"})

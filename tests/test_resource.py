@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard.challenge import metadata_url
-from toolguard.resource import (
+from toolguard.http.challenge import metadata_url
+from toolguard.http.metadata import (
     canonical_resource,
     first_scopes,
     protected_resource_metadata,
     scopes_supported,
 )
-from toolguard.scopes import Scope, ScopeHierarchy, all_of, any_of
+from toolguard.policies.scopes import Scope, ScopeHierarchy, all_of, any_of
 from toolguard.testing.strategies import grants, hierarchies, scope_rules
 
 FLAT = ScopeHierarchy()
@@ -109,6 +109,19 @@ def test_what_is_not_the_url_of_a_resource_is_refused_with_an_example(url: str) 
         canonical_resource(url)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://mcp.example.com/mcp", "HTTP://10.0.0.7:8000", "http://localhost.example.com/mcp"],
+)
+def test_an_http_resource_beyond_this_machine_is_refused_with_an_example(url: str) -> None:
+    message = (
+        r"tokens in the clear: write the https address .* such as https://mcp\.example\.com/mcp"
+    )
+
+    with pytest.raises(ValueError, match=message):
+        canonical_resource(url)
+
+
 @pytest.mark.parametrize("url", ["https://a:b@example.com/mcp", "https://a@example.com/mcp"])
 def test_a_resource_with_credentials_is_refused_without_repeating_them(url: str) -> None:
     message = r"^the URL of a resource carries no user name or password$"
@@ -119,7 +132,9 @@ def test_a_resource_with_credentials_is_refused_without_repeating_them(url: str)
 
 @given(
     st.from_regex(
-        r"https?://[A-Za-z0-9.-]{1,10}(:[0-9]{1,4})?(/[A-Za-z0-9._-]+){0,3}/?", fullmatch=True
+        r"(https://[A-Za-z0-9.-]{1,10}|http://(localhost|127\.0\.0\.1|\[::1\]))"
+        r"(:[0-9]{1,4})?(/[A-Za-z0-9._-]+){0,3}/?",
+        fullmatch=True,
     )
 )
 def test_the_canonical_form_of_a_canonical_form_is_itself(url: str) -> None:

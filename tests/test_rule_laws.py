@@ -40,9 +40,9 @@ from toolguard import (
     requires_roles,
     requires_tenant,
 )
-from toolguard.declarations import RuleLike
-from toolguard.rules import Rule
-from toolguard.scopes import Scope
+from toolguard.decorators.requires import RuleLike
+from toolguard.policies.formulas import Rule
+from toolguard.policies.scopes import Scope
 from toolguard.testing.strategies import (
     NOW,
     PERMISSIONS,
@@ -156,7 +156,10 @@ INDEPENDENT = rules(
     )
 )
 EVERY_SITUATION = [
-    Situation(person("alice", *scopes, roles=roles, permissions=may), {"paid": paid})
+    Situation(
+        person("alice", *scopes, roles=roles, permissions=may, expires_at=NOW + 60),
+        {"paid": paid},
+    )
     for scopes in [(), ("read",)]
     for roles in [(), ("editor",)]
     for may in [(), ("export",)]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard.scopes import Scope, ScopeHierarchy, all_of, any_of
+from toolguard.policies.scopes import Scope, ScopeHierarchy, all_of, any_of
 from toolguard.testing.strategies import (
     SCOPES,
     every_grant,
@@ -22,12 +22,17 @@ from toolguard.testing.strategies import (
 
 
 @given(st.lists(scope_rules(), min_size=1, max_size=4))
-def test_all_of_is_and_from_left_to_right(parts: list[Scope]) -> None:
+def test_all_of_is_and_of_all_parts(parts: list[Scope]) -> None:
     rule = parts[0]
     for part in parts[1:]:
         rule = rule & part
 
-    assert all_of(*parts).alternatives == rule.alternatives
+    assert all_of(*parts) == rule
+
+
+@given(st.lists(scope_tokens(), min_size=1, max_size=6))
+def test_all_of_keeps_scopes_in_their_declared_order(tokens: list[str]) -> None:
+    assert all_of(*tokens).alternatives == (tuple(dict.fromkeys(tokens)),)
 
 
 @given(st.lists(scope_rules(), min_size=1, max_size=4))

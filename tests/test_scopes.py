@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from operator import and_, or_
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from toolguard.scopes import Scope, ScopeHierarchy, all_of, any_of
+from toolguard.policies.scopes import Scope, ScopeHierarchy, all_of, any_of
 
 READ, WRITE, ADMIN = Scope("calendar.read"), Scope("calendar.write"), Scope("admin")
 
@@ -204,3 +207,53 @@ def test_an_included_scope_without_its_list_is_refused() -> None:
 def test_a_hierarchy_of_what_are_no_scopes_is_refused(implications: dict[str, list[str]]) -> None:
     with pytest.raises(ValueError, match="is not a scope"):
         ScopeHierarchy(implications)
+
+
+class Counted(str):
+    """A scope that counts how often it is looked at."""
+
+    __slots__ = ()
+    looks = 0
+
+    def __hash__(self) -> int:
+        Counted.looks += 1
+        return super().__hash__()
+
+    def __eq__(self, other: object) -> bool:
+        Counted.looks += 1
+        return super().__eq__(other)
+
+
+@pytest.mark.parametrize("combine", [all_of, any_of])
+def test_scopes_are_combined_in_steps_that_grow_with_their_number(
+    combine: Callable[..., Scope],
+) -> None:
+    looks = []
+    for number in (200, 400, 800):
+        before = Counted.looks
+        combine(*(Counted(f"s{i}") for i in range(number)))
+        looks.append((Counted.looks - before) / number)
+
+    assert max(looks) < 1.2 * min(looks)
+    assert max(looks) < 20
+
+
+_formulas = st.recursive(
+    st.sampled_from("abcde").map(Scope),
+    lambda inner: st.tuples(st.sampled_from((and_, or_)), inner, inner).map(
+        lambda made: made[0](made[1], made[2])
+    ),
+    max_leaves=5,
+)
+
+
+@given(st.lists(_formulas, min_size=1, max_size=5))
+def test_all_at_once_is_the_same_as_one_by_one(rules: list[Scope]) -> None:
+    assert all_of(*rules) == functools.reduce(and_, rules)
+    assert any_of(*rules) == functools.reduce(or_, rules)
+
+
+def test_more_alternatives_than_can_be_compared_are_refused() -> None:
+    assert len(any_of(*map(str, range(1_000))).alternatives) == 1_000
+    with pytest.raises(ValueError, match="more than 1,000 alternatives; split it"):
+        any_of(*map(str, range(1_001)))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolguard.http.sessions import Sessions
 from toolguard.principal import Principal
-from toolguard.sessions import Sessions
 
 
 def principal(
@@ -137,6 +137,48 @@ def test_any_number_of_sessions_stays_within_the_bound() -> None:
         sessions.open(f"s{number}", ALICE)
 
     assert sum(sessions.admits(f"s{number}", ALICE) for number in range(1_000)) == 10
+
+
+def test_one_principal_ends_only_sessions_of_their_own() -> None:
+    sessions = Sessions(max_sessions=100, max_of_one=5)
+    sessions.open("bobs", BOB)
+    for number in range(1_000):
+        sessions.open(f"s{number}", ALICE)
+
+    assert sessions.admits("bobs", BOB)
+    assert [n for n in range(1_000) if sessions.admits(f"s{n}", ALICE)] == [*range(995, 1_000)]
+
+
+def test_callers_without_a_token_end_no_session_of_a_principal() -> None:
+    sessions = Sessions(max_sessions=100, max_anonymous=5)
+    sessions.open("alices", ALICE)
+    for number in range(1_000):
+        sessions.open(f"s{number}", None)
+
+    assert sessions.admits("alices", ALICE)
+    assert sum(sessions.admits(f"s{number}", None) for number in range(1_000)) == 5
+
+
+def test_a_session_that_is_signed_in_to_counts_as_its_new_owners() -> None:
+    sessions = Sessions(max_of_one=2)
+    for name in ("s1", "s2", "s3"):
+        sessions.open(name, None)
+        assert sessions.admits(name, ALICE)
+
+    assert [sessions.admits(name, ALICE) for name in ("s1", "s2", "s3")] == [False, True, True]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 9), st.sampled_from((ALICE, BOB)))))
+def test_no_bound_is_ever_passed(steps: list[tuple[bool, int, Principal]]) -> None:
+    sessions = Sessions(max_sessions=3, max_of_one=2)
+    for opens, number, caller in steps:
+        if opens:
+            sessions.open(str(number), caller)
+        else:
+            sessions.close(str(number))
+        owned = [sum(sessions.admits(str(n), c) for n in range(10)) for c in (ALICE, BOB)]
+        assert max(owned) <= 2
+        assert sum(owned) <= 3
 
 
 _CALLERS = (ALICE, BOB, principal(client="phone"), None)

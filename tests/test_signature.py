@@ -12,10 +12,11 @@ import pytest
 from callers import person
 
 from toolguard.connections import Connection
+from toolguard.decorators.annotations import sent_by_client, unwrapped
+from toolguard.decorators.injection import Injection, sent_by_clients
 from toolguard.errors import AccessDeniedError
-from toolguard.policy import ConnectionNeed, Policy
+from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
-from toolguard.signature import Injection, unwrapped
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -85,13 +86,15 @@ def test_a_connection_token_that_no_connection_was_declared_for_is_an_ordinary_p
 
 
 def test_annotations_may_be_spelled_in_every_usual_way() -> None:
-    async def optional(a: Optional[Principal], user_id: Optional[str]) -> None: ...  # noqa: UP045
-    async def union(a: Principal | None, user_id: str | None) -> None: ...
-    async def annotated(a: Annotated[Principal, "who"], user_id: Annotated[str, "id"]) -> None: ...
-    async def quoted(a: "Principal", user_id: "str") -> None: ...  # noqa: UP037
-    async def anything(a: Principal, user_id: Any) -> None: ...
+    async def optional(a: Optional[Principal], *, user_id: Optional[str]) -> None: ...  # noqa: UP045
+    async def union(a: Principal | None, *, user_id: str | None) -> None: ...
+    async def annotated(
+        a: Annotated[Principal, "who"], *, user_id: Annotated[str, "id"]
+    ) -> None: ...
+    async def quoted(a: "Principal", *, user_id: "str") -> None: ...  # noqa: UP037
+    async def anything(a: Principal, *, user_id: Any) -> None: ...
     async def both(
-        a: Annotated[Principal | None, "who"], user_id: Annotated[str | None, 1]
+        a: Annotated[Principal | None, "who"], *, user_id: Annotated[str | None, 1]
     ) -> None: ...
 
     for tool in (optional, union, annotated, quoted, anything, both):
@@ -195,18 +198,64 @@ def takes_user_first(user_id: str, /, title: str) -> None: ...
 def takes_user_before_args(user_id: str, *titles: str) -> None: ...
 def takes_users(*user_id: str) -> None: ...
 def takes_anything(**user_id: str) -> None: ...
+def takes_user(title: str, user_id: str) -> None: ...
+
+
+@functools.wraps(takes_user)
+def passes_on(*args: str, **kwargs: str) -> None: ...
+
+
+AMBIGUOUS = r"""\(\) takes user_id, and not by keyword only: write `\*, user_id: str` for the \
+caller, or `user_id: Annotated\[str, sent_by_client\]` for what the client sends$""".replace(
+    "\\\n", ""
+)
 
 
 @pytest.mark.parametrize(
-    "function", [takes_user_first, takes_user_before_args, takes_users, takes_anything]
+    "function",
+    [
+        takes_user_first,
+        takes_user_before_args,
+        takes_users,
+        takes_anything,
+        takes_user,
+        passes_on,
+        functools.partial(takes_user, title="a"),
+        functools.partial(takes_user, user_id="a"),
+        functools.partial(functools.partial(passes_on, title="a")),
+    ],
 )
-def test_a_parameter_that_no_keyword_reaches_is_refused(function: Callable[..., None]) -> None:
-    message = (
-        rf"^{function.__name__}\(\) cannot be given user_id as a keyword: "
-        r"write it after a bare `\*`, as in `\*, user_id: str`$"
-    )
-    with pytest.raises(TypeError, match=message):
+def test_a_user_id_that_is_not_keyword_only_is_refused(function: Callable[..., None]) -> None:
+    with pytest.raises(TypeError, match=AMBIGUOUS):
         Injection.plan(function, Policy())
+
+
+def test_a_user_id_marked_as_sent_by_the_client_stays_an_argument() -> None:
+    def ban(user_id: Annotated[str, sent_by_client]) -> None: ...
+    def by_keyword(*, user_id: Annotated[str, sent_by_client]) -> None: ...
+    def maybe(user_id: Annotated[str, sent_by_client] | None = None) -> None: ...
+    def quoted(user_id: "Annotated[Decimal, sent_by_client]") -> None: ...  # noqa: UP037
+
+    for function in (ban, by_keyword, maybe, quoted):
+        assert injected(function, Policy()) == {}
+        assert "user_id" in visible(function, Policy())
+        assert sent_by_clients(function) is None
+
+
+def test_a_connection_that_clients_could_send_is_a_fault() -> None:
+    def tool(calendar: Connection | None) -> None: ...
+
+    assert "takes a Connection as calendar" in str(sent_by_clients(tool))
+
+
+def test_no_one_but_the_guard_gives_a_principal_or_a_connection() -> None:
+    def by_principal(caller: Annotated[Principal, sent_by_client]) -> None: ...
+    def by_token(connection_token: Annotated[str, sent_by_client]) -> None: ...
+
+    with pytest.raises(TypeError, match="which a client could send: write `caller: Principal`"):
+        injected(by_principal, Policy())
+    with pytest.raises(TypeError, match=r"from the client and from with_connection\(\): remove"):
+        injected(by_token)
 
 
 def test_a_principal_that_no_keyword_reaches_is_refused() -> None:
@@ -218,7 +267,7 @@ def test_a_principal_that_no_keyword_reaches_is_refused() -> None:
 
 @pytest.mark.parametrize("annotation", [int, bytes, list[str], "int", "UserId", Principal])
 def test_a_user_id_of_another_type_is_refused(annotation: object) -> None:
-    def tool(user_id: str) -> None: ...
+    def tool(*, user_id: str) -> None: ...
 
     tool.__annotations__ = {"user_id": annotation}
 
@@ -287,7 +336,7 @@ class Calendar:
         """Add an event."""
         return f"{title} of {user_id}"
 
-    def __call__(self, title: str, user_id: str) -> str:
+    def __call__(self, title: str, *, user_id: str) -> str:
         """Add an event by calling."""
         return f"{title} of {user_id}"
 

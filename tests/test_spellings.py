@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import AnyUrl
 
-from toolguard.spellings import MAX_LENGTH, spellings, uri_spellings
+from toolguard.parsing.spellings import MAX_LENGTH, spellings, uri_spellings
 
 PLAIN = "abcdefghijklmnopqrstuvwxyz0123456789_-"
 plain_names = st.text(PLAIN, min_size=1, max_size=20)

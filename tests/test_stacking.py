@@ -12,10 +12,10 @@ import pytest
 from callers import Caller, Desk, person
 
 from toolguard import public, requires_auth, requires_scopes, with_connection
-from toolguard.decorators import GuardDecorator, bare_policy, policy_of
+from toolguard.decorators.wrapper import GuardDecorator, bare_policy, policy_of
 from toolguard.errors import InsufficientScopeError
-from toolguard.policy import Policy
-from toolguard.scopes import Scope, all_of, any_of
+from toolguard.policies.policy import Policy
+from toolguard.policies.scopes import Scope, all_of, any_of
 from toolguard.testing import ScriptedConnections
 
 Tool = Callable[..., Awaitable[Any]]

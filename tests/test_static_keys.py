@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ed448, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard.keys import KeySet, KeySetError, StaticKeys, parse_json
+from toolguard.tokens.keys import KeySet, KeySetError, StaticKeys, parse_json
 
 RSA = rsa.generate_private_key(65537, 2048)
 # RFC 7515, appendix A.3.1.

@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from toolguard import InvalidTokenError, Principal, Scope, ScopeHierarchy, ToolGuardError
-from toolguard.challenge import Challenge
-from toolguard.credentials import bearer_token
-from toolguard.declarations import RuleLike
-from toolguard.decorators import GuardDecorator
+from toolguard.decorators.requires import RuleLike
+from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.errors import MalformedCredentialsError
-from toolguard.requirements import (
+from toolguard.http.challenge import Challenge
+from toolguard.policies.requirements import (
     BelongsToTenant,
     HasPermission,
     HasRole,
@@ -52,6 +51,7 @@ from toolguard.testing.strategies import (
     tokens,
     tool_arguments,
 )
+from toolguard.tokens.bearer import bearer_token
 
 ISSUER = LocalIssuer(algorithm="ES256", clock=lambda: NOW)
 VERIFIER = ISSUER.verifier()

@@ -32,7 +32,7 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
-from toolguard.secure_urls import secure_origin
+from toolguard.parsing.secure_urls import secure_origin
 
 
 def fetch_answer(answer: httpx.Response) -> Connection:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from toolguard.keys import StaticKeys
 from toolguard.testing import LocalIssuer
-from toolguard.verifiers import JWTVerifier
+from toolguard.tokens.jwt import JWTVerifier
+from toolguard.tokens.keys import StaticKeys
 
 LOCAL = LocalIssuer("https://auth.example.com", algorithm="ES256")
 ISSUER, AUDIENCE = LOCAL.issuer, LOCAL.audience

@@ -13,9 +13,9 @@ from counted_keys import Keys, published
 from trusted import CLAIMS, ES256, ISSUER, NOW, RS256, claims, issuing, mint
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
-from toolguard.keys import Key, KeySource
 from toolguard.testing import FrozenClock
-from toolguard.verifiers import DEFAULT_ALGORITHMS, JWTVerifier, Verifier
+from toolguard.tokens.jwt import DEFAULT_ALGORITHMS, JWTVerifier, Verifier
+from toolguard.tokens.keys import Key, KeySource
 
 ES256_KEY = published(ES256)
 RS256_KEY = published(RS256)

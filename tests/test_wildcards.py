@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolguard import requires_auth
-from toolguard.call_scopes import ScopeTemplate
 from toolguard.errors import InvalidInputError
-from toolguard.invocation import Invocation
-from toolguard.operation_rules import OperationRules
+from toolguard.parsing.wildcards import wildcard
+from toolguard.policies.argument_scopes import ScopeTemplate
+from toolguard.policies.by_name import OperationRules
+from toolguard.policies.operations import Invocation
+from toolguard.policies.requirements import IsClient
 from toolguard.principal import Principal
-from toolguard.requirements import IsClient
-from toolguard.wildcards import wildcard
 
 # Far more than any machine needs, and far less than the combinations take.
 SOON = 2.0

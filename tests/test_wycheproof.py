@@ -17,8 +17,8 @@ import pytest
 from counted_keys import Keys
 
 from toolguard.errors import InvalidTokenError
-from toolguard.keys import KeySource, StaticKeys
-from toolguard.verifiers import JWTVerifier
+from toolguard.tokens.jwt import JWTVerifier
+from toolguard.tokens.keys import KeySource, StaticKeys
 
 FOLDER = Path(
     os.environ.get("TOOLGUARD_VECTORS")
@@ -58,7 +58,7 @@ def outcome(token: str, jwk: Mapping[str, Any]) -> bytes | str:
     verifier = JWTVerifier(issuer="https://auth.example.com", audience="anyone", keys=keys)
     try:
         jws = verifier._read(token)
-        verifier._authenticate(jws, refreshed=True)
+        verifier._signer(jws, refreshed=True)
     except InvalidTokenError as error:
         return error.reason
     return jws.payload

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from toolguard.keys import StaticKeys
 from toolguard.principal import Principal
 from toolguard.testing import LocalIssuer
 from toolguard.testing.issuer import Algorithm
 from toolguard.testing.providers import RFC_9068
+from toolguard.tokens.keys import StaticKeys
 
 __all__ = [
     "AUDIENCE",

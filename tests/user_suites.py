@@ -10,6 +10,9 @@ __all__ = [
     "AS_IT_IS",
     "BLOCKING",
     "CONFTEST",
+    "HELD",
+    "IN_MEMORY",
+    "LONG_LOOP",
     "MISTAKEN",
     "MY_SERVER",
     "OKTA",
@@ -218,6 +221,55 @@ def test_a_blocking_test_is_beside_them(server, call_as):
     assert call_as(server, "list_notes").ok
 """
 
+# A fixture of the module keeps the event loop, and with it the context that tests run in.
+LONG_LOOP = """
+import my_server
+import pytest
+
+
+@pytest.fixture(scope="module")
+async def held_open(anyio_backend):
+    yield "open"
+
+
+@pytest.fixture(scope="module")
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.mark.anyio
+async def test_the_loop_begins(held_open):
+    assert held_open == "open"
+
+
+@pytest.mark.anyio
+async def test_a_wiring_is_of_the_test_whatever_its_loop(
+    held_open, rewire, call_as, call_as_async, guarded_client, connections
+):
+    rewire(my_server.mcp)
+    connections.answer("google-drive", "ya29.alice")
+    export = ("export_note", {"note_id": "1"})
+    wanted = "exported 1 with ya29.alice"
+    caller = guarded_client(my_server.mcp, scopes=["notes.all"])
+    assert caller.call(*export).text == wanted
+    assert call_as(my_server.mcp, *export, scopes=["notes.all"]).text == wanted
+    answer = await call_as_async(my_server.mcp, *export, scopes=["notes.all"])
+    assert answer.text == wanted
+
+
+@pytest.fixture
+def rewired(held_open, rewire):
+    return rewire(my_server.mcp)
+
+
+@pytest.mark.anyio
+async def test_a_fixture_wires_it_as_well(rewired, call_as_async, connections):
+    connections.answer("google-drive", "ya29.alice")
+    export = ("export_note", {"note_id": "1"})
+    answer = await call_as_async(my_server.mcp, *export, scopes=["notes.all"])
+    assert answer.text == "exported 1 with ya29.alice"
+"""
+
 MY_SERVER = """
 from server import make_server
 
@@ -237,12 +289,106 @@ mcp = ToolGuard(
 ).protect(make_server())
 """
 
-AS_IT_IS = """
+HELD = """
+import threading
+
+import anyio
+from my_server import vault
+from server import make_server
+
+from toolguard import ToolGuard, requires_auth
+from toolguard.testing import LocalIssuer
+
+ISSUER = LocalIssuer(algorithm="ES256")
+inside, go_on = threading.Event(), threading.Event()
+mcp = make_server()
+
+
+@mcp.tool()
+@requires_auth
+async def wait() -> str:
+    inside.set()
+    await anyio.to_thread.run_sync(go_on.wait, 10)
+    return "waited"
+
+
+ToolGuard(verifier=ISSUER.verifier(), audience=ISSUER.audience, connections=vault).protect(mcp)
+"""
+
+IN_MEMORY = """
+import importlib, importlib.util
+
+import anyio
 import my_server
 import pytest
 from server import make_server
 
-from toolguard.integrations import adapter_for
+if importlib.util.find_spec("mcp.client.client") is not None:
+    client = importlib.import_module("mcp").Client
+else:
+    memory = importlib.import_module("mcp.shared.memory")
+
+    def client(server):
+        return memory.create_connected_server_and_client_session(server._mcp_server)
+
+
+def call(server, tool, **arguments):
+    async def main():
+        async with client(server) as session:
+            return (await session.call_tool(tool, arguments)).content[0].text
+
+    return anyio.run(main)
+
+
+@pytest.fixture
+def bob(signed_in):
+    with signed_in("bob", scopes=["notes.read"]):
+        yield
+
+
+def test_a_fixture_signs_in_who_calls(bob, guard, connections):
+    connections.answer("google-drive", "ya29.bob", user="bob")
+    server = guard.protect(make_server())
+    assert call(server, "list_notes") == "notes of bob"
+    assert call(server, "export_note", note_id="1") == "exported 1 with ya29.bob"
+    assert "insufficient_scope" in call(server, "delete_note", note_id="1")
+
+
+def test_the_token_is_of_the_issuer_that_the_guard_trusts(signed_in, guard, issuer):
+    server = guard.protect(make_server())
+    with signed_in("bob"):
+        assert call(server, "list_notes") == "notes of bob"
+        issuer.rotate()
+        assert "invalid_token" in call(server, "list_notes")
+    with signed_in("bob", expires_in=-60):
+        assert "invalid_token" in call(server, "list_notes")
+
+
+def test_a_server_with_a_guard_of_its_own_is_called_as_it_is(signed_in, connections):
+    with signed_in("bob", scopes=["notes.all"]):
+        assert call(my_server.mcp, "export_note", note_id="1") == "exported 1 with a-real-token"
+    assert connections.calls == []
+    assert "toolguard.testing.signed_in" in call(my_server.mcp, "list_notes")
+
+
+def test_or_as_it_is_rewired(signed_in, rewire, connections):
+    rewire(my_server.mcp)
+    connections.answer("google-drive", "ya29.bob", user="bob")
+    with signed_in("bob", scopes=["notes.all"]):
+        assert call(my_server.mcp, "export_note", note_id="1") == "exported 1 with ya29.bob"
+"""
+
+AS_IT_IS = """
+from concurrent.futures import ThreadPoolExecutor
+
+import held
+import my_server
+import pytest
+from server import make_server
+
+from toolguard.frameworks import adapter_for
+from toolguard.testing import call_as as call_as_of_the_kit
+from toolguard.testing.trust import issuer_for
 
 EXPORT = ("export_note", {"note_id": "1"})
 
@@ -277,6 +423,24 @@ def test_afterwards_it_has_its_own_again(call_as, clock):
     assert guard.clock is not clock
     exported = call_as(my_server.mcp, *EXPORT, scopes=["notes.all"])
     assert exported.text == "exported 1 with a-real-token"
+
+
+def test_rewiring_begins_during_a_call(rewire, call_as, issuer):
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(call_as_of_the_kit, held.mcp, "wait")
+        assert held.inside.wait(10)
+        rewire(held.mcp)
+        held.go_on.set()
+        assert answer.result().ok
+    assert call_as(held.mcp, "list_notes", token=issuer.mint("alice")).ok
+
+
+def test_and_its_end_leaves_the_guard_as_it_was():
+    def status(token):
+        return call_as_of_the_kit(held.mcp, "list_notes", token=token).status
+
+    test_token = issuer_for(adapter_for(held.mcp).guard).mint("alice")
+    assert [status(each) for each in (held.ISSUER.mint("alice"), test_token)] == [200, 401]
 
 
 def test_a_server_without_a_guard_has_nothing_to_rewire(rewire):

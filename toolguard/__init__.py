@@ -16,13 +16,17 @@
     mcp.run(transport="streamable-http")
 """
 
+from typing import TYPE_CHECKING, Any
+
+from toolguard.calls.message import current_principal
 from toolguard.connections import (
     Connection,
     ConnectionProvider,
     ConnectionRequest,
     StaticConnections,
 )
-from toolguard.declarations import (
+from toolguard.decorators.annotations import sent_by_client
+from toolguard.decorators.requires import (
     all_of,
     any_of,
     public,
@@ -55,12 +59,15 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
+from toolguard.frameworks.framework_auth import verifier_for
 from toolguard.guard import ToolGuard
-from toolguard.integrations.framework_auth import verifier_for
-from toolguard.invocation import Invocation
+from toolguard.policies.operations import Invocation
+from toolguard.policies.scopes import Scope, ScopeHierarchy
 from toolguard.principal import Principal
-from toolguard.scopes import Scope, ScopeHierarchy
-from toolguard.verifiers import JWTVerifier, Verifier
+from toolguard.tokens.verifier import Verifier
+
+if TYPE_CHECKING:
+    from toolguard.tokens.jwt import JWTVerifier
 
 __all__ = [
     "AccessDeniedError",
@@ -92,6 +99,7 @@ __all__ = [
     "Verifier",
     "all_of",
     "any_of",
+    "current_principal",
     "public",
     "requires",
     "requires_auth",
@@ -102,6 +110,16 @@ __all__ = [
     "requires_roles",
     "requires_scopes",
     "requires_tenant",
+    "sent_by_client",
     "verifier_for",
     "with_connection",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what takes long to import when it is asked for (PEP 562)."""
+    if name != "JWTVerifier":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from toolguard.tokens.jwt import JWTVerifier  # noqa: PLC0415 - imports cryptography
+
+    return JWTVerifier

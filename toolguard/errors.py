@@ -30,6 +30,7 @@ No message, attribute or representation in this tree holds a token.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -68,6 +69,10 @@ InvalidTokenReason = Literal[
     "bound",
 ]
 """Why a token was refused. For logs and tests; the caller is told a sentence, not a claim."""
+
+
+# RFC 6749 §3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
+_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 
 
 class ToolGuardError(Exception):
@@ -133,10 +138,23 @@ class MalformedCredentialsError(ToolGuardError):
 
 
 class MalformedMessageError(ToolGuardError):
-    """The body of the request is no MCP message, or not the same one to every reader."""
+    """The body of the request is no MCP message, or not the same one to every reader.
+
+    Args:
+        message: one sentence.
+        code: the JSON-RPC error code that the protocol has for it.
+
+    Attributes:
+        message_id: the JSON-RPC id of the message, where that could be read.
+    """
 
     status = 400
     error = "invalid_request"
+
+    def __init__(self, message: str, *, code: int = -32600) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message_id: str | int | None = None
 
 
 class InvalidTokenError(ToolGuardError):
@@ -165,6 +183,9 @@ class InsufficientScopeError(ToolGuardError):
         token_scopes: what the token holds, in its order.
         missing_scopes: what has to be added; by default the required ones the token lacks.
 
+    Raises:
+        ValueError: if nothing is required, or something that is not one scope.
+
     >>> error = InsufficientScopeError(["read", "calendar.read"], token_scopes=["read", "write"])
     >>> error.missing_scopes
     ('calendar.read',)
@@ -186,6 +207,11 @@ class InsufficientScopeError(ToolGuardError):
             raise ValueError('write required_scopes=["a.scope"]: a list that names at least one')
         if isinstance(token_scopes, str) or isinstance(missing_scopes, str):
             raise TypeError('write token_scopes=["a.scope"]: lists of scopes, not strings')
+        for scope in (*required_scopes, *(missing_scopes or ())):
+            if not _SCOPE_TOKEN.fullmatch(scope):
+                raise ValueError(
+                    f"{scope!r} is not one scope: write required_scopes=[...] one by one"
+                )
         if missing_scopes is None:
             missing_scopes = [scope for scope in required_scopes if scope not in token_scopes]
         self.required_scopes = tuple(dict.fromkeys(required_scopes))
@@ -200,8 +226,11 @@ class InsufficientScopeError(ToolGuardError):
 
     @property
     def scope_parameter(self) -> str:
-        """``combined_scopes`` as one space-separated string (RFC 6749 §3.3)."""
-        return " ".join(self.combined_scopes)
+        """``combined_scopes`` as one space-separated string (RFC 6749 §3.3).
+
+        What a token holds and is not one scope is left out: joined, it would be several.
+        """
+        return " ".join(each for each in self.combined_scopes if _SCOPE_TOKEN.fullmatch(each))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON body: what to ask for (``scope``), and what was compared."""

@@ -6,23 +6,27 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from toolguard import resource as resources
-from toolguard.call import RequestState, UnauthorizedTools
-from toolguard.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url
+from toolguard.calls.request import RequestAuth, UnauthorizedTools, signed_in
+from toolguard.calls.stdio import HOW_TO_SET, StdioToken
 from toolguard.connections.cache import provider_for
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
-from toolguard.decorators import GuardDecorator
+from toolguard.decorators.wrapper import GuardDecorator
+from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, withhold
 from toolguard.errors import ToolGuardError
-from toolguard.operation_rules import OperationRules
-from toolguard.policy import DefaultRule, Policy
+from toolguard.http import metadata as resources
+from toolguard.http.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url
+from toolguard.http.door import Denials, Door, Outages, Wire
+from toolguard.http.event_ids import EventIds
+from toolguard.policies.by_name import OperationRules
+from toolguard.policies.policy import DefaultRule, Policy
+from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
-from toolguard.scopes import ScopeHierarchy
 from toolguard.settings import (
     audiences_of,
     framework_verifier,
@@ -30,13 +34,17 @@ from toolguard.settings import (
     initial_scopes_of,
     one_of,
     resource_of,
+    sent_arguments,
     verifier_of,
 )
-from toolguard.verifiers import Verifier
+from toolguard.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
-    from toolguard.integrations import Adapter
-    from toolguard.middleware import ASGIApp
+    from starlette.applications import Starlette
+
+    from toolguard.frameworks import Adapter
+    from toolguard.frameworks.apps import OtherPaths
+    from toolguard.http.middleware import ASGIApp
 
 __all__ = ["StdioRule", "ToolGuard"]
 
@@ -46,7 +54,6 @@ StdioRule = Literal["token", "trusted"]
 """Who calls over stdio: the holder of TOOLGUARD_ACCESS_TOKEN, or whoever started the process."""
 
 _log = logging.getLogger("toolguard")
-_STDIO_TOKEN = "TOOLGUARD_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 _over_stdio: ContextVar[bool] = ContextVar("toolguard_over_stdio", default=False)
 
 
@@ -69,8 +76,19 @@ class ToolGuard:
         connection_max_age: for how many seconds a connection is kept for the same caller with
             the same token; 0 for not at all. Give a :class:`CachedConnections` to say more.
         scope_hierarchy: which scopes include which: ``{"a.write": ["a.read"]}``.
-        challenge_scopes: ``"combined"`` repeats the held scopes in challenges, for clients that
-            replace their scopes instead of adding to them.
+        challenge_scopes: what the 403 for missing scopes names. ``"required"``: what the operation
+            needs. ``"combined"``: what the caller holds, too. ``"auto"``: the first for requests
+            of protocol revision 2026-07-28 and later, whose clients add up; the second for
+            earlier ones, whose clients replace.
+        denials: how a caller hears of a denial that no scope would change. ``"http"``: with 403.
+            ``"tool-error"``: as the framework reports errors. ``"auto"``: the first for requests
+            of 2026-07-28 and later; at a 403, earlier clients end the session.
+        outages: how a caller hears that tokens cannot be verified now. ``"http"``: with 503.
+            ``"tool-error"``: as the framework reports errors, for servers of clients that end
+            their session at a 503 (mcp 1, fastmcp 3).
+        secret: what seals the ids of events, from which a client resumes a stream: at least 16
+            bytes, the same for all replicas; by default the environment's ``TOOLGUARD_SECRET``,
+            without one a random one for this process.
         initial_scopes: what a client is told to begin with; by default the smallest grant that
             opens some operation.
         default: what an operation without a guard asks for: ``"authenticated"``, ``"deny"``, or
@@ -78,8 +96,10 @@ class ToolGuard:
         unauthorized_tools: what lists leave out for a caller: ``"show"`` nothing, so that a
             client can step up to it; ``"hide"`` what no consent could change (denied by tenant,
             role, ...); ``"hide-all"`` whatever would be refused.
-        stdio: ``"token"``: the caller over stdio is who the token in ``TOOLGUARD_ACCESS_TOKEN``
-            says. ``"trusted"``: it is ``stdio_user_id``, with every scope; which is logged.
+        stdio: ``"token"``: the caller over stdio is the one that the token in
+            ``TOOLGUARD_ACCESS_TOKEN`` names, or that in the file ``TOOLGUARD_ACCESS_TOKEN_FILE``,
+            which is read again when it changes. ``"trusted"``: it is ``stdio_user_id``, with
+            every scope; which is logged.
         stdio_user_id: see ``stdio``.
         clock: the time in seconds since the epoch.
 
@@ -98,7 +118,10 @@ class ToolGuard:
         connections: ConnectionProvider | ConnectionFunction | None = None,
         connection_max_age: float = 60.0,
         scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
-        challenge_scopes: ChallengeScopes = "required",
+        challenge_scopes: ChallengeScopes | Literal["auto"] = "auto",
+        denials: Denials = "auto",
+        outages: Outages = "http",
+        secret: str | bytes | None = None,
         initial_scopes: Sequence[str] | None = None,
         default: DefaultRule = "authenticated",
         unauthorized_tools: UnauthorizedTools = "show",
@@ -116,13 +139,15 @@ class ToolGuard:
             issuer, well_known_url, verifier, audiences, clock
         )
         self.connections = provider_for(connections, connection_max_age, clock)
-        self.scope_hierarchy = (
-            scope_hierarchy
-            if isinstance(scope_hierarchy, ScopeHierarchy)
-            else ScopeHierarchy(scope_hierarchy)
-        )
-        self.challenge_scopes: ChallengeScopes = one_of(
-            "challenge_scopes", challenge_scopes, ("required", "combined")
+        self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
+        #: What all the doors of this guard share.
+        self.door = Door(
+            Wire(
+                one_of("challenge_scopes", challenge_scopes, ("auto", "required", "combined")),
+                one_of("denials", denials, ("auto", "http", "tool-error")),
+                one_of("outages", outages, ("http", "tool-error")),
+            ),
+            EventIds(secret),
         )
         self.default: DefaultRule = one_of("default", default, ("authenticated", "deny", "public"))
         self.unauthorized_tools: UnauthorizedTools = one_of(
@@ -133,6 +158,7 @@ class ToolGuard:
         self._initial_scopes = initial_scopes_of(initial_scopes)
         self._stdio: StdioRule = one_of("stdio", stdio, ("token", "trusted"))
         self._stdio_user_id = stdio_user_id
+        self._stdio_token: StdioToken | None = None
         if (stdio == "trusted") != bool(stdio_user_id):
             raise ValueError('write stdio="trusted", stdio_user_id="..." together, or neither')
         self._adapters: list[Adapter] = []
@@ -146,7 +172,8 @@ class ToolGuard:
 
         ============================== ========================================================
         ``DESCOPE_MCP_WELL_KNOWN_URL`` Descope's metadata URL: issuer, keys and connections
-        ``DESCOPE_MANAGEMENT_KEY``     used for connections where the caller has no token
+        ``DESCOPE_MANAGEMENT_KEY``     used for connections where the caller has no token; taken
+                                       out of ``os.environ``
         ``TOOLGUARD_ISSUER``           issuer URL of any other authorization server
         ``MCP_SERVER_URL``             this server's URL: the audience and the resource
         ``TOOLGUARD_AUDIENCE``         the audience, if tokens name something else
@@ -158,56 +185,157 @@ class ToolGuard:
         return cls(**from_environment(environ, settings))
 
     def protect(
-        self, server: ServerT, *, rules: Mapping[str, GuardDecorator] | None = None
+        self,
+        server: ServerT,
+        *,
+        rules: Mapping[str, GuardDecorator] | None = None,
+        sent_by_client: Mapping[str, Collection[str]] | None = None,
     ) -> ServerT:
         """Guard a server of the official SDK (1.x, 2.x) or of fastmcp (3.x, 4.x), in place.
 
-        Its own ``run()``, and every app it builds from now on, are guarded.
+        Its own ``run()``, and every app it builds from now on, are guarded. Of a low-level
+        ``mcp.server.Server`` every handler is; it knows names only, so a tool that neither its
+        own list nor a rule knows is refused as unknown. :meth:`protect_app` guards the
+        application around it, and handlers ask :func:`toolguard.current_principal` who calls.
 
         Args:
             server: the server.
             rules: guards by name, for operations whose code is not yours: ``{"delete_*":
                 requires_scopes("admin"), "resource:file://*": ..., "prompt:*": ..., "*":
                 requires_auth}``. A pattern without a kind names tools; ``"*"`` alone is every
-                operation. All rules that match apply, and so do the decorators. One that
-                matches nothing is logged when the server starts.
+                operation, and on fastmcp ``"tag:admin"`` every one with that tag. All rules that
+                match apply, and so do the decorators. One that matches nothing is logged when the
+                server starts.
+            sent_by_client: for functions that you cannot edit and that have no decorator: which
+                operation takes which argument from the client, though it is written like one
+                that a guard fills: ``{"whoami": ["user_id"]}``.
 
         Raises:
-            TypeError: if this is none of these servers.
-            ValueError: if it is protected already, holds a function below its guard (the
-                decorators are in the wrong order), or one that uses a connection while there
-                is no provider.
+            TypeError: if this is none of these servers, or an argument is given as a string
+                where a list is expected.
+            ValueError: if it is protected already, has an auth of its own beside the guard's
+                (write ``verifier="framework"`` to take that over), holds a function below its
+                guard (the decorators are in the wrong order), one that uses a connection while
+                there is no provider, or one without a guard that takes what only a guard may fill.
         """
-        from toolguard.integrations import adapter_for  # noqa: PLC0415 - imports a framework
-        from toolguard.integrations.framework_auth import check_auth  # noqa: PLC0415 - the same
+        from toolguard.frameworks import adapter_for  # noqa: PLC0415 - imports a framework
+        from toolguard.frameworks.framework_auth import check_auth  # noqa: PLC0415 - the same
 
         adapter = adapter_for(server)
-        if not self.verifies_itself:
-            check_auth(server)
-        adapter.claim(self, OperationRules(rules or {}))
+        check_auth(server, self)
+        sent = sent_arguments(sent_by_client or {})
+        adapter.claim(self, OperationRules(rules or {}), sent_by_client=sent)
         self._adapters.append(adapter)
         adapter.install(self)
         if self.default == "public":
             _log.warning("operations without a guard are public on %r", server)
         return server
 
-    def asgi(self, app: ASGIApp, *, rules: Mapping[str, GuardDecorator] | None = None) -> ASGIApp:
-        """Return ``app`` behind this guard; every path of it needs a valid token.
+    def asgi(
+        self,
+        app: ASGIApp,
+        *,
+        rules: Mapping[str, GuardDecorator] | None = None,
+        path: str | None = None,
+        others: OtherPaths | None = None,
+        forward_token: bool = False,
+    ) -> ASGIApp:
+        """Return ``app`` behind this guard; every path and method of it needs a valid token.
 
-        The RFC 9728 document is served beside it.
+        The RFC 9728 document is served beside it. The guard answers CORS preflights itself, and
+        grants nothing: put a CORS middleware around what this returns.
 
         Args:
             app: any ASGI application, such as a proxy to an MCP server in another language.
             rules: guards by name, as for :meth:`protect`, for an MCP server. Its messages are
                 then read from the bodies, of at most 4 MiB, before it gets them; what could be
-                read in two ways is refused.
-        """
-        from toolguard.integrations.apps import guarded_app  # noqa: PLC0415 - imports starlette
+                read in two ways is refused. A public rule lets callers without a token reach
+                just that operation.
+            path: with rules, the path of the server's endpoint; ``"/mcp"`` by default.
+            others: with rules, what becomes of other paths: ``"refuse"``, the default, answers
+                404; ``"authenticated"`` lets in every valid token.
+            forward_token: whether the application gets the caller's ``Authorization`` header.
 
-        known = OperationRules(rules) if rules is not None else None
-        if known is not None:
-            self._rules.append(known)
-        return guarded_app(app, self, known)
+        Raises:
+            ValueError: for a path that is not one, for ``path`` or ``others`` without rules, and
+                for rules that go by tags, which messages do not tell.
+        """
+        from toolguard.frameworks.apps import (  # noqa: PLC0415 - imports starlette
+            guarded_app,
+            guarded_server,
+        )
+
+        if rules is None:
+            if path is not None or others is not None:
+                raise ValueError("path= and others= go with rules=: without, all paths are alike")
+            return guarded_app(app, self, forward_token=forward_token)
+        known = OperationRules(rules)
+        if known.uses_tags:
+            raise ValueError("messages do not tell tags: write rules by name for asgi()")
+        door = guarded_server(
+            app,
+            self,
+            known,
+            path="/mcp" if path is None else path,
+            others=one_of("others", others or "refuse", ("refuse", "authenticated")),
+            forward_token=forward_token,
+        )
+        self._rules.append(known)
+        return door
+
+    def protect_app(self, app: Starlette, server: Any, *, paths: Sequence[str]) -> Starlette:
+        """Guard the endpoints at which ``app`` serves a protected low-level server, in place.
+
+        For applications that you build yourself, as one does around ``mcp.server.Server`` with
+        mcp 1, and with either line for SSE. Requests without a token are let in where the server
+        has a public operation. The RFC 9728 document is served beside the endpoints; other routes
+        stay as they are::
+
+            manager = StreamableHTTPSessionManager(app=server)
+            app = Starlette(
+                routes=[Mount("/mcp", app=manager.handle_request)],
+                lifespan=lambda _: manager.run(),
+            )
+            guard.protect(server)
+            guard.protect_app(app, server, paths=["/mcp"])
+
+        Over stdio, write ``with guard.serving_stdio():`` around the transport instead.
+
+        Args:
+            app: the application.
+            server: the server, after :meth:`protect`.
+            paths: of all its endpoints: ``["/mcp"]``, or ``["/sse", "/messages/"]``.
+
+        Raises:
+            ValueError: if this guard does not protect the server.
+            RuntimeError: if there is no route at one of the paths.
+        """
+        from toolguard.frameworks import adapter_for  # noqa: PLC0415 - imports a framework
+        from toolguard.frameworks.apps import guard_endpoints  # noqa: PLC0415 - imports starlette
+
+        adapter = adapter_for(server)
+        if adapter.guard is not self:
+            raise ValueError("write guard.protect(server) before guard.protect_app(app, server)")
+        guard_endpoints(app, self, paths, adapter)
+        return app
+
+    @contextmanager
+    def adopting(self, *, rules: Mapping[str, GuardDecorator] | None = None) -> Iterator[None]:
+        """Protect every low-level server that begins to run inside the ``with`` block, over stdio.
+
+        For servers that are made where you cannot reach them, as the official reference servers
+        are; for the start of a process::
+
+            with guard.adopting(rules={"*": requires_scopes("time.read")}):
+                asyncio.run(mcp_server_time.server.serve())
+
+        Args:
+            rules: guards by name, as for :meth:`protect`.
+        """
+        from toolguard.frameworks.lowlevel import adopting  # noqa: PLC0415 - imports a framework
+
+        with adopting(self, rules):
+            yield
 
     @property
     def issuer(self) -> str | None:
@@ -263,29 +391,44 @@ class ToolGuard:
         servers = [self.issuer] if self.issuer else []
         return resources.protected_resource_metadata(self.resource, servers, self.scopes_supported)
 
-    def challenge(self, refusal: ToolGuardError) -> Challenge | None:
-        """Return the challenge that goes with ``refusal``, None if it carries none."""
+    def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:
+        """Return the challenge that goes with ``refusal``, None if it carries none.
+
+        Args:
+            refusal: why the call was refused.
+            revision: the protocol revision that the client speaks; None if it is not known.
+        """
         return challenge_for(
             refusal,
             resource_metadata=self._metadata_url,
             default_scope=self.initial_scopes if refusal.status == 401 else (),  # noqa: PLR2004
-            scopes=self.challenge_scopes,
+            scopes=self.door.wire.scopes_for(revision),
         )
 
     @contextmanager
     def serving_stdio(self) -> Iterator[None]:
-        """Serve messages that come from this process's standard input."""
+        """Serve messages that come from this process's standard input.
+
+        Secrets that the environment brought are taken out of it, so that neither libraries nor
+        child processes find them there.
+
+        Raises:
+            ValueError: if the environment names a token and a file with one.
+        """
         if self._stdio == "trusted":
             _log.warning("stdio is trusted: every call is made as %r", self._stdio_user_id)
-        elif not os.environ.get(_STDIO_TOKEN):
-            _log.warning("set %s: without it only public operations can be used", _STDIO_TOKEN)
-        token = _over_stdio.set(True)
+        self._stdio_token = StdioToken.taken_from(os.environ) or self._stdio_token
+        withhold(MANAGEMENT_KEY, CACHE_KEYS, SECRET)
+        if self._stdio == "token" and self._stdio_token is None:
+            _log.warning("only public operations can be used: %s", HOW_TO_SET)
+        over_stdio, caller = _over_stdio.set(True), signed_in.set(None)  # who starts it, is not it
         try:
             yield
         finally:
-            _over_stdio.reset(token)
+            _over_stdio.reset(over_stdio)
+            signed_in.reset(caller)
 
-    async def stdio_state(self) -> RequestState | None:
+    async def stdio_auth(self) -> RequestAuth | None:
         """Return the caller of a message that came without an HTTP request; None if unknown."""
         if not _over_stdio.get():
             return None
@@ -293,15 +436,16 @@ class ToolGuard:
             principal = Principal(
                 self._stdio_user_id, "stdio", scopes=self.scopes_supported, expires_at=math.inf
             )
-            return RequestState(None, principal, self)
-        token = os.environ.get(_STDIO_TOKEN)
-        if not token:
-            hint = f"Set {_STDIO_TOKEN} in the environment of this stdio server"
-            return RequestState(None, None, self, on_missing=hint)
+            return RequestAuth(None, principal, self)
+        if self._stdio_token is None:
+            return RequestAuth(None, None, self, on_missing=HOW_TO_SET)
         try:
-            return RequestState(token, await self.verifier.verify(token), self)
+            token = self._stdio_token.read()
+            return RequestAuth(token, await self.verifier.verify(token), self)
         except ToolGuardError as failure:
-            return RequestState(token, None, self, failure=failure)
+            # No client sent it: what needs no token stays open.
+            reason = self._stdio_token.explain(failure)
+            return RequestAuth(None, None, self, failure=reason, opens_public=True)
 
     async def aclose(self) -> None:
         """Close what the connection provider keeps open; the apps of a protected server do so.

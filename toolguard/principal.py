@@ -126,11 +126,18 @@ def _scopes(claims: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _user_id(claims: Mapping[str, Any]) -> str | None:
-    direct = _first_string(claims, _USER_CLAIMS)
+    """Read `sub` (RFC 7519 §4.1.2), or the first that is there of those that stand for it.
+
+    One that cannot be read, or is empty, must not become another one.
+    """
     nested = claims.get("user")
-    if direct is not None or not isinstance(nested, Mapping):
-        return direct
-    return _first_string(nested, ("id", *_USER_CLAIMS))
+    if isinstance(nested, Mapping) and not any(name in claims for name in _USER_CLAIMS):
+        return _first_string(nested, _first_present(nested, ("id", *_USER_CLAIMS)))
+    return _first_string(claims, _first_present(claims, _USER_CLAIMS))
+
+
+def _first_present(claims: Mapping[str, Any], names: Iterable[str]) -> list[str]:
+    return [name for name in names if name in claims][:1]
 
 
 def _roles(claims: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
-from toolguard.challenge import Challenge
-from toolguard.discovery import issuer_of
-from toolguard.resource import canonical_resource
-from toolguard.verifiers import JWTVerifier, Verifier
+from toolguard.environment import MANAGEMENT_KEY, taken
+from toolguard.http.metadata import canonical_resource
+from toolguard.parsing.scope_token import check_requestable
+from toolguard.tokens.verifier import Verifier
 
 __all__ = [
     "audiences_of",
@@ -17,6 +17,7 @@ __all__ = [
     "initial_scopes_of",
     "one_of",
     "resource_of",
+    "sent_arguments",
     "verifier_of",
 ]
 
@@ -48,9 +49,9 @@ def _issuer_from(environ: Mapping[str, str], *, with_vault: bool) -> dict[str, A
         return {"issuer": issuer}
     if not with_vault:
         return {"well_known_url": well_known_url}
-    from toolguard.descope import DescopeConnections  # noqa: PLC0415 - imports httpx
+    from toolguard.connections.descope.provider import DescopeConnections  # noqa: PLC0415 - imports httpx
 
-    management_key = environ.get("DESCOPE_MANAGEMENT_KEY") or None
+    management_key = taken(MANAGEMENT_KEY, environ)
     vault = DescopeConnections(well_known_url, management_key=management_key)
     return {"well_known_url": well_known_url, "connections": vault}
 
@@ -87,7 +88,7 @@ def resource_of(resource: str | None, audiences: tuple[str, ...]) -> str:
 
 def framework_verifier(audiences: tuple[str, ...], clock: Callable[[], float]) -> Verifier:
     """Return the verifier that takes over what the framework has verified."""
-    from toolguard.integrations.framework_verifier import (  # noqa: PLC0415 - imports a framework
+    from toolguard.frameworks.framework_verifier import (  # noqa: PLC0415 - imports a framework
         FrameworkVerifier,
     )
 
@@ -117,7 +118,9 @@ def verifier_of(
         raise ValueError("give exactly one of issuer=, well_known_url= and verifier=")
     if not audiences:
         raise ValueError('give audience=: what tokens for this server name in their "aud"')
-    from toolguard.jwks import JWKS  # noqa: PLC0415 - imports httpx
+    from toolguard.tokens.discovery import issuer_of  # noqa: PLC0415 - imports cryptography
+    from toolguard.tokens.jwks import JWKS  # noqa: PLC0415 - imports httpx
+    from toolguard.tokens.jwt import JWTVerifier  # noqa: PLC0415 - imports cryptography
 
     keys = JWKS(issuer=issuer, well_known_url=well_known_url)
     # The metadata has the last word on its issuer; until it is read, the URL says enough.
@@ -138,9 +141,20 @@ def initial_scopes_of(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
     if "offline_access" in scopes:
         # MCP, authorization: a refresh token is the client's business, not a server's scope.
         raise ValueError("leave offline_access out of initial_scopes: clients add it themselves")
-    if scopes:
-        Challenge(scope=tuple(scopes))
+    check_requestable(scopes)
     return tuple(scopes)
+
+
+def sent_arguments(declared: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
+    """Return, for each operation, the arguments that clients are meant to send.
+
+    Raises:
+        TypeError: if they are a string.
+    """
+    for operation, names in declared.items():
+        if isinstance(names, str):
+            raise TypeError(f"write sent_by_client={{{operation!r}: [{names!r}]}}: a list")
+    return {operation: frozenset(names) for operation, names in declared.items()}
 
 
 ChoiceT = TypeVar("ChoiceT", bound=str)

@@ -6,8 +6,8 @@ import jwt
 from ratios import Ratio, compare
 
 from toolguard import Principal, ToolGuard, requires_scopes
-from toolguard.call import Call, RequestState
-from toolguard.serving import serving
+from toolguard.calls.message import Frame, Message, standing
+from toolguard.calls.request import RequestAuth
 from toolguard.testing import LocalIssuer
 
 _SIZE = 200
@@ -27,7 +27,7 @@ async def guard_against_decode() -> Ratio:
     async def guarded() -> None:
         for _ in range(_SIZE):
             principal = await guard.verifier.verify(token)
-            with serving(Call(guard, RequestState(token, principal, guard))):
+            with standing(Frame(guard, Message(RequestAuth(token, principal, guard)))):
                 await tool(title="x")
 
     async def decoded() -> None:

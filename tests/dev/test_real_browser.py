@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import queue
 import shutil
 import threading
@@ -26,9 +25,6 @@ playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is no
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no /usr/bin/chromium")
 
-# A client of mcp 1 asks for the missing scope alone, and there is nothing left to allow.
-IS_LINE_2 = importlib.util.find_spec("mcp.server.mcpserver") is not None
-ANSWER = "Allow" if IS_LINE_2 else "Go back"
 EVENT = {"title": "Review", "start": "2030-01-07T10:00:00Z", "end": "2030-01-07T11:00:00Z"}
 
 
@@ -143,7 +139,7 @@ def test_bob_is_refused_by_the_policy_and_by_a_link_of_doras(setting: Setting) -
     setting.at("You can close this window")
     setting.open_what_the_client_asks_for()
     setting.page.get_by_text("It also asks for what the policy does not give you").wait_for()
-    setting.press(ANSWER)
+    setting.press("Allow")
     setting.at("You can close this window")
     thread.join()
 

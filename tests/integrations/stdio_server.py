@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from typing import Any
 
 from calendar_server import calendar, connect
 from lines import LINES
 
-from toolguard import JWTVerifier, ToolGuard
-from toolguard.keys import StaticKeys
+from toolguard import JWTVerifier, ToolGuard, public
+from toolguard.tokens.keys import StaticKeys
 
 AUDIENCE = "https://mcp.test/mcp"
+
+
+@public
+def secrets_of_child() -> str:
+    """Start a process; return the names of the secrets that it finds in its environment."""
+    show = "import os; print(*(n for n in os.environ if n.startswith(('TOOLGUARD_', 'DESCOPE_'))))"
+    child = subprocess.run([sys.executable, "-c", show], check=True, capture_output=True, text=True)
+    return f"found: {child.stdout.strip()}"
 
 
 def main(name: str, rule: str) -> None:
@@ -27,7 +36,9 @@ def main(name: str, rule: str) -> None:
     trusted: dict[str, Any] = {"stdio": "trusted", "stdio_user_id": "operator"}
     settings = trusted if rule == "trusted" else {}
     guard = ToolGuard(verifier=verifier, audience=AUDIENCE, connections=connect, **settings)
-    guard.protect(calendar(line)).run(transport="stdio")
+    server = guard.protect(calendar(line))
+    server.tool()(secrets_of_child)
+    server.run(transport="stdio")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 from collections.abc import Callable
 from typing import Annotated, Any, TypeAlias
 
@@ -87,8 +86,7 @@ def _desk(tool: str) -> Any:
 
 
 def _address(tool: str) -> str:
-    addressing = importlib.import_module("fastmcp.server.providers.addressing")
-    return str(addressing.hashed_backend_name("Desk", tool))
+    return str(_fastmcp("server.providers.addressing", "hashed_backend_name")("Desk", tool))
 
 
 @pytest.mark.parametrize("namespace", [None, "n"])
@@ -107,9 +105,10 @@ def test_the_address_of_a_tool_of_an_app_is_not_a_way_around_its_name(
         server.mount(inner, namespace=namespace)
     guarding().protect(server, rules={"*delete_*": requires_scopes("nobody")})
 
-    for name in ("delete_all" if namespace is None else "n_delete_all", _address("delete_all")):
-        reply = reach(server).call(name)
-        assert (reply.status, reply.body["missing_scopes"]) == (403, ["nobody"])
+    listed = "delete_all" if namespace is None else "n_delete_all"  # which 3.x does not serve
+    assert "deleted" not in reach(server).call(listed).content
+    reply = reach(server).call(_address("delete_all"))
+    assert (reply.status, reply.body["missing_scopes"]) == (403, ["nobody"])
 
 
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
@@ -254,18 +253,18 @@ def test_what_a_mounted_server_hides_the_one_in_front_does_not_list(
 
 
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
-def test_an_unprotected_server_that_calls_its_own_by_name_is_reported(
-    line: Line, guarding: Guarding, caplog: pytest.LogCaptureFixture
+def test_a_search_of_a_mounted_server_is_held_to_the_rules_in_front(
+    line: Line, guarding: Guarding
 ) -> None:
-    caplog.set_level(logging.WARNING, "toolguard")
     inner, outer = _notes(line), line.server("outer")
     _by_search(inner)
     outer.mount(inner, namespace="n")  # type: ignore[attr-defined]
     guarding().protect(outer, rules={"n_delete_*": requires_scopes("notes.delete")})
 
     assert GuardedClient(outer).call("n_delete_note").status == 403
-    assert "RegexSearchTransform on" in caplog.text
-    assert "protect" in caplog.text
+    found = {"name": "delete_note", "arguments": {}}
+    assert GuardedClient(outer).call("n_call_tool", found).status == 403
+    assert GuardedClient(outer, scopes=["notes.delete"]).call("n_call_tool", found).ok
 
 
 # --- another reader of the arguments
@@ -290,7 +289,7 @@ def test_a_rule_reads_the_argument_that_the_function_is_given(
     both = mallory.call("invoices", {"tenant_id": "own", "tenantId": "victim"})
     assert "invoices of" not in both.content
     assert '"error": "invalid_input"' in both.tool_error
-    assert mallory.call("invoices", {"tenantId": "victim"}).status == 403
+    assert mallory.call("invoices", {"tenantId": "victim"}).denial["error"] == "access_denied"
 
 
 # --- what a stranger is told
@@ -318,7 +317,7 @@ def test_a_name_of_a_megabyte_is_refused_before_it_is_held_against_rules(
     mallory = reach(server)
     mallory.protocol = LEGACY_PROTOCOLS[-1]  # whose names are not repeated in a header
 
-    assert mallory.call("a" * 1_000_000).status == 403
+    assert mallory.call("a" * 1_000_000).status == 400
 
 
 # --- 2026-07-28: caches, and questions before the call

@@ -12,7 +12,7 @@ from lines import FASTMCP_LINES, Guarding, Line, Serve, Server
 
 from toolguard import ToolGuard, any_of, public, requires_auth, requires_scopes
 from toolguard.audit import audit
-from toolguard.decorators import GuardDecorator
+from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.testing import LocalIssuer
 
 Rules = Mapping[str, GuardDecorator]

@@ -21,7 +21,7 @@ from toolguard import (
     with_connection,
 )
 from toolguard.audit import Report, audit
-from toolguard.integrations import adapter_for
+from toolguard.frameworks import adapter_for
 from toolguard.testing import call_as
 
 

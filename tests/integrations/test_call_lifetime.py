@@ -12,7 +12,7 @@ import anyio.to_thread
 import httpx
 import pytest
 from lines import LEGACY_PROTOCOLS, LINES, Guarding, Line, Mode, Serve, Server
-from wire import Caller
+from wire import Caller, asked_for
 
 from toolguard import (
     InsufficientScopeError,
@@ -189,7 +189,8 @@ def test_a_guarded_helper_that_refuses_refuses_the_call(
 
     assert reply.status == 403
     assert reply.challenge == (
-        f'Bearer error="insufficient_scope", scope="vault.open", {METADATA}, '
+        'Bearer error="insufficient_scope", '
+        f'scope="{asked_for(customer.protocol, "vault.open", "profile")}", {METADATA}, '
         'error_description="Token missing required scopes: vault.open"'
     )
 

@@ -26,7 +26,7 @@ from toolguard import (
     requires_tenant,
     with_connection,
 )
-from toolguard.decorators import GuardDecorator
+from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.testing import LeakError, LocalIssuer, assert_no_leaks, leak_search
 
 _log = logging.getLogger("tests.mail")

@@ -28,12 +28,12 @@ from lines import (
 from mcp import ClientSession
 from mcp.client.sse import sse_client
 from mcp.server.auth.provider import AccessToken
-from own_auth import Issued, Known, authenticated
-from wire import Caller, Reply, message, request_headers
+from own_auth import Issued, Known, authenticated, with_token_verifier
+from wire import Caller, Reply, asked_for, message, request_headers
 
-from toolguard import Principal, ToolGuard, requires_auth, requires_scopes
-from toolguard.integrations.framework_auth import check_auth, has_auth
-from toolguard.integrations.framework_verifier import FrameworkVerifier
+from toolguard import Principal, ToolGuard, requires_auth, requires_scopes, verifier_for
+from toolguard.frameworks.framework_auth import check_auth, has_auth
+from toolguard.frameworks.framework_verifier import FrameworkVerifier
 from toolguard.testing import LocalIssuer
 
 AUDIENCE = "https://mcp.test/mcp"
@@ -159,13 +159,16 @@ def test_without_a_token_the_challenge_is_the_guards(connect: Connect) -> None:
 
 
 def test_a_missing_scope_is_a_403_of_the_guards(connect: Connect, issuer: LocalIssuer) -> None:
-    refused = connect(issuer.mint("alice", scopes=["notes.list"])).call("read")
+    alice = connect(issuer.mint("alice", scopes=["notes.list"]))
+    refused = alice.call("read")
 
     assert refused.status == 403
+    named = asked_for(alice.protocol, "notes.read", "notes.list")
     assert refused.challenge == (
-        f'Bearer error="insufficient_scope", scope="notes.read", {METADATA}, '
+        f'Bearer error="insufficient_scope", scope="{named}", {METADATA}, '
         'error_description="Token missing required scopes: notes.read"'
     )
+    assert refused.body["missing_scopes"] == ["notes.read"]
     assert refused.body["token_scopes"] == ["notes.list"]
 
 
@@ -395,12 +398,12 @@ def test_a_server_without_auth_answers_500_to_every_token(
 
 def test_a_server_without_auth_is_told_apart(line: Line, own: Issued) -> None:
     assert has_auth(authenticated(line, own))
-    check_auth(authenticated(line, own))
+    check_auth(authenticated(line, own), framework_guard())
     with pytest.raises(ValueError, match='verifier="framework" takes over'):
         framework_guard().protect(line.server("bare"))
     assert not has_auth(line.server("bare"))
     with pytest.raises(ValueError, match=r"write FastMCP\(\.\.\., auth=\.\.\.\)"):
-        check_auth(line.server("bare"))
+        check_auth(line.server("bare"), framework_guard())
 
 
 # --- servers in servers
@@ -411,9 +414,10 @@ def test_a_mounted_server_does_not_take_over_what_the_outer_ones_auth_verified(
     line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
 ) -> None:
     inner = framework_guard().protect(notes(authenticated(line, Issued(issuer))))
-    outer: Any = authenticated(line, Issued(issuer))
+    guard = guarding()
+    outer: Any = with_token_verifier(line, verifier_for(guard))
     outer.mount(inner)
-    url = serve(line.http_app(guarding().protect(outer), stateless=True, json=True))
+    url = serve(line.http_app(guard.protect(outer), stateless=True, json=True))
     token = issuer.mint("alice", scopes=["notes.read"])
     refused = Caller(http, f"{url}/mcp", token=token).call("read")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from lines import FASTMCP_LINES, Guarding, Line, Server
-from wire import Caller, Visit
+from wire import Caller, Reply, Visit
 
 from toolguard import (
     Invocation,
@@ -23,7 +24,7 @@ from toolguard import (
     requires_tenant,
     with_connection,
 )
-from toolguard.call import UnauthorizedTools
+from toolguard.calls.request import UnauthorizedTools
 from toolguard.testing import GuardedClient, LocalIssuer
 
 
@@ -192,11 +193,19 @@ def test_whatever_would_be_refused_can_be_hidden(visitor: Callable[..., Caller])
     assert "office://plan" in listed(visitor("hide-all", "plan.read"))
 
 
-def test_what_is_hidden_is_refused_all_the_same(visitor: Callable[..., Caller]) -> None:
+def test_what_is_hidden_answers_as_what_is_not_there(visitor: Callable[..., Caller]) -> None:
     alice = visitor("hide-all")
 
-    assert alice.call("mail").status == 403
-    assert alice.call("secret").status == 403
+    unknown = alice.call("nothing")
+    for tool in ("mail", "secret"):
+        hidden = alice.call(tool)
+        assert hidden.status == unknown.status
+        assert _without(hidden, tool) == _without(unknown, "nothing")
+
+
+def _without(reply: Reply, name: str) -> Any:
+    """Return what a reply says, apart from its id and the name that was asked for."""
+    return json.loads(json.dumps({**reply.messages[-1], "id": None}).replace(name, ""))
 
 
 def test_what_the_default_refuses_is_hidden_as_well(line: Line, guarding: Guarding) -> None:

@@ -30,8 +30,8 @@ from toolguard import (
     requires_scopes,
     with_connection,
 )
-from toolguard.decorators import GuardDecorator
-from toolguard.serving import current_access_token
+from toolguard.calls.message import current_access_token
+from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.testing import (
     LeakError,
     assert_no_leaks,

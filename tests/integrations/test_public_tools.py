@@ -165,7 +165,7 @@ def test_a_session_once_signed_in_on_is_nobody_elses(visitor: Connect, issuer: L
     visit.token = issuer.mint("bob")
     assert visit.call("whoami").status == 404
     visit.token = None
-    assert visit.call("opening_hours").status == 404
+    assert visit.call("opening_hours").status == 401
     visit.token = issuer.mint("alice")
     assert visit.call("whoami").value == "alice"
 
@@ -211,8 +211,8 @@ def test_a_stranger_does_not_get_onto_the_session_of_a_user(
     stranger = Caller(alice.http, alice.endpoint, alice.protocol)
     stranger.session = alice.session
 
-    assert stranger.call("opening_hours").status == 404
-    assert stranger.send("tools/list").status == 404
+    assert stranger.call("opening_hours").status == 401
+    assert stranger.send("tools/list").status == 401
 
 
 def test_without_a_public_tool_a_stranger_lists_nothing(caller: Connect) -> None:

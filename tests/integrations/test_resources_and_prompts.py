@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from lines import Guarding, Mode, ServeOnce
-from wire import Caller, Connect
+from wire import Caller, Connect, asked_for
 
 from toolguard import public, requires_scopes
 from toolguard.testing import LocalIssuer
@@ -92,7 +92,8 @@ def test_who_lacks_a_scope_gets_a_403_with_the_challenge(
         reply = alice.send(method, params)
         scope = scopes.get(kind, "diary.read diary.summary")
         assert reply.status == 403
-        assert f'Bearer error="insufficient_scope", scope="{scope}"' in str(reply.challenge)
+        asked = asked_for(alice.protocol, scope, "profile")
+        assert f'Bearer error="insufficient_scope", scope="{asked}"' in str(reply.challenge)
         assert reply.body["missing_scopes"] == scope.split()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from lines import Guarding, Line
-from wire import Caller, Visit
+from wire import Caller, Visit, asked_for, denied_with
 
 from toolguard import (
     InsufficientScopeError,
@@ -25,7 +25,7 @@ from toolguard import (
     requires_scopes,
     requires_tenant,
 )
-from toolguard.decorators import GuardDecorator
+from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.testing import LocalIssuer
 
 METADATA = 'resource_metadata="https://mcp.test/.well-known/oauth-protected-resource/mcp"'
@@ -113,7 +113,7 @@ def test_each_rule_refuses_others_without_a_challenge(cashier: Callable[..., Cal
 
     for name in GUARDS:
         reply = alice.call(name)
-        assert (reply.status, reply.body, reply.challenge) == (403, DENIED, None), name
+        assert (reply.status, reply.denial) == (denied_with(alice.protocol), DENIED), name
 
 
 def test_a_check_that_fails_refuses_and_keeps_its_secret(
@@ -121,19 +121,21 @@ def test_a_check_that_fails_refuses_and_keeps_its_secret(
 ) -> None:
     reply = cashier().call("blocking_check", {"amount": -1})
 
-    assert (reply.status, reply.body) == (403, DENIED)
+    assert reply.denial == DENIED
     assert "check _by_amount failed: ValueError" in caplog.text
     assert "secret" not in caplog.text + reply.content
 
 
 def test_no_scope_is_named_to_who_lacks_the_role_beside_it(cashier: Callable[..., Caller]) -> None:
     stranger = cashier("pay.read").call("mixed")
-    clerk = cashier("pay.read", roles=["clerk"]).call("mixed")
+    alice = cashier("pay.read", roles=["clerk"])
+    clerk = alice.call("mixed")
 
-    assert (stranger.status, stranger.body, stranger.challenge) == (403, DENIED, None)
+    assert stranger.denial == DENIED
     assert clerk.status == 403
+    scopes = asked_for(alice.protocol, "pay.write pay.read", "pay.read")
     assert clerk.challenge == (
-        f'Bearer error="insufficient_scope", scope="pay.write pay.read", {METADATA}, '
+        f'Bearer error="insufficient_scope", scope="{scopes}", {METADATA}, '
         'error_description="Token missing required scopes: pay.write"'
     )
 
@@ -174,9 +176,12 @@ def test_a_scope_that_depends_on_the_call_is_asked_for_by_name(
     cashier: Callable[..., Caller], tool: str, argument: str, value: object, scope: str
 ) -> None:
     assert cashier(scope).call(tool, {argument: value}).value == f"{tool} by alice"
-    refused = cashier("pay.write").call(tool, {argument: value})
+    alice = cashier("pay.write")
+    refused = alice.call(tool, {argument: value})
     assert refused.status == 403
-    assert f'error="insufficient_scope", scope="{scope}", ' in str(refused.challenge)
+    assert refused.body["missing_scopes"] == [scope]
+    named = asked_for(alice.protocol, scope, "pay.write")
+    assert f'error="insufficient_scope", scope="{named}", ' in str(refused.challenge)
 
 
 @pytest.mark.parametrize("value", ["t1 admin", 't1"', "t1\r\nx: y", "", "t1\x00", "é", "x" * 300])
@@ -191,8 +196,10 @@ def test_an_argument_that_makes_no_scope_is_invalid_input(
 
 
 def test_a_body_that_asks_for_more_scopes_is_a_403_as_well(cashier: Callable[..., Caller]) -> None:
-    reply = cashier("pay.read").call("upstream")
+    alice = cashier("pay.read")
+    reply = alice.call("upstream")
 
     assert reply.status == 403
-    assert f'error="insufficient_scope", scope="bank.write", {METADATA}' in str(reply.challenge)
+    scopes = asked_for(alice.protocol, "bank.write", "pay.read")
+    assert f'error="insufficient_scope", scope="{scopes}", {METADATA}' in str(reply.challenge)
     assert reply.body["missing_scopes"] == ["bank.write"]

@@ -11,7 +11,6 @@ from toolguard import (
     InsufficientScopeError,
     Invocation,
     Principal,
-    ScopeHierarchy,
     all_of,
     any_of,
     public,
@@ -20,9 +19,8 @@ from toolguard import (
     requires_roles,
     requires_scopes,
 )
-from toolguard.call import Call
-from toolguard.policy import Policy
-from toolguard.serving import outer_call
+from toolguard.calls.message import Frame, here
+from toolguard.policies.decision import PERMIT, Decision, Verdict
 from toolguard.testing.matrix import (
     PUBLIC,
     assert_scope_matrix,
@@ -197,16 +195,18 @@ def test_a_server_that_does_otherwise_is_found_out(line: Line, guarding: Guardin
 
 
 def _over_http() -> bool:
-    return outer_call() is not None
+    return here() is not None
 
 
 def test_guards_that_refuse_everybody_are_found_out(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def check(policy: Policy, principal: Principal | None, hierarchy: ScopeHierarchy) -> None:
-        raise InsufficientScopeError(["moon.read"])
+    async def authorize(frame: Frame, call: object) -> None:
+        refusal = InsufficientScopeError(["moon.read"])
+        frame.entered.decided(Decision(Verdict.REFUSE, refusal), None)
+        raise refusal
 
-    monkeypatch.setattr(Policy, "check", check)
+    monkeypatch.setattr(Frame, "authorize", authorize)
     with pytest.raises(AssertionError) as failed:
         verify_scope_matrix(server, arguments=ARGUMENTS)
     found = str(failed.value)
@@ -219,10 +219,12 @@ def test_guards_that_refuse_everybody_are_found_out(
 def test_guards_that_let_everybody_in_are_found_out(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def authorize(call: Call, policy: Policy, invocation: object = None) -> Principal:
-        return Principal("mallory", "https://issuer.test", expires_at=float("inf"))
+    async def authorize(frame: Frame, call: object) -> Principal:
+        frame.entered.decided(PERMIT, mallory)
+        return mallory
 
-    monkeypatch.setattr(Call, "authorize", authorize)
+    mallory = Principal("mallory", "https://issuer.test", expires_at=float("inf"))
+    monkeypatch.setattr(Frame, "authorize", authorize)
     with pytest.raises(AssertionError) as failed:
         verify_scope_matrix(server, arguments=ARGUMENTS)
     found = str(failed.value)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from lines import FASTMCP_LINES, MODERN_PROTOCOL, MODES, Guarding, Line
-from wire import Caller, Visit
+from wire import Caller, Visit, asked_for
 
 from toolguard import Invocation, Principal, requires, requires_scopes
 from toolguard.testing import GuardedClient, LocalIssuer
@@ -70,15 +70,18 @@ def test_each_kind_of_operation_answers_or_refuses_with_one_challenge(
     reader: Callable[..., Caller], method: str, params: dict[str, Any], scope: str, answer: str
 ) -> None:
     allowed = reader(*scope.split()).send(method, params)
-    refused = reader("library.art.read", "library.art.review").send(method, params)
+    other = reader("library.art.read", "library.art.review")
+    refused = other.send(method, params)
 
     assert (allowed.status, answer in allowed.content) == (200, True)
     assert refused.status == 403
+    named = asked_for(other.protocol, scope, "library.art.read library.art.review")
     assert refused.challenge == (
-        f'Bearer error="insufficient_scope", scope="{scope}", {METADATA}, '
+        f'Bearer error="insufficient_scope", scope="{named}", {METADATA}, '
         f'error_description="Token missing required scopes: {scope}"'
     )
     assert refused.body["missing_scopes"] == scope.split()
+    assert answer not in refused.content
 
 
 @pytest.mark.parametrize(
@@ -124,25 +127,37 @@ def test_completions_and_subscriptions_need_what_their_operation_needs(
         assert reader.send(method, params).error != "insufficient_scope"
 
 
-@pytest.mark.parametrize(
-    "mode", [mode for mode in MODES if mode.protocol == MODERN_PROTOCOL], ids=str
-)
-@pytest.mark.parametrize("member", ["resourceSubscriptions", "resource_subscriptions"])
-def test_whoever_listens_to_a_resource_needs_its_scopes(
-    reader: Callable[..., Caller], member: str
-) -> None:
-    listened = {"notifications": {member: ["library://catalogue"]}}
+LISTENING = [mode for mode in MODES if mode.protocol == MODERN_PROTOCOL]
+
+
+@pytest.mark.parametrize("mode", LISTENING, ids=str)
+def test_whoever_listens_to_a_resource_needs_its_scopes(reader: Callable[..., Caller]) -> None:
+    listened = {"notifications": {"resourceSubscriptions": ["library://catalogue"]}}
 
     reply = reader("profile").send("subscriptions/listen", listened)
     assert reply.status == 403
     assert reply.body["missing_scopes"] == ["library.read"]
 
 
+@pytest.mark.parametrize("mode", LISTENING, ids=str)
+@pytest.mark.parametrize("scope", ["profile", "library.read"])
+def test_subscriptions_under_another_spelling_are_refused_to_all(
+    reader: Callable[..., Caller], scope: str
+) -> None:
+    # The frameworks read the name of the field as well.
+    listened = {"notifications": {"resource_subscriptions": ["library://catalogue"]}}
+
+    reply = reader(scope).send("subscriptions/listen", listened)
+    assert (reply.status, reply.challenge) == (400, None)
+    assert reply.body["error"]["code"] == -32602
+    assert reply.body["error"]["data"]["error"] == "invalid_request"
+
+
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
 def test_what_a_cache_answers_for_a_rule_about_the_call_is_refused(
     line: Line, guarding: Guarding, issuer: LocalIssuer
 ) -> None:
-    allowed = [True]
+    allowed, ran = [True], []
 
     async def check(principal: Principal, call: Invocation) -> bool:
         return allowed[0]
@@ -153,6 +168,7 @@ def test_what_a_cache_answers_for_a_rule_about_the_call_is_refused(
     @server.tool()
     @requires(check)
     async def secret() -> str:
+        ran.append("secret")
         return "a secret"
 
     cached: Any = guarding().protect(server)
@@ -161,5 +177,7 @@ def test_what_a_cache_answers_for_a_rule_about_the_call_is_refused(
     assert alice.call("secret").text == "a secret"
     allowed[0] = False
     again = alice.call("secret")
-    assert (again.status, again.error) == (403, "access_denied")
+    # The client of the kit names no revision: a denial is a tool error for it.
+    assert (again.status, again.ok, again.error) == (200, False, "access_denied")
     assert "a secret" not in str(again.body)
+    assert ran == ["secret"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +27,21 @@ CALLS: Mapping[str, dict[str, Any]] = {
     "list_events": {"day": "monday"},
     "create_event": {"title": "lunch"},
     "weather": {"city": "oslo"},
+    "secrets_of_child": {},
 }
+SECRETS = {
+    "DESCOPE_MANAGEMENT_KEY": "K2",
+    "TOOLGUARD_CACHE_KEYS": "k",
+    "TOOLGUARD_SECRET": "s" * 32,
+}
+HINT = (
+    "Set TOOLGUARD_ACCESS_TOKEN or TOOLGUARD_ACCESS_TOKEN_FILE in the environment of this stdio "
+    "server"
+)
+EXPIRED = (
+    "The access token has expired: start this server with a new TOOLGUARD_ACCESS_TOKEN, or name a "
+    "file in TOOLGUARD_ACCESS_TOKEN_FILE"
+)
 
 
 Answers = Mapping[str, Any]
@@ -83,12 +98,16 @@ def conversations(
 ) -> Mapping[tuple[str, str], _Conversation]:
     """Talk to one process for each line and situation, to all of them at once."""
     logs = tmp_path_factory.mktemp("stdio")
-    keys = {"TEST_JWKS": json.dumps(issuer.jwks())}
+    # The copy that is tested here is tested there.
+    keys = {"TEST_JWKS": json.dumps(issuer.jwks()), "PYTHONPATH": os.pathsep.join(sys.path)}
     good = issuer.mint("alice", scopes=["calendar.read"])
+    file = logs / "token"
+    file.write_text(f"{good}\n")
     situations: dict[str, tuple[str, dict[str, str]]] = {
         "good": ("token", {"TOOLGUARD_ACCESS_TOKEN": good}),
         "expired": ("token", {"TOOLGUARD_ACCESS_TOKEN": issuer.mint("alice", expires_in=-600)}),
         "missing": ("token", {}),
+        "file": ("token", {"TOOLGUARD_ACCESS_TOKEN_FILE": str(file)}),
         "trusted": ("trusted", {}),
     }
     answers: dict[tuple[str, str], Answers] = {}
@@ -96,7 +115,7 @@ def conversations(
     async def talk(line: Line, situation: str) -> None:
         rule, env = situations[situation]
         log = logs / f"{line.name}-{situation}"
-        answers[line.name, situation] = await _converse(line, rule, {**keys, **env}, log)
+        answers[line.name, situation] = await _converse(line, rule, {**keys, **SECRETS, **env}, log)
 
     async def main() -> None:
         async with anyio.create_task_group() as group:
@@ -141,7 +160,7 @@ def test_a_missing_scope_is_a_tool_error_with_the_challenge(
     }
     (challenge,) = alice.challenges("create_event")
     assert challenge == (
-        'Bearer error="insufficient_scope", scope="calendar.write calendar.read contacts.read", '
+        'Bearer error="insufficient_scope", scope="calendar.read calendar.write contacts.read", '
         f'{METADATA}, error_description="Token missing required scopes: '
         'calendar.write contacts.read"'
     )
@@ -155,12 +174,12 @@ def test_an_expired_token_is_a_tool_error(
 
     assert expired.error(tool) == {
         "error": "invalid_token",
-        "error_description": "The token has expired",
+        "error_description": EXPIRED,
     }
     (challenge,) = expired.challenges(tool)
     assert challenge == (
         f'Bearer error="invalid_token", scope="calendar.read", {METADATA}, '
-        'error_description="The token has expired"'
+        f'error_description="{EXPIRED}"'
     )
 
 
@@ -172,10 +191,10 @@ def test_a_missing_token_is_a_tool_error_that_names_the_variable(
 
     assert nobody.error(tool) == {
         "error": "missing_token",
-        "error_description": "Set TOOLGUARD_ACCESS_TOKEN in the environment of this stdio server",
+        "error_description": HINT,
     }
     assert nobody.challenges(tool) == [f'Bearer scope="calendar.read", {METADATA}']
-    assert "set TOOLGUARD_ACCESS_TOKEN" in nobody.log
+    assert "only public operations can be used" in nobody.log
 
 
 def test_trusted_stdio_runs_as_the_named_user_and_says_so_in_the_log(
@@ -202,14 +221,23 @@ def test_what_is_injected_is_hidden_over_stdio_too(
     assert "connection_token" not in json.dumps(tools)
 
 
-@pytest.mark.parametrize(
-    ("situation", "message"),
-    [
-        ("expired", "The token has expired"),
-        ("missing", "Set TOOLGUARD_ACCESS_TOKEN in the environment of this stdio server"),
-    ],
-)
-def test_without_a_good_token_nothing_can_be_listed(
-    line: Line, conversations: Conversations, situation: str, message: str
+def test_the_token_in_a_file_says_who_calls(line: Line, conversations: Conversations) -> None:
+    assert conversations[line.name, "file"].value("whoami") == "alice"
+
+
+@pytest.mark.parametrize("situation", ["good", "expired", "missing", "file", "trusted"])
+def test_child_processes_find_no_secret_and_public_tools_stay_open(
+    line: Line, conversations: Conversations, situation: str
 ) -> None:
-    assert conversations[line.name, situation].answers["tools"]["message"] == message
+    found = conversations[line.name, situation].value("secrets_of_child")
+
+    assert found.split() == ["found:", *(["TOOLGUARD_ACCESS_TOKEN_FILE"] * (situation == "file"))]
+
+
+@pytest.mark.parametrize("situation", ["expired", "missing"])
+def test_without_a_good_token_a_server_with_public_tools_is_listed(
+    line: Line, conversations: Conversations, situation: str
+) -> None:
+    tools = conversations[line.name, situation].answers["tools"]["tools"]
+
+    assert {tool["name"] for tool in tools} >= set(CALLS)

@@ -10,7 +10,16 @@ from typing import Any
 import anyio
 import pytest
 from calendar_server import calendar
-from lines import FASTMCP_LINES, MODERN_PROTOCOL, MODES, Guarding, Line, Mode, Serve
+from lines import (
+    FASTMCP_LINES,
+    LEGACY_PROTOCOLS,
+    MODERN_PROTOCOL,
+    MODES,
+    Guarding,
+    Line,
+    Mode,
+    Serve,
+)
 from mcp import ClientSession
 from mcp.client.auth.utils import (
     extract_field_from_www_auth,
@@ -18,8 +27,9 @@ from mcp.client.auth.utils import (
     extract_scope_from_www_auth,
 )
 from mcp.client.streamable_http import streamable_http_client
-from wire import Connect
+from wire import Connect, asked_for
 
+from toolguard import requires_auth, requires_roles
 from toolguard.testing import LocalIssuer
 
 METADATA_URL = "https://mcp.test/.well-known/oauth-protected-resource/mcp"
@@ -42,7 +52,8 @@ def test_the_official_client_reads_the_challenge_of_a_missing_scope(
     response = _as_response(mode.line, reply.status, reply.challenge)
 
     assert extract_field_from_www_auth(response, "error") == "insufficient_scope"
-    assert extract_scope_from_www_auth(response) == "calendar.write calendar.read contacts.read"
+    named = asked_for(mode.protocol, "calendar.write calendar.read contacts.read", "calendar.read")
+    assert extract_scope_from_www_auth(response) == named
     assert extract_resource_metadata_from_www_auth(response) == METADATA_URL
 
 
@@ -68,10 +79,9 @@ def _step_up_auth(line: Line, grant: Callable[[list[str]], str], asked: list[str
                 if self.token is not None:
                     request.headers["authorization"] = f"Bearer {self.token}"
                 response = yield request
-                if response.status_code not in (401, 403):
-                    return
                 scope = extract_scope_from_www_auth(response)
-                assert scope is not None
+                if response.status_code not in (401, 403) or scope is None:
+                    return
                 asked.append(scope)
                 self.token = grant(scope.split())
 
@@ -115,7 +125,8 @@ def test_a_client_steps_up_from_nothing_to_reading_to_writing(
         "monday of alice",
         "lunch by alice with google-calendar token of alice",
     ]
-    assert asked == ["calendar.read", "calendar.write calendar.read contacts.read"]
+    every = "calendar.write calendar.read contacts.read"
+    assert asked == ["calendar.read", asked_for(mode.protocol, every, "calendar.read")]
 
 
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
@@ -133,4 +144,51 @@ def test_the_client_of_fastmcp_steps_up_just_the_same(
 
     result = anyio.run(main)
     assert result.content[0].text == "lunch by alice with google-calendar token of alice"
-    assert asked == ["calendar.read", "calendar.write calendar.read contacts.read"]
+    # By default it speaks the newest revision that the line knows.
+    newest = MODERN_PROTOCOL if line.modern else LEGACY_PROTOCOLS[-1]
+    every = "calendar.write calendar.read contacts.read"
+    assert asked == ["calendar.read", asked_for(newest, every, "calendar.read")]
+
+
+def _office(line: Line) -> Any:
+    server = line.server("office")
+
+    @server.tool()
+    @requires_roles("clerk")
+    async def stamp() -> str:
+        return "stamped"
+
+    @server.tool()
+    @requires_auth
+    async def knock() -> str:
+        return "come in"
+
+    return server
+
+
+def _error_of_requests() -> type[Exception]:
+    mcp: Any = importlib.import_module("mcp")
+    found: type[Exception] = getattr(mcp, "MCPError", None) or mcp.McpError
+    assert issubclass(found, Exception)
+    return found
+
+
+@pytest.mark.parametrize("mode", [m for m in MODES if m.protocol != "2025-06-18"], ids=str)
+def test_a_client_reads_a_denial_and_its_session_lives(
+    mode: Mode, guarding: Guarding, serve: Serve, issuer: LocalIssuer
+) -> None:
+    url = serve(mode.app(guarding().protect(_office(mode.line)))) + "/mcp"
+    auth = _step_up_auth(mode.line, lambda _: issuer.mint("alice"), [])
+    auth.token = issuer.mint("alice")
+
+    async def main() -> tuple[str, str]:
+        async with _session(mode, url, auth) as client:
+            try:
+                denied = (await client.call_tool("stamp", {})).content[0].text
+            except _error_of_requests() as error:
+                denied = str(error)
+            return denied, (await client.call_tool("knock", {})).content[0].text
+
+    denied, knocked = anyio.run(main)
+    assert "You are not allowed to do this" in denied
+    assert knocked == "come in"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import importlib
 import json
 import threading
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from lines import (
 )
 from wire import Caller, message
 
-from toolguard import AccessDeniedError, InsufficientScopeError, requires_auth
+from toolguard import AccessDeniedError, InsufficientScopeError, requires_auth, requires_scopes
 from toolguard.testing import LocalIssuer
 
 BODY = {
@@ -208,16 +208,30 @@ def opened(serve: Serve, http: httpx.Client, issuer: LocalIssuer) -> Callable[[A
 
 
 class _Events:
-    """Keeps nothing, but makes the server number its events and begin streams with one."""
+    """Keeps the events of each stream in the order in which they came."""
 
     def __init__(self) -> None:
-        self._ids = map(str, itertools.count())
+        self._kept: list[tuple[str, str, Any]] = []
 
     async def store_event(self, stream_id: str, message: Any) -> str:
-        return next(self._ids)
+        event_id = f"event-{len(self._kept)}"
+        self._kept.append((stream_id, event_id, message))
+        return event_id
 
     async def replay_events_after(self, last_event_id: str, send_callback: Any) -> str | None:
-        return None
+        known = {event_id: (stream, at) for at, (stream, event_id, _) in enumerate(self._kept)}
+        if last_event_id not in known:
+            return None
+        stream, at = known[last_event_id]
+        for other, event_id, kept in self._kept[at + 1 :]:
+            if other == stream and kept is not None:
+                await send_callback(self._event(kept, event_id))
+        return stream
+
+    @staticmethod
+    def _event(message: Any, event_id: str) -> Any:
+        module = importlib.import_module("mcp.server.streamable_http")
+        return module.EventMessage(message, event_id)
 
 
 def _resumable(line: Line, server: Any) -> Any:
@@ -230,16 +244,84 @@ def _resumable(line: Line, server: Any) -> Any:
 
 
 @pytest.mark.parametrize("protocol", LEGACY_PROTOCOLS)
-def test_on_a_resumable_stream_the_challenge_arrives_one_way_or_the_other(
+def test_on_a_resumable_stream_a_refusal_is_a_403_too(
     line: Line,
     protocol: str,
     heard: threading.Event,
     guarding: Guarding,
     opened: Callable[[Any, str], Caller],
 ) -> None:
-    app = _resumable(line, guarding().protect(_drive(line, heard)))
-    reply = opened(app, protocol).call("refuse_at_once")
+    app = _resumable(line, guarding().protect(_gated(line, heard)))
+    alice = opened(app, protocol)
 
-    # Since 2025-11-25 such a stream begins with an empty event: too late for a 403.
-    told = [reply.challenge] if reply.status == 403 else reply.meta_challenges
-    assert told == [CHALLENGE]
+    # Since 2025-11-25 such a stream begins with an event without data.
+    reply = alice.call("gated")
+
+    assert (reply.status, reply.body["missing_scopes"]) == (403, ["drive.file"])
+    assert alice.call("open_to_all").value == "open"
+
+
+def _gated(line: Line, heard: threading.Event) -> Server:
+    server = line.server("gated")
+
+    @server.tool()
+    @requires_scopes("drive.file")
+    async def gated() -> str:
+        return "gated"
+
+    @server.tool()
+    @requires_auth
+    async def open_to_all() -> str:
+        return "open"
+
+    @server.tool()
+    @requires_auth
+    async def slow() -> str:
+        await anyio.to_thread.run_sync(heard.wait, 10)
+        return "Alice's answer"
+
+    return server
+
+
+def _ids_of(response: httpx.Response) -> list[str]:
+    """Return the ids of the events of a stream up to its first one."""
+    for row in response.iter_lines():
+        if row.startswith("id:"):
+            return [row[3:].strip()]
+    return []
+
+
+@pytest.mark.parametrize("protocol", LEGACY_PROTOCOLS[-1:])
+def test_a_stream_is_resumed_by_its_owner_alone(
+    line: Line,
+    protocol: str,
+    heard: threading.Event,
+    guarding: Guarding,
+    opened: Callable[[Any, str], Caller],
+    issuer: LocalIssuer,
+) -> None:
+    heard.clear()
+    alice = opened(_resumable(line, guarding().protect(_gated(line, heard))), protocol)
+    bob = Caller(alice.http, alice.endpoint, protocol, token=issuer.mint("bob"))
+    assert bob.open().status == 200
+    body = message(protocol, "tools/call", {"name": "slow", "arguments": {}})
+
+    with alice.http.stream(
+        "POST", alice.endpoint, json=body, headers=alice.headers(body)
+    ) as response:
+        (first,) = _ids_of(response)  # at once, as the call is permitted
+    heard.set()
+
+    def resumed(caller: Caller, event_id: str) -> tuple[int, str]:
+        headers = {**caller.headers(), "last-event-id": event_id}
+        with caller.http.stream("GET", caller.endpoint, headers=headers) as response:
+            rows = response.iter_lines()
+            text = next((row for row in rows if "answer" in row or "found" in row), "")
+            return response.status_code, text
+
+    assert first.startswith("event-") or len(first) > 40
+    assert resumed(bob, first)[0] == 404
+    assert resumed(bob, first.rpartition(".")[0])[0] == 404
+    assert resumed(alice, first.rpartition(".")[0])[0] == 404
+    status, text = resumed(alice, first)
+    assert (status, "Alice's answer" in text) == (200, True)

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from calendar_server import calendar
 from lines import Guarding, Line, Mode, Serve, ServeOnce
-from wire import Caller, Connect
+from wire import Caller, Connect, denied_with
 
 from toolguard.testing import LocalIssuer
 
@@ -50,15 +50,25 @@ def test_undeclared_operations_need_a_valid_token_and_no_more(
     assert prompt.result["messages"][0]["content"]["text"] == "plan the week"
 
 
-@pytest.mark.parametrize(("method", "params"), UNDECLARED)
+def test_by_deny_a_tool_that_is_not_there_is_unknown(strict: Connect, issuer: LocalIssuer) -> None:
+    alice = strict(issuer.mint("alice", scopes=["calendar.read"]))
+    reply = alice.call("no_such_tool")
+
+    assert (reply.status, reply.challenge) == (200, None)
+    assert "no_such_tool" in reply.tool_error
+    alice.token = None
+    assert alice.call("no_such_tool").status == 401
+
+
+@pytest.mark.parametrize(("method", "params"), [UNDECLARED[0], *UNDECLARED[2:]])
 def test_by_deny_a_valid_token_does_not_open_what_has_no_rule(
     strict: Connect, issuer: LocalIssuer, method: str, params: dict[str, Any]
 ) -> None:
     alice = strict(issuer.mint("alice", scopes=["calendar.read"]))
     reply = alice.send(method, params)
 
-    assert (reply.status, reply.challenge) == (403, None)
-    assert reply.body == {
+    assert reply.status == denied_with(alice.protocol)
+    assert reply.denial == {
         "error": "access_denied",
         "error_description": "You are not allowed to do this",
     }

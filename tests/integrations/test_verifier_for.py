@@ -15,9 +15,9 @@ from starlette.applications import Starlette
 from wire import Caller, Reply
 
 from toolguard import KeysUnavailableError, Principal, ToolGuard, Verifier, requires_scopes
-from toolguard.integrations.framework_auth import has_auth, verifier_for
-from toolguard.integrations.framework_verifier import FrameworkVerifier
-from toolguard.integrations.sdk_auth import SDKTokenVerifier, answering_outages
+from toolguard.frameworks.framework_auth import has_auth, verifier_for
+from toolguard.frameworks.framework_verifier import FrameworkVerifier
+from toolguard.frameworks.sdk_auth import SDKTokenVerifier, answering_outages
 from toolguard.testing import LocalIssuer
 
 AUDIENCE = "https://mcp.test/mcp"
@@ -136,11 +136,14 @@ def test_an_application_that_is_told_so_answers_an_outage_with_503(
     answer = call(http, url := serve(app), "a-token")
 
     assert (answer.status, answer.headers["retry-after"]) == (503, "7")
-    assert answer.body == {
+    said = {
         "error": "temporarily_unavailable",
         "error_description": "The issuer cannot be reached",
     }
+    assert answer.refusal == said
     assert call(http, url, None).status == 401
+    listening = http.get(f"{url}/mcp", headers={"authorization": "Bearer a-token"})
+    assert (listening.status_code, listening.json()) == (503, said)  # it has no message
 
 
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
@@ -166,7 +169,8 @@ def test_required_scopes_are_held_against_every_request_by_fastmcp(
 
     assert call(http, url, issuer.mint("alice", scopes=["b", "a"])).status == 200
     refused = call(http, url, issuer.mint("alice", scopes=["a"]))
-    assert (refused.status, refused.body["error"]) == (403, "insufficient_scope")
+    # fastmcp's own answer, which is none of JSON-RPC.
+    assert (refused.status, refused.messages[-1]["error"]) == (403, "insufficient_scope")
 
 
 @pytest.mark.parametrize(("line", "imported"), _SDK, ids=str, indirect=["imported"])

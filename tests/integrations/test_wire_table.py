@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
 import pytest
 from calendar_server import calendar
-from lines import STATEFUL_MODES, Guarding, Line, Serve
-from wire import Caller, Connect
+from lines import LEGACY_PROTOCOLS, MODERN_PROTOCOL, STATEFUL_MODES, Guarding, Line, Serve
+from wire import Caller, Connect, Reply, asked_for
 
 from toolguard import KeysUnavailableError, Principal
 from toolguard.testing import LocalIssuer
@@ -59,10 +60,10 @@ def test_two_authorization_headers_are_an_invalid_request(
     stranger: Caller, issuer: LocalIssuer
 ) -> None:
     sent = [("authorization", f"Bearer {issuer.mint(user)}") for user in ("alice", "bob")]
-    response = stranger.http.post(stranger.endpoint, json={}, headers=sent)
+    reply = Reply.of(stranger.http.post(stranger.endpoint, json={}, headers=sent))
 
-    assert response.status_code == 400
-    assert response.json() == {
+    assert reply.status == 400
+    assert reply.refusal == {
         "error": "invalid_request",
         "error_description": "Send exactly one Authorization header",
     }
@@ -118,11 +119,13 @@ def test_something_that_is_no_token_is_an_invalid_token(stranger: Caller) -> Non
 def test_a_missing_scope_is_a_real_403_whether_the_tool_is_sync_or_async(
     caller: Connect, issuer: LocalIssuer, tool: str, arguments: dict[str, str]
 ) -> None:
-    reply = caller(issuer.mint(scopes=["profile", "calendar.write"])).call(tool, arguments)
+    alice = caller(issuer.mint(scopes=["profile", "calendar.write"]))
+    reply = alice.call(tool, arguments)
 
     assert reply.status == 403
+    named = asked_for(alice.protocol, "calendar.read", "profile calendar.write")
     assert reply.challenge == (
-        f'Bearer error="insufficient_scope", scope="calendar.read", {METADATA}, '
+        f'Bearer error="insufficient_scope", scope="{named}", {METADATA}, '
         'error_description="Token missing required scopes: calendar.read"'
     )
     assert reply.headers["content-type"] == "application/json"
@@ -140,11 +143,14 @@ def test_a_missing_scope_is_a_real_403_whether_the_tool_is_sync_or_async(
 def test_one_challenge_names_every_scope_of_the_stacked_guards(
     caller: Connect, issuer: LocalIssuer
 ) -> None:
-    reply = caller(issuer.mint(scopes=["calendar.read"])).call("create_event", {"title": "lunch"})
+    alice = caller(issuer.mint(scopes=["calendar.read"]))
+    reply = alice.call("create_event", {"title": "lunch"})
 
     assert reply.status == 403
+    required = "calendar.write calendar.read contacts.read"
+    named = asked_for(alice.protocol, required, "calendar.read")
     assert reply.challenge == (
-        'Bearer error="insufficient_scope", scope="calendar.write calendar.read contacts.read", '
+        f'Bearer error="insufficient_scope", scope="{named}", '
         f'{METADATA}, error_description="Token missing required scopes: '
         'calendar.write contacts.read"'
     )
@@ -202,15 +208,50 @@ def test_an_outage_of_the_keys_is_a_503_without_a_challenge(
     }
 
 
-def test_combined_challenges_repeat_what_the_caller_holds(
+def test_an_outage_can_be_a_tool_error_instead(
     line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
 ) -> None:
-    guard = guarding(challenge_scopes="combined")
+    guard = guarding(verifier=_Outage(), outages="tool-error")
     url = serve(line.http_app(guard.protect(calendar(line)), stateless=True))
-    alice = Caller(http, f"{url}/mcp", token=issuer.mint(scopes=["profile", "calendar.write"]))
+    alice = Caller(http, f"{url}/mcp", token=issuer.mint())
+
+    said = {
+        "error": "temporarily_unavailable",
+        "error_description": "The signing keys cannot be fetched",
+    }
+    assert json.loads(alice.call("whoami").tool_error) == said
+    listed = alice.send("tools/list")
+    assert (listed.status, listed.refusal) == (200, said)
+    assert alice.post({}, alice.headers()).status == 400
+    # fastmcp routes no GET to a server without sessions.
+    assert alice.http.get(alice.endpoint, headers=alice.headers()).status_code in (405, 503)
+
+
+@pytest.mark.parametrize(
+    ("setting", "scopes"),
+    [("combined", "profile calendar.write calendar.read"), ("required", "calendar.read")],
+)
+@pytest.mark.parametrize("protocol", [*LEGACY_PROTOCOLS, MODERN_PROTOCOL])
+def test_a_setting_says_which_scopes_challenges_name(
+    line: Line,
+    guarding: Guarding,
+    serve: Serve,
+    http: httpx.Client,
+    issuer: LocalIssuer,
+    *,
+    setting: str,
+    scopes: str,
+    protocol: str,
+) -> None:
+    if protocol == MODERN_PROTOCOL and not line.modern:
+        pytest.skip("the line does not speak it")
+    guard = guarding(challenge_scopes=setting)
+    url = serve(line.http_app(guard.protect(calendar(line)), stateless=True))
+    token = issuer.mint(scopes=["profile", "calendar.write"])
+    alice = Caller(http, f"{url}/mcp", protocol, token=token)
 
     assert alice.call("list_events", {"day": "monday"}).challenge == (
-        'Bearer error="insufficient_scope", scope="profile calendar.write calendar.read", '
+        f'Bearer error="insufficient_scope", scope="{scopes}", '
         f'{METADATA}, error_description="Token missing required scopes: calendar.read"'
     )
 

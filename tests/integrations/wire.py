@@ -11,7 +11,20 @@ from typing import Any
 import httpx
 from lines import LEGACY_PROTOCOLS, MODERN_PROTOCOL
 
-__all__ = ["Caller", "Connect", "Reply", "Visit", "message", "request_headers"]
+__all__ = [
+    "REFUSED",
+    "Caller",
+    "Connect",
+    "Reply",
+    "Visit",
+    "asked_for",
+    "denied_with",
+    "message",
+    "request_headers",
+]
+
+#: The code of the guard's JSON-RPC errors.
+REFUSED = -32003
 
 _META = "io.modelcontextprotocol/"
 _NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
@@ -58,8 +71,36 @@ class Reply:
 
     @property
     def body(self) -> Any:
-        """The last JSON value: the refusal, or the JSON-RPC response."""
-        return self.messages[-1]
+        """What a refusal says, or the JSON-RPC response: the last JSON value."""
+        last = self.messages[-1]
+        is_refusal = self.status >= 400 and last.get("error", {}).get("code") == REFUSED
+        return self.refusal if is_refusal else last
+
+    @property
+    def refusal(self) -> Any:
+        """The data of the JSON-RPC error of the guard; its form is held."""
+        last = self.messages[-1]
+        assert last.keys() == {"jsonrpc", "id", "error"}, self.content
+        error = last["error"]
+        assert error.keys() == {"code", "message", "data"}, self.content
+        assert (last["jsonrpc"], error["code"]) == ("2.0", REFUSED), self.content
+        assert error["message"] == error["data"]["error_description"]
+        return error["data"]
+
+    @property
+    def denial(self) -> Any:
+        """What a denial says: with 403 to clients that bear it, to others an error of MCP."""
+        assert self.challenge is None
+        if self.status == 200 and "error" in self.messages[-1]:
+            return self.refusal
+        if self.status == 200:
+            last = self.messages[-1]
+            if "error" in last:  # of another method than tools/call
+                return self.refusal
+            assert self.meta_challenges == []
+            return json.loads(self.tool_error)
+        assert self.status == 403, self.content
+        return self.body
 
     @property
     def result(self) -> Any:
@@ -85,6 +126,12 @@ class Reply:
         assert self.status == 200, f"{self.status} {self.content}"
         assert self.result["isError"] is True, self.content
         return self.text
+
+    @property
+    def is_error(self) -> bool:
+        """Whether nothing came of it: an error of JSON-RPC, or of a tool."""
+        last = self.messages[-1]
+        return "error" in last or last["result"].get("isError", False) is True
 
     @property
     def meta_challenges(self) -> list[str]:
@@ -135,6 +182,18 @@ def request_headers(
     if session is not None:
         headers["mcp-session-id"] = session
     return headers
+
+
+def denied_with(protocol: str) -> int:
+    """Return the status of a denial to a client that speaks this revision."""
+    return 403 if protocol == MODERN_PROTOCOL else 200
+
+
+def asked_for(protocol: str, required: str, held: str) -> str:
+    """Return the scopes that a challenge names to a client that speaks this revision."""
+    if protocol == MODERN_PROTOCOL:
+        return required
+    return " ".join(dict.fromkeys([*held.split(), *required.split()]))
 
 
 class Caller:

@@ -28,8 +28,8 @@ from toolguard import (
     requires_scopes,
     with_connection,
 )
-from toolguard.challenge import Challenge, parse
-from toolguard.keys import StaticKeys
+from toolguard.http.challenge import Challenge, parse
+from toolguard.tokens.keys import StaticKeys
 
 # --- decorators: what comes out is awaitable, with the result of what went in
 

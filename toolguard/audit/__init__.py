@@ -18,9 +18,9 @@ from typing import Any
 from toolguard.audit.findings import unguarded, unmatched_rules, unoffered_scopes
 from toolguard.audit.inventory import inventory
 from toolguard.audit.report import AuditedOperation, Finding, GuardFacts, Report
-from toolguard.integrations import Adapter, adapter_for
-from toolguard.integrations.operation import Catalog
-from toolguard.invocation import Kind
+from toolguard.frameworks import Adapter, adapter_for
+from toolguard.frameworks.operation import Catalog
+from toolguard.policies.operations import Kind
 
 __all__ = ["AuditedOperation", "Finding", "GuardFacts", "Report", "audit"]
 
@@ -40,7 +40,7 @@ def audit(server: Any, *, offered_scopes: Collection[str] | None = None) -> Repo
         TypeError: if it is no server of a supported framework.
     """
     adapter = adapter_for(server)
-    catalog = adapter.catalog()
+    catalog = adapter.survey()
     operations = inventory(server, catalog.operations)
     unmatched = [*_unmatched(adapter, catalog)]
     findings = [*(each for op in operations for each in op.problems), *unguarded(operations)]
@@ -66,11 +66,11 @@ def _facts(adapter: Adapter) -> GuardFacts | None:
 
 def _unmatched(adapter: Adapter, catalog: Catalog) -> Iterator[Finding]:
     """Yield the rules without an operation, of the server and of those mounted on it."""
-    known: dict[Adapter, list[tuple[Kind, str]]] = {adapter: []}
+    known: dict[Adapter, list[tuple[Kind, str, Collection[str]]]] = {adapter: []}
     for each in catalog.operations:
-        known[adapter].append((each.kind, each.name))
+        known[adapter].append((each.kind, each.name, each.tags))
         for server, name in each.mounts:
-            known.setdefault(adapter_for(server), []).append((each.kind, name))
+            known.setdefault(adapter_for(server), []).append((each.kind, name, each.tags))
     for guarded, names in known.items():
         yield from unmatched_rules(guarded.rules, names)
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from toolguard.audit.report import AuditedOperation, Finding
-from toolguard.invocation import Kind
-from toolguard.operation_rules import OperationRules
+from toolguard.policies.by_name import OperationRules
+from toolguard.policies.operations import Kind
 
 __all__ = ["unguarded", "unmatched_rules", "unoffered_scopes"]
 
@@ -34,20 +34,22 @@ def unguarded(operations: Iterable[AuditedOperation]) -> Iterator[Finding]:
 
 
 def _pattern(kind: Kind, name: str) -> str:
-    return name if kind == "tool" else f"{kind}:{name}"
+    return name if kind == "tool" and ":" not in name else f"{kind}:{name}"
 
 
-def unmatched_rules(rules: OperationRules, known: Sequence[tuple[Kind, str]]) -> Iterator[Finding]:
+def unmatched_rules(
+    rules: OperationRules, known: Sequence[tuple[Kind, str, Collection[str]]]
+) -> Iterator[Finding]:
     """Yield the rules that match none of the operations in ``known``.
 
     A rule for the URI of a resource matches a template that makes such a URI.
     """
-    templates = [_ARGUMENT.sub("*", name) for kind, name in known if kind == "resource"]
+    templates = [_ARGUMENT.sub("*", name) for kind, name, _ in known if kind == "resource"]
     for pattern in rules.unmatched(known):
         uri = pattern.removeprefix("resource:")
         if uri != pattern and any(_overlap(uri, each) for each in templates if "*" in each):
             continue
-        names = [_pattern(kind, name) for kind, name in known]
+        names = [_pattern(kind, name) for kind, name, _ in known]
         hint = _similar(pattern.removeprefix("tool:"), names)
         yield Finding(
             "unmatched-rule",

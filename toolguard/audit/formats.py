@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from toolguard.audit.report import AuditedOperation, Report
-from toolguard.policy import ConnectionNeed
+from toolguard.policies.policy import ConnectionNeed
 
 __all__ = ["FORMATS", "Format", "as_json", "as_markdown", "as_mermaid", "as_text"]
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 from toolguard.audit.report import Access, AuditedOperation, Code, Finding
-from toolguard.call_scopes import CallScope
-from toolguard.decorators import bare_policy, injected_parameters
-from toolguard.integrations import Adapter, Operation, adapter_for
-from toolguard.integrations.adapter import check_declaration
-from toolguard.integrations.framework_auth import has_auth
-from toolguard.policy import DEFAULT_POLICIES, Policy
+from toolguard.decorators.wrapper import bare_policy, injected_parameters
+from toolguard.frameworks import Adapter, Operation, adapter_for
+from toolguard.frameworks.adapter import check_declaration
+from toolguard.frameworks.framework_auth import has_auth
+from toolguard.policies.argument_scopes import CallScope
+from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 
 __all__ = ["inventory"]
 
@@ -148,8 +148,9 @@ def _words(policy: Policy) -> str:
 def _misdeclared(way: _Way, listed: Operation) -> Iterator[Finding]:
     guards = (adapter.guard for adapter, _ in way if adapter.guard is not None)
     operation = Operation(listed.kind, listed.name, listed.function)
+    sent = {each for adapter, name in way for each in adapter.sent_by_client.get(name, ())}
     try:
-        check_declaration(operation, next(guards, None))
+        check_declaration(operation, next(guards, None), sent)
     except ValueError as error:
         yield _finding("misdeclared", listed, str(error))
 

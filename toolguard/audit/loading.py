@@ -18,7 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from toolguard.integrations import adapter_for
+from toolguard.frameworks import adapter_for
+from toolguard.frameworks.lowlevel import Capture
 
 __all__ = ["LoadError", "load_server"]
 
@@ -39,8 +40,8 @@ def load_server(target: str) -> Any:
 
     Args:
         target: ``package.module:attribute``, or ``path/to/file.py:attribute``. The attribute may
-            have dots, and may be a function without arguments that returns the server. Left
-            out, it is the only server of the module.
+            have dots, and may be a function without arguments that returns the server, or
+            that runs a low-level one. Left out, it is the only server of the module.
 
     Raises:
         LoadError: if there is no such server, or not just one.
@@ -177,11 +178,14 @@ def _is_server(value: object) -> bool:
 
 
 def _made_by(factory: Callable[[], Any]) -> Any:
-    made = factory()
-    if not inspect.isawaitable(made):
-        return made
+    """Return the server that a function returns, or that it would run."""
+    with Capture() as capture:
+        made = factory()
+        if not inspect.isawaitable(made):
+            return made
 
-    async def awaited() -> Any:
-        return await made
+        async def awaited() -> Any:
+            return await made
 
-    return asyncio.run(awaited())
+        return asyncio.run(awaited())
+    return capture.server

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from toolguard.discovery import KeyLocation
-from toolguard.jwks import Fetch, HttpFetch
-from toolguard.keys import parse_json
+from toolguard.tokens.discovery import KeyLocation
+from toolguard.tokens.jwks import Fetch, HttpFetch
+from toolguard.tokens.keys import parse_json
 
 __all__ = ["offered_scopes"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from toolguard.invocation import Kind
-from toolguard.policy import ConnectionNeed
+from toolguard.policies.operations import Kind
+from toolguard.policies.policy import ConnectionNeed
 
 __all__ = ["Access", "AuditedOperation", "Code", "Finding", "GuardFacts", "Report"]
 

@@ -7,13 +7,9 @@ Providers that speak HTTP are imported from where they are: ``toolguard.descope`
 ``toolguard.connections.exchange``.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from toolguard.connections.cache import CachedConnections
-from toolguard.connections.client_auth import (
-    ClientAuth,
-    ClientSecretBasic,
-    ClientSecretPost,
-    PrivateKeyJWT,
-)
 from toolguard.connections.protocol import (
     Connection,
     ConnectionFunction,
@@ -22,6 +18,14 @@ from toolguard.connections.protocol import (
 )
 from toolguard.connections.router import ConnectionRouter
 from toolguard.connections.static import StaticConnections
+
+if TYPE_CHECKING:
+    from toolguard.connections.client_auth import (
+        ClientAuth,
+        ClientSecretBasic,
+        ClientSecretPost,
+        PrivateKeyJWT,
+    )
 
 __all__ = [
     "CachedConnections",
@@ -36,3 +40,14 @@ __all__ = [
     "PrivateKeyJWT",
     "StaticConnections",
 ]
+
+_IMPORT_CRYPTOGRAPHY = ("ClientAuth", "ClientSecretBasic", "ClientSecretPost", "PrivateKeyJWT")
+
+
+def __getattr__(name: str) -> Any:
+    """Import what takes long to import when it is asked for (PEP 562)."""
+    if name not in _IMPORT_CRYPTOGRAPHY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from toolguard.connections import client_auth  # noqa: PLC0415 - imports cryptography
+
+    return getattr(client_auth, name)

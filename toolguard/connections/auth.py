@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from typing import Any, Protocol
 
 import anyio.from_thread
 import httpx
 
-from toolguard.connections.protocol import Connection
-
 __all__ = ["ConnectionAuth"]
+
+
+class Presentable(Protocol):
+    """What is presented of a connection."""
+
+    @property
+    def token(self) -> str:
+        """The access token."""
+        ...
+
+    @property
+    def token_type(self) -> str:
+        """How it is presented, nearly always ``"Bearer"``."""
+        ...
+
+    @property
+    def refetch(self) -> Callable[[], Coroutine[Any, Any, Presentable]] | None:
+        """Fetch it anew."""
+        ...
 
 
 class ConnectionAuth(httpx.Auth):
@@ -22,7 +40,7 @@ class ConnectionAuth(httpx.Auth):
         connection: the connection to present.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Presentable) -> None:
         self._connection = connection
 
     async def async_auth_flow(

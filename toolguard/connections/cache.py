@@ -7,16 +7,15 @@ included. So neither another user nor the same user with other rights is served 
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
 
 import anyio
@@ -35,6 +34,9 @@ from toolguard.errors import (
     ConnectionUnavailableError,
     ToolGuardError,
 )
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache", "provider_for"]
 
@@ -152,7 +154,7 @@ class CachedConnections:
                 raise copy(refusal)
         task = self._flights.join(key, partial(self._obtain, key, request), fresh=request.fresh)
         # Unlike awaiting the task, this does not cancel it with the call that waits.
-        await asyncio.wait({task})
+        await _ended(task)
         return _result(task, request.name)
 
     @property
@@ -184,7 +186,7 @@ class CachedConnections:
     async def _ask(self, request: ConnectionRequest) -> Connection:
         with anyio.move_on_after(self._timeout):
             # What fetches anew acts for one call and belongs to it.
-            return replace(await self._provider.fetch(request), refetch=None)
+            return (await self._provider.fetch(request)).with_refetch(None)
         raise ConnectionUnavailableError(
             f"The provider did not answer in {self._timeout:g} s: try again",
             connection=request.name,
@@ -320,7 +322,7 @@ class _Flights:
         flight = flights.get(key)
         if flight is None or (fresh and not flight.fresh):
             flight = flights[key] = _Flight(fresh)
-            flight.task = asyncio.get_running_loop().create_task(start(flight))
+            flight.task = _running_loop().create_task(start(flight))
             flight.task.add_done_callback(partial(_land, flights, key, flight))
         return flight.task
 
@@ -329,13 +331,25 @@ class _Flights:
         return self._here().get(key) is flight
 
     def _here(self) -> dict[str, _Flight]:
-        loop = asyncio.get_running_loop()
+        loop = _running_loop()
         flights = self._by_loop.get(loop)
         if flights is None:
             for closed in [other for other in list(self._by_loop) if other.is_closed()]:
                 self._by_loop.pop(closed, None)
             flights = self._by_loop[loop] = {}
         return flights
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    import asyncio  # noqa: PLC0415 - takes long to import
+
+    return asyncio.get_running_loop()
+
+
+async def _ended(task: asyncio.Task[Connection]) -> None:
+    import asyncio  # noqa: PLC0415 - takes long to import
+
+    await asyncio.wait({task})
 
 
 def _land(

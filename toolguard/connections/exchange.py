@@ -22,7 +22,7 @@ from toolguard.errors import (
     ConnectionResponseError,
     ConnectionTokenError,
 )
-from toolguard.secure_urls import is_secure_url, secure_origin
+from toolguard.parsing.secure_urls import is_secure_url, secure_origin
 
 __all__ = ["TokenExchangeConnections"]
 

@@ -34,8 +34,8 @@ from toolguard.errors import (
     ConnectionResponseError,
     ConnectionUnavailableError,
 )
-from toolguard.secure_urls import secure_origin
-from toolguard.strict_json import strict_object
+from toolguard.parsing.secure_urls import secure_origin
+from toolguard.parsing.strict_json import strict_object
 
 __all__ = [
     "MAX_ANSWER_BYTES",

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    NoReturn,
+    Protocol,
+    TypeAlias,
+    runtime_checkable,
+)
+
+from typing_extensions import Self
 
 from toolguard.principal import Principal
 
@@ -21,12 +30,16 @@ Refetch: TypeAlias = Callable[[], Coroutine[Any, Any, "Connection"]]
 """Fetches one connection anew."""
 
 
-@dataclass(frozen=True)
 class Connection:
-    """A third-party credential of the caller.
+    """A third-party credential of the caller. Immutable.
 
-    Attributes:
-        token: the access token for the third-party service; never in the representation.
+    The token is there for those who ask for it, ``connection.token``, and for nothing that writes
+    out whatever it is given: not for JSON, pydantic, ``dataclasses.asdict``, ``vars``, pickle or a
+    representation. So a tool that returns its connection does not send the token to the client.
+    (Hence no dataclass and no annotation in this class: both would be followed.)
+
+    Args:
+        token: the access token for the third-party service.
         token_type: how it is presented, nearly always ``"Bearer"``.
         scopes: the third-party scopes it was granted, where the vault says so.
         expires_at: when it expires, in seconds since the epoch; None where unknown.
@@ -37,22 +50,58 @@ class Connection:
         TypeError: if ``token`` is not a string, or ``scopes`` is one.
     """
 
-    token: str = field(repr=False)
-    token_type: str = "Bearer"  # noqa: S105 - the name of a scheme, not a secret
-    scopes: tuple[str, ...] = ()
-    expires_at: float | None = None
-    refetch: Refetch | None = field(default=None, repr=False, compare=False)
+    __slots__ = ("_expires_at", "_refetch", "_scopes", "_token", "_token_type")
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.token, str):
-            raise TypeError(f"the token of a connection is text, not {type(self.token).__name__}")
+    def __init__(
+        self,
+        token: str,
+        token_type: str = "Bearer",  # noqa: S107 - the name of a scheme, not a secret
+        scopes: Iterable[str] = (),
+        expires_at: float | None = None,
+        refetch: Refetch | None = None,
+    ) -> None:
+        if not isinstance(token, str):
+            raise TypeError(f"the token of a connection is text, not {type(token).__name__}")
         # What a header cannot carry would come back in the text of an HTTP client's error.
-        if not _SENDABLE.fullmatch(self.token):
+        if not _SENDABLE.fullmatch(token):
             raise ValueError(
                 "a connection needs a token, in printable ASCII; where there is none, raise "
                 "ConnectionRequiredError"
             )
-        object.__setattr__(self, "scopes", _scope_tuple(self.scopes))
+        self._token = token
+        self._token_type = token_type
+        self._scopes = _scope_tuple(scopes)
+        self._expires_at = expires_at
+        self._refetch = refetch
+
+    @property
+    def token(self) -> str:
+        """The access token for the third-party service."""
+        return self._token
+
+    @property
+    def token_type(self) -> str:
+        """How it is presented, nearly always ``"Bearer"``."""
+        return self._token_type
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The third-party scopes it was granted, where the vault says so."""
+        return self._scopes
+
+    @property
+    def expires_at(self) -> float | None:
+        """When it expires, in seconds since the epoch; None where unknown."""
+        return self._expires_at
+
+    @property
+    def refetch(self) -> Refetch | None:
+        """Fetches it anew for the same caller; None outside of a call."""
+        return self._refetch
+
+    def with_refetch(self, refetch: Refetch | None) -> Connection:
+        """Return the same credential with another way to fetch it anew."""
+        return Connection(self.token, self.token_type, self.scopes, self.expires_at, refetch)
 
     def is_expired(self, now: float) -> bool:
         """Return whether it has expired at ``now``; one whose expiry is unknown has not."""
@@ -70,6 +119,46 @@ class Connection:
         from toolguard.connections.auth import ConnectionAuth  # noqa: PLC0415 - imports httpx
 
         return ConnectionAuth(self)
+
+    def _identity(self) -> tuple[object, ...]:
+        return self.token, self.token_type, self.scopes, self.expires_at
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Connection):
+            return NotImplemented
+        return self._identity() == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __repr__(self) -> str:
+        facts = {
+            "token_type": self.token_type,
+            "scopes": self.scopes,
+            "expires_at": self.expires_at,
+        }
+        return f"Connection({', '.join(f'{name}={value!r}' for name, value in facts.items())})"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a connection holds a token and is not pickled: fetch it where it is used")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> object:
+        """Return how pydantic takes and writes a connection: as it is, and without its token."""
+        from pydantic_core import core_schema  # noqa: PLC0415 - only where pydantic asks
+
+        return core_schema.is_instance_schema(
+            cls,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                repr, return_schema=core_schema.str_schema()
+            ),
+        )
 
 
 @dataclass(frozen=True)

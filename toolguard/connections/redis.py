@@ -26,11 +26,12 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from toolguard.connections.protocol import Connection
+from toolguard.environment import CACHE_KEYS, secret
 
 __all__ = ["KEYS_VARIABLE", "RedisTokenCache"]
 
 #: Where the keys are taken from by default.
-KEYS_VARIABLE = "TOOLGUARD_CACHE_KEYS"
+KEYS_VARIABLE = CACHE_KEYS
 
 _log = logging.getLogger("toolguard.connections")
 
@@ -253,7 +254,7 @@ class _Seal:
 
 def _keys(given: Sequence[str | bytes] | None) -> list[bytes]:
     if given is None:
-        given = [key for key in os.environ.get(KEYS_VARIABLE, "").split(",") if key.strip()]
+        given = [key for key in (secret(KEYS_VARIABLE) or "").split(",") if key.strip()]
     if isinstance(given, (str, bytes)):
         raise TypeError("keys are a list, so that they can be changed: write keys=[key]")
     if not given:

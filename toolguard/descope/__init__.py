@@ -6,9 +6,8 @@ A function whose name begins with ``a`` is the coroutine of the one without; tho
 coroutines in the SDK have kept their names.
 """
 
-from toolguard.descope.client import DescopeMCP
-from toolguard.descope.connections import DescopeConnections
-from toolguard.descope.models import (
+from toolguard.calls.message import current_access_token
+from toolguard.connections.descope.models import (
     DescopeConfig,
     ErrorResponse,
     TenantTokenRequest,
@@ -17,7 +16,9 @@ from toolguard.descope.models import (
     TokenValidationResult,
     UserTokenRequest,
 )
-from toolguard.descope.project import DescopeProject
+from toolguard.connections.descope.project import DescopeProject
+from toolguard.connections.descope.provider import DescopeConnections
+from toolguard.descope.client import DescopeMCP
 from toolguard.descope.sdk import (
     aget_connection_token,
     avalidate_token,
@@ -37,7 +38,6 @@ from toolguard.descope.sdk import (
 )
 from toolguard.descope.tools import add_descope_tools, create_descope_fastmcp_server
 from toolguard.errors import InsufficientScopeError
-from toolguard.serving import current_access_token
 
 __all__ = [
     "DescopeConfig",

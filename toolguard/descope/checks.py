@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from toolguard.descope.models import TokenValidationResult, UserTokenRequest
-from toolguard.errors import AccessDeniedError, ConnectionDeniedError, InsufficientScopeError
-from toolguard.policy import Policy
+from toolguard.calls.message import here
+from toolguard.connections.descope.models import TokenValidationResult, UserTokenRequest
+from toolguard.descope.default import default
+from toolguard.errors import AccessDeniedError, ConnectionDeniedError
+from toolguard.policies.decision import Caller, decide_on_scopes
+from toolguard.policies.policy import Policy
+from toolguard.policies.scopes import ScopeHierarchy, all_of
 from toolguard.principal import Principal
-from toolguard.scopes import ScopeHierarchy, all_of
 
 __all__ = ["check", "check_owner", "require_scopes", "rule_of", "user_id_of"]
 
@@ -31,7 +35,8 @@ def require_scopes(
 
     >>> require_scopes({"scopes": ["calendar.read", "profile"]}, ["calendar.read"])
     """
-    check(rule_of(required_scopes), Principal.from_claims(token_result), error_description)
+    principal = Principal.from_claims(token_result)
+    check(rule_of(required_scopes), principal, error_description, default.scope_hierarchy)
 
 
 def rule_of(required_scopes: Sequence[str]) -> Policy:
@@ -48,18 +53,29 @@ def rule_of(required_scopes: Sequence[str]) -> Policy:
     return Policy(rule=all_of(*required_scopes))
 
 
-def check(rule: Policy, principal: Principal, description: str | None) -> None:
+def check(
+    rule: Policy, principal: Principal, description: str | None, hierarchy: ScopeHierarchy
+) -> None:
     """Return if ``principal`` meets ``rule``.
 
+    Args:
+        rule: a rule of scopes.
+        principal: the verified caller.
+        description: the text of the refusal, instead of the usual one.
+        hierarchy: which scopes include which, where no guard serves this message; else that of
+            the guard counts.
+
     Raises:
-        InsufficientScopeError: if not; with ``description`` as its text, if there is one.
+        InsufficientScopeError: if not.
     """
-    try:
-        rule.check(principal, ScopeHierarchy())
-    except InsufficientScopeError as refusal:
+    frame = here()
+    counts = hierarchy if frame is None else frame.guard.scope_hierarchy
+    caller = Caller(principal, counts.expand(principal.scopes), now=-math.inf)
+    refusal = decide_on_scopes(rule, caller).refusal
+    if refusal is not None:
         if description is not None:
             refusal.args = (description,)
-        raise
+        raise refusal
 
 
 def user_id_of(principal: Principal) -> str:

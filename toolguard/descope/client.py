@@ -7,28 +7,28 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from toolguard.descope.checks import check, check_owner, require_scopes, rule_of, user_id_of
-from toolguard.descope.connections import DescopeConnections
-from toolguard.descope.default import default
-from toolguard.descope.models import (
+from toolguard.calls.message import here
+from toolguard.calls.waiting import wait_for
+from toolguard.connections.descope.models import (
     DescopeConfig,
     TokenValidationResult,
     UserTokenRequest,
     validation_result,
 )
-from toolguard.discovery import issuer_of
+from toolguard.connections.descope.provider import DescopeConnections
+from toolguard.descope.checks import check, check_owner, rule_of, user_id_of
+from toolguard.descope.default import default
 from toolguard.errors import ToolGuardError
 from toolguard.guard import ToolGuard
-from toolguard.jwks import JWKS
-from toolguard.policy import Policy
+from toolguard.policies.policy import Policy
+from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
-from toolguard.scopes import ScopeHierarchy
-from toolguard.serving import outer_call
-from toolguard.verifiers import JWTVerifier
-from toolguard.waiting import wait_for
+from toolguard.tokens.discovery import issuer_of
+from toolguard.tokens.jwks import JWKS
+from toolguard.tokens.jwt import JWTVerifier
 
 __all__ = ["AuthCheck", "DescopeMCP"]
 
@@ -56,6 +56,8 @@ class DescopeMCP:
         audience: instead, what the tokens of the project name, where no URL is configured there:
             ``audience="P2abc"``, the project id. There is no way to check no audience.
         timeout: seconds for one request to the vault.
+        scope_hierarchy: which scopes include which: ``{"a.write": ["a.read"]}``. While a guard
+            serves a message, its own counts.
 
     Raises:
         ValueError: if there is no audience, or something cannot be what it is meant to be.
@@ -75,6 +77,7 @@ class DescopeMCP:
         *,
         audience: str | Sequence[str] | None = None,
         timeout: float = 10.0,
+        scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
     ) -> None:
         self.config = DescopeConfig(
             well_known_url=well_known_url,
@@ -88,6 +91,7 @@ class DescopeMCP:
                 '(in the environment: MCP_SERVER_URL), or audience="P..." if the tokens of this '
                 "project name its id"
             )
+        self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
         self._keys = JWKS(well_known_url=well_known_url)
         self.verifier = self._verifier(accepted)
         self.connections = DescopeConnections(
@@ -119,6 +123,7 @@ class DescopeMCP:
                 "issuer": issuer_of(self.config.well_known_url),
                 "resource": self.config.mcp_server_url,
                 "connections": self.connections,
+                "scope_hierarchy": self.scope_hierarchy,
                 **settings,
             }
         )
@@ -180,7 +185,7 @@ class DescopeMCP:
         """
         rule = rule_of(required_scopes)
         principal = self._verify(access_token, audience)
-        check(rule, principal, error_description)
+        check(rule, principal, error_description, self.scope_hierarchy)
         return user_id_of(principal)
 
     async def avalidate_token_require_scopes_and_get_user_id(
@@ -194,7 +199,7 @@ class DescopeMCP:
         """Do as :meth:`validate_token_require_scopes_and_get_user_id` does, without blocking."""
         rule = rule_of(required_scopes)
         principal = await self._verifier(audience).verify(access_token)
-        check(rule, principal, error_description)
+        check(rule, principal, error_description, self.scope_hierarchy)
         return user_id_of(principal)
 
     def require_scopes(
@@ -204,7 +209,8 @@ class DescopeMCP:
         error_description: str | None = None,
     ) -> None:
         """Do as :func:`toolguard.descope.require_scopes` does."""
-        require_scopes(token_result, required_scopes, error_description)
+        principal = Principal.from_claims(token_result)
+        check(rule_of(required_scopes), principal, error_description, self.scope_hierarchy)
 
     def get_connection_token(
         self,
@@ -287,7 +293,7 @@ class DescopeMCP:
             if token is None:
                 return False
             try:
-                policy.check(await self.verifier.verify(token), ScopeHierarchy())
+                check(policy, await self.verifier.verify(token), None, self.scope_hierarchy)
             except ToolGuardError as refusal:
                 _log.info("auth check: %s", refusal.error)
                 return False
@@ -318,10 +324,11 @@ class DescopeMCP:
 
 def _token_of(context: Any) -> str | None:
     """Return the caller's token in a check of fastmcp's."""
-    call = outer_call()
-    if call is not None:
+    frame = here()
+    if frame is not None:
         # Behind a ToolGuard the frameworks are not shown it.
-        return call.state.token if call.state is not None else None
+        auth = frame.message.auth
+        return auth.token if auth is not None else None
     token = getattr(context, "token", None)
     text = getattr(token, "token", token)
     return text if isinstance(text, str) and text else None

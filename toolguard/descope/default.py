@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Generic, Protocol, TypeVar
 
 from toolguard.errors import GuardNotConfiguredError
+from toolguard.policies.scopes import ScopeHierarchy
 
-if TYPE_CHECKING:
-    from toolguard.descope.client import DescopeMCP
+
+class _Client(Protocol):
+    scope_hierarchy: ScopeHierarchy
+
+
+ClientT = TypeVar("ClientT", bound=_Client)
 
 __all__ = ["Default", "default"]
 
 
-class Default:
+class Default(Generic[ClientT]):
     """The one that was named; else the one that was made, if there is only one.
 
     With several to choose from, a token might be held against the audience of another server. So
@@ -20,20 +25,20 @@ class Default:
     """
 
     def __init__(self) -> None:
-        self._named: DescopeMCP | None = None
-        self._only: DescopeMCP | None = None
+        self._named: ClientT | None = None
+        self._only: ClientT | None = None
         self._made = 0
 
-    def offer(self, client: DescopeMCP) -> None:
+    def offer(self, client: ClientT) -> None:
         """Take ``client``, if it stays the only one."""
         self._made += 1
         self._only = client if self._made == 1 else None
 
-    def name(self, client: DescopeMCP) -> None:
+    def name(self, client: ClientT) -> None:
         """Take ``client``, whatever else there is."""
         self._named = client
 
-    def get(self) -> DescopeMCP:
+    def get(self) -> ClientT:
         """Return it.
 
         Raises:
@@ -48,6 +53,12 @@ class Default:
             )
         return client
 
+    @property
+    def scope_hierarchy(self) -> ScopeHierarchy:
+        """Which scopes include which; none do where there is no client to say so."""
+        client = self._named or self._only
+        return ScopeHierarchy() if client is None else client.scope_hierarchy
 
-default = Default()
+
+default: Default[Any] = Default()
 """What this process has made and named."""

@@ -7,19 +7,22 @@ Those without ``config`` are the methods of the one :class:`DescopeMCP` that the
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from toolguard.descope.checks import require_scopes
-from toolguard.descope.client import AuthCheck, DescopeMCP
-from toolguard.descope.connections import DescopeConnections
-from toolguard.descope.default import default
-from toolguard.descope.models import (
+from toolguard.connections.descope.models import (
     DescopeConfig,
     TenantTokenRequest,
     TokenValidationResult,
     UserTokenRequest,
 )
+from toolguard.connections.descope.provider import DescopeConnections
+from toolguard.descope.checks import require_scopes
+from toolguard.descope.client import AuthCheck, DescopeMCP
+from toolguard.descope.default import Default
+from toolguard.descope.default import default as any_default
+from toolguard.environment import MANAGEMENT_KEY, taken
+from toolguard.policies.scopes import ScopeHierarchy
 
 __all__ = [
     "aget_connection_token",
@@ -39,6 +42,8 @@ __all__ = [
     "validate_token_require_scopes_and_get_user_id",
 ]
 
+default: Default[DescopeMCP] = any_default
+
 
 def init_descope_mcp(
     well_known_url: str | None = None,
@@ -47,6 +52,7 @@ def init_descope_mcp(
     *,
     audience: str | Sequence[str] | None = None,
     environ: Mapping[str, str] = os.environ,
+    scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
 ) -> DescopeMCP:
     """Make the :class:`DescopeMCP` that the functions use from now on; return it.
 
@@ -58,13 +64,17 @@ def init_descope_mcp(
     """
     given = {
         "DESCOPE_MCP_WELL_KNOWN_URL": well_known_url,
-        "DESCOPE_MANAGEMENT_KEY": management_key,
+        MANAGEMENT_KEY: management_key or taken(MANAGEMENT_KEY, environ),
         "MCP_SERVER_URL": mcp_server_url,
     }
     settings = {name: value for name, value in given.items() if value is not None}
     config = DescopeConfig.from_env({**environ, **settings})
     client = DescopeMCP(
-        config.well_known_url, config.management_key, config.mcp_server_url, audience=audience
+        config.well_known_url,
+        config.management_key,
+        config.mcp_server_url,
+        audience=audience,
+        scope_hierarchy=scope_hierarchy,
     )
     default.name(client)
     return client

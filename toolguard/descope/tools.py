@@ -7,14 +7,15 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from toolguard.connections.descope.models import DescopeConfig, TokenResponse
+from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.connections.protocol import Connection
-from toolguard.declarations import with_connection
-from toolguard.decorators import GuardDecorator
+from toolguard.decorators.requires import with_connection
+from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.descope.checks import rule_of
 from toolguard.descope.client import DescopeMCP
-from toolguard.descope.models import DescopeConfig, TokenResponse
-from toolguard.descope.project import FETCH_SCOPE
-from toolguard.integrations import adapter_for
+from toolguard.frameworks import adapter_for
+from toolguard.policies.argument_scopes import bounded_scopes
 
 __all__ = ["add_descope_tools", "create_descope_fastmcp_server"]
 
@@ -146,6 +147,7 @@ async def _token(
     *,
     tenant: bool,
 ) -> str:
+    bounded_scopes(scopes or ())
     # Of the options only this one: a refresh token is not for a model in any case.
     fresh = (options or {}).get("forceRefresh") is True
 

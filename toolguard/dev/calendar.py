@@ -14,7 +14,7 @@ import httpx
 from pydantic import Field
 
 from toolguard.connections import Connection
-from toolguard.declarations import requires_scopes, with_connection
+from toolguard.decorators.requires import requires_scopes, with_connection
 from toolguard.errors import ConnectionRequiredError
 
 __all__ = ["SCOPE_HIERARCHY", "calendar_server"]

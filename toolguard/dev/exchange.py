@@ -10,8 +10,8 @@ from typing import Any
 
 from starlette.requests import Request
 
+from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.connections.protocol import Connection, ConnectionProvider, ConnectionRequest
-from toolguard.descope.project import FETCH_SCOPE
 from toolguard.dev.clients import authenticate_resource
 from toolguard.dev.grants import grant_of_access_token, keep_access_token
 from toolguard.dev.parameters import Parameters

@@ -11,9 +11,9 @@ from toolguard.dev.policies import UserFacts
 from toolguard.dev.realm import Realm
 from toolguard.dev.signing import ALGORITHM
 from toolguard.errors import InvalidTokenError
-from toolguard.keys import StaticKeys
 from toolguard.principal import Principal
-from toolguard.verifiers import JWTVerifier
+from toolguard.tokens.jwt import JWTVerifier
+from toolguard.tokens.keys import StaticKeys
 
 __all__ = ["Authorization", "IssuedTokenVerifier", "access_token_claims"]
 

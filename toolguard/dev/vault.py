@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.connections.protocol import Connection, ConnectionRequest
-from toolguard.descope.project import FETCH_SCOPE
 from toolguard.dev.connection_table import ConnectionTable, Owner, ProviderToken
 from toolguard.errors import (
     ConnectionDeniedError,
@@ -32,7 +32,7 @@ from toolguard.errors import (
     KeysUnavailableError,
 )
 from toolguard.principal import Principal
-from toolguard.verifiers import Verifier
+from toolguard.tokens.verifier import Verifier
 
 __all__ = ["FETCH_SCOPE", "ConnectLinks", "Provider", "Vault", "VaultPolicy"]
 

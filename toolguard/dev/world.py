@@ -15,8 +15,8 @@ from typing import Literal
 from toolguard.dev.policies import PolicyError, Rule
 from toolguard.dev.redirects import RedirectPattern
 from toolguard.dev.tables import Table, WorldError, parse_toml
-from toolguard.resource import canonical_resource
-from toolguard.verifiers import canonical_audience
+from toolguard.http.metadata import canonical_resource
+from toolguard.tokens.jwt import canonical_audience
 
 __all__ = [
     "Lifetimes",

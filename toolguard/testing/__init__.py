@@ -8,6 +8,7 @@ from toolguard.testing.bad_tokens import INVALID_TOKENS
 from toolguard.testing.client import AsyncGuardedClient, GuardedClient, call_as, call_as_async
 from toolguard.testing.clock import FrozenClock
 from toolguard.testing.connections import ScriptedConnections
+from toolguard.testing.in_memory import signed_in
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.leaks import LeakError, assert_no_leaks, assert_no_leaks_async
 from toolguard.testing.loopback import Loopback
@@ -39,5 +40,6 @@ __all__ = [
     "call_as",
     "call_as_async",
     "scope_matrix",
+    "signed_in",
     "verify_scope_matrix",
 ]

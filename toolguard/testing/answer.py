@@ -1,12 +1,13 @@
-"""What came back over the wire?"""
+"""What came back over the wire."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolguard.challenge import Challenge
+from toolguard.http.challenge import Challenge
 
 __all__ = ["Answer"]
 
@@ -18,12 +19,18 @@ class Answer:
     Attributes:
         status: the HTTP status.
         challenge: the WWW-Authenticate challenge, None if there was none.
-        body: the JSON body: of the refusal, or the JSON-RPC response.
+        body: what a refusal says (``error``, ``error_description``, ...), or the JSON-RPC response.
     """
 
     status: int
     challenge: Challenge | None
     body: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, status: int, challenge: Challenge | None, body: Mapping[str, Any]) -> Answer:
+        """Return the answer with this JSON body; of a refusal over HTTP, what it says."""
+        found = cls(status, challenge, body)
+        return cls(status, challenge, found.refusal or body) if status >= 400 else found  # noqa: PLR2004
 
     @property
     def ok(self) -> bool:
@@ -43,18 +50,40 @@ class Answer:
         return "\n".join(_texts(self.result))
 
     @property
+    def refusal(self) -> Mapping[str, Any]:
+        """What a refusal says, wherever it stands; empty if this is not one.
+
+        That is the data of a JSON-RPC error, of the framework's or over HTTP, or the text of a
+        tool error (RFC 6750 has no place for one that is answered with 200).
+        """
+        error = self.body.get("error")
+        if isinstance(error, str):
+            return self.body
+        data = error.get("data") if isinstance(error, Mapping) else _object(self.text)
+        return data if isinstance(data, Mapping) and isinstance(data.get("error"), str) else {}
+
+    @property
     def missing_scopes(self) -> tuple[str, ...]:
         """The scopes that a refusal names as missing; empty if it names none."""
-        return tuple(self.body.get("missing_scopes", ()))
+        return tuple(self.refusal.get("missing_scopes", ()))
 
     @property
     def error(self) -> str | None:
-        """What a refusal is called, such as ``"insufficient_scope"``; None if it is none."""
+        """What a refusal is called, such as ``"insufficient_scope"``; None if this is not one.
+
+        Of another JSON-RPC error it is the message.
+        """
+        if self.refusal:
+            return str(self.refusal["error"])
         error = self.body.get("error")
-        if isinstance(error, Mapping):  # of JSON-RPC
-            data = error.get("data")
-            error = data.get("error") if isinstance(data, Mapping) else str(error.get("message"))
-        return error if isinstance(error, str) else None
+        return str(error.get("message")) if isinstance(error, Mapping) else None
+
+
+def _object(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:  # the text of a result
+        return None
 
 
 def _texts(result: Mapping[str, Any]) -> Iterator[str]:

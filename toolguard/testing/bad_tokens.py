@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives import serialization
 from jwt import PyJWK
 from jwt.algorithms import HMACAlgorithm
 
-from toolguard.compact import MAX_TOKEN_LENGTH
 from toolguard.errors import InvalidTokenReason
 from toolguard.testing.providers import Provider
+from toolguard.tokens.jws import MAX_TOKEN_LENGTH
 
 __all__ = ["INVALID_TOKENS", "BadTokens"]
 
@@ -319,7 +319,7 @@ class BadTokens(ABC):
 
     @_refused_for("malformed")
     def mint_oversized(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token that is longer than :data:`~toolguard.compact.MAX_TOKEN_LENGTH`."""
+        """Mint a token that is longer than :data:`~toolguard.tokens.jws.MAX_TOKEN_LENGTH`."""
         return self._changed(user, token, padding="x" * MAX_TOKEN_LENGTH)
 
     # --- how

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from toolguard.challenge import parse
+from toolguard.calls.waiting import wait_for
+from toolguard.http.challenge import parse
 from toolguard.testing.answer import Answer
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.subject import Subject, headers_for, visiting
 from toolguard.testing.trust import issuer_for, trusting
-from toolguard.waiting import wait_for
+from toolguard.testing.wiring import current_wirings, wired_with
 
 __all__ = ["AsyncGuardedClient", "GuardedClient", "call_as", "call_as_async"]
 
@@ -62,6 +63,7 @@ class AsyncGuardedClient:
         self._issuer = issuer or issuer_for(self._guard)
         self._mint = functools.partial(self._issuer.mint, user, scopes=scopes, **claims)
         self._user = user
+        self._wirings = current_wirings()
 
     async def call(self, tool: str, arguments: Mapping[str, Any] | None = None) -> Answer:
         """Call a tool."""
@@ -77,7 +79,8 @@ class AsyncGuardedClient:
 
     async def send(self, method: str, params: Mapping[str, Any] | None = None) -> Answer:
         """Send any JSON-RPC request, such as ``tools/list``."""
-        with trusting(self._guard, self._issuer) if self._own else nullcontext():
+        trust = trusting(self._guard, self._issuer) if self._own else nullcontext()
+        with wired_with(self._wirings), trust:
             return await self._post(method, dict(params or {}))
 
     async def _post(self, method: str, params: dict[str, Any]) -> Answer:
@@ -87,7 +90,7 @@ class AsyncGuardedClient:
         async with visiting(self._adapter.stateless_app()) as client:
             response = await client.post("/mcp", headers=headers_for(token), content=content)
         header = response.headers.get("www-authenticate")
-        return Answer(
+        return Answer.read(
             int(response.status_code),
             parse(header) if header is not None else None,
             json.loads(response.content or b"{}"),

@@ -25,7 +25,8 @@ and write tests such as::
         assert call_as(server, "list_notes", token=token).status == 401
 
 ``clock``, ``issuer``, ``connections`` and ``guard`` belong together and are new for each test;
-``call_as``, ``call_as_async`` and ``guarded_client`` call. They are plain functions: they need no
+``call_as``, ``call_as_async`` and ``guarded_client`` call, and ``signed_in`` says who calls through
+the framework's own in-memory client. They are plain functions: they need no
 plugin for async tests, and get along with any. Nothing fakes a verdict: tokens are signed with
 real keys, and go through the guard's verifier and the wrapper of the operation.
 
@@ -57,23 +58,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeAlias
 
 import pytest
 
+from toolguard.frameworks import adapter_for
+from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.guard import ToolGuard
-from toolguard.integrations import adapter_for
 from toolguard.testing.answer import Answer
 from toolguard.testing.client import AsyncGuardedClient, GuardedClient
 from toolguard.testing.clock import FrozenClock
 from toolguard.testing.connections import ScriptedConnections
+from toolguard.testing.in_memory import InMemoryCaller, own_trust, trust_in
 from toolguard.testing.issuer import LocalIssuer
+from toolguard.testing.wiring import Wiring, enter, wired_with
+from toolguard.tokens.jwt import Verifier
 
 __all__ = [
     "CallAs",
     "CallAsAsync",
     "ClientFor",
     "Rewire",
+    "SignIn",
     "call_as",
     "call_as_async",
     "clock",
@@ -82,6 +89,7 @@ __all__ = [
     "guarded_client",
     "issuer",
     "rewire",
+    "signed_in",
 ]
 
 
@@ -110,6 +118,14 @@ class ClientFor(Protocol):
 
     def __call__(self, server: Any, **caller: Any) -> GuardedClient:
         """Return a client; the arguments are those of :class:`toolguard.testing.GuardedClient`."""
+        ...
+
+
+class SignIn(Protocol):
+    """The type of the fixture ``signed_in``."""
+
+    def __call__(self, user: str | None = "alice", **caller: Any) -> AbstractContextManager[None]:
+        """Sign in; the arguments are those of :func:`toolguard.testing.signed_in`."""
         ...
 
 
@@ -151,40 +167,57 @@ def guard(issuer: LocalIssuer, connections: ScriptedConnections, clock: FrozenCl
 
 
 @pytest.fixture
+def _wirings() -> Iterator[list[Wiring]]:
+    """What ``rewire`` has wired in this test; it ends with the test."""
+    wirings: list[Wiring] = []
+    yield wirings
+    for each in wirings:
+        each.ended = True
+
+
+@pytest.fixture
 def rewire(
-    issuer: LocalIssuer, connections: ScriptedConnections, clock: FrozenClock
-) -> Iterator[Rewire]:
+    _wirings: list[Wiring],
+    issuer: LocalIssuer,
+    connections: ScriptedConnections,
+    clock: FrozenClock,
+) -> Rewire:
     """Give a server's own guard this issuer, clock and connections: ``rewire(my_server.mcp)``.
 
-    Until the test ends; its scopes, rules and other settings stay. Returns the guard.
+    In this test, until it ends; its scopes, rules and other settings stay. What serves the guard
+    beside the test does not change, except for a ``Loopback`` that the test starts afterwards.
+    Returns the guard.
 
     Raises:
         ValueError: if nothing protects the server, or its framework verifies.
     """
     verifier = _checked(issuer).verifier()
-    wiring = {
+    parts = {
         "verifier": verifier,
         "leeway": verifier.leeway,
         "connections": connections,
         "clock": clock,
     }
-    with pytest.MonkeyPatch.context() as patch:
 
-        def rewired(server: Any) -> ToolGuard:
-            own = adapter_for(server).guard
-            if own is None:
-                raise ValueError("protect the server first, once: ToolGuard(...).protect(server)")
-            if not own.verifies_itself:
-                raise ValueError("the framework verifies here: give call_as token=")
-            for name, part in wiring.items():
-                patch.setattr(own, name, part)
-            return own
+    def rewired(server: Any) -> ToolGuard:
+        own = adapter_for(server).guard
+        if not isinstance(own, ToolGuard):
+            raise ValueError(  # noqa: TRY004 - as for a server that is not protected
+                "protect the server first, once: ToolGuard(...).protect(server)"
+            )
+        if not own.verifies_itself:
+            raise ValueError("the framework verifies here: give call_as token=")
+        _wirings.append(Wiring(own, **parts))
+        enter(_wirings[-1])
+        return own
 
-        yield rewired
+    return rewired
 
 
 @pytest.fixture
-def guarded_client(guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock) -> ClientFor:
+def guarded_client(
+    _wirings: list[Wiring], guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock
+) -> ClientFor:
     """One caller of a server, for several calls, resources and prompts.
 
     ``guarded_client(server, user="alice", scopes=[...])`` is a
@@ -192,8 +225,9 @@ def guarded_client(guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock) ->
     """
 
     def client(server: Any, **caller: Any) -> GuardedClient:
-        ours = _is_ours(adapter_for(server).guard, guard, issuer, clock)
-        return GuardedClient(server, **({"issuer": issuer, **caller} if ours else caller))
+        with wired_with(_wirings):  # an async test may run in another context than its fixtures
+            ours = _is_ours(adapter_for(server).guard, guard, issuer, clock)
+            return GuardedClient(server, **({"issuer": issuer, **caller} if ours else caller))
 
     return client
 
@@ -216,7 +250,9 @@ def call_as(guarded_client: ClientFor) -> CallAs:
 
 
 @pytest.fixture
-def call_as_async(guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock) -> CallAsAsync:
+def call_as_async(
+    _wirings: list[Wiring], guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock
+) -> CallAsAsync:
     """Do what ``call_as`` does, in the event loop of the test, which awaits it.
 
     For resources and prompts there is ``AsyncGuardedClient(server, issuer=issuer, ...)``.
@@ -225,15 +261,48 @@ def call_as_async(guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock) -> 
     async def call(
         server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
     ) -> Answer:
-        ours = _is_ours(adapter_for(server).guard, guard, issuer, clock)
-        client = AsyncGuardedClient(server, **({"issuer": issuer, **caller} if ours else caller))
+        with wired_with(_wirings):
+            ours = _is_ours(adapter_for(server).guard, guard, issuer, clock)
+            given = {"issuer": issuer, **caller} if ours else caller
+            client = AsyncGuardedClient(server, **given)
         return await client.call(tool, arguments)
 
     return call
 
 
+@pytest.fixture
+def signed_in(
+    _wirings: list[Wiring], guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock
+) -> SignIn:
+    """Sign in who calls through in-memory clients, with tokens of ``issuer`` where it is trusted.
+
+    It is used as :func:`toolguard.testing.signed_in` is::
+
+        with signed_in("bob", scopes=["notes.read"]):
+            async with Client(server) as client:
+                await client.call_tool("list_notes", {})
+
+    An event loop that outlives the test, as that of fixtures of a wider scope, may not see what a
+    fixture of the test has entered: then write the block in the test.
+    """
+
+    def trust(own: ToolGuard) -> tuple[LocalIssuer, Verifier]:
+        ours = _is_ours(own, guard, issuer, clock)
+        return (issuer, own.verifier) if ours else own_trust(own)
+
+    @contextmanager
+    def sign_in(user: str | None = "alice", **caller: Any) -> Iterator[None]:
+        given = {"scopes": (), **caller}
+        theirs = given.pop("issuer", None)
+        chosen = trust if theirs is None else trust_in(theirs)
+        with wired_with(_wirings), InMemoryCaller(chosen, user, **given).signed_in():
+            yield
+
+    return sign_in
+
+
 def _is_ours(
-    own: ToolGuard | None, guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock
+    own: ServerGuard | None, guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock
 ) -> bool:
     """Return whether a server's own guard is of these fixtures, so that ``issuer`` mints for it.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from toolguard.policy import Policy
-from toolguard.requirements import (
+from toolguard.policies.formulas import Alternative, Condition
+from toolguard.policies.policy import Policy
+from toolguard.policies.requirements import (
     BelongsToTenant,
     BelongsToTenantOf,
     Check,
@@ -16,7 +17,6 @@ from toolguard.requirements import (
     IsClient,
     RecentAuthentication,
 )
-from toolguard.rules import Alternative, Condition
 
 __all__ = ["opening_claims"]
 

@@ -15,7 +15,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from toolguard.challenge import Challenge
+from toolguard.http.challenge import Challenge
 
 __all__ = [
     "authorization_values",

@@ -22,13 +22,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from typing_extensions import Self
 
-from toolguard.discovery import discovery_urls
-from toolguard.keys import StaticKeys
 from toolguard.testing.bad_tokens import BadTokens
 from toolguard.testing.providers import RFC_9068, Grant, Provider, ProviderName, provider_named
-from toolguard.verifiers import JWTVerifier
+from toolguard.tokens.discovery import discovery_urls
+from toolguard.tokens.jwt import JWTVerifier
+from toolguard.tokens.keys import StaticKeys
 
-__all__ = ["LocalIssuer"]
+__all__ = ["LocalIssuer", "checked_scopes"]
 
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
@@ -153,14 +153,12 @@ class LocalIssuer(BadTokens):
             ValueError: if tokens of the provider cannot say that.
             TypeError: if ``scopes`` is a string.
         """
-        if isinstance(scopes, str):
-            raise TypeError(f"scopes are a list: write scopes={scopes.split()}")
         now = self._now()
         grant = Grant(
             issuer=self.issuer,
             audience=self.audience,
             user=user,
-            scopes=scopes,
+            scopes=checked_scopes(scopes),
             issued_at=now,
             expires_at=int(now + expires_in),
             **{word: claims.pop(word) for word in _WORDS & claims.keys()},
@@ -244,7 +242,7 @@ class LocalIssuer(BadTokens):
         """Return a real verifier for this issuer's tokens, with the keys it has now.
 
         Args:
-            settings: those of :class:`~toolguard.verifiers.JWTVerifier`; they come before the
+            settings: those of :class:`~toolguard.tokens.jwt.JWTVerifier`; they come before the
                 issuer's name, keys, audience and clock, and before what tokens of the provider
                 need: ``keys=JWKS(url=...)``.
         """
@@ -288,6 +286,17 @@ class LocalIssuer(BadTokens):
 
     def __repr__(self) -> str:
         return f"<LocalIssuer: {self.issuer} for {self.audience}>"
+
+
+def checked_scopes(scopes: Sequence[str]) -> Sequence[str]:
+    """Return ``scopes``.
+
+    Raises:
+        TypeError: if they are one string.
+    """
+    if isinstance(scopes, str):
+        raise TypeError(f"scopes are a list: write scopes={scopes.split()}")
+    return scopes
 
 
 class _Published(StaticKeys):

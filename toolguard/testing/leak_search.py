@@ -17,10 +17,11 @@ import anyio
 import httpx
 from starlette.types import Receive, Scope, Send
 
-from toolguard.integrations import Operation
-from toolguard.integrations.operation import operation_key
-from toolguard.listings import LISTS
-from toolguard.policy import Policy
+from toolguard.frameworks import Operation
+from toolguard.frameworks.operation import operation_key
+from toolguard.policies.policy import Policy
+from toolguard.policies.published import LISTS
+from toolguard.testing.answer import Answer
 from toolguard.testing.grants import opening_claims
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.marked_connections import marked_connections
@@ -253,7 +254,7 @@ class LeakSearch:
             claims["scopes"] = list(dict.fromkeys((*held, *_asked_scopes(response))))
             if claims["scopes"] == held:
                 break
-        if response is not None and response.is_client_error:
+        if _refusal(response):
             self._refused[target.key] = self._markers.redacted(_error(response))
         elif _succeeded(response) or len(self._markers) > known:
             self._ran.append(target.key)  # who has a connection has got past the arguments
@@ -353,17 +354,22 @@ def _succeeded(response: httpx.Response | None) -> bool:
     return "result" in _body(response) and not _result(response).get("isError", False)
 
 
+def _refusal(response: httpx.Response | None) -> Mapping[str, Any]:
+    """Return what a refusal says; empty if the response is none."""
+    return {} if response is None else Answer(response.status_code, None, _body(response)).refusal
+
+
 def _asked_scopes(response: httpx.Response | None) -> tuple[str, ...]:
     """Return what a refusal asks for; none if it is about something else."""
-    return tuple(_body(response).get("required_scopes", ()))
+    return tuple(_refusal(response).get("required_scopes", ()))
 
 
 def _error(response: httpx.Response | None) -> str:
     """Return what went wrong, in a word."""
     if response is None:
         return f"no answer in {_PATIENCE:g} s"
-    error = _body(response).get("error")
-    return error if isinstance(error, str) and error.isidentifier() else "an error"
+    error = str(_refusal(response).get("error"))
+    return error if _refusal(response) and error.isidentifier() else "an error"
 
 
 def _around(word: str, text: str) -> str:

@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Collection
 from typing import Any
 
+from toolguard.calls.waiting import wait_for
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.leak_search import ByOperation, Leak, LeakReport, LeakSearch
-from toolguard.waiting import wait_for
 
 __all__ = ["LeakError", "assert_no_leaks", "assert_no_leaks_async"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextvars import copy_context
 from types import TracebackType
 from typing import Any
 
@@ -52,7 +53,7 @@ class Loopback:
         return f"http://{host}:{port}"
 
     def start(self, app: Any) -> None:
-        """Serve ``app``; return when it accepts connections.
+        """Serve ``app`` in the context of the caller; return when it accepts connections.
 
         Raises:
             RuntimeError: if it does not start.
@@ -62,7 +63,7 @@ class Loopback:
         )
         self._server = _SignallingServer(config)
         self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
+            target=copy_context().run, args=(self._server.run, [self._socket]), daemon=True
         )
         self._thread.start()
         self._server.ready.wait(timeout=10)

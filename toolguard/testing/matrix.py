@@ -12,19 +12,20 @@ import random
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from toolguard.call import grant_of
-from toolguard.call_scopes import of_call
-from toolguard.decisions import decide
+from toolguard.calls.message import caller_of
+from toolguard.calls.waiting import wait_for
 from toolguard.errors import ToolGuardError
-from toolguard.integrations import Operation
-from toolguard.invocation import Invocation
+from toolguard.frameworks import Operation
+from toolguard.policies.argument_scopes import of_call
+from toolguard.policies.decision import PERMIT, decide
+from toolguard.policies.formulas import Rule
+from toolguard.policies.operations import Invocation
+from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
-from toolguard.rules import Rule
 from toolguard.testing.answer import Answer
 from toolguard.testing.client import AsyncGuardedClient
 from toolguard.testing.subject import Subject
 from toolguard.testing.trust import issuer_for
-from toolguard.waiting import wait_for
 
 __all__ = [
     "PUBLIC",
@@ -210,10 +211,8 @@ class _Survey:
         issuer = issuer_for(self._guard)
         claims = issuer.claims("alice", scopes=sorted(scopes), **self._claims.get(name, {}))
         principal = Principal.from_claims(claims)
-        try:
-            return await decide(rule, grant_of(self._guard, principal), invocation)
-        except ToolGuardError:
-            return False
+        caller = caller_of(self._guard, principal)
+        return await decide(Policy(rule), caller, invocation) is PERMIT
 
     async def disagreements(self, chance: random.Random) -> list[str]:
         """Return a sentence for everything that comes out otherwise over HTTP."""

@@ -76,7 +76,7 @@ class Provider:
         typ: the ``typ`` of the header; None for a header without one.
         id_token: the claims by which its ID tokens differ.
         refresh_token: the claims by which its refresh tokens differ, where they are JWTs.
-        verifier: the settings of :class:`~toolguard.verifiers.JWTVerifier` that its tokens need.
+        verifier: the settings of :class:`~toolguard.tokens.jwt.JWTVerifier` that its tokens need.
 
     >>> def shape(grant: Grant) -> dict[str, object]:
     ...     return {**grant.common, "grants": list(grant.scopes)}

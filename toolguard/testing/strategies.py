@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from toolguard.declarations import (
+from toolguard.decorators.requires import (
     RuleLike,
     all_of,
     any_of,
@@ -35,9 +35,9 @@ from toolguard.declarations import (
     requires_scopes,
     requires_tenant,
 )
-from toolguard.decorators import GuardDecorator
+from toolguard.decorators.wrapper import GuardDecorator
+from toolguard.policies.scopes import Scope, ScopeHierarchy
 from toolguard.principal import Principal
-from toolguard.scopes import Scope, ScopeHierarchy
 from toolguard.testing.bad_tokens import INVALID_TOKENS, BadTokens
 from toolguard.testing.hostile import (
     authorization_values,

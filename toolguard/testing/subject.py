@@ -8,9 +8,9 @@ from typing import Any
 
 import httpx
 
+from toolguard.frameworks import Operation, adapter_for
 from toolguard.guard import ToolGuard
-from toolguard.integrations import Operation, adapter_for
-from toolguard.policy import DEFAULT_POLICIES, Policy
+from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 
 __all__ = ["Subject", "headers_for", "visiting"]
 
@@ -34,9 +34,9 @@ class Subject:
 
     def __init__(self, server: Any) -> None:
         self.adapter = adapter_for(server)
-        if self.adapter.guard is None:
-            raise ValueError("protect the server first: ToolGuard(...).protect(server)")
-        self.guard: ToolGuard = self.adapter.guard
+        if not isinstance(self.adapter.guard, ToolGuard):
+            raise ValueError("protect the server first: ToolGuard(...).protect(server)")  # noqa: TRY004
+        self.guard = self.adapter.guard
 
     def operations(self, named: Iterable[str]) -> dict[str, Operation]:
         """Return what can be called, by the keys of operations.
@@ -47,7 +47,7 @@ class Subject:
         Raises:
             ValueError: if there is no operation of a named key.
         """
-        found = {each.key: each for each in self.adapter.catalog().operations}
+        found = {each.key: each for each in self.adapter.survey().operations}
         unknown = sorted({*named} - found.keys())
         if unknown:
             known = ", ".join(sorted(found))

@@ -1,0 +1,105 @@
+"""The caller of one HTTP request, and the answer that the door gives.
+
+The HTTP middleware makes one :class:`RequestAuth` for each request; where there is no HTTP (stdio,
+in-memory clients), the framework's adapter makes one for each message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from toolguard.connections.protocol import ConnectionProvider
+from toolguard.errors import ToolGuardError
+from toolguard.policies.policy import DefaultRule
+from toolguard.policies.scopes import ScopeHierarchy
+from toolguard.principal import Principal
+from toolguard.tokens.verifier import Verifier
+
+__all__ = [
+    "SCOPE_KEY",
+    "Guard",
+    "RequestAuth",
+    "SignedIn",
+    "UnauthorizedTools",
+    "signed_in",
+]
+
+SCOPE_KEY = "toolguard.request"
+"""Where the middleware keeps the :class:`RequestAuth` on an ASGI scope."""
+
+UnauthorizedTools = Literal["show", "hide", "hide-all"]
+"""What a list leaves out: nothing; what no consent could change; all that would be refused."""
+
+
+class Guard(Protocol):
+    """What a message needs of the guard that protects its server."""
+
+    verifier: Verifier
+    scope_hierarchy: ScopeHierarchy
+    connections: ConnectionProvider | None
+    default: DefaultRule
+    unauthorized_tools: UnauthorizedTools
+    leeway: float
+    clock: Callable[[], float]
+
+    @property
+    def admits_anonymous(self) -> bool:
+        """Whether some operation of the server is public."""
+        ...
+
+
+@dataclass(eq=False)
+class RequestAuth:
+    """What one request carried, and what became of it.
+
+    Attributes:
+        token: the caller's access token; never in the representation.
+        principal: the verified caller, as ``guard`` verified it.
+        guard: the guard whose verifier that was.
+        user: the same caller as the framework knows users.
+        failure: why there is no caller, although there was a token.
+        on_missing: what to say where a token is needed and there was none.
+        message_id: the JSON-RPC id of the message, once the framework has read it.
+        refusal: the refusal that the message ended in; the middleware answers with it.
+        permitted: whether the message's own operation has been permitted.
+        on_permitted: called once, when it is; what the middleware holds back leaves then.
+        revision: the protocol revision that the request names; None if it names none.
+        opens_public: whether public operations are open in spite of the failure, because no
+            client sent the token.
+    """
+
+    token: str | None = field(repr=False)
+    principal: Principal | None
+    guard: Guard = field(repr=False)
+    user: object = field(default=None, repr=False)
+    failure: ToolGuardError | None = None
+    on_missing: str = "This operation needs an access token"
+    message_id: str | int | None = None
+    refusal: ToolGuardError | None = None
+    noted: ToolGuardError | None = None
+    permitted: bool = False
+    on_permitted: Callable[[], None] | None = field(default=None, repr=False)
+    revision: str | None = None
+    opens_public: bool = False
+
+    def permit(self) -> None:
+        """Note that the message's own operation has been permitted."""
+        if not self.permitted:
+            self.permitted = True
+            if self.on_permitted is not None:
+                self.on_permitted()
+
+
+class SignedIn(Protocol):
+    """A caller of messages that come without an HTTP request."""
+
+    async def auth_for(self, guard: Guard) -> RequestAuth:
+        """Return this caller as ``guard`` verifies them; never raises a refusal."""
+        ...
+
+
+signed_in: ContextVar[SignedIn | None] = ContextVar("toolguard_signed_in", default=None)
+"""The caller of messages that come without an HTTP request, set by a test."""

@@ -1,0 +1,121 @@
+"""The access token of a server that speaks over stdio, where no request brings one."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
+
+from toolguard.errors import InvalidTokenError, MissingTokenError, ToolGuardError
+
+__all__ = ["HOW_TO_SET", "StdioToken"]
+
+_TOKEN = "TOOLGUARD_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
+_FILE = "TOOLGUARD_ACCESS_TOKEN_FILE"
+HOW_TO_SET = f"Set {_TOKEN} or {_FILE} in the environment of this stdio server"
+"""What to do where there is no token."""
+
+# Far more than a token that any server accepts.
+_MAX_BYTES = 65_536
+# Two writes of the same size within one tick of a file system's clock look like one.
+_TICK = 2.0
+
+
+class StdioToken:
+    """The token of a variable, which is taken out of the environment, or of a file.
+
+    A file is read again when it has changed, so that another process can renew the token.
+
+    Args:
+        token: the token itself.
+        path: instead, the file that holds it.
+        clock: the time in seconds since the epoch, as the file system has it.
+
+    Raises:
+        ValueError: if both are given.
+    """
+
+    __slots__ = ("_clock", "_path", "_seen", "_token")
+
+    def __init__(
+        self,
+        token: str | None = None,
+        path: str | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if token and path:
+            raise ValueError(f"set one of {_TOKEN} and {_FILE}, not both")
+        self._token = (token or "").rstrip("\r\n")
+        self._path = Path(path).absolute() if path else None
+        self._clock = clock
+        self._seen: tuple[int, ...] | None = None
+
+    @classmethod
+    def taken_from(cls, environ: MutableMapping[str, str]) -> StdioToken | None:
+        """Return what the environment says, and take the token out; None if it says nothing.
+
+        Raises:
+            ValueError: if it names a token and a file.
+        """
+        token, path = environ.pop(_TOKEN, None), environ.get(_FILE)
+        return cls(token, path) if token or path else None
+
+    def read(self) -> str:
+        """Return the token as it is now.
+
+        Raises:
+            MissingTokenError: saying what to do about it.
+        """
+        if self._path is None:
+            return self._token
+        problem = self._reread(self._path)
+        if problem is not None:
+            self._token, self._seen = "", None
+            raise MissingTokenError(
+                f"The file that {_FILE} names {problem}: write an access token to it"
+            )
+        return self._token
+
+    def _reread(self, path: Path) -> str | None:
+        """Read the file if it has changed; return what is wrong with it."""
+        try:
+            found = path.stat()
+            if self._seen is not None and self._seen == _signature(found):
+                return None
+            if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its other end
+                return "is not a file"
+            with path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                content = file.read(_MAX_BYTES + 1)
+        except FileNotFoundError:
+            return "is not there"
+        except OSError:
+            return "cannot be read"
+        if len(content) > _MAX_BYTES:
+            return "is too large"
+        self._token = content.decode("ascii", "replace").rstrip("\r\n")
+        is_settled = self._clock() - found.st_mtime > _TICK
+        self._seen = _signature(found) if is_settled else None
+        return None if self._token else "is empty"
+
+    def explain(self, failure: ToolGuardError) -> ToolGuardError:
+        """Return why the token is not good, with what the user of this server can do about it."""
+        if not isinstance(failure, InvalidTokenError) or failure.reason != "expired":
+            return failure
+        remedy = (
+            f"write a new one to the file that {_FILE} names"
+            if self._path is not None
+            else f"start this server with a new {_TOKEN}, or name a file in {_FILE}"
+        )
+        return InvalidTokenError("expired", f"The access token has expired: {remedy}")
+
+    def __repr__(self) -> str:
+        return f"<StdioToken: {_FILE if self._path is not None else _TOKEN}>"
+
+
+def _signature(found: os.stat_result) -> tuple[int, ...]:
+    """Return what changes when a file is written to, or another one is put in its place."""
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -1,0 +1,1 @@
+"""Descope's vault as a connection provider. Public through ``toolguard.descope``."""

@@ -1,0 +1,135 @@
+"""What does an answer of Descope's vault mean?
+
+Pure functions of the answer, of what was asked and of the time.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from toolguard.connections.descope.models import TokenRequest, TokenResponse, UserTokenRequest
+from toolguard.connections.http import VaultAnswer
+from toolguard.connections.protocol import Connection
+from toolguard.errors import (
+    ConnectionDeniedError,
+    ConnectionRequiredError,
+    ConnectionResponseError,
+    ConnectionTokenError,
+)
+
+__all__ = ["outcome", "token_response"]
+
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+# RFC 9110 §11.1: the name of a scheme is a token.
+_SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# A number of milliseconds would have 13 digits.
+_SECONDS = re.compile(r"[0-9]{1,11}")
+# Descope's code for "there is no such token in the vault".
+_NOT_CONNECTED = "E111504"
+_ERROR_CODE = re.compile(r"E[0-9]{3,8}")
+_IN_THE_RESPONSE_ITSELF = frozenset({"accessToken", "accessTokenExpiry", "scopes"})
+
+
+def outcome(
+    answer: VaultAnswer, asked: TokenRequest, now: float
+) -> Connection | ConnectionTokenError:
+    """Return the connection in ``answer``, or why there is none.
+
+    Args:
+        answer: what the vault said.
+        asked: what it was asked for.
+        now: seconds since the epoch.
+    """
+    name = asked.app_id
+    if answer.is_refusal:
+        return _refusal(answer, asked)
+    connection = _connection(answer.members.get("token"))
+    if connection is None:
+        return ConnectionResponseError(
+            "The vault's answer holds no token that can be read", connection=name
+        )
+    if connection.is_expired(now):
+        return ConnectionRequiredError(
+            f"The access to {name} has expired: {_who_connects(asked)} it again", connection=name
+        )
+    missing = [scope for scope in asked.scopes or () if scope not in connection.scopes]
+    if missing:
+        return ConnectionRequiredError(
+            _sentence(f"{_who_connects(asked)} {name} again and allow what is missing"),
+            connection=name,
+            missing_scopes=missing,
+        )
+    return connection
+
+
+def token_response(
+    connection: Connection, answer: VaultAnswer, *, with_refresh_token: bool
+) -> TokenResponse:
+    """Return ``connection``, with whatever else the answer it was read from says."""
+    said: dict[str, Any] = answer.members["token"]
+    left_out = _IN_THE_RESPONSE_ITSELF | (set() if with_refresh_token else {"refreshToken"})
+    metadata = {k: v for k, v in said.items() if k not in left_out and v != ""}
+    return TokenResponse.of(connection, metadata)
+
+
+def _who_connects(asked: TokenRequest) -> str:
+    if isinstance(asked, UserTokenRequest):
+        return "connect"
+    return "ask an administrator of your tenant to connect"
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _refusal(answer: VaultAnswer, asked: TokenRequest) -> ConnectionTokenError:
+    name, code = asked.app_id, answer.members.get("errorCode")
+    if answer.status == 404 or (answer.status == 400 and code == _NOT_CONNECTED):  # noqa: PLR2004
+        return ConnectionRequiredError(
+            _sentence(f"{_who_connects(asked)} {name} first, then try again"), connection=name
+        )
+    if answer.status in (401, 403):
+        return ConnectionDeniedError(
+            f"The vault does not give {name} to this caller: the access token needs the scope "
+            "outbound.token.fetch, and the vault's policy has to allow it",
+            connection=name,
+        )
+    # Only what looks like a code: a vault may quote the credential in its descriptions.
+    shown = f", {code}" if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else ""
+    return ConnectionResponseError(
+        f"The vault did not understand the request for {name} ({answer.status}{shown})",
+        connection=name,
+    )
+
+
+def _connection(token: object) -> Connection | None:
+    if not isinstance(token, dict):
+        return None
+    secret, scopes = token.get("accessToken"), token.get("scopes") or []
+    scheme = token.get("accessTokenType") or "Bearer"
+    if not (isinstance(secret, str) and _VISIBLE.fullmatch(secret)):
+        return None
+    if not (isinstance(scheme, str) and _SCHEME.fullmatch(scheme)):
+        return None
+    if not (isinstance(scopes, list) and all(isinstance(scope, str) for scope in scopes)):
+        return None
+    try:
+        expires_at = _expiry(token.get("accessTokenExpiry"))
+    except ValueError:
+        return None
+    # Providers write `bearer` in any case; many APIs accept only this one.
+    token_type = "Bearer" if scheme.lower() == "bearer" else scheme
+    return Connection(secret, token_type, tuple(scopes), expires_at)
+
+
+def _expiry(value: object) -> float | None:
+    """Read seconds since the epoch; absent, empty and 0 (proto3's "not set") mean unknown.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    text = "0" if value is None or value == "" else str(value)
+    if not _SECONDS.fullmatch(text):
+        raise ValueError("not a number of seconds")
+    return float(text) or None

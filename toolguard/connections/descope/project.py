@@ -1,0 +1,81 @@
+"""What does a well-known URL of Descope say?"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from toolguard.parsing.secure_urls import secure_origin
+
+__all__ = ["FETCH_SCOPE", "DescopeProject"]
+
+FETCH_SCOPE = "outbound.token.fetch"
+"""The scope with which a caller's own token gets connections out of the vault."""
+
+_PROJECT_ID = re.compile(r"P[A-Za-z0-9_-]+")
+_SERVER_ID = re.compile(r"[A-Za-z0-9_-]+")
+_WELL_KNOWN_PATH = re.compile(
+    r"/(?:v1/apps/(?P<agentic>agentic/)?)?"
+    rf"(?P<project>{_PROJECT_ID.pattern})(?(agentic)/(?P<server>{_SERVER_ID.pattern}))"
+    r"/\.well-known/(?:openid-configuration|oauth-authorization-server)"
+)
+_EXAMPLE = "https://api.descope.com/v1/apps/agentic/P.../MS.../.well-known/openid-configuration"
+
+
+@dataclass(frozen=True)
+class DescopeProject:
+    """What a Descope well-known URL says.
+
+    Attributes:
+        base_url: where the API is, such as ``"https://api.descope.com"`` or a custom domain.
+        project_id: the project, such as ``"P2abc"``.
+        mcp_server_id: the MCP server, where the URL is that of one.
+        well_known_url: the URL itself.
+
+    Raises:
+        ValueError: if ``base_url`` is not a secure origin, or an identifier is not one.
+    """
+
+    base_url: str
+    project_id: str
+    mcp_server_id: str | None
+    well_known_url: str
+
+    def __post_init__(self) -> None:
+        if self.base_url != secure_origin(self.base_url):
+            raise ValueError('write base_url="https://api.descope.com": an origin without a path')
+        if not _PROJECT_ID.fullmatch(self.project_id):
+            raise ValueError('write project_id="P...": letters and digits that begin with P')
+        if self.mcp_server_id is not None and not _SERVER_ID.fullmatch(self.mcp_server_id):
+            raise ValueError('write mcp_server_id="MS...": letters and digits, or None')
+
+    @classmethod
+    def from_well_known_url(cls, url: str) -> DescopeProject:
+        """Return what ``url`` says: of a project, of its inbound apps, or of an MCP server.
+
+        Raises:
+            ValueError: if it has none of the three forms, or is plain http to another machine.
+            TypeError: if it is not a string.
+
+        >>> project = DescopeProject.from_well_known_url(
+        ...     "https://api.descope.com/v1/apps/agentic/P2abc/MS3d/.well-known/openid-configuration"
+        ... )
+        >>> project.base_url, project.project_id, project.mcp_server_id
+        ('https://api.descope.com', 'P2abc', 'MS3d')
+        """
+        if not isinstance(url, str):
+            raise TypeError(f"a well-known URL is a string: write {_EXAMPLE!r}")
+        origin = secure_origin(url)
+        if origin is None:
+            raise ValueError(
+                "a well-known URL is https without user name and password (http only on this "
+                f"machine): write one such as {_EXAMPLE!r}"
+            )
+        match = _WELL_KNOWN_PATH.fullmatch(url, pos=len(origin))
+        if match is None:
+            raise ValueError(
+                "not a well-known URL of Descope: copy it from the console, such as "
+                f"{_EXAMPLE!r}, '.../v1/apps/P.../.well-known/openid-configuration' or "
+                "'.../P.../.well-known/openid-configuration'"
+            )
+        return cls(origin, match["project"], match["server"], url)

@@ -1,0 +1,249 @@
+"""How are connections fetched from Descope's vault, and with whose credential?
+
+Shapes are those of the public API reference, docs.descope.com/api/management/outbound-apps.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from toolguard.connections.descope.answers import outcome, token_response
+from toolguard.connections.descope.models import (
+    TenantTokenRequest,
+    TokenRequest,
+    TokenResponse,
+    UserTokenRequest,
+)
+from toolguard.connections.descope.project import DescopeProject
+from toolguard.connections.http import (
+    Transport,
+    VaultAnswer,
+    VaultClient,
+    VaultRequest,
+)
+from toolguard.connections.protocol import Connection, ConnectionRequest
+from toolguard.connections.retries import NO_RETRIES, Retries
+from toolguard.errors import ConnectionDeniedError, ConnectionRequiredError, ConnectionTokenError
+from toolguard.parsing.secure_urls import secure_origin
+
+__all__ = ["DescopeConnections"]
+
+_log = logging.getLogger("toolguard.connections")
+
+_APP = "/v1/mgmt/outbound/app"
+_CONNECT = f"{_APP}/connect"
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+
+
+class DescopeConnections:
+    """Connections from Descope's vault ("outbound apps"), fetched with the caller's own token.
+
+    So the vault's policy decides for this user, this tenant and this client; the caller's token
+    has to carry the scope ``outbound.token.fetch``. A user, or a tenant, is asked for as the
+    verified token names it, never as anything a client sent. Descope takes access tokens for both
+    (docs.descope.com/agentic-identity-hub/connections/fetching-connection-tokens). Nothing is
+    tried again with the management key when the vault has said no.
+
+    Args:
+        project: the project, or a well-known URL of it.
+        management_key: used only where the caller has no access token (a trusted stdio server,
+            a job), each time with a line in the log "toolguard.connections". Policies do not
+            bind it.
+        management_key_for_tenants: use the key for every connection of a tenant, for projects
+            whose access tokens may not fetch these; each time with that line.
+        with_refresh_token: ask for refresh tokens, too. They come with :meth:`token` only; a
+            :class:`~toolguard.Connection` has none.
+        timeout: seconds for one request to the vault, with all its attempts.
+        retries: how often a request is sent again that brought no answer; by default never. One
+            that makes the vault refresh a token is sent again only if it never left.
+        transport: carries the requests instead of sockets.
+        clock: gives seconds since the epoch.
+
+    Raises:
+        ValueError: if one of these cannot be used.
+    """
+
+    def __init__(  # noqa: PLR0913 - a settings constructor
+        self,
+        project: DescopeProject | str,
+        *,
+        management_key: str | None = None,
+        management_key_for_tenants: bool = False,
+        with_refresh_token: bool = False,
+        timeout: float = 10.0,
+        retries: Retries = NO_RETRIES,
+        transport: Transport | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not isinstance(project, DescopeProject):
+            project = DescopeProject.from_well_known_url(project)
+        if management_key is not None and not _VISIBLE.fullmatch(management_key):
+            raise ValueError("a management key is one word; write management_key=None for none")
+        if management_key_for_tenants and management_key is None:
+            raise ValueError("management_key_for_tenants=True needs management_key=...")
+        self._project = project
+        self._management_key = management_key
+        self._key_for_tenants = management_key_for_tenants
+        self._with_refresh_token = with_refresh_token
+        self._clock = clock
+        self._vault = VaultClient(
+            timeout=timeout, retries=retries, transport=transport, clock=clock
+        )
+
+    @property
+    def cache_namespace(self) -> str:
+        """What the answers depend on beside the request; no secret, the same in every process.
+
+        That is the base URL, the project id, and for whom the management key stands in: what one
+        server gets with it is not for another that the vault's policies bind.
+        """
+        project = f"{self._project.base_url}/{self._project.project_id}"
+        if self._management_key is None:
+            return project
+        return f"{project} {'key for tenants' if self._key_for_tenants else 'key'}"
+
+    async def fetch(self, request: ConnectionRequest) -> Connection:
+        """Return the connection: by scopes if the request names some, else the latest.
+
+        It is the user's own, or their tenant's where the request names a tenant. A request that
+        is ``fresh`` makes the vault refresh the token.
+
+        Raises:
+            ConnectionRequiredError: if the account is not connected, or with fewer scopes, or
+                the access has expired; with a connect URL where the vault gave one. Only the
+                user's own account has one: no user connects on behalf of a tenant.
+            ConnectionDeniedError: if the vault's policy says no, or the caller is no user.
+            ConnectionRateLimitedError: if the vault asks to come back later.
+            ConnectionUnavailableError: if the vault does not answer in time.
+            ConnectionResponseError: if the answer makes no sense.
+        """
+        connection, _ = await self._granted(_Shown(request.access_token), _token_request(request))
+        return connection
+
+    async def token(
+        self, request: UserTokenRequest | TenantTokenRequest, *, access_token: str | None = None
+    ) -> TokenResponse:
+        """Return a token for whoever the request names, for callers who know what they ask.
+
+        Args:
+            request: whose token. It decides alone if the management key is used, so what is in
+                it must come from a verified token or from the server itself, never from a client.
+            access_token: the caller's; without it the management key is used.
+
+        Raises:
+            ConnectionTokenError: see :meth:`fetch`.
+        """
+        connection, answer = await self._granted(_Shown(access_token), request)
+        options = self._options(request)
+        return token_response(
+            connection, answer, with_refresh_token=options["withRefreshToken"] is True
+        )
+
+    async def _granted(self, shown: _Shown, asked: TokenRequest) -> tuple[Connection, VaultAnswer]:
+        post = self._post(shown, asked)
+        if post is None:
+            raise ConnectionDeniedError(
+                f"{asked.app_id} needs an access token of the caller, or a management key",
+                connection=asked.app_id,
+            )
+        answer = await self._vault.post(post)
+        result = outcome(answer, asked, self._clock())
+        if isinstance(result, Connection):
+            return result, answer
+        if (
+            isinstance(result, ConnectionRequiredError)
+            # The vault connects whoever shows the credential; a management key is nobody, and
+            # a user is not their tenant.
+            and shown.access_token is not None
+            and isinstance(asked, UserTokenRequest)
+        ):
+            result.connect_url = await self._connect_url(asked, post)
+        raise result
+
+    def _post(self, shown: _Shown, asked: TokenRequest) -> VaultRequest | None:
+        """Return what to send; None without a credential that can be sent."""
+        credential = shown.access_token
+        if self._management_key is not None and (
+            credential is None or (self._key_for_tenants and isinstance(asked, TenantTokenRequest))
+        ):
+            credential = self._management_key
+            _log_use_of_the_key(asked)
+        if credential is None or not _VISIBLE.fullmatch(credential):
+            return None
+        url, body = self._endpoint(asked)
+        authorization = f"Bearer {self._project.project_id}:{credential}"
+        refreshes = body["options"]["forceRefresh"] is not False
+        return VaultRequest(asked.app_id, url, body, authorization, is_idempotent=not refreshes)
+
+    def _endpoint(self, asked: TokenRequest) -> tuple[str, dict[str, Any]]:
+        body: dict[str, Any] = {"appId": asked.app_id}
+        whose, latest = "tenant", "" if asked.scopes else "/latest"
+        if isinstance(asked, UserTokenRequest):
+            whose, body["userId"] = "user", asked.user_id
+        if asked.tenant_id is not None:
+            body["tenantId"] = asked.tenant_id
+        if asked.scopes:
+            body["scopes"] = [*asked.scopes]
+        body["options"] = self._options(asked)
+        return f"{self._project.base_url}{_APP}/{whose}/token{latest}", body
+
+    def _options(self, asked: TokenRequest) -> dict[str, Any]:
+        ours = {"withRefreshToken": self._with_refresh_token, "forceRefresh": False}
+        return {**ours, **(asked.options or {})}
+
+    async def _connect_url(self, asked: UserTokenRequest, post: VaultRequest) -> str | None:
+        options = {"scopes": [*asked.scopes]} if asked.scopes else {}
+        body = {"appId": asked.app_id, "options": options}
+        try:
+            answer = await self._vault.post(
+                replace(post, url=self._project.base_url + _CONNECT, body=body)
+            )
+        except ConnectionTokenError:
+            return None
+        url = None if answer.is_refusal else answer.members.get("url")
+        return url if isinstance(url, str) and secure_origin(url) is not None else None
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; a later fetch opens new ones."""
+        await self._vault.aclose()
+
+    def __repr__(self) -> str:
+        return f"<DescopeConnections: {self._project.project_id} at {self._project.base_url}>"
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The credential of a request, kept out of what a debugger says of the frames it passes."""
+
+    access_token: str | None = field(repr=False)
+
+
+def _token_request(request: ConnectionRequest) -> UserTokenRequest | TenantTokenRequest:
+    options = {"forceRefresh": request.fresh}
+    scopes = request.scopes or None
+    if request.tenant_id is not None:
+        return TenantTokenRequest(
+            app_id=request.name, tenant_id=request.tenant_id, scopes=scopes, options=options
+        )
+    if not request.principal.user_id:
+        raise ConnectionDeniedError(
+            f"{request.name} belongs to a user, and this caller is none", connection=request.name
+        )
+    return UserTokenRequest(
+        app_id=request.name, user_id=request.principal.user_id, scopes=scopes, options=options
+    )
+
+
+def _log_use_of_the_key(asked: TokenRequest) -> None:
+    is_user = isinstance(asked, UserTokenRequest)
+    _log.info(
+        "management key used for connection %r of %s %r",
+        asked.app_id,
+        "user" if is_user else "tenant",
+        asked.user_id if isinstance(asked, UserTokenRequest) else asked.tenant_id,
+    )

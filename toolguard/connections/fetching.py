@@ -1,0 +1,109 @@
+"""The connections of one call: all that an operation needs, fetched at the same time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+
+from toolguard.connections.protocol import Connection, ConnectionProvider, ConnectionRequest
+from toolguard.errors import (
+    AccessDeniedError,
+    ConnectionRequiredError,
+    ConnectionResponseError,
+    GuardNotConfiguredError,
+    ToolGuardError,
+)
+from toolguard.policies.policy import ConnectionNeed
+from toolguard.principal import Principal
+
+__all__ = ["Connecting"]
+
+_log = logging.getLogger("toolguard")
+
+
+@dataclass(frozen=True)
+class Connecting:
+    """Fetches connections for one caller.
+
+    Attributes:
+        provider: where they come from; None if the guard has no provider.
+        principal: the verified caller.
+        access_token: the caller's own access token, None on a trusted stdio server.
+        clock: the time in seconds since the epoch.
+        check_open: raises once the caller may not be acted for any more.
+    """
+
+    provider: ConnectionProvider | None
+    principal: Principal
+    access_token: str | None = field(repr=False)
+    clock: Callable[[], float]
+    check_open: Callable[[Principal], None]
+
+    async def connect(self, needs: Sequence[ConnectionNeed]) -> dict[str, Connection | None]:
+        """Return the connections by parameter; None for an optional one that is not connected.
+
+        Raises:
+            ToolGuardError: why the first of them could not be had.
+        """
+        outcomes: dict[str, Connection | ToolGuardError] = {}
+
+        async def fetch(need: ConnectionNeed) -> None:
+            outcomes[need.parameter] = await self._outcome(need)
+
+        async with anyio.create_task_group() as group:
+            for need in needs:
+                group.start_soon(fetch, need)
+        connections: dict[str, Connection | None] = {}
+        for need in needs:
+            outcome = outcomes[need.parameter]
+            if isinstance(outcome, ConnectionRequiredError) and need.optional:
+                connections[need.parameter] = None
+            elif isinstance(outcome, ToolGuardError):
+                raise outcome
+            else:
+                connections[need.parameter] = outcome
+        return connections
+
+    async def _outcome(self, need: ConnectionNeed) -> Connection | ToolGuardError:
+        """Return the connection, or why there is none: one failure must not cancel the others."""
+        try:
+            return await self._fetch(need, fresh=need.fresh)
+        except ToolGuardError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - fail closed: its text may hold a token
+            _log.error("connection %s: %s", need.name, type(error).__name__)
+            return ConnectionResponseError(
+                f"The provider of {need.name} failed", connection=need.name
+            )
+
+    async def _fetch(self, need: ConnectionNeed, *, fresh: bool) -> Connection:
+        if self.provider is None:
+            raise GuardNotConfiguredError(
+                "This operation uses a connection and the guard has no provider: "
+                "write ToolGuard(..., connections=...)"
+            )
+        tenant_id = self.principal.tenant_id if need.tenant else None
+        if need.tenant and tenant_id is None:
+            raise AccessDeniedError("This operation needs a tenant, and the token names none")
+        request = ConnectionRequest(
+            need.name,
+            need.scopes,
+            self.principal,
+            self.access_token,
+            tenant_id=tenant_id,
+            fresh=fresh,
+        )
+        connection = await self.provider.fetch(request)
+        if connection.is_expired(self.clock()):
+            raise ConnectionRequiredError(
+                f"Connect {need.name} again: its token has expired", connection=need.name
+            )
+
+        async def refetch() -> Connection:
+            self.check_open(self.principal)
+            return await self._fetch(need, fresh=True)
+
+        return connection.with_refetch(refetch)

@@ -1,0 +1,153 @@
+"""What do a function's parameters and their annotations say?"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+__all__ = [
+    "accepts_none",
+    "accepts_text",
+    "evaluated",
+    "is_kind",
+    "is_sent_by_client",
+    "kinds_of",
+    "mentions",
+    "name_of",
+    "sent_by_client",
+    "unwrapped",
+]
+
+
+class _SentByClient:
+    """Marks a parameter, in ``Annotated``."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "sent_by_client"
+
+
+sent_by_client: Final = _SentByClient()
+"""Say that ``user_id`` is an argument like any other, and not the caller.
+
+::
+
+    @mcp.tool()
+    @requires_scopes("admin")
+    async def ban_user(user_id: Annotated[str, sent_by_client]) -> str: ...
+"""
+
+
+def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function behind partials and bound methods."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__func__", function)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return what a function is called in an error message."""
+    inner = unwrapped(function)
+    return getattr(inner, "__name__", type(inner).__name__)
+
+
+def kinds_of(parameter: str, function: Callable[..., Any]) -> Iterator[Any]:
+    """Yield how each function in a chain of wrappers and partials takes ``parameter``.
+
+    A partial makes keyword-only what stands behind its keywords, whatever ``def`` says.
+    """
+    layer: Any = function
+    while layer is not None:
+        parameters = inspect.signature(layer).parameters
+        if parameter in parameters:
+            yield parameters[parameter].kind
+        inner = getattr(layer, "func", None) if isinstance(layer, functools.partial) else None
+        layer = inner or getattr(layer, "__wrapped__", None)
+
+
+def evaluated(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature with postponed annotations evaluated where that is possible."""
+    inner = inspect.unwrap(unwrapped(function))
+    if not hasattr(inner, "__globals__"):  # an object that can be called
+        inner = inspect.unwrap(type(inner).__call__)
+    namespace = getattr(inner, "__globals__", {})
+    signature = inspect.signature(function)
+    parameters = [
+        parameter.replace(annotation=_evaluate(parameter.annotation, namespace))
+        for parameter in signature.parameters.values()
+    ]
+    return signature.replace(
+        parameters=parameters,
+        return_annotation=_evaluate(signature.return_annotation, namespace),
+    )
+
+
+def _evaluate(annotation: Any, namespace: dict[str, Any]) -> Any:
+    if not isinstance(annotation, str):
+        return annotation
+    holder = types.SimpleNamespace(__annotations__={"it": annotation})
+    try:
+        return typing.get_type_hints(holder, globalns=namespace, include_extras=True)["it"]
+    except NameError:  # imported under TYPE_CHECKING, or local: the framework has the last word
+        return annotation
+
+
+def mentions(annotation: Any, kind: type) -> bool:
+    """Return whether ``kind`` or a kind of it occurs anywhere in an annotation."""
+    if isinstance(annotation, str):
+        return kind.__name__ in re.findall(r"\w+", annotation)
+    if isinstance(annotation, type) and typing.get_origin(annotation) is None:
+        return issubclass(annotation, kind)
+    # Of `type X = ...`, and of NewType.
+    alias = getattr(annotation, "__value__", getattr(annotation, "__supertype__", None))
+    parts = typing.get_args(annotation) if alias is None else (alias,)
+    return any(mentions(part, kind) for part in parts)
+
+
+def is_sent_by_client(annotation: Any) -> bool:
+    """Return whether ``sent_by_client`` occurs anywhere in an annotation."""
+    if isinstance(annotation, str):
+        return repr(sent_by_client) in re.findall(r"\w+", annotation)
+    alias = getattr(annotation, "__value__", None)  # of `type X = ...`
+    parts = typing.get_args(annotation) if alias is None else (alias,)
+    return any(isinstance(part, _SentByClient) or is_sent_by_client(part) for part in parts)
+
+
+def is_kind(annotation: Any, kind: type) -> bool:
+    """Return whether it is ``kind``, ``kind | None``, or their name left unevaluated."""
+    if isinstance(annotation, str):
+        names = {part.strip().rpartition(".")[2] for part in annotation.split("|")}
+        return kind.__name__ in names and names <= {kind.__name__, "None"}
+    members = {member for member in _members(annotation) if member is not type(None)}
+    return members == {kind}
+
+
+def accepts_text(annotation: Any) -> bool:
+    """Return whether the annotation lets a string in."""
+    if annotation is inspect.Parameter.empty or annotation is Any:
+        return True
+    if isinstance(annotation, str):
+        return annotation.replace(" ", "") in {"str", "str|None", "Any"}
+    return str in _members(annotation)
+
+
+def accepts_none(annotation: Any) -> bool:
+    """Return whether the annotation lets None in."""
+    if isinstance(annotation, str):
+        return "None" in {part.strip() for part in annotation.split("|")}
+    return type(None) in _members(annotation)
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    annotation = getattr(annotation, "__value__", annotation)  # of `type X = ...`
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _members(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return tuple(part for each in typing.get_args(annotation) for part in _members(each))
+    return (annotation,)

@@ -1,0 +1,335 @@
+"""Which parameters of a function are injected, and what does the outside see of it?
+
+The frameworks build a tool's schema from its signature, annotations and docstring. A guarded
+function shows all three without the injected parameters, so no client can see or set them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import types
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from toolguard.connections.protocol import Connection
+from toolguard.decorators.annotations import (
+    accepts_none,
+    accepts_text,
+    evaluated,
+    is_kind,
+    is_sent_by_client,
+    kinds_of,
+    mentions,
+    name_of,
+    unwrapped,
+)
+from toolguard.errors import AccessDeniedError
+from toolguard.policies.policy import ConnectionNeed, Policy
+from toolguard.principal import Principal
+
+__all__ = ["Injection", "sent_by_clients", "unwrapped"]
+
+_USER_ID = "user_id"
+_INJECTABLE = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+Connections = Mapping[str, "Connection | None"]
+Extract = Callable[["Principal | None", Connections], object]
+
+
+@dataclass(frozen=True)
+class Injection:
+    """How one function is called under one policy.
+
+    Attributes:
+        visible: the signature without the injected parameters.
+        sources: for each injected parameter, where its value comes from.
+    """
+
+    visible: inspect.Signature
+    sources: Mapping[str, Extract]
+
+    @classmethod
+    def plan(cls, function: Callable[..., Any], policy: Policy) -> Injection:
+        """Return the plan for ``function``.
+
+        Raises:
+            TypeError: if the policy injects something the function does not take, or takes in a
+                way that a keyword cannot reach; the message says what to write.
+        """
+        signature = evaluated(function)
+        sources: dict[str, Extract] = {}
+        for name, parameter in signature.parameters.items():
+            source = _source(parameter, policy, function)
+            if source is not None:
+                _check_injectable(parameter, signature, function)
+                sources[name] = source
+        for need in policy.connections:
+            if need.parameter not in sources:
+                raise TypeError(
+                    f"{name_of(function)}() does not take the token of connection {need.name!r}: "
+                    f"add `*, {need.parameter}: str` to its parameters, or name the one it has "
+                    f"with with_connection({need.name!r}, ..., as_=...)"
+                )
+        kept = [p for name, p in signature.parameters.items() if name not in sources]
+        _check_read(policy, kept, function)
+        return cls(signature.replace(parameters=kept), types.MappingProxyType(sources))
+
+    def values(self, principal: Principal | None, connections: Connections) -> dict[str, object]:
+        """Return the injected keyword arguments for this caller.
+
+        Raises:
+            AccessDeniedError: if a user is needed and the token names none.
+        """
+        return {name: source(principal, connections) for name, source in self.sources.items()}
+
+    def arguments(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], injected: Mapping[str, object]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return what to call the function with: the caller's arguments, then the injected ones.
+
+        Positional arguments are matched with the visible parameters, so that none of them can
+        land on an injected one; injected values replace whatever was passed under their names.
+        """
+        if not args:
+            return (), {**kwargs, **injected}
+        # Kept aside, so that `bind` does not trip over a name it cannot see.
+        hidden = {name: value for name, value in kwargs.items() if name not in injected}
+        bound = self.visible.bind(*args, **hidden)
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        for name, value in bound.arguments.items():
+            kind = self.visible.parameters[name].kind
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                positional.extend(value)
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                named.update(value)
+            elif kind is inspect.Parameter.KEYWORD_ONLY or not (
+                kind is inspect.Parameter.POSITIONAL_ONLY or self._has_star_args
+            ):
+                named[name] = value
+            else:
+                positional.append(value)
+        return tuple(positional), {**named, **injected}
+
+    def sent(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the caller's arguments by name, with defaults, for rules that read them.
+
+        Raises:
+            TypeError: if they do not fit the function.
+        """
+        hidden = {name: value for name, value in kwargs.items() if name not in self.sources}
+        bound = self.visible.bind(*args, **hidden)
+        bound.apply_defaults()
+        return dict(bound.arguments)
+
+    @functools.cached_property
+    def _has_star_args(self) -> bool:
+        kinds = {parameter.kind for parameter in self.visible.parameters.values()}
+        return inspect.Parameter.VAR_POSITIONAL in kinds
+
+    def dress(self, wrapper: Callable[..., Any], function: Callable[..., Any]) -> None:
+        """Make ``wrapper`` look like ``function`` without the injected parameters."""
+        functools.update_wrapper(wrapper, function, updated=())
+        wrapper.__name__ = name_of(function)
+        wrapper.__doc__ = _without_parameters(inspect.getdoc(unwrapped(function)), self.sources)
+        wrapper.__signature__ = self.visible  # type: ignore[attr-defined]
+        annotations = {
+            name: parameter.annotation
+            for name, parameter in self.visible.parameters.items()
+            if parameter.annotation is not inspect.Parameter.empty
+        }
+        if self.visible.return_annotation is not inspect.Signature.empty:
+            annotations["return"] = self.visible.return_annotation
+        wrapper.__annotations__ = annotations
+
+
+def _source(
+    parameter: inspect.Parameter, policy: Policy, function: Callable[..., Any]
+) -> Extract | None:
+    for need in policy.connections:
+        if parameter.name == need.parameter:
+            return _connection_source(parameter, need, function)
+    is_sent = is_sent_by_client(parameter.annotation)
+    if parameter.name == _USER_ID and not is_sent:
+        _check_keyword_only(function)
+        return _user_id_source(parameter, policy, function)
+    if is_kind(parameter.annotation, Principal) and not is_sent:
+        return _principal_source(parameter, policy, function)
+    _check_not_sent(parameter, function)
+    return None
+
+
+def _check_read(
+    policy: Policy, visible: Collection[inspect.Parameter], function: Callable[..., Any]
+) -> None:
+    """Make sure that what a rule reads of the call is there to be read."""
+    names = {parameter.name for parameter in visible}
+    for name in policy.arguments:
+        if name not in names:
+            raise TypeError(
+                f"the rule {policy.rule} reads an argument that {name_of(function)}() does not "
+                f"have: add `{name}: str` to its parameters"
+            )
+
+
+def _check_keyword_only(function: Callable[..., Any]) -> None:
+    """Make sure that a ``user_id`` is not meant to be an argument of the client's."""
+    if any(kind is not inspect.Parameter.KEYWORD_ONLY for kind in kinds_of(_USER_ID, function)):
+        raise TypeError(
+            f"{name_of(function)}() takes user_id, and not by keyword only: write "
+            "`*, user_id: str` for the caller, or `user_id: Annotated[str, sent_by_client]` for "
+            "what the client sends"
+        )
+
+
+def _check_not_sent(parameter: inspect.Parameter, function: Callable[..., Any]) -> None:
+    """Make sure that no client can send who calls; a connection may be declared further up."""
+    if mentions(parameter.annotation, Principal):
+        raise TypeError(
+            f"{name_of(function)}() takes {parameter.name} as {parameter.annotation!r}, which a "
+            f"client could send: write `{parameter.name}: Principal`"
+        )
+
+
+def sent_by_clients(function: Callable[..., Any], declared: Collection[str] = ()) -> str | None:
+    """Return what is wrong with a parameter that clients see and only a guard may fill.
+
+    Args:
+        function: what the framework calls.
+        declared: the parameters that ``protect(..., sent_by_client=...)`` names for it.
+
+    Returns:
+        The fault and the ways out, to be read after the name of the operation; None for no fault.
+    """
+    try:
+        parameters = evaluated(function).parameters.values()
+    except (TypeError, ValueError):  # no signature, such as of a built-in
+        return None
+    for parameter in parameters:
+        for kind in (Principal, Connection):
+            if mentions(parameter.annotation, kind):
+                return (
+                    f"takes a {kind.__name__} as {parameter.name}, which a client could send: add "
+                    "the guard that fills it, @requires_auth or @with_connection(..., as_=...)"
+                )
+        if (
+            parameter.name == _USER_ID
+            and parameter.kind is inspect.Parameter.KEYWORD_ONLY
+            and not is_sent_by_client(parameter.annotation)
+            and _USER_ID not in declared
+        ):
+            return (
+                "takes user_id by keyword only, and has no guard that fills it: add one, such as "
+                "@requires_auth; or say that clients send it, with `user_id: Annotated[str, "
+                'sent_by_client]` or protect(..., sent_by_client={"...": ["user_id"]})'
+            )
+    return None
+
+
+def _connection_source(
+    parameter: inspect.Parameter, need: ConnectionNeed, function: Callable[..., Any]
+) -> Extract:
+    name, annotation = parameter.name, parameter.annotation
+    if is_sent_by_client(annotation):
+        raise TypeError(
+            f"{name_of(function)}() takes {name} from the client and from with_connection(): "
+            "remove sent_by_client, or name another parameter with as_=..."
+        )
+    is_object = is_kind(annotation, Connection)
+    if not is_object and not accepts_text(annotation):
+        raise TypeError(
+            f"{name_of(function)}() takes {name} as {annotation!r}: write `{name}: str` "
+            f"for the token, or `{name}: Connection` for the object"
+        )
+    if need.optional and not accepts_none(annotation):
+        kind = "Connection" if is_object else "str"
+        raise TypeError(
+            f"{name_of(function)}() runs without connection {need.name!r}, too: write "
+            f"`{name}: {kind} | None`"
+        )
+
+    def token(_: Principal | None, connections: Connections) -> str | None:
+        connection = connections[name]
+        return None if connection is None else connection.token
+
+    return (lambda _, connections: connections[name]) if is_object else token
+
+
+def _user_id_source(
+    parameter: inspect.Parameter, policy: Policy, function: Callable[..., Any]
+) -> Extract:
+    optional = accepts_none(parameter.annotation)
+    if not accepts_text(parameter.annotation):
+        raise TypeError(f"{name_of(function)}() must take the caller as `user_id: str`")
+    if policy.public and not optional:
+        raise TypeError(
+            f"{name_of(function)}() is public, its caller may be nobody: "
+            "write `user_id: str | None`"
+        )
+
+    def user_id(principal: Principal | None, _: Connections) -> str | None:
+        found = principal.user_id if principal is not None else None
+        if found is None and not optional:
+            raise AccessDeniedError("This operation needs a user, and the token names none")
+        return found
+
+    return user_id
+
+
+def _principal_source(
+    parameter: inspect.Parameter, policy: Policy, function: Callable[..., Any]
+) -> Extract:
+    if policy.public and not accepts_none(parameter.annotation):
+        raise TypeError(
+            f"{name_of(function)}() is public, its caller may be nobody: write "
+            f"`{parameter.name}: Principal | None`"
+        )
+    return lambda principal, _: principal
+
+
+def _check_injectable(
+    parameter: inspect.Parameter, signature: inspect.Signature, function: Callable[..., Any]
+) -> None:
+    kinds = {each.kind for each in signature.parameters.values()}
+    reachable = parameter.kind in _INJECTABLE and not (
+        parameter.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        and inspect.Parameter.VAR_POSITIONAL in kinds
+    )
+    if not reachable:
+        raise TypeError(
+            f"{name_of(function)}() cannot be given {parameter.name} as a keyword: "
+            f"write it after a bare `*`, as in `*, {parameter.name}: str`"
+        )
+
+
+# One parameter's entry: Sphinx (two forms), Google and NumPy.
+_ENTRIES = (
+    r":param(?:[ \t]+[^:\n]+)?[ \t]+{name}:",
+    r":type[ \t]+{name}:",
+    r"\*{{0,2}}{name}[ \t]*(?:\([^)\n]*\))?[ \t]*:",
+)
+
+
+def _without_parameters(doc: str | None, names: Collection[str]) -> str | None:
+    """Remove the entries of these parameters from a docstring (Google, NumPy or Sphinx style)."""
+    if not doc or not names:
+        return doc
+    name = f"(?:{'|'.join(map(re.escape, names))})"
+    entry = re.compile("|".join(entry.format(name=name) for entry in _ENTRIES))
+    kept: list[str] = []
+    blank: list[str] = []  # belongs to what comes after it
+    dropped_indent: int | None = None
+    for line in doc.splitlines():
+        indent = len(line) - len(line.lstrip())
+        if not line.strip():
+            blank.append(line)
+            continue
+        if dropped_indent is None or indent <= dropped_indent:
+            dropped_indent = indent if entry.match(line.strip()) else None
+        if dropped_indent is None:
+            kept += [*blank, line]
+        blank = []
+    return "\n".join(kept)

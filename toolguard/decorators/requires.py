@@ -1,0 +1,374 @@
+"""How does a developer say what an operation asks of its caller?"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import keyword
+import operator
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeAlias, cast, overload
+
+from toolguard.decorators.wrapper import GuardDecorator
+from toolguard.parsing.scope_token import check_requestable
+from toolguard.policies.argument_scopes import ScopeFunction, ScopesOf, ScopeTemplate
+from toolguard.policies.formulas import Condition, Rule
+from toolguard.policies.operations import Invocation
+from toolguard.policies.policy import ConnectionNeed, Policy
+from toolguard.policies.requirements import (
+    BelongsToTenant,
+    BelongsToTenantOf,
+    Check,
+    HasClaim,
+    HasPermission,
+    HasRole,
+    IsClient,
+    RecentAuthentication,
+    Requirement,
+)
+from toolguard.policies.scopes import Scope, ScopeLike
+from toolguard.policies.scopes import all_of as all_of_scopes
+from toolguard.policies.scopes import any_of as any_of_scopes
+from toolguard.principal import Principal
+
+__all__ = [
+    "RuleLike",
+    "all_of",
+    "any_of",
+    "public",
+    "requires",
+    "requires_auth",
+    "requires_claim",
+    "requires_client",
+    "requires_permissions",
+    "requires_recent_auth",
+    "requires_roles",
+    "requires_scopes",
+    "requires_tenant",
+    "with_connection",
+]
+
+RuleLike: TypeAlias = ScopeLike | GuardDecorator
+"""A scope, a scope expression, or any guard."""
+
+
+def requires_scopes(*scopes: ScopeLike | ScopesOf) -> GuardDecorator:
+    """Require the caller's token to hold these scopes, all of them.
+
+    Args:
+        scopes: RFC 6749 §3.3 scope-tokens, or expressions: ``any_of("a", "b")``, ``"a" & b``.
+            An argument in braces makes a scope of the call, ``"calendar.{calendar_id}.write"``
+            (``{{`` for a brace), and so does a function, ``lambda call: ...``, that is given
+            the :class:`Invocation`. An argument that makes no scope-token is invalid input.
+
+    Raises:
+        ValueError: if there is none, or one is not a scope that can be asked for.
+        TypeError: if a function of the call does not take exactly ``call``.
+
+    Example::
+
+        @mcp.tool()
+        @requires_scopes("mcp:calendar.write")
+        async def delete_event(event_id: str, *, user_id: str) -> None: ...
+    """
+    if not scopes:
+        raise ValueError(
+            'name at least one scope: @requires_scopes("calendar.read"); for "any valid token" '
+            "write @requires_auth"
+        )
+    return GuardDecorator(Policy(functools.reduce(operator.and_, map(_scope_rule, scopes))))
+
+
+def _scope_rule(given: object) -> Rule:
+    if callable(given):
+        return Rule(ScopeFunction(_function_of_call(given)))
+    rule = all_of_scopes(cast("ScopeLike", given)).replacing(_scope_condition)
+    if all(isinstance(each, str) for each in rule.conditions):
+        scope = Scope.of(rule.alternatives)
+        check_requestable(scope.tokens)
+        return scope
+    return rule
+
+
+def _scope_condition(token: Condition) -> Rule:
+    if not isinstance(token, str) or not {"{", "}"} & set(token):
+        return Rule(token)
+    template = ScopeTemplate(token)
+    return Rule(template) if template.arguments else template.scope(Invocation("tool", ""))
+
+
+def _function_of_call(function: Callable[..., Any]) -> ScopesOf:
+    try:
+        parameters = [*inspect.signature(function).parameters]
+    except (TypeError, ValueError):  # a built-in
+        parameters = []
+    if parameters != ["call"] or inspect.iscoroutinefunction(function):
+        raise TypeError(
+            'write @requires_scopes("calendar.read"), with the scopes in parentheses; a function '
+            "that names them takes the call: @requires_scopes(lambda call: ...)"
+        )
+    return function
+
+
+requires_auth = GuardDecorator(Policy())
+"""Require a valid token and nothing else."""
+
+public = GuardDecorator(Policy(public=True))
+"""Let everybody call this, with or without a token. A token that is sent must still be valid."""
+
+
+def with_connection(
+    name: str,
+    *,
+    scopes: Iterable[str] | None = None,
+    as_: str = "connection_token",
+    tenant: bool = False,
+    optional: bool = False,
+    fresh: bool = False,
+) -> GuardDecorator:
+    """Inject the caller's token for a third-party service; implies a valid access token.
+
+    It is fetched once the policy has allowed the call, with the caller's own access token.
+    Several on one tool are fetched at the same time.
+
+    Args:
+        name: the connection's name at the guard's provider, such as ``"google-calendar"``.
+        scopes: third-party scopes the token has to carry; left out, whatever it carries will do.
+        as_: the parameter that takes it, annotated ``str`` for the token or ``Connection`` for
+            the object with its scopes, its expiry and ``auth`` for httpx.
+        tenant: fetch the connection of the tenant that the caller's token names.
+        optional: pass None where the user has not connected, instead of asking them to.
+        fresh: never take a token that was kept from an earlier call.
+
+    Raises:
+        ValueError: for an empty name or an empty list of scopes.
+
+    Example::
+
+        @mcp.tool()
+        @requires_scopes("mcp:calendar.write")
+        @with_connection("google-calendar", scopes=["https://www.googleapis.com/auth/calendar"])
+        async def create_event(title: str, *, user_id: str, connection_token: str) -> str: ...
+    """
+    if not isinstance(name, str):
+        raise TypeError('write @with_connection("google-calendar"): the name comes first')
+    if not name:
+        raise ValueError('name the connection: @with_connection("google-calendar")')
+    if isinstance(scopes, str):
+        raise TypeError(f"write scopes=[{scopes!r}]: a list of scopes")
+    listed = tuple(scopes) if scopes is not None else ()
+    if scopes is not None and not listed:
+        raise ValueError("scopes=[] asks for nothing: leave it out to take what there is")
+    if listed:
+        all_of_scopes(*listed)  # refuses what is not a scope
+    if not as_.isidentifier() or keyword.iskeyword(as_) or as_ == "user_id":
+        raise ValueError(
+            f"as_={as_!r} cannot be the parameter that takes a connection: "
+            'write as_="calendar_token"'
+        )
+    need = ConnectionNeed(name, listed, as_, tenant=tenant, optional=optional, fresh=fresh)
+    return GuardDecorator(Policy(connections=(need,)))
+
+
+def requires_permissions(*permissions: str) -> GuardDecorator:
+    """Require the token to name these permissions, all of them, of the user or current tenant.
+
+    A refusal says only "not allowed": no scope that a client could ask for would change it.
+
+    Raises:
+        ValueError: if there is none, or one is empty.
+    """
+    _check_names(permissions, 'requires_permissions("events.delete")')
+    return _all(map(HasPermission, permissions))
+
+
+def requires_roles(*roles: str) -> GuardDecorator:
+    """Require the token to name these roles, all of them, of the user or current tenant.
+
+    Either of two is ``any_of(requires_roles("owner"), requires_roles("editor"))``.
+
+    Raises:
+        ValueError: if there is none, or one is empty.
+    """
+    _check_names(roles, 'requires_roles("admin")')
+    return _all(map(HasRole, roles))
+
+
+def requires_tenant(*tenant_ids: str, tenant_from: str | None = None) -> GuardDecorator:
+    """Require the user to belong to one of these tenants, according to the token.
+
+    Args:
+        tenant_ids: the tenants of which one will do.
+        tenant_from: instead of them, the argument of the call that names the tenant.
+
+    Raises:
+        ValueError: if neither or both are given.
+
+    Example::
+
+        @mcp.tool()
+        @requires_tenant(tenant_from="tenant_id")
+        async def invoices(tenant_id: str) -> list[str]: ...
+    """
+    if tenant_from is not None:
+        if tenant_ids or not tenant_from.isidentifier():
+            raise ValueError('write requires_tenant(tenant_from="tenant_id") and no tenant beside')
+        return _all([BelongsToTenantOf(tenant_from)])
+    _check_names(tenant_ids, 'requires_tenant("tenant-a")')
+    return _any(map(BelongsToTenant, tenant_ids))
+
+
+def requires_client(*client_ids: str) -> GuardDecorator:
+    """Require the token to have been issued to one of these OAuth clients.
+
+    Args:
+        client_ids: client ids of which one will do; ``*`` stands for any letters, digits and
+            ``.``, ``_``, ``~``, ``-``, so never for a part of a URL beyond the next delimiter.
+
+    Raises:
+        ValueError: if there is none, or one is empty.
+    """
+    _check_names(client_ids, 'requires_client("my-client")')
+    return _any(map(IsClient, client_ids))
+
+
+def requires_claim(name: str, predicate: Callable[[Any], bool]) -> GuardDecorator:
+    """Require a claim of the token to be there and to satisfy ``predicate``.
+
+    Args:
+        name: of the claim.
+        predicate: given its value; only True lets the caller in, an exception does not.
+
+    Example::
+
+        @requires_claim("email_verified", lambda value: value is True)
+        async def invite(address: str) -> None: ...
+    """
+    _check_names((name,), 'requires_claim("email_verified", lambda value: value is True)')
+    if not callable(predicate):
+        raise TypeError(f"write requires_claim({name!r}, lambda value: value == {predicate!r})")
+    return _all([HasClaim(name, predicate)])
+
+
+def requires(
+    check: Callable[[Principal, Invocation], bool | Awaitable[bool]],
+) -> GuardDecorator:
+    """Require a function of one's own to say yes.
+
+    Args:
+        check: given the :class:`Principal` and the :class:`Invocation`; a coroutine function, or
+            an ordinary one, which runs in a worker thread. Only True lets the caller in; an
+            exception refuses, and is logged with the name of the check.
+
+    Raises:
+        TypeError: if it is no function of two arguments.
+
+    Example::
+
+        async def may_approve(principal, call):
+            return call.arguments["amount"] < 1000 or "finance" in principal.roles
+
+        @mcp.tool()
+        @requires(may_approve)
+        async def approve(invoice_id: str, amount: int) -> str: ...
+    """
+    try:
+        inspect.signature(check).bind(None, None)
+    except (TypeError, ValueError):
+        raise TypeError(
+            "write @requires(check), with check(principal, call) a function that says True or False"
+        ) from None
+    return _all([Check(check)])
+
+
+def requires_recent_auth(
+    *, max_age: int | None = None, acr_values: Iterable[str] = ()
+) -> GuardDecorator:
+    """Require the user to have signed in recently, or strongly enough (RFC 9470).
+
+    Who has not is challenged with 401 ``insufficient_user_authentication``, ``max_age`` and
+    ``acr_values``, so that a client can have them sign in again.
+
+    Args:
+        max_age: how many seconds ago at most, by the token's ``auth_time``; at least 1.
+        acr_values: of which authentication context class references the token's ``acr`` has to
+            be one, in the order of preference.
+
+    Raises:
+        ValueError: if neither is given, or one could not be asked for.
+    """
+    if isinstance(acr_values, str):
+        raise TypeError(f"write acr_values=[{acr_values!r}]: a list")
+    classes = tuple(acr_values)
+    if (max_age is None and not classes) or (max_age is not None and max_age < 1):
+        raise ValueError("write requires_recent_auth(max_age=300), in seconds, or acr_values=[...]")
+    check_requestable(classes, "class")
+    return GuardDecorator(Policy(Rule(RecentAuthentication(max_age, classes))))
+
+
+@overload
+def all_of(*rules: ScopeLike) -> Scope: ...  # type: ignore[overload-overlap]
+@overload
+def all_of(*rules: RuleLike) -> GuardDecorator: ...
+def all_of(*rules: RuleLike) -> Scope | GuardDecorator:
+    """Return the rule that needs every one of ``rules``: scopes, guards, or both.
+
+    Raises:
+        ValueError: if there are no rules, or one is not a scope-token.
+
+    >>> all_of("read", "write")
+    <Scope: read & write>
+    >>> all_of("read", requires_roles("editor"))
+    <guard: read & role editor>
+    """
+    scopes = [rule for rule in rules if isinstance(rule, (str, Scope))]
+    if len(scopes) == len(rules):
+        return all_of_scopes(*scopes)
+    return GuardDecorator(functools.reduce(operator.and_, map(_policy, rules)))
+
+
+@overload
+def any_of(*rules: ScopeLike) -> Scope: ...  # type: ignore[overload-overlap]
+@overload
+def any_of(*rules: RuleLike) -> GuardDecorator: ...
+def any_of(*rules: RuleLike) -> Scope | GuardDecorator:
+    """Return the rule that needs at least one of ``rules``: scopes, guards, or both.
+
+    Raises:
+        ValueError: if there are no rules, one is not a scope-token, is public or fetches a
+            connection.
+
+    >>> any_of("admin", all_of("read", "write"))
+    <Scope: admin | read & write>
+    >>> any_of("admin", all_of("read", requires_roles("editor")))
+    <guard: admin | read & role editor>
+    """
+    scopes = [rule for rule in rules if isinstance(rule, (str, Scope))]
+    if len(scopes) == len(rules):
+        return any_of_scopes(*scopes)
+    policies = [_policy(rule) for rule in rules]
+    if any(policy.public or policy.connections for policy in policies):
+        raise ValueError("any_of() takes rules: write public and with_connection() by themselves")
+    wanted = [policy.rule for policy in policies if policy.rule is not None]
+    if len(wanted) < len(policies):  # every verified caller meets one of them
+        return GuardDecorator(Policy())
+    return GuardDecorator(Policy(functools.reduce(operator.or_, wanted)))
+
+
+def _policy(rule: RuleLike) -> Policy:
+    return rule.policy if isinstance(rule, GuardDecorator) else Policy(_scope_rule(rule))
+
+
+def _all(requirements: Iterable[Requirement]) -> GuardDecorator:
+    return GuardDecorator(Policy(functools.reduce(operator.and_, map(Rule, requirements))))
+
+
+def _any(requirements: Iterable[Requirement]) -> GuardDecorator:
+    return GuardDecorator(Policy(functools.reduce(operator.or_, map(Rule, requirements))))
+
+
+def _check_names(names: tuple[object, ...], example: str) -> None:
+    if not names or not all(names):
+        raise ValueError(f"name at least one: write {example}")
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"names are strings: write {example}")

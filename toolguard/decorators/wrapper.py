@@ -1,0 +1,265 @@
+"""What becomes of a function that is guarded?
+
+Each decorator carries one part of a policy. However many are stacked, in whatever order, a
+function gets one wrapper and every call one decision: find the caller, decide, connect, inject,
+call.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import operator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, TypeAlias, TypeVar, overload
+
+import anyio.to_thread
+
+from toolguard.calls.message import Frame, current_frame, refusal_in, standing
+from toolguard.calls.rows import State
+from toolguard.decorators.injection import Connections, Injection, unwrapped
+from toolguard.policies.policy import Policy
+from toolguard.principal import Principal
+
+__all__ = [
+    "GuardDecorator",
+    "Guarded",
+    "bare_policy",
+    "injected_parameters",
+    "is_bare",
+    "owner_of",
+    "policy_of",
+]
+
+T = TypeVar("T")
+
+Guarded: TypeAlias = Callable[..., Coroutine[Any, Any, T]]
+"""A guarded function: always a coroutine function, without the injected parameters."""
+
+_MARK = "__toolguard__"
+_BARE = "__toolguard_bare__"
+
+
+class GuardDecorator:
+    """A declared policy that can be put on a function with ``@``.
+
+    The wrapper is a coroutine function without the injected parameters. A synchronous function
+    runs in a worker thread, so that it never blocks the event loop.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    @overload
+    def __call__(self, function: Callable[..., Awaitable[T]]) -> Guarded[T]: ...
+    @overload
+    def __call__(self, function: Callable[..., T]) -> Guarded[T]: ...
+    def __call__(self, function: Callable[..., Any]) -> Guarded[Any]:
+        """Guard ``function``, adding to what already guards it.
+
+        Raises:
+            TypeError: if it is no function, or lacks a parameter that would be injected.
+            ValueError: if the stacked guards contradict each other.
+        """
+        if inspect.isasyncgenfunction(unwrapped(function)):
+            raise TypeError(f"{self!r} guards functions that return, not async generators")
+        if isinstance(function, (type, classmethod, staticmethod)) or not callable(function):
+            raise TypeError(
+                f"{self!r} guards functions, not {type(function).__name__}: write it directly "
+                "above `def`, below the line that registers the tool"
+            )
+        mark = getattr(function, _MARK, None)
+        if isinstance(mark, _Mark) and mark.wrapper is function:
+            whole = self.policy & mark.policy
+            setattr(function, _BARE, whole)  # whoever registered it in between holds too little
+            return _guarded(mark.function, whole)
+        # Another decorator stands between two guards: ask for everything at once all the same.
+        inner = policy_of(function)
+        whole = self.policy if inner is None else self.policy & replace(inner, connections=())
+        return _guarded(function, whole)
+
+    def __repr__(self) -> str:
+        return f"<guard: {self.policy}>"
+
+
+class _Mark:
+    """Ties a wrapper to what it guards; ``functools.wraps`` copies the mark, not the tie."""
+
+    def __init__(
+        self,
+        wrapper: Callable[..., Any],
+        function: Callable[..., Any],
+        policy: Policy,
+        injected: tuple[str, ...],
+    ) -> None:
+        self.wrapper = wrapper
+        self.function = function
+        self.policy = policy
+        self.injected = injected
+
+
+def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
+    injection = Injection.plan(function, policy)
+    start = _starting(function)
+
+    async def guarded(*args: Any, **kwargs: Any) -> Any:
+        with entering(guarded, policy) as frame:
+            principal = await _caller(
+                frame, policy, functools.partial(injection.sent, args, kwargs)
+            )
+            connections = await frame.connect(policy.connections, principal)
+            running = start(injection, args, kwargs, principal, connections)
+            del connections  # a traceback shows local variables, and none may hold a token
+            return await running
+
+    injection.dress(guarded, function)
+    setattr(guarded, _MARK, _Mark(guarded, function, policy, tuple(injection.sources)))
+    for layer, mark in _layers(function):
+        if mark is not None:
+            break
+        with suppress(AttributeError, TypeError):  # an object that takes no attributes
+            setattr(layer, _BARE, policy)
+    return guarded
+
+
+@contextmanager
+def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[Frame]:
+    """Yield the frame inside the function that ``wrapper`` guards, and note how it ends.
+
+    That is the row of the operation which the framework entered, if this is its own wrapper; a
+    guarded function that is called by code of the user's has a row of its own.
+    """
+    frame = current_frame()
+    row = frame.row
+    if row is None or row.owner is not wrapper or row.running:
+        frame = frame.within(policy, wrapper)
+        row = frame.entered
+    row.running = True
+    try:
+        with standing(frame):
+            yield frame
+    except Exception as error:
+        refusal = refusal_in(error)
+        row.ended(refusal)
+        if row.nested:
+            frame.message.nested_refusal = refusal
+        if refusal is not None and refusal is not error:
+            raise refusal from None
+        raise
+    finally:
+        row.running = False
+
+
+async def _caller(
+    frame: Frame, policy: Policy, sent: Callable[[], Mapping[str, Any]]
+) -> Principal | None:
+    """Return the caller, who has been permitted this call.
+
+    Raises:
+        ToolGuardError: if they are not.
+    """
+    row = frame.entered
+    reads_call = policy.reads_call or row.state is State.NEEDS_ARGUMENTS
+    if row.state is State.PERMITTED and not reads_call:
+        frame.check_open(row.principal)
+        return row.principal
+    arguments = MappingProxyType(dict(sent())) if reads_call else row.call.arguments
+    return await frame.authorize(replace(row.call, arguments=arguments))
+
+
+def _starting(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """Return what calls ``function`` with the injected values and gives something to await.
+
+    It has returned when the function runs, so that no frame above the function holds a value.
+    """
+    inner = unwrapped(function)
+    is_async = inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
+        getattr(inner, "__call__", None)  # noqa: B004 - whether calling it gives a coroutine
+    )
+
+    def start(
+        injection: Injection,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        principal: Principal | None,
+        connections: Connections,
+    ) -> Awaitable[Any]:
+        injected = named = dict[str, Any]()
+        try:
+            injected = injection.values(principal, connections)
+            positional, named = injection.arguments(args, kwargs, injected)
+            if is_async:
+                running: Awaitable[Any] = function(*positional, **named)
+                return running
+            return _in_thread([functools.partial(function, *positional, **named)])
+        finally:
+            del injected, named, connections
+
+    return start
+
+
+async def _in_thread(once: list[Callable[[], Any]]) -> Any:
+    result = await anyio.to_thread.run_sync(_call_once, once)
+    # A synchronous decorator may stand above a coroutine function.
+    return await result if inspect.isawaitable(result) else result
+
+
+def _call_once(once: list[Callable[[], Any]]) -> Any:
+    return once.pop()()
+
+
+def policy_of(function: Callable[..., Any]) -> Policy | None:
+    """Return what guards ``function``, through other decorators, partials and bound methods.
+
+    None means that nothing guards it.
+    """
+    policies = [mark.policy for _, mark in _layers(function) if mark is not None]
+    return functools.reduce(operator.and_, policies) if policies else None
+
+
+def owner_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Return the outermost wrapper of a guard in ``function``; None if nothing guards it."""
+    return next((layer for layer, mark in _layers(function) if mark is not None), None)
+
+
+def injected_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Return the parameters of ``function`` that its guards fill and clients do not see."""
+    marks = [mark for _, mark in _layers(function) if mark is not None]
+    return tuple(dict.fromkeys(name for mark in marks for name in mark.injected))
+
+
+def is_bare(function: Callable[..., Any]) -> bool:
+    """Return whether a guard was put on ``function`` that it does not have itself. Cheap."""
+    return getattr(function, _BARE, None) is not None
+
+
+def bare_policy(function: Callable[..., Any]) -> Policy | None:
+    """Return the policy that was declared for ``function`` and does *not* guard it.
+
+    That is the case for a function that was registered below its guard, so that the server holds
+    the function itself and not the wrapper.
+    """
+    for layer, mark in _layers(function):
+        bare = getattr(layer, _BARE, None)
+        if isinstance(bare, Policy):
+            return bare
+        if mark is not None:
+            return None
+    return None
+
+
+def _layers(function: Callable[..., Any]) -> Iterator[tuple[Callable[..., Any], _Mark | None]]:
+    """Yield the functions that wrap each other, outermost first, with their guards."""
+    current: Any = function
+    while current is not None:
+        current = unwrapped(current)
+        mark = getattr(current, _MARK, None)
+        if isinstance(mark, _Mark) and mark.wrapper is current:
+            yield current, mark
+            current = mark.function
+        else:
+            yield current, None
+            current = getattr(current, "__wrapped__", None)

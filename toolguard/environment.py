@@ -1,0 +1,41 @@
+"""The secrets that the environment brings: read, and not left there.
+
+What stays in ``os.environ`` is seen by every library and inherited by every child process. A
+mapping of another kind belongs to the caller and is left as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+__all__ = ["CACHE_KEYS", "MANAGEMENT_KEY", "SECRET", "secret", "taken", "withhold"]
+
+MANAGEMENT_KEY = "DESCOPE_MANAGEMENT_KEY"
+CACHE_KEYS = "TOOLGUARD_CACHE_KEYS"
+SECRET = "TOOLGUARD_SECRET"  # noqa: S105 - the name of a variable
+
+_withheld: dict[str, str] = {}
+
+
+def secret(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return a secret, None if it is empty or not set; one that is withheld by now, too."""
+    value = environ.get(name)
+    if value is None and environ is os.environ:
+        value = _withheld.get(name)
+    return value or None
+
+
+def withhold(*names: str) -> None:
+    """Take secrets out of ``os.environ``; :func:`secret` still returns them."""
+    for name in names:
+        value = os.environ.pop(name, None)
+        if value is not None:
+            _withheld[name] = value
+
+
+def taken(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return a secret as :func:`secret` does, and withhold it from then on."""
+    if environ is os.environ:
+        withhold(name)
+    return secret(name, environ)

@@ -1,0 +1,51 @@
+"""Which framework is this server of, and what has to be known about that framework?
+
+One file per line. Each answers: whose bearer does this message carry, how is "no" said here, and
+which operations are there? Nothing else in the package knows a framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from toolguard.frameworks.adapter import PROTECTED, Adapter
+from toolguard.frameworks.operation import Operation
+
+__all__ = ["Adapter", "Operation", "adapter_for"]
+
+# A server's class is recognised by where it is defined; only that framework is then imported.
+_LINES = {
+    ("fastmcp.server.server", 3): "toolguard.frameworks.fastmcp3",
+    ("fastmcp.server.server", 4): "toolguard.frameworks.fastmcp4",
+    ("mcp.server.fastmcp.server", None): "toolguard.frameworks.mcp1",
+    ("mcp.server.mcpserver.server", None): "toolguard.frameworks.mcp2",
+    ("mcp.server.lowlevel.server", None): "toolguard.frameworks.lowlevel",
+}
+
+
+def adapter_for(server: object) -> Adapter:
+    """Return the adapter for ``server``.
+
+    Raises:
+        TypeError: if it is no server of a supported framework.
+    """
+    known = getattr(server, PROTECTED, None)
+    if isinstance(known, Adapter):
+        return known
+    defined_in = {each.__module__ for each in type(server).__mro__}
+    for (module, major), adapter in _LINES.items():
+        if module in defined_in and major in (None, _fastmcp_major()):
+            found: Adapter = importlib.import_module(adapter).adapter(server)
+            return found
+    raise TypeError(
+        f"protect() takes an MCPServer (mcp 2), a FastMCP (mcp 1), a low-level mcp.server.Server "
+        f"(either), or a FastMCP of fastmcp 3 or 4, not {type(server).__qualname__}; put any "
+        "other ASGI app behind guard.asgi(app)"
+    )
+
+
+def _fastmcp_major() -> int | None:
+    version = getattr(sys.modules.get("fastmcp"), "__version__", "")
+    major = str(version).partition(".")[0]
+    return int(major) if major.isdigit() else None

@@ -1,0 +1,381 @@
+"""What toolguard asks of a framework, and what is the same in all of them."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from toolguard.calls.message import Frame
+from toolguard.decorators.injection import sent_by_clients, unwrapped
+from toolguard.decorators.wrapper import GuardDecorator, bare_policy, is_bare
+from toolguard.errors import (
+    GuardNotConfiguredError,
+    InvalidInputError,
+    MalformedMessageError,
+    ToolGuardError,
+)
+from toolguard.frameworks.lists import Lists
+from toolguard.frameworks.operation import Catalog, Operation, Resolved
+from toolguard.frameworks.server_guard import ServerGuard
+from toolguard.policies.by_name import OperationRules
+from toolguard.policies.combined import whole_policy
+from toolguard.policies.operations import Kind
+from toolguard.policies.policy import DEFAULT_POLICIES, Policy
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+
+__all__ = [
+    "PROTECTED",
+    "REFUSED",
+    "Adapter",
+    "Operation",
+    "can_open_urls",
+    "challenge_meta",
+    "check_declaration",
+    "code_of",
+]
+
+_log = logging.getLogger("toolguard")
+
+PROTECTED = "__toolguard_protected__"
+"""Where a protected server keeps its adapter."""
+
+REFUSED = -32003
+"""The JSON-RPC code of a refusal, which no client treats specially."""
+_INVALID_PARAMS = -32602
+
+# More than any server has; what is beyond is worked out each time.
+_MAX_RESOLVED = 20_000
+
+
+class Adapter(ABC):
+    """One server of one framework line."""
+
+    #: Request headers that the framework does not get to see.
+    withheld_headers: tuple[bytes, ...] = (b"authorization",)
+    #: Whether no look-up of the framework's can be stood in, so that names decide.
+    decides_by_name = False
+    #: Whether operations of this framework have tags.
+    has_tags = False
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        #: The guard that protects the server; None if no guard does.
+        self.guard: ServerGuard | None = None
+        #: What is said of operations by name.
+        self.rules = OperationRules({})
+        #: Tool -> its parameters that look like injected ones and that clients are meant to send.
+        self.sent_by_client: Mapping[str, Collection[str]] = {}
+        #: The paths of custom routes that are open on purpose.
+        self.open_routes: Collection[str] = ()
+        self._lists = Lists(self)
+        self._catalog: tuple[tuple[object, ...], Catalog] | None = None
+        self._public: tuple[tuple[object, ...], bool] | None = None
+        self._checked: tuple[object, ...] | None = None
+        self._resolved: dict[tuple[Kind, tuple[str, ...], frozenset[str], int], Resolved] = {}
+
+    @abstractmethod
+    def operations(self) -> Iterator[Operation]:
+        """Yield the server's operations, in the order of their registration."""
+
+    @abstractmethod
+    def revision(self) -> tuple[object, ...]:
+        """Return what changes with the registered operations, without going through them."""
+
+    @abstractmethod
+    async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        """Return the operation that clients call ``name``, as ``meta`` asks for it."""
+
+    @property
+    @abstractmethod
+    def error_types(self) -> tuple[type[Exception], ...]:
+        """The exceptions that the framework raises from what a function raised."""
+
+    @abstractmethod
+    def install(self, guard: ServerGuard) -> None:
+        """Put ``guard`` around every message, and around every app and transport it runs."""
+
+    @abstractmethod
+    def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> BaseException:
+        """Return the exception that carries ``refusal`` through the framework.
+
+        Args:
+            refusal: the refusal.
+            nested: whether code of the user's called the operation, and may want to catch it.
+        """
+
+    @abstractmethod
+    def unknown(self, kind: Kind, name: str) -> Exception:
+        """Return the framework's own error for an operation that is not there."""
+
+    @abstractmethod
+    def stateless_app(self, *, json_response: bool = True) -> Starlette:
+        """Return a guarded application that answers POSTs to ``/mcp``, for tests.
+
+        Args:
+            json_response: whether with JSON; else with events, of which notifications are some.
+        """
+
+    def is_intact(self) -> bool:
+        """Return whether what :meth:`install` stands in is still the server's own. Cheap."""
+        return True
+
+    @property
+    def required_guard(self) -> ServerGuard:
+        """The guard that protects the server.
+
+        Raises:
+            GuardNotConfiguredError: if no guard does.
+        """
+        if self.guard is None:
+            raise GuardNotConfiguredError("No guard protects this server")
+        return self.guard
+
+    def catalog(self) -> Catalog:
+        """Return the operations by the names that clients know them by."""
+        revision = self.revision()
+        if self._catalog is None or self._catalog[0] != revision:
+            self._catalog = (revision, self.look_up())
+        return self._catalog[1]
+
+    def survey(self) -> Catalog:
+        """Return the catalog while nothing is served, whatever has to be asked for it."""
+        return self.catalog()
+
+    def look_up(self) -> Catalog:
+        """Return the catalog as it is now."""
+        return Catalog(tuple(self.operations()))
+
+    # --- what an operation asks for
+
+    def resolve(self, operation: Operation) -> Resolved:
+        """Return an operation with its whole policy, worked out once for its function and names."""
+        function = operation.function
+        key = (operation.kind, operation.names, operation.tags, id(function))
+        known = self._resolved.get(key)
+        is_same = known is not None and known.operation.function is function
+        # A guard may have been put on a function after it was registered.
+        if known is not None and is_same and not (function is not None and is_bare(function)):
+            return known
+        resolved = Resolved(operation)
+        try:
+            check_declaration(operation, self.guard, self._sent_by_client(operation))
+            resolved.policy = self._combine(resolved, None, self._default)
+        except ValueError as error:
+            resolved.fault = str(error)
+        if len(self._resolved) >= _MAX_RESOLVED:
+            self._resolved.clear()
+        self._resolved[key] = resolved
+        return resolved
+
+    def policy_for(self, resolved: Resolved, sent: str | None) -> Policy | None:
+        """Return the whole policy of an operation for a message; None if no caller may do it.
+
+        Args:
+            resolved: the operation.
+            sent: the name that the client sent for it; None where it was not asked for by name.
+
+        Raises:
+            GuardNotConfiguredError: if it cannot be guarded as it is.
+            AccessDeniedError: if no caller may do it under that name.
+        """
+        if resolved.fault is not None:
+            raise GuardNotConfiguredError(resolved.fault)
+        operation = resolved.operation
+        is_plain = sent is None or (operation.kind != "resource" and sent in operation.names)
+        if is_plain or not self.rules.policies:
+            return resolved.policy
+        try:
+            return self._combine(resolved, sent, self._default)
+        except ValueError as error:
+            raise GuardNotConfiguredError(str(error)) from None
+
+    def _sent_by_client(self, operation: Operation) -> Collection[str]:
+        return {each for name in operation.names for each in self.sent_by_client.get(name, ())}
+
+    @property
+    def _default(self) -> Policy | None:
+        return DEFAULT_POLICIES["authenticated" if self.guard is None else self.guard.default]
+
+    def _combine(
+        self, resolved: Resolved, sent: str | None, default: Policy | None
+    ) -> Policy | None:
+        operation = resolved.operation
+        return whole_policy(
+            self.rules,
+            operation.kind,
+            names=operation.names,
+            declared=resolved.declared,
+            default=default,
+            sent=sent,
+            tags=operation.tags,
+        )
+
+    def policy(self, operation: Operation) -> Policy | None:
+        """Return what decorators and rules say of an operation; None if they say nothing.
+
+        Raises:
+            ValueError: if it would be public and guarded at once.
+        """
+        return self._combine(Resolved(operation), None, None)
+
+    def has_rule(self, kind: Kind, name: str) -> bool:
+        """Return whether a rule names something that no look-up of the framework's knows."""
+        return self.rules.policy(kind, name) is not None
+
+    @property
+    def admits_anonymous(self) -> bool:
+        """Whether some operation of this server is public."""
+        if self.guard is not None and self.guard.default == "public":
+            return True
+        revision = self.revision()
+        if self._public is None or self._public[0] != revision:
+            self._public = (revision, any(policy.public for policy in self.policies()))
+        return self._public[1]
+
+    def policies(self) -> Iterator[Policy]:
+        """Yield what guards the operations, then the rules: for operations of other servers."""
+        for operation in self.catalog().operations:
+            with suppress(ValueError):  # public and guarded: refused to every caller
+                policy = self.policy(operation)
+                if policy is not None:
+                    yield policy
+        yield from self.rules.policies
+
+    async def edit_list(self, door: Frame, method: str, result: dict[str, Any]) -> dict[str, Any]:
+        """Return a list with requirements, and without what the caller may not see."""
+        return await self._lists.edit(door, method, result)
+
+    # --- protecting a server
+
+    def claim(
+        self,
+        guard: ServerGuard,
+        rules: OperationRules,
+        *,
+        sent_by_client: Mapping[str, Collection[str]] | None = None,
+        open_routes: Collection[str] = (),
+    ) -> None:
+        """Take the server for ``guard``.
+
+        Raises:
+            ValueError: if it is taken, or cannot be guarded as it is.
+        """
+        if self.guard is not None:
+            raise ValueError("this server is protected already: call protect() once per server")
+        if rules.uses_tags and not self.has_tags:
+            raise ValueError('rules by tag, "tag:...", are for fastmcp: write rules by name')
+        self.guard, self.rules = guard, rules
+        self.sent_by_client, self.open_routes = sent_by_client or {}, open_routes
+        self.check()
+        setattr(self.server, PROTECTED, self)
+
+    def check(self) -> None:
+        """Make sure that what has been registered by now can be guarded.
+
+        Raises:
+            ValueError: naming a function that was registered below its guard, or that uses a
+                connection for which the guard has no provider, or that would be public and
+                guarded at once.
+        """
+        revision = self.revision()
+        if revision == self._checked:
+            return
+        for operation in (*self.operations(), *self.catalog().operations):
+            fault = self.resolve(operation).fault
+            if fault is not None:
+                raise ValueError(fault)
+        self._checked = revision
+
+    def prepare(self) -> None:
+        """Get ready to serve what has been registered by now.
+
+        Raises:
+            ValueError: as :meth:`check` does.
+        """
+        self.check()
+
+    def report_rules(self) -> None:
+        """Log the rules that match nothing now that the server starts."""
+        catalog = self.catalog()
+        if catalog.unlisted:  # what they are about may be on another server
+            return
+        operations = ((each.kind, each.name, each.tags) for each in catalog.operations)
+        for pattern in self.rules.unmatched(operations):
+            _log.warning("the rule %r matches nothing on %r", pattern, self.server)
+
+    def over_stdio(self, guard: ServerGuard) -> None:
+        """Make the server's own stdio transport say that it is one."""
+        run = self.server.run_stdio_async
+
+        @functools.wraps(run)
+        async def run_stdio_async(*args: Any, **kwargs: Any) -> None:
+            self.prepare()
+            self.report_rules()
+            with guard.serving_stdio():
+                try:
+                    await run(*args, **kwargs)
+                finally:
+                    await guard.aclose()
+
+        self.server.run_stdio_async = run_stdio_async
+
+
+def check_declaration(
+    operation: Operation, guard: ServerGuard | None, sent_by_client: Collection[str] = ()
+) -> None:
+    """Make sure that an operation was registered as it can be guarded.
+
+    Args:
+        operation: the operation.
+        guard: what guards its server.
+        sent_by_client: the parameters of the operation that clients are meant to send.
+
+    Raises:
+        ValueError: saying what to write instead.
+    """
+    if operation.function is None:
+        return
+    what, policy = f"{operation.kind} {operation.name!r}", operation.declared
+    if isinstance(unwrapped(operation.function), GuardDecorator):
+        raise ValueError(  # noqa: TRY004 - as for all that is registered wrongly
+            f"{what} is a guard and no function: give the guard what it asks for, in parentheses"
+        )
+    if guard is not None and guard.connections is None and policy and policy.connections:
+        raise ValueError(
+            f"{what} uses connection {policy.connections[0].name!r} and the guard has no "
+            "provider: write ToolGuard(..., connections=...)"
+        )
+    fault = sent_by_clients(operation.function, sent_by_client)
+    if fault is not None:
+        raise ValueError(f"{what} {fault}")
+    if bare_policy(operation.function) is not None:
+        raise ValueError(
+            f"{what} was registered without all of its guards: write the line that registers the "
+            f"{operation.kind} above them, as in @mcp.tool(), then @requires_scopes(...), then def"
+        )
+
+
+def code_of(refusal: ToolGuardError) -> int:
+    """Return the JSON-RPC code of a refusal: the protocol's own for a fault of the message."""
+    if isinstance(refusal, MalformedMessageError):
+        return refusal.code
+    return _INVALID_PARAMS if isinstance(refusal, InvalidInputError) else REFUSED
+
+
+def challenge_meta(guard: ServerGuard, refusal: ToolGuardError) -> dict[str, Any] | None:
+    """Return the metadata of a tool error: the challenge, where there is no header for it."""
+    challenge = guard.challenge(refusal)
+    return None if challenge is None else {"mcp/www_authenticate": [challenge.header]}
+
+
+def can_open_urls(capabilities: Any) -> bool:
+    """Return whether a client with these capabilities can be asked to open a URL."""
+    elicitation = capabilities.elicitation if capabilities is not None else None
+    return elicitation is not None and elicitation.url is not None

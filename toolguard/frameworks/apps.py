@@ -1,0 +1,281 @@
+"""How are the MCP endpoints of a Starlette application guarded?"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import posixpath
+import re
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
+
+from mcp.server.auth.middleware.bearer_auth import RequireAuthMiddleware
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
+
+from toolguard.calls.request import SCOPE_KEY
+from toolguard.decorators.wrapper import bare_policy
+from toolguard.errors import GuardNotConfiguredError
+from toolguard.frameworks.sdk_auth import answering_outages
+from toolguard.frameworks.server_guard import ServerGuard
+from toolguard.frameworks.serving import ALTERED
+from toolguard.http.answers import respond
+from toolguard.http.middleware import GuardMiddleware
+from toolguard.http.proxy import MessageGuard
+from toolguard.policies.by_name import OperationRules
+
+if TYPE_CHECKING:
+    from toolguard.frameworks.adapter import Adapter
+
+__all__ = [
+    "OtherPaths",
+    "guard_builder",
+    "guard_endpoints",
+    "guarded_app",
+    "guarded_server",
+    "metadata_route",
+]
+
+OtherPaths = Literal["refuse", "authenticated"]
+"""What becomes of requests for other paths than the endpoint's: 404, or a token lets them in."""
+
+_log = logging.getLogger("toolguard")
+
+
+def guard_builder(
+    adapter: Adapter, guard: ServerGuard, name: str, paths: Callable[..., Collection[str]]
+) -> None:
+    """Guard every application that the server's method ``name`` builds.
+
+    Args:
+        adapter: the server.
+        guard: what to put around the endpoints.
+        name: of the method, such as ``"streamable_http_app"``.
+        paths: called with the arguments of the method and the application it built; returns the
+            paths of the MCP endpoints.
+    """
+    build = getattr(adapter.server, name)
+
+    @functools.wraps(build)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        adapter.prepare()
+        app = build(*args, **kwargs)
+        guard_endpoints(app, guard, paths(app, *args, **kwargs), adapter)
+        return app
+
+    setattr(adapter.server, name, guarded)
+
+
+def guard_endpoints(
+    app: Starlette,
+    guard: ServerGuard,
+    paths: Collection[str],
+    adapter: Adapter,
+) -> None:
+    """Guard the routes of ``app`` at ``paths``, and serve the RFC 9728 document unless it does.
+
+    The caller's token stays with the guard: a framework that copies request headers to other
+    servers has none to copy. Only the endpoints are wrapped: what the user or the framework puts
+    around the application, CORS above all, stays outside and sees the refusals too.
+
+    Raises:
+        RuntimeError: if a path has no route, so that nothing would be guarded there.
+    """
+    wanted = {path.rstrip("/") for path in paths}
+    routes = [r for r in app.routes if isinstance(r, (Route, Mount))]
+    endpoints = [route for route in routes if route.path.rstrip("/") in wanted]
+    if {route.path.rstrip("/") for route in endpoints} != wanted:
+        raise RuntimeError(f"no MCP endpoint at {sorted(paths)}: nothing would be guarded")
+    for other in routes:
+        endpoint: Any = getattr(other, "endpoint", None)
+        if endpoint is not None and bare_policy(endpoint) is not None:
+            raise ValueError(
+                f"the guard on the route {other.path!r} guards nothing: put the application "
+                "behind guard.asgi(app)"
+            )
+    for route in endpoints:
+        inside = _while_intact(_withholding(route.app), adapter)
+        # Of this server, whatever else the guard protects.
+        route.app = GuardMiddleware(
+            inside, guard, admits_anonymous=lambda: adapter.admits_anonymous
+        )
+    document = metadata_route(guard)
+    if not any(route.path == document.path for route in routes):
+        app.router.routes.insert(0, document)
+    app.router.lifespan_context = _around(adapter, guard, app.router.lifespan_context)
+    app.user_middleware[:] = answering_outages(app.user_middleware)
+    app.user_middleware.append(Middleware(_expose_challenges, app.user_middleware))
+
+
+def _withholding(app: ASGIApp) -> ASGIApp:
+    """Return ``app`` without the caller's token; a check of the framework's still sees it."""
+    if isinstance(app, RequireAuthMiddleware):
+        app.app = _withholding(app.app)
+        return app
+
+    async def without(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
+            scope["headers"] = headers
+        await app(scope, receive, send)
+
+    return without
+
+
+def _while_intact(app: ASGIApp, adapter: Adapter) -> ASGIApp:
+    """Return ``app``, refused to everyone once the server would go on without its guard."""
+
+    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or adapter.is_intact():
+            await app(scope, receive, send)
+            return
+        _log.error(ALTERED)
+        refusal = GuardNotConfiguredError(ALTERED)
+        await respond(send, refusal, None, is_message=scope["method"] == "POST")
+
+    return checked
+
+
+def _around(adapter: Adapter, guard: ServerGuard, lifespan: Lifespan[Any]) -> Lifespan[Any]:
+    """Return the lifespan that begins with a look at the rules, and closes what the guard opens."""
+
+    @asynccontextmanager
+    async def around(app: Any) -> AsyncIterator[Any]:
+        async with lifespan(app) as state:
+            adapter.report_rules()
+            try:
+                yield state
+            finally:
+                await guard.aclose()
+
+    return around
+
+
+def _expose_challenges(app: ASGIApp, stack: list[Middleware]) -> ASGIApp:
+    """Let browsers read WWW-Authenticate where CORS is on.
+
+    Starlette builds its stack from the inside out, so this runs when every middleware has been
+    added and before CORSMiddleware is made.
+    """
+    for middleware in stack:
+        made: object = middleware.cls
+        if made is CORSMiddleware:
+            kwargs: dict[str, Any] = middleware.kwargs
+            exposed = list(kwargs.get("expose_headers", ()))
+            if "www-authenticate" not in (name.lower() for name in exposed):
+                kwargs["expose_headers"] = [*exposed, "WWW-Authenticate"]
+    return app
+
+
+def metadata_route(guard: ServerGuard) -> Route:
+    """Return the route of the RFC 9728 document, to add to the root of a larger application."""
+
+    async def document(request: Request) -> Response:
+        # RFC 9728 §3: public, and needed by clients in browsers, which ask first because of the
+        # MCP-Protocol-Version header that they send along.
+        headers = {"access-control-allow-origin": "*", "cache-control": "public, max-age=300"}
+        if request.method == "OPTIONS":
+            headers["access-control-allow-methods"] = "GET"
+            headers["access-control-allow-headers"] = "MCP-Protocol-Version"
+            return Response(status_code=204, headers=headers)
+        return JSONResponse(guard.metadata(), headers=headers)
+
+    path = guard.metadata_url.partition("://")[2]
+    return Route(path[path.index("/") :].partition("?")[0], document, methods=["GET", "OPTIONS"])
+
+
+def guarded_app(app: ASGIApp, guard: ServerGuard, *, forward_token: bool = False) -> ASGIApp:
+    """Return any ASGI application behind ``guard``, with its RFC 9728 document beside it.
+
+    Args:
+        app: the application; each request to it needs a token.
+        guard: who verifies.
+        forward_token: whether the application gets the ``Authorization`` header.
+    """
+    inside = app if forward_token else _without_token(app)
+    return _beside_document(GuardMiddleware(inside, guard), guard)
+
+
+def guarded_server(
+    app: ASGIApp,
+    guard: ServerGuard,
+    rules: OperationRules,
+    *,
+    path: str = "/mcp",
+    others: OtherPaths = "refuse",
+    forward_token: bool = False,
+) -> ASGIApp:
+    """Return an MCP server behind ``guard``, its messages held against rules.
+
+    Args:
+        app: the server.
+        guard: who verifies.
+        rules: who may send it which messages.
+        path: of its endpoint.
+        others: what becomes of other paths.
+        forward_token: whether the server gets the ``Authorization`` header.
+
+    Raises:
+        ValueError: if ``path`` is not the path of an endpoint.
+    """
+    if not path.startswith("/") or _resembling(path) != path.casefold().rstrip("/"):
+        raise ValueError(f'path={path!r}: write the path of the endpoint, such as "/mcp"')
+    inside = app if forward_token else _without_token(app)
+    messages = MessageGuard(inside, guard, rules)
+    endpoint = GuardMiddleware(messages, guard, admits_anonymous=lambda: messages.admits_anonymous)
+    elsewhere = GuardMiddleware(inside, guard)
+    taken = _resembling(path)
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        requested = _path_of(scope)
+        if scope["type"] != "http" or requested == path:
+            await endpoint(scope, receive, send)
+        elif others == "authenticated" and not f"{_resembling(requested)}/".startswith(f"{taken}/"):
+            await elsewhere(scope, receive, send)
+        else:
+            await Response(status_code=404)(scope, receive, send)
+
+    return _beside_document(guarded, guard)
+
+
+def _beside_document(app: ASGIApp, guard: ServerGuard) -> ASGIApp:
+    document = metadata_route(guard)
+
+    async def routed(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _path_of(scope) == document.path:
+            await document.handle(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return routed
+
+
+def _without_token(app: ASGIApp) -> ASGIApp:
+    """Return ``app`` without the caller's token, wherever the guard has it."""
+
+    async def without(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            headers = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
+            scope = {k: v for k, v in scope.items() if k != SCOPE_KEY} | {"headers": headers}
+        await app(scope, receive, send)
+
+    return without
+
+
+def _path_of(scope: Scope) -> str:
+    """Return the path below where the application is mounted (ASGI)."""
+    path, root = str(scope.get("path", "")), str(scope.get("root_path", ""))
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+def _resembling(path: str) -> str:
+    """Return what is the same for paths that a server could take for each other."""
+    plain = posixpath.normpath(f"/{unquote(path).casefold()}").replace("\\", "/")
+    return re.sub("/+", "/", plain).rstrip("/")

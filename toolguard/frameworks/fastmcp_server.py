@@ -1,0 +1,285 @@
+"""What is the same in both lines of fastmcp."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import fastmcp
+from fastmcp.exceptions import PromptError, ResourceError, ToolError
+from fastmcp.server.middleware.tool_injection import ToolInjectionMiddleware
+from fastmcp.server.providers.addressing import parse_hashed_backend_name
+from fastmcp.server.providers.fastmcp_provider import (
+    FastMCPProviderPrompt,
+    FastMCPProviderResource,
+    FastMCPProviderResourceTemplate,
+    FastMCPProviderTool,
+)
+from fastmcp.utilities.versions import VersionSpec
+from pydantic import BaseModel
+from starlette.applications import Starlette
+
+from toolguard.calls.message import Frame
+from toolguard.errors import AccessDeniedError, ToolGuardError
+from toolguard.frameworks import internals
+from toolguard.frameworks.apps import guard_builder
+from toolguard.frameworks.fastmcp_catalog import catalog_of
+from toolguard.frameworks.fastmcp_guard import (
+    AttachableAdapter,
+    attach,
+    described,
+    parents,
+    servers_below,
+)
+from toolguard.frameworks.operation import Catalog, Operation
+from toolguard.frameworks.server_guard import ServerGuard
+from toolguard.policies.operations import Kind
+
+__all__ = ["FastMCPAdapter"]
+
+_OLDEST = {3: (3, 4, 8), 4: (4, 0, 11)}
+_MOUNTED = (
+    FastMCPProviderTool,
+    FastMCPProviderResource,
+    FastMCPProviderResourceTemplate,
+    FastMCPProviderPrompt,
+)
+# The user interfaces of fastmcp's apps, which are made for each tool and registered nowhere.
+_INTERFACES = "ui://prefab/"
+
+
+class FastMCPAdapter(AttachableAdapter):
+    """One fastmcp server, with the servers mounted on it.
+
+    Args:
+        server: the ``fastmcp.FastMCP``.
+        guard_messages: puts the guard around the messages of the low-level server.
+        unknown: makes the framework's own error for an operation that is not there.
+
+    Raises:
+        ValueError: if this release of fastmcp, or this server, cannot be guarded.
+        RuntimeError: if fastmcp has changed in what toolguard relies on.
+    """
+
+    has_tags = True
+    error_types = (ToolError, ResourceError, PromptError)
+
+    def __init__(
+        self,
+        server: Any,
+        guard_messages: Callable[[FastMCPAdapter, ServerGuard], None],
+        unknown: Callable[[str], Exception],
+    ) -> None:
+        check_version(fastmcp.__version__)
+        internals.probe_fastmcp(server, _MOUNTED, ToolInjectionMiddleware)
+        super().__init__(server)
+        self._guard_messages = guard_messages
+        self._unknown = unknown
+
+    def operations(self) -> Iterator[Operation]:
+        """Yield what is on the server and on the servers mounted on it, by its own name."""
+        for server in (self.server, *servers_below(self.server)):
+            for component in _registered(server):
+                yield described(parents(component))
+
+    def revision(self) -> tuple[object, ...]:
+        """Return what changes with the components, transforms and middleware of all servers."""
+        return tuple(
+            part
+            for server in (self.server, *servers_below(self.server))
+            for part in (
+                id(server),
+                len(server.transforms),
+                len(server.middleware),
+                *map(_last_of, _local_providers(server)),
+            )
+        )
+
+    async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        """Return the operation that clients call ``name``, also on a mounted server."""
+        return await find_on(self.server, kind, name, meta)
+
+    def at(self, server: Any) -> FastMCPAdapter:
+        """Return the adapter as it is for calls to ``server``, which is mounted below its own."""
+        if server is self.server:
+            return self
+        below = _Below.__new__(_Below)
+        vars(below).update(vars(self), below=server)
+        return below
+
+    def names_of(self, server: Any, kind: Kind, name: str) -> tuple[str, ...]:
+        """Return what an operation of a mounted server is called by clients, for the rules."""
+        if not self.rules.policies:
+            return ()
+        mounted = (server, name)
+        listed = (each for each in self.catalog().operations if each.kind == kind)
+        return tuple(
+            other
+            for each in listed
+            if mounted in each.mounts
+            for other in (each.name, *(other for _, other in each.mounts))
+        )
+
+    def look_up(self) -> Catalog:
+        """Return what clients can call, also on mounted servers, by the names they know."""
+        return catalog_of(self.server)
+
+    async def visible(self, door: Frame, method: str, listed: Sequence[Any]) -> Sequence[Any]:
+        """Return what the caller may see of the components in a list."""
+        if door.guard.unauthorized_tools == "show":
+            return listed
+        return await self._lists.visible(door, method, listed)
+
+    def install(self, guard: ServerGuard) -> None:
+        """Put ``guard`` around every message, and around every app and transport it runs."""
+        attach(self.server).own = self
+        self._guard_messages(self, guard)
+        guard_builder(self, guard, "http_app", _paths)
+        self.over_stdio(guard)
+
+    def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> BaseException:
+        """Return the error that fastmcp hands through, whether it hides the details or not."""
+        del nested  # a tool error, to be caught where code of the user's has called
+        return _RefusalError(refusal)
+
+    def unknown(self, kind: Kind, name: str) -> Exception:
+        """Return the framework's own error for an operation that is not there."""
+        return self._unknown(f"Unknown {kind}: {name!r}")
+
+    def stateless_app(self, *, json_response: bool = True) -> Starlette:
+        """Return a guarded application that answers POSTs to ``/mcp``, for tests."""
+        app: Starlette = self.server.http_app(
+            "/mcp", json_response=json_response, stateless_http=True
+        )
+        return app
+
+
+class _Below(FastMCPAdapter):
+    """An adapter for calls to a server that is mounted below its own."""
+
+    below: Any
+
+    async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        return await find_on(self.below, kind, name, meta)
+
+
+class _RefusalError(ToolError, ResourceError, PromptError):
+    """A refusal on its way through fastmcp, which logs it for debugging only."""
+
+    def __init__(self, refusal: ToolGuardError) -> None:
+        super().__init__(str(refusal))
+        self.log_level = logging.DEBUG
+        self.refusal = refusal
+        self.__cause__ = refusal
+
+
+def check_version(installed: str) -> None:
+    """Make sure that this release of fastmcp serves nothing past its transforms.
+
+    Raises:
+        ValueError: naming the release to install.
+
+    >>> check_version("4.2.3")
+    >>> check_version("4.0.10")
+    Traceback (most recent call last):
+    ValueError: fastmcp 4.0.10 serves tools by addresses that nothing can ... fastmcp>=4.0.11
+    """
+    found = tuple(map(int, re.findall(r"\d+", installed)[:3]))
+    oldest = _OLDEST.get(found[0], _OLDEST[4])
+    if found < oldest:
+        wanted = ".".join(map(str, oldest))
+        raise ValueError(
+            f"fastmcp {installed} serves tools by addresses that nothing can stand in, so rules "
+            f"would not apply to them: install fastmcp>={wanted}"
+        )
+
+
+def _registered(server: Any) -> Iterator[Any]:
+    for provider in _local_providers(server):
+        yield from internals.components_of(provider).values()
+
+
+def _local_providers(server: Any) -> Iterator[Any]:
+    """Yield the providers of a server, those within others, and none of a mounted server."""
+    todo = list(server.providers)
+    while todo:
+        provider = todo.pop(0)
+        yield provider
+        inner = internals.inner_provider(provider)
+        todo += [] if inner is None else [inner]
+        todo += getattr(provider, "providers", ())
+
+
+def _last_of(provider: Any) -> tuple[object, ...]:
+    components = internals.components_of(provider)
+    last = next(reversed(components.values()), None) if components else None
+    return id(provider), len(components), id(last)
+
+
+async def find_on(server: Any, kind: Kind, name: str, meta: object) -> Operation | None:
+    """Return what a server calls ``name``, with its names on the servers it is mounted from."""
+    version = _requested_version(meta)
+    chain: list[Any] = []
+    while True:
+        found = await _component(server, kind, name, version)
+        if found is None:
+            break
+        chain += parents(found)
+        below = internals.mounted(chain[-1])
+        if below is None:
+            break
+        if hasattr(found, "matches") and (parameters := found.matches(name)) is not None:
+            made = await found.create_resource(name, parameters)
+            below = internals.mounted(made) or below
+        server, name = below
+        version = VersionSpec(eq=found.version) if found.version else None
+    if not chain:
+        is_interface = kind == "resource" and name.startswith(_INTERFACES)
+        return Operation(kind, name, None) if is_interface else None
+    return described(chain)
+
+
+async def _component(server: Any, kind: Kind, name: str, version: VersionSpec | None) -> Any:
+    """Return what a server finds, by fastmcp's own look-up."""
+    if kind == "prompt":
+        return await server.get_prompt(name, version)
+    if kind == "resource":
+        found = await server.get_resource(name, version)
+        return found or await server.get_resource_template(name, version)
+    for middleware in server.middleware:
+        if isinstance(middleware, ToolInjectionMiddleware):
+            injected = internals.injected_tools(middleware).get(name)
+            if injected is not None:
+                return injected
+    hashed = parse_hashed_backend_name(name)
+    found = await server.get_tool(name, version)
+    return found or (await server.get_tool_by_hash(*hashed) if hashed is not None else None)
+
+
+def _requested_version(meta: object) -> VersionSpec | None:
+    """Return which version of a component the client asks for, in ``_meta.fastmcp.version``.
+
+    Raises:
+        AccessDeniedError: if that cannot be read. The framework takes the latest version then, and
+            what is decided on has to be what is called.
+    """
+    if isinstance(meta, BaseModel):
+        meta = meta.model_dump()
+    for member in ("fastmcp", "version"):
+        if meta is None:
+            return None
+        if not isinstance(meta, Mapping):
+            raise AccessDeniedError("_meta.fastmcp.version must be a version, or be left out")
+        meta = meta.get(member)
+    if meta is None:
+        return None
+    if not isinstance(meta, str) or not meta:
+        raise AccessDeniedError("_meta.fastmcp.version must be a version, or be left out")
+    return VersionSpec(eq=meta)
+
+
+def _paths(app: Any, *_: Any, **__: Any) -> Collection[str]:
+    messages = [fastmcp.settings.message_path] if app.state.transport_type == "sse" else []
+    return [app.state.path, *messages]

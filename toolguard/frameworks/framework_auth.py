@@ -1,0 +1,119 @@
+"""How do toolguard and the frameworks' own token verification work together?
+
+:func:`verifier_for` lets a framework verify as toolguard does. The other way round, a guard takes
+over what the framework verified: ``ToolGuard(verifier="framework")``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from toolguard.frameworks.server_guard import ServerGuard, verifier_of
+from toolguard.tokens.verifier import Verifier
+
+__all__ = ["check_auth", "has_auth", "verifier_for"]
+
+# By name: the one may be installed without the other.
+_OURS = (
+    ("toolguard.frameworks.sdk_auth", "SDKTokenVerifier"),
+    ("toolguard.frameworks.fastmcp_auth", "FastMCPTokenVerifier"),
+)
+_REMOTE = ("fastmcp.server.auth.auth", "RemoteAuthProvider")
+
+
+def verifier_for(verifying: ServerGuard | Verifier, *, required_scopes: Sequence[str] = ()) -> Any:
+    """Return a verifier of toolguard as the ``TokenVerifier`` that the frameworks take.
+
+    ::
+
+        MCPServer("calendar", token_verifier=verifier_for(guard), auth=AuthSettings(...))
+        FastMCP("calendar", auth=verifier_for(guard))
+
+    A token that does not hold up is None to a framework, which answers 401. While the issuer's
+    keys cannot be had it is not: fastmcp answers 503 with ``Retry-After``; the official SDK, and
+    a ``RemoteAuthProvider`` around this verifier, have no word for it and answer 500.
+
+    Args:
+        verifying: a guard, or a verifier such as :class:`~toolguard.tokens.jwt.JWTVerifier`.
+        required_scopes: what every request needs, for fastmcp. In the SDK that is
+            ``AuthSettings(required_scopes=...)``.
+
+    Returns:
+        A ``fastmcp.server.auth.TokenVerifier`` where fastmcp has been imported (it serves the
+        SDK as well), else what ``mcp.server.auth.provider.TokenVerifier`` describes.
+
+    Raises:
+        TypeError: if this is neither a guard nor a verifier.
+        ValueError: if it is a verifier that relies on the framework in its turn, or scopes are
+            required of the SDK's kind, which holds no request against them.
+    """
+    verifier = verifier_of(verifying)
+    if not callable(getattr(verifier, "verify", None)):
+        raise TypeError("verifier_for() takes a ToolGuard, or an object with an async verify()")
+    if hasattr(verifier, "verify_request"):
+        raise ValueError(
+            "this verifier needs the request, not only its token, and cannot verify for a "
+            "framework: write verifier_for(JWTVerifier(...))"
+        )
+    from_fastmcp = "fastmcp" in sys.modules
+    if required_scopes and not from_fastmcp:
+        raise ValueError("write AuthSettings(required_scopes=...): the SDK takes them there")
+    name = "fastmcp_auth" if from_fastmcp else "sdk_auth"
+    made = importlib.import_module(f"toolguard.frameworks.{name}")
+    return made.token_verifier(verifying, required_scopes)
+
+
+def has_auth(server: Any) -> bool:
+    """Return whether the framework itself verifies the tokens of requests to ``server``."""
+    return _auth_of(server) is not None
+
+
+def check_auth(server: Any, guard: ServerGuard) -> None:
+    """Make sure that exactly one of the framework and the guard says whose tokens are good.
+
+    Raises:
+        ValueError: if ``verifier="framework"`` has nothing to take over; or if the guard verifies
+            by itself, and would overrule an auth of the server's that does not ask this guard.
+    """
+    auth = _auth_of(server)
+    if not guard.verifies_itself:
+        if auth is None:
+            raise ValueError(
+                'verifier="framework" takes over what the server verifies, and this one verifies '
+                "nothing: write FastMCP(..., auth=...) for fastmcp, or MCPServer(..., "
+                "token_verifier=..., auth=AuthSettings(...)), or give the guard issuer= instead"
+            )
+    elif auth is not None and not (_asks(auth, guard) or hasattr(guard.verifier, "verify_request")):
+        raise ValueError(
+            f"the server verifies tokens with {type(auth).__name__}, and this guard verifies them "
+            'by itself: write ToolGuard(verifier="framework", audience=...) to take over what the '
+            "server verifies, or remove auth= (token_verifier=) from the server, or give the "
+            "server verifier_for(guard)"
+        )
+
+
+def _auth_of(server: Any) -> Any:
+    """Return what verifies tokens for the framework; None if nothing does.
+
+    In fastmcp that is the provider given as ``auth``; in both lines of the SDK, the verifier
+    given as ``token_verifier`` or made from an ``auth_server_provider``.
+    """
+    is_fastmcp = any(kind.__module__ == "fastmcp.server.server" for kind in type(server).__mro__)
+    return getattr(server, "auth" if is_fastmcp else "_token_verifier", None)
+
+
+def _asks(auth: Any, guard: ServerGuard) -> bool:
+    """Return whether ``auth`` is ``verifier_for(guard)``, or a provider around it."""
+    if _is_a(auth, _REMOTE):  # it serves metadata, and leaves all of verifying to another
+        auth = auth.token_verifier
+    return any(_is_a(auth, ours) for ours in _OURS) and any(
+        auth.verifying is each for each in (guard, guard.verifier)
+    )
+
+
+def _is_a(auth: Any, kind: tuple[str, str]) -> bool:
+    """Return whether ``auth`` is exactly of that kind; a subclass may verify in another way."""
+    return (type(auth).__module__, type(auth).__qualname__) == kind

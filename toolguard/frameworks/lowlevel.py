@@ -1,0 +1,285 @@
+"""The low-level ``mcp.server.Server`` of the official SDK, lines 1.x and 2.x.
+
+It has handlers and no registry: one function answers every ``tools/call``. So names decide. Which
+names there are is what the server's own list handlers say, and what rules say:
+
+- A tool or prompt is known if the server lists it, or if a rule without ``*`` names it. Where the
+  server has no list of its tools (or prompts), every rule that matches makes a name known.
+- A resource is known if the server lists it or a template that fits it, or if any rule matches.
+- Everything else is refused as unknown, and its handler is not called.
+
+What is known by a list and matched by no rule is guarded by ``ToolGuard(default=...)``. A rule for
+a template holds for the URIs that could be of it. Rules that read arguments get what was sent: the
+handler gets the same.
+
+Handlers have no decorators. ``toolguard.current_principal()`` tells them the caller, and the
+guarded functions that they call decide for themselves.
+
+Notifications reach their handlers without a decision, as in all lines; on 1.x the SDK gives them no
+request, so ``current_principal()`` has none to tell there.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from mcp.server.lowlevel.server import Server
+from typing_extensions import Self
+
+from toolguard.calls.message import Frame
+from toolguard.calls.waiting import wait_for
+from toolguard.decorators.wrapper import GuardDecorator
+from toolguard.frameworks.adapter import PROTECTED, Adapter
+from toolguard.frameworks.operation import Catalog, Operation
+from toolguard.frameworks.resource_templates import templates_of
+from toolguard.frameworks.server_guard import ServerGuard
+from toolguard.policies.operations import Kind
+from toolguard.policies.policy import Policy
+from toolguard.policies.published import LISTS
+
+__all__ = ["PROTECTED_WITHIN", "Capture", "LowLevelAdapter", "adapter", "adopting", "captured"]
+
+PROTECTED_WITHIN = "this server is protected already, within the one that it belongs to"
+
+_TEMPLATES = "resources/templates/list"
+_LIST_OF: Mapping[Kind, str] = {
+    "tool": "tools/list",
+    "prompt": "prompts/list",
+    "resource": "resources/list",
+}
+# More pages and names than any server has.
+_MAX_PAGES = 100
+_MAX_NOTED = 20_000
+
+
+def adapter(server: Any) -> Adapter:
+    """Return the adapter for a low-level server."""
+    line = "lowlevel1" if hasattr(server, "request_handlers") else "lowlevel2"
+    found: Adapter = import_module(f"toolguard.frameworks.{line}").adapter(server)
+    return found
+
+
+class LowLevelAdapter(Adapter):
+    """One low-level server, whose operations are known by their names only."""
+
+    error_types = ()
+
+    def __init__(self, server: Any) -> None:
+        super().__init__(server)
+        # What the server has listed, to whomever: that a name is known permits nobody anything.
+        self._noted: dict[tuple[Kind, str], None] = {}
+        self._templates: dict[str, None] = {}
+        self._described: dict[str, Operation] = {}
+
+    @abstractmethod
+    def lists(self, method: str) -> bool:
+        """Return whether the server has a handler for a list."""
+
+    @abstractmethod
+    async def ask(self, method: str, cursor: str | None) -> dict[str, Any]:
+        """Return one page of a list, in JSON, from the server's own handler."""
+
+    @abstractmethod
+    def ask_all(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """Yield the pages of all lists, with their methods, while nothing is served."""
+
+    def operations(self) -> Iterator[Operation]:
+        """Yield what the server has listed by now."""
+        for kind, name in tuple(self._noted):
+            yield self._operation(kind, name)
+
+    def revision(self) -> tuple[object, ...]:
+        """Return what changes with what the server has listed."""
+        return (len(self._noted),)
+
+    def policies(self) -> Iterator[Policy]:
+        """Yield the rules: nothing else guards an operation."""
+        yield from self.rules.policies
+
+    def report_rules(self) -> None:
+        """Do nothing: what the rules are about is known when the server is asked for it."""
+
+    def survey(self) -> Catalog:
+        """Return what the server's list handlers say, as far as they answer outside of a call."""
+        return wait_for(self._survey)
+
+    async def _survey(self) -> Catalog:
+        unlisted = []
+        try:
+            async for method, page in self.ask_all():
+                self._note(method, page)
+        except Exception as error:  # noqa: BLE001 - code of the user's
+            unlisted.append(f"the lists could not be asked for: {type(error).__name__}: {error}")
+        return Catalog(tuple(self.operations()), tuple(unlisted))
+
+    async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        """Return the operation, if the server lists it or a rule names it outright."""
+        del meta  # one name is one operation here
+        if kind == "resource":
+            return await self._find_resource(name)
+        if (kind, name) in self._noted or self.rules.names(kind, name):
+            return self._operation(kind, name)
+        return self._operation(kind, name) if await self._is_listed(kind, name) else None
+
+    async def _find_resource(self, uri: str) -> Operation | None:
+        # Asked each time: a template that has come meanwhile may have a rule of its own.
+        if self.lists(_TEMPLATES):
+            await self._is_listed("resource", "", _TEMPLATES)
+        found = self._operation("resource", uri)
+        if found.other_names or ("resource", uri) in self._noted:
+            return found
+        return found if await self._is_listed("resource", uri) else None
+
+    def _operation(self, kind: Kind, name: str) -> Operation:
+        if kind != "resource" or name in self._templates:
+            return Operation(kind, name, None)
+        is_listed = (kind, name) in self._noted
+        known = self._described.get(name) if is_listed else None
+        if known is None:
+            fitting = templates_of(name, self._templates, is_listed=is_listed)
+            known = Operation(kind, name, None, other_names=fitting)
+            if is_listed:
+                self._described[name] = known
+        return known
+
+    async def _is_listed(self, kind: Kind, name: str, method: str | None = None) -> bool:
+        """Return whether the server lists a name now, and note what it lists."""
+        asked = method or _LIST_OF[kind]
+        if not self.lists(asked):
+            return False
+        async for page in self.pages(asked):
+            if name in self._note(asked, page):
+                return True
+        return False
+
+    async def pages(
+        self, method: str, ask: Callable[[str | None], Awaitable[dict[str, Any]]] | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Yield the pages of a list; ``ask`` gets one, from the handler by default."""
+        cursor = None
+        for _ in range(_MAX_PAGES):
+            page = await (self.ask(method, cursor) if ask is None else ask(cursor))
+            yield page
+            cursor = page.get("nextCursor")
+            if not cursor:
+                return
+
+    def _note(self, method: str, page: Mapping[str, Any]) -> set[str]:
+        """Remember what a page lists; return the names on it."""
+        member, kind, key = LISTS[method]
+        names = {str(each[key]) for each in page.get(member) or () if key in each}
+        for name in names:
+            if len(self._noted) < _MAX_NOTED:
+                self._noted.setdefault((kind, name))
+            if method == _TEMPLATES and name not in self._templates:
+                self._templates[name] = None
+                self._described.clear()
+        return names
+
+    def has_rule(self, kind: Kind, name: str) -> bool:
+        """Return whether a rule makes known what the server does not list."""
+        if kind != "resource" and self.lists(_LIST_OF[kind]):
+            return False  # what a rule names outright has been found
+        return super().has_rule(kind, name)
+
+    async def edit_list(self, door: Frame, method: str, result: dict[str, Any]) -> dict[str, Any]:
+        """Return a list with requirements, and without what the caller may not see."""
+        self._note(method, result)
+        return await super().edit_list(door, method, result)
+
+
+class _CapturedError(BaseException):
+    """Ends a function that has come as far as running its server."""
+
+    def __init__(self, server: Any) -> None:
+        super().__init__()
+        self.server = server
+
+
+async def captured(serve: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return the server that ``serve`` wants to run, or what it returns; nothing is served.
+
+    The official reference servers make their server inside of such a function::
+
+        server = await captured(mcp_server_time.server.serve)
+        guard.protect(server, rules={"*": requires_scopes("time.read")})
+
+    Args:
+        serve: a function, or an async one, that ends in running a low-level server.
+        args: what it is called with.
+        kwargs: the same.
+    """
+    with Capture() as capture:
+        made = serve(*args, **kwargs)
+        return await made if isinstance(made, Awaitable) else made
+    return capture.server
+
+
+class Capture:
+    """Stops the ``with`` block where it wants to run a server, and goes on behind it.
+
+    All servers of the process are stopped from running meanwhile, and the standard streams are
+    empty: for commands, and for the start of a process.
+
+    Attributes:
+        server: the server that was about to run.
+    """
+
+    def __init__(self) -> None:
+        self.server: Any = None
+        self._kept = (Server.run, sys.stdin, sys.stdout)
+
+    def __enter__(self) -> Self:
+        self._kept = (Server.run, sys.stdin, sys.stdout)
+        Server.run = _stop  # type: ignore[method-assign,assignment]
+        # A transport that reads standard input would wait for a line.
+        sys.stdin, sys.stdout = io.TextIOWrapper(io.BytesIO()), io.TextIOWrapper(io.BytesIO())
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        Server.run, sys.stdin, sys.stdout = self._kept  # type: ignore[method-assign]
+        found = None if error is None else _captured_in(error)
+        if found is not None:
+            self.server = found.server
+        return found is not None
+
+
+async def _stop(server: Any, *args: Any, **kwargs: Any) -> None:
+    for each in (*args, *kwargs.values()):  # the streams, which are a server's to close
+        if hasattr(each, "aclose"):
+            await each.aclose()
+    raise _CapturedError(server)
+
+
+def _captured_in(error: BaseException) -> _CapturedError | None:
+    if isinstance(error, _CapturedError):
+        return error
+    nested: tuple[BaseException, ...] = getattr(error, "exceptions", ())  # of a task group
+    return next((found for each in nested if (found := _captured_in(each))), None)
+
+
+@contextmanager
+def adopting(guard: ServerGuard, rules: Mapping[str, GuardDecorator] | None) -> Iterator[None]:
+    """Have ``guard`` protect each low-level server when it begins to run, over stdio."""
+    run = Server.run
+
+    async def guarded(self: Any, *args: Any, **kwargs: Any) -> None:
+        if getattr(self, PROTECTED, None) is None:
+            guard.protect(self, rules=rules)
+        try:
+            await run(self, *args, **kwargs)
+        finally:
+            await guard.aclose()
+
+    Server.run = guarded  # type: ignore[method-assign]
+    try:
+        with guard.serving_stdio():
+            yield
+    finally:
+        Server.run = run  # type: ignore[method-assign]

@@ -1,0 +1,305 @@
+"""The line 1.x of ``FastMCP`` of the official SDK.
+
+The low-level server sets ``request_ctx`` for each message; its ``request`` is the request that
+carried *this* message. The context variables of the auth middleware hold the one that opened
+the session, and are not used.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import uuid
+from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMapping
+from typing import Any
+
+from mcp import types
+from mcp.server.fastmcp.exceptions import ResourceError, ToolError
+from mcp.server.lowlevel.server import Server, request_ctx
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.shared.exceptions import McpError, UrlElicitationRequiredError
+from pydantic import BaseModel
+from starlette.applications import Starlette
+
+from toolguard.calls.message import current_frame
+from toolguard.errors import ConnectionRequiredError, ToolGuardError
+from toolguard.frameworks import internals
+from toolguard.frameworks.adapter import Adapter, can_open_urls, challenge_meta, code_of
+from toolguard.frameworks.apps import guard_builder, guard_endpoints
+from toolguard.frameworks.sdk_server import SDKAdapter
+from toolguard.frameworks.server_guard import ServerGuard
+from toolguard.frameworks.serving import Incoming, serve
+from toolguard.frameworks.task_owners import TaskOwners
+from toolguard.policies.operations import Kind
+from toolguard.principal import Principal
+
+__all__ = ["GuardedHandlers", "adapter", "guard_messages"]
+
+Handler = Callable[[Any], Awaitable[Any]]
+_ABOUT_A_TASK = (types.GetTaskRequest, types.GetTaskPayloadRequest, types.CancelTaskRequest)
+
+
+class _FastMCP(SDKAdapter):
+    error_types = (ToolError, ResourceError, ValueError)
+
+    def install(self, guard: ServerGuard) -> None:
+        self.guard_managers()
+        guard_messages(internals.lowlevel_server(self.server), self, guard, TaskOwners())
+        settings = self.server.settings
+
+        def streamable(*_: Any) -> Collection[str]:
+            return [settings.streamable_http_path]
+
+        def sse(*_: Any) -> Collection[str]:
+            return [settings.sse_path, settings.message_path]
+
+        guard_builder(self, guard, "streamable_http_app", streamable)
+        guard_builder(self, guard, "sse_app", sse)
+        self.over_stdio(guard)
+
+    def is_intact(self) -> bool:
+        handlers: object = internals.lowlevel_server(self.server).request_handlers
+        return isinstance(handlers, GuardedHandlers) and super().is_intact()
+
+    def is_match(self, parameters: dict[str, Any] | None) -> bool:
+        return bool(parameters)
+
+    def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> BaseException:
+        return _NestedRefusalError(refusal) if nested else _Refusal(refusal)
+
+    def unknown(self, kind: Kind, name: str) -> Exception:
+        error = types.ErrorData(code=types.INVALID_PARAMS, message=f"Unknown {kind}: {name}")
+        return McpError(error)
+
+    def stateless_app(self, *, json_response: bool = True) -> Starlette:
+        server, settings = self.server, self.server.settings
+        manager = StreamableHTTPSessionManager(
+            internals.lowlevel_server(server), json_response=json_response, stateless=True
+        )
+        kept, path = internals.serve_by(server, manager), settings.streamable_http_path
+        settings.streamable_http_path = "/mcp"
+        try:
+            # What the framework builds, with its own auth, and not yet guarded.
+            app: Starlette = inspect.unwrap(server.streamable_http_app)()
+        finally:
+            internals.serve_by(server, kept)
+            settings.streamable_http_path = path
+        app.router.lifespan_context = lambda _: manager.run()
+        if self.guard is not None:
+            guard_endpoints(app, self.guard, ["/mcp"], self)
+        return app
+
+
+class _Refusal(BaseException):
+    """A refusal on its way to the door.
+
+    The SDK logs every ``Exception`` of a resource or prompt with its traceback, and makes results
+    of those of tools. Between the managers and the door there is no code but the SDK's.
+    """
+
+    def __init__(self, refusal: ToolGuardError) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+
+class _NestedRefusalError(ToolError, ResourceError):
+    """The refusal of an operation that code of the user's called, for that code to catch."""
+
+    def __init__(self, refusal: ToolGuardError) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+        self.__cause__ = refusal
+
+
+def adapter(server: Any) -> Adapter:
+    """Return the adapter for a ``mcp.server.fastmcp.FastMCP``."""
+    return _FastMCP(server)
+
+
+def guard_messages(
+    lowlevel: Server[Any, Any],
+    served: Adapter,
+    guard: ServerGuard,
+    owners: TaskOwners | None = None,
+) -> None:
+    """Put ``guard`` around every request handler of the server, those added later included.
+
+    Args:
+        lowlevel: the server.
+        served: the adapter of the server that it belongs to.
+        guard: what stands around each handler.
+        owners: of the SDK's background tasks; None if a framework keeps them apart by itself.
+    """
+    guarded = GuardedHandlers(lowlevel.request_handlers, served, guard, owners)
+    lowlevel.request_handlers = guarded  # type: ignore[assignment]
+
+
+class GuardedHandlers(MutableMapping[Any, Handler]):
+    """The handlers of a low-level server, each of them under a guard when it is looked up.
+
+    Args:
+        handlers: the table, which others may hold as well.
+        served: the server.
+        guard: what stands around each handler.
+        owners: of the SDK's background tasks; None if a framework keeps them apart by itself.
+    """
+
+    def __init__(
+        self,
+        handlers: dict[Any, Handler],
+        served: Adapter,
+        guard: ServerGuard,
+        owners: TaskOwners | None = None,
+    ) -> None:
+        self._handlers = handlers
+        self._served = served
+        self._guard = guard
+        self._owners = owners
+        self._guarded: dict[Any, tuple[Handler, Handler]] = {}
+
+    def __getitem__(self, kind: Any) -> Handler:
+        handler = self._handlers[kind]
+        known = self._guarded.get(kind)
+        if known is None or known[0] is not handler:
+            known = (handler, functools.partial(self._serve, handler))
+            self._guarded[kind] = known
+        return known[1]
+
+    def handler(self, kind: Any) -> Handler:
+        """Return the handler itself, for what a guard has to ask the server."""
+        return self._handlers[kind]
+
+    def __setitem__(self, kind: Any, handler: Handler) -> None:
+        self._handlers[kind] = handler
+
+    def __delitem__(self, kind: Any) -> None:
+        del self._handlers[kind]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._handlers)
+
+    def __len__(self) -> int:
+        return len(self._handlers)
+
+    async def _serve(self, handler: Handler, request: Any) -> Any:
+        if request is None:  # the server asking itself for its tools, inside a guarded message
+            return await handler(request)
+        context = request_ctx.get()
+        incoming = Incoming(
+            context.request,
+            request.method,
+            _sent(request.params),
+            functools.partial(_admitted, handler, self._owners, request),
+            _is_error,
+            _to_json,
+            _from_json,
+            context.request_id,
+            _is_at_hand(context),
+            goes_on=lambda result: self._owners is not None and _is_started_task(result),
+        )
+        try:
+            return await serve(self._served, self._guard, incoming)
+        except ToolGuardError as refusal:
+            return _said_no(request.method, refusal, self._guard)
+
+
+async def _admitted(handler: Handler, owners: TaskOwners | None, request: Any) -> Any:
+    """Serve an admitted message, with no more of the background tasks than are the caller's.
+
+    Raises:
+        ToolGuardError: the refusal of a guarded function that a tool's handler has called and not
+            caught, which the SDK has made an error result of.
+    """
+    if owners is not None and isinstance(request, _ABOUT_A_TASK):
+        task_id = request.params.taskId
+        if not owners.owns(await _caller(), task_id):
+            message = f"Task not found: {task_id}"  # as the SDK says it
+            raise McpError(types.ErrorData(code=types.INVALID_PARAMS, message=message))
+    result = await handler(request)
+    root = getattr(result, "root", None)
+    if owners is not None and isinstance(root, types.CreateTaskResult):
+        owners.note(root.task.taskId, await _caller())
+    if owners is not None and isinstance(root, types.ListTasksResult):
+        owned = owners.of(await _caller(), [each.taskId for each in root.tasks])
+        root.tasks = [each for each in root.tasks if each.taskId in owned]
+    if isinstance(root, types.CallToolResult) and root.isError:
+        refusal = current_frame().message.nested_refusal
+        if refusal is not None and _text(root) == str(refusal):
+            raise refusal
+    return result
+
+
+async def _caller() -> Principal | None:
+    frame = current_frame()
+    return await frame.message.principal(frame.guard)
+
+
+def _text(result: types.CallToolResult) -> str | None:
+    """Return the one text that a result consists of; None if it consists of more."""
+    only = result.content[0] if len(result.content) == 1 else None
+    return only.text if isinstance(only, types.TextContent) else None
+
+
+def _is_started_task(result: types.ServerResult) -> bool:
+    return isinstance(result.root, types.CreateTaskResult)
+
+
+def _sent(params: Any) -> dict[str, Any]:
+    """Return the parameters under the names that they have in the message."""
+    if params is None:
+        return {}
+    sent = dict(vars(params))
+    for name in ("uri", "ref"):  # which 1.x has parsed
+        if name in sent:
+            sent[name] = _plain(sent[name])
+    return {**sent, "_meta": sent.pop("meta", None)}
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
+
+
+def _is_at_hand(context: Any) -> Callable[[], bool]:
+    """Return what tells whether ``context`` is that of the message being served.
+
+    A session inside the process runs in the context of whoever started it.
+    """
+    return lambda: request_ctx.get(None) is context
+
+
+def _is_error(result: types.ServerResult) -> bool:
+    return isinstance(result.root, types.CallToolResult) and result.root.isError
+
+
+def _to_json(result: types.ServerResult) -> dict[str, Any]:
+    return result.root.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+def _from_json(result: types.ServerResult, as_json: dict[str, Any]) -> types.ServerResult:
+    return types.ServerResult(type(result.root).model_validate(as_json))
+
+
+def _said_no(method: str, refusal: ToolGuardError, guard: ServerGuard) -> types.ServerResult:
+    if method != "tools/call":
+        data = refusal.to_dict()
+        raise McpError(types.ErrorData(code=code_of(refusal), message=str(refusal), data=data))
+    if isinstance(refusal, ConnectionRequiredError) and refusal.connect_url is not None:
+        _ask_to_connect(refusal, refusal.connect_url)
+    meta = challenge_meta(guard, refusal)
+    text = types.TextContent(type="text", text=refusal.to_json())
+    return types.ServerResult(types.CallToolResult(content=[text], isError=True, _meta=meta))
+
+
+def _ask_to_connect(refusal: ConnectionRequiredError, url: str) -> None:
+    """Ask the client to open ``url``; return if it cannot be asked.
+
+    Raises:
+        UrlElicitationRequiredError: how the question is put (2025-11-25).
+    """
+    client = request_ctx.get().session.client_params
+    if not can_open_urls(client.capabilities if client is not None else None):
+        return
+    question = types.ElicitRequestURLParams(
+        message=str(refusal), url=url, elicitationId=uuid.uuid4().hex
+    )
+    raise UrlElicitationRequiredError([question])

@@ -1,0 +1,189 @@
+"""The line 2.x of ``MCPServer`` of the official SDK.
+
+Its server middleware gets a context for each message, with the request that carried it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import uuid
+from collections.abc import Collection
+from typing import Any
+
+from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
+from mcp.server.mcpserver.exceptions import ResourceError, ToolError
+from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
+from mcp_types import (
+    INVALID_PARAMS,
+    CallToolResult,
+    ElicitRequest,
+    ElicitRequestURLParams,
+    InputRequiredResult,
+    TextContent,
+)
+from pydantic import BaseModel
+from starlette.applications import Starlette
+
+from toolguard.errors import ConnectionRequiredError, ToolGuardError
+from toolguard.frameworks import internals
+from toolguard.frameworks.adapter import REFUSED, Adapter, can_open_urls, challenge_meta, code_of
+from toolguard.frameworks.apps import guard_builder
+from toolguard.frameworks.outermost import Outermost
+from toolguard.frameworks.sdk_server import SDKAdapter
+from toolguard.frameworks.server_guard import ServerGuard
+from toolguard.frameworks.serving import Incoming, serve
+from toolguard.policies.operations import Kind
+
+__all__ = ["RefusedError", "adapter", "message_guard", "to_json"]
+
+_MODERN = "2026-07-28"
+_PATHS = {
+    "streamable_http_app": ("streamable_http_path",),
+    "sse_app": ("sse_path", "message_path"),
+}
+
+
+class _MCPServer(SDKAdapter):
+    error_types = (ToolError, ResourceError, ValueError)
+
+    def install(self, guard: ServerGuard) -> None:
+        self.guard_managers()
+        lowlevel = internals.lowlevel_server(self.server)
+        lowlevel.middleware = Outermost(lowlevel.middleware, message_guard(self, guard))
+        for name, parameters in _PATHS.items():
+            signature = inspect.signature(getattr(self.server, name))
+            guard_builder(self, guard, name, functools.partial(_values, signature, parameters))
+        self.over_stdio(guard)
+
+    def is_intact(self) -> bool:
+        middleware: object = internals.lowlevel_server(self.server).middleware
+        return isinstance(middleware, Outermost) and super().is_intact()
+
+    def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> Exception:
+        return _NestedRefusalError(refusal) if nested else RefusedError(refusal)
+
+    def unknown(self, kind: Kind, name: str) -> Exception:
+        return MCPError(code=INVALID_PARAMS, message=f"Unknown {kind}: {name}")
+
+    def stateless_app(self, *, json_response: bool = True) -> Starlette:
+        app: Starlette = self.server.streamable_http_app(
+            json_response=json_response, stateless_http=True
+        )
+        return app
+
+
+class RefusedError(MCPError):
+    """A refusal on its way to the door: the SDK hands it through, and logs nothing of it."""
+
+    def __init__(self, refusal: ToolGuardError) -> None:
+        super().__init__(code=REFUSED, message=str(refusal))
+        self.refusal = refusal
+
+
+class _NestedRefusalError(ToolError, ResourceError):
+    """The refusal of an operation that code of the user's called, for that code to catch."""
+
+    def __init__(self, refusal: ToolGuardError) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+        self.__cause__ = refusal
+
+
+def _values(
+    signature: inspect.Signature, parameters: tuple[str, ...], _: object, *args: Any, **kwargs: Any
+) -> Collection[str]:
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    return [bound.arguments[name] for name in parameters]
+
+
+def adapter(server: Any) -> Adapter:
+    """Return the adapter for a ``mcp.server.mcpserver.MCPServer``."""
+    return _MCPServer(server)
+
+
+def message_guard(served: Adapter, guard: ServerGuard) -> ServerMiddleware[Any]:
+    """Return the server middleware that puts ``guard`` around every message."""
+
+    async def guarded(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        incoming = Incoming(
+            ctx.request,
+            ctx.method,
+            ctx.params or {},
+            functools.partial(call_next, ctx),
+            _is_error,
+            to_json,
+            _from_json,
+            ctx.request_id,
+            is_public=_is_public,
+        )
+        try:
+            result: HandlerResult = await serve(served, guard, incoming)
+        except ToolGuardError as refusal:
+            return _said_no(ctx, refusal, guard)
+        return result
+
+    return guarded
+
+
+def _is_error(result: HandlerResult) -> bool:
+    if isinstance(result, dict):
+        return result.get("isError") is True
+    return isinstance(result, CallToolResult) and result.is_error
+
+
+def to_json(result: HandlerResult) -> dict[str, Any]:
+    """Return a result in JSON."""
+    if isinstance(result, BaseModel):
+        return result.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return dict(result or {})
+
+
+def _is_public(result: HandlerResult) -> bool:
+    if isinstance(result, dict):
+        return result.get("cacheScope") == "public"
+    return getattr(result, "cache_scope", None) == "public"
+
+
+def _from_json(_: HandlerResult, as_json: dict[str, Any]) -> HandlerResult:
+    return as_json  # what the SDK writes after this is what is in it
+
+
+def _said_no(
+    ctx: ServerRequestContext[Any, Any], refusal: ToolGuardError, guard: ServerGuard
+) -> HandlerResult:
+    if ctx.method != "tools/call":
+        raise MCPError(code=code_of(refusal), message=str(refusal), data=refusal.to_dict())
+    if isinstance(refusal, ConnectionRequiredError) and refusal.connect_url is not None:
+        asked = _ask_to_connect(ctx, refusal, refusal.connect_url)
+        if asked is not None:
+            return asked
+    text = TextContent(type="text", text=refusal.to_json())
+    meta = challenge_meta(guard, refusal)
+    result = CallToolResult(content=[text], is_error=True, _meta=meta)
+    # A middleware that answers owns the whole result, and the type came with 2026-07-28.
+    unknown = {"result_type"} if ctx.protocol_version < _MODERN else None
+    return result.model_dump(by_alias=True, exclude_none=True, exclude=unknown)
+
+
+def _ask_to_connect(
+    ctx: ServerRequestContext[Any, Any], refusal: ConnectionRequiredError, url: str
+) -> InputRequiredResult | None:
+    """Return the question to open ``url``; None if this client cannot be asked.
+
+    Raises:
+        UrlElicitationRequiredError: how the question is put before 2026-07-28.
+    """
+    if not can_open_urls(ctx.session.client_capabilities):
+        return None
+    if ctx.protocol_version >= _MODERN:
+        key = f"connect:{refusal.connection}"
+        if key in ((ctx.params or {}).get("inputResponses") or {}):
+            return None  # asked once in this call, and declined, or not connected after all
+        params = ElicitRequestURLParams(message=str(refusal), url=url)
+        return InputRequiredResult(input_requests={key: ElicitRequest(params=params)})
+    question = ElicitRequestURLParams(
+        message=str(refusal), url=url, elicitation_id=uuid.uuid4().hex
+    )
+    raise UrlElicitationRequiredError([question])

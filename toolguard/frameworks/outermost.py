@@ -1,0 +1,28 @@
+"""A chain of middleware of which one is outermost for good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+__all__ = ["Outermost"]
+
+MiddlewareT = TypeVar("MiddlewareT")
+
+
+class Outermost(list[MiddlewareT]):
+    """A chain of middleware of which one is outermost, wherever others are put.
+
+    Args:
+        chain: the others, outermost first.
+        outermost: what is around all of them.
+    """
+
+    def __init__(self, chain: Iterable[MiddlewareT], outermost: MiddlewareT) -> None:
+        super().__init__(chain)
+        self.outermost = outermost
+
+    def __reversed__(self) -> Iterator[MiddlewareT]:
+        """Yield from the inside out, as the frameworks compose the chain."""
+        yield from super().__reversed__()
+        yield self.outermost

@@ -1,0 +1,190 @@
+"""Both lines of the official SDK: decisions are made where the managers look things up."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import Any
+
+from toolguard.frameworks import internals
+from toolguard.frameworks.adapter import Adapter
+from toolguard.frameworks.operation import Operation
+from toolguard.frameworks.serving import run
+from toolguard.policies.operations import Kind
+
+__all__ = ["SDKAdapter"]
+
+
+class SDKAdapter(Adapter):
+    """One server whose operations are kept by the SDK's managers."""
+
+    def __init__(self, server: Any) -> None:
+        internals.probe(server)
+        super().__init__(server)
+        self._tools = internals.tool_manager(server)
+        self._resources = internals.resource_manager(server)
+        self._prompts = internals.prompt_manager(server)
+        self._get_prompt = self._prompts.get_prompt
+        self._managers = (self._tools, self._resources, self._prompts)
+        #: What has been put in the place of the managers' own methods.
+        self._standing: tuple[Callable[..., Any], ...] = ()
+
+    def operations(self) -> Iterator[Operation]:
+        """Yield tools, then resources and templates, then prompts."""
+        yield from map(_tool, self._tools.list_tools())
+        yield from map(_resource, self._resources.list_resources())
+        yield from map(_resource, self._resources.list_templates())
+        yield from map(_prompt, self._prompts.list_prompts())
+
+    def revision(self) -> tuple[object, ...]:
+        """Return what changes with the registered operations."""
+        return tuple(
+            (len(listed), id(listed[-1]) if listed else None)
+            for listed in (
+                self._tools.list_tools(),
+                self._resources.list_resources(),
+                self._resources.list_templates(),
+                self._prompts.list_prompts(),
+            )
+        )
+
+    async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        """Return the operation that clients call ``name``; None if there is none."""
+        del meta  # one name is one function here
+        if kind == "tool":
+            found = self._tools.get_tool(name)
+        else:
+            found = self._get_prompt(name) if kind == "prompt" else self._find_resource(name)
+        return None if found is None else _DESCRIBED[kind](found)
+
+    def _find_resource(self, uri: str) -> Any:
+        """Return the resource or template that the manager would take for ``uri``."""
+        for resource in self._resources.list_resources():
+            if str(resource.uri) == uri:
+                return resource
+        try:
+            templates = self._resources.list_templates()
+            return next((each for each in templates if self.is_match(each.matches(uri))), None)
+        except ValueError:  # mcp 2.x ends its search where a template refuses what it would make
+            return None
+
+    def is_match(self, parameters: dict[str, Any] | None) -> bool:
+        """Return whether the manager takes the template that gives these parameters."""
+        return parameters is not None
+
+    def guard_managers(self) -> None:
+        """Stand in the managers' look-ups: what they find is decided on, and then runs."""
+        self._standing = (
+            self._guarded_tools(self._tools.call_tool),
+            self._guarded_resources(self._resources.get_resource),
+            self._guarded_prompt,
+        )
+        self._tools.call_tool, self._resources.get_resource, self._prompts.get_prompt = (
+            self._standing
+        )
+
+    def _guarded_tools(self, call_tool: Callable[..., Awaitable[Any]]) -> Any:
+        empty = type(self._tools)()  # knows no tool, and says so as the framework does
+
+        async def guarded(name: str, arguments: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            tool = self._tools.get_tool(name)
+            if tool is None:
+                return await call_tool(name, arguments, *args, **kwargs)
+            function = tool.fn
+
+            async def proceed() -> Any:
+                again = self._tools.get_tool(name)
+                if again is not tool or again.fn is not function:  # replaced during the decision
+                    return await guarded(name, arguments, *args, **kwargs)
+                return await call_tool(name, arguments, *args, **kwargs)
+
+            unknown = functools.partial(empty.call_tool, name, arguments, *args, **kwargs)
+            return await run(self, _tool(tool), arguments, proceed, unknown)
+
+        return guarded
+
+    def _guarded_resources(self, get_resource: Callable[..., Awaitable[Any]]) -> Any:
+        empty = type(self._resources)()
+
+        async def guarded(uri: Any, *args: Any, **kwargs: Any) -> Any:
+            found = self._find_resource(str(uri))
+            if found is None:
+                return await get_resource(uri, *args, **kwargs)
+            operation, sent = _resource(found), {"uri": str(uri)}
+            unknown = functools.partial(empty.get_resource, uri, *args, **kwargs)
+            if not hasattr(found, "matches"):  # its function runs when it is read
+                return _Deciding(found, "read", self._running(operation, sent, unknown))
+
+            async def proceed() -> Any:
+                if self._find_resource(str(uri)) is not found:
+                    return await guarded(uri, *args, **kwargs)
+                return await get_resource(uri, *args, **kwargs)
+
+            return await run(self, operation, sent, proceed, unknown)
+
+        return guarded
+
+    def _guarded_prompt(self, name: str) -> Any:
+        found = self._get_prompt(name)
+        if found is None:
+            return None
+
+        async def unknown() -> Any:
+            raise ValueError(f"Unknown prompt: {name}")  # as the servers of both lines say it
+
+        return _Deciding(found, "render", self._running(_prompt(found), None, unknown))
+
+    def is_intact(self) -> bool:
+        """Return whether the managers are the same, and look things up through the guard."""
+        server = self.server
+        tools, resources = internals.tool_manager(server), internals.resource_manager(server)
+        prompts = internals.prompt_manager(server)
+        looked_up = (tools.call_tool, resources.get_resource, prompts.get_prompt)
+        managers = (tools, resources, prompts)
+        return looked_up == self._standing and managers == self._managers
+
+    def _running(
+        self,
+        operation: Operation,
+        sent: Mapping[str, Any] | None,
+        unknown: Callable[[], Awaitable[Any]],
+    ) -> Callable[..., Awaitable[Any]]:
+        """Return what runs a found object's own method, if the caller may."""
+
+        async def running(method: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+            arguments = sent if sent is not None else (args[0] if args else None) or {}
+            proceed = functools.partial(method, *args, **kwargs)
+            return await run(self, operation, arguments, proceed, unknown)
+
+        return running
+
+
+class _Deciding:
+    """A resource or prompt, as it was found, whose one method decides before it runs."""
+
+    def __init__(self, found: Any, method: str, running: Callable[..., Awaitable[Any]]) -> None:
+        self._found = found
+        setattr(self, method, functools.partial(running, getattr(found, method)))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._found, name)
+
+
+def _tool(tool: Any) -> Operation:
+    return Operation("tool", tool.name, tool.fn, parameters=tool.parameters)
+
+
+def _resource(resource: Any) -> Operation:
+    uri = getattr(resource, "uri_template", None) or resource.uri
+    return Operation("resource", str(uri), getattr(resource, "fn", None))
+
+
+def _prompt(prompt: Any) -> Operation:
+    return Operation("prompt", prompt.name, prompt.fn)
+
+
+_DESCRIBED: Mapping[Kind, Callable[[Any], Operation]] = {
+    "tool": _tool,
+    "resource": _resource,
+    "prompt": _prompt,
+}

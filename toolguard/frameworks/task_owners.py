@@ -1,0 +1,67 @@
+"""Who may ask after which background task of mcp 1.x (``server.experimental.enable_tasks()``)?
+
+On a stateless server the SDK lets every caller who has its id read and cancel a task. Here a task
+belongs to the principal whose call it is: issuer, subject and client. To others it does not exist.
+The owners are known to this process only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cachetools import LRUCache
+
+from toolguard.principal import Principal
+
+__all__ = ["TaskOwners"]
+
+# Least recently used out first; what is forgotten is there for nobody. The bounds are for each
+# caller, so that one caller's tasks do not end those of another.
+_MAX_OWNERS = 4_096
+_MAX_TASKS = 256
+
+_Owner = tuple[str, str | None, str | None]
+
+
+class TaskOwners:
+    """The owners of the tasks of one server.
+
+    Args:
+        max_owners: how many callers are remembered.
+        max_tasks: how many tasks of one caller are.
+
+    >>> owners = TaskOwners()
+    >>> alice = Principal("alice", "https://auth.example.com")
+    >>> owners.note("1", alice)
+    >>> owners.owns(alice, "1"), owners.owns(Principal("bob", "https://auth.example.com"), "1")
+    (True, False)
+    """
+
+    def __init__(self, max_owners: int = _MAX_OWNERS, max_tasks: int = _MAX_TASKS) -> None:
+        self._max_tasks = max_tasks
+        self._tasks: LRUCache[_Owner | None, LRUCache[str, None]] = LRUCache(max_owners)
+
+    def note(self, task_id: str, principal: Principal | None) -> None:
+        """Remember that a task is the principal's, or that it was started without a token."""
+        if principal is not None and principal.user_id is None:
+            return  # two users of one client could not be told apart
+        owner = _key(principal)
+        if owner not in self._tasks:
+            self._tasks[owner] = LRUCache(self._max_tasks)
+        self._tasks[owner][task_id] = None
+
+    def owns(self, principal: Principal | None, task_id: str) -> bool:
+        """Return whether a task is the principal's."""
+        return task_id in self.of(principal, [task_id])
+
+    def of(self, principal: Principal | None, task_ids: Iterable[str]) -> set[str]:
+        """Return which of these tasks are the principal's."""
+        owned = self._tasks.get(_key(principal))
+        if owned is None:
+            return set()
+        # Looking one up makes it the last to be forgotten.
+        return {each for each in task_ids if each in owned and owned.get(each) is None}
+
+
+def _key(principal: Principal | None) -> _Owner | None:
+    return None if principal is None else principal.session_key

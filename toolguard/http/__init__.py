@@ -1,0 +1,1 @@
+"""The ASGI side: what stands in the HTTP request and response. Private."""

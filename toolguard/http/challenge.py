@@ -1,0 +1,208 @@
+"""How is a refusal written as WWW-Authenticate, and how is one read back?
+
+Both official MCP clients search the header with an unanchored pattern for ``scope=`` and
+``resource_metadata=``. So what a challenge may contain, and in which order, is a security
+property: one scheme, a few parameters in a fixed order, no ``=`` inside any of the free texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from toolguard.errors import (
+    InsufficientAuthenticationError,
+    InsufficientScopeError,
+    MalformedMessageError,
+    MissingTokenError,
+    ToolGuardError,
+)
+from toolguard.parsing.scope_token import check_requestable, is_requestable
+
+__all__ = ["Challenge", "ChallengeScopes", "challenge_for", "metadata_url", "parse"]
+
+ChallengeScopes = Literal["required", "combined"]
+"""Whether ``scope`` names what the operation needs, or that and what the caller holds."""
+
+# RFC 6750 §3: 'Values for the "error" and "error_description" attributes MUST NOT include
+# characters outside the set %x20-21 / %x23-5B / %x5D-7E', here without "=".
+_TEXT = re.compile(r"[\x20\x21\x23-\x3C\x3E-\x5B\x5D-\x7E]+")
+_URL = re.compile(r"https?://[\x21\x23-\x3C\x3E-\x5B\x5D-\x7E]+")
+# RFC 9110 §11.2: auth-param = token BWS "=" BWS ( token / quoted-string )
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a grammar, not a secret
+_PARAM = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
+_SEPARATOR = re.compile(r"[ \t]*,[ \t]*")
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """A Bearer challenge (RFC 6750 §3).
+
+    Attributes:
+        error: ``invalid_request``, ``invalid_token`` or ``insufficient_scope``; None if the
+            request carried no credentials.
+        scope: the scopes to ask for, in this order; empty leaves the parameter out.
+        resource_metadata: URL of the RFC 9728 document.
+        error_description: one sentence for the developer who reads it.
+        acr_values: of which authentication context class references one would do (RFC 9470 §3).
+        max_age: how many seconds ago the user may have signed in at most (RFC 9470 §3).
+
+    Raises:
+        ValueError: for anything that cannot be quoted safely, and for a challenge that would
+            carry no parameter at all.
+    """
+
+    error: str | None = None
+    scope: tuple[str, ...] = ()
+    resource_metadata: str | None = None
+    error_description: str | None = None
+    acr_values: tuple[str, ...] = ()
+    max_age: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("error", "error_description"):
+            text = getattr(self, name)
+            if text is not None and not _TEXT.fullmatch(text):
+                raise ValueError(f"{name} cannot be sent in a challenge: {text!r}")
+        check_requestable(self.scope)
+        check_requestable(self.acr_values, "class")
+        if self.max_age is not None and self.max_age < 0:
+            raise ValueError(f"max_age is a number of seconds, not {self.max_age!r}")
+        if self.resource_metadata is not None and not _URL.fullmatch(self.resource_metadata):
+            raise ValueError(f"resource_metadata is not a URL: {self.resource_metadata!r}")
+        if self.error_description is not None and self.error is None:
+            raise ValueError("error_description goes with an error (RFC 6750 §3.1)")
+        if not any((self.error, self.scope, self.resource_metadata)):
+            # RFC 6750 §3: 'This scheme MUST be followed by one or more auth-param values.'
+            raise ValueError("a challenge needs at least one parameter")
+
+    @property
+    def header(self) -> str:
+        """The value of the WWW-Authenticate header."""
+        # RFC 6750 §3.1: 'If the request lacks any authentication information [...], the resource
+        # server SHOULD NOT include an error code or other error information.'
+        parameters = {
+            "error": self.error,
+            "scope": " ".join(self.scope),
+            # RFC 9728 §5.1: 'resource_metadata: The URL of the protected resource metadata.'
+            "resource_metadata": self.resource_metadata,
+            "error_description": self.error_description,
+            # RFC 9470 §3: both are strings there.
+            "acr_values": " ".join(self.acr_values),
+            "max_age": "" if self.max_age is None else str(self.max_age),
+        }
+        return "Bearer " + ", ".join(f'{k}="{v}"' for k, v in parameters.items() if v)
+
+
+def challenge_for(
+    refusal: ToolGuardError,
+    *,
+    resource_metadata: str,
+    default_scope: Sequence[str] = (),
+    scopes: ChallengeScopes = "required",
+) -> Challenge | None:
+    """Return the challenge that goes with ``refusal``, None if it must not carry one.
+
+    Args:
+        refusal: why the call was refused.
+        resource_metadata: URL of the RFC 9728 document of this server.
+        default_scope: what a client needs to begin, for refusals that name no scope.
+        scopes: ``"combined"`` repeats what the caller holds, for clients that replace their
+            scopes instead of adding to them.
+    """
+    if isinstance(refusal, MissingTokenError):
+        return Challenge(
+            scope=_sendable(refusal.scopes or default_scope), resource_metadata=resource_metadata
+        )
+    if isinstance(refusal, InsufficientScopeError):
+        named = refusal.required_scopes if scopes == "required" else _combined(refusal)
+    elif isinstance(refusal, InsufficientAuthenticationError):
+        named = refusal.scopes
+    elif refusal.status in (400, 401) and not isinstance(refusal, MalformedMessageError):
+        named = tuple(default_scope) if refusal.status == 401 else ()  # noqa: PLR2004
+    else:
+        return None
+    return Challenge(
+        error=refusal.error,
+        scope=_sendable(named),
+        resource_metadata=resource_metadata,
+        error_description=_describe(refusal),
+        acr_values=getattr(refusal, "acr_values", ()),
+        max_age=getattr(refusal, "max_age", None),
+    )
+
+
+def _combined(refusal: InsufficientScopeError) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*refusal.combined_scopes, *refusal.required_scopes)))
+
+
+def _sendable(scopes: Sequence[str]) -> tuple[str, ...]:
+    """Leave out what a client could misread; a *declared* scope like that is refused at import."""
+    return tuple(scope for scope in scopes if is_requestable(scope))
+
+
+def _describe(refusal: ToolGuardError) -> str | None:
+    text = refusal.error_description
+    return text if _TEXT.fullmatch(text) else None
+
+
+def metadata_url(resource: str) -> str:
+    """Return the URL of the RFC 9728 document of ``resource``.
+
+    RFC 9728 §3.1: the well-known string is inserted between the host and the path; 'any
+    terminating slash (/) following the host component MUST be removed before inserting'.
+
+    >>> metadata_url("https://api.example.com/mcp")
+    'https://api.example.com/.well-known/oauth-protected-resource/mcp'
+    """
+    url = urlsplit(resource)
+    path = "" if url.path == "/" else url.path
+    query = f"?{url.query}" if url.query else ""
+    return f"{url.scheme}://{url.netloc}/.well-known/oauth-protected-resource{path}{query}"
+
+
+def parse(header: str) -> Challenge:
+    """Read a Bearer challenge back, for clients and tests; unknown parameters are skipped.
+
+    Raises:
+        ValueError: if this is not one well-formed Bearer challenge (RFC 9110 §11.6.1), or it
+            repeats a parameter.
+
+    >>> parse('Bearer error="insufficient_scope", scope="read write"').scope
+    ('read', 'write')
+    """
+    scheme, _, rest = header.strip().partition(" ")
+    if scheme.lower() != "bearer":
+        raise ValueError(f"not a Bearer challenge: {scheme!r}")
+    parameters: dict[str, str] = {}
+    position = 0
+    rest = rest.strip()
+    while position < len(rest):
+        if position:
+            separator = _SEPARATOR.match(rest, position)
+            position = separator.end() if separator is not None else len(rest)
+        match = _PARAM.match(rest, position)
+        if match is None or match[1].lower() in parameters:
+            raise ValueError(f"a malformed or repeated parameter at position {position}")
+        quoted, bare = match[2], match[3]
+        parameters[match[1].lower()] = bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        position = match.end()
+    return Challenge(
+        error=parameters.get("error"),
+        scope=tuple(parameters.get("scope", "").split()),
+        resource_metadata=parameters.get("resource_metadata"),
+        error_description=parameters.get("error_description"),
+        acr_values=tuple(parameters.get("acr_values", "").split()),
+        max_age=_seconds(parameters.get("max_age")),
+    )
+
+
+def _seconds(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise ValueError("max_age is no number of seconds")
+    return int(text)

@@ -1,0 +1,421 @@
+"""Which MCP message does this HTTP request carry, whoever reads it?
+
+A guard in front of a server decides about the message that it reads, and the server acts on the
+message that the server reads. So nothing is repaired here and nothing is guessed: what two
+readers could take for two different messages is refused, and a name that a server could make
+another one of has several spellings, all of which have to be allowed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+    MutableMapping,
+)
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+import anyio
+import anyio.to_thread
+
+from toolguard.errors import MalformedMessageError, ToolGuardError
+from toolguard.parsing.lookalikes import resembles
+from toolguard.parsing.spellings import spellings, uri_spellings
+from toolguard.parsing.strict_json import strict_object
+from toolguard.policies.operations import METHODS, Asked, asked_of
+
+__all__ = [
+    "MAX_BODY",
+    "MAX_SECONDS",
+    "Held",
+    "MCPMessage",
+    "MessageTooLargeError",
+    "MessageTooSlowError",
+    "OverloadedError",
+    "held_body",
+    "names_of",
+    "parse_message",
+    "read_message",
+    "receive_message",
+    "replay",
+    "spelled_out",
+]
+
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+#: How many bytes a message may have: 4 MiB, as many as the official SDKs take.
+MAX_BODY = 4 * 1024 * 1024
+
+#: In how many seconds it must arrive.
+MAX_SECONDS = 30.0
+
+# From here on, reading a body takes long enough to delay others.
+_LARGE = 64 * 1024
+# A name of so many characters is spelled out in a few milliseconds.
+_LONG = 256
+
+_PARSE_ERROR = -32700
+_INVALID_PARAMS = -32602
+# MCP 2026-07-28: HeaderMismatch.
+_HEADER_MISMATCH = -32020
+
+_ENVELOPE = ("jsonrpc", "id", "method", "params", "result", "error")
+# Every method there is, and no character that HTTP, a URL or a terminal could take for another.
+_METHOD = re.compile(r"[A-Za-z0-9_.:/$-]{1,256}")
+
+_HEADERS = frozenset(
+    (
+        *(b"mcp-method", b"mcp-name", b"mcp-protocol-version", b"mcp-session-id"),
+        *(b"content-type", b"content-encoding", b"transfer-encoding"),
+    )
+)
+_JSON = re.compile(rb'application/json(?:[ \t]*;[ \t]*charset="?utf-?8"?)?', re.IGNORECASE)
+# MCP 2026-07-28, transports: how Mcp-Name carries what no header can hold.
+_ENCODED = re.compile(rb"=\?base64\?(.*)\?=")
+_HEADER_TEXT = re.compile(rb"[\x20-\x7e]*")
+
+
+class MessageTooLargeError(MalformedMessageError):
+    """The body of the request is larger than a message may be."""
+
+    status = 413
+
+
+class MessageTooSlowError(MalformedMessageError):
+    """The body of the request takes too long to arrive."""
+
+    status = 408
+
+
+class OverloadedError(ToolGuardError):
+    """More is being read at once than the guard holds; ``retry_after`` is in seconds."""
+
+    status = 503
+    error = "temporarily_unavailable"
+    retry_after = 5
+
+
+@dataclass(frozen=True)
+class MCPMessage:
+    """One JSON-RPC message from a client.
+
+    Args:
+        method: the method; None for a response to a request of the server's.
+        params: the parameters; not validated, but for what names an operation.
+        id: of a request; None for what is not one.
+
+    Attributes:
+        asked: the operations that it names, as it was sent; empty for a message about the server.
+
+    Raises:
+        MalformedMessageError: if the method needs a name and the parameters have none that can
+            be used.
+
+    >>> MCPMessage("resources/read", {"uri": "NOTES://work/1"}).asked
+    (Asked(kind='resource', name='NOTES://work/1'),)
+    """
+
+    method: str | None
+    params: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    id: str | int | None = None
+    asked: tuple[Asked, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "asked", asked_of(self.method or "", self.params))
+
+
+def names_of(asked: Asked) -> tuple[str, ...]:
+    """Return every spelling under which a server could look an operation up, the sent one first.
+
+    Hold each of them against the rules as if it was the only one, and let the message pass if all
+    of them may: one that no rule is about is what the default is for. Patterns have spellings as
+    well: the rule about ``createEvent`` is the one about ``createevent``.
+
+    Raises:
+        MalformedMessageError: if the name has no plain spelling.
+
+    >>> names_of(Asked("resource", "NOTES://work/1"))
+    ('NOTES://work/1', 'notes://work/1')
+    """
+    try:
+        respell = uri_spellings if asked.kind == "resource" else spellings
+        return respell(asked.name)
+    except ValueError as error:
+        raise MalformedMessageError(f"This is not a name: {error}", code=_INVALID_PARAMS) from None
+
+
+def read_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMessage:
+    """Return the message that ``body`` is, if it can be read in one way only.
+
+    Args:
+        body: the whole body of the request.
+        headers: the raw headers of the request.
+
+    Raises:
+        MalformedMessageError: if the body is no JSON-RPC 2.0 message in I-JSON (RFC 7493), or a
+            batch of them; if the headers say that it has to be decoded first, or name another
+            operation than it does; if it has members or names that a lenient reader takes for
+            others; if its operation has no name.
+    """
+    sent = _sent(headers)
+    _check_format(sent)
+    if body.lstrip(b" \t\r\n").startswith(b"["):
+        raise MalformedMessageError("Send one message per request: batches are not supported")
+    envelope = strict_object(body)
+    if envelope is None:
+        raise MalformedMessageError(
+            "The body must be one JSON object in UTF-8 that names no member twice",
+            code=_PARSE_ERROR,
+        )
+    message = _message(envelope)
+    _check_mirrored(sent, message)
+    return message
+
+
+# --- headers
+
+
+def _sent(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the headers that say how the body is read, by name."""
+    sent: dict[bytes, bytes] = {}
+    for name, value in headers:
+        # RFC 3875 §4.1.18: behind CGI and its heirs "_" and "-" are the same.
+        plain = name.lower().replace(b"_", b"-")
+        if plain in sent:
+            raise MalformedMessageError(f"Send the header {plain.decode('ascii')} once")
+        if plain in _HEADERS:
+            sent[plain] = value.strip(b" \t")
+    return sent
+
+
+def _check_format(sent: Mapping[bytes, bytes]) -> None:
+    if (
+        sent.get(b"content-encoding", b"").lower() not in (b"", b"identity")
+        # RFC 9112 §6.1: a server has removed this one, and may not know how to remove others.
+        or sent.get(b"transfer-encoding", b"").lower() not in (b"", b"chunked")
+    ):
+        raise MalformedMessageError("Send the body as it is, without a content encoding")
+    if not _JSON.fullmatch(sent.get(b"content-type", b"application/json")):
+        raise MalformedMessageError("Send the body as application/json, in UTF-8")
+
+
+def _check_mirrored(sent: Mapping[bytes, bytes], message: MCPMessage) -> None:
+    """Hold the headers that repeat what is in the body against it.
+
+    MCP 2026-07-28: 'Servers that process the request body MUST reject requests where the values
+    specified in the headers do not match the corresponding values in the request body.'
+    """
+    method = sent.get(b"mcp-method")
+    # `_METHOD` knows no "=", so that nobody can find an encoded method in it.
+    if method is not None and method != (message.method or "").encode("ascii"):
+        raise MalformedMessageError(
+            "The header Mcp-Method must be the method in the body", code=_HEADER_MISMATCH
+        )
+    name = sent.get(b"mcp-name")
+    # Of other methods the header says something else: tasks/get repeats the task there.
+    if name is None or not message.asked or message.method == "subscriptions/listen":
+        return
+    if _decoded(name) != message.asked[0].name:
+        raise MalformedMessageError(
+            "The header Mcp-Name must be the name or URI in the body", code=_HEADER_MISMATCH
+        )
+
+
+def _decoded(value: bytes) -> str | None:
+    """Return what Mcp-Name says; None if that depends on the reader."""
+    if not _HEADER_TEXT.fullmatch(value):
+        return None  # Latin-1 for some, UTF-8 for others
+    encoded = _ENCODED.fullmatch(value)
+    if encoded is None:
+        return value.decode("ascii")
+    try:
+        decoded = base64.b64decode(encoded[1])
+        # RFC 4648 §3.3, §3.5: no other characters, and no bits left over in the last one.
+        return decoded.decode("utf-8") if base64.b64encode(decoded) == encoded[1] else None
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+# --- the body
+
+
+def _message(envelope: Mapping[str, Any]) -> MCPMessage:
+    message_id = _id(envelope)
+    try:
+        return _checked(envelope, message_id)
+    except MalformedMessageError as fault:
+        fault.message_id = message_id if "method" in envelope else None
+        raise
+
+
+def _checked(envelope: Mapping[str, Any], message_id: str | int | None) -> MCPMessage:
+    _refuse_lookalikes(envelope, _ENVELOPE)
+    if envelope.get("jsonrpc") != "2.0":
+        raise MalformedMessageError('A message has the member "jsonrpc": "2.0"')
+    outcomes = len(envelope.keys() & {"result", "error"})
+    if "method" not in envelope:
+        if outcomes != 1 or "params" in envelope:
+            raise MalformedMessageError(
+                "A message has a method, or it is a response with either a result or an error"
+            )
+        return MCPMessage(None)
+    if outcomes:
+        raise MalformedMessageError("A message has a method or a result, not both")
+    method, params = envelope["method"], envelope.get("params", {})
+    if not isinstance(method, str) or not _METHOD.fullmatch(method):
+        raise MalformedMessageError("The method must be a string such as tools/call")
+    _refuse_lookalikes((method,), METHODS)
+    if not isinstance(params, dict):
+        raise MalformedMessageError(
+            "params must be an object, or be left out", code=_INVALID_PARAMS
+        )
+    return MCPMessage(method, params, message_id)
+
+
+def _id(envelope: Mapping[str, Any]) -> str | int | None:
+    """Return the id of a request, as an answer may repeat it."""
+    found = envelope.get("id")
+    if isinstance(found, bool) or not isinstance(found, (str, int, type(None))):
+        raise MalformedMessageError("The id of a request is a string or a whole number")
+    return found
+
+
+def _refuse_lookalikes(names: Collection[str], known: Collection[str]) -> None:
+    if resembles(names, known):
+        raise MalformedMessageError(
+            f"Write {', '.join(known)} exactly so, and nothing that resembles it"
+        )
+
+
+# --- bodies
+
+
+class Held(Protocol):
+    """How much of all bodies is held at once."""
+
+    def take(self, count: int) -> bool:
+        """Take room for so many bytes; return whether there is."""
+        ...
+
+    def give_back(self, count: int) -> None:
+        """Give the room back."""
+        ...
+
+
+@asynccontextmanager
+async def held_body(
+    receive: Receive,
+    headers: Iterable[tuple[bytes, bytes]],
+    held: Held,
+    *,
+    limit: int = MAX_BODY,
+    seconds: float = MAX_SECONDS,
+) -> AsyncIterator[bytes]:
+    """Give the body of an ASGI request, and the room that it takes up back in the end.
+
+    Args:
+        receive: where its messages come from (ASGI).
+        headers: the raw headers of the request; its Content-Length saves reading in vain.
+        held: how much of all bodies is held at once.
+        limit: how many bytes it may have.
+        seconds: how long it may take to arrive.
+
+    Raises:
+        MessageTooLargeError: if it has more, or says so.
+        MessageTooSlowError: if it has not arrived by then.
+        OverloadedError: if too much is held already.
+        MalformedMessageError: if the client went away before its end: nobody may act on half of
+            a message, and nobody waits for the answer.
+    """
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit() and _is_above(limit, value):
+            raise _too_large(limit)
+    body = bytearray()
+    try:
+        with anyio.move_on_after(seconds) as scope:
+            await _fill(body, receive, held, limit)
+        if scope.cancelled_caught:
+            raise MessageTooSlowError(f"The body must arrive within {seconds:g} seconds")
+        yield bytes(body)
+    finally:
+        held.give_back(len(body))
+
+
+async def _fill(body: bytearray, receive: Receive, held: Held, limit: int) -> None:
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise MalformedMessageError("The request ended before its body")
+        piece: bytes = message.get("body", b"")
+        if len(body) + len(piece) > limit:
+            raise _too_large(limit)
+        if not held.take(len(piece)):
+            raise OverloadedError("Too many large messages are being read; try again")
+        body += piece
+        more = message.get("more_body", False)
+
+
+async def parse_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMessage:
+    """Return the message that ``body`` is; a large one is read beside the event loop.
+
+    Raises:
+        MalformedMessageError: as :func:`read_message` does.
+    """
+    if len(body) <= _LARGE:
+        return read_message(body, headers)
+    return await anyio.to_thread.run_sync(read_message, body, headers)
+
+
+async def receive_message(
+    receive: Receive, headers: Iterable[tuple[bytes, bytes]], held: Held
+) -> MCPMessage:
+    """Return the message that a request carries.
+
+    Raises:
+        ToolGuardError: as :func:`held_body` and :func:`read_message` do.
+    """
+    async with held_body(receive, headers, held) as body:
+        return await parse_message(body, headers)
+
+
+async def spelled_out(asked: Asked) -> tuple[str, ...]:
+    """Return :func:`names_of` an operation; those of a long name beside the event loop."""
+    if len(asked.name) <= _LONG:
+        return names_of(asked)
+    return await anyio.to_thread.run_sync(names_of, asked)
+
+
+def _is_above(limit: int, digits: bytes) -> bool:
+    significant = digits.lstrip(b"0") or b"0"
+    # Compared by length first: `int` refuses numbers of thousands of digits.
+    return len(significant) > len(str(limit)) or int(significant) > limit
+
+
+def _too_large(limit: int) -> MessageTooLargeError:
+    return MessageTooLargeError(f"The body must have at most {limit} bytes")
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """Return a ``receive`` that gives ``body`` once, and then what ``receive`` gives.
+
+    So the application behind reads the very bytes that were decided about, and still learns when
+    the client goes away.
+    """
+    pending = [body]
+
+    async def replayed() -> MutableMapping[str, Any]:
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        return await receive()
+
+    return replayed

@@ -1,0 +1,306 @@
+"""What happens to an HTTP request before and after the MCP framework sees it?
+
+A pure ASGI middleware. It verifies the bearer token of every request, holds sessions to their
+owners, and holds back the start of a response until its first byte: until then a guard that
+refuses inside the tool call can still turn the answer into a real 401 or 403.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from toolguard.calls.request import SCOPE_KEY, RequestAuth
+from toolguard.errors import (
+    AccessDeniedError,
+    KeysUnavailableError,
+    MalformedMessageError,
+    MissingTokenError,
+    ToolGuardError,
+)
+from toolguard.http import identity
+from toolguard.http.answers import (
+    not_found,
+    respond,
+    respond_in_protocol,
+    send_empty,
+    send_json,
+)
+from toolguard.http.door import HTTPGuard, revision_of
+from toolguard.http.event_ids import EventOwner
+from toolguard.http.jsonrpc import receive_message
+from toolguard.http.response import HeldResponse
+from toolguard.http.sessions import Sessions
+from toolguard.principal import Principal
+from toolguard.tokens.bearer import bearer_token
+from toolguard.tokens.verifier import Verifier
+
+__all__ = ["ASGIApp", "GuardMiddleware", "Message", "Receive", "Scope", "Send"]
+
+Message = MutableMapping[str, Any]
+"""One event (ASGI)."""
+Scope = MutableMapping[str, Any]
+"""What is known of a connection (ASGI)."""
+Receive = Callable[[], Awaitable[Message]]
+"""Gives the next event from the client (ASGI)."""
+Send = Callable[[Message], Awaitable[None]]
+"""Sends an event to the client (ASGI)."""
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""An application (ASGI)."""
+_VerifyRequest = Callable[[Scope, str], Awaitable[Principal]]
+
+_SESSION_HEADER = b"mcp-session-id"
+_EVENT_HEADER = b"last-event-id"
+
+
+class GuardMiddleware:
+    """Guards one ASGI application, normally the endpoint of an MCP server.
+
+    Args:
+        app: the application.
+        guard: who verifies, and how refusals are challenged.
+        admits_anonymous: whether a request without a token is let in at this door now, to reach
+            what is public behind it; never by default.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        guard: HTTPGuard,
+        *,
+        admits_anonymous: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.app = app
+        self.guard = guard
+        self.admits_anonymous = admits_anonymous
+        self.sessions = Sessions()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI)."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})  # fail closed: never guarded
+            return
+        if _is_preflight(scope):
+            # It has no credentials, so it reaches nothing. A CORS middleware around this one has
+            # answered those of its origins.
+            await send_empty(send, 204)
+            return
+        try:
+            state = await self._authenticate(scope)
+        except KeysUnavailableError as outage:
+            await self._answer_outage(outage, scope, receive, send)
+        except ToolGuardError as refusal:
+            await self._respond(refusal, scope, send)
+        else:
+            await self._serve(scope, receive, send, state)
+
+    async def _authenticate(self, scope: Scope) -> RequestAuth:
+        token = bearer_token(scope["headers"])
+        revision = revision_of(scope["headers"])
+        if token is not None:
+            principal = await _verified(self.guard.verifier, scope, token)
+            return RequestAuth(token, principal, self.guard, revision=revision)
+        if not self.admits_anonymous():
+            raise MissingTokenError
+        return RequestAuth(None, None, self.guard, revision=revision)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, state: RequestAuth) -> None:
+        try:
+            session_id = self._session_of(scope, state.principal)
+            self._check_stream(scope, state.principal, session_id)
+        except _NotFoundError as missing:
+            await not_found(send, str(missing))
+            return
+        except _NoStreamError:
+            headers = [(b"allow", b"POST, DELETE")]
+            await send_json(send, 405, headers, {"error": "method_not_allowed"})
+            return
+        except ToolGuardError as refusal:
+            await self._respond(refusal, scope, send)
+            return
+        scope[SCOPE_KEY] = state
+        headers = list(scope["headers"])
+        orphans: list[str] = []
+
+        def begin(start: Message) -> Callable[[bytes], bytes] | None:
+            opened = _header(start.get("headers", ()), _SESSION_HEADER)
+            if opened is not None and not self._owned(opened, state.principal):
+                orphans.append(opened)
+                return None
+            owner = EventOwner.of(state.principal, opened or session_id)
+            return functools.partial(self.guard.door.event_ids.sealed, owner=owner)
+
+        async def refuse() -> bool:
+            return await self._replaces(state, scope, send)
+
+        response = HeldResponse(send, state, refuse, begin, hold=scope["method"] == "POST")
+        # The SDK holds a session to the user who opened it; there may be no such user.
+        owned = session_id is None or not self.sessions.opened_anonymously(session_id)
+        with identity.tell(scope, state, as_user=owned):
+            await self.app(scope, receive, response.send)
+        await response.finish()
+        if orphans:
+            await self._end_session({**scope, "headers": headers}, orphans[0])
+            await self._respond(_no_owner(), scope, send, state)
+        if scope["method"] == "DELETE" and session_id is not None and response.status < 300:  # noqa: PLR2004
+            self.sessions.close(session_id)
+
+    def _session_of(self, scope: Scope, principal: Principal | None) -> str | None:
+        """Return the session of a request, once it is known to be the caller's.
+
+        Raises:
+            MalformedMessageError: if it names more than one: the owner of one of them could have
+                the application act on the other.
+            MissingTokenError: if it may be the caller's once they have signed in.
+            _NotFoundError: if it is not.
+        """
+        sessions = _values(scope, _SESSION_HEADER)
+        if not sessions:
+            return None
+        if len(sessions) > 1:
+            raise MalformedMessageError("Send one Mcp-Session-Id header")
+        if not self.sessions.admits(sessions[0], principal):
+            raise MissingTokenError if principal is None else _NotFoundError("Session")
+        return sessions[0]
+
+    def _check_stream(
+        self, scope: Scope, principal: Principal | None, session_id: str | None
+    ) -> None:
+        """Give the application the id of the event to go on from, as its store knows it.
+
+        Raises:
+            _NoStreamError: if there is none for this caller.
+            AccessDeniedError: if the caller could not own what a stream belongs to.
+            _NotFoundError: if the event is not the caller's.
+        """
+        if scope["method"] in ("GET", "HEAD"):
+            if principal is None:
+                # An anonymous session may be taken over by its user, and nobody else may be
+                # listening then. MCP: 405 says that the server offers no stream here.
+                raise _NoStreamError
+            if principal.user_id is None:
+                raise _no_owner()
+        sent = _values(scope, _EVENT_HEADER)
+        if not sent:
+            return
+        others = [pair for pair in scope["headers"] if _plain(pair[0]) != _EVENT_HEADER]
+        scope["headers"] = others  # it says nothing but in a GET
+        if scope["method"] == "GET":
+            owner = EventOwner.of(principal, session_id)
+            event_id = self.guard.door.event_ids.unsealed(sent[0].encode("latin-1"), owner)
+            if event_id is None or len(sent) > 1:
+                raise _NotFoundError("Event")
+            scope["headers"] = [*others, (_EVENT_HEADER, event_id)]
+
+    async def _replaces(self, state: RequestAuth, scope: Scope, send: Send) -> bool:
+        """Answer with the refusal that the message ended in; return whether there is one."""
+        refusal = state.refusal
+        if refusal is None or self.guard.door.wire.status_of(refusal, state.revision) is None:
+            return False
+        await self._respond(refusal, scope, send, state)
+        return True
+
+    async def _respond(
+        self, refusal: ToolGuardError, scope: Scope, send: Send, state: RequestAuth | None = None
+    ) -> None:
+        await respond(
+            send,
+            refusal,
+            self.guard.challenge(refusal, revision_of(scope["headers"])),
+            is_message=scope["method"] == "POST",
+            message_id=None if state is None else state.message_id,
+        )
+
+    async def _answer_outage(
+        self, outage: KeysUnavailableError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer while nobody can be verified, by status or as the server would report it.
+
+        The message is read for its id and goes no further: who sent it is not known.
+        """
+        revision = revision_of(scope["headers"])
+        if (
+            scope["method"] != "POST"
+            or self.guard.door.wire.status_of(outage, revision) is not None
+        ):
+            await self._respond(outage, scope, send)
+            return
+        try:
+            message = await receive_message(receive, scope["headers"], self.guard.door.held)
+        except ToolGuardError as fault:
+            await self._respond(fault, scope, send)
+            return
+        if message.method is None or message.id is None:
+            await self._respond(outage, scope, send)
+            return
+        await respond_in_protocol(send, outage, message.method, message.id, revision=revision)
+
+    def _owned(self, session_id: str, principal: Principal | None) -> bool:
+        """Remember whose session the framework has opened; return whether it can be owned."""
+        if principal is not None and principal.user_id is None:
+            return False
+        self.sessions.open(session_id, principal)
+        return True
+
+    async def _end_session(self, scope: Scope, session_id: str) -> None:
+        """Have the framework forget a session that was refused to who opened it."""
+        headers = [*scope["headers"], (_SESSION_HEADER, session_id.encode("latin-1"))]
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b""}
+
+        async def send(_: Message) -> None:
+            pass
+
+        await self.app({**scope, "method": "DELETE", "headers": headers}, receive, send)
+
+
+class _NotFoundError(Exception):
+    """What belongs to somebody else, or does not exist."""
+
+
+class _NoStreamError(Exception):
+    """A stream is asked for that is not offered."""
+
+
+async def _verified(verifier: Verifier, scope: Scope, token: str) -> Principal:
+    """Return who sent the request; a verifier may have a method that looks at all of it."""
+    verify_request: _VerifyRequest | None = getattr(verifier, "verify_request", None)
+    if verify_request is not None:
+        return await verify_request(scope, token)
+    return await verifier.verify(token)
+
+
+def _is_preflight(scope: Scope) -> bool:
+    """Return whether this is a CORS preflight, which has no credentials (Fetch)."""
+    return (
+        scope["method"] == "OPTIONS"
+        and _header(scope["headers"], b"authorization") is None
+        and _header(scope["headers"], b"origin") is not None
+        and _header(scope["headers"], b"access-control-request-method") is not None
+    )
+
+
+def _no_owner() -> AccessDeniedError:
+    # Without a subject two users of one client could not be told apart.
+    return AccessDeniedError(
+        "This token names no user, so it cannot own a session: use a stateless server"
+    )
+
+
+def _values(scope: Scope, name: bytes) -> list[str]:
+    """Return what a request says under a name, however it is spelled (RFC 3875 §4.1.18)."""
+    found = (pair for pair in scope["headers"] if len(pair[0]) == len(name))
+    return [value.decode("latin-1") for key, value in found if _plain(key) == name]
+
+
+def _plain(name: bytes) -> bytes:
+    return name.lower().replace(b"_", b"-")
+
+
+def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
+    return next((value.decode("latin-1") for key, value in headers if key == name), None)

@@ -1,0 +1,189 @@
+"""Who may send which message to an MCP server that is only known by its HTTP endpoint?
+
+It may be written in any language, so nothing is known of it but the protocol. The message is read
+before the server gets it, decided on, and handed on byte by byte as it was read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import anyio.lowlevel
+
+from toolguard.calls.message import Frame
+from toolguard.calls.message import Message as Table
+from toolguard.calls.request import SCOPE_KEY, RequestAuth
+from toolguard.errors import (
+    GuardNotConfiguredError,
+    InvalidInputError,
+    MalformedMessageError,
+    ToolGuardError,
+)
+from toolguard.http.answers import respond, respond_in_protocol, send_empty
+from toolguard.http.door import HTTPGuard
+from toolguard.http.jsonrpc import MCPMessage, held_body, parse_message, replay, spelled_out
+from toolguard.http.middleware import ASGIApp, Message, Receive, Scope, Send
+from toolguard.parsing.lookalikes import letters
+from toolguard.policies.by_name import OperationRules
+from toolguard.policies.operations import Asked, Invocation, is_handshake
+from toolguard.policies.policy import DEFAULT_POLICIES, Policy
+from toolguard.policies.published import LISTS
+
+__all__ = ["MessageGuard"]
+
+_INVALID_PARAMS = -32602
+_ALLOWED = (b"allow", b"POST, GET, DELETE")
+# Names of arguments that are compared with each other, for a rule that reads arguments.
+_MAX_ARGUMENTS = 1_000
+
+
+class MessageGuard:
+    """Holds the messages to an MCP server against rules; stands inside of a GuardMiddleware.
+
+    Args:
+        app: the server.
+        guard: what decides where no rule does.
+        rules: who may do what.
+    """
+
+    def __init__(self, app: ASGIApp, guard: HTTPGuard, rules: OperationRules) -> None:
+        self.app = app
+        self.guard = guard
+        self.rules = rules
+
+    @property
+    def admits_anonymous(self) -> bool:
+        """Whether something behind this door is public."""
+        return self.guard.default == "public" or any(each.public for each in self.rules.policies)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI)."""
+        method = scope["method"] if scope["type"] == "http" else "GET"
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif method == "OPTIONS":
+            await send_empty(send, 204, [_ALLOWED])
+        elif method == "HEAD" or (method in ("GET", "DELETE") and not _has_session(scope)):
+            # MCP: 405 says that the server offers no stream here, or ends no session.
+            await send_empty(send, 405, [_ALLOWED])
+        elif method in ("GET", "DELETE"):  # the session is the caller's
+            await self.app(scope, _without_body(receive), send)
+        else:
+            await self._pass_on(scope, receive, send)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
+        state: RequestAuth = scope[SCOPE_KEY]
+        message: MCPMessage | None = None
+        try:
+            if scope["method"] != "POST":
+                raise MalformedMessageError("Send messages with POST")
+            headers = list(scope["headers"])
+            async with held_body(receive, headers, self.guard.door.held) as body:
+                message = await parse_message(body, headers)
+                state.message_id = message.id
+                await self._decide(message, state)
+        except InvalidInputError as fault:  # which is a tool's to report, elsewhere
+            await self._refuse(
+                MalformedMessageError(str(fault), code=_INVALID_PARAMS), message, state, send
+            )
+        except ToolGuardError as refusal:
+            await self._refuse(refusal, message, state, send)
+        else:
+            state.permit()
+            await self.app(scope, replay(body, receive), send)
+
+    async def _refuse(
+        self,
+        refusal: ToolGuardError,
+        message: MCPMessage | None,
+        state: RequestAuth,
+        send: Send,
+    ) -> None:
+        state.refusal = refusal
+        status = self.guard.door.wire.status_of(refusal, state.revision)
+        if status is None and message is not None and message.method and message.id is not None:
+            await respond_in_protocol(
+                send, refusal, message.method, message.id, revision=state.revision
+            )
+            return
+        challenge = self.guard.challenge(refusal, state.revision)
+        await respond(send, refusal, challenge, message_id=state.message_id)
+
+    async def _decide(self, message: MCPMessage, state: RequestAuth) -> None:
+        door = Frame(self.guard, Table(state))
+        default = DEFAULT_POLICIES[self.guard.default]
+        if message.method in LISTS:  # open to all where something is
+            default = Policy(public=self.admits_anonymous)
+        if not message.asked and not is_handshake(message.method or ""):
+            await door.enter(default, Invocation("tool", "")).authorize(None)
+        for asked in message.asked:
+            await anyio.lowlevel.checkpoint()  # spelling a name out takes its time
+            arguments = message.params.get("arguments")
+            call = Invocation.sent(*asked, arguments)
+            policy = await self._policy(asked, arguments, default)
+            await door.enter(policy, call).authorize(call)
+
+    async def _policy(
+        self, asked: Asked, arguments: object, default: Policy | None
+    ) -> Policy | None:
+        names = await spelled_out(asked)
+        try:
+            policy = self.rules.policy_of_all(asked.kind, names, default)
+        except ValueError as error:
+            raise GuardNotConfiguredError(str(error)) from None
+        if policy is not None and policy.reads_call:
+            _check_spellings(arguments, policy.arguments)
+        return policy
+
+
+def _check_spellings(arguments: object, read: tuple[str, ...]) -> None:
+    """Refuse arguments that a lenient server could take for others than the rule reads.
+
+    Raises:
+        InvalidInputError: if two names of an object resemble each other, or one resembles an
+            argument that the rule reads; and if there are too many to tell.
+    """
+    expected = {letters(name): name for name in read}
+    count = 0
+    for depth, member in enumerate(_objects(arguments)):
+        known = dict(expected) if depth == 0 else {}
+        count += len(member)
+        if count > _MAX_ARGUMENTS:
+            raise InvalidInputError(f"Send at most {_MAX_ARGUMENTS} arguments to this operation")
+        for name in member:
+            if known.setdefault(letters(name), name) != name:
+                raise InvalidInputError(
+                    "Write the names of arguments exactly so, and nothing that resembles them"
+                )
+
+
+def _objects(value: object) -> Iterator[Mapping[str, object]]:
+    """Yield the JSON objects in a value, the outermost first."""
+    todo = [value]
+    for each in todo:  # which grows meanwhile
+        if isinstance(each, dict):
+            yield each
+            todo += each.values()
+        elif isinstance(each, list):
+            todo += each
+
+
+def _has_session(scope: Scope) -> bool:
+    return any(name == b"mcp-session-id" for name, _ in scope["headers"])
+
+
+def _without_body(receive: Receive) -> Receive:
+    """Return a ``receive`` that keeps back a body that nobody has decided on."""
+    begun = False
+
+    async def without() -> Message:
+        nonlocal begun
+        if not begun:
+            begun = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                return message
+
+    return without

@@ -1,0 +1,142 @@
+"""When does what the application sends go out, and when is it too late for a refusal?"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from toolguard.calls.request import RequestAuth
+from toolguard.http.event_stream import EventStream
+
+__all__ = ["HeldResponse"]
+
+Message = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+
+# Of a stream that has said nothing yet; a priming event has some 30 bytes.
+_MAX_HELD = 65_536
+
+
+class HeldResponse:
+    """A response whose start waits for its first data, so that a refusal can still replace it.
+
+    An event without data, such as the one that begins a stream which can be resumed, is not data:
+    it waits as well, until the message's own operation has been permitted.
+
+    Args:
+        send: sends to the client (ASGI).
+        state: what becomes of the message.
+        refuse: answers with the refusal in place of the response; returns whether it has.
+        begin: called with the start of the response; returns what seals the ids of its events,
+            or None if the response must not go out.
+        hold: whether the start waits at all.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        state: RequestAuth,
+        refuse: Callable[[], Awaitable[bool]],
+        begin: Callable[[Message], Callable[[bytes], bytes] | None],
+        *,
+        hold: bool,
+    ) -> None:
+        self._send = send
+        self._state = state
+        self._refuse = refuse
+        self._begin = begin
+        self._hold = hold
+        self._events: EventStream | None = None
+        self._held: list[Message] = []
+        self._held_bytes = 0
+        self._replaced = False
+        self._flushing: asyncio.Task[None] | None = None
+        self.status = 500
+
+    async def send(self, message: Message) -> None:
+        """Pass on, hold back or replace what the application sends (ASGI)."""
+        await self.finish()
+        if self._replaced:
+            return
+        if message["type"] == "http.response.start":
+            await self._start(message)
+            return
+        if self._events is not None and "body" in message:
+            last = not message.get("more_body", False)
+            message = {**message, "body": self._events.feed(message["body"], last=last)}
+        if not self._held:
+            await self._send(message)
+        elif not await self._waits(message):
+            self._state.on_permitted = None
+            if await self._refuse():
+                self._replaced = True
+                self._held.clear()
+                return
+            self._held.append(message)
+            await self._flush()
+
+    async def finish(self) -> None:
+        """Wait until what was let go is out."""
+        if self._flushing is not None:
+            flushing, self._flushing = self._flushing, None
+            await flushing
+
+    async def _start(self, start: Message) -> None:
+        self.status = start["status"]
+        seal = self._begin(start)
+        if seal is None:
+            self._replaced = True
+            return
+        if _is_event_stream(start["headers"]):
+            self._events = EventStream(seal)
+            headers = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
+            start = {**start, "headers": headers}
+        self._held.append(start)
+        if not self._hold and self._state.refusal is None:
+            await self._flush()
+
+    async def _waits(self, message: Message) -> bool:
+        """Hold ``message`` back if nothing has been said yet; return whether it was."""
+        if not message.get("more_body", False):
+            return False
+        body = message.get("body", b"")
+        if not body:
+            return True  # an empty chunk is not even worth holding
+        self._held_bytes += len(body)
+        if (
+            self._events is None
+            or self._events.has_data
+            or self._state.permitted
+            or self._held_bytes > _MAX_HELD
+        ):
+            return False
+        self._held.append(message)
+        self._let_go_when_permitted()
+        return True
+
+    def _let_go_when_permitted(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # trio: what is held waits for the first data
+            return
+
+        def begin() -> None:
+            if self._held and not self._replaced and self._flushing is None:
+                self._flushing = loop.create_task(self._flush())
+
+        def let_go() -> None:  # in the thread of the function that was permitted
+            loop.call_soon_threadsafe(begin)
+
+        self._state.on_permitted = let_go
+
+    async def _flush(self) -> None:
+        held, self._held = self._held, []
+        for message in held:
+            await self._send(message)
+
+
+def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    sent = {name.lower(): value for name, value in headers}
+    kind = sent.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    return kind == b"text/event-stream" and b"content-encoding" not in sent

@@ -1,0 +1,1 @@
+"""Untrusted text, read only when it may mean one thing. Private."""

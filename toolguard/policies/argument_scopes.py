@@ -1,0 +1,260 @@
+"""Which scopes does this call need, where that depends on its arguments?"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+from string import Formatter
+from typing import Any, ClassVar, TypeAlias
+
+from toolguard.errors import InvalidInputError
+from toolguard.parsing.scope_token import check_requestable
+from toolguard.policies.formulas import Condition, Rule
+from toolguard.policies.operations import Invocation
+from toolguard.policies.scopes import Scope, ScopeLike, all_of
+
+__all__ = [
+    "CallScope",
+    "ScopeFunction",
+    "ScopeTemplate",
+    "ScopesOf",
+    "bounded_scopes",
+    "of_call",
+]
+
+# How many the arguments of one call may name.
+_MAX_SCOPES = 100
+# Long enough for a URL with an identifier in it, short enough for a header of many.
+_MAX_LENGTH = 256
+# A challenge names them twice, and some clients read no line of more than 8 KiB.
+_MAX_TOTAL = 3_072
+
+ScopesOf: TypeAlias = Callable[[Invocation], "ScopeLike | Iterable[ScopeLike]"]
+"""A function that says which scopes a call needs; of several, all."""
+
+
+class CallScope(ABC):
+    """A scope that is known once the arguments are."""
+
+    #: As of a requirement.
+    reads_call: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments that it is known to read."""
+
+    @abstractmethod
+    def scope(self, invocation: Invocation) -> Scope:
+        """Return the scopes that this call needs.
+
+        Raises:
+            InvalidInputError: if they would not be scopes that can be asked for.
+        """
+
+
+def of_call(rule: Rule, invocation: Invocation) -> Rule:
+    """Return ``rule`` with the scopes of this call in it.
+
+    Raises:
+        InvalidInputError: if a scope cannot be named for these arguments, or they name more than
+            one challenge can ask for.
+    """
+    named = {
+        each: each.scope(invocation) for each in rule.conditions if isinstance(each, CallScope)
+    }
+    _check_bounds([*named.values()])
+
+    def known(condition: Condition) -> Rule:
+        return named[condition] if isinstance(condition, CallScope) else Rule(condition)
+
+    return rule.replacing(known)
+
+
+def bounded_scopes(named: ScopeLike | Iterable[ScopeLike]) -> list[Scope]:
+    """Return what was named for one call; of what goes on and on, no more than the limit is read.
+
+    Raises:
+        InvalidInputError: if one could not be a scope, or there are too many of them.
+    """
+    each = (named,) if isinstance(named, (str, Scope)) else named
+    first = list(itertools.islice(each, _MAX_SCOPES + 1))
+    if len(first) > _MAX_SCOPES:
+        raise _too_many()
+    try:
+        scopes = [all_of(scope) for scope in first]
+    except ValueError:
+        raise InvalidInputError("No scope can be named for these arguments") from None
+    if any(len(token) > _MAX_LENGTH for scope in scopes for token in scope.tokens):
+        raise InvalidInputError("No scope can be named for these arguments")
+    _check_bounds(scopes)
+    return scopes
+
+
+def _check_bounds(scopes: Sequence[Scope]) -> None:
+    """Make sure that a client cannot have us work, or answer, at any length.
+
+    Raises:
+        InvalidInputError: if these scopes together are too many, or too long.
+    """
+    tokens = {token for scope in scopes for token in scope.tokens}
+    mentions = sum(len(group) for scope in scopes for group in scope.alternatives)
+    ways = math.prod(len(scope.alternatives) for scope in scopes)
+    if max(mentions, ways) > _MAX_SCOPES:
+        raise _too_many()
+    if sum(len(token) + 1 for token in tokens) > _MAX_TOTAL:
+        raise InvalidInputError(
+            f"These arguments name scopes of more than {_MAX_TOTAL:,} characters: ask for fewer "
+            "at once"
+        )
+
+
+def _too_many() -> InvalidInputError:
+    return InvalidInputError(
+        f"These arguments name more than {_MAX_SCOPES} scopes: ask for fewer at once"
+    )
+
+
+@dataclass(frozen=True)
+class ScopeTemplate(CallScope):
+    """A scope with arguments in it, such as ``"calendar.{calendar_id}.write"``.
+
+    ``{{`` and ``}}`` stand for the braces themselves. No two calls with different arguments need
+    the same scope: a value that would blur where it begins and ends is refused.
+
+    Args:
+        text: the template.
+
+    Raises:
+        ValueError: if it is none: a field that is not just a name, two fields side by side, or
+            something that no argument can make a scope of.
+
+    >>> template = ScopeTemplate("calendar.{calendar_id}.write")
+    >>> template.scope(Invocation("tool", "add", {"calendar_id": "work"}))
+    <Scope: calendar.work.write>
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        parts = self._parts
+        if any(not text for text, name in parts[1:] if name is not None):
+            raise ValueError(f"{self.text!r}: put a separator between two arguments")
+        _sendable(self._filled(dict.fromkeys(self.arguments, "x")))
+
+    @cached_property
+    def _parts(self) -> tuple[tuple[str, str | None], ...]:
+        """Pairs of a text and the argument after it."""
+        try:
+            parsed = tuple(Formatter().parse(self.text))
+        except ValueError:
+            parsed = (("", "", None, None),)
+        parts: list[tuple[str, str | None]] = []
+        literal = ""  # doubled braces are parsed as texts of their own
+        for text, name, spec, conversion in parsed:
+            if name is not None and (not name.isidentifier() or spec or conversion):
+                raise ValueError(
+                    f"{self.text!r} is not a scope template: write the name of an argument in "
+                    "the braces, and {{ for a brace"
+                )
+            literal += text
+            if name is not None:
+                parts.append((literal, name))
+                literal = ""
+        return (*parts, (literal, None))
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments that the template names."""
+        return tuple(dict.fromkeys(name for _, name in self._parts if name is not None))
+
+    @cached_property
+    def _reading(self) -> re.Pattern[str]:
+        """Match what the template makes, each argument as short as can be.
+
+        An argument that occurs twice is read twice: looking for the same text again would try
+        all combinations of lengths.
+        """
+        parts = (re.escape(text) + ("(.+?)" if name else "") for text, name in self._parts)
+        return re.compile("".join(parts))
+
+    def scope(self, invocation: Invocation) -> Scope:
+        """Return the scope for the arguments of this call.
+
+        Raises:
+            InvalidInputError: naming the argument that is missing, is neither a string nor a
+                whole number, or does not fit into a scope.
+        """
+        values = {name: _text(name, invocation.arguments) for name in self.arguments}
+        made = self._filled(values)
+        match = self._reading.fullmatch(made)
+        filled = tuple(values[name] for _, name in self._parts if name is not None)
+        if match is None or match.groups() != filled:
+            raise InvalidInputError("These arguments together cannot be part of a scope")
+        return _sendable(made)
+
+    def _filled(self, values: Mapping[str, str]) -> str:
+        return "".join(text + (values[name] if name else "") for text, name in self._parts)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class ScopeFunction(CallScope):
+    """The scopes that a function of the user's own names."""
+
+    function: ScopesOf
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """None in particular."""
+        return ()
+
+    def scope(self, invocation: Invocation) -> Scope:
+        """Return what the function says.
+
+        Raises:
+            InvalidInputError: if it names no scope, what could not be one, or too many.
+        """
+        scopes = bounded_scopes(self.function(invocation))
+        try:
+            scope = all_of(*scopes)
+            check_requestable(scope.tokens)
+        except ValueError:
+            raise InvalidInputError("No scope can be named for these arguments") from None
+        return scope
+
+    def __str__(self) -> str:
+        return f"scopes by {getattr(self.function, '__qualname__', type(self.function).__name__)}"
+
+
+def _text(name: str, arguments: Mapping[str, Any]) -> str:
+    value = arguments.get(name)
+    value = value.value if isinstance(value, Enum) else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    refusal = InvalidInputError(f"The argument {name} cannot be part of a scope", argument=name)
+    if not isinstance(value, str) or len(value) > _MAX_LENGTH:
+        raise refusal
+    try:
+        return _sendable(value).tokens[0]
+    except ValueError:
+        raise refusal from None
+
+
+def _sendable(token: str) -> Scope:
+    """Return the scope that ``token`` is, if a challenge can ask for it.
+
+    Raises:
+        ValueError: if it is none, or none that can be asked for.
+    """
+    scope = Scope(token)
+    check_requestable(scope.tokens)
+    return scope

@@ -1,0 +1,181 @@
+"""Which operation is called, and with what?
+
+The one table of the methods of MCP that lead to operations, and the one strict reader of the
+parameters that name them: the framework's adapters and the guard in front of a server that is
+only known by its endpoint both use it. Nothing is repaired and nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from toolguard.errors import MalformedMessageError
+from toolguard.parsing.lookalikes import resembles
+from toolguard.parsing.spellings import MAX_LENGTH
+
+__all__ = [
+    "CALLS",
+    "MAX_NAMES",
+    "METHODS",
+    "Asked",
+    "Invocation",
+    "Kind",
+    "asked_of",
+    "is_handshake",
+]
+
+Kind: TypeAlias = Literal["tool", "resource", "prompt"]
+"""What an operation is; a resource template is a resource."""
+
+MAX_NAMES = 100
+"""How many operations one message may name."""
+
+CALLS = frozenset({"tools/call", "resources/read", "prompts/get"})
+"""The methods that run an operation."""
+
+# The methods that name one operation, and the parameter that does.
+_OPERATIONS: Mapping[str, tuple[Kind, str]] = {
+    "tools/call": ("tool", "name"),
+    "resources/read": ("resource", "uri"),
+    "resources/subscribe": ("resource", "uri"),
+    "resources/unsubscribe": ("resource", "uri"),
+    "prompts/get": ("prompt", "name"),
+}
+# Completions show what an operation knows: its values are worth as much as it is.
+_COMPLETE = "completion/complete"
+_REFERENCES: Mapping[str, tuple[Kind, str]] = {
+    "ref/prompt": ("prompt", "name"),
+    "ref/resource": ("resource", "uri"),
+}
+# 2026-07-28: what resources/subscribe was before, for several resources at once.
+_LISTEN = "subscriptions/listen"
+_SUBSCRIPTIONS = "resourceSubscriptions"
+
+METHODS = (*_OPERATIONS, _COMPLETE, _LISTEN)
+"""The methods that name operations."""
+
+_HANDSHAKE = frozenset({"initialize", "ping", "server/discover"})
+_INVALID_PARAMS = -32602
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+class Asked(NamedTuple):
+    """One operation that a message names.
+
+    Attributes:
+        kind: of the operation.
+        name: the tool's or prompt's name, or the URI of the resource, as it was sent.
+    """
+
+    kind: Kind
+    name: str
+
+
+def is_handshake(method: str) -> bool:
+    """Return whether a client sends this before it can ask for anything."""
+    return method in _HANDSHAKE or method.startswith("notifications/")
+
+
+def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Asked, ...]:
+    """Return the operations that a message names; none for a message about the server.
+
+    Args:
+        method: the JSON-RPC method.
+        params: its parameters as JSON has them.
+
+    Raises:
+        MalformedMessageError: if the method names operations and the parameters have no name
+            that can be used, more than :data:`MAX_NAMES` of them, or a member that a lenient
+            reader could take for the one that is read.
+
+    >>> asked_of("tools/call", {"name": "add", "arguments": {}})
+    (Asked(kind='tool', name='add'),)
+    >>> asked_of("tools/list", {})
+    ()
+    """
+    if method in _OPERATIONS:
+        return (_named(*_OPERATIONS[method], params),)
+    if method == _COMPLETE:
+        ref = _member(params, "ref")
+        return (_named(*_reference(ref), ref),)
+    if method == _LISTEN:
+        return _subscribed(_member(params, "notifications"))
+    return ()
+
+
+def _named(kind: Kind, parameter: str, params: Mapping[str, Any]) -> Asked:
+    _refuse_lookalikes(params, parameter)
+    return Asked(kind, _usable(parameter, params.get(parameter)))
+
+
+def _usable(parameter: str, name: object) -> str:
+    if not isinstance(name, str):
+        raise _malformed(f"{parameter} must be given, as a string")
+    if not name.strip() or len(name) > MAX_LENGTH or _CONTROL.search(name):
+        raise _malformed(
+            f"{parameter} must have 1 to {MAX_LENGTH} characters, not only blanks, and no control "
+            "characters"
+        )
+    return name
+
+
+def _reference(ref: Mapping[str, Any]) -> tuple[Kind, str]:
+    _refuse_lookalikes(ref, "type", "name", "uri")
+    kind = ref.get("type")
+    if not isinstance(kind, str) or kind not in _REFERENCES or {"name", "uri"} <= ref.keys():
+        raise _malformed("ref must be a ref/prompt with a name, or a ref/resource with a uri")
+    return _REFERENCES[kind]
+
+
+def _subscribed(notifications: Mapping[str, Any]) -> tuple[Asked, ...]:
+    # Frameworks that know the member by a second name (mcp 2) read both.
+    _refuse_lookalikes(notifications, _SUBSCRIPTIONS)
+    uris = notifications.get(_SUBSCRIPTIONS)
+    if uris is None:
+        return ()
+    if not isinstance(uris, list) or len(uris) > MAX_NAMES:
+        raise _malformed(f"{_SUBSCRIPTIONS} must be a list of at most {MAX_NAMES} URIs")
+    return tuple(Asked("resource", _usable(_SUBSCRIPTIONS, uri)) for uri in uris)
+
+
+def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:
+    _refuse_lookalikes(params, member)
+    value = params.get(member)
+    if not isinstance(value, Mapping):
+        raise _malformed(f"{member} must be an object")
+    return value
+
+
+def _refuse_lookalikes(members: Mapping[str, Any], *known: str) -> None:
+    if resembles(members, known):
+        raise _malformed(f"Write {', '.join(known)} exactly so, and nothing that resembles it")
+
+
+def _malformed(message: str) -> MalformedMessageError:
+    return MalformedMessageError(message, code=_INVALID_PARAMS)
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One call, as the rules see it that depend on more than the caller.
+
+    Attributes:
+        kind: ``"tool"``, ``"resource"`` or ``"prompt"``.
+        name: the tool's or prompt's name, or the URI of the resource, as the client sent it.
+        arguments: the arguments by name. Of a decorated function those that the framework has
+            validated, with defaults; of an operation that only a rule of ``protect(rules=...)``
+            guards those that the client sent. Not in the representation.
+    """
+
+    kind: Kind
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def sent(cls, kind: Kind, name: str, arguments: object = None) -> Invocation:
+        """Return the call as a client sent it; a resource's one argument is its URI."""
+        given = {"uri": name} if kind == "resource" else arguments
+        return cls(kind, name, given if isinstance(given, Mapping) else {})

@@ -1,0 +1,97 @@
+"""What do clients learn of an operation's requirements when they list it?
+
+What they can ask for: scopes, connections, a fresh sign-in. Who they would have to be (a tenant,
+a role, a client) is not published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from toolguard.policies.operations import Kind
+from toolguard.policies.policy import Policy
+from toolguard.policies.requirements import RecentAuthentication
+
+__all__ = ["LISTS", "REQUIRES", "published", "requirements", "security_schemes"]
+
+REQUIRES = "toolguard/requires"
+"""The member of ``_meta`` that holds an operation's requirements."""
+
+LISTS: Mapping[str, tuple[str, Kind, str]] = {
+    "tools/list": ("tools", "tool", "name"),
+    "resources/list": ("resources", "resource", "uri"),
+    "resources/templates/list": ("resourceTemplates", "resource", "uriTemplate"),
+    "prompts/list": ("prompts", "prompt", "name"),
+}
+"""Method -> where its result has the operations, of which kind, and what names each."""
+
+_SCHEMES = "securitySchemes"
+
+
+def published(item: Mapping[str, Any], kind: Kind, policy: Policy) -> dict[str, Any]:
+    """Return a listed operation with its requirements.
+
+    Args:
+        item: the operation as the framework lists it, in JSON.
+        kind: which kind it is of.
+        policy: what it asks for.
+
+    Returns:
+        A copy, with ``_meta["toolguard/requires"]`` and, for tools, ``securitySchemes`` in
+        ``_meta`` and beside it, where the clients of OpenAI's Apps SDK look for them.
+    """
+    meta = {**(item.get("_meta") or {}), REQUIRES: requirements(policy)}
+    if kind != "tool":
+        return {**item, "_meta": meta}
+    schemes = security_schemes(policy)
+    return {**item, _SCHEMES: schemes, "_meta": {**meta, _SCHEMES: schemes}}
+
+
+def requirements(policy: Policy) -> dict[str, Any]:
+    """Return what a caller can ask for, as JSON.
+
+    ``public`` if a caller without a token is welcome; else ``scopes``, a list of alternatives
+    which are lists of scopes, ``connections``, ``recent_auth`` for a rule of RFC 9470, and
+    ``conditions`` if more than that is asked for; each only where there is any.
+
+    >>> from toolguard import any_of, requires_scopes
+    >>> requirements(requires_scopes(any_of("calendar.write", "admin")).policy)
+    {'scopes': [['calendar.write'], ['admin']]}
+    """
+    if policy.public:
+        return {"public": True}
+    conditions = policy.rule.conditions if policy.rule is not None else ()
+    recent = [each for each in conditions if isinstance(each, RecentAuthentication)]
+    found = {
+        "scopes": [list(group) for group in _grants(policy)],
+        "connections": [need.name for need in policy.connections],
+        "recent_auth": [_sign_in(each) for each in recent],
+        "conditions": any(not isinstance(c, (str, RecentAuthentication)) for c in conditions),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def security_schemes(policy: Policy) -> list[dict[str, Any]]:
+    """Return the ``securitySchemes`` of a tool: ``noauth``, or ``oauth2`` for each alternative.
+
+    >>> from toolguard import public, requires_scopes
+    >>> security_schemes(requires_scopes("calendar.read").policy)
+    [{'type': 'oauth2', 'scopes': ['calendar.read']}]
+    >>> security_schemes(public.policy)
+    [{'type': 'noauth'}]
+    """
+    if policy.public:
+        return [{"type": "noauth"}]
+    grants = _grants(policy) or ((),)
+    return [{"type": "oauth2", "scopes": list(group)} for group in grants]
+
+
+def _grants(policy: Policy) -> tuple[tuple[str, ...], ...]:
+    grants = policy.rule.grants if policy.rule is not None else ()
+    return tuple(dict.fromkeys(group for group in grants if group))
+
+
+def _sign_in(rule: RecentAuthentication) -> dict[str, Any]:
+    age = {"max_age": rule.max_age} if rule.max_age is not None else {}
+    return age | ({"acr_values": list(rule.acr_values)} if rule.acr_values else {})

@@ -1,0 +1,212 @@
+"""What may be asked of a caller beside scopes?
+
+Most of it is opaque: whether the caller meets it is decided before any scope is named, and a
+refusal says nothing of what would have been enough. Fresh authentication is not: the caller can
+do something about it, and is told so (RFC 9470).
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from re import Pattern
+from typing import Any, ClassVar
+
+import anyio.to_thread
+
+from toolguard.parsing.wildcards import wildcard
+from toolguard.policies.operations import Invocation
+from toolguard.principal import Principal
+
+__all__ = [
+    "BelongsToTenant",
+    "BelongsToTenantOf",
+    "Check",
+    "HasClaim",
+    "HasPermission",
+    "HasRole",
+    "IsClient",
+    "RecentAuthentication",
+    "Requirement",
+]
+
+# What `*` stands for: RFC 3986 §2.3, unreserved characters. No pattern for the host of a URL
+# reaches into its path, its query or its user name.
+_WILD = r"[A-Za-z0-9._~-]"
+
+
+class Requirement(ABC):
+    """One opaque condition on the caller. Immutable, and equal to another one like it."""
+
+    #: Whether the answer depends on the call, and not only on the caller.
+    reads_call: ClassVar[bool] = False
+
+    @abstractmethod
+    def holds(self, principal: Principal, invocation: Invocation) -> bool | Awaitable[bool]:
+        """Return whether the caller meets it; only True counts."""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The arguments of the call that it is known to read."""
+        return ()
+
+
+@dataclass(frozen=True)
+class HasPermission(Requirement):
+    """The token names this permission."""
+
+    permission: str
+
+    def holds(self, principal: Principal, invocation: Invocation) -> bool:
+        """Return whether it does."""
+        return self.permission in principal.permissions
+
+    def __str__(self) -> str:
+        return f"permission {self.permission}"
+
+
+@dataclass(frozen=True)
+class HasRole(Requirement):
+    """The token names this role."""
+
+    role: str
+
+    def holds(self, principal: Principal, invocation: Invocation) -> bool:
+        """Return whether it does."""
+        return self.role in principal.roles
+
+    def __str__(self) -> str:
+        return f"role {self.role}"
+
+
+@dataclass(frozen=True)
+class BelongsToTenant(Requirement):
+    """The user belongs to this tenant, according to the token."""
+
+    tenant_id: str
+
+    def holds(self, principal: Principal, invocation: Invocation) -> bool:
+        """Return whether they do."""
+        return self.tenant_id in principal.tenant_ids
+
+    def __str__(self) -> str:
+        return f"tenant {self.tenant_id}"
+
+
+@dataclass(frozen=True)
+class BelongsToTenantOf(Requirement):
+    """The user belongs to the tenant that an argument of the call names."""
+
+    parameter: str
+    reads_call: ClassVar[bool] = True
+
+    def holds(self, principal: Principal, invocation: Invocation) -> bool:
+        """Return whether they do; an argument that is missing or no string names no tenant."""
+        tenant_id = invocation.arguments.get(self.parameter)
+        return isinstance(tenant_id, str) and tenant_id in principal.tenant_ids
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The argument that names the tenant."""
+        return (self.parameter,)
+
+    def __str__(self) -> str:
+        return f"tenant in {self.parameter}"
+
+
+@dataclass(frozen=True)
+class IsClient(Requirement):
+    """The token was issued to this OAuth client; ``*`` stands for letters, digits and ``._~-``."""
+
+    pattern: str
+
+    def holds(self, principal: Principal, invocation: Invocation) -> bool:
+        """Return whether it was."""
+        client_id = principal.client_id
+        return client_id is not None and _clients(self.pattern).fullmatch(client_id) is not None
+
+    def __str__(self) -> str:
+        return f"client {self.pattern}"
+
+
+@functools.lru_cache(maxsize=256)
+def _clients(pattern: str) -> Pattern[str]:
+    return wildcard(pattern, _WILD)
+
+
+@dataclass(frozen=True)
+class HasClaim(Requirement):
+    """A claim of the token is there and satisfies a predicate."""
+
+    name: str
+    predicate: Callable[[Any], bool]
+
+    def holds(self, principal: Principal, invocation: Invocation) -> bool:
+        """Return what the predicate says of the claim; False if there is none."""
+        return self.name in principal.claims and self.predicate(principal.claims[self.name])
+
+    def __str__(self) -> str:
+        return f"claim {self.name}"
+
+
+@dataclass(frozen=True)
+class Check(Requirement):
+    """A function of the user's own says yes."""
+
+    function: Callable[[Principal, Invocation], bool | Awaitable[bool]]
+    reads_call: ClassVar[bool] = True
+
+    def holds(self, principal: Principal, invocation: Invocation) -> Awaitable[bool]:
+        """Return what the function says; a synchronous one runs in a worker thread."""
+        return self._ask(principal, invocation)
+
+    async def _ask(self, principal: Principal, invocation: Invocation) -> bool:
+        if inspect.iscoroutinefunction(self.function):
+            said: bool | Awaitable[bool] = self.function(principal, invocation)
+        else:
+            said = await anyio.to_thread.run_sync(
+                functools.partial(self.function, principal, invocation)
+            )
+        return await said if inspect.isawaitable(said) else said
+
+    def __str__(self) -> str:
+        return f"check {getattr(self.function, '__qualname__', type(self.function).__name__)}"
+
+
+@dataclass(frozen=True)
+class RecentAuthentication:
+    """The user has authenticated recently enough, or strongly enough (RFC 9470).
+
+    Attributes:
+        max_age: how many seconds ago at most; None for any time.
+        acr_values: the authentication context class references of which one will do, in the
+            order of preference; empty for any.
+    """
+
+    max_age: int | None = None
+    acr_values: tuple[str, ...] = field(default=())
+
+    def holds(self, principal: Principal, now: float, leeway: float = 0.0) -> bool:
+        """Return whether the claims ``auth_time`` and ``acr`` say so (RFC 9470 §6.1).
+
+        Args:
+            principal: the caller.
+            now: the time, in seconds since the epoch.
+            leeway: seconds by which the issuer's clock may differ.
+        """
+        if self.acr_values and principal.acr not in self.acr_values:
+            return False
+        if self.max_age is None:
+            return True
+        if principal.auth_time is None:
+            return False
+        # What lies in the future proves nothing about the past.
+        return -leeway <= now - principal.auth_time <= self.max_age + leeway
+
+    def __str__(self) -> str:
+        age = [f"authenticated within {self.max_age} s"] if self.max_age is not None else []
+        acr = [f"authenticated as {' or '.join(self.acr_values)}"] if self.acr_values else []
+        return ", ".join(age + acr)

@@ -1,0 +1,128 @@
+"""Who calls through an in-memory client, such as ``Client(mcp)``?
+
+There is no HTTP request that could carry a token, so a test says it. What it says is minted and
+verified as for :func:`toolguard.testing.call_as`: nothing here fakes a verdict.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from toolguard.calls.request import Guard, RequestAuth
+from toolguard.calls.request import signed_in as current_caller
+from toolguard.errors import GuardNotConfiguredError, ToolGuardError
+from toolguard.guard import ToolGuard
+from toolguard.testing.issuer import LocalIssuer, checked_scopes
+from toolguard.testing.trust import issuer_for
+from toolguard.tokens.jwt import Verifier
+
+__all__ = ["InMemoryCaller", "own_trust", "signed_in", "trust_in"]
+
+Trust = Callable[[ToolGuard], tuple[LocalIssuer, Verifier]]
+"""Says whose tokens a caller has on a server with this guard, and what verifies them."""
+
+
+@contextmanager
+def signed_in(
+    user: str | None = "alice",
+    *,
+    scopes: Sequence[str] = (),
+    issuer: LocalIssuer | None = None,
+    **claims: Any,
+) -> Iterator[None]:
+    """Sign in the caller of in-memory clients that are opened and used in this block.
+
+    It is for the clients that connect to a server object in this process:
+    ``create_connected_server_and_client_session(mcp)`` of mcp 1, ``Client(mcp)`` of mcp 2 and of
+    fastmcp. Requests over HTTP and stdio have tokens of their own, and none of this.
+
+    The block is that of the client on mcp 1 and fastmcp 3: what is opened in it goes on to call as
+    this user until the block ends, also within another one. It is that of the call on mcp 2 and
+    fastmcp 4. So open a client in the block in which it is used. After the block nobody calls.
+
+    Args:
+        user: the subject of the caller's tokens; None calls without a token.
+        scopes: the scopes of the tokens.
+        issuer: who mints the tokens, for a guard that verifies them; by default an issuer of this
+            process, as for :func:`call_as`, which no guard trusts for anything else.
+        claims: further claims of the tokens, as :meth:`LocalIssuer.mint` takes them.
+
+    Raises:
+        TypeError: if ``scopes`` is a string.
+
+    Example::
+
+        with signed_in("bob", scopes=["calendar.read"]):
+            async with Client(mcp) as client:
+                assert (await client.call_tool("list_events", {"day": "monday"})).data
+    """
+    trust = own_trust if issuer is None else trust_in(issuer)
+    with InMemoryCaller(trust, user, scopes=scopes, **claims).signed_in():
+        yield
+
+
+def trust_in(issuer: LocalIssuer) -> Trust:
+    """Return ``issuer`` for every guard, with the guard's own verifier."""
+    return lambda guard: (issuer, guard.verifier)
+
+
+def own_trust(guard: ToolGuard) -> tuple[LocalIssuer, Verifier]:
+    """Return the test kit's own issuer for ``guard``, and what verifies its tokens."""
+    issuer = issuer_for(guard)
+    return issuer, issuer.verifier()
+
+
+class InMemoryCaller:
+    """One caller of in-memory clients.
+
+    Args:
+        trust: whose tokens they have.
+        user: as for :func:`signed_in`.
+        scopes: as for :func:`signed_in`.
+        claims: as for :func:`signed_in`.
+
+    Raises:
+        TypeError: if ``scopes`` is a string.
+    """
+
+    def __init__(
+        self, trust: Trust, user: str | None, *, scopes: Sequence[str], **claims: Any
+    ) -> None:
+        self._trust = trust
+        self._user = user
+        self._claims = {"scopes": checked_scopes(scopes), **claims}
+        self._ended = False
+
+    @contextmanager
+    def signed_in(self) -> Iterator[None]:
+        """Be the caller in this context, once."""
+        before = current_caller.get()
+        current_caller.set(self)
+        try:
+            yield
+        finally:
+            self._ended = True  # also for a client that has been left open
+            current_caller.set(before)
+
+    async def auth_for(self, guard: Guard) -> RequestAuth:
+        """Return this caller as ``guard`` verifies them; the token is new for each message."""
+        failed = functools.partial(RequestAuth, None, None, guard)
+        if self._ended:
+            return failed(failure=_refusal("its `with signed_in(...)` block has ended"))
+        if self._user is None:
+            return failed()
+        if not isinstance(guard, ToolGuard) or not guard.verifies_itself:
+            return failed(failure=_refusal("the framework verifies here, so use call_as(token=)"))
+        issuer, verifier = self._trust(guard)
+        token = issuer.mint(self._user, **self._claims)
+        try:
+            return RequestAuth(token, await verifier.verify(token), guard)
+        except ToolGuardError as failure:
+            return RequestAuth(token, None, guard, failure=failure)
+
+
+def _refusal(reason: str) -> GuardNotConfiguredError:
+    return GuardNotConfiguredError(f"It is not known who calls this in-memory client: {reason}")

@@ -1,0 +1,99 @@
+"""Which verifier, connections and clock does a guard have while it is tested?
+
+Its own, and others for as long as a test says so, in the context of that test (``contextvars``).
+What else the process does with the guard meanwhile, above all serving it, sees none of that. A
+wiring that has ended counts nowhere, also where a copy of the context has outlived it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from toolguard.guard import ToolGuard
+
+__all__ = ["Wiring", "current_wirings", "enter", "wired_with"]
+
+_PARTS = ("verifier", "connections", "clock", "leeway")
+
+_wirings: ContextVar[tuple[Wiring, ...]] = ContextVar("toolguard_wirings", default=())
+
+
+class Wiring:
+    """Parts of one guard, from now on until the wiring ends.
+
+    Args:
+        guard: the guard.
+        parts: what takes the place of its own: ``verifier``, ``connections``, ``clock``,
+            ``leeway``.
+    """
+
+    def __init__(self, guard: ToolGuard, **parts: Any) -> None:
+        self.guard = guard
+        self.parts: Mapping[str, Any] = parts
+        #: Whether it is over, in whichever contexts it has been entered.
+        self.ended = False
+        _let_contexts_decide(guard)
+
+    def replaces(self, guard: ToolGuard, part: str) -> bool:
+        """Return whether it has such a part for ``guard``, and has not ended."""
+        return self.guard is guard and part in self.parts and not self.ended
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Use it in this context, and end it afterwards."""
+        with wired_with([self]):
+            try:
+                yield
+            finally:
+                self.ended = True
+
+
+def current_wirings() -> tuple[Wiring, ...]:
+    """Return the wirings of this context, the latest last."""
+    return _wirings.get()
+
+
+@contextmanager
+def wired_with(wirings: Iterable[Wiring]) -> Iterator[None]:
+    """Use wirings in this context; that does not end them."""
+    before = _wirings.get()
+    _wirings.set((*before, *wirings))
+    try:
+        yield
+    finally:
+        _wirings.set(before)
+
+
+def enter(wiring: Wiring) -> None:
+    """Use a wiring in this context until it ends."""
+    _wirings.set((*(each for each in _wirings.get() if not each.ended), wiring))
+
+
+class _Part:
+    """An attribute of a guard that a wiring of the current context may replace."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, guard: ToolGuard, _: type[ToolGuard] | None = None) -> Any:
+        for each in reversed(_wirings.get()):
+            if each.replaces(guard, self._name):
+                return each.parts[self._name]
+        return vars(guard)[self._name]
+
+    def __set__(self, guard: ToolGuard, value: Any) -> None:
+        vars(guard)[self._name] = value
+
+
+def _let_contexts_decide(guard: ToolGuard) -> None:
+    """Have ``guard`` look into the context for its parts, for good.
+
+    Its class changes once and what it holds never does: there is nothing to put back, and nothing
+    that two tests or threads could put back in the wrong order.
+    """
+    kind = type(guard)
+    if not isinstance(vars(kind).get("verifier"), _Part):
+        guard.__class__ = type(kind.__name__, (kind,), {name: _Part(name) for name in _PARTS})

@@ -1,0 +1,147 @@
+"""Where does an issuer say that its keys are?
+
+RFC 8414 and OpenID Connect Discovery: which URLs to ask, and what may be believed of the answer.
+Whoever asks brings the function that gets a document; nothing here touches the network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+from toolguard.errors import KeysUnavailableError
+from toolguard.parsing.secure_urls import is_secure_url
+from toolguard.tokens.keys import KeySetError, parse_json
+
+__all__ = ["KeyLocation", "discovery_urls", "issuer_of", "read_metadata"]
+
+_FRESH_FOR = 3_600.0
+_WELL_KNOWN = ("oauth-authorization-server", "openid-configuration")
+
+
+class KeyLocation:
+    """Where the key set is: at a given URL, or where the issuer's metadata says it is.
+
+    Args:
+        url: of the key set.
+        issuer: whose metadata to look for.
+        well_known_url: of the metadata.
+
+    Raises:
+        ValueError: unless exactly one of them is given, and is a secure URL.
+    """
+
+    def __init__(self, *, url: str | None, issuer: str | None, well_known_url: str | None) -> None:
+        given = [address for address in (url, issuer, well_known_url) if address is not None]
+        if len(given) != 1:
+            raise ValueError(
+                'give one address of the keys: issuer="https://auth.example.com", url= of a JWK '
+                "set, or well_known_url="
+            )
+        # RFC 8414 §2: an issuer has neither query nor fragment.
+        if not is_secure_url(given[0]) or (issuer is not None and "?" in issuer):
+            raise ValueError(
+                "keys come from an https URL (http only on this machine) without user name and "
+                "fragment, and an issuer has no query: write https://auth.example.com"
+            )
+        self.address = given[0]
+        #: The issuer, as given or discovered.
+        self.issuer = issuer
+        self._documents = () if url else discovery_urls(issuer) if issuer else (self.address,)
+        self._key_set = url or ""
+        self._known_until = -math.inf
+
+    def find(self, get: Callable[[str], bytes], now: float) -> str:
+        """Return the URL of the key set; once an hour, and after ``forget``, by discovery.
+
+        Raises:
+            KeysUnavailableError: if there is no metadata to be had that may be believed.
+        """
+        if self._documents and now >= self._known_until:
+            self.issuer, self._key_set = self._discover(get)
+            self._known_until = now + _FRESH_FOR
+        return self._key_set
+
+    def forget(self) -> None:
+        """Discover again next time: the key set may have moved."""
+        self._known_until = -math.inf
+
+    def _discover(self, get: Callable[[str], bytes]) -> tuple[str, str]:
+        problems = []
+        for url in self._documents:
+            try:
+                metadata = parse_json(get(url))
+                # Users are known by their issuer: once discovered, it does not change.
+                return read_metadata(metadata, issuer=self.issuer, source=self.address)
+            except (KeySetError, KeysUnavailableError, OSError) as error:  # noqa: PERF203 - of four
+                problems.append(f"{url}: {error}")
+        raise KeysUnavailableError(f"no metadata of the issuer ({'; '.join(problems)})")
+
+
+def discovery_urls(issuer: str) -> tuple[str, ...]:
+    """Return where the metadata of an issuer may be, in the order to try.
+
+    RFC 8414 §3 inserts the well-known part before the path, OpenID Connect Discovery §4 appends
+    it. Both are tried under both names, beginning with the three that MCP names, in its order.
+
+    >>> for url in discovery_urls("https://auth.example.com"):
+    ...     print(url)
+    https://auth.example.com/.well-known/oauth-authorization-server
+    https://auth.example.com/.well-known/openid-configuration
+    """
+    parts = urlsplit(issuer)
+    origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.removesuffix("/")
+    inserted = (f"{origin}/.well-known/{name}{path}" for name in _WELL_KNOWN)
+    appended = (f"{origin}{path}/.well-known/{name}" for name in reversed(_WELL_KNOWN))
+    return tuple(dict.fromkeys((*inserted, *appended)))
+
+
+def issuer_of(well_known_url: str) -> str:
+    """Return the issuer that a metadata URL of the usual form stands for.
+
+    The metadata has the last word: an issuer that ends in a slash has the same URL.
+
+    Raises:
+        ValueError: if the URL has none of the forms of :func:`discovery_urls`.
+
+    >>> issuer_of("https://api.descope.com/P2abc/.well-known/openid-configuration")
+    'https://api.descope.com/P2abc'
+    """
+    parts = urlsplit(well_known_url)
+    for name in _WELL_KNOWN:
+        before, found, after = parts.path.partition(f"/.well-known/{name}")
+        if found and not (before and after) and after[:1] in ("", "/"):
+            return f"{parts.scheme}://{parts.netloc}{before}{after}"
+    raise ValueError(
+        "write a URL such as https://auth.example.com/.well-known/openid-configuration"
+    )
+
+
+def read_metadata(metadata: object, *, issuer: str | None, source: str) -> tuple[str, str]:
+    """Return the issuer and the URL of its key set (``jwks_uri``).
+
+    Args:
+        metadata: the parsed JSON.
+        issuer: the one issuer it must be of, compared character by character (RFC 8414 §3.3);
+            None to take the one it names.
+        source: the configured URL that led to it.
+
+    Raises:
+        KeySetError: if it is of another issuer, or names no URL that is as secure as its source.
+    """
+    if not isinstance(metadata, Mapping):
+        raise KeySetError("it is not an object")
+    named, key_set = metadata.get("issuer"), metadata.get("jwks_uri")
+    if not isinstance(named, str) or not named or named != (issuer or named):
+        raise KeySetError("it is not of the expected issuer")
+    if not isinstance(key_set, str) or not is_secure_url(key_set):
+        raise KeySetError("its jwks_uri is missing, or not https")
+    if _is_https(source) and not _is_https(key_set):
+        # A remote issuer has no business on this machine.
+        raise KeySetError("its jwks_uri is http, though it came by https")
+    return named, key_set
+
+
+def _is_https(url: str) -> bool:
+    return urlsplit(url).scheme == "https"

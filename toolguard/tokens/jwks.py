@@ -1,0 +1,360 @@
+"""Which keys does the issuer sign with at this time?
+
+:class:`JWKS` finds them by discovery (RFC 8414, OpenID Connect Discovery) or at a URL, and keeps
+them. What is known is one immutable value that is replaced as a whole, and a fetch runs in a
+short-lived thread with everything of its own. So there is no lock, no client and no event loop to
+be left behind in another loop, thread or forked process, and a call whose key is fresh does no
+more than look it up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import random
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import httpx
+
+from toolguard.errors import KeysUnavailableError
+from toolguard.tokens.discovery import KeyLocation, issuer_of
+from toolguard.tokens.keys import Key, KeySet, KeySetError, parse_json
+
+__all__ = ["JWKS", "Fetch", "HttpFetch", "issuer_of"]
+
+Fetch: TypeAlias = Callable[[str, float], bytes]
+"""Gets the document at a URL within a number of seconds, in a thread of its own.
+
+Raises KeysUnavailableError or OSError where it cannot.
+"""
+
+_log = logging.getLogger("toolguard.tokens.keys")
+
+_FRESH_FOR = 300.0
+_REFRESH_AFTER = 0.8 * _FRESH_FOR
+_COOLDOWN = 30.0
+_MAX_BACKOFF = 60.0
+# What a fetch may take beyond its time limit before those who wait for it give up.
+_GRACE = 0.5
+_MAX_BYTES = 512 * 1024
+_HEADERS = {
+    "Accept": "application/json",
+    # A document that needs no unpacking cannot grow while it is unpacked.
+    "Accept-Encoding": "identity",
+    "User-Agent": "toolguard-mcp",
+}
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the fetches that have ended brought; all times are of the source's clock."""
+
+    keys: KeySet | None = None
+    refresh_at: float = -math.inf
+    stale_at: float = -math.inf
+    expires_at: float = -math.inf
+    asked_at: float = -math.inf
+    retry_at: float = -math.inf
+    failures: int = 0
+
+    def usable(self, now: float) -> bool:
+        return now < self.expires_at
+
+    def next_fetch_at(self, now: float) -> float:
+        """Return when a fetch is allowed again; one of fresh keys is for an unknown ``kid``."""
+        if now < self.refresh_at:
+            return max(self.retry_at, self.asked_at + _COOLDOWN)
+        return self.retry_at
+
+    def fetched(self, keys: KeySet, asked_at: float, max_stale: float) -> _State:
+        stale_at = asked_at + _FRESH_FOR
+        return _State(keys, asked_at + _REFRESH_AFTER, stale_at, stale_at + max_stale, asked_at)
+
+    def failed(self, asked_at: float, now: float, jitter: float) -> _State:
+        delay = min(2.0**self.failures * (1 + jitter / 4), _MAX_BACKOFF)
+        failures = min(self.failures + 1, 10)
+        return replace(self, asked_at=asked_at, retry_at=now + delay, failures=failures)
+
+
+class _Flight:
+    """One fetch on its way, for any number of waiting calls in any event loops."""
+
+    def __init__(self, started_at: float, overdue_at: float) -> None:
+        self.started_at = started_at
+        self.overdue_at = overdue_at
+        self._landed: Future[None] = Future()
+
+    def land(self) -> None:
+        self._landed.set_result(None)
+
+    async def wait(self, timeout: float) -> None:
+        """Wait until it has landed, or for ``timeout`` seconds."""
+        loop = asyncio.get_running_loop()
+        landed = asyncio.Event()
+
+        def wake(_: object) -> None:
+            # The loop may be closed by now; then nobody waits any more.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(landed.set)
+
+        self._landed.add_done_callback(wake)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(landed.wait(), timeout)
+
+
+class JWKS:
+    """The keys of one issuer, fetched when needed and kept.
+
+    Keys are fresh for 300 s and fetched anew in the background after 240 s. One fetch runs at a
+    time, whoever waits for it. An unknown ``kid``, or a signature that does not verify, causes at
+    most one fetch in 30 s. After a failure the next try comes 1, 2, 4 ... 60 s later. A failure
+    never drops keys: they serve until ``max_stale``, and each time that is logged
+    (``toolguard.tokens.keys``). A success replaces all of them.
+
+    Args:
+        url: where the JWK set is.
+        issuer: the issuer, to find its JWK set by discovery; its metadata must name exactly this
+            issuer (RFC 8414 §3.3).
+        well_known_url: where the issuer's metadata is; the issuer is then the one it names.
+        max_stale: for how many seconds keys that are no longer fresh serve while the issuer
+            cannot be reached; that long a withdrawn key stays good in such an outage. 0 for never.
+        timeout: seconds for a whole fetch, discovery included.
+        fetch: what gets a document.
+        clock: seconds that only grow.
+        jitter: numbers from 0 to 1, to spread the tries of many processes.
+
+    Raises:
+        ValueError: unless exactly one of the three addresses is given, as https (http only on
+            this machine), and the times are sensible.
+
+    >>> JWKS(issuer="https://auth.example.com")
+    <JWKS: https://auth.example.com>
+    """
+
+    def __init__(  # noqa: PLR0913 - a settings constructor
+        self,
+        *,
+        url: str | None = None,
+        issuer: str | None = None,
+        well_known_url: str | None = None,
+        max_stale: float = 3_600.0,
+        timeout: float = 5.0,
+        fetch: Fetch | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        if not 0 <= max_stale < math.inf or not 0 < timeout < math.inf:
+            raise ValueError("max_stale is 0 or more seconds, timeout is more than 0")
+        self._location = KeyLocation(url=url, issuer=issuer, well_known_url=well_known_url)
+        self._max_stale = max_stale
+        self._timeout = timeout
+        self._fetch = HttpFetch() if fetch is None else fetch
+        self._clock = clock
+        self._jitter = jitter
+        self._state = _State()
+        # By process: a fetch that runs while the process forks does not run in the child.
+        self._flights: dict[int, _Flight] = {}
+
+    @property
+    def issuer(self) -> str | None:
+        """The issuer, as given or as its metadata names it; None where that is not known (yet)."""
+        return self._location.issuer
+
+    def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...] | None:
+        """Return the keys at hand; see :meth:`toolguard.tokens.keys.KeySource.find`.
+
+        Keys that are no longer fresh are returned once a try to replace them has failed.
+
+        Raises:
+            KeysUnavailableError: if there is no such key at hand, the last fetch has failed, and
+                it is too early for another.
+        """
+        state, now = self._state, self._clock()
+        if state.keys is not None and now < state.expires_at:
+            found = state.keys.find(kid, algorithm)
+            if found:
+                return found if now < state.refresh_at else self._find_old(found, state, now)
+        return self._miss(state, now)
+
+    async def refresh(self) -> None:
+        """Wait for newer keys; see :meth:`toolguard.tokens.keys.KeySource.refresh`.
+
+        Cancelling this wait does not cancel the fetch.
+
+        Raises:
+            KeysUnavailableError: if no usable keys are at hand afterwards.
+        """
+        now = self._clock()
+        flight = self._fly(now)
+        if flight is not None:
+            await flight.wait(flight.overdue_at - now)
+            now = self._clock()
+        if not self._state.usable(now):
+            raise self._unavailable(self._state, now)
+
+    def suspect(self, kid: str | None) -> bool:
+        """Say that a signature did not verify; see :meth:`KeySource.suspect`."""
+        worthwhile = self._can_change(self._state, self._clock())
+        _log.debug("%r: a signature fails with key %a; look again: %s", self, kid, worthwhile)
+        return worthwhile
+
+    def _find_old(
+        self, found: tuple[Key, ...], state: _State, now: float
+    ) -> tuple[Key, ...] | None:
+        if now >= state.stale_at:
+            # Keys may be withdrawn while no call comes in: ask first, if nobody has for so long.
+            if now >= state.asked_at + _FRESH_FOR and self._can_change(state, now):
+                return None
+            age = now - state.stale_at + _FRESH_FOR
+            _log.warning("%r: keys fetched %.0f s ago decide, for want of newer", self, age)
+        self._fly(now)
+        return found
+
+    def _miss(self, state: _State, now: float) -> tuple[Key, ...] | None:
+        if self._can_change(state, now):
+            return None
+        if state.usable(now) and not state.failures and os.getpid() not in self._flights:
+            return ()
+        raise self._unavailable(state, now)
+
+    def _can_change(self, state: _State, now: float) -> bool:
+        """Return whether a fetch runs, or may start, that could bring other keys soon."""
+        flight = self._flights.get(os.getpid())
+        return now >= state.next_fetch_at(now) if flight is None else now < flight.overdue_at
+
+    def _unavailable(self, state: _State, now: float) -> KeysUnavailableError:
+        wait = max(state.next_fetch_at(now) - now, 1.0)
+        return KeysUnavailableError(
+            "The keys of the authorization server cannot be fetched", retry_after=math.ceil(wait)
+        )
+
+    def _fly(self, now: float) -> _Flight | None:
+        """Return the fetch on its way; start one if there is none and it is time."""
+        process = os.getpid()
+        if now < self._state.next_fetch_at(now):
+            return self._flights.get(process)
+        ours = _Flight(now, now + self._timeout + _GRACE)
+        # setdefault is atomic: of several threads that have come this far, one takes off.
+        flight = self._flights.setdefault(process, ours)
+        if flight is ours:
+            self._start(ours)
+        return flight
+
+    def _start(self, flight: _Flight) -> None:
+        if flight.started_at < self._state.next_fetch_at(flight.started_at):
+            # Another fetch landed between the look at the state and the take-off of this one.
+            self._land(flight)
+            return
+        thread = threading.Thread(
+            target=self._run, args=(flight,), name="toolguard-keys", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            self._settle(flight, None, "no thread can be started")
+
+    def _run(self, flight: _Flight) -> None:
+        # What stands after an exception of `fetch` that is not expected: a failure, too.
+        keys, reason = None, "the fetch broke off"
+        try:
+            keys = self._load()
+        except KeysUnavailableError as error:
+            reason = str(error)
+        finally:
+            self._settle(flight, keys, reason)
+
+    def _load(self) -> KeySet:
+        ends_at = self._clock() + self._timeout
+
+        def get(url: str) -> bytes:
+            return self._fetch(url, max(0.0, ends_at - self._clock()))
+
+        url = self._location.find(get, self._clock())
+        try:
+            return KeySet.from_jwks(parse_json(get(url)))
+        except (KeySetError, KeysUnavailableError, OSError) as error:
+            raise KeysUnavailableError(f"{url}: {error}") from None
+
+    def _settle(self, flight: _Flight, keys: KeySet | None, reason: str) -> None:
+        before = self._state
+        try:
+            if keys is None:
+                self._location.forget()
+                self._state = before.failed(flight.started_at, self._clock(), self._jitter())
+                _log.warning("%r: no newer keys, try %d: %s", self, self._state.failures, reason)
+            else:
+                self._state = before.fetched(keys, flight.started_at, self._max_stale)
+                if keys.skipped and (before.keys is None or before.keys.skipped != keys.skipped):
+                    _log.warning("%r: left out %s", self, "; ".join(keys.skipped))
+        finally:
+            self._land(flight)
+
+    def _land(self, flight: _Flight) -> None:
+        self._flights.pop(os.getpid(), None)
+        flight.land()
+
+    def __repr__(self) -> str:
+        return f"<JWKS: {self._location.address}>"
+
+
+class HttpFetch:
+    """Gets documents over HTTP: no redirects, no proxies or credentials from the environment.
+
+    A time limit covers everything, from the look-up of the name to the last byte, because the
+    whole exchange is one task in an event loop of its own that is cancelled when time is up.
+
+    Args:
+        ssl_context: for a private certificate authority; None for the usual ones.
+    """
+
+    def __init__(self, *, ssl_context: ssl.SSLContext | None = None) -> None:
+        self._ssl_context = ssl_context
+
+    def __call__(self, url: str, timeout: float) -> bytes:
+        """Return the document at ``url``, of at most 512 KiB; call it in a thread of its own.
+
+        Raises:
+            KeysUnavailableError: if there is none within ``timeout`` seconds.
+        """
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(asyncio.wait_for(self._get(url), timeout))
+        except (asyncio.TimeoutError, httpx.HTTPError, OSError, UnicodeError) as error:
+            raise KeysUnavailableError(f"no answer ({type(error).__name__})") from None
+        finally:
+            # An answer that was cut off leaves generators of the client half-way.
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+    async def _get(self, url: str) -> bytes:
+        body = bytearray()
+        client = httpx.AsyncClient(
+            verify=self._ssl_context or True,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=None,  # noqa: S113 - the caller's covers all of it
+        )
+        async with client, client.stream("GET", url, headers=_HEADERS) as response:
+            _check_answer(response)
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > _MAX_BYTES:
+                    raise KeysUnavailableError("the answer is too long")
+        return bytes(body)
+
+
+def _check_answer(response: httpx.Response) -> None:
+    if response.status_code != httpx.codes.OK:
+        # A redirect too: whoever configured or discovered this URL trusts it, not the next.
+        raise KeysUnavailableError(f"HTTP {response.status_code}")
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise KeysUnavailableError("the answer is compressed, which nobody asked for")

@@ -1,0 +1,151 @@
+"""What does a compact JWS say, when it is read strictly?
+
+Reading proves nothing: whoever calls :func:`parse` still has to check the signature. Everything
+here is a pure function of the text, refuses what has two readings, and never fails in any way but
+:class:`~toolguard.errors.InvalidTokenError`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from toolguard.errors import InvalidTokenError
+from toolguard.parsing.strict_json import strict_object
+
+__all__ = ["MAX_TOKEN_LENGTH", "CompactJWS", "media_type", "parse", "parse_object"]
+
+MAX_TOKEN_LENGTH = 16 * 1024
+"""The longest token that is read, in characters; a header line is rarely allowed more."""
+
+# RFC 7515 §7.1 with the alphabet of §2; only the payload may be empty.
+_COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]+)")
+_MAX_KID_LENGTH = 256
+# An issuer sends the same few headers all the time. A longer one is read anew each time, so that
+# what is kept is bounded in bytes, too.
+_KEPT_HEADERS = 256
+_MAX_KEPT_LENGTH = 1024
+# RFC 8725 §3.10: a token does not bring the key it is checked with, nor say where to fetch it.
+# `x5t` and `x5t#S256` only name a key, as `kid` does; Entra sends them in every token.
+_KEY_PARAMETERS = frozenset({"jku", "jwk", "x5c", "x5u"})
+# RFC 7515 §4.1.11 (no extension is understood here), RFC 7797, RFC 7516 §4.1.2 and §4.1.3.
+_UNSUPPORTED_PARAMETERS = frozenset({"crit", "b64", "enc", "zip"})
+
+
+@dataclass(frozen=True, slots=True)
+class CompactJWS:
+    """A signed token in its parts, not verified. Its representation shows none of them.
+
+    Attributes:
+        algorithm: the ``alg`` parameter, whatever it says.
+        kid: the ``kid`` parameter, printable and short; None where there is none.
+        typ: the ``typ`` parameter as :func:`media_type` writes it; ``"jwt"`` where there
+            is none (RFC 7519 §5.1 leaves it out for an ordinary JWT).
+        payload: what was signed, decoded.
+        signing_input: the octets the signature is over.
+        signature: the signature, decoded.
+    """
+
+    algorithm: str = field(repr=False)
+    kid: str | None = field(repr=False)
+    typ: str = field(repr=False)
+    payload: bytes = field(repr=False)
+    signing_input: bytes = field(repr=False)
+    signature: bytes = field(repr=False)
+
+
+def parse(token: str) -> CompactJWS:
+    """Return the parts of ``token`` (RFC 7515 §7.1).
+
+    Args:
+        token: the compact serialization: three base64url segments without padding, of which the
+            first decodes to a JSON object. At most ``MAX_TOKEN_LENGTH`` characters.
+
+    Raises:
+        InvalidTokenError: for every other text, with reason ``malformed``, ``algorithm``, ``key``
+            or ``type``.
+    """
+    if len(token) > MAX_TOKEN_LENGTH:
+        raise InvalidTokenError("malformed", "The token is too long")
+    match = _COMPACT.fullmatch(token)
+    if match is None:
+        # RFC 7516 §9: five segments are a JWE.
+        is_jwe = token.count(".") == 4  # noqa: PLR2004 - the count is the rule
+        raise InvalidTokenError(
+            "malformed", "The token is encrypted" if is_jwe else "The token is not a compact JWS"
+        )
+    header, payload, signature = match.groups()
+    read = _known_header if len(header) <= _MAX_KEPT_LENGTH else _read_header
+    return CompactJWS(
+        *read(header),
+        payload=_base64url(payload),
+        signing_input=token[: match.end(2)].encode("ascii"),
+        signature=_base64url(signature),
+    )
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """Return the JSON object that ``data`` is, as :func:`strict_object` reads it.
+
+    Raises:
+        InvalidTokenError: with reason ``malformed``, for everything else.
+    """
+    value = strict_object(data)
+    if value is None:
+        raise InvalidTokenError("malformed", "A part of the token is not a strict JSON object")
+    return value
+
+
+def media_type(typ: str) -> str:
+    """Return ``typ`` in lower case without ``application/`` (RFC 7515 §4.1.9).
+
+    >>> media_type("application/AT+JWT")
+    'at+jwt'
+    """
+    return typ.lower().removeprefix("application/")
+
+
+class _Header(NamedTuple):
+    algorithm: str
+    kid: str | None
+    typ: str
+
+
+def _read_header(segment: str) -> _Header:
+    header = parse_object(_base64url(segment))
+    if not _UNSUPPORTED_PARAMETERS.isdisjoint(header):
+        raise InvalidTokenError(
+            "malformed", "The token header asks for an extension that is not supported"
+        )
+    if not _KEY_PARAMETERS.isdisjoint(header):
+        raise InvalidTokenError("key", "The token header brings its own key")
+    algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "jwt")
+    if not isinstance(algorithm, str):
+        raise InvalidTokenError("algorithm", "The token header names no algorithm")
+    if not isinstance(typ, str) or not typ.isascii():
+        raise InvalidTokenError("type", "The token header holds an unreadable type")
+    if "kid" in header and not _is_key_id(kid):
+        raise InvalidTokenError("key", "The token header holds an unreadable key id")
+    return _Header(algorithm, kid, media_type(typ))
+
+
+_known_header = functools.lru_cache(_KEPT_HEADERS)(_read_header)
+
+
+def _is_key_id(kid: object) -> bool:
+    # RFC 8725 §3.10 asks for sanitized key ids: they reach look-ups and logs.
+    return isinstance(kid, str) and 0 < len(kid) <= _MAX_KID_LENGTH and kid.isprintable()
+
+
+def _base64url(segment: str) -> bytes:
+    """Decode; the one spelling of RFC 4648 §3.5 only, so that no two texts are one token."""
+    if len(segment) % 4 == 1:
+        raise InvalidTokenError("malformed", "The token is not base64url")
+    padded = segment.encode("ascii") + b"=" * (-len(segment) % 4)
+    data = urlsafe_b64decode(padded)
+    if urlsafe_b64encode(data) != padded:
+        raise InvalidTokenError("malformed", "The token is not base64url in its one spelling")
+    return data

@@ -1,0 +1,343 @@
+"""Whom does an access token speak for, and is it good here and now?
+
+A verifier turns the text of a token into a :class:`~toolguard.principal.Principal`. It remembers
+what follows from the bytes of a good token, the key and its own settings; that is worth something
+only as long as the source of keys answers with the same key, and the times count anew each time.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from jwt.algorithms import Algorithm, get_default_algorithms
+from jwt.exceptions import InvalidKeyError
+
+from toolguard.errors import InvalidTokenError, KeysUnavailableError
+from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
+from toolguard.principal import Principal
+from toolguard.tokens.claims import check_bearer, check_subject, check_times, read_times
+from toolguard.tokens.forgetting import forget_variables
+from toolguard.tokens.jws import CompactJWS, media_type, parse, parse_object
+from toolguard.tokens.keys import Key, KeySource
+from toolguard.tokens.memo import Memo, Verified
+from toolguard.tokens.verifier import Verifier
+
+__all__ = [
+    "DEFAULT_ALGORITHMS",
+    "DEFAULT_TOKEN_TYPES",
+    "JWTVerifier",
+    "Verifier",
+    "canonical_audience",
+]
+
+DEFAULT_ALGORITHMS = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
+)
+"""Every signature algorithm there is here: asymmetric ones (RFC 7518 §3.1, RFC 8037, RFC 9864)."""
+
+DEFAULT_TOKEN_TYPES = ("at+jwt", "JWT")
+"""The types an access token may state: RFC 9068's, and the plain one that most issuers send."""
+
+_MAX_LEEWAY = 300
+
+_PYJWT = get_default_algorithms()
+_ALGORITHMS: Mapping[str, Algorithm] = {
+    # RFC 9864 §2.2: Ed25519 is EdDSA with the curve in its name; the key decides which it is.
+    name: _PYJWT["EdDSA" if name == "Ed25519" else name]
+    for name in DEFAULT_ALGORITHMS
+}
+
+# Claims that only another kind of JWT carries (RFC 8725 §3.12).
+_FOREIGN_CLAIMS = frozenset(
+    {
+        *("at_hash", "c_hash", "s_hash"),  # ID token: OpenID Connect Core §3.3.2.11, FAPI 1.0
+        *("htm", "htu", "ath"),  # DPoP proof: RFC 9449 §4.2
+        *("_sd", "_sd_alg", "vct"),  # SD-JWT and credentials: RFC 9901
+        "token_introspection",  # signed introspection response: RFC 9701 §5
+    }
+)
+# Where an issuer states the kind in so many words: Keycloak, Cognito, common frameworks, Descope.
+_KIND_CLAIMS = ("typ", "token_use", "token_type", "drn")
+_FOREIGN_KINDS = frozenset(
+    {"id", "id_token", "refresh", "refresh_token", "offline", "logout", "dsr"}
+)
+_ACCESS_KINDS = frozenset({"bearer", "access", "access_token"})
+
+_URL = re.compile(
+    r"https?://[A-Z0-9._~:\[\]-]+([/?][\x21\x22\x24-\x7E]*)?", re.ASCII | re.IGNORECASE
+)
+
+
+class JWTVerifier:
+    """Verifies JWT access tokens of one issuer for one server (RFC 9068 §4, RFC 8725).
+
+    Args:
+        issuer: the ``iss`` of every token, compared character by character. None takes the
+            issuer that ``keys`` discovered; until it is known, no token is good.
+        audience: who this server is in ``aud``: its canonical URI, or the identifier that the
+            authorization server uses for it. Several count as alternatives. URLs are compared
+            as :func:`canonical_audience` writes them, everything else as exact strings. A
+            configured URL that ends in a slash stands for the one without it, too.
+        keys: where the issuer's keys come from.
+        algorithms: the ``alg`` values to accept; a subset of ``DEFAULT_ALGORITHMS``. There is no
+            way to accept ``none`` or a shared secret.
+        leeway: seconds by which the issuer's clock may differ, for ``exp``, ``nbf`` and ``iat``;
+            0 to 300.
+        token_types: the ``typ`` values to accept, in any case, with or without ``application/``.
+            A token without one counts as ``JWT``. ``{"at+jwt"}`` is what RFC 9068 asks for.
+        permissions_are_scopes: count the ``permissions`` claim as scopes (Auth0 with RBAC).
+        require_single_audience: refuse tokens that are good for another server as well, which
+            could replay them here (RFC 8707 §3).
+        remember: how many good tokens to remember, so that their signatures are not verified
+            again as long as the same key is there; 0 for none.
+        clock: the time, in seconds since the epoch.
+
+    Raises:
+        ValueError: if a setting is empty or out of range, or names an algorithm that is not
+            asymmetric.
+        TypeError: if ``keys`` is not a source of keys.
+    """
+
+    def __init__(  # noqa: PLR0913 - a settings constructor
+        self,
+        *,
+        issuer: str | None,
+        audience: str | Sequence[str],
+        keys: KeySource,
+        algorithms: Collection[str] = DEFAULT_ALGORITHMS,
+        leeway: float = 5.0,
+        token_types: Collection[str] = DEFAULT_TOKEN_TYPES,
+        permissions_are_scopes: bool = False,
+        require_single_audience: bool = False,
+        remember: int = 1024,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not all(callable(getattr(keys, name, None)) for name in ("find", "refresh")):
+            raise TypeError("keys is a source of keys: write keys=StaticKeys(jwks) or a JWKS")
+        if issuer == "" or (issuer is None and not hasattr(keys, "issuer")):
+            raise ValueError('write issuer="https://auth.example.com", as the tokens have it')
+        self._issuer = issuer
+        self._keys = keys
+        self._audiences = _configured_audiences(audience)
+        self._accepted = accepted_audiences(self._audiences)
+        self._algorithms = _checked_algorithms(algorithms)
+        self._leeway = _checked_leeway(leeway)
+        self._token_types = _checked_types(token_types)
+        self._permissions_are_scopes = permissions_are_scopes
+        self._require_single_audience = require_single_audience
+        self._memo = Memo(_checked_size(remember))
+        self._clock = clock
+
+    @property
+    def issuer(self) -> str | None:
+        """The issuer whose tokens are accepted; None as long as it has not been discovered."""
+        if self._issuer is not None:
+            return self._issuer
+        discovered: str | None = getattr(self._keys, "issuer", None)
+        return discovered
+
+    @property
+    def audiences(self) -> tuple[str, ...]:
+        """Who this server is in ``aud``, as it was configured."""
+        return self._audiences
+
+    @property
+    def leeway(self) -> float:
+        """Seconds by which the issuer's clock may differ."""
+        return self._leeway
+
+    async def verify(self, token: str) -> Principal:
+        """Return the caller that ``token`` speaks for; suspends only to fetch keys.
+
+        Raises:
+            InvalidTokenError: if the token does not hold up; its ``reason`` says why.
+            KeysUnavailableError: if the issuer's keys are not to be had.
+        """
+        try:
+            principal = self._judge(token)
+            if principal is None:
+                await self._keys.refresh()
+                principal = self._judge_finally(token)
+        except BaseException as error:
+            forget_variables(error)
+            del token
+            raise
+        return principal
+
+    def verify_now(self, token: str) -> Principal | None:
+        """Do as :meth:`verify` does, without I/O; None if keys have to be fetched first.
+
+        Raises:
+            InvalidTokenError: if the token does not hold up; its ``reason`` says why.
+            KeysUnavailableError: if the issuer's keys are not to be had.
+        """
+        try:
+            return self._judge(token)
+        except BaseException as error:
+            forget_variables(error)
+            del token
+            raise
+
+    def _judge_finally(self, token: str) -> Principal:
+        principal = self._judge(token, refreshed=True)
+        if principal is None:
+            raise KeysUnavailableError("The keys of the authorization server are not known")
+        return principal
+
+    def _judge(self, token: str, *, refreshed: bool = False) -> Principal | None:
+        """Return the caller, None if keys must be fetched to tell."""
+        # With a form for what is no Unicode, too: no two texts share a digest.
+        digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
+        known = self._memo.recall(digest)
+        verified = known if known is not None and self._holds(known) else None
+        if verified is None:
+            verified = self._examine(token, refreshed=refreshed)
+        if verified is None:
+            return None
+        check_times(verified.times, self._clock(), self._leeway)
+        if verified is not known:
+            self._memo.keep(digest, verified)
+        return verified.principal
+
+    def _examine(self, token: str, *, refreshed: bool) -> Verified | None:
+        jws = self._read(token)
+        key = self._signer(jws, refreshed=refreshed)
+        return None if key is None else self._accept(jws, key)
+
+    def _holds(self, verified: Verified) -> bool:
+        """Return whether the same key and issuer still stand for a token that was good."""
+        keys = self._keys.find(verified.kid, verified.algorithm) or ()
+        return any(key is verified.key for key in keys) and verified.issuer == self.issuer
+
+    def _read(self, token: str) -> CompactJWS:
+        jws = parse(token)
+        if jws.algorithm not in self._algorithms:
+            raise InvalidTokenError("algorithm", "The token uses an algorithm not accepted here")
+        if jws.typ not in self._token_types:
+            raise InvalidTokenError("type", "The token is not of a type accepted here")
+        return jws
+
+    def _signer(self, jws: CompactJWS, *, refreshed: bool) -> Key | None:
+        """Return which of the issuer's keys signed it, None if keys must be fetched to tell."""
+        keys = self._keys.find(jws.kid, jws.algorithm)
+        if keys is None or self.issuer is None:
+            return None
+        for key in keys:
+            if _signed(jws, key):
+                return key
+        if not keys:
+            raise InvalidTokenError("key", "The token is signed with a key the issuer has not")
+        # The issuer may have replaced a key under its old name.
+        if not refreshed and self._keys.suspect(jws.kid):
+            return None
+        raise InvalidTokenError("signature", "The signature of the token is wrong")
+
+    def _accept(self, jws: CompactJWS, key: Key) -> Verified:
+        """Return what a signed token says; everything that depends on time is left to ask."""
+        claims = parse_object(jws.payload)
+        self._check_parties(claims)
+        check_bearer(claims)
+        _check_kind(claims, jws.typ)
+        times = read_times(claims)
+        principal = Principal.from_claims(
+            claims, permissions_are_scopes=self._permissions_are_scopes
+        )
+        return Verified(jws.algorithm, jws.kid, key, times, principal)
+
+    def _check_parties(self, claims: Mapping[str, Any]) -> None:
+        if claims.get("iss") != self.issuer:
+            raise InvalidTokenError("issuer", "The token is of another issuer")
+        named = audience_names(claims.get("aud"))
+        if named is None:
+            raise InvalidTokenError("audience", "The token names no audience")
+        ours = [canonical_audience(name) in self._accepted for name in named]
+        if not any(ours) or (self._require_single_audience and not all(ours)):
+            raise InvalidTokenError("audience", "The token is for another audience")
+        check_subject(claims)
+        # RFC 7519 §4.1.7.
+        if not isinstance(claims.get("jti", ""), str):
+            raise InvalidTokenError("claims", "The token has an id that is no text")
+
+    def __repr__(self) -> str:
+        return f"<JWTVerifier: tokens of {self.issuer} for {', '.join(self._audiences)}>"
+
+
+def _signed(jws: CompactJWS, key: Key) -> bool:
+    # RFC 8725 §3.1: one key, one algorithm, and that is checked when the operation is performed.
+    if jws.algorithm not in key.algorithms:
+        return False
+    algorithm = _ALGORITHMS[jws.algorithm]
+    try:
+        material = algorithm.prepare_key(key.material)
+    except (InvalidKeyError, TypeError):
+        return False
+    return algorithm.verify(jws.signing_input, material, jws.signature)
+
+
+def _check_kind(claims: Mapping[str, Any], typ: str) -> None:
+    """Refuse JWTs that the same issuer signs for other purposes, where they can be told."""
+    values = [claims[name] for name in _KIND_CLAIMS if name in claims]
+    stated = {value.lower() for value in values if isinstance(value, str)}
+    is_foreign = (
+        not _FOREIGN_CLAIMS.isdisjoint(claims)
+        or not _FOREIGN_KINDS.isdisjoint(stated)
+        # RFC 8417 §2.2: the events of a security event, a logout token among them, are an object.
+        or isinstance(claims.get("events"), dict)
+        # RFC 7523 §3: who signs for itself presents an assertion, to get a token with.
+        or claims.get("sub") == claims["iss"]
+        # OpenID Connect Core §2: an ID token repeats the nonce of its request. Keycloak before
+        # 25 put it into access tokens too, but says of those that they are "Bearer".
+        or ("nonce" in claims and typ == "jwt" and _ACCESS_KINDS.isdisjoint(stated))
+    )
+    if is_foreign:
+        raise InvalidTokenError("type", "The token is not an access token")
+
+
+def _configured_audiences(audience: str | Sequence[str]) -> tuple[str, ...]:
+    audiences = (audience,) if isinstance(audience, str) else tuple(audience or ())
+    if not audiences or "" in audiences:
+        raise ValueError('write audience="https://mcp.example.com/mcp", the URL of this server')
+    for item in audiences:
+        if item.lower().startswith(("https://", "http://")) and not _URL.fullmatch(item):
+            # RFC 8707 §2: an absolute URI without a fragment. It may hold a password: not shown.
+            raise ValueError(
+                "an audience is not a proper URL: write the URL of this server, such as "
+                "https://mcp.example.com/mcp, without user name, fragment or spaces"
+            )
+    return audiences
+
+
+def _checked_algorithms(algorithms: Collection[str]) -> frozenset[str]:
+    if isinstance(algorithms, str) or not algorithms:
+        raise ValueError('write algorithms=["RS256"]: a list that names at least one')
+    unknown = [name for name in algorithms if name not in _ALGORITHMS]
+    if unknown:
+        raise ValueError(
+            f"{unknown[0]!r} is not accepted for access tokens: a public key cannot check it "
+            f"safely; choose among {', '.join(DEFAULT_ALGORITHMS)}"
+        )
+    return frozenset(algorithms)
+
+
+def _checked_leeway(leeway: float) -> float:
+    # Not a number is neither: RFC 9068 §4 allows "no more than a few minutes".
+    if not 0 <= leeway <= _MAX_LEEWAY:
+        raise ValueError(f"leeway is a number of seconds from 0 to {_MAX_LEEWAY}, not {leeway!r}")
+    return leeway
+
+
+def _checked_types(token_types: Collection[str]) -> frozenset[str]:
+    if isinstance(token_types, str) or not token_types:
+        raise ValueError('write token_types=["at+jwt"]: a list that names at least one')
+    return frozenset(media_type(name) for name in token_types)
+
+
+def _checked_size(remember: int) -> int:
+    if type(remember) is not int or remember < 0:
+        raise ValueError(f"remember is a number of tokens, 0 for none, not {remember!r}")
+    return remember

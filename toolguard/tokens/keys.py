@@ -1,0 +1,376 @@
+"""Which public key may verify this token?
+
+Reading a JWK set (RFC 7517) and choosing from it are pure functions; :class:`StaticKeys` is the
+source of keys that were given, :class:`toolguard.tokens.jwks.JWKS` of those that are fetched.
+Asymmetric keys only: whoever can verify with a shared secret can also sign with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt import PyJWK
+from jwt.exceptions import PyJWTError
+
+from toolguard.parsing.strict_json import strict_object
+
+__all__ = [
+    "Key",
+    "KeySet",
+    "KeySetError",
+    "KeySource",
+    "PublicKey",
+    "StaticKeys",
+    "parse_json",
+]
+
+PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+"""A public key, as PyJWT's algorithms take it."""
+
+_MAX_KEYS = 100
+_MIN_RSA_BITS = 2048
+_RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+# RFC 9864 §2.2: "Ed25519" is the fully specified name of what "EdDSA" means for such a key.
+_EDDSA = frozenset({"EdDSA", "Ed25519"})
+_BY_CURVE = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
+
+_PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("x", "y"), "OKP": ("x",)}
+_PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
+# RFC 7515 §2, RFC 4648 §3.5: base64url without padding, one text for one number. 2,731 characters
+# hold 16,384 bits, OpenSSL's largest RSA.
+_BASE64URL = re.compile(
+    r"(?:[A-Za-z0-9_-]{4}){0,682}(?:[A-Za-z0-9_-]{2}[AEIMQUYcgkosw048]|[A-Za-z0-9_-][AQgw])?"
+)
+
+# CVE-2017-15361 (ROCA): the primes of a flawed generator are powers of 65537 modulo every small
+# prime, and so is their product. By chance that happens to one modulus in 2^83.
+_ROCA = tuple(
+    (prime, frozenset(pow(65537, exponent, prime) for exponent in range(prime)))
+    for prime in range(3, 354)
+    if all(prime % divisor for divisor in range(2, prime))
+)
+
+_FIELD = 2**255 - 19
+# The y-coordinates of the eight points of small order on Curve25519 in Edwards form (RFC 7748
+# §4.1), those of order 8 solved from the curve equation. With such a key anyone can sign.
+_SMALL_ORDER = frozenset(
+    {
+        *(0, 1, _FIELD - 1, _FIELD, _FIELD + 1),
+        0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826,
+        0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7,
+    }
+)
+
+
+class KeySetError(ValueError):
+    """A key, or a whole set of keys, that must not be used; the text says why."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One public key that may verify tokens.
+
+    Attributes:
+        kid: its name in the set (RFC 7517 §4.5); None if it has none.
+        algorithms: the JWS algorithms it may verify: those of its kind, narrowed by its ``alg``.
+        material: the key itself, prepared once.
+    """
+
+    kid: str | None
+    algorithms: frozenset[str]
+    material: PublicKey = field(hash=False)
+
+    def __repr__(self) -> str:
+        return f"<Key: {self.kid!r} for {' '.join(sorted(self.algorithms))}>"
+
+
+@dataclass(frozen=True, repr=False)
+class KeySet:
+    """The keys of one issuer; immutable.
+
+    Attributes:
+        keys: one to 100 keys, no two of them with the same ``kid``.
+        skipped: why other members of the document were left out, one sentence each.
+
+    Raises:
+        KeySetError: if there are no keys, too many, or two of one name.
+    """
+
+    keys: tuple[Key, ...]
+    skipped: tuple[str, ...] = ()
+    _index: Mapping[tuple[str | None, str], tuple[Key, ...]] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.keys:
+            raise KeySetError("; ".join(("the set holds no usable key", *self.skipped[:5])))
+        _check_count(len(self.keys))
+        names = Counter(key.kid for key in self.keys if key.kid is not None)
+        repeated = [name for name, count in names.items() if count > 1]
+        if repeated:
+            raise KeySetError(f"two keys of the set have the same kid {_shown(repeated[0])}")
+        object.__setattr__(self, "_index", _index(self.keys))
+
+    @classmethod
+    def from_jwks(cls, document: object) -> KeySet:
+        """Return the keys of a JWK set (RFC 7517 §5) that may verify signatures.
+
+        Keys of unknown kinds, for other purposes (``use``, ``key_ops``, ``alg``), too weak or
+        malformed are left out and named in ``skipped``.
+
+        Args:
+            document: the parsed JSON.
+
+        Raises:
+            KeySetError: if it is no JWK set, has more than 100 members, holds a symmetric key,
+                two usable keys of the same name, or no usable key.
+        """
+        members = document.get("keys") if isinstance(document, Mapping) else None
+        if not isinstance(members, list):
+            raise KeySetError('a JWK set is an object with a list: {"keys": [...]}')
+        _check_count(len(members))
+        if any(isinstance(jwk, Mapping) and jwk.get("kty") == "oct" for jwk in members):
+            # Published, it is no secret; beside public keys, it invites algorithm confusion.
+            raise KeySetError("the set holds a symmetric key (kty oct)")
+        keys: list[Key] = []
+        skipped: list[str] = []
+        for position, jwk in enumerate(members):
+            try:
+                keys.append(_read_key(jwk))
+            except KeySetError as error:  # noqa: PERF203 - there are at most 100
+                skipped.append(f"key {_name(jwk, position)} {error}")
+        return cls(tuple(keys), tuple(skipped))
+
+    @classmethod
+    def from_pem(cls, pem: str | bytes, *, kid: str | None = None) -> KeySet:
+        """Return the one public key of a PEM text (``-----BEGIN PUBLIC KEY-----``).
+
+        Raises:
+            KeySetError: if it is anything else, a private key or a certificate for example.
+        """
+        encoded = pem.encode() if isinstance(pem, str) else pem
+        if b"PRIVATE KEY-----" in encoded:
+            raise KeySetError("this is a private key: give its public half, and keep it secret")
+        try:
+            material = serialization.load_pem_public_key(encoded)
+        except (ValueError, UnsupportedAlgorithm):
+            raise KeySetError(
+                "this is no public key: write the PEM that begins -----BEGIN PUBLIC KEY-----"
+            ) from None
+        try:
+            return cls((Key(kid, *_examined(material)),))
+        except KeySetError as error:
+            raise KeySetError(f"the key {error}") from None
+
+    def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
+        """Return the key to verify a token with, or nothing.
+
+        Args:
+            kid: the name the token gives, compared exactly. A token without one is matched only
+                if a single key of the set fits the algorithm.
+            algorithm: the JWS algorithm, such as ``"RS256"``.
+        """
+        return self._index.get((kid, algorithm), ())
+
+    def __repr__(self) -> str:
+        return f"<KeySet: {', '.join(repr(key) for key in self.keys)}>"
+
+
+class KeySource(Protocol):
+    """Where a verifier gets keys from; serves any number of threads and event loops."""
+
+    def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...] | None:
+        """Return the keys at hand for a token, without I/O; may start a fetch in the background.
+
+        Returns:
+            The candidates; an empty tuple if there is no such key; None if nobody can say before
+            :meth:`refresh` has been awaited: do so, and ask again.
+
+        Raises:
+            KeysUnavailableError: if nothing good enough is at hand, and it is too early to try
+                again.
+        """
+        ...
+
+    async def refresh(self) -> None:
+        """Wait for newer keys, if it is time to look for them.
+
+        Raises:
+            KeysUnavailableError: if no usable keys are at hand afterwards.
+        """
+        ...
+
+    def suspect(self, kid: str | None) -> bool:
+        """Say that a signature did not verify with the key of this name.
+
+        Returns:
+            Whether the issuer may have replaced it: await :meth:`refresh`, and try once more.
+        """
+        ...
+
+
+class StaticKeys:
+    """Keys that are given once and never fetched.
+
+    A key without a name verifies tokens of any ``kid``, as long as no key has a name.
+
+    Args:
+        keys: a JWK set (as a dict or as JSON), a public key in PEM, or a :class:`KeySet`.
+        kid: the name of a PEM key; None to accept whatever name a token gives.
+
+    Raises:
+        KeySetError: if there is no usable key in it, or it is refused; a ``ValueError``.
+
+    >>> StaticKeys('{"keys": []}')
+    Traceback (most recent call last):
+    ...
+    toolguard.tokens.keys.KeySetError: the set holds no usable key
+    """
+
+    def __init__(
+        self, keys: KeySet | Mapping[str, Any] | str | bytes, *, kid: str | None = None
+    ) -> None:
+        self._keys = _given(keys, kid)
+        self._nameless = all(key.kid is None for key in self._keys.keys)
+
+    def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
+        """Return the key to verify a token with, or nothing."""
+        return self._keys.find(None if self._nameless else kid, algorithm)
+
+    async def refresh(self) -> None:
+        """Do nothing: there are no newer keys."""
+
+    def suspect(self, kid: str | None) -> bool:  # noqa: ARG002 - as KeySource has it
+        """Return False: a given key is never replaced."""
+        return False
+
+    def __repr__(self) -> str:
+        return f"<StaticKeys: {self._keys!r}>"
+
+
+def _given(keys: KeySet | Mapping[str, Any] | str | bytes, kid: str | None) -> KeySet:
+    if isinstance(keys, (str, bytes)) and keys.lstrip()[:1] not in ("{", b"{"):
+        return KeySet.from_pem(keys, kid=kid)
+    if kid is not None:
+        raise KeySetError("kid= names a PEM key; the keys of a JWK set have names of their own")
+    if isinstance(keys, KeySet):
+        return keys
+    return KeySet.from_jwks(parse_json(keys) if isinstance(keys, (str, bytes)) else keys)
+
+
+def parse_json(document: str | bytes) -> dict[str, Any]:
+    """Return the JSON object that ``document`` holds, as :func:`strict_object` reads it.
+
+    Raises:
+        KeySetError: if it is no such object (RFC 7517 §4: no member name twice).
+    """
+    # A lone surrogate in a str becomes bytes that are not UTF-8.
+    encoded = document.encode("utf-8", "surrogatepass") if isinstance(document, str) else document
+    value = strict_object(encoded)
+    if value is None:
+        raise KeySetError("it is not a JSON object in UTF-8 that names each member once")
+    return value
+
+
+def _check_count(count: int) -> None:
+    if count > _MAX_KEYS:
+        raise KeySetError(f"the set holds more than {_MAX_KEYS} keys")
+
+
+def _index(keys: tuple[Key, ...]) -> dict[tuple[str | None, str], tuple[Key, ...]]:
+    index: dict[tuple[str | None, str], tuple[Key, ...]] = {
+        (key.kid, algorithm): (key,)
+        for key in keys
+        if key.kid is not None
+        for algorithm in key.algorithms
+    }
+    fitting = Counter(algorithm for key in keys for algorithm in key.algorithms)
+    for key in keys:
+        index |= {(None, name): (key,) for name in key.algorithms if fitting[name] == 1}
+    return index
+
+
+def _read_key(jwk: object) -> Key:
+    if not isinstance(jwk, Mapping):
+        raise KeySetError("is not an object")
+    kid = jwk.get("kid")
+    if kid is not None and not isinstance(kid, str):
+        raise KeySetError("has a kid that is not a string")
+    if any(member in jwk for member in _PRIVATE_MEMBERS):
+        raise KeySetError("holds private members: whoever has read it can sign")
+    if jwk.get("use") not in (None, "sig"):
+        raise KeySetError("is not for signatures (use)")
+    operations = jwk.get("key_ops", ["verify"])
+    # RFC 7517 §4.3: unrelated operations are not to be combined in one key.
+    if operations not in (["verify"], ["sign", "verify"], ["verify", "sign"]):
+        raise KeySetError("is not for verifying signatures (key_ops)")
+    algorithms, material = _examined(_material(jwk))
+    return Key(kid, _narrowed(algorithms, jwk.get("alg")), material)
+
+
+def _material(jwk: Mapping[str, Any]) -> object:
+    kind, curve = jwk.get("kty"), jwk.get("crv", "")
+    if not isinstance(kind, str) or kind not in _PUBLIC_MEMBERS or not isinstance(curve, str):
+        raise KeySetError("is not of a known kind (kty RSA, EC or OKP)")
+    members = {name: jwk.get(name) for name in _PUBLIC_MEMBERS[kind]}
+    if not all(isinstance(v, str) and _BASE64URL.fullmatch(v) for v in members.values()):
+        raise KeySetError(f"lacks one of {', '.join(members)}, or has it malformed or too long")
+    try:
+        return PyJWK({"kty": kind, "crv": curve, **members}).key
+    except (PyJWTError, ValueError, UnsupportedAlgorithm):
+        raise KeySetError("is not a valid key of its kind") from None
+
+
+def _examined(material: object) -> tuple[frozenset[str], PublicKey]:
+    """Return what a key can verify, and the key; refuse it if it is weak (RFC 8725 §3.4)."""
+    if isinstance(material, RSAPublicKey):
+        _check_modulus(material.public_numbers().n)
+        return _RSA, material
+    if isinstance(material, EllipticCurvePublicKey) and material.curve.name in _BY_CURVE:
+        return frozenset({_BY_CURVE[material.curve.name]}), material
+    if isinstance(material, Ed25519PublicKey):
+        if _y_coordinate(material) in _SMALL_ORDER:
+            raise KeySetError("is a point of small order: anyone could sign for it")
+        return _EDDSA, material
+    raise KeySetError("is on a curve or of a kind that is not supported")
+
+
+def _y_coordinate(material: Ed25519PublicKey) -> int:
+    # RFC 8032 §5.1.2: little-endian, the topmost bit is the sign of x.
+    raw = material.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return int.from_bytes(raw, "little") % 2**255
+
+
+def _check_modulus(modulus: int) -> None:
+    bits = modulus.bit_length()
+    if bits < _MIN_RSA_BITS:
+        # RFC 7518 §3.3 and §3.5.
+        raise KeySetError(f"has {bits} bits, where RSA needs {_MIN_RSA_BITS}")
+    if all(modulus % prime in powers for prime, powers in _ROCA):
+        raise KeySetError("can be factored: its generator had the ROCA flaw (CVE-2017-15361)")
+
+
+def _narrowed(algorithms: frozenset[str], alg: object) -> frozenset[str]:
+    """Return what ``alg`` leaves of the algorithms: one key, one algorithm (RFC 8725 §3.1)."""
+    if alg is None:
+        return algorithms
+    if not isinstance(alg, str) or alg not in algorithms:
+        raise KeySetError("states an algorithm (alg) that it cannot verify, or that is not known")
+    return _EDDSA if alg in _EDDSA else frozenset({alg})
+
+
+def _name(jwk: object, position: int) -> str:
+    kid = jwk.get("kid") if isinstance(jwk, Mapping) else None
+    return _shown(kid) if isinstance(kid, str) else f"number {position + 1}"
+
+
+def _shown(kid: str) -> str:
+    return ascii(kid[:64])
