@@ -172,7 +172,7 @@ def _without_opaque(policy: Policy | None, caller: Caller) -> Decision | None:
         return _refuse(AccessDeniedError(rule="default=deny"))
     if caller.principal is None:
         missing = MissingTokenError(caller.on_missing, scopes=policy.first_scopes)
-        return PERMIT if policy.public else _refuse(missing)
+        return PERMIT if policy.public else _refuse(caller.failure or missing)
     if caller.principal.is_expired(caller.now - caller.leeway):
         return _refuse(InvalidTokenError("expired", "The access token has expired"))
     if policy.rule is None:
