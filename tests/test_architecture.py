@@ -167,7 +167,9 @@ def test_nothing_is_imported_on_trial() -> None:
 def test_importing_the_package_imports_no_framework(name: str, absent: set[str]) -> None:
     code = f"import sys, {name}; print(sorted({absent!r} & set(sys.modules)))"
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
 
     assert done.stdout == "[]\n"
 

@@ -28,6 +28,7 @@ def run(**variables: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         timeout=120,
+        timeout=120,
     )
 
 
