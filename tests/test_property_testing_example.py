@@ -28,7 +28,6 @@ def run(**variables: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         timeout=120,
-        timeout=120,
     )
 
 
