@@ -71,7 +71,7 @@ class Issuers:
     """Who mints the tokens, one issuer for each algorithm."""
 
     def __init__(self) -> None:
-        self._issuers = {
+        self._issuers: dict[str, LocalIssuer] = {
             name: LocalIssuer("https://issuer.test", audience=_AUDIENCE, algorithm=name)
             for name in ALGORITHMS
         }
