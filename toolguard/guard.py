@@ -33,6 +33,7 @@ from toolguard.settings import (
     from_environment,
     initial_scopes_of,
     one_of,
+    open_routes_of,
     resource_of,
     sent_arguments,
     verifier_of,
@@ -190,6 +191,7 @@ class ToolGuard:
         *,
         rules: Mapping[str, GuardDecorator] | None = None,
         sent_by_client: Mapping[str, Collection[str]] | None = None,
+        open_routes: Collection[str] = (),
     ) -> ServerT:
         """Guard a server of the official SDK (1.x, 2.x) or of fastmcp (3.x, 4.x), in place.
 
@@ -209,6 +211,10 @@ class ToolGuard:
             sent_by_client: for functions that you cannot edit and that have no decorator: which
                 operation takes which argument from the client, though it is written like one
                 that a guard fills: ``{"whoami": ["user_id"]}``.
+            open_routes: the paths of those routes of ``@server.custom_route(...)`` that are open
+                on purpose: ``["/health"]``. No guard stands in front of any such route;
+                ``toolguard audit --check`` fails while one is open and not named here. A path
+                without a route fails when the server starts.
 
         Raises:
             TypeError: if this is none of these servers, or an argument is given as a string
@@ -224,7 +230,12 @@ class ToolGuard:
         adapter = adapter_for(server)
         check_auth(server, self)
         sent = sent_arguments(sent_by_client or {})
-        adapter.claim(self, OperationRules(rules or {}), sent_by_client=sent)
+        adapter.claim(
+            self,
+            OperationRules(rules or {}),
+            sent_by_client=sent,
+            open_routes=open_routes_of(open_routes),
+        )
         self._adapters.append(adapter)
         adapter.install(self)
         if self.default == "public":

@@ -18,6 +18,8 @@ from toolguard.errors import (
     MalformedMessageError,
     ToolGuardError,
 )
+from toolguard.frameworks import internals
+from toolguard.frameworks.custom_routes import check_open_routes
 from toolguard.frameworks.lists import Lists
 from toolguard.frameworks.operation import Catalog, Operation, Resolved
 from toolguard.frameworks.server_guard import ServerGuard
@@ -271,6 +273,8 @@ class Adapter(ABC):
             raise ValueError("this server is protected already: call protect() once per server")
         if rules.uses_tags and not self.has_tags:
             raise ValueError('rules by tag, "tag:...", are for fastmcp: write rules by name')
+        if open_routes and internals.custom_routes(self.server) is None:
+            raise ValueError("a low-level server has no custom routes: leave open_routes out")
         self.guard, self.rules = guard, rules
         self.sent_by_client, self.open_routes = sent_by_client or {}, open_routes
         self.check()
@@ -297,9 +301,10 @@ class Adapter(ABC):
         """Get ready to serve what has been registered by now.
 
         Raises:
-            ValueError: as :meth:`check` does.
+            ValueError: as :meth:`check` does; or if a path of ``open_routes`` has no route.
         """
         self.check()
+        check_open_routes(self.server, self.open_routes)
 
     def report_rules(self) -> None:
         """Log the rules that match nothing now that the server starts."""

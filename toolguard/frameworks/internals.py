@@ -13,6 +13,7 @@ from typing import Any
 
 __all__ = [
     "components_of",
+    "custom_routes",
     "guarding_class",
     "injected_tools",
     "inner_provider",
@@ -49,6 +50,8 @@ def probe(server: Any) -> None:
     ]
     if _lowlevel_name(server) is None:
         gone.append("_lowlevel_server")
+    if custom_routes(server) is None:
+        gone.append("_custom_starlette_routes")
     if gone:
         raise RuntimeError(
             f"mcp {version('mcp')} has no {', '.join(gone)} on {type(server).__name__}, which "
@@ -75,6 +78,14 @@ def lowlevel_server(server: Any) -> Any:
     """Return the low-level server of an SDK server (``FastMCP`` of 1.x, ``MCPServer`` of 2.x)."""
     name = _lowlevel_name(server)
     return getattr(server, name) if name is not None else server
+
+
+def custom_routes(server: Any) -> list[Any] | None:
+    """Return the routes that a server serves beside its endpoint; None if it cannot have any."""
+    of_fastmcp = getattr(server, "_get_additional_http_routes", None)
+    if of_fastmcp is not None:
+        return list(of_fastmcp())
+    return getattr(server, "_custom_starlette_routes", None)
 
 
 def _lowlevel_name(server: Any) -> str | None:
@@ -109,7 +120,8 @@ def probe_fastmcp(server: Any, mounts: tuple[type[Any], ...], injects: type[Any]
     Raises:
         RuntimeError: naming what is gone, and in which version.
     """
-    gone = [name for name in ("_mcp_server",) if not hasattr(server, name)]
+    needed = ("_mcp_server", "_get_additional_http_routes")
+    gone = [name for name in needed if not hasattr(server, name)]
     if not hasattr(server.local_provider, "_components"):
         gone.append("local_provider._components")
     for each in mounts:
