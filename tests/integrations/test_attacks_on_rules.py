@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, cast
 
 import httpx
 import pytest
@@ -437,3 +437,38 @@ def _replace(server: Any, name: str, function: Any) -> None:
     components = server._local_provider._components
     key = next(key for key in components if key.startswith(f"tool:{name}@"))
     components[key].fn = function
+
+
+@pytest.mark.parametrize("mounted", [False, True], ids=["own", "mounted"])
+@pytest.mark.parametrize("decorated", [True, False], ids=["decorator", "rule"])
+def test_a_completion_needs_the_scopes_of_its_very_template(
+    line: Line, guarding: Guarding, *, mounted: bool, decorated: bool
+) -> None:
+    if mounted and line.family == "sdk":
+        pytest.skip("servers of the SDK mount no others")
+    server = inner = line.server("notes")
+
+    # Read as a URI, the text of the second template is one of the first.
+    def shared(note: str) -> str:
+        return note
+
+    def private(note: str) -> str:
+        return note
+
+    guard = requires_scopes("notes.private") if decorated else lambda function: function
+    inner.resource("notes://{note}")(requires_auth(shared) if decorated else shared)
+    inner.resource("notes://private-{note}")(guard(private))
+    uri = "notes://private-{note}"
+    if mounted:
+        server, uri = line.server("outer"), "notes://ns/private-{note}"
+        cast("Any", server).mount(inner, namespace="ns")
+    line.complete_with(server, "a secret")
+    own = "resource:notes://private-{note}"
+    guarding().protect(server, rules={} if decorated else {own: requires_scopes("notes.private")})
+
+    sent = {"ref": {"type": "ref/resource", "uri": uri}, "argument": {"name": "note", "value": ""}}
+    refused = GuardedClient(server, scopes=["base"]).send("completion/complete", sent)
+    assert refused.missing_scopes == ("notes.private",)
+    assert "a secret" not in str(refused.body)
+    answer = GuardedClient(server, scopes=["notes.private"]).send("completion/complete", sent)
+    assert "a secret" in str(answer.body)

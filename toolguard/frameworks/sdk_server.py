@@ -57,6 +57,12 @@ class SDKAdapter(Adapter):
             found = self._get_prompt(name) if kind == "prompt" else self._find_resource(name)
         return None if found is None else _DESCRIBED[kind](found)
 
+    async def find_completed(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        """Return the operation that a completion is for, a template by its own text first."""
+        templates = self._resources.list_templates() if kind == "resource" else ()
+        named = next((each for each in templates if each.uri_template == name), None)
+        return await self.find(kind, name, meta) if named is None else _resource(named)
+
     def _find_resource(self, uri: str) -> Any:
         """Return the resource or template that the manager would take for ``uri``."""
         for resource in self._resources.list_resources():
