@@ -13,10 +13,12 @@ from pydantic import AliasChoices, BaseModel, Field
 from wire import Caller
 
 from toolguard import (
+    Invocation,
     Principal,
     all_of,
     any_of,
     public,
+    requires,
     requires_auth,
     requires_roles,
     requires_scopes,
@@ -414,6 +416,60 @@ def test_a_tool_put_in_place_of_another_while_the_server_runs_is_looked_at(
     answer = call_as(server, "whoami", {"caller": {"user_id": "victim", "issuer": "x"}})
     assert answer.error == "guard_not_configured"
     assert "victim" not in str(answer.body)
+
+
+@pytest.mark.parametrize("line", SDK_LINES, ids=str)
+@pytest.mark.parametrize(
+    ("register", "ask"),
+    [
+        (lambda server: server.tool("slow"), ("tools/call", {"name": "slow"})),
+        (lambda server: server.prompt("slow"), ("prompts/get", {"name": "slow"})),
+        (lambda server: server.resource("d://slow"), ("resources/read", {"uri": "d://slow"})),
+        (lambda server: server.resource("d://{at}"), ("resources/read", {"uri": "d://slow"})),
+    ],
+    ids=["tool", "prompt", "resource", "template"],
+)
+def test_a_function_replaced_during_the_decision_is_decided_on(
+    line: Line,
+    guarding: Guarding,
+    register: Callable[[Any], Any],
+    ask: Any,
+    request: pytest.FixtureRequest,
+) -> None:
+    server: Any = line.server("replaced")
+
+    def harmless() -> str:
+        return "nothing"
+
+    def harmless_at(at: str) -> str:
+        return at
+
+    def bare() -> str:
+        return "a secret"
+
+    def bare_at(at: str) -> str:
+        return "a secret"
+
+    at = "template" in request.node.name
+    first, second = (harmless_at, bare_at) if at else (harmless, bare)
+    requires_scopes("notes.private")(second)  # and registered without it
+    register(server)(first)
+    lists = (
+        server._tool_manager.list_tools,
+        server._prompt_manager.list_prompts,
+        server._resource_manager.list_resources,
+        server._resource_manager.list_templates,
+    )
+
+    async def swap(caller: Principal, call: Invocation) -> bool:
+        for each in (each for listed in lists for each in listed()):
+            each.fn = second
+        return True
+
+    guarding().protect(server, rules={"*": requires(swap)})
+    answer = GuardedClient(server).send(*ask)
+    assert answer.error == "guard_not_configured"
+    assert "a secret" not in str(answer.body)
 
 
 async def _injected(*, user_id: str) -> str:
