@@ -73,63 +73,62 @@ class Office:
     def __init__(self, line: Line) -> None:
         self.turns = Turns([])
         self.server = line.server("office")
-        by_owner = requires_scopes("notes.{owner}")
-
-        async def has_waited(caller: Principal, _: Invocation) -> bool:
-            await self.turns.wait()
-            return current_principal().user_id == caller.user_id
-
-        slowly = requires(has_waited)
-
-        @all_of(slowly, by_owner)
-        async def helper(owner: str, *, caller: Principal) -> str:
-            await self.turns.wait()
-            return f"{caller.user_id} {owner}"
-
-        async def plain(owner: str, *, caller: Principal) -> str:
-            await self.turns.wait()
-            return f"{caller.user_id} {owner} {current_principal().user_id}"
-
-        async def helped(owner: str, *, caller: Principal) -> str:
-            first = await helper("ann")
-            await self.turns.wait()
-            return f"{caller.user_id} {owner} with {first}"
-
-        async def asking(owner: str) -> str:
-            found: list[str] = []
-
-            async def ask(each: str) -> None:
-                try:
-                    found.append(await helper(each))
-                except InsufficientScopeError as refusal:
-                    found.append(f"not {' '.join(refusal.missing_scopes)}")
-
-            async with anyio.create_task_group() as group:
-                for each in (owner, *OWNERS):
-                    group.start_soon(ask, each)
-            return ", ".join(sorted(found))
-
-        def between(
-            function: Callable[..., Awaitable[str]], *, answers: bool
-        ) -> Callable[..., Awaitable[str]]:
-            @functools.wraps(function)
-            async def asking_first(owner: str) -> str:
-                await self.turns.wait()
-                first = await helper("ann")
-                return "an answer of its own" if answers else f"{await function(owner)} {first}"
-
-            return asking_first
-
-        guarded = by_owner(slowly(plain))
+        by_owner, slowly = requires_scopes("notes.{owner}"), requires(self._has_waited)
+        self.helper = all_of(slowly, by_owner)(self._help)
+        guarded = by_owner(slowly(self._plain))
         for name, function in {
             "plain": guarded,
-            "helped": by_owner(helped),
-            "asking": requires_auth(asking),
-            "after a helper": between(guarded, answers=False),
-            "instead of it": between(guarded, answers=True),
-            "sandwiched": slowly(between(guarded, answers=False)),
+            "helped": by_owner(self._helped),
+            "asking": requires_auth(self._asking),
+            "after_a_helper": self._asking_first(guarded, answers=False),
+            "instead_of_it": self._asking_first(guarded, answers=True),
+            "sandwiched": slowly(self._asking_first(guarded, answers=False)),
         }.items():
-            self.server.tool(name.replace(" ", "_"))(function)
+            self.server.tool(name)(function)
+
+    async def _has_waited(self, caller: Principal, _: Invocation) -> bool:
+        await self.turns.wait()
+        return current_principal().user_id == caller.user_id
+
+    async def _help(self, owner: str, *, caller: Principal) -> str:
+        await self.turns.wait()
+        return f"{caller.user_id} {owner}"
+
+    async def _plain(self, owner: str, *, caller: Principal) -> str:
+        await self.turns.wait()
+        return f"{caller.user_id} {owner} {current_principal().user_id}"
+
+    async def _helped(self, owner: str, *, caller: Principal) -> str:
+        first = await self.helper("ann")
+        await self.turns.wait()
+        return f"{caller.user_id} {owner} with {first}"
+
+    async def _asking(self, owner: str) -> str:
+        found: list[str] = []
+
+        async def ask(each: str) -> None:
+            try:
+                found.append(await self.helper(each))
+            except InsufficientScopeError as refusal:
+                found.append(f"not {' '.join(refusal.missing_scopes)}")
+
+        async with anyio.create_task_group() as group:
+            for each in (owner, *OWNERS):
+                group.start_soon(ask, each)
+        return ", ".join(sorted(found))
+
+    def _asking_first(
+        self, function: Callable[..., Awaitable[str]], *, answers: bool
+    ) -> Callable[..., Awaitable[str]]:
+        """Decorate a guarded function: ask the helper first, and then perhaps nothing else."""
+
+        @functools.wraps(function)
+        async def asking_first(owner: str) -> str:
+            await self.turns.wait()
+            first = await self.helper("ann")
+            return "an answer of its own" if answers else f"{await function(owner)} {first}"
+
+        return asking_first
 
 
 @dataclass(frozen=True)
@@ -157,7 +156,7 @@ class Call:
                     for each in (owner, *OWNERS)
                 )
             )
-        if self.tool == "instead of it" or not may:
+        if self.tool == "instead_of_it" or not may:
             return None  # its own wrapper never decides on it
         plain = f"{user} {owner} {user}"
         if self.tool == "plain":
@@ -170,7 +169,7 @@ class Call:
 CALLS = st.builds(
     Call,
     st.sampled_from(sorted(CALLERS)),
-    st.sampled_from(["plain", "helped", "asking", "after a helper", "instead of it", "sandwiched"]),
+    st.sampled_from(["plain", "helped", "asking", "after_a_helper", "instead_of_it", "sandwiched"]),
     st.sampled_from(OWNERS),
 )
 
@@ -182,7 +181,7 @@ async def _answers(office: Office, calls: Sequence[Call]) -> list[Answer]:
         client: Any = AsyncGuardedClient(
             office.server, user=call.user, scopes=sorted(CALLERS[call.user])
         )
-        answers[at] = await client.call(call.tool.replace(" ", "_"), {"owner": call.owner})
+        answers[at] = await client.call(call.tool, {"owner": call.owner})
 
     async with anyio.create_task_group() as group:
         for at, call in enumerate(calls):
