@@ -98,6 +98,18 @@ class Line:
         assert isinstance(app, Starlette)
         return app
 
+    def complete_with(self, server: Any, *values: str) -> None:
+        """Answer every completion with these values."""
+        if self.name == "fastmcp4":
+            server.completion(lambda *_: list(values))
+            return
+        types: Any = importlib.import_module("mcp_types" if self.modern else "mcp.types")
+
+        async def complete(*_: Any) -> Any:
+            return types.Completion(values=list(values))
+
+        (server._mcp_server if self.family == "fastmcp" else server).completion()(complete)
+
     @asynccontextmanager
     async def in_memory(self, server: Any) -> AsyncIterator[Any]:
         """Connect the line's own in-memory client; yields what calls a tool."""

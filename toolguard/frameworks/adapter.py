@@ -94,6 +94,13 @@ class Adapter(ABC):
     async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
         """Return the operation that clients call ``name``, as ``meta`` asks for it."""
 
+    async def find_completed(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        """Return the operation that a completion is for.
+
+        Of a template a completion names the template itself, whose text may be a URI of another.
+        """
+        return await self.find(kind, name, meta)
+
     @property
     @abstractmethod
     def error_types(self) -> tuple[type[Exception], ...]:

@@ -75,9 +75,10 @@ class _Way:
         frame: where in the message that is.
         names: what the operation to be found was called on the servers it is mounted on.
         running: components that have been decided on together with what runs now.
+        entering: the mounted server that the message itself goes on to; None once it is there.
     """
 
-    __slots__ = ("adapter", "frame", "names", "running")
+    __slots__ = ("adapter", "entering", "frame", "names", "running")
 
     def __init__(
         self,
@@ -85,7 +86,9 @@ class _Way:
         frame: Frame,
         names: tuple[str, ...] = (),
         running: Sequence[Any] = (),
+        entering: Any = None,
     ) -> None:
+        self.entering = entering
         self.adapter = adapter
         self.frame = frame
         self.names = names
@@ -220,6 +223,25 @@ class Attached:
         way = _way(here())
         return None if way is None else way.adapter
 
+    def serves(self, method: str, frame: Frame, way: _Way | None) -> bool:
+        """Return whether this is the message itself, and no call from inside of it."""
+        if method not in CALLS:
+            return frame.message.sent is None
+        if frame.message.sent is None or frame.row is not None:
+            return False
+        return way is None or way.entering is self.server
+
+    def followed(self, add_transform: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Return what adds a transform and puts this one behind it at once, during calls too."""
+
+        @functools.wraps(add_transform)
+        def followed(transform: Any) -> None:
+            add_transform(transform)
+            if transform is not self.transform:
+                self.keep()
+
+        return followed
+
     def keep(self) -> None:
         """See to it that the transform is last and the middleware first, here and below."""
         server = self.server
@@ -250,6 +272,7 @@ def attach(server: Any) -> Attached:
         _check_overrides(server)
         attached = Attached(server)
         setattr(server, _ATTACHED, attached)
+        server.add_transform = attached.followed(server.add_transform)
     attached.keep()
     return attached
 
@@ -427,7 +450,7 @@ async def _pass_on(
     frame = here()
     if frame is None:  # called by code of the user's, outside of a message
         frame = await outside(adapter.required_guard)
-    with standing(frame), _on(_Way(adapter, frame, names, running)):
+    with standing(frame), _on(_Way(adapter, frame, names, running, server)):
         return await proceed()
 
 
@@ -448,16 +471,20 @@ class _Front(Middleware):
         frame = here()
         way = _way(frame)
         adapter = attached.own or (None if way is None else way.adapter)
-        if frame is None or adapter is None:
-            return await call_next(context)
-        is_own = way is None or way.adapter is adapter
         method = context.method or ""
-        if is_own and (frame.message.sent is None or (frame.row is None and method in CALLS)):
+        if adapter is None or (frame is None and method not in CALLS):
+            return await call_next(context)
+        nested = functools.partial(_nested, attached, adapter, context, call_next)
+        if frame is None:  # called by code of the user's, outside of a message
+            with standing(await outside(adapter.required_guard)):
+                return await nested()
+        if (way is None or way.adapter is adapter) and attached.serves(method, frame, way):
             # The door has decided or will see to it, for this server and for those below.
-            with _on(way or _Way(adapter, frame)):
+            way = way or _Way(adapter, frame)
+            way.entering = None  # what comes here next is a call from inside
+            with _on(way):
                 return await call_next(context)
         if method in CALLS:
-            nested = functools.partial(_nested, attached, adapter, context, call_next)
             return await _by_names(way, context, nested) if way is not None else await nested()
         result = await call_next(context)
         return await _visible(adapter, frame, method, result) if method in LISTS else result

@@ -10,6 +10,7 @@ from typing import Any
 import fastmcp
 from fastmcp.exceptions import PromptError, ResourceError, ToolError
 from fastmcp.server.middleware.tool_injection import ToolInjectionMiddleware
+from fastmcp.server.providers import Provider
 from fastmcp.server.providers.addressing import parse_hashed_backend_name
 from fastmcp.server.providers.fastmcp_provider import (
     FastMCPProviderPrompt,
@@ -17,7 +18,7 @@ from fastmcp.server.providers.fastmcp_provider import (
     FastMCPProviderResourceTemplate,
     FastMCPProviderTool,
 )
-from fastmcp.utilities.versions import VersionSpec
+from fastmcp.utilities.versions import VersionSpec, version_sort_key
 from pydantic import BaseModel
 from starlette.applications import Starlette
 
@@ -100,6 +101,15 @@ class FastMCPAdapter(AttachableAdapter):
     async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
         """Return the operation that clients call ``name``, also on a mounted server."""
         return await find_on(self.server, kind, name, meta)
+
+    async def find_completed(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        """Return the operation that a completion is for, a template by its own text first."""
+        chain: list[Any] = []
+        below = (self.server, name) if kind == "resource" else None
+        while below is not None and (template := await _template(*below)) is not None:
+            chain.append(template)
+            below = internals.mounted(template)
+        return described(chain) if chain else await self.find(kind, name, meta)
 
     def at(self, server: Any) -> FastMCPAdapter:
         """Return the adapter as it is for calls to ``server``, which is mounted below its own."""
@@ -256,6 +266,13 @@ async def _component(server: Any, kind: Kind, name: str, version: VersionSpec | 
     hashed = parse_hashed_backend_name(name)
     found = await server.get_tool(name, version)
     return found or (await server.get_tool_by_hash(*hashed) if hashed is not None else None)
+
+
+async def _template(server: Any, uri_template: str) -> Any:
+    """Return the template with this very text, in its highest version; None if there is none."""
+    templates = await Provider.list_resource_templates(server)
+    named = [each for each in templates if each.uri_template == uri_template]
+    return max(named, key=version_sort_key, default=None)
 
 
 def _requested_version(meta: object) -> VersionSpec | None:

@@ -57,6 +57,12 @@ class SDKAdapter(Adapter):
             found = self._get_prompt(name) if kind == "prompt" else self._find_resource(name)
         return None if found is None else _DESCRIBED[kind](found)
 
+    async def find_completed(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        """Return the operation that a completion is for, a template by its own text first."""
+        templates = self._resources.list_templates() if kind == "resource" else ()
+        named = next((each for each in templates if each.uri_template == name), None)
+        return await self.find(kind, name, meta) if named is None else _resource(named)
+
     def _find_resource(self, uri: str) -> Any:
         """Return the resource or template that the manager would take for ``uri``."""
         for resource in self._resources.list_resources():
@@ -87,9 +93,10 @@ class SDKAdapter(Adapter):
         empty = type(self._tools)()  # knows no tool, and says so as the framework does
 
         async def guarded(name: str, arguments: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            unknown = functools.partial(empty.call_tool, name, arguments, *args, **kwargs)
             tool = self._tools.get_tool(name)
             if tool is None:
-                return await call_tool(name, arguments, *args, **kwargs)
+                return await unknown()
             function = tool.fn
 
             async def proceed() -> Any:
@@ -98,7 +105,6 @@ class SDKAdapter(Adapter):
                     return await guarded(name, arguments, *args, **kwargs)
                 return await call_tool(name, arguments, *args, **kwargs)
 
-            unknown = functools.partial(empty.call_tool, name, arguments, *args, **kwargs)
             return await run(self, _tool(tool), arguments, proceed, unknown)
 
         return guarded
@@ -107,16 +113,17 @@ class SDKAdapter(Adapter):
         empty = type(self._resources)()
 
         async def guarded(uri: Any, *args: Any, **kwargs: Any) -> Any:
+            unknown = functools.partial(empty.get_resource, uri, *args, **kwargs)
             found = self._find_resource(str(uri))
             if found is None:
-                return await get_resource(uri, *args, **kwargs)
+                return await unknown()
             operation, sent = _resource(found), {"uri": str(uri)}
-            unknown = functools.partial(empty.get_resource, uri, *args, **kwargs)
             if not hasattr(found, "matches"):  # its function runs when it is read
-                return _Deciding(found, "read", self._running(operation, sent, unknown))
+                return _Deciding(found, "read", self._running("resource", found, sent, unknown))
 
             async def proceed() -> Any:
-                if self._find_resource(str(uri)) is not found:
+                again = self._find_resource(str(uri))
+                if again is not found or found.fn is not operation.function:
                     return await guarded(uri, *args, **kwargs)
                 return await get_resource(uri, *args, **kwargs)
 
@@ -132,7 +139,7 @@ class SDKAdapter(Adapter):
         async def unknown() -> Any:
             raise ValueError(f"Unknown prompt: {name}")  # as the servers of both lines say it
 
-        return _Deciding(found, "render", self._running(_prompt(found), None, unknown))
+        return _Deciding(found, "render", self._running("prompt", found, None, unknown))
 
     def is_intact(self) -> bool:
         """Return whether the managers are the same, and look things up through the guard."""
@@ -145,7 +152,8 @@ class SDKAdapter(Adapter):
 
     def _running(
         self,
-        operation: Operation,
+        kind: Kind,
+        found: Any,
         sent: Mapping[str, Any] | None,
         unknown: Callable[[], Awaitable[Any]],
     ) -> Callable[..., Awaitable[Any]]:
@@ -153,7 +161,13 @@ class SDKAdapter(Adapter):
 
         async def running(method: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
             arguments = sent if sent is not None else (args[0] if args else None) or {}
-            proceed = functools.partial(method, *args, **kwargs)
+            operation = _DESCRIBED[kind](found)
+
+            async def proceed() -> Any:
+                if getattr(found, "fn", None) is not operation.function:  # replaced meanwhile
+                    return await running(method, *args, **kwargs)
+                return await method(*args, **kwargs)
+
             return await run(self, operation, arguments, proceed, unknown)
 
         return running

@@ -27,7 +27,7 @@ from toolguard.frameworks.lists import hides
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.http.identity import telling
-from toolguard.policies.operations import CALLS, Invocation, asked_of, is_handshake
+from toolguard.policies.operations import CALLS, COMPLETE, Invocation, asked_of, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
@@ -220,7 +220,8 @@ async def _decide_by_name(
         ToolGuardError: if the caller may not do it, or no operation and no rule has that name.
         Exception: the framework's own error for what is not there, if it is hidden.
     """
-    found = await adapter.find(call.kind, call.name, incoming.meta)
+    find = adapter.find_completed if incoming.method == COMPLETE else adapter.find
+    found = await find(call.kind, call.name, incoming.meta)
     if found is None and not adapter.has_rule(call.kind, call.name):
         await _ask_to_sign_in(door)
         raise adapter.unknown(call.kind, call.name)

@@ -18,6 +18,7 @@ from toolguard.parsing.spellings import MAX_LENGTH
 
 __all__ = [
     "CALLS",
+    "COMPLETE",
     "MAX_NAMES",
     "METHODS",
     "Asked",
@@ -45,7 +46,9 @@ _OPERATIONS: Mapping[str, tuple[Kind, str]] = {
     "prompts/get": ("prompt", "name"),
 }
 # Completions show what an operation knows: its values are worth as much as it is.
-_COMPLETE = "completion/complete"
+COMPLETE = "completion/complete"
+"""The method that asks for them."""
+
 _REFERENCES: Mapping[str, tuple[Kind, str]] = {
     "ref/prompt": ("prompt", "name"),
     "ref/resource": ("resource", "uri"),
@@ -54,7 +57,7 @@ _REFERENCES: Mapping[str, tuple[Kind, str]] = {
 _LISTEN = "subscriptions/listen"
 _SUBSCRIPTIONS = "resourceSubscriptions"
 
-METHODS = (*_OPERATIONS, _COMPLETE, _LISTEN)
+METHODS = (*_OPERATIONS, COMPLETE, _LISTEN)
 """The methods that name operations."""
 
 _HANDSHAKE = frozenset({"initialize", "ping", "server/discover"})
@@ -98,7 +101,7 @@ def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Asked, ...]:
     """
     if method in _OPERATIONS:
         return (_named(*_OPERATIONS[method], params),)
-    if method == _COMPLETE:
+    if method == COMPLETE:
         ref = _member(params, "ref")
         return (_named(*_reference(ref), ref),)
     if method == _LISTEN:
