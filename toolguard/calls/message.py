@@ -185,8 +185,9 @@ class Frame:
         if not needs or principal is None or auth is None:
             return {}
         connecting = Connecting(
-            self.guard.connections, principal, auth.token, self.guard.clock, self.check_open
+            self.guard.connections, principal, auth.token, self.guard.clock, self.check_valid
         )
+        self.check_valid(principal)
         return await connecting.connect(needs)
 
     async def authorize(self, call: Invocation | None) -> Principal | None:
@@ -226,6 +227,17 @@ class Frame:
             GuardNotConfiguredError: if the message has ended.
             InvalidTokenError: if the token has expired.
         """
+        auth = self.message.auth
+        if self.message.closed or auth is None or not auth.outlives_token:
+            self.check_valid(principal)
+
+    def check_valid(self, principal: Principal | None) -> None:
+        """Make sure that the caller's token may still be used, such as for a connection.
+
+        Raises:
+            GuardNotConfiguredError: if the message has ended.
+            InvalidTokenError: if the token has expired.
+        """
         if self.message.closed:
             raise GuardNotConfiguredError("The call has ended; there is no caller any more")
         if principal is not None and principal.is_expired(self.guard.clock() - self.guard.leeway):
@@ -239,7 +251,8 @@ def caller_of(guard: Guard, principal: Principal | None, auth: RequestAuth | Non
             return Caller(None)
         return Caller(None, on_missing=auth.on_missing, failure=auth.failure)
     scopes = guard.scope_hierarchy.expand(principal.scopes)
-    return Caller(principal, scopes, guard.clock(), guard.leeway)
+    outlives = auth is not None and auth.outlives_token
+    return Caller(principal, scopes, guard.clock(), guard.leeway, outlives_token=outlives)
 
 
 _current: ContextVar[Frame | None] = ContextVar("toolguard_frame", default=None)
@@ -313,12 +326,16 @@ def current_access_token() -> str:
 
     Raises:
         MissingTokenError: if the caller sent none.
+        InvalidTokenError: if a background task has outlived it.
         GuardNotConfiguredError: if no message is being served.
     """
-    message = current_frame().message
-    if message.closed or message.auth is None or message.auth.token is None:
+    frame = current_frame()
+    auth = frame.message.auth
+    if frame.message.closed or auth is None or auth.token is None:
         raise MissingTokenError
-    return message.auth.token
+    if auth.outlives_token:
+        frame.check_valid(auth.principal)
+    return auth.token
 
 
 def refusal_in(
