@@ -56,6 +56,8 @@ class Message:
         rows: what was decided, for each operation that was entered and not inside another one.
         nested_refusal: the last refusal of a guarded function that code of the user's called. It
             decides nothing; it tells what a framework made an error result of.
+        task: the id of the background task that runs as this message; None for one that a client
+            sent.
     """
 
     __slots__ = (
@@ -67,6 +69,7 @@ class Message:
         "outer",
         "rows",
         "sent",
+        "task",
     )
 
     def __init__(
@@ -82,6 +85,7 @@ class Message:
         self.sent: Invocation | None = None
         self.rows: list[Row] = []
         self.nested_refusal: ToolGuardError | None = None
+        self.task: str | None = None
         self.closed = False
         self._principals: dict[int, tuple[Guard, Principal | None]] = {}
 
@@ -110,6 +114,19 @@ class Message:
             principal = None if token is None else await guard.verifier.verify(token)
             known = self._principals[id(guard)] = (guard, principal)
         return known[1]
+
+    def in_background(self, task: str, *, outlives_token: bool) -> Message:
+        """Return a message of the same caller, as which a worker runs the task it has started."""
+        auth = self.auth
+        message = Message(auth and auth.in_background(outlives_token=outlives_token))
+        message.task, message.sent = task, self.sent
+        message._principals.update(self._principals)
+        return message
+
+    def again(self) -> Message:
+        """Return a message of the same caller, for a task that may run more than once."""
+        is_outliving = self.auth is not None and self.auth.outlives_token
+        return self.in_background(self.task or "", outlives_token=is_outliving)
 
     @property
     def refusal(self) -> ToolGuardError | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from toolguard.connections.protocol import ConnectionProvider
@@ -91,6 +91,18 @@ class RequestAuth:
     revision: str | None = None
     opens_public: bool = False
     outlives_token: bool = False
+
+    def in_background(self, *, outlives_token: bool) -> RequestAuth:
+        """Return the same caller, for work that goes on when the request has been answered."""
+        return replace(
+            self,
+            message_id=None,
+            refusal=None,
+            noted=None,
+            permitted=False,
+            on_permitted=None,
+            outlives_token=outlives_token,
+        )
 
     def permit(self) -> None:
         """Note that the message's own operation has been permitted."""

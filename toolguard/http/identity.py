@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import sys
+import uuid
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
@@ -24,7 +25,7 @@ from toolguard.calls.request import RequestAuth
 from toolguard.principal import Principal
 from toolguard.tokens.memo import own_claims
 
-__all__ = ["access_token", "tell", "telling"]
+__all__ = ["access_token", "tell", "telling", "telling_stranger"]
 
 AccessTokenT = TypeVar("AccessTokenT", bound=AccessToken)
 
@@ -64,6 +65,27 @@ def telling(auth: RequestAuth | None) -> Iterator[None]:
     try:
         yield
     finally:
+        auth_context_var.reset(token)
+
+
+@contextmanager
+def telling_stranger(request: Any) -> Iterator[None]:
+    """Tell the framework that a user whom it has never met sent the message.
+
+    Args:
+        request: the Starlette request that carried it; None where there is no HTTP.
+    """
+    nobody = Principal(None, "", uuid.uuid4().hex, expires_at=math.inf)
+    stranger = _user(nobody, "", None)
+    scope: MutableMapping[str, Any] = {} if request is None else request.scope
+    known = {"user": scope["user"]} if "user" in scope else {}
+    token = auth_context_var.set(stranger)
+    scope["user"] = stranger
+    try:
+        yield
+    finally:
+        del scope["user"]
+        scope.update(known)
         auth_context_var.reset(token)
 
 
