@@ -117,7 +117,7 @@ class _Task:
         arguments = kwargs if self.entry == "fn" or not args else dict(args[0] or {})
         proceed = functools.partial(self.function, *args, **kwargs)
         if hasattr(self.function, _MARK):  # of a mounted server with a guard of its own
-            way = Way(adapter, frame, (name, *names))
+            way = Way(adapter, frame, (name, *names[:-1]))  # the last is its own
             return await by_names(way, Invocation(kind, name, arguments), proceed)
         sent = frame.message.sent
         uri = sent.name if sent is not None and sent.kind == "resource" else name
