@@ -114,11 +114,15 @@ class Tasked:
 
     def ended(self, task: str) -> Mapping[str, Any]:
         """Wait until a task has ended; return its status."""
+        return self.waiting_for(task, *_ENDED)
+
+    def waiting_for(self, task: str, *awaited: str) -> Mapping[str, Any]:
+        """Wait until a task is in one of these states; return its status."""
         for _ in range(_TRIES):
             status: Mapping[str, Any] = self.about("tasks/get", task).result
-            if status["status"] in _ENDED:
+            if status["status"] in awaited:
                 return status
-        raise AssertionError(f"{task} has not ended")
+        raise AssertionError(f"{task} is never {awaited}")
 
     def outcome(self, task: str) -> str:
         """Wait until a task has ended; return the text of its result."""

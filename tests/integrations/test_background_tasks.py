@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import httpx
 import pytest
+from calendar_server import connect
 from lines import Guarding, Serve
-from own_auth import Issued, authenticated
+from own_auth import Issued, fastmcp_verifier
 from task_servers import METHODS, TASK_LINE, Tasked, server_with_tasks, store_of, task_id
 
 from toolguard import (
+    InvalidTokenError,
     Invocation,
     Principal,
     ToolGuard,
@@ -24,7 +29,7 @@ from toolguard import (
     requires_scopes,
     with_connection,
 )
-from toolguard.testing import FrozenClock, LocalIssuer
+from toolguard.testing import FrozenClock, LocalIssuer, signed_in
 
 pytestmark = pytest.mark.skipif(TASK_LINE is None, reason="this fastmcp has no background tasks")
 
@@ -32,16 +37,25 @@ LEGACY = TASK_LINE is not None and not TASK_LINE.modern
 Visiting = Callable[..., Tasked]
 
 
+in_both_modes = pytest.mark.parametrize(
+    "visiting", [False, True], ids=["stateful", "stateless"], indirect=True
+)
+stateless = pytest.mark.parametrize("visiting", [True], ids=["stateless"], indirect=True)
+
+
 @pytest.fixture
-def visiting(serve: Serve, http: httpx.Client, issuer: LocalIssuer) -> Visiting:
+def visiting(
+    request: pytest.FixtureRequest, serve: Serve, http: httpx.Client, issuer: LocalIssuer
+) -> Visiting:
     """Serve a protected server; make clients of it that ask for tasks."""
+    is_stateless = getattr(request, "param", False)
     assert TASK_LINE is not None
     line = TASK_LINE
     urls: dict[int, str] = {}
 
     def client(server: Any, user: str | None = "alice", *scopes: str, **claims: Any) -> Tasked:
         if id(server) not in urls:
-            urls[id(server)] = serve(line.http_app(server))
+            urls[id(server)] = serve(line.http_app(server, stateless=is_stateless))
         token = issuer.mint(user, scopes=scopes, **claims)
         return Tasked.at(http, urls[id(server)], token)
 
@@ -54,7 +68,7 @@ class Diary:
     def __init__(self, **settings: Any) -> None:
         self.server = server_with_tasks(**settings)
         self.written: list[str] = []
-        self.gate = threading.Event()
+        self.started, self.gate = threading.Event(), threading.Event()
         server = self.server
 
         @server.tool(task=True)
@@ -78,6 +92,7 @@ class Diary:
         @server.tool(task=True)
         @requires_auth
         async def wait_and_call(name: str) -> str:
+            self.started.set()
             await anyio.to_thread.run_sync(self.gate.wait, 20)
             return str((await {"helper": helper, "sharing": sharing}[name]()))
 
@@ -120,6 +135,7 @@ def diary(guarding: Guarding) -> Iterator[Callable[..., Diary]]:
 # --- as whom does it run?
 
 
+@in_both_modes
 def test_a_task_runs_as_the_caller_who_started_it(
     diary: Callable[..., Diary], visiting: Visiting
 ) -> None:
@@ -340,3 +356,327 @@ def test_a_tool_made_of_another_runs_as_a_task_under_its_guard(
 
     assert visiting(server).ask("renamed", line="x").refusal["missing_scopes"] == ["diary.write"]
     assert visiting(server, "alice", "diary.write").run("renamed", line="x") == "x by alice"
+
+
+# --- whose is it?
+
+
+def comparable(content: str, task: str) -> str:
+    """Return an answer about a task without what differs from one message to the next."""
+    return re.sub(r'"id":\s*\d+', "", content.replace(task, "TASK"))
+
+
+@in_both_modes
+@pytest.mark.parametrize("method", [each for each in METHODS if each != "tasks/list"])
+@pytest.mark.parametrize(
+    ("subject", "claims"),
+    [
+        ("bob", {}),
+        ("alice", {"client_id": "another"}),
+        # fastmcp's own boundary is one string, of the client and the subject.
+        ("b|alice", {"client_id": "a"}),
+        (None, {}),
+    ],
+)
+def test_a_task_is_unknown_to_everyone_else(
+    diary: Callable[..., Diary],
+    visiting: Visiting,
+    method: str,
+    subject: str | None,
+    claims: dict[str, Any],
+) -> None:
+    server = diary().server
+    owner = ("alice", {"client_id": "a|b"}) if subject == "b|alice" else ("alice", {})
+    alice = visiting(server, owner[0], "diary.write", **owner[1])
+    task = alice.start("write", line="dear diary")
+    other = visiting(server, subject, "diary.write", **claims)
+
+    reply = other.about(method, task)
+    unknown = other.about(method, "never-started")
+
+    # Without a subject there is no session to ask in.
+    assert "not found" in reply.content or (subject is None and reply.status == 403)
+    assert comparable(reply.content, task) == comparable(unknown.content, "never-started")
+    assert alice.outcome(task) == "dear diary by alice"
+
+
+def test_a_task_is_unknown_to_the_same_subject_of_another_issuer(
+    guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
+) -> None:
+    assert TASK_LINE is not None
+    other = LocalIssuer("https://other.test", audience=issuer.audience)
+    verifiers = [issuer.verifier(), other.verifier()]
+
+    class Either:
+        async def verify(self, token: str) -> Principal:
+            try:
+                return await verifiers[0].verify(token)
+            except InvalidTokenError:
+                return await verifiers[1].verify(token)
+
+    book = Diary()
+    guarding(verifier=Either()).protect(book.server)
+    url = serve(TASK_LINE.http_app(book.server))
+    alice, namesake = (
+        Tasked.at(http, url, each.mint("alice", scopes=["diary.write"])) for each in (issuer, other)
+    )
+
+    task = alice.start("write", line="dear diary")
+
+    assert "not found" in namesake.about("tasks/get", task).content
+    assert namesake.run("write", line="too") == "too by alice"
+    assert alice.outcome(task) == "dear diary by alice"
+
+
+def test_the_owner_of_a_task_comes_back_with_a_new_token(
+    diary: Callable[..., Diary], visiting: Visiting
+) -> None:
+    server = diary().server
+
+    task = visiting(server, "alice", "diary.write").start("write", line="dear diary")
+
+    assert visiting(server, "alice", "other").outcome(task) == "dear diary by alice"
+
+
+def test_the_owner_of_a_task_cancels_it(diary: Callable[..., Diary], visiting: Visiting) -> None:
+    alice = visiting(diary().server, "alice", "diary.write")
+    task = alice.start("wait")
+
+    alice.about("tasks/cancel", task)
+
+    assert alice.ended(task)["status"] == "cancelled"
+
+
+@stateless
+def test_a_caller_without_a_subject_starts_no_task(
+    diary: Callable[..., Diary], visiting: Visiting
+) -> None:
+    book = diary()
+
+    reply = visiting(book.server, None, "diary.write").ask("plain", line="x")
+
+    assert "needs a user" in reply.denial["error_description"]
+    assert book.written == []
+
+
+@stateless
+def test_a_caller_without_a_token_may_ask_after_no_task(
+    diary: Callable[..., Diary], visiting: Visiting
+) -> None:
+    alice = visiting(diary().server, "alice", "diary.write")
+    task = alice.start("write", line="dear diary")
+    alice.caller.token, alice.caller.session = None, None
+
+    assert [alice.about(method, task).status for method in METHODS] == [401] * len(METHODS)
+
+
+# --- when the token expires
+
+
+LONG = {"expires_in": 86_400}
+
+
+@pytest.fixture
+def late(
+    diary: Callable[..., Diary], visiting: Visiting
+) -> Callable[[str, str, str], tuple[Diary, str]]:
+    """Start a task, let its token expire before it goes on; return its outcome."""
+
+    def outcome(expiry: str, first: str, tool: str) -> tuple[Diary, str]:
+        clock = FrozenClock(time.time())
+        book = diary(at_once=1, clock=clock, task_expiry=expiry)
+        alice = visiting(book.server, "alice", "diary.write")
+        alice.start("wait")  # what is started next waits for its turn
+        arguments = {"name": first} if tool == "wait_and_call" else {"line": first}
+        task = alice.start(tool, **arguments)
+        clock.advance(3_600)
+        book.gate.set()
+        return book, visiting(book.server, "alice", "diary.write", **LONG).outcome(task)
+
+    return outcome
+
+
+def test_a_task_that_outlives_its_token_goes_on_by_default(
+    late: Callable[[str, str, str], tuple[Diary, str]],
+) -> None:
+    assert late("continue", "dear diary", "write")[1] == "dear diary by alice"
+    assert late("continue", "helper", "wait_and_call")[1] == "helped alice"
+
+
+@pytest.mark.parametrize(("first", "tool"), [("dear", "share"), ("sharing", "wait_and_call")])
+def test_a_task_that_outlives_its_token_gets_no_connection(
+    late: Callable[[str, str, str], tuple[Diary, str]], first: str, tool: str
+) -> None:
+    outcome = late("continue", first, tool)[1]
+
+    assert "expired" in outcome
+    assert "google" not in outcome.lower()
+
+
+def test_a_task_whose_token_has_expired_does_not_start_under_stop(
+    late: Callable[[str, str, str], tuple[Diary, str]],
+) -> None:
+    book, outcome = late("stop", "dear diary", "write")
+
+    assert "expired" in outcome
+    assert book.written == []
+
+
+def test_a_task_whose_token_expires_calls_nothing_guarded_under_stop(
+    diary: Callable[..., Diary], visiting: Visiting
+) -> None:
+    clock = FrozenClock(time.time())
+    book = diary(clock=clock, task_expiry="stop")
+    task = visiting(book.server).start("wait_and_call", name="helper")
+    book.started.wait(20)
+    clock.advance(3_600)
+    book.gate.set()
+
+    assert "expired" in visiting(book.server, "alice", **LONG).outcome(task)
+
+
+# --- where the caller is not known
+
+
+def test_a_task_that_was_started_elsewhere_is_refused(
+    diary: Callable[..., Diary], visiting: Visiting
+) -> None:
+    book = diary()
+
+    @book.server.tool()
+    @public
+    async def forge() -> str:
+        docket = book.server._docket
+        key = "auth:local|alice:started-elsewhere:tool:tool%3Awrite%40"
+        execution = await docket.add("tool:write@", key=key)(line="dear diary")
+        try:
+            return str(await execution.get_result())
+        except Exception as error:  # noqa: BLE001 - what a worker has stored
+            return str(error)
+
+    alice = visiting(book.server, "alice", "diary.write")
+
+    assert "not known here who started" in alice.caller.call("forge").content
+    assert book.written == []
+
+
+# --- what else may run as a task
+
+
+@pytest.mark.skipif(not LEGACY, reason="of fastmcp 4 only tools run as tasks")
+def test_resources_and_prompts_run_as_tasks_of_their_caller(
+    guarding: Guarding, visiting: Visiting
+) -> None:
+    server = server_with_tasks()
+
+    @server.resource("diary://today", task=True)
+    @requires_scopes("diary.read")
+    async def today(*, user_id: str) -> str:
+        return f"today of {user_id}"
+
+    @server.resource("diary://{year}/all", task=True)
+    @requires_scopes("diary.{year}")
+    async def year_of(year: str, *, user_id: str) -> str:
+        return f"{year} of {user_id}"
+
+    @server.prompt(task=True)
+    @requires_scopes("diary.plan")
+    async def plan(day: str, *, user_id: str) -> str:
+        return f"plan {day} with {user_id}"
+
+    guarding().protect(server)
+    alice = visiting(server, "alice", "diary.read", "diary.1999", "diary.plan")
+    weak = visiting(server, "weak")
+    asked = [
+        ("resources/read", {"uri": "diary://today"}, "today of alice", "diary.read"),
+        ("resources/read", {"uri": "diary://1999/all"}, "1999 of alice", "diary.1999"),
+        (
+            "prompts/get",
+            {"name": "plan", "arguments": {"day": "monday"}},
+            "plan monday with alice",
+            "diary.plan",
+        ),
+    ]
+
+    for method, params, answer, scope in asked:
+        task = task_id(alice.ask_for(method, **params))
+        assert alice.ended(task)["status"] == "completed"
+        assert answer in alice.about("tasks/result", task).content
+        assert weak.ask_for(method, **params).refusal["missing_scopes"] == [scope]
+
+
+@pytest.mark.skipif(LEGACY, reason="fastmcp 3 asks its questions while the task runs")
+def test_a_task_that_asks_its_client_goes_on_as_its_caller(
+    guarding: Guarding, visiting: Visiting
+) -> None:
+    from fastmcp import Context  # noqa: PLC0415 - there is one where this test runs
+    from mcp_types import (  # noqa: PLC0415 - the same
+        ElicitRequest,
+        ElicitRequestFormParams,
+        InputRequiredResult,
+    )
+
+    server = server_with_tasks()
+
+    async def ask(ctx: Any, *, user_id: str) -> Any:
+        if not ctx.input_responses:
+            params = ElicitRequestFormParams(
+                message="which day?", requested_schema={"type": "object", "properties": {}}
+            )
+            return InputRequiredResult(input_requests={"day": ElicitRequest(params=params)})
+        return f"answered {user_id}"
+
+    ask.__annotations__["ctx"] = Context
+    server.tool(task=True)(requires_scopes("diary.write")(ask))
+    guarding().protect(server)
+    alice, bob = visiting(server, "alice", "diary.write"), visiting(server, "bob", "diary.write")
+    task = alice.start("ask")
+    asked = alice.waiting_for(task, "input_required")["inputRequests"]
+    answers = {name: {"action": "accept", "content": {}} for name in asked}
+
+    foreign = bob.caller.send("tasks/update", {"taskId": task, "inputResponses": answers})
+    alice.caller.send("tasks/update", {"taskId": task, "inputResponses": answers})
+
+    assert "not found" in foreign.content
+    assert alice.outcome(task) == "answered alice"
+
+
+def test_a_task_of_an_in_memory_client_runs_as_who_is_signed_in(
+    diary: Callable[..., Diary],
+) -> None:
+    book = diary()
+
+    async def main() -> Any:
+        from fastmcp import Client  # noqa: PLC0415 - there is one where this test runs
+
+        with signed_in("alice", scopes=["diary.write"]):
+            if LEGACY:
+                async with Client(book.server) as client:
+                    started: Any = await client.call_tool("write", {"line": "dear"}, task=True)
+                    return await started.result()
+            tasks: Any = importlib.import_module("fastmcp_tasks.client")
+            async with Client(book.server, extensions=[tasks.TasksClientExtension()]) as client:
+                started = await tasks.call_tool_task(client, "write", {"line": "dear"})
+                return await started.result()
+
+    assert anyio.run(main).data == "dear by alice"
+
+
+# --- a server with auth of its own
+
+
+def test_a_token_that_the_framework_has_verified_is_not_stored(
+    issuer: LocalIssuer, visiting: Visiting, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    assert TASK_LINE is not None
+    book = Diary(auth=fastmcp_verifier(Issued(issuer).verify_token, []))
+    guard = ToolGuard(verifier="framework", audience=issuer.audience, connections=connect)
+    guard.protect(book.server)
+    alice = visiting(book.server, "alice", "diary.write")
+
+    assert alice.run("write", line="dear diary") == "dear diary by alice"
+    stored = alice.caller.call("stored").value
+    assert "dear diary" in stored
+    assert str(alice.caller.token) not in stored
+    assert str(alice.caller.token) not in caplog.text

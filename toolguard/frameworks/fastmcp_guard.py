@@ -452,17 +452,27 @@ async def around(
     kind = kind_of(component)
     arguments = _arguments(kind, entry, component, args)
     unknown = functools.partial(_unknown, kind, name_of(component))
-    validated = functools.partial(_validated, adapter, component, arguments) if queued else None
+    validated = functools.partial(_validated, adapter, chain, args) if queued else None
     return await run(adapter, described(chain, names), arguments, decided, unknown, validated)
 
 
 def _validated(
-    adapter: AttachableAdapter, component: Any, arguments: Mapping[str, Any]
+    adapter: AttachableAdapter, chain: Sequence[Any], args: tuple[Any, ...]
 ) -> Mapping[str, Any]:
-    """Return arguments as the wrapper of a component's function is going to read them."""
-    owner = owner_of(parents(component)[-1].fn)
-    validated = adapter.tasks.line.validated(component, dict(arguments))
-    return validated if owner is None else arguments_of(owner, validated)
+    """Return the arguments of an entry as the wrapper of its function is going to read them.
+
+    Raises:
+        GuardNotConfiguredError: if only running it would tell.
+    """
+    if len(chain) > 1:
+        raise GuardNotConfiguredError(
+            f"{name_of(chain[0])!r} is made of a tool whose rule reads arguments, which are known "
+            "only when it runs: write the rule on a tool that is not made of another"
+        )
+    given = next((each for each in args if isinstance(each, Mapping)), {})
+    owner = owner_of(chain[0].fn)
+    assert owner is not None  # noqa: S101 - a wrapper has left it open
+    return arguments_of(owner, adapter.tasks.line.validated(chain[0], dict(given)))
 
 
 def _reads_itself(template: Any) -> bool:
