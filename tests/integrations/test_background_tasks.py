@@ -94,7 +94,7 @@ class Diary:
         async def wait_and_call(name: str) -> str:
             self.started.set()
             await anyio.to_thread.run_sync(self.gate.wait, 20)
-            return str((await {"helper": helper, "sharing": sharing}[name]()))
+            return str(await {"helper": helper, "sharing": sharing}[name]())
 
         @server.tool(task=True)
         async def plain(line: str) -> str:

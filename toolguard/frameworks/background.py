@@ -14,11 +14,13 @@ from weakref import WeakValueDictionary
 
 import anyio
 from fastmcp.exceptions import ToolError
+from fastmcp.server.dependencies import get_http_request
 
 from toolguard.calls.message import Frame, Message, here, refusal_in, standing
 from toolguard.errors import AccessDeniedError, GuardNotConfiguredError
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.task_owners import TaskOwners
+from toolguard.http.identity import telling_digest
 
 __all__ = ["BackgroundTasks", "TaskLine"]
 
@@ -80,7 +82,8 @@ class BackgroundTasks:
         noted = anyio.Event()
         self._queueing.add(noted)
         try:
-            answer = await queue()
+            with telling_digest(_request(), frame.message.auth):
+                answer = await queue()
             task = self.line.id_of(answer)
             if task is not None:
                 outlives_token = guard.task_expiry == "continue"
@@ -146,3 +149,11 @@ class BackgroundTasks:
             for noted in tuple(self._queueing):
                 await noted.wait()
         return self._started.get(task)
+
+
+def _request() -> Any:
+    """Return the Starlette request of the message being served; None where there is no HTTP."""
+    try:
+        return get_http_request()
+    except RuntimeError:
+        return None
