@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import httpx
 from lines import FASTMCP_LINES, LEGACY_PROTOCOLS, MODERN_PROTOCOL, Line
 from wire import Caller, Reply
 
-__all__ = ["METHODS", "TASK_LINE", "Tasked", "server_with_tasks", "store_of"]
+__all__ = [
+    "METHODS",
+    "TASK_LINE",
+    "TaskServer",
+    "Tasked",
+    "server_with_tasks",
+    "store_of",
+    "task_id",
+]
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 _EXTENSION = "io.modelcontextprotocol/tasks"
 _ENDED = ("completed", "failed", "cancelled")
@@ -37,7 +47,33 @@ METHODS = ("tasks/get", "tasks/cancel") + (
 )
 
 
-def server_with_tasks(name: str = "tasks", *, at_once: int = 10, **settings: Any) -> Any:
+class TaskServer(Protocol):
+    """What the tests use of a server whose operations may run as tasks."""
+
+    def tool(
+        self, name: str | None = None, *, task: bool = False, tags: set[str] | None = None
+    ) -> Callable[[FunctionT], FunctionT]:
+        """Register a tool."""
+        ...
+
+    def resource(self, uri: str, *, task: bool = False) -> Callable[[FunctionT], FunctionT]:
+        """Register a resource, or a template of resources."""
+        ...
+
+    def prompt(self, *, task: bool = False) -> Callable[[FunctionT], FunctionT]:
+        """Register a prompt."""
+        ...
+
+    def add_tool(self, tool: Any) -> Any:
+        """Register a tool that has been made."""
+        ...
+
+    def mount(self, server: Any, namespace: str) -> None:
+        """Serve the operations of another server as well."""
+        ...
+
+
+def server_with_tasks(name: str = "tasks", *, at_once: int = 10, **settings: Any) -> TaskServer:
     """Return a server whose tools may run as tasks, ``at_once`` of them at the same time."""
     assert TASK_LINE is not None
     server: Any = TASK_LINE.server(name, **settings)
@@ -46,7 +82,8 @@ def server_with_tasks(name: str = "tasks", *, at_once: int = 10, **settings: Any
         server.add_extension(extension(concurrency=at_once))
     else:
         importlib.import_module("fastmcp").settings.docket.concurrency = at_once
-    return server
+    made: TaskServer = server
+    return made
 
 
 async def store_of(server: Any) -> str:
@@ -83,7 +120,7 @@ class Tasked:
         """Return a client of the server at ``url``, ready to call tools."""
         assert TASK_LINE is not None
         if TASK_LINE.modern:
-            capabilities = {"extensions": {_EXTENSION: {}}}
+            capabilities: dict[str, Any] = {"extensions": {_EXTENSION: {}}}
             endpoint = f"{url}/mcp"
             return cls(
                 Caller(http, endpoint, MODERN_PROTOCOL, token=token, capabilities=capabilities)

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.to_thread
@@ -16,7 +16,15 @@ import pytest
 from calendar_server import connect
 from lines import Guarding, Serve
 from own_auth import Issued, fastmcp_verifier
-from task_servers import METHODS, TASK_LINE, Tasked, server_with_tasks, store_of, task_id
+from task_servers import (
+    METHODS,
+    TASK_LINE,
+    Tasked,
+    TaskServer,
+    server_with_tasks,
+    store_of,
+    task_id,
+)
 
 from toolguard import (
     InvalidTokenError,
@@ -243,7 +251,7 @@ def test_a_rule_that_reads_arguments_reads_what_the_task_is_given(
 
     def check(_: Principal, call: Invocation) -> bool:
         read.append((call.arguments["book"], call.arguments["page"]))
-        return call.arguments["book"] == 7
+        return bool(call.arguments["book"] == 7)
 
     @server.tool(task=True)
     @requires_scopes("books.{shelf}")
@@ -265,7 +273,7 @@ def test_a_rule_that_reads_arguments_reads_what_the_task_is_given(
 # --- by name, mounted, renamed
 
 
-def undecorated(server: Any, name: str) -> None:
+def undecorated(server: TaskServer, name: str) -> None:
     @server.tool(name, task=True)
     async def tool() -> str:
         return f"ran {name}"
@@ -546,7 +554,7 @@ def test_a_task_that_was_started_elsewhere_is_refused(
     @book.server.tool()
     @public
     async def forge() -> str:
-        docket = book.server._docket
+        docket = cast("Any", book.server)._docket
         key = "auth:local|alice:started-elsewhere:tool:tool%3Awrite%40"
         execution = await docket.add("tool:write@", key=key)(line="dear diary")
         try:
@@ -587,7 +595,7 @@ def test_resources_and_prompts_run_as_tasks_of_their_caller(
     guarding().protect(server)
     alice = visiting(server, "alice", "diary.read", "diary.1999", "diary.plan")
     weak = visiting(server, "weak")
-    asked = [
+    asked: list[tuple[str, dict[str, Any], str, str]] = [
         ("resources/read", {"uri": "diary://today"}, "today of alice", "diary.read"),
         ("resources/read", {"uri": "diary://1999/all"}, "1999 of alice", "diary.1999"),
         (
@@ -647,7 +655,7 @@ def test_a_task_of_an_in_memory_client_runs_as_who_is_signed_in(
     book = diary()
 
     async def main() -> Any:
-        from fastmcp import Client  # noqa: PLC0415 - there is one where this test runs
+        Client: Any = importlib.import_module("fastmcp").Client  # noqa: N806 - a class
 
         with signed_in("alice", scopes=["diary.write"]):
             if LEGACY:
