@@ -41,6 +41,7 @@ CATCH_EVERYTHING = {
     "audit.loading": ["_run"],
     "connections.fetching": ["Connecting._outcome"],
     "decorators.wrapper": ["entering"],
+    "frameworks.background": ["BackgroundTasks.run"],
     "frameworks.fastmcp_catalog": ["_Walk._made_of"],
     "frameworks.framework_verifier": ["FrameworkVerifier.verify_request"],
     "frameworks.lowlevel": ["LowLevelAdapter._survey"],

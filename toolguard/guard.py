@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from toolguard.calls.request import RequestAuth, UnauthorizedTools, signed_in
+from toolguard.calls.request import RequestAuth, TaskExpiry, UnauthorizedTools, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken
 from toolguard.connections.cache import provider_for
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
@@ -97,6 +97,10 @@ class ToolGuard:
         unauthorized_tools: what lists leave out for a caller: ``"show"`` nothing, so that a
             client can step up to it; ``"hide"`` what no consent could change (denied by tenant,
             role, ...); ``"hide-all"`` whatever would be refused.
+        task_expiry: what becomes of a background task (``task=True`` of fastmcp) whose token
+            expires before it has ended. ``"continue"``: it goes on, and connections are refused
+            from then on. ``"stop"``: it is refused when it starts, and where it next calls
+            something that is guarded.
         stdio: ``"token"``: the caller over stdio is the one that the token in
             ``TOOLGUARD_ACCESS_TOKEN`` names, or that in the file ``TOOLGUARD_ACCESS_TOKEN_FILE``,
             which is read again when it changes. ``"trusted"``: it is ``stdio_user_id``, with
@@ -126,6 +130,7 @@ class ToolGuard:
         initial_scopes: Sequence[str] | None = None,
         default: DefaultRule = "authenticated",
         unauthorized_tools: UnauthorizedTools = "show",
+        task_expiry: TaskExpiry = "continue",
         stdio: StdioRule = "token",
         stdio_user_id: str | None = None,
         clock: Callable[[], float] = time.time,
@@ -154,6 +159,7 @@ class ToolGuard:
         self.unauthorized_tools: UnauthorizedTools = one_of(
             "unauthorized_tools", unauthorized_tools, ("show", "hide", "hide-all")
         )
+        self.task_expiry: TaskExpiry = one_of("task_expiry", task_expiry, ("continue", "stop"))
         self.clock = clock
         self.leeway: float = getattr(self.verifier, "leeway", 0.0)
         self._initial_scopes = initial_scopes_of(initial_scopes)

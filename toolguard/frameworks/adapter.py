@@ -131,6 +131,16 @@ class Adapter(ABC):
             json_response: whether with JSON; else with events, of which notifications are some.
         """
 
+    async def is_foreign_task(self, door: Frame, params: Mapping[str, Any]) -> bool:
+        """Return whether a message asks about a background task that is not its caller's.
+
+        Args:
+            door: the message.
+            params: its parameters.
+        """
+        del door, params
+        return False  # where the framework's adapter sees to it by itself, or has no tasks
+
     def is_intact(self) -> bool:
         """Return whether what :meth:`install` stands in is still the server's own. Cheap."""
         return True

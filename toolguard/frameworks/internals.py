@@ -14,6 +14,7 @@ from typing import Any
 __all__ = [
     "components_of",
     "custom_routes",
+    "extension_of",
     "guarding_class",
     "injected_tools",
     "inner_provider",
@@ -170,6 +171,11 @@ def injected_tools(middleware: Any) -> dict[str, Any]:
     """Return the table of tools that a middleware injects, for its entries to be replaced."""
     table: dict[str, Any] = middleware._tools_to_inject_by_name
     return table
+
+
+def extension_of(server: Any, identifier: str) -> Any:
+    """Return an extension that is registered on a server of 4.x; None if none has this name."""
+    return getattr(server, "_extensions", {}).get(identifier)
 
 
 def guarding_class(cls: type[Any], around: Around) -> type[Any]:

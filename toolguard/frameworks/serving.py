@@ -8,7 +8,8 @@ withheld, before it leaves.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
@@ -26,7 +27,7 @@ from toolguard.errors import (
 from toolguard.frameworks.lists import hides
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.server_guard import ServerGuard
-from toolguard.http.identity import telling
+from toolguard.http.identity import telling, telling_stranger
 from toolguard.policies.operations import CALLS, COMPLETE, Invocation, asked_of, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
@@ -148,7 +149,7 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     frame = await _admit(adapter, door, incoming)
     is_call = incoming.method in CALLS
     try:
-        with standing(frame):
+        with standing(frame), await _identity(adapter, door, incoming):
             result = await incoming.serve()
     except Exception:
         if is_call and not door.message.rows:
@@ -161,6 +162,19 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     if is_call:
         await _settle(adapter, door, incoming, result)
     return await _publish(adapter, door, incoming, result)
+
+
+async def _identity(
+    adapter: Adapter, door: Frame, incoming: Incoming
+) -> AbstractContextManager[None]:
+    """Return the context in which the framework knows no more of the caller than it may.
+
+    What it answers about a task of somebody else is then what it answers about an unknown one.
+    """
+    is_about_task = incoming.method.startswith("tasks/") and "taskId" in incoming.params
+    if is_about_task and await adapter.is_foreign_task(door, incoming.params):
+        return telling_stranger(incoming.request)
+    return nullcontext()
 
 
 async def _ask_to_sign_in(door: Frame) -> None:
@@ -245,6 +259,7 @@ async def run(
     arguments: Mapping[str, Any],
     proceed: Callable[[], Awaitable[Any]],
     unknown: Callable[[], Awaitable[Any]],
+    validated: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Any:
     """Run an operation that the framework has found, if the caller may.
 
@@ -254,6 +269,8 @@ async def run(
         arguments: what it gives to it, not validated.
         proceed: runs it.
         unknown: what the framework does for an operation that is not there.
+        validated: returns the validated arguments, where the function is only queued, so that no
+            wrapper decides on them now.
 
     Raises:
         Exception: the refusal, as this framework lets one through; or what the operation raised.
@@ -276,6 +293,8 @@ async def run(
                 _check_listed(operation, call)
             # The wrapper decides on the arguments that the framework has validated.
             await frame.authorize(None if reads_call and resolved.owner else call)
+            if validated is not None and row.state is State.NEEDS_ARGUMENTS:
+                await frame.authorize(replace(call, arguments=validated()))
             return await proceed()
     except Exception as error:
         if not row.concluded:
