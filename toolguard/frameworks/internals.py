@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 __all__ = [
@@ -55,7 +54,7 @@ def probe(server: Any) -> None:
         gone.append("_custom_starlette_routes")
     if gone:
         raise RuntimeError(
-            f"mcp {version('mcp')} has no {', '.join(gone)} on {type(server).__name__}, which "
+            f"mcp {_version('mcp')} has no {', '.join(gone)} on {type(server).__name__}, which "
             "toolguard stands in: nothing would be guarded. Use a release that toolguard knows"
         )
 
@@ -133,7 +132,7 @@ def probe_fastmcp(server: Any, mounts: tuple[type[Any], ...], injects: type[Any]
         gone.append(f"{injects.__name__}._tools_to_inject_by_name")
     if gone:
         raise RuntimeError(
-            f"fastmcp {version('fastmcp')} has no {', '.join(gone)}, which toolguard relies on: "
+            f"fastmcp {_version('fastmcp')} has no {', '.join(gone)}, which toolguard relies on: "
             "rules by name would not apply. Use a release that toolguard knows"
         )
 
@@ -192,3 +191,10 @@ def _entry(cls: type[Any], name: str, around: Around) -> Callable[..., Awaitable
         return await around(component, name, proceed, (*args, *kwargs.values()))
 
     return entry
+
+
+def _version(package: str) -> str:
+    """Return the version that is installed."""
+    from importlib.metadata import version  # noqa: PLC0415 - imports the email package
+
+    return version(package)
