@@ -111,6 +111,8 @@ def probe_fastmcp(server: Any, mounts: tuple[type[Any], ...], injects: type[Any]
         RuntimeError: naming what is gone, and in which version.
     """
     gone = [name for name in ("_mcp_server",) if not hasattr(server, name)]
+    if hasattr(server, "add_extension") and not hasattr(server, "_extensions"):
+        gone.append("_extensions")
     if not hasattr(server.local_provider, "_components"):
         gone.append("local_provider._components")
     for each in mounts:
