@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import re
 import threading
 import time
@@ -14,6 +15,8 @@ import anyio.to_thread
 import httpx
 import pytest
 from calendar_server import connect
+from hypothesis import given
+from hypothesis import strategies as st
 from lines import Guarding, Serve
 from own_auth import Issued, fastmcp_verifier
 from task_servers import (
@@ -31,12 +34,15 @@ from toolguard import (
     Invocation,
     Principal,
     ToolGuard,
+    current_principal,
     public,
     requires,
     requires_auth,
     requires_scopes,
     with_connection,
 )
+from toolguard.calls.message import Frame, Message, standing
+from toolguard.calls.request import RequestAuth
 from toolguard.testing import FrozenClock, LocalIssuer, signed_in
 
 pytestmark = pytest.mark.skipif(TASK_LINE is None, reason="this fastmcp has no background tasks")
@@ -688,3 +694,115 @@ def test_a_token_that_the_framework_has_verified_is_not_stored(
     assert "dear diary" in stored
     assert str(alice.caller.token) not in stored
     assert str(alice.caller.token) not in caplog.text
+
+
+@pytest.mark.skipif(LEGACY, reason="fastmcp 3 needs no extension for tasks")
+def test_an_extension_for_tasks_that_comes_late_asks_as_well(
+    guarding: Guarding, visiting: Visiting
+) -> None:
+    assert TASK_LINE is not None
+    server: Any = TASK_LINE.server("late")
+    undecorated(server, "tool")
+    guarding().protect(server, rules={"*": requires_scopes("admin")})
+    server.add_extension(importlib.import_module("fastmcp_tasks").TasksExtension())
+
+    assert visiting(server).ask("tool").refusal["missing_scopes"] == ["admin"]
+    assert visiting(server, "root", "admin").run("tool") == "ran tool"
+
+
+def test_a_task_calls_other_tools_as_its_caller(guarding: Guarding, visiting: Visiting) -> None:
+    server = server_with_tasks()
+    undecorated(server, "other")
+    made: Any = server
+
+    @server.tool(task=True)
+    @requires_auth
+    async def tool() -> str:
+        answer = await made.call_tool("other")
+        return str(answer.content[0].text)
+
+    guarding().protect(server, rules={"other": requires_scopes("other")})
+
+    assert visiting(server, "alice", "other").run("tool") == "ran other"
+    assert "insufficient_scope" in visiting(server, "alice").run("tool")
+
+
+# --- what is kept of the caller
+
+
+class Queue:
+    """Background tasks whose queue is in the hands of the test."""
+
+    def __init__(self, guard: ToolGuard) -> None:
+        self.guard = guard
+        self.running: str | None = None
+        background = importlib.import_module("toolguard.frameworks.background")
+        line = background.TaskLine(lambda: self.running, bool, lambda answer: answer, dict)
+        self.tasks = background.BackgroundTasks(line)
+        self.refused: type[Exception] = importlib.import_module("fastmcp.exceptions").ToolError
+
+    async def start(self, user: str, task: str, meanwhile: Callable[[], Any] | None = None) -> None:
+        async def queue() -> str:
+            if meanwhile is not None:
+                await meanwhile()
+            return task
+
+        principal = Principal(user, "https://issuer.test", expires_at=math.inf)
+        frame = Frame(self.guard, Message(RequestAuth("token", principal, self.guard)))
+        with standing(frame):
+            await self.tasks.queue(self.guard, queue)
+
+    async def run(self, task: str) -> str | None:
+        """Return as whom a task runs; None if that is not known."""
+
+        async def work() -> str | None:
+            return current_principal().user_id
+
+        self.running = task
+        try:
+            found = await self.tasks.run(self.guard, work)
+        except self.refused as error:
+            if "not known here" not in str(error):
+                raise
+            return None
+        assert found is None or isinstance(found, str)
+        return found
+
+
+@given(
+    started=st.dictionaries(st.sampled_from("abcdef"), st.sampled_from(["alice", "bob", "eve"])),
+    run=st.permutations("abcdef"),
+)
+def test_every_task_runs_as_its_own_caller_and_once(
+    guarding: Guarding, started: dict[str, str], run: list[str]
+) -> None:
+    queue = Queue(guarding())
+
+    async def main() -> dict[str, str | None]:
+        for task, user in started.items():
+            await queue.start(user, task)
+        found = {task: await queue.run(task) for task in run}
+        assert [await queue.run(task) for task in run] == [None] * len(run)
+        return found
+
+    assert anyio.run(main) == {task: started.get(task) for task in run}
+
+
+def test_a_worker_that_is_faster_than_the_answer_waits_for_it(guarding: Guarding) -> None:
+    queue = Queue(guarding())
+    found: list[str | None] = []
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+
+            async def run() -> None:
+                found.append(await queue.run("task"))
+
+            async def meanwhile() -> None:
+                group.start_soon(run)
+                await anyio.wait_all_tasks_blocked()
+
+            await queue.start("alice", "task", meanwhile)
+
+    anyio.run(main)
+    assert found == ["alice"]

@@ -175,7 +175,9 @@ def attend_extension(server: Any) -> None:
 def _asking(cls: Any) -> type[Any]:
     async def intercept_tool_call(extension: Any, params: Any, context: Any, call_next: Any) -> Any:
         queue = functools.partial(cls.intercept_tool_call, extension, params, context, call_next)
-        is_asked_for = context.client_extension_settings(_EXTENSION) is not None
+        frame = here()
+        is_sent = frame is not None and frame.row is None  # by the client, and not by a tool
+        is_asked_for = is_sent and context.client_extension_settings(_EXTENSION) is not None
         task = await _task_of(context.fastmcp, params) if is_asked_for else None
         return await (queue() if task is None else task.ask(queue, params.arguments or {}))
 

@@ -122,6 +122,8 @@ def probe_fastmcp(server: Any, mounts: tuple[type[Any], ...], injects: type[Any]
     """
     needed = ("_mcp_server", "_get_additional_http_routes")
     gone = [name for name in needed if not hasattr(server, name)]
+    if hasattr(server, "add_extension") and not hasattr(server, "_extensions"):
+        gone.append("_extensions")
     if not hasattr(server.local_provider, "_components"):
         gone.append("local_provider._components")
     for each in mounts:

@@ -8,7 +8,7 @@ withheld, before it leaves.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +149,10 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     frame = await _admit(adapter, door, incoming)
     is_call = incoming.method in CALLS
     try:
-        with standing(frame), await _identity(adapter, door, incoming):
+        is_about_task = incoming.method.startswith("tasks/") and "taskId" in incoming.params
+        is_foreign = is_about_task and await adapter.is_foreign_task(door, incoming.params)
+        # What the framework answers about a foreign task is then what it does about an unknown one.
+        with standing(frame), telling_stranger(incoming.request) if is_foreign else nullcontext():
             result = await incoming.serve()
     except Exception:
         if is_call and not door.message.rows:
@@ -162,19 +165,6 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     if is_call:
         await _settle(adapter, door, incoming, result)
     return await _publish(adapter, door, incoming, result)
-
-
-async def _identity(
-    adapter: Adapter, door: Frame, incoming: Incoming
-) -> AbstractContextManager[None]:
-    """Return the context in which the framework knows no more of the caller than it may.
-
-    What it answers about a task of somebody else is then what it answers about an unknown one.
-    """
-    is_about_task = incoming.method.startswith("tasks/") and "taskId" in incoming.params
-    if is_about_task and await adapter.is_foreign_task(door, incoming.params):
-        return telling_stranger(incoming.request)
-    return nullcontext()
 
 
 async def _ask_to_sign_in(door: Frame) -> None:
