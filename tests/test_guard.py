@@ -198,6 +198,7 @@ def test_a_hierarchy_may_be_written_as_a_mapping() -> None:
 @pytest.mark.parametrize(
     ("name", "choices"),
     [
+        ("task_expiry", "'continue', 'stop'"),
         ("challenge_scopes", "'auto', 'required', 'combined'"),
         ("default", "'authenticated', 'deny', 'public'"),
         ("stdio", "'token', 'trusted'"),

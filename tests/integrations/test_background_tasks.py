@@ -160,7 +160,7 @@ def test_a_task_runs_as_the_caller_who_started_it(
     assert alice.run("plain", line="plain") == "plain"
 
 
-def test_a_task_of_a_caller_who_lacks_a_scope_is_not_queued(
+def test_a_caller_who_lacks_a_scope_queues_no_task(
     diary: Callable[..., Diary], visiting: Visiting
 ) -> None:
     book = diary()
@@ -177,7 +177,7 @@ def test_a_task_of_a_caller_who_lacks_a_scope_is_not_queued(
     assert book.written == ["from alice"]
 
 
-def test_a_task_of_an_allowed_caller_is_stored_without_the_token(
+def test_a_task_is_stored_without_the_token(
     diary: Callable[..., Diary], visiting: Visiting, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
@@ -250,7 +250,7 @@ def test_a_task_is_decided_on_again_when_it_runs(guarding: Guarding, visiting: V
     assert answers == []
 
 
-def test_a_rule_that_reads_arguments_reads_what_the_task_is_given(
+def test_a_rule_reads_the_arguments_that_the_task_is_given(
     guarding: Guarding, visiting: Visiting
 ) -> None:
     server, read = server_with_tasks(), list[Any]()
@@ -304,7 +304,7 @@ def test_a_rule_by_name_holds_for_tasks(
 @pytest.mark.parametrize(
     ("name", "is_protected"), [("inner_delete", False), ("delete", False), ("inner_delete", True)]
 )
-def test_a_rule_by_any_name_holds_for_tasks_of_mounted_servers(
+def test_rules_by_any_name_hold_for_tasks_of_mounted_servers(
     guarding: Guarding, visiting: Visiting, name: str, is_protected: bool
 ) -> None:
     server, inner = server_with_tasks(), server_with_tasks("inner")
@@ -323,7 +323,7 @@ def test_a_rule_by_any_name_holds_for_tasks_of_mounted_servers(
     assert visiting(server, "root", "admin", "inner").run("inner_delete") == "ran delete"
 
 
-def test_by_default_deny_a_tool_without_a_rule_runs_no_task(
+def test_by_default_deny_an_undeclared_tool_runs_no_task(
     guarding: Guarding, visiting: Visiting
 ) -> None:
     server = server_with_tasks()
@@ -351,7 +351,7 @@ def test_a_public_tool_runs_as_the_task_of_a_stranger(
     assert stranger.run("tool") == "for None"
 
 
-def test_a_tool_made_of_another_runs_as_a_task_under_its_guard(
+def test_a_tool_made_of_another_keeps_its_guard_in_tasks(
     guarding: Guarding, visiting: Visiting
 ) -> None:
     from fastmcp.tools import Tool  # noqa: PLC0415 - there is one where this test runs
@@ -414,7 +414,7 @@ def test_a_task_is_unknown_to_everyone_else(
     assert alice.outcome(task) == "dear diary by alice"
 
 
-def test_a_task_is_unknown_to_the_same_subject_of_another_issuer(
+def test_a_task_is_unknown_to_a_namesake_of_another_issuer(
     guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
 ) -> None:
     assert TASK_LINE is not None
@@ -442,7 +442,7 @@ def test_a_task_is_unknown_to_the_same_subject_of_another_issuer(
     assert alice.outcome(task) == "dear diary by alice"
 
 
-def test_the_owner_of_a_task_comes_back_with_a_new_token(
+def test_the_owner_comes_back_with_a_new_token(
     diary: Callable[..., Diary], visiting: Visiting
 ) -> None:
     server = diary().server
@@ -527,7 +527,7 @@ def test_a_task_that_outlives_its_token_gets_no_connection(
     assert "google" not in outcome.lower()
 
 
-def test_a_task_whose_token_has_expired_does_not_start_under_stop(
+def test_under_stop_no_task_starts_with_an_expired_token(
     late: Callable[[str, str, str], tuple[Diary, str]],
 ) -> None:
     book, outcome = late("stop", "dear diary", "write")
@@ -536,7 +536,7 @@ def test_a_task_whose_token_has_expired_does_not_start_under_stop(
     assert book.written == []
 
 
-def test_a_task_whose_token_expires_calls_nothing_guarded_under_stop(
+def test_under_stop_an_expired_task_calls_nothing_guarded(
     diary: Callable[..., Diary], visiting: Visiting
 ) -> None:
     clock = FrozenClock(time.time())
@@ -620,9 +620,7 @@ def test_resources_and_prompts_run_as_tasks_of_their_caller(
 
 
 @pytest.mark.skipif(LEGACY, reason="fastmcp 3 asks its questions while the task runs")
-def test_a_task_that_asks_its_client_goes_on_as_its_caller(
-    guarding: Guarding, visiting: Visiting
-) -> None:
+def test_a_task_that_asks_goes_on_as_its_caller(guarding: Guarding, visiting: Visiting) -> None:
     from fastmcp import Context  # noqa: PLC0415 - there is one where this test runs
     from mcp_types import (  # noqa: PLC0415 - the same
         ElicitRequest,
@@ -655,7 +653,7 @@ def test_a_task_that_asks_its_client_goes_on_as_its_caller(
     assert alice.outcome(task) == "answered alice"
 
 
-def test_a_task_of_an_in_memory_client_runs_as_who_is_signed_in(
+def test_a_task_in_memory_runs_as_the_signed_in_user(
     diary: Callable[..., Diary],
 ) -> None:
     book = diary()
@@ -788,7 +786,7 @@ def test_every_task_runs_as_its_own_caller_and_once(
     assert anyio.run(main) == {task: started.get(task) for task in run}
 
 
-def test_a_worker_that_is_faster_than_the_answer_waits_for_it(guarding: Guarding) -> None:
+def test_a_worker_waits_for_the_answer_it_outruns(guarding: Guarding) -> None:
     queue = Queue(guarding())
     found: list[str | None] = []
 

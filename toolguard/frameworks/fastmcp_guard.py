@@ -55,7 +55,7 @@ __all__ = [
     "servers_below",
 ]
 
-ATTACHED = "__toolguard_attached__"
+_ATTACHED = "__toolguard_attached__"
 _MARK = "__toolguard_guard__"
 
 # What decides what a server serves, and how it is looked up there.
@@ -303,11 +303,11 @@ def attach(server: Any) -> Attached:
     Raises:
         ValueError: if the server looks operations up or runs them in a way of its own.
     """
-    attached: Attached | None = vars(server).get(ATTACHED)
+    attached: Attached | None = vars(server).get(_ATTACHED)
     if attached is None:
         _check_overrides(server)
         attached = Attached(server)
-        setattr(server, ATTACHED, attached)
+        setattr(server, _ATTACHED, attached)
         server.add_transform = attached.followed(server.add_transform)
     attached.keep()
     return attached
