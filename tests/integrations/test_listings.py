@@ -255,6 +255,25 @@ def test_a_list_asks_a_check_once_for_each_operation(
     assert sorted(asked) == sorted(set(asked))
 
 
+@pytest.mark.parametrize(
+    ("shown", "published"), [("hide", ["plan.read", "audit"]), ("hide-all", ["base"])]
+)
+def test_the_metadata_names_no_scope_of_what_is_hidden_from_all(
+    line: Line, guarding: Guarding, shown: UnauthorizedTools, published: list[str]
+) -> None:
+    server: Any = line.server("hidden")
+
+    @server.tool()
+    @requires_scopes("plan.read", "audit")
+    async def plan() -> str:
+        return "plan"
+
+    guard = guarding(unauthorized_tools=shown, initial_scopes=["base"])
+    guard.protect(server)
+
+    assert guard.metadata()["scopes_supported"] == published
+
+
 def test_what_the_default_refuses_is_hidden_as_well(line: Line, guarding: Guarding) -> None:
     server = guarding(default="deny", unauthorized_tools="hide").protect(_office(line))
     tools = _tools(server)
