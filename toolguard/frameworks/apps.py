@@ -48,6 +48,12 @@ OtherPaths = Literal["refuse", "authenticated"]
 
 _log = logging.getLogger("toolguard")
 
+# A percent sign that is encoded once or more often, and what is no part of a path's segments.
+_NESTED = re.compile("%(?:25)+")
+_PARAMETERS = re.compile("[?#].*|;[^/]*", re.DOTALL)
+# More often than any chain of servers decodes what nests in another way.
+_DECODINGS = 4
+
 
 def guard_builder(
     adapter: Adapter, guard: ServerGuard, name: str, paths: Callable[..., Collection[str]]
@@ -276,6 +282,12 @@ def _path_of(scope: Scope) -> str:
 
 
 def _resembling(path: str) -> str:
-    """Return what is the same for paths that a server could take for each other."""
-    plain = posixpath.normpath(f"/{unquote(path).casefold()}").replace("\\", "/")
+    """Return what is the same for paths that a server could take for each other.
+
+    Percent-encoding may be nested; servlet containers leave out what follows a semicolon.
+    """
+    for _ in range(_DECODINGS):
+        path = unquote(_NESTED.sub("%", path))
+    bare = _PARAMETERS.sub("", path.casefold().replace("\\", "/"))
+    plain = posixpath.normpath(f"/{bare}")
     return re.sub("/+", "/", plain).rstrip("/")
