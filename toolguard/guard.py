@@ -96,7 +96,8 @@ class ToolGuard:
             ``"public"``, which is logged.
         unauthorized_tools: what lists leave out for a caller: ``"show"`` nothing, so that a
             client can step up to it; ``"hide"`` what no consent could change (denied by tenant,
-            role, ...); ``"hide-all"`` whatever would be refused.
+            role, ...); ``"hide-all"`` whatever would be refused; the metadata document then
+            names ``initial_scopes`` only.
         task_expiry: what becomes of a background task (``task=True`` of fastmcp) whose token
             expires before it has ended. ``"continue"``: it goes on, and connections are refused
             from then on. ``"stop"``: it is refused when it starts, and where it next calls
@@ -406,7 +407,9 @@ class ToolGuard:
     def metadata(self) -> dict[str, Any]:
         """Return the RFC 9728 document of this server."""
         servers = [self.issuer] if self.issuer else []
-        return resources.protected_resource_metadata(self.resource, servers, self.scopes_supported)
+        hides_all = self.unauthorized_tools == "hide-all"
+        scopes = self.initial_scopes if hides_all else self.scopes_supported
+        return resources.protected_resource_metadata(self.resource, servers, scopes)
 
     def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:
         """Return the challenge that goes with ``refusal``, None if it carries none.

@@ -22,6 +22,7 @@ from toolguard.errors import (
     GuardNotConfiguredError,
     InvalidInputError,
     MalformedMessageError,
+    MissingTokenError,
     ToolGuardError,
 )
 from toolguard.frameworks.lists import hides
@@ -173,8 +174,20 @@ async def _ask_to_sign_in(door: Frame) -> None:
     Raises:
         ToolGuardError: that an access token is needed.
     """
-    if DEFAULT_POLICIES[door.guard.default] != Policy(public=True):
+    if door.guard.default != "public":
         await door.enter(Policy(), _unnamed()).authorize(None)
+
+
+def _as_unknown(door: Frame, refusal: ToolGuardError) -> ToolGuardError | None:
+    """Return how a caller is refused what is not there; None if the framework's error says it.
+
+    Args:
+        door: the message at the door of the server.
+        refusal: why the caller may not do what they shall not know of.
+    """
+    if door.guard.default == "public" or not isinstance(refusal, MissingTokenError):
+        return None
+    return MissingTokenError(str(refusal))
 
 
 def _unnamed() -> Invocation:
@@ -235,9 +248,9 @@ async def _decide_by_name(
         frame.entered.policy = adapter.policy_for(resolved, call.name)
         await frame.authorize(call if incoming.method in CALLS else None)
     except ToolGuardError as refusal:
-        if hides(door, refusal):
-            raise adapter.unknown(call.kind, call.name) from None
-        raise
+        if not hides(door, refusal):
+            raise
+        raise _as_unknown(door, refusal) or adapter.unknown(call.kind, call.name) from None
     if frame.entered.state is State.NEEDS_ARGUMENTS:
         raise AccessDeniedError(rule="only a call has the arguments that the rule reads")
     return frame
@@ -293,8 +306,11 @@ async def run(
             raise
         refusal = row.refusal
     if row.state is not State.PERMITTED and not row.nested and hides(door, refusal):
-        row.ended(None)
-        return await unknown()
+        stranger = _as_unknown(door, refusal)
+        row.ended(stranger)
+        if stranger is None:
+            return await unknown()
+        refusal = stranger
     raise adapter.refusal_error(refusal, nested=row.nested)
 
 
