@@ -25,6 +25,7 @@ __all__ = [
     "prompt_manager",
     "resource_manager",
     "serve_by",
+    "serving_parts",
     "tool_manager",
 ]
 
@@ -48,7 +49,7 @@ def probe(server: Any) -> None:
         for method in _MANAGERS[attribute]
         if not callable(getattr(manager, method, None))
     ]
-    if _lowlevel_name(server) is None:
+    if lowlevel_server(server) is server:
         gone.append("_lowlevel_server")
     if custom_routes(server) is None:
         gone.append("_custom_starlette_routes")
@@ -76,8 +77,18 @@ def prompt_manager(server: Any) -> Any:
 
 def lowlevel_server(server: Any) -> Any:
     """Return the low-level server of an SDK server (``FastMCP`` of 1.x, ``MCPServer`` of 2.x)."""
-    name = _lowlevel_name(server)
-    return getattr(server, name) if name is not None else server
+    return getattr(server, "_lowlevel_server", None) or getattr(server, "_mcp_server", server)
+
+
+def serving_parts(server: Any) -> tuple[object, ...]:
+    """Return what a message to an SDK server passes, each an object that may be replaced."""
+    tools, resources = server._tool_manager, server._resource_manager
+    prompts, lowlevel = server._prompt_manager, lowlevel_server(server)
+    chain = getattr(lowlevel, "middleware", None)
+    return (
+        *(tools, tools.call_tool, resources, resources.get_resource, prompts, prompts.get_prompt),
+        *(lowlevel, lowlevel.request_handlers if chain is None else chain),
+    )
 
 
 def custom_routes(server: Any) -> list[Any] | None:
@@ -86,11 +97,6 @@ def custom_routes(server: Any) -> list[Any] | None:
     if of_fastmcp is not None:
         return list(of_fastmcp())
     return getattr(server, "_custom_starlette_routes", None)
-
-
-def _lowlevel_name(server: Any) -> str | None:
-    names = ("_lowlevel_server", "_mcp_server")
-    return next((name for name in names if hasattr(server, name)), None)
 
 
 def serve_by(server: Any, manager: Any) -> Any:
