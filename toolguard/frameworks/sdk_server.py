@@ -142,7 +142,8 @@ class SDKAdapter(Adapter):
 
     def is_intact(self) -> bool:
         """Return whether a message still passes the guard, and what it calls for as well."""
-        return all(map(operator.is_, internals.serving_parts(self.server), self._guarded))
+        parts = internals.serving_parts(self.server)
+        return len(parts) == len(self._guarded) and all(map(operator.is_, parts, self._guarded))
 
     def _running(
         self,
