@@ -18,6 +18,7 @@ from fastmcp.server.providers.fastmcp_provider import (
     FastMCPProviderResourceTemplate,
     FastMCPProviderTool,
 )
+from fastmcp.server.transforms import Transform
 from fastmcp.utilities.versions import VersionSpec, version_sort_key
 from starlette.applications import Starlette
 
@@ -78,7 +79,8 @@ class FastMCPAdapter(AttachableAdapter):
         tasks: TaskLine,
     ) -> None:
         check_version(fastmcp.__version__)
-        internals.probe_fastmcp(server, _MOUNTED, ToolInjectionMiddleware)
+        wrapped = server.local_provider.wrap_transform(Transform())
+        internals.probe_fastmcp(server, _MOUNTED, ToolInjectionMiddleware, wrapped)
         super().__init__(server)
         self._guard_messages = guard_messages
         self._unknown = unknown

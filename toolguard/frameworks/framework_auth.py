@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from toolguard.frameworks import internals
 from toolguard.frameworks.server_guard import ServerGuard, verifier_of
 from toolguard.tokens.verifier import Verifier
 
@@ -117,7 +118,7 @@ def _auth_of(server: Any) -> Any:
     given as ``token_verifier`` or made from an ``auth_server_provider``.
     """
     is_fastmcp = any(kind.__module__ == "fastmcp.server.server" for kind in type(server).__mro__)
-    return getattr(server, "auth" if is_fastmcp else "_token_verifier", None)
+    return server.auth if is_fastmcp else internals.token_verifier(server)
 
 
 def _asks(auth: Any, guard: ServerGuard) -> bool:

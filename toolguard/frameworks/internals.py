@@ -26,6 +26,7 @@ __all__ = [
     "resource_manager",
     "serve_by",
     "serving_parts",
+    "token_verifier",
     "tool_manager",
 ]
 
@@ -51,6 +52,10 @@ def probe(server: Any) -> None:
     ]
     if lowlevel_server(server) is server:
         gone.append("_lowlevel_server")
+    kept = ["_token_verifier"]
+    if not hasattr(server, "_lowlevel_server"):  # 1.x
+        kept.append("_session_manager")
+    gone += [name for name in kept if not hasattr(server, name)]
     if custom_routes(server) is None:
         gone.append("_custom_starlette_routes")
     if gone:
@@ -99,6 +104,11 @@ def custom_routes(server: Any) -> list[Any] | None:
     return getattr(server, "_custom_starlette_routes", None)
 
 
+def token_verifier(server: Any) -> Any:
+    """Return what verifies tokens for an SDK server; None if nothing does."""
+    return getattr(server, "_token_verifier", None)
+
+
 def serve_by(server: Any, manager: Any) -> Any:
     """Have a ``FastMCP`` of 1.x build its next application around ``manager``; return the last."""
     kept, server._session_manager = server._session_manager, manager
@@ -109,29 +119,36 @@ def serve_by(server: Any, manager: Any) -> Any:
 
 # What the servers of fastmcp call on a component, then what that calls in turn.
 _ENTRIES = ("_run", "run", "_read", "read", "create_resource", "_render", "render")
+_LISTINGS = ("_list_tools", "_list_resources", "_list_resource_templates", "_list_prompts")
 _ORIGINALS = ("_original_name", "_original_uri", "_original_uri_template")
 
 Around = Callable[[Any, str, Callable[[], Awaitable[Any]], tuple[Any, ...]], Awaitable[Any]]
 """Runs an entry of a component: given it, the entry's name, what runs it, and its arguments."""
 
 
-def probe_fastmcp(server: Any, mounts: tuple[type[Any], ...], injects: type[Any]) -> None:
+def probe_fastmcp(
+    server: Any, mounts: tuple[type[Any], ...], injects: type[Any], wrapped: Any
+) -> None:
     """Make sure that a server of fastmcp has what toolguard relies on.
 
     Args:
         server: the server.
         mounts: the classes of the components of mounted servers.
         injects: the class of the middleware that injects tools.
+        wrapped: a provider that wraps another one.
 
     Raises:
         RuntimeError: naming what is gone, and in which version.
     """
     needed = ("_mcp_server", "_get_additional_http_routes")
     gone = [name for name in needed if not hasattr(server, name)]
-    if hasattr(server, "add_extension") and not hasattr(server, "_extensions"):
+    if hasattr(server, "add_extension") and not hasattr(server, "_extensions"):  # 4.x
         gone.append("_extensions")
-    if not hasattr(server.local_provider, "_components"):
-        gone.append("local_provider._components")
+    local = server.local_provider
+    kept = ("_components", *_LISTINGS)
+    gone += [f"local_provider.{name}" for name in kept if not hasattr(local, name)]
+    if not hasattr(wrapped, "_inner"):
+        gone.append(f"{type(wrapped).__name__}._inner")
     for each in mounts:
         private = getattr(each, "__private_attributes__", {})
         if "_server" not in private or not any(name in private for name in _ORIGINALS):

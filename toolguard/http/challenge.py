@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -34,6 +34,8 @@ _URL = re.compile(r"https?://[\x21\x23-\x3C\x3E-\x5B\x5D-\x7E]+")
 # RFC 9110 §11.2: auth-param = token BWS "=" BWS ( token / quoted-string )
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a grammar, not a secret
 _PARAM = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
+# What servers, proxies and clients take as one header; 100 scopes of the usual length fit.
+_MAX_LENGTH = 4_096
 _SEPARATOR = re.compile(r"[ \t]*,[ \t]*")
 
 
@@ -113,26 +115,42 @@ def challenge_for(
         scopes: ``"combined"`` repeats what the caller holds, for clients that replace their
             scopes instead of adding to them.
     """
+    least: tuple[str, ...] = ()
     if isinstance(refusal, MissingTokenError):
-        return Challenge(
-            scope=_sendable(refusal.scopes or default_scope), resource_metadata=resource_metadata
-        )
-    if isinstance(refusal, InsufficientScopeError):
-        named = refusal.required_scopes if scopes == "required" else _combined(refusal)
-    elif isinstance(refusal, InsufficientAuthenticationError):
-        named = refusal.scopes
-    elif refusal.status in (400, 401) and not isinstance(refusal, MalformedMessageError):
-        named = tuple(default_scope) if refusal.status == 401 else ()  # noqa: PLR2004
+        named = tuple(refusal.scopes or default_scope)
+        bare = Challenge(resource_metadata=resource_metadata)
     else:
-        return None
-    return Challenge(
-        error=refusal.error,
-        scope=_sendable(named),
-        resource_metadata=resource_metadata,
-        error_description=_describe(refusal),
-        acr_values=getattr(refusal, "acr_values", ()),
-        max_age=getattr(refusal, "max_age", None),
-    )
+        if isinstance(refusal, InsufficientScopeError):
+            least = tuple(refusal.required_scopes)
+            named = least if scopes == "required" else _combined(refusal)
+        elif isinstance(refusal, InsufficientAuthenticationError):
+            named = refusal.scopes
+        elif refusal.status in (400, 401) and not isinstance(refusal, MalformedMessageError):
+            named = tuple(default_scope) if refusal.status == 401 else ()  # noqa: PLR2004
+        else:
+            return None
+        bare = Challenge(
+            error=refusal.error,
+            resource_metadata=resource_metadata,
+            acr_values=getattr(refusal, "acr_values", ()),
+            max_age=getattr(refusal, "max_age", None),
+        )
+    return _longest(bare, named, least, None if bare.error is None else _describe(refusal))
+
+
+def _longest(
+    bare: Challenge, named: tuple[str, ...], least: tuple[str, ...], description: str | None
+) -> Challenge:
+    """Return the challenge that says the most within the limit; the body says all of it.
+
+    A list of scopes is named as a whole or not at all: a client that got half of it would ask
+    again and again.
+    """
+    for scope, text in ((named, description), (named, None), (least, None)):
+        made = replace(bare, scope=_sendable(scope), error_description=text)
+        if len(made.header) <= _MAX_LENGTH:
+            return made
+    return bare
 
 
 def _combined(refusal: InsufficientScopeError) -> tuple[str, ...]:
