@@ -59,8 +59,18 @@ class AttachableAdapter(Adapter):
         """Return the adapter as it is for calls to ``server``, which is mounted below its own."""
 
     @abstractmethod
-    def names_of(self, server: Any, kind: Kind, name: str) -> tuple[str, ...]:
-        """Return what an operation of a mounted server is called by clients, for the rules."""
+    def names_of(
+        self, server: Any, kind: Kind, name: str, reached_by: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Return what an operation of a mounted server is called by clients, for the rules.
+
+        Args:
+            server: the mounted server.
+            kind: of the operation.
+            name: what the operation is called there.
+            reached_by: the names by which it has been reached; if a list has one of them, those
+                of other lists, where the server is mounted once more, do not count.
+        """
 
     @abstractmethod
     async def visible(self, door: Frame, method: str, listed: Sequence[Any]) -> Sequence[Any]:
@@ -383,8 +393,9 @@ async def _around(
         return await proceed()
     chain = parents(component)
     names = way.names if way is not None and way.adapter is adapter else ()
-    if not names and attached.own is not adapter:  # called by name on a mounted server
-        names = adapter.names_of(attached.server, kind_of(component), name_of(chain[0]))
+    if attached.own is not adapter:  # which may have been called by no name that is listed
+        here_named = (attached.server, kind_of(component), name_of(chain[0]))
+        names += adapter.names_of(*here_named, reached_by=names)
     # An entry that starts with an underscore calls the one without.
     running = chain if entry.startswith("_") else chain[1:]
     below = internals.mounted(chain[-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import fastmcp
 from fastmcp.exceptions import PromptError, ResourceError, ToolError
@@ -50,6 +50,8 @@ _MOUNTED = (
 # The user interfaces of fastmcp's apps, which are made for each tool and registered nowhere.
 _INTERFACES = "ui://prefab/"
 
+_Mounted: TypeAlias = tuple[Kind, int, str]
+
 
 class FastMCPAdapter(AttachableAdapter):
     """One fastmcp server, with the servers mounted on it.
@@ -78,6 +80,7 @@ class FastMCPAdapter(AttachableAdapter):
         super().__init__(server)
         self._guard_messages = guard_messages
         self._unknown = unknown
+        self._listings: tuple[Catalog, dict[_Mounted, list[Operation]]] | None = None
 
     def operations(self) -> Iterator[Operation]:
         """Yield what is on the server and on the servers mounted on it, by its own name."""
@@ -119,17 +122,20 @@ class FastMCPAdapter(AttachableAdapter):
         vars(below).update(vars(self), below=server)
         return below
 
-    def names_of(self, server: Any, kind: Kind, name: str) -> tuple[str, ...]:
+    def names_of(
+        self, server: Any, kind: Kind, name: str, reached_by: Sequence[str]
+    ) -> tuple[str, ...]:
         """Return what an operation of a mounted server is called by clients, for the rules."""
         if not self.rules.policies:
             return ()
-        mounted = (server, name)
-        listed = (each for each in self.catalog().operations if each.kind == kind)
+        catalog = self.catalog()
+        if self._listings is None or self._listings[0] is not catalog:
+            self._listings = (catalog, _by_mount(catalog))
+        listings = self._listings[1].get((kind, id(server), name), ())
+        if any(each.name in reached_by for each in listings):
+            return ()
         return tuple(
-            other
-            for each in listed
-            if mounted in each.mounts
-            for other in (each.name, *(other for _, other in each.mounts))
+            other for each in listings for other in (*each.names, *(name for _, name in each.mounts))
         )
 
     def look_up(self) -> Catalog:
@@ -204,6 +210,15 @@ def check_version(installed: str) -> None:
             f"fastmcp {installed} serves tools by addresses that nothing can stand in, so rules "
             f"would not apply to them: install fastmcp>={wanted}"
         )
+
+
+def _by_mount(catalog: Catalog) -> dict[_Mounted, list[Operation]]:
+    """Return what is listed for each operation of a mounted server."""
+    found: dict[_Mounted, list[Operation]] = {}
+    for each in catalog.operations:
+        for server, name in each.mounts:
+            found.setdefault((each.kind, id(server), name), []).append(each)
+    return found
 
 
 def _registered(server: Any) -> Iterator[Any]:
