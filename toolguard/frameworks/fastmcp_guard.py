@@ -523,12 +523,12 @@ async def _by_names(
     frame = here()
     if not way.names or frame is None or way.frame.row is not frame.row:
         return await nested()
-    kind = asked_of(context.method or "", _params(context))[0].kind
+    kind, here_named = asked_of(context.method or "", _params(context))[0]
     sent = frame.message.sent if frame.row is None else None
-    names = (*way.names, sent.name) if sent is not None else way.names
+    names = (*way.names, here_named, *(() if sent is None else (sent.name,)))
     if not any(way.adapter.has_rule(kind, name) for name in names):
         return await nested()
-    operation = Operation(kind, way.names[0], None, other_names=way.names[1:])
+    operation = Operation(kind, names[0], None, other_names=names[1:])
     arguments = Invocation.sent(kind, way.names[0], _params(context).get("arguments")).arguments
     unknown = functools.partial(_unknown, kind, way.names[0])
     return await run(way.adapter, operation, arguments, nested, unknown)

@@ -134,9 +134,7 @@ class FastMCPAdapter(AttachableAdapter):
         listings = self._listings[1].get((kind, id(server), name), ())
         if any(each.name in reached_by for each in listings):
             return ()
-        return tuple(
-            other for each in listings for other in (*each.names, *(name for _, name in each.mounts))
-        )
+        return tuple(name for each in listings for name in each.names)
 
     def look_up(self) -> Catalog:
         """Return what clients can call, also on mounted servers, by the names they know."""
