@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from toolguard.calls.request import RequestAuth, UnauthorizedTools, signed_in
+from toolguard.calls.request import RequestAuth, TaskExpiry, UnauthorizedTools, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken
 from toolguard.connections.cache import provider_for
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
@@ -33,6 +33,7 @@ from toolguard.settings import (
     from_environment,
     initial_scopes_of,
     one_of,
+    open_routes_of,
     resource_of,
     sent_arguments,
     verifier_of,
@@ -95,7 +96,12 @@ class ToolGuard:
             ``"public"``, which is logged.
         unauthorized_tools: what lists leave out for a caller: ``"show"`` nothing, so that a
             client can step up to it; ``"hide"`` what no consent could change (denied by tenant,
-            role, ...); ``"hide-all"`` whatever would be refused.
+            role, ...); ``"hide-all"`` whatever would be refused; the metadata document then
+            names ``initial_scopes`` only.
+        task_expiry: what becomes of a background task (``task=True`` of fastmcp) whose token
+            expires before it has ended. ``"continue"``: it goes on, and connections are refused
+            from then on. ``"stop"``: it is refused when it starts, and where it next calls
+            something that is guarded.
         stdio: ``"token"``: the caller over stdio is the one that the token in
             ``TOOLGUARD_ACCESS_TOKEN`` names, or that in the file ``TOOLGUARD_ACCESS_TOKEN_FILE``,
             which is read again when it changes. ``"trusted"``: it is ``stdio_user_id``, with
@@ -125,6 +131,7 @@ class ToolGuard:
         initial_scopes: Sequence[str] | None = None,
         default: DefaultRule = "authenticated",
         unauthorized_tools: UnauthorizedTools = "show",
+        task_expiry: TaskExpiry = "continue",
         stdio: StdioRule = "token",
         stdio_user_id: str | None = None,
         clock: Callable[[], float] = time.time,
@@ -153,6 +160,7 @@ class ToolGuard:
         self.unauthorized_tools: UnauthorizedTools = one_of(
             "unauthorized_tools", unauthorized_tools, ("show", "hide", "hide-all")
         )
+        self.task_expiry: TaskExpiry = one_of("task_expiry", task_expiry, ("continue", "stop"))
         self.clock = clock
         self.leeway: float = getattr(self.verifier, "leeway", 0.0)
         self._initial_scopes = initial_scopes_of(initial_scopes)
@@ -190,6 +198,7 @@ class ToolGuard:
         *,
         rules: Mapping[str, GuardDecorator] | None = None,
         sent_by_client: Mapping[str, Collection[str]] | None = None,
+        open_routes: Collection[str] = (),
     ) -> ServerT:
         """Guard a server of the official SDK (1.x, 2.x) or of fastmcp (3.x, 4.x), in place.
 
@@ -209,6 +218,10 @@ class ToolGuard:
             sent_by_client: for functions that you cannot edit and that have no decorator: which
                 operation takes which argument from the client, though it is written like one
                 that a guard fills: ``{"whoami": ["user_id"]}``.
+            open_routes: the paths of those routes of ``@server.custom_route(...)`` that are open
+                on purpose: ``["/health"]``. No guard stands in front of any such route;
+                ``toolguard audit --check`` fails while one is open and not named here. A path
+                without a route fails when the server starts.
 
         Raises:
             TypeError: if this is none of these servers, or an argument is given as a string
@@ -224,7 +237,12 @@ class ToolGuard:
         adapter = adapter_for(server)
         check_auth(server, self)
         sent = sent_arguments(sent_by_client or {})
-        adapter.claim(self, OperationRules(rules or {}), sent_by_client=sent)
+        adapter.claim(
+            self,
+            OperationRules(rules or {}),
+            sent_by_client=sent,
+            open_routes=open_routes_of(open_routes),
+        )
         self._adapters.append(adapter)
         adapter.install(self)
         if self.default == "public":
@@ -389,7 +407,9 @@ class ToolGuard:
     def metadata(self) -> dict[str, Any]:
         """Return the RFC 9728 document of this server."""
         servers = [self.issuer] if self.issuer else []
-        return resources.protected_resource_metadata(self.resource, servers, self.scopes_supported)
+        hides_all = self.unauthorized_tools == "hide-all"
+        scopes = self.initial_scopes if hides_all else self.scopes_supported
+        return resources.protected_resource_metadata(self.resource, servers, scopes)
 
     def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:
         """Return the challenge that goes with ``refusal``, None if it carries none.

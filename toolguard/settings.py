@@ -157,6 +157,21 @@ def sent_arguments(declared: Mapping[str, Collection[str]]) -> dict[str, frozens
     return {operation: frozenset(names) for operation, names in declared.items()}
 
 
+def open_routes_of(paths: Collection[str]) -> tuple[str, ...]:
+    """Return the paths of the custom routes that are open on purpose.
+
+    Raises:
+        TypeError: if they are a string.
+        ValueError: if one is not a whole path.
+    """
+    if isinstance(paths, str):
+        raise TypeError(f"write open_routes=[{paths!r}]: a list")
+    for path in paths:
+        if not path.startswith("/"):
+            raise ValueError(f"open_routes names {path!r}: write the whole path, {'/' + path!r}")
+    return tuple(paths)
+
+
 ChoiceT = TypeVar("ChoiceT", bound=str)
 
 

@@ -236,12 +236,17 @@ def test_nothing_of_a_protected_server_is_open_through_an_unprotected_one(
         assert "error" in caller.send("prompts/get", {"name": "plan"}).body
 
 
+async def _many() -> str:
+    return "many"
+
+
 @fastmcp_lines
 def test_a_rule_in_front_holds_for_the_name_on_a_mounted_server(
     line: Line, guarding: Guarding, issuer: LocalIssuer
 ) -> None:
     for protects in (False, True):
-        inner: Any = _with_notes(line, "inner")
+        inner: Any = line.server("inner")
+        inner.tool("shelves")(_many)
         if protects:
             guarding().protect(inner)
         server: Any = line.server("outer")

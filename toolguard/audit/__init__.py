@@ -15,8 +15,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from toolguard.audit.findings import unguarded, unmatched_rules, unoffered_scopes
-from toolguard.audit.inventory import inventory
+from toolguard.audit.findings import (
+    unguarded,
+    unmatched_routes,
+    unmatched_rules,
+    unoffered_scopes,
+)
+from toolguard.audit.inventory import inventory, open_routes
 from toolguard.audit.report import AuditedOperation, Finding, GuardFacts, Report
 from toolguard.frameworks import Adapter, adapter_for
 from toolguard.frameworks.operation import Catalog
@@ -26,7 +31,7 @@ __all__ = ["AuditedOperation", "Finding", "GuardFacts", "Report", "audit"]
 
 
 def audit(server: Any, *, offered_scopes: Collection[str] | None = None) -> Report:
-    """Return what every tool, resource and prompt of ``server`` asks of its callers.
+    """Return what every tool, resource, prompt and custom route asks of its callers.
 
     Args:
         server: of the official SDK (1.x, 2.x) or fastmcp (3.x, 4.x), protected or not.
@@ -41,9 +46,10 @@ def audit(server: Any, *, offered_scopes: Collection[str] | None = None) -> Repo
     """
     adapter = adapter_for(server)
     catalog = adapter.survey()
-    operations = inventory(server, catalog.operations)
+    operations = (*inventory(server, catalog.operations), *open_routes(adapter))
     unmatched = [*_unmatched(adapter, catalog)]
     findings = [*(each for op in operations for each in op.problems), *unguarded(operations)]
+    findings += unmatched_routes(adapter)
     if not catalog.unlisted:
         findings += unmatched
     if offered_scopes is not None:

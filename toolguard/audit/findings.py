@@ -7,6 +7,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from toolguard.audit.report import AuditedOperation, Finding
+from toolguard.frameworks import Adapter
+from toolguard.frameworks.custom_routes import unmatched_paths
 from toolguard.policies.by_name import OperationRules
 from toolguard.policies.operations import Kind
 
@@ -23,14 +25,18 @@ def unguarded(operations: Iterable[AuditedOperation]) -> Iterator[Finding]:
     for operation in operations:
         if operation.is_unguarded and not operation.problems:
             kind, name = operation.kind, operation.name
-            yield Finding(
-                "unguarded",
-                kind,
-                name,
-                f"{kind} {name!r} has no guard ({operation.rule}): write @requires_scopes(...), "
-                "@requires_auth or @public above its def, or name it in "
-                f"protect(server, rules={{{_pattern(kind, name)!r}: ...}})",
-            )
+            fault = f"{kind} {name!r} has no guard ({operation.rule}): "
+            if kind == "route":
+                fault += (
+                    f"write protect(server, open_routes=[{name.partition(' ')[2]!r}]) if it is "
+                    "open on purpose, else put its code behind guard.asgi(app)"
+                )
+            else:
+                fault += (
+                    "write @requires_scopes(...), @requires_auth or @public above its def, or "
+                    f"name it in protect(server, rules={{{_pattern(kind, name)!r}: ...}})"
+                )
+            yield Finding("unguarded", kind, name, fault)
 
 
 def _pattern(kind: Kind, name: str) -> str:
@@ -57,6 +63,12 @@ def unmatched_rules(
             pattern,
             f"the rule {pattern!r} matches no operation{hint}: correct its name, or leave it out",
         )
+
+
+def unmatched_routes(adapter: Adapter) -> Iterator[Finding]:
+    """Yield the paths that were named as open and at which the server has no custom route."""
+    for path, fault in unmatched_paths(adapter.server, adapter.open_routes):
+        yield Finding("unmatched-rule", "route", path, fault)
 
 
 def unoffered_scopes(

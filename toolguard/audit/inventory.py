@@ -12,11 +12,12 @@ from toolguard.audit.report import Access, AuditedOperation, Code, Finding
 from toolguard.decorators.wrapper import bare_policy, injected_parameters
 from toolguard.frameworks import Adapter, Operation, adapter_for
 from toolguard.frameworks.adapter import check_declaration
+from toolguard.frameworks.custom_routes import custom_routes
 from toolguard.frameworks.framework_auth import has_auth
 from toolguard.policies.argument_scopes import CallScope
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 
-__all__ = ["inventory"]
+__all__ = ["inventory", "open_routes"]
 
 # The server and those mounted on it that lead to an operation, with its names there.
 _Way = Sequence[tuple[Adapter, str]]
@@ -25,6 +26,20 @@ _Way = Sequence[tuple[Adapter, str]]
 def inventory(server: Any, listed: Sequence[Operation]) -> tuple[AuditedOperation, ...]:
     """Return what the operations of ``server`` ask for, in the same order."""
     return tuple(_audited(server, each) for each in listed)
+
+
+def open_routes(adapter: Adapter) -> Iterator[AuditedOperation]:
+    """Yield the custom routes of a server: no guard stands in front of one."""
+    for path, methods in custom_routes(adapter.server):
+        named = path in adapter.open_routes
+        yield AuditedOperation(
+            "route",
+            f"{','.join(methods) or 'ANY'} {path}",
+            None,
+            "everybody",
+            "everybody (open_routes)" if named else "everybody: a custom route",
+            named,
+        )
 
 
 def _audited(server: Any, listed: Operation) -> AuditedOperation:

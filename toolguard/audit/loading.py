@@ -57,7 +57,7 @@ def load_server(target: str) -> Any:
     if not _is_server(found):
         kind = type(found).__qualname__
         raise LoadError(
-            f"{target} is no server of the official SDK or fastmcp but a {kind}; "
+            f"{target} is not a server of the official SDK or fastmcp but a {kind}; "
             f"{_known(module, source)}"
         )
     return found
@@ -98,7 +98,7 @@ def _module(source: str) -> ModuleType:
     name = f"_audited_{name}" if name in sys.modules else name
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
-        raise FileNotFoundError(f"{source} is no Python file")
+        raise FileNotFoundError(f"{source} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     with ExitStack() as broken_off:
         sys.modules[name] = module
@@ -155,7 +155,7 @@ def _only(module: ModuleType, source: str) -> Any:
 def _known(module: ModuleType, source: str) -> str:
     names = [f"{source}:{name}" for name in _servers(module)]
     if not names:
-        return f"it holds no server; write {source}:make if make() returns one"
+        return f"no server found there; write {source}:make if make() returns one"
     return f"write {' or '.join(names)}"
 
 

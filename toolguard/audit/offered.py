@@ -52,5 +52,5 @@ def offered_scopes(
     if scopes is None:
         return None
     if not isinstance(scopes, list) or not all(isinstance(each, str) for each in scopes):
-        raise ValueError(f"scopes_supported of {location.issuer} is no list of strings")
+        raise ValueError(f"scopes_supported of {location.issuer} is not a list of strings")
     return tuple(scopes)

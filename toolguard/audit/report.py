@@ -23,7 +23,8 @@ Code: TypeAlias = Literal[
 - ``misdeclared``: no server holding it would start: registered below its guard, a parameter that
   only a guard may fill and a client could send, a connection without a provider;
 - ``contradiction``: the rules and decorators that apply would make it public and guarded at once;
-- ``unmatched-rule``: a rule of ``protect(rules=...)`` matches nothing;
+- ``unmatched-rule``: a rule of ``protect(rules=...)``, or a path of ``open_routes``, matches
+  nothing;
 - ``unoffered-scope``: the authorization server does not offer the scope.
 """
 
@@ -34,28 +35,31 @@ class Finding:
 
     Attributes:
         code: which kind of thing.
-        kind: what it is about: ``tool``, ``resource``, ``prompt``, ``rule`` or ``scope``.
+        kind: what it is about: ``tool``, ``resource``, ``prompt``, ``route``, ``rule`` or
+            ``scope``.
         name: the name of that.
         message: a sentence that says what to write instead.
     """
 
     code: Code
-    kind: Kind | Literal["rule", "scope"]
+    kind: Kind | Literal["route", "rule", "scope"]
     name: str
     message: str
 
 
 @dataclass(frozen=True)
 class AuditedOperation:
-    """One tool, resource, resource template or prompt.
+    """One tool, resource, resource template, prompt or custom route.
 
     Attributes:
         kind: which of them; a template is a resource.
-        name: what clients know it by, also that of a mounted server.
+        name: what clients know it by, also that of a mounted server; of a route its methods and
+            its path.
         version: of a fastmcp component that has one.
         access: who gets in.
         rule: what it asks for, in words.
-        guarded: whether anything says so: a decorator, a rule by name, the framework's own check.
+        guarded: whether anything says so: a decorator, a rule by name, the framework's own check,
+            ``open_routes``.
         alternatives: what the caller has to meet, as texts: all of any one of these groups.
         scopes: every scope it may ask for.
         call_scopes: scopes that depend on the call, as they are written.
@@ -64,7 +68,7 @@ class AuditedOperation:
         problems: what is wrong with it, whatever the rest of the server is like.
     """
 
-    kind: Kind
+    kind: Kind | Literal["route"]
     name: str
     version: str | None
     access: Access

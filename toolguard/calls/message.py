@@ -56,6 +56,8 @@ class Message:
         rows: what was decided, for each operation that was entered and not inside another one.
         nested_refusal: the last refusal of a guarded function that code of the user's called. It
             decides nothing; it tells what a framework made an error result of.
+        task: the id of the background task that runs as this message; None for one that a client
+            sent.
     """
 
     __slots__ = (
@@ -67,6 +69,7 @@ class Message:
         "outer",
         "rows",
         "sent",
+        "task",
     )
 
     def __init__(
@@ -82,6 +85,7 @@ class Message:
         self.sent: Invocation | None = None
         self.rows: list[Row] = []
         self.nested_refusal: ToolGuardError | None = None
+        self.task: str | None = None
         self.closed = False
         self._principals: dict[int, tuple[Guard, Principal | None]] = {}
 
@@ -110,6 +114,19 @@ class Message:
             principal = None if token is None else await guard.verifier.verify(token)
             known = self._principals[id(guard)] = (guard, principal)
         return known[1]
+
+    def in_background(self, task: str, *, outlives_token: bool) -> Message:
+        """Return a message of the same caller, as which a worker runs the task it has started."""
+        auth = self.auth
+        message = Message(auth and auth.in_background(outlives_token=outlives_token))
+        message.task, message.sent = task, self.sent
+        message._principals.update(self._principals)
+        return message
+
+    def again(self) -> Message:
+        """Return a message of the same caller, for a task that may run more than once."""
+        is_outliving = self.auth is not None and self.auth.outlives_token
+        return self.in_background(self.task or "", outlives_token=is_outliving)
 
     @property
     def refusal(self) -> ToolGuardError | None:
@@ -185,8 +202,9 @@ class Frame:
         if not needs or principal is None or auth is None:
             return {}
         connecting = Connecting(
-            self.guard.connections, principal, auth.token, self.guard.clock, self.check_open
+            self.guard.connections, principal, auth.token, self.guard.clock, self.check_valid
         )
+        self.check_valid(principal)
         return await connecting.connect(needs)
 
     async def authorize(self, call: Invocation | None) -> Principal | None:
@@ -226,6 +244,17 @@ class Frame:
             GuardNotConfiguredError: if the message has ended.
             InvalidTokenError: if the token has expired.
         """
+        auth = self.message.auth
+        if self.message.closed or auth is None or not auth.outlives_token:
+            self.check_valid(principal)
+
+    def check_valid(self, principal: Principal | None) -> None:
+        """Make sure that the caller's token may still be used, such as for a connection.
+
+        Raises:
+            GuardNotConfiguredError: if the message has ended.
+            InvalidTokenError: if the token has expired.
+        """
         if self.message.closed:
             raise GuardNotConfiguredError("The call has ended; there is no caller any more")
         if principal is not None and principal.is_expired(self.guard.clock() - self.guard.leeway):
@@ -239,7 +268,8 @@ def caller_of(guard: Guard, principal: Principal | None, auth: RequestAuth | Non
             return Caller(None)
         return Caller(None, on_missing=auth.on_missing, failure=auth.failure)
     scopes = guard.scope_hierarchy.expand(principal.scopes)
-    return Caller(principal, scopes, guard.clock(), guard.leeway)
+    outlives = auth is not None and auth.outlives_token
+    return Caller(principal, scopes, guard.clock(), guard.leeway, outlives_token=outlives)
 
 
 _current: ContextVar[Frame | None] = ContextVar("toolguard_frame", default=None)
@@ -313,12 +343,16 @@ def current_access_token() -> str:
 
     Raises:
         MissingTokenError: if the caller sent none.
+        InvalidTokenError: if a background task has outlived it.
         GuardNotConfiguredError: if no message is being served.
     """
-    message = current_frame().message
-    if message.closed or message.auth is None or message.auth.token is None:
+    frame = current_frame()
+    auth = frame.message.auth
+    if frame.message.closed or auth is None or auth.token is None:
         raise MissingTokenError
-    return message.auth.token
+    if auth.outlives_token:
+        frame.check_valid(auth.principal)
+    return auth.token
 
 
 def refusal_in(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from toolguard.connections.protocol import ConnectionProvider
@@ -23,6 +23,7 @@ __all__ = [
     "Guard",
     "RequestAuth",
     "SignedIn",
+    "TaskExpiry",
     "UnauthorizedTools",
     "signed_in",
 ]
@@ -32,6 +33,9 @@ SCOPE_KEY = "toolguard.request"
 
 UnauthorizedTools = Literal["show", "hide", "hide-all"]
 """What a list leaves out: nothing; what no consent could change; all that would be refused."""
+
+TaskExpiry = Literal["continue", "stop"]
+"""What becomes of a background task whose token expires before the task has ended."""
 
 
 class Guard(Protocol):
@@ -69,6 +73,8 @@ class RequestAuth:
         revision: the protocol revision that the request names; None if it names none.
         opens_public: whether public operations are open in spite of the failure, because no
             client sent the token.
+        outlives_token: whether the call goes on when the token has expired, as that of a
+            background task; connections are refused from then on.
     """
 
     token: str | None = field(repr=False)
@@ -84,6 +90,19 @@ class RequestAuth:
     on_permitted: Callable[[], None] | None = field(default=None, repr=False)
     revision: str | None = None
     opens_public: bool = False
+    outlives_token: bool = False
+
+    def in_background(self, *, outlives_token: bool) -> RequestAuth:
+        """Return the same caller, for work that goes on when the request has been answered."""
+        return replace(
+            self,
+            message_id=None,
+            refusal=None,
+            noted=None,
+            permitted=False,
+            on_permitted=None,
+            outlives_token=outlives_token,
+        )
 
     def permit(self) -> None:
         """Note that the message's own operation has been permitted."""

@@ -216,7 +216,7 @@ def _private_key(private_key: str | bytes | PrivateKey) -> PrivateKey:
         loaded = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ValueError(
-            "this is no private key: write the PEM that begins -----BEGIN PRIVATE KEY-----, "
+            "this is not a private key: write the PEM that begins -----BEGIN PRIVATE KEY-----, "
             "without a password"
         ) from None
     if not isinstance(loaded, (RSAPrivateKey, EllipticCurvePrivateKey, Ed25519PrivateKey)):

@@ -174,9 +174,7 @@ class RedisTokenCache:
         if now >= self._speak_at:
             self._speak_at = now + _QUIET
             # Only its kind: the text of one may quote what was sent.
-            _log.warning(
-                "Redis does not serve (%s): connections are fetched anew", type(fault).__name__
-            )
+            _log.warning("Redis is unavailable (%s): bypassing the cache", type(fault).__name__)
 
     def _client(self) -> Redis:
         loop = asyncio.get_running_loop()

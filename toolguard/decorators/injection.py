@@ -114,14 +114,22 @@ class Injection:
                 positional.append(value)
         return tuple(positional), {**named, **injected}
 
-    def sent(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def sent(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, is_whole: bool = True
+    ) -> dict[str, Any]:
         """Return the caller's arguments by name, with defaults, for rules that read them.
+
+        Args:
+            args: what is given by position.
+            kwargs: what is given by name.
+            is_whole: whether the framework has filled the parameters that it fills.
 
         Raises:
             TypeError: if they do not fit the function.
         """
         hidden = {name: value for name, value in kwargs.items() if name not in self.sources}
-        bound = self.visible.bind(*args, **hidden)
+        bind = self.visible.bind if is_whole else self.visible.bind_partial
+        bound = bind(*args, **hidden)
         bound.apply_defaults()
         return dict(bound.arguments)
 

@@ -27,6 +27,7 @@ from toolguard.principal import Principal
 __all__ = [
     "GuardDecorator",
     "Guarded",
+    "arguments_of",
     "bare_policy",
     "injected_parameters",
     "is_bare",
@@ -93,12 +94,12 @@ class _Mark:
         wrapper: Callable[..., Any],
         function: Callable[..., Any],
         policy: Policy,
-        injected: tuple[str, ...],
+        injection: Injection,
     ) -> None:
         self.wrapper = wrapper
         self.function = function
         self.policy = policy
-        self.injected = injected
+        self.injection = injection
 
 
 def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
@@ -116,7 +117,7 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
             return await running
 
     injection.dress(guarded, function)
-    setattr(guarded, _MARK, _Mark(guarded, function, policy, tuple(injection.sources)))
+    setattr(guarded, _MARK, _Mark(guarded, function, policy, injection))
     for layer, mark in _layers(function):
         if mark is not None:
             break
@@ -225,10 +226,20 @@ def owner_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
     return next((layer for layer, mark in _layers(function) if mark is not None), None)
 
 
+def arguments_of(owner: Callable[..., Any], sent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments of a call as the wrapper ``owner`` reads them, with defaults.
+
+    What the framework fills may be missing.
+    """
+    (_, mark), *_ = _layers(owner)
+    assert mark is not None  # noqa: S101 - an owner is a wrapper
+    return MappingProxyType(mark.injection.sent((), sent, is_whole=False))
+
+
 def injected_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     """Return the parameters of ``function`` that its guards fill and clients do not see."""
     marks = [mark for _, mark in _layers(function) if mark is not None]
-    return tuple(dict.fromkeys(name for mark in marks for name in mark.injected))
+    return tuple(dict.fromkeys(name for mark in marks for name in mark.injection.sources))
 
 
 def is_bare(function: Callable[..., Any]) -> bool:

@@ -18,6 +18,8 @@ from toolguard.errors import (
     MalformedMessageError,
     ToolGuardError,
 )
+from toolguard.frameworks import internals
+from toolguard.frameworks.custom_routes import check_open_routes
 from toolguard.frameworks.lists import Lists
 from toolguard.frameworks.operation import Catalog, Operation, Resolved
 from toolguard.frameworks.server_guard import ServerGuard
@@ -128,6 +130,16 @@ class Adapter(ABC):
         Args:
             json_response: whether with JSON; else with events, of which notifications are some.
         """
+
+    async def is_foreign_task(self, door: Frame, params: Mapping[str, Any]) -> bool:
+        """Return whether a message asks about a background task that is not its caller's.
+
+        Args:
+            door: the message.
+            params: its parameters.
+        """
+        del door, params
+        return False  # where the framework's adapter sees to it by itself, or has no tasks
 
     def is_intact(self) -> bool:
         """Return whether what :meth:`install` stands in is still the server's own. Cheap."""
@@ -278,6 +290,8 @@ class Adapter(ABC):
             raise ValueError("this server is protected already: call protect() once per server")
         if rules.uses_tags and not self.has_tags:
             raise ValueError('rules by tag, "tag:...", are for fastmcp: write rules by name')
+        if open_routes and internals.custom_routes(self.server) is None:
+            raise ValueError("a low-level server has no custom routes: leave open_routes out")
         self.guard, self.rules = guard, rules
         self.sent_by_client, self.open_routes = sent_by_client or {}, open_routes
         self.check()
@@ -304,9 +318,10 @@ class Adapter(ABC):
         """Get ready to serve what has been registered by now.
 
         Raises:
-            ValueError: as :meth:`check` does.
+            ValueError: as :meth:`check` does; or if a path of ``open_routes`` has no route.
         """
         self.check()
+        check_open_routes(self.server, self.open_routes)
 
     def report_rules(self) -> None:
         """Log the rules that match nothing now that the server starts."""

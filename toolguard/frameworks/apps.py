@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from toolguard.calls.request import SCOPE_KEY
 from toolguard.decorators.wrapper import bare_policy
 from toolguard.errors import GuardNotConfiguredError
+from toolguard.frameworks.framework_auth import check_one
 from toolguard.frameworks.sdk_auth import answering_outages
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.serving import ALTERED
@@ -47,6 +48,12 @@ OtherPaths = Literal["refuse", "authenticated"]
 """What becomes of requests for other paths than the endpoint's: 404, or a token lets them in."""
 
 _log = logging.getLogger("toolguard")
+
+# A percent sign that is encoded once or more often, and what is no part of a path's segments.
+_NESTED = re.compile("%(?:25)+")
+_PARAMETERS = re.compile("[?#].*|;[^/]*", re.DOTALL)
+# More often than any chain of servers decodes what nests in another way.
+_DECODINGS = 4
 
 
 def guard_builder(
@@ -87,6 +94,8 @@ def guard_endpoints(
 
     Raises:
         RuntimeError: if a path has no route, so that nothing would be guarded there.
+        ValueError: if an auth of the framework's stands there that the guard would overrule, or a
+            guard on a route that guards nothing.
     """
     wanted = {path.rstrip("/") for path in paths}
     routes = [r for r in app.routes if isinstance(r, (Route, Mount))]
@@ -100,6 +109,8 @@ def guard_endpoints(
                 f"the guard on the route {other.path!r} guards nothing: put the application "
                 "behind guard.asgi(app)"
             )
+    if any(isinstance(route.app, RequireAuthMiddleware) for route in endpoints):
+        _check_verifiers(app, guard)  # the auth may have come after protect()
     for route in endpoints:
         inside = _while_intact(_withholding(route.app), adapter)
         # Of this server, whatever else the guard protects.
@@ -112,6 +123,13 @@ def guard_endpoints(
     app.router.lifespan_context = _around(adapter, guard, app.router.lifespan_context)
     app.user_middleware[:] = answering_outages(app.user_middleware)
     app.user_middleware.append(Middleware(_expose_challenges, app.user_middleware))
+
+
+def _check_verifiers(app: Starlette, guard: ServerGuard) -> None:
+    backends = [middleware.kwargs.get("backend") for middleware in app.user_middleware]
+    for verifier in [getattr(backend, "token_verifier", None) for backend in backends]:
+        if verifier is not None:
+            check_one(verifier, guard)
 
 
 def _withholding(app: ASGIApp) -> ASGIApp:
@@ -276,6 +294,12 @@ def _path_of(scope: Scope) -> str:
 
 
 def _resembling(path: str) -> str:
-    """Return what is the same for paths that a server could take for each other."""
-    plain = posixpath.normpath(f"/{unquote(path).casefold()}").replace("\\", "/")
+    """Return what is the same for paths that a server could take for each other.
+
+    Percent-encoding may be nested; servlet containers leave out what follows a semicolon.
+    """
+    for _ in range(_DECODINGS):
+        path = unquote(_NESTED.sub("%", path))
+    bare = _PARAMETERS.sub("", path.casefold().replace("\\", "/"))
+    plain = posixpath.normpath(f"/{bare}")
     return re.sub("/+", "/", plain).rstrip("/")

@@ -23,18 +23,37 @@ from fastmcp.resources.template import FunctionResourceTemplate
 from fastmcp.server.middleware import Middleware, MiddlewareContext
 from fastmcp.server.middleware.tool_injection import ToolInjectionMiddleware
 from fastmcp.server.transforms.visibility import Visibility
+from fastmcp.utilities.versions import VersionSpec
+from pydantic import BaseModel
 
 from toolguard.calls.message import Frame, Message, here, standing
-from toolguard.errors import GuardNotConfiguredError, ToolGuardError
+from toolguard.decorators.wrapper import arguments_of, owner_of
+from toolguard.errors import AccessDeniedError, GuardNotConfiguredError, ToolGuardError
 from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter
+from toolguard.frameworks.background import BackgroundTasks
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.serving import Incoming, outside, run, serve
 from toolguard.policies.operations import CALLS, Invocation, Kind, asked_of
 from toolguard.policies.published import LISTS
 
-__all__ = ["AttachableAdapter", "attach", "described", "name_of", "parents", "servers_below"]
+__all__ = [
+    "AttachableAdapter",
+    "Attached",
+    "Way",
+    "around",
+    "attach",
+    "by_names",
+    "described",
+    "guarded",
+    "kind_of",
+    "name_of",
+    "on_way",
+    "parents",
+    "requested_version",
+    "servers_below",
+]
 
 _ATTACHED = "__toolguard_attached__"
 _MARK = "__toolguard_guard__"
@@ -52,7 +71,13 @@ _LOOKUPS = (
 
 
 class AttachableAdapter(Adapter):
-    """A fastmcp server, as the guards see it that are attached to it and to what is below it."""
+    """A fastmcp server, as the guards see it that are attached to it and to what is below it.
+
+    Attributes:
+        tasks: the background tasks that were started through it.
+    """
+
+    tasks: BackgroundTasks
 
     @abstractmethod
     def at(self, server: Any) -> AttachableAdapter:
@@ -73,11 +98,19 @@ class AttachableAdapter(Adapter):
         """
 
     @abstractmethod
+    def names_below(self, kind: Kind, name: str) -> tuple[str, ...]:
+        """Return what an operation that clients call ``name`` is called on mounted servers."""
+
+    @abstractmethod
+    def attend_queue(self) -> None:
+        """See to it that what queues background tasks on the server asks the guard."""
+
+    @abstractmethod
     async def visible(self, door: Frame, method: str, listed: Sequence[Any]) -> Sequence[Any]:
         """Return what the caller may see of the components in a list."""
 
 
-class _Way:
+class Way:
     """How a message has come to where the running code stands.
 
     Args:
@@ -113,11 +146,12 @@ class _Way:
         return False
 
 
-_current: ContextVar[_Way | None] = ContextVar("toolguard_way", default=None)
+_current: ContextVar[Way | None] = ContextVar("toolguard_way", default=None)
 
 
 @contextmanager
-def _on(way: _Way) -> Iterator[None]:
+def on_way(way: Way) -> Iterator[None]:
+    """Make ``way`` the one on which the running code has come."""
     token = _current.set(way)
     try:
         yield
@@ -125,7 +159,7 @@ def _on(way: _Way) -> Iterator[None]:
         _current.reset(token)
 
 
-def _way(frame: Frame | None) -> _Way | None:
+def _way(frame: Frame | None) -> Way | None:
     """Return how the message of ``frame`` came here; None if it came under no protected server."""
     way = _current.get()
     if way is None or frame is None or way.frame.message is not frame.message:
@@ -201,7 +235,7 @@ def guarded(component: Any, attached: Attached) -> Any:
 
 @functools.cache
 def _class(cls: Any) -> type[Any]:
-    return internals.guarding_class(cls, _around)
+    return internals.guarding_class(cls, around)
 
 
 class Attached:
@@ -233,7 +267,7 @@ class Attached:
         way = _way(here())
         return None if way is None else way.adapter
 
-    def serves(self, method: str, frame: Frame, way: _Way | None) -> bool:
+    def serves(self, method: str, frame: Frame, way: Way | None) -> bool:
         """Return whether this is the message itself, and no call from inside of it."""
         if method not in CALLS:
             return frame.message.sent is None
@@ -264,6 +298,8 @@ class Attached:
         for middleware in server.middleware:
             if isinstance(middleware, ToolInjectionMiddleware):
                 _guard_injected(middleware, self)
+        if self.own is not None:
+            self.own.attend_queue()
         below = (len(server.providers), server.providers[-1])
         if below != self._below:
             self._below = below
@@ -373,10 +409,44 @@ def described(chain: Sequence[Any], more_names: Sequence[str] = ()) -> Operation
     )
 
 
-async def _around(
-    component: Any, entry: str, proceed: Callable[[], Awaitable[Any]], args: tuple[Any, ...]
+def requested_version(meta: object) -> VersionSpec | None:
+    """Return which version of a component the client asks for, in ``_meta.fastmcp.version``.
+
+    Raises:
+        AccessDeniedError: if that cannot be read. The framework takes the latest version then, and
+            what is decided on has to be what is called.
+    """
+    if isinstance(meta, BaseModel):
+        meta = meta.model_dump()
+    for member in ("fastmcp", "version"):
+        if meta is None:
+            return None
+        if not isinstance(meta, Mapping):
+            raise AccessDeniedError("_meta.fastmcp.version must be a version, or be left out")
+        meta = meta.get(member)
+    if meta is None:
+        return None
+    if not isinstance(meta, str) or not meta:
+        raise AccessDeniedError("_meta.fastmcp.version must be a version, or be left out")
+    return VersionSpec(eq=meta)
+
+
+async def around(
+    component: Any,
+    entry: str,
+    proceed: Callable[[], Awaitable[Any]],
+    args: tuple[Any, ...],
+    *,
+    queued: bool = False,
 ) -> Any:
     """Run an entry of a guarded copy, if the caller may.
+
+    Args:
+        component: the guarded copy.
+        entry: the name of the entry.
+        proceed: runs it.
+        args: its arguments.
+        queued: whether running it queues a task, for a worker to run it later.
 
     Raises:
         Exception: the refusal, or what the component raised.
@@ -391,6 +461,9 @@ async def _around(
         way = None  # what is asked for in here has been reached by no other name
     if way is not None and way.takes(component):
         return await proceed()
+    tasks = adapter.tasks
+    if tasks.line.asked_for(args):
+        queued, proceed = True, functools.partial(tasks.queue, adapter.required_guard, proceed)
     chain = parents(component)
     names = way.names if way is not None and way.adapter is adapter else ()
     if attached.own is not adapter:  # which may have been called by no name that is listed
@@ -405,13 +478,35 @@ async def _around(
     async def decided() -> Any:
         inside = here()
         assert inside is not None  # noqa: S101 - this runs inside of the frame that decided
-        with _on(_Way(adapter, inside, (), running)):
+        if queued:
+            await tasks.check_user(adapter.required_guard)
+        with on_way(Way(adapter, inside, (), running)):
             return await proceed()
 
     kind = kind_of(component)
     arguments = _arguments(kind, entry, component, args)
     unknown = functools.partial(_unknown, kind, name_of(component))
-    return await run(adapter, described(chain, names), arguments, decided, unknown)
+    validated = functools.partial(_validated, adapter, chain, args) if queued else None
+    return await run(adapter, described(chain, names), arguments, decided, unknown, validated)
+
+
+def _validated(
+    adapter: AttachableAdapter, chain: Sequence[Any], args: tuple[Any, ...]
+) -> Mapping[str, Any]:
+    """Return the arguments of an entry as the wrapper of its function is going to read them.
+
+    Raises:
+        GuardNotConfiguredError: if only running it would tell.
+    """
+    if len(chain) > 1:
+        raise GuardNotConfiguredError(
+            f"{name_of(chain[0])!r} is made of a tool whose rule reads arguments, which are known "
+            "only when it runs: write the rule on a tool that is not made of another"
+        )
+    given = next((each for each in args if isinstance(each, Mapping)), {})
+    owner = owner_of(chain[0].fn)
+    assert owner is not None  # noqa: S101 - a wrapper has left it open
+    return arguments_of(owner, adapter.tasks.line.validated(chain[0], dict(given)))
 
 
 def _reads_itself(template: Any) -> bool:
@@ -461,7 +556,7 @@ async def _pass_on(
     frame = here()
     if frame is None:  # called by code of the user's, outside of a message
         frame = await outside(adapter.required_guard)
-    with standing(frame), _on(_Way(adapter, frame, names, running, server)):
+    with standing(frame), on_way(Way(adapter, frame, names, running, server)):
         return await proceed()
 
 
@@ -491,12 +586,14 @@ class _Front(Middleware):
                 return await nested()
         if (way is None or way.adapter is adapter) and attached.serves(method, frame, way):
             # The door has decided or will see to it, for this server and for those below.
-            way = way or _Way(adapter, frame)
+            way = way or Way(adapter, frame)
             way.entering = None  # what comes here next is a call from inside
-            with _on(way):
+            with on_way(way):
                 return await call_next(context)
         if method in CALLS:
-            return await _by_names(way, context, nested) if way is not None else await nested()
+            return (
+                await _nested_by_names(way, context, nested) if way is not None else await nested()
+            )
         result = await call_next(context)
         return await _visible(adapter, frame, method, result) if method in LISTS else result
 
@@ -512,8 +609,8 @@ async def _visible(
         raise adapter.refusal_error(refusal, nested=True) from None
 
 
-async def _by_names(
-    way: _Way, context: MiddlewareContext[Any], nested: Callable[[], Awaitable[Any]]
+async def _nested_by_names(
+    way: Way, context: MiddlewareContext[Any], nested: Callable[[], Awaitable[Any]]
 ) -> Any:
     """Hold a call to another protected server against the rules of the one it is mounted on.
 
@@ -524,14 +621,29 @@ async def _by_names(
     if not way.names or frame is None or way.frame.row is not frame.row:
         return await nested()
     kind, here_named = asked_of(context.method or "", _params(context))[0]
-    sent = frame.message.sent if frame.row is None else None
-    names = (*way.names, here_named, *(() if sent is None else (sent.name,)))
-    if not any(way.adapter.has_rule(kind, name) for name in names):
-        return await nested()
-    operation = Operation(kind, names[0], None, other_names=names[1:])
-    arguments = Invocation.sent(kind, way.names[0], _params(context).get("arguments")).arguments
-    unknown = functools.partial(_unknown, kind, way.names[0])
-    return await run(way.adapter, operation, arguments, nested, unknown)
+    call = Invocation.sent(kind, way.names[0], _params(context).get("arguments"))
+    return await by_names(way.adapter, (*way.names, here_named), call, nested)
+
+
+async def by_names(
+    adapter: AttachableAdapter,
+    names: tuple[str, ...],
+    call: Invocation,
+    proceed: Callable[[], Awaitable[Any]],
+) -> Any:
+    """Run what another guard decides on, if the rules for its names here let the caller.
+
+    Raises:
+        Exception: the refusal that it ended in, or what the operation raised.
+    """
+    frame = here()
+    sent = frame.message.sent if frame is not None and frame.row is None else None
+    known = (*names, sent.name) if sent is not None else names
+    if not any(adapter.has_rule(call.kind, name) for name in known):
+        return await proceed()
+    operation = Operation(call.kind, names[0], None, other_names=names[1:])
+    unknown = functools.partial(_unknown, call.kind, names[0])
+    return await run(adapter, operation, call.arguments, proceed, unknown)
 
 
 async def _nested(
@@ -550,7 +662,7 @@ async def _nested(
         door = here()
         assert door is not None  # noqa: S101 - this runs inside of the frame of the message
         inner.append(door.message)
-        with _on(_Way(adapter, door)):
+        with on_way(Way(adapter, door)):
             return await call_next(context)
 
     method, params = context.method or "", _params(context)

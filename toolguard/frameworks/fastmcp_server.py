@@ -19,21 +19,23 @@ from fastmcp.server.providers.fastmcp_provider import (
     FastMCPProviderTool,
 )
 from fastmcp.utilities.versions import VersionSpec, version_sort_key
-from pydantic import BaseModel
 from starlette.applications import Starlette
 
 from toolguard.calls.message import Frame
-from toolguard.errors import AccessDeniedError, ToolGuardError
+from toolguard.errors import ToolGuardError
 from toolguard.frameworks import internals
 from toolguard.frameworks.apps import guard_builder
+from toolguard.frameworks.background import BackgroundTasks, TaskLine
 from toolguard.frameworks.fastmcp_catalog import catalog_of
 from toolguard.frameworks.fastmcp_guard import (
     AttachableAdapter,
     attach,
     described,
     parents,
+    requested_version,
     servers_below,
 )
+from toolguard.frameworks.fastmcp_queue import attend_extension, attend_workers
 from toolguard.frameworks.operation import Catalog, Operation
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.policies.operations import Kind
@@ -60,6 +62,7 @@ class FastMCPAdapter(AttachableAdapter):
         server: the ``fastmcp.FastMCP``.
         guard_messages: puts the guard around the messages of the low-level server.
         unknown: makes the framework's own error for an operation that is not there.
+        tasks: how this line tells of background tasks.
 
     Raises:
         ValueError: if this release of fastmcp, or this server, cannot be guarded.
@@ -74,6 +77,7 @@ class FastMCPAdapter(AttachableAdapter):
         server: Any,
         guard_messages: Callable[[FastMCPAdapter, ServerGuard], None],
         unknown: Callable[[str], Exception],
+        tasks: TaskLine,
     ) -> None:
         check_version(fastmcp.__version__)
         internals.probe_fastmcp(server, _MOUNTED, ToolInjectionMiddleware)
@@ -81,6 +85,7 @@ class FastMCPAdapter(AttachableAdapter):
         self._guard_messages = guard_messages
         self._unknown = unknown
         self._listings: tuple[Catalog, dict[_Mounted, list[Operation]]] | None = None
+        self.tasks = BackgroundTasks(tasks)
 
     def operations(self) -> Iterator[Operation]:
         """Yield what is on the server and on the servers mounted on it, by its own name."""
@@ -136,6 +141,14 @@ class FastMCPAdapter(AttachableAdapter):
             return ()
         return tuple(name for each in listings for name in each.names)
 
+    def names_below(self, kind: Kind, name: str) -> tuple[str, ...]:
+        """Return what an operation that clients call ``name`` is called on mounted servers."""
+        if not self.rules.policies:
+            return ()
+        listed = self.catalog().operations
+        found = (each for each in listed if (each.kind, each.name) == (kind, name))
+        return tuple(other for each in found for _, other in each.mounts)
+
     def look_up(self) -> Catalog:
         """Return what clients can call, also on mounted servers, by the names they know."""
         return catalog_of(self.server)
@@ -148,10 +161,21 @@ class FastMCPAdapter(AttachableAdapter):
 
     def install(self, guard: ServerGuard) -> None:
         """Put ``guard`` around every message, and around every app and transport it runs."""
-        attach(self.server).own = self
+        attached = attach(self.server)
+        attached.own = self
+        attend_workers(attached)
+        self.attend_queue()
         self._guard_messages(self, guard)
         guard_builder(self, guard, "http_app", _paths)
         self.over_stdio(guard)
+
+    def attend_queue(self) -> None:
+        """See to it that what queues background tasks on the server asks the guard."""
+        attend_extension(self.server)
+
+    async def is_foreign_task(self, door: Frame, params: Mapping[str, Any]) -> bool:
+        """Return whether a message asks about a background task that is not its caller's."""
+        return not await self.tasks.owns(self.required_guard, door.message, params.get("taskId"))
 
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> BaseException:
         """Return the error that fastmcp hands through, whether it hides the details or not."""
@@ -243,7 +267,7 @@ def _last_of(provider: Any) -> tuple[object, ...]:
 
 async def find_on(server: Any, kind: Kind, name: str, meta: object) -> Operation | None:
     """Return what a server calls ``name``, with its names on the servers it is mounted from."""
-    version = _requested_version(meta)
+    version = requested_version(meta)
     chain: list[Any] = []
     while True:
         found = await _component(server, kind, name, version)
@@ -286,28 +310,6 @@ async def _template(server: Any, uri_template: str) -> Any:
     templates = await Provider.list_resource_templates(server)
     named = [each for each in templates if each.uri_template == uri_template]
     return max(named, key=version_sort_key, default=None)
-
-
-def _requested_version(meta: object) -> VersionSpec | None:
-    """Return which version of a component the client asks for, in ``_meta.fastmcp.version``.
-
-    Raises:
-        AccessDeniedError: if that cannot be read. The framework takes the latest version then, and
-            what is decided on has to be what is called.
-    """
-    if isinstance(meta, BaseModel):
-        meta = meta.model_dump()
-    for member in ("fastmcp", "version"):
-        if meta is None:
-            return None
-        if not isinstance(meta, Mapping):
-            raise AccessDeniedError("_meta.fastmcp.version must be a version, or be left out")
-        meta = meta.get(member)
-    if meta is None:
-        return None
-    if not isinstance(meta, str) or not meta:
-        raise AccessDeniedError("_meta.fastmcp.version must be a version, or be left out")
-    return VersionSpec(eq=meta)
 
 
 def _paths(app: Any, *_: Any, **__: Any) -> Collection[str]:

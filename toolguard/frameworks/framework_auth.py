@@ -14,7 +14,7 @@ from typing import Any
 from toolguard.frameworks.server_guard import ServerGuard, verifier_of
 from toolguard.tokens.verifier import Verifier
 
-__all__ = ["check_auth", "has_auth", "verifier_for"]
+__all__ = ["check_auth", "check_one", "has_auth", "verifier_for"]
 
 # By name: the one may be installed without the other.
 _OURS = (
@@ -86,7 +86,22 @@ def check_auth(server: Any, guard: ServerGuard) -> None:
                 "nothing: write FastMCP(..., auth=...) for fastmcp, or MCPServer(..., "
                 "token_verifier=..., auth=AuthSettings(...)), or give the guard issuer= instead"
             )
-    elif auth is not None and not (_asks(auth, guard) or hasattr(guard.verifier, "verify_request")):
+    elif auth is not None:
+        check_one(auth, guard)
+
+
+def check_one(auth: Any, guard: ServerGuard) -> None:
+    """Make sure that a guard which verifies by itself does not overrule another auth.
+
+    Args:
+        auth: what verifies tokens for the framework.
+        guard: what guards the same requests.
+
+    Raises:
+        ValueError: if the two may differ.
+    """
+    takes_over = not guard.verifies_itself or hasattr(guard.verifier, "verify_request")
+    if not (takes_over or _asks(auth, guard)):
         raise ValueError(
             f"the server verifies tokens with {type(auth).__name__}, and this guard verifies them "
             'by itself: write ToolGuard(verifier="framework", audience=...) to take over what the '

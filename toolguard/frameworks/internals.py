@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 __all__ = [
     "components_of",
+    "custom_routes",
+    "extension_of",
     "guarding_class",
     "injected_tools",
     "inner_provider",
@@ -24,6 +25,7 @@ __all__ = [
     "prompt_manager",
     "resource_manager",
     "serve_by",
+    "serving_parts",
     "tool_manager",
 ]
 
@@ -47,11 +49,13 @@ def probe(server: Any) -> None:
         for method in _MANAGERS[attribute]
         if not callable(getattr(manager, method, None))
     ]
-    if _lowlevel_name(server) is None:
+    if lowlevel_server(server) is server:
         gone.append("_lowlevel_server")
+    if custom_routes(server) is None:
+        gone.append("_custom_starlette_routes")
     if gone:
         raise RuntimeError(
-            f"mcp {version('mcp')} has no {', '.join(gone)} on {type(server).__name__}, which "
+            f"mcp {_version('mcp')} has no {', '.join(gone)} on {type(server).__name__}, which "
             "toolguard stands in: nothing would be guarded. Use a release that toolguard knows"
         )
 
@@ -73,13 +77,26 @@ def prompt_manager(server: Any) -> Any:
 
 def lowlevel_server(server: Any) -> Any:
     """Return the low-level server of an SDK server (``FastMCP`` of 1.x, ``MCPServer`` of 2.x)."""
-    name = _lowlevel_name(server)
-    return getattr(server, name) if name is not None else server
+    return getattr(server, "_lowlevel_server", None) or getattr(server, "_mcp_server", server)
 
 
-def _lowlevel_name(server: Any) -> str | None:
-    names = ("_lowlevel_server", "_mcp_server")
-    return next((name for name in names if hasattr(server, name)), None)
+def serving_parts(server: Any) -> tuple[object, ...]:
+    """Return what a message to an SDK server passes, each an object that may be replaced."""
+    tools, resources = server._tool_manager, server._resource_manager
+    prompts, lowlevel = server._prompt_manager, lowlevel_server(server)
+    chain = getattr(lowlevel, "middleware", None)
+    return (
+        *(tools, tools.call_tool, resources, resources.get_resource, prompts, prompts.get_prompt),
+        *(lowlevel, lowlevel.request_handlers if chain is None else chain),
+    )
+
+
+def custom_routes(server: Any) -> list[Any] | None:
+    """Return the routes that a server serves beside its endpoint; None if it cannot have any."""
+    of_fastmcp = getattr(server, "_get_additional_http_routes", None)
+    if of_fastmcp is not None:
+        return list(of_fastmcp())
+    return getattr(server, "_custom_starlette_routes", None)
 
 
 def serve_by(server: Any, manager: Any) -> Any:
@@ -109,7 +126,10 @@ def probe_fastmcp(server: Any, mounts: tuple[type[Any], ...], injects: type[Any]
     Raises:
         RuntimeError: naming what is gone, and in which version.
     """
-    gone = [name for name in ("_mcp_server",) if not hasattr(server, name)]
+    needed = ("_mcp_server", "_get_additional_http_routes")
+    gone = [name for name in needed if not hasattr(server, name)]
+    if hasattr(server, "add_extension") and not hasattr(server, "_extensions"):
+        gone.append("_extensions")
     if not hasattr(server.local_provider, "_components"):
         gone.append("local_provider._components")
     for each in mounts:
@@ -120,7 +140,7 @@ def probe_fastmcp(server: Any, mounts: tuple[type[Any], ...], injects: type[Any]
         gone.append(f"{injects.__name__}._tools_to_inject_by_name")
     if gone:
         raise RuntimeError(
-            f"fastmcp {version('fastmcp')} has no {', '.join(gone)}, which toolguard relies on: "
+            f"fastmcp {_version('fastmcp')} has no {', '.join(gone)}, which toolguard relies on: "
             "rules by name would not apply. Use a release that toolguard knows"
         )
 
@@ -160,6 +180,11 @@ def injected_tools(middleware: Any) -> dict[str, Any]:
     return table
 
 
+def extension_of(server: Any, identifier: str) -> Any:
+    """Return an extension that is registered on a server of 4.x; None if none has this name."""
+    return getattr(server, "_extensions", {}).get(identifier)
+
+
 def guarding_class(cls: type[Any], around: Around) -> type[Any]:
     """Return a subclass of a component's class whose entries run inside of ``around``."""
     entries = {name: _entry(cls, name, around) for name in _ENTRIES if hasattr(cls, name)}
@@ -174,3 +199,10 @@ def _entry(cls: type[Any], name: str, around: Around) -> Callable[..., Awaitable
         return await around(component, name, proceed, (*args, *kwargs.values()))
 
     return entry
+
+
+def _version(package: str) -> str:
+    """Return the version that is installed."""
+    from importlib.metadata import version  # noqa: PLC0415 - imports the email package
+
+    return version(package)

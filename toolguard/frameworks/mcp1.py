@@ -43,8 +43,8 @@ class _FastMCP(SDKAdapter):
     error_types = (ToolError, ResourceError, ValueError)
 
     def install(self, guard: ServerGuard) -> None:
-        self.guard_managers()
         guard_messages(internals.lowlevel_server(self.server), self, guard, TaskOwners())
+        self.guard_managers()
         settings = self.server.settings
 
         def streamable(*_: Any) -> Collection[str]:
@@ -56,10 +56,6 @@ class _FastMCP(SDKAdapter):
         guard_builder(self, guard, "streamable_http_app", streamable)
         guard_builder(self, guard, "sse_app", sse)
         self.over_stdio(guard)
-
-    def is_intact(self) -> bool:
-        handlers: object = internals.lowlevel_server(self.server).request_handlers
-        return isinstance(handlers, GuardedHandlers) and super().is_intact()
 
     def is_match(self, parameters: dict[str, Any] | None) -> bool:
         return bool(parameters)

@@ -48,17 +48,13 @@ class _MCPServer(SDKAdapter):
     error_types = (ToolError, ResourceError, ValueError)
 
     def install(self, guard: ServerGuard) -> None:
-        self.guard_managers()
         lowlevel = internals.lowlevel_server(self.server)
         lowlevel.middleware = Outermost(lowlevel.middleware, message_guard(self, guard))
+        self.guard_managers()
         for name, parameters in _PATHS.items():
             signature = inspect.signature(getattr(self.server, name))
             guard_builder(self, guard, name, functools.partial(_values, signature, parameters))
         self.over_stdio(guard)
-
-    def is_intact(self) -> bool:
-        middleware: object = internals.lowlevel_server(self.server).middleware
-        return isinstance(middleware, Outermost) and super().is_intact()
 
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> Exception:
         return _NestedRefusalError(refusal) if nested else RefusedError(refusal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
@@ -25,9 +26,8 @@ class SDKAdapter(Adapter):
         self._resources = internals.resource_manager(server)
         self._prompts = internals.prompt_manager(server)
         self._get_prompt = self._prompts.get_prompt
-        self._managers = (self._tools, self._resources, self._prompts)
-        #: What has been put in the place of the managers' own methods.
-        self._standing: tuple[Callable[..., Any], ...] = ()
+        #: What messages pass as long as nobody has replaced what the guard stands in.
+        self._guarded: tuple[object, ...] = ()
 
     def operations(self) -> Iterator[Operation]:
         """Yield tools, then resources and templates, then prompts."""
@@ -79,15 +79,14 @@ class SDKAdapter(Adapter):
         return parameters is not None
 
     def guard_managers(self) -> None:
-        """Stand in the managers' look-ups: what they find is decided on, and then runs."""
-        self._standing = (
-            self._guarded_tools(self._tools.call_tool),
-            self._guarded_resources(self._resources.get_resource),
-            self._guarded_prompt,
-        )
-        self._tools.call_tool, self._resources.get_resource, self._prompts.get_prompt = (
-            self._standing
-        )
+        """Stand in the managers' look-ups: what they find is decided on, and then runs.
+
+        To be called when the guard stands around the messages, which is to last as well.
+        """
+        self._tools.call_tool = self._guarded_tools(self._tools.call_tool)
+        self._resources.get_resource = self._guarded_resources(self._resources.get_resource)
+        self._prompts.get_prompt = self._guarded_prompt
+        self._guarded = internals.serving_parts(self.server)
 
     def _guarded_tools(self, call_tool: Callable[..., Awaitable[Any]]) -> Any:
         empty = type(self._tools)()  # knows no tool, and says so as the framework does
@@ -142,13 +141,9 @@ class SDKAdapter(Adapter):
         return _Deciding(found, "render", self._running("prompt", found, None, unknown))
 
     def is_intact(self) -> bool:
-        """Return whether the managers are the same, and look things up through the guard."""
-        server = self.server
-        tools, resources = internals.tool_manager(server), internals.resource_manager(server)
-        prompts = internals.prompt_manager(server)
-        looked_up = (tools.call_tool, resources.get_resource, prompts.get_prompt)
-        managers = (tools, resources, prompts)
-        return looked_up == self._standing and managers == self._managers
+        """Return whether a message still passes the guard, and what it calls for as well."""
+        parts = internals.serving_parts(self.server)
+        return len(parts) == len(self._guarded) and all(map(operator.is_, parts, self._guarded))
 
     def _running(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from toolguard.calls.request import RequestAuth
+from toolguard.calls.request import RequestAuth, TaskExpiry
 from toolguard.http.door import HTTPGuard
 from toolguard.tokens.verifier import Verifier
 
@@ -17,6 +17,7 @@ class ServerGuard(HTTPGuard, Protocol):
 
     resource: str
     verifies_itself: bool
+    task_expiry: TaskExpiry
 
     @property
     def issuer(self) -> str | None:

@@ -8,7 +8,8 @@ withheld, before it leaves.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
@@ -21,12 +22,13 @@ from toolguard.errors import (
     GuardNotConfiguredError,
     InvalidInputError,
     MalformedMessageError,
+    MissingTokenError,
     ToolGuardError,
 )
 from toolguard.frameworks.lists import hides
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.server_guard import ServerGuard
-from toolguard.http.identity import telling
+from toolguard.http.identity import telling, telling_stranger
 from toolguard.policies.operations import CALLS, COMPLETE, Invocation, asked_of, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
@@ -148,7 +150,10 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     frame = await _admit(adapter, door, incoming)
     is_call = incoming.method in CALLS
     try:
-        with standing(frame):
+        is_about_task = incoming.method.startswith("tasks/") and "taskId" in incoming.params
+        is_foreign = is_about_task and await adapter.is_foreign_task(door, incoming.params)
+        # What the framework answers about a foreign task is then what it does about an unknown one.
+        with standing(frame), telling_stranger(incoming.request) if is_foreign else nullcontext():
             result = await incoming.serve()
     except Exception:
         if is_call and not door.message.rows:
@@ -169,8 +174,20 @@ async def _ask_to_sign_in(door: Frame) -> None:
     Raises:
         ToolGuardError: that an access token is needed.
     """
-    if DEFAULT_POLICIES[door.guard.default] != Policy(public=True):
+    if door.guard.default != "public":
         await door.enter(Policy(), _unnamed()).authorize(None)
+
+
+def _as_unknown(door: Frame, refusal: ToolGuardError) -> ToolGuardError | None:
+    """Return how a caller is refused what is not there; None if the framework's error says it.
+
+    Args:
+        door: the message at the door of the server.
+        refusal: why the caller may not do what they shall not know of.
+    """
+    if door.guard.default == "public" or not isinstance(refusal, MissingTokenError):
+        return None
+    return MissingTokenError(str(refusal))
 
 
 def _unnamed() -> Invocation:
@@ -231,9 +248,9 @@ async def _decide_by_name(
         frame.entered.policy = adapter.policy_for(resolved, call.name)
         await frame.authorize(call if incoming.method in CALLS else None)
     except ToolGuardError as refusal:
-        if hides(door, refusal):
-            raise adapter.unknown(call.kind, call.name) from None
-        raise
+        if not hides(door, refusal):
+            raise
+        raise _as_unknown(door, refusal) or adapter.unknown(call.kind, call.name) from None
     if frame.entered.state is State.NEEDS_ARGUMENTS:
         raise AccessDeniedError(rule="only a call has the arguments that the rule reads")
     return frame
@@ -245,6 +262,7 @@ async def run(
     arguments: Mapping[str, Any],
     proceed: Callable[[], Awaitable[Any]],
     unknown: Callable[[], Awaitable[Any]],
+    validated: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Any:
     """Run an operation that the framework has found, if the caller may.
 
@@ -254,6 +272,8 @@ async def run(
         arguments: what it gives to it, not validated.
         proceed: runs it.
         unknown: what the framework does for an operation that is not there.
+        validated: returns the validated arguments, where the function is only queued, so that no
+            wrapper decides on them now.
 
     Raises:
         Exception: the refusal, as this framework lets one through; or what the operation raised.
@@ -276,6 +296,8 @@ async def run(
                 _check_listed(operation, call)
             # The wrapper decides on the arguments that the framework has validated.
             await frame.authorize(None if reads_call and resolved.owner else call)
+            if validated is not None and row.state is State.NEEDS_ARGUMENTS:
+                await frame.authorize(replace(call, arguments=validated()))
             return await proceed()
     except Exception as error:
         if not row.concluded:
@@ -284,8 +306,11 @@ async def run(
             raise
         refusal = row.refusal
     if row.state is not State.PERMITTED and not row.nested and hides(door, refusal):
-        row.ended(None)
-        return await unknown()
+        stranger = _as_unknown(door, refusal)
+        row.ended(stranger)
+        if stranger is None:
+            return await unknown()
+        refusal = stranger
     raise adapter.refusal_error(refusal, nested=row.nested)
 
 

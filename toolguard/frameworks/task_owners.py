@@ -1,8 +1,8 @@
-"""Who may ask after which background task of mcp 1.x (``server.experimental.enable_tasks()``)?
+"""Who may ask after which background task, of mcp 1.x and of fastmcp?
 
-On a stateless server the SDK lets every caller who has its id read and cancel a task. Here a task
-belongs to the principal whose call it is: issuer, subject and client. To others it does not exist.
-The owners are known to this process only.
+On a stateless server the SDK lets every caller who has its id read and cancel a task; fastmcp
+compares client and subject, and no issuer. Here a task belongs to the principal whose call it is:
+issuer, subject and client. To others it does not exist. The owners are known to this process only.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ __all__ = ["TaskOwners"]
 # caller, so that one caller's tasks do not end those of another.
 _MAX_OWNERS = 4_096
 _MAX_TASKS = 256
+
+_UNKNOWN = object()
 
 _Owner = tuple[str, str | None, str | None]
 
@@ -39,16 +41,22 @@ class TaskOwners:
 
     def __init__(self, max_owners: int = _MAX_OWNERS, max_tasks: int = _MAX_TASKS) -> None:
         self._max_tasks = max_tasks
-        self._tasks: LRUCache[_Owner | None, LRUCache[str, None]] = LRUCache(max_owners)
+        self._tasks: LRUCache[_Owner | None, LRUCache[str, object]] = LRUCache(max_owners)
 
-    def note(self, task_id: str, principal: Principal | None) -> None:
-        """Remember that a task is the principal's, or that it was started without a token."""
+    def note(self, task_id: str, principal: Principal | None, kept: object = None) -> None:
+        """Remember that a task is the principal's, or that it was started without a token.
+
+        Args:
+            task_id: the task.
+            principal: the caller; None for one without a token.
+            kept: what to hold for as long as that is remembered.
+        """
         if principal is not None and principal.user_id is None:
             return  # two users of one client could not be told apart
         owner = _key(principal)
         if owner not in self._tasks:
             self._tasks[owner] = LRUCache(self._max_tasks)
-        self._tasks[owner][task_id] = None
+        self._tasks[owner][task_id] = kept
 
     def owns(self, principal: Principal | None, task_id: str) -> bool:
         """Return whether a task is the principal's."""
@@ -60,7 +68,7 @@ class TaskOwners:
         if owned is None:
             return set()
         # Looking one up makes it the last to be forgotten.
-        return {each for each in task_ids if each in owned and owned.get(each) is None}
+        return {each for each in task_ids if owned.get(each, _UNKNOWN) is not _UNKNOWN}
 
 
 def _key(principal: Principal | None) -> _Owner | None:

@@ -204,5 +204,5 @@ def _seconds(text: str | None) -> int | None:
     if text is None:
         return None
     if not re.fullmatch("[0-9]{1,9}", text):
-        raise ValueError("max_age is no number of seconds")
+        raise ValueError("max_age is not a number of seconds")
     return int(text)

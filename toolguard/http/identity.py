@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import sys
+import uuid
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from toolguard.calls.request import RequestAuth
 from toolguard.principal import Principal
 from toolguard.tokens.memo import own_claims
 
-__all__ = ["access_token", "tell", "telling"]
+__all__ = ["access_token", "tell", "telling", "telling_digest", "telling_stranger"]
 
 AccessTokenT = TypeVar("AccessTokenT", bound=AccessToken)
 
@@ -64,6 +65,44 @@ def telling(auth: RequestAuth | None) -> Iterator[None]:
     try:
         yield
     finally:
+        auth_context_var.reset(token)
+
+
+def telling_stranger(request: Any) -> AbstractContextManager[None]:
+    """Tell the framework that a user whom it has never met sent the message.
+
+    Args:
+        request: the Starlette request that carried it; None where there is no HTTP.
+    """
+    stranger = Principal(None, "", uuid.uuid4().hex, expires_at=math.inf)
+    return _telling(request, _user(stranger, "", None))
+
+
+def telling_digest(request: Any, auth: RequestAuth | None) -> AbstractContextManager[None]:
+    """Tell the framework the digest of the caller's token only, so that it stores no token.
+
+    Args:
+        request: the Starlette request that carried the message; None where there is no HTTP.
+        auth: the caller.
+    """
+    user = auth.user if auth is not None else None
+    if auth is None or auth.token is None or not isinstance(user, AuthenticatedUser):
+        return nullcontext()
+    told = user.access_token.model_copy(update={"token": _digest(auth.token)})
+    return _telling(request, AuthenticatedUser(told))
+
+
+@contextmanager
+def _telling(request: Any, user: AuthenticatedUser) -> Iterator[None]:
+    scope: MutableMapping[str, Any] = {} if request is None else request.scope
+    known = {"user": scope["user"]} if "user" in scope else {}
+    token = auth_context_var.set(user)
+    scope["user"] = user
+    try:
+        yield
+    finally:
+        del scope["user"]
+        scope.update(known)
         auth_context_var.reset(token)
 
 
@@ -107,8 +146,11 @@ def _user(principal: Principal, token: str, resource: str | None) -> Authenticat
     kind: type[AccessToken] = getattr(
         sys.modules.get("fastmcp.server.auth"), "AccessToken", AccessToken
     )
-    digest = sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-    return AuthenticatedUser(access_token(kind, principal, f"sha256:{digest}", resource))
+    return AuthenticatedUser(access_token(kind, principal, _digest(token), resource))
+
+
+def _digest(token: str) -> str:
+    return f"sha256:{sha256(token.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def _completed(verified: AccessToken, principal: Principal) -> AuthenticatedUser:

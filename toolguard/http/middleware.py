@@ -8,6 +8,7 @@ refuses inside the tool call can still turn the answer into a real 401 or 403.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -34,7 +35,6 @@ from toolguard.http.response import HeldResponse
 from toolguard.http.sessions import Sessions
 from toolguard.principal import Principal
 from toolguard.tokens.bearer import bearer_token
-from toolguard.tokens.verifier import Verifier
 
 __all__ = ["ASGIApp", "GuardMiddleware", "Message", "Receive", "Scope", "Send"]
 
@@ -50,8 +50,12 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 """An application (ASGI)."""
 _VerifyRequest = Callable[[Scope, str], Awaitable[Principal]]
 
+_PREFLIGHT = {b"origin", b"access-control-request-method"}
 _SESSION_HEADER = b"mcp-session-id"
 _EVENT_HEADER = b"last-event-id"
+# However a request spells them (RFC 3875 §4.1.18).
+_SESSION = re.compile(rb"mcp[-_]session[-_]id", re.IGNORECASE)
+_EVENT = re.compile(rb"last[-_]event[-_]id", re.IGNORECASE)
 
 
 class GuardMiddleware:
@@ -84,7 +88,7 @@ class GuardMiddleware:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})  # fail closed: never guarded
             return
-        if _is_preflight(scope):
+        if scope["method"] == "OPTIONS" and _is_preflight(scope["headers"]):
             # It has no credentials, so it reaches nothing. A CORS middleware around this one has
             # answered those of its origins.
             await send_empty(send, 204)
@@ -102,7 +106,13 @@ class GuardMiddleware:
         token = bearer_token(scope["headers"])
         revision = revision_of(scope["headers"])
         if token is not None:
-            principal = await _verified(self.guard.verifier, scope, token)
+            verifier = self.guard.verifier
+            # A verifier may have a method that looks at the whole request.
+            verify_request: _VerifyRequest | None = getattr(verifier, "verify_request", None)
+            if verify_request is not None:
+                principal = await verify_request(scope, token)
+            else:
+                principal = await verifier.verify(token)
             return RequestAuth(token, principal, self.guard, revision=revision)
         if not self.admits_anonymous():
             raise MissingTokenError
@@ -111,7 +121,9 @@ class GuardMiddleware:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, state: RequestAuth) -> None:
         try:
             session_id = self._session_of(scope, state.principal)
-            self._check_stream(scope, state.principal, session_id)
+            events = _values(scope["headers"], _EVENT)
+            if events or scope["method"] in ("GET", "HEAD"):
+                self._check_stream(scope, state.principal, session_id, events)
         except _NotFoundError as missing:
             await not_found(send, str(missing))
             return
@@ -131,12 +143,9 @@ class GuardMiddleware:
             if opened is not None and not self._owned(opened, state.principal):
                 orphans.append(opened)
                 return None
-            owner = EventOwner.of(state.principal, opened or session_id)
-            return functools.partial(self.guard.door.event_ids.sealed, owner=owner)
+            return functools.partial(self._sealed, state.principal, opened or session_id)
 
-        async def refuse() -> bool:
-            return await self._replaces(state, scope, send)
-
+        refuse = functools.partial(self._replaces, state, scope, send)
         response = HeldResponse(send, state, refuse, begin, hold=scope["method"] == "POST")
         # The SDK holds a session to the user who opened it; there may be no such user.
         owned = session_id is None or not self.sessions.opened_anonymously(session_id)
@@ -158,7 +167,7 @@ class GuardMiddleware:
             MissingTokenError: if it may be the caller's once they have signed in.
             _NotFoundError: if it is not.
         """
-        sessions = _values(scope, _SESSION_HEADER)
+        sessions = _values(scope["headers"], _SESSION)
         if not sessions:
             return None
         if len(sessions) > 1:
@@ -168,7 +177,7 @@ class GuardMiddleware:
         return sessions[0]
 
     def _check_stream(
-        self, scope: Scope, principal: Principal | None, session_id: str | None
+        self, scope: Scope, principal: Principal | None, session_id: str | None, sent: list[str]
     ) -> None:
         """Give the application the id of the event to go on from, as its store knows it.
 
@@ -184,17 +193,20 @@ class GuardMiddleware:
                 raise _NoStreamError
             if principal.user_id is None:
                 raise _no_owner()
-        sent = _values(scope, _EVENT_HEADER)
-        if not sent:
-            return
-        others = [pair for pair in scope["headers"] if _plain(pair[0]) != _EVENT_HEADER]
+        others = [pair for pair in scope["headers"] if not _EVENT.fullmatch(pair[0])]
         scope["headers"] = others  # it says nothing but in a GET
-        if scope["method"] == "GET":
+        if sent and scope["method"] == "GET":
             owner = EventOwner.of(principal, session_id)
             event_id = self.guard.door.event_ids.unsealed(sent[0].encode("latin-1"), owner)
             if event_id is None or len(sent) > 1:
                 raise _NotFoundError("Event")
             scope["headers"] = [*others, (_EVENT_HEADER, event_id)]
+
+    def _sealed(
+        self, principal: Principal | None, session_id: str | None, event_id: bytes
+    ) -> bytes:
+        owner = EventOwner.of(principal, session_id)
+        return self.guard.door.event_ids.sealed(event_id, owner)
 
     async def _replaces(self, state: RequestAuth, scope: Scope, send: Send) -> bool:
         """Answer with the refusal that the message ended in; return whether there is one."""
@@ -267,22 +279,10 @@ class _NoStreamError(Exception):
     """A stream is asked for that is not offered."""
 
 
-async def _verified(verifier: Verifier, scope: Scope, token: str) -> Principal:
-    """Return who sent the request; a verifier may have a method that looks at all of it."""
-    verify_request: _VerifyRequest | None = getattr(verifier, "verify_request", None)
-    if verify_request is not None:
-        return await verify_request(scope, token)
-    return await verifier.verify(token)
-
-
-def _is_preflight(scope: Scope) -> bool:
-    """Return whether this is a CORS preflight, which has no credentials (Fetch)."""
-    return (
-        scope["method"] == "OPTIONS"
-        and _header(scope["headers"], b"authorization") is None
-        and _header(scope["headers"], b"origin") is not None
-        and _header(scope["headers"], b"access-control-request-method") is not None
-    )
+def _is_preflight(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Return whether an OPTIONS request is a CORS preflight, which has no credentials (Fetch)."""
+    names = {name for name, _ in headers}
+    return b"authorization" not in names and names >= _PREFLIGHT
 
 
 def _no_owner() -> AccessDeniedError:
@@ -292,14 +292,8 @@ def _no_owner() -> AccessDeniedError:
     )
 
 
-def _values(scope: Scope, name: bytes) -> list[str]:
-    """Return what a request says under a name, however it is spelled (RFC 3875 §4.1.18)."""
-    found = (pair for pair in scope["headers"] if len(pair[0]) == len(name))
-    return [value.decode("latin-1") for key, value in found if _plain(key) == name]
-
-
-def _plain(name: bytes) -> bytes:
-    return name.lower().replace(b"_", b"-")
+def _values(headers: Iterable[tuple[bytes, bytes]], name: re.Pattern[bytes]) -> list[str]:
+    return [value.decode("latin-1") for key, value in headers if name.fullmatch(key)]
 
 
 def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:

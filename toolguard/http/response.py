@@ -56,7 +56,8 @@ class HeldResponse:
 
     async def send(self, message: Message) -> None:
         """Pass on, hold back or replace what the application sends (ASGI)."""
-        await self.finish()
+        if self._flushing is not None:
+            await self.finish()
         if self._replaced:
             return
         if message["type"] == "http.response.start":
@@ -67,9 +68,9 @@ class HeldResponse:
             message = {**message, "body": self._events.feed(message["body"], last=last)}
         if not self._held:
             await self._send(message)
-        elif not await self._waits(message):
+        elif not self._waits(message):
             self._state.on_permitted = None
-            if await self._refuse():
+            if self._state.refusal is not None and await self._refuse():
                 self._replaced = True
                 self._held.clear()
                 return
@@ -96,7 +97,7 @@ class HeldResponse:
         if not self._hold and self._state.refusal is None:
             await self._flush()
 
-    async def _waits(self, message: Message) -> bool:
+    def _waits(self, message: Message) -> bool:
         """Hold ``message`` back if nothing has been said yet; return whether it was."""
         if not message.get("more_body", False):
             return False

@@ -81,6 +81,7 @@ class Caller:
         leeway: seconds by which the issuer's clock may differ.
         on_missing: the sentence for a caller without a token who needs one.
         failure: why their token is not good, where it is treated as one that they did not send.
+        outlives_token: whether they are acted for when their token has expired, too.
     """
 
     principal: Principal | None
@@ -89,6 +90,7 @@ class Caller:
     leeway: float = 0.0
     on_missing: str = "This operation needs an access token"
     failure: ToolGuardError | None = None
+    outlives_token: bool = False
 
     def meets(self, alternative: Alternative) -> bool:
         """Return whether the caller meets these scopes and sign-ins."""
@@ -173,7 +175,8 @@ def _without_opaque(policy: Policy | None, caller: Caller) -> Decision | None:
     if caller.principal is None:
         missing = MissingTokenError(caller.on_missing, scopes=policy.first_scopes)
         return PERMIT if policy.public else _refuse(caller.failure or missing)
-    if caller.principal.is_expired(caller.now - caller.leeway):
+    is_expired = caller.principal.is_expired(caller.now - caller.leeway)
+    if is_expired and not caller.outlives_token:
         return _refuse(InvalidTokenError("expired", "The access token has expired"))
     if policy.rule is None:
         return PERMIT

@@ -237,7 +237,7 @@ def _closure(scope: str, direct: Mapping[str, tuple[str, ...]]) -> frozenset[str
     while todo:
         token = todo.pop()
         if token == scope:
-            raise ValueError(f"the scope hierarchy turns in a circle at {scope!r}")
+            raise ValueError(f"the scope hierarchy has a cycle through {scope!r}")
         if token not in found:
             found.add(token)
             todo.extend(direct.get(token, ()))

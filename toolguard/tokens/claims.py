@@ -79,7 +79,9 @@ def check_bearer(claims: Mapping[str, Any]) -> None:
         InvalidTokenError: with reason ``bound``.
     """
     if "cnf" in claims:
-        raise InvalidTokenError("bound", "The token is bound to a key and no bearer token")
+        raise InvalidTokenError(
+            "bound", "Sender-constrained tokens are not accepted as bearer tokens"
+        )
 
 
 def check_subject(claims: Mapping[str, Any]) -> None:
@@ -98,7 +100,7 @@ def _numeric_date(claims: Mapping[str, Any], name: str) -> float | None:
         return None
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidTokenError("claims", "The token has a time that is no number")
+        raise InvalidTokenError("claims", "A time claim of the token is not a number")
     if not 0 <= value <= _MAX_NUMERIC_DATE:
-        raise InvalidTokenError("claims", "The token has a time that is no date")
+        raise InvalidTokenError("claims", "A time claim of the token is out of range")
     return value

@@ -215,7 +215,7 @@ class JWKS:
             if now >= state.asked_at + _FRESH_FOR and self._can_change(state, now):
                 return None
             age = now - state.stale_at + _FRESH_FOR
-            _log.warning("%r: keys fetched %.0f s ago decide, for want of newer", self, age)
+            _log.warning("%r: using stale keys, fetched %.0f s ago", self, age)
         self._fly(now)
         return found
 
@@ -357,4 +357,4 @@ def _check_answer(response: httpx.Response) -> None:
         # A redirect too: whoever configured or discovered this URL trusts it, not the next.
         raise KeysUnavailableError(f"HTTP {response.status_code}")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise KeysUnavailableError("the answer is compressed, which nobody asked for")
+        raise KeysUnavailableError("the answer is compressed, although no compression was accepted")

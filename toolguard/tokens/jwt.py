@@ -231,7 +231,9 @@ class JWTVerifier:
             if _signed(jws, key):
                 return key
         if not keys:
-            raise InvalidTokenError("key", "The token is signed with a key the issuer has not")
+            raise InvalidTokenError(
+                "key", "The token is signed with a key that its issuer does not publish"
+            )
         # The issuer may have replaced a key under its old name.
         if not refreshed and self._keys.suspect(jws.kid):
             return None
@@ -261,7 +263,7 @@ class JWTVerifier:
         check_subject(claims)
         # RFC 7519 §4.1.7.
         if not isinstance(claims.get("jti", ""), str):
-            raise InvalidTokenError("claims", "The token has an id that is no text")
+            raise InvalidTokenError("claims", "The jti claim of the token is not a string")
 
     def __repr__(self) -> str:
         return f"<JWTVerifier: tokens of {self.issuer} for {', '.join(self._audiences)}>"

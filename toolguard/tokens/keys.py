@@ -163,7 +163,7 @@ class KeySet:
             material = serialization.load_pem_public_key(encoded)
         except (ValueError, UnsupportedAlgorithm):
             raise KeySetError(
-                "this is no public key: write the PEM that begins -----BEGIN PUBLIC KEY-----"
+                "this is not a public key: write the PEM that begins -----BEGIN PUBLIC KEY-----"
             ) from None
         try:
             return cls((Key(kid, *_examined(material)),))
@@ -305,7 +305,7 @@ def _read_key(jwk: object) -> Key:
     if kid is not None and not isinstance(kid, str):
         raise KeySetError("has a kid that is not a string")
     if any(member in jwk for member in _PRIVATE_MEMBERS):
-        raise KeySetError("holds private members: whoever has read it can sign")
+        raise KeySetError("holds private members: publish public keys only")
     if jwk.get("use") not in (None, "sig"):
         raise KeySetError("is not for signatures (use)")
     operations = jwk.get("key_ops", ["verify"])

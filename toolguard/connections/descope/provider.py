@@ -232,7 +232,7 @@ def _token_request(request: ConnectionRequest) -> UserTokenRequest | TenantToken
         )
     if not request.principal.user_id:
         raise ConnectionDeniedError(
-            f"{request.name} belongs to a user, and this caller is none", connection=request.name
+            f"{request.name} needs a user; this caller is a client", connection=request.name
         )
     return UserTokenRequest(
         app_id=request.name, user_id=request.principal.user_id, scopes=scopes, options=options
