@@ -205,6 +205,21 @@ def renamed_while_mounted(house: House) -> Ask:
     return call("renamed")
 
 
+def renamed_in_front_of_a_server_that_has_other_names_for_it(house: House) -> Ask:
+    async def harmless() -> str:
+        return "nothing"
+
+    inner = house.new()
+    inner.tool("secret")(house.body())
+    inner.tool("other")(harmless)
+    inner.add_middleware(_renaming(in_place=False))
+    house.server.mount(inner, namespace="ns")
+    config = fastmcp("tools.tool_transform.ToolTransformConfig")
+    transform = fastmcp("server.transforms.ToolTransform")
+    house.server.add_transform(transform({"ns_secret": config(name="renamed")}))
+    return call("ns_other")
+
+
 def searched(house: House) -> Ask:
     house.server.tool("secret")(house.body())
     house.server.add_transform(fastmcp("server.transforms.search.RegexSearchTransform")())
@@ -442,6 +457,8 @@ BY_LISTED_NAME: list[tuple[Situation, str]] = [
     (renamed_by_a_transform, "renamed"),
     (renamed_while_mounted, "renamed"),
     (renamed_while_mounted, "ns_secret"),
+    (renamed_in_front_of_a_server_that_has_other_names_for_it, "renamed"),
+    (renamed_in_front_of_a_server_that_has_other_names_for_it, "ns_secret"),
     (swapped_by_a_transform, "other"),
     (renamed_by_a_middleware, "other"),
     (injected_on_a_mounted_server, "ns_secret"),

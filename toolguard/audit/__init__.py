@@ -74,7 +74,7 @@ def _unmatched(adapter: Adapter, catalog: Catalog) -> Iterator[Finding]:
     """Yield the rules without an operation, of the server and of those mounted on it."""
     known: dict[Adapter, list[tuple[Kind, str, Collection[str]]]] = {adapter: []}
     for each in catalog.operations:
-        known[adapter].append((each.kind, each.name, each.tags))
+        known[adapter] += [(each.kind, name, each.tags) for name in each.names]
         for server, name in each.mounts:
             known.setdefault(adapter_for(server), []).append((each.kind, name, each.tags))
     for guarded, names in known.items():

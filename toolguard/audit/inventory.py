@@ -71,10 +71,12 @@ def _policies(way: _Way, listed: Operation) -> Iterator[tuple[Policy | None, boo
         ValueError: if one of them would have it public and guarded at once.
     """
     deciding = None
-    for adapter, name in way:
+    for at, (adapter, name) in enumerate(way):
         if adapter.guard is not None:
             deciding = adapter.guard
-            policy = adapter.policy(Operation(listed.kind, name, listed.function))
+            others = listed.other_names if at == 0 else tuple(below for _, below in way[at + 1 :])
+            operation = Operation(listed.kind, name, listed.function, other_names=others)
+            policy = adapter.policy(operation)
             yield (policy or DEFAULT_POLICIES[deciding.default]), policy is not None
     declared = Operation(listed.kind, listed.name, listed.function).declared
     if deciding is None and declared is not None:

@@ -328,7 +328,9 @@ class Adapter(ABC):
         catalog = self.catalog()
         if catalog.unlisted:  # what they are about may be on another server
             return
-        operations = ((each.kind, each.name, each.tags) for each in catalog.operations)
+        operations = (
+            (each.kind, name, each.tags) for each in catalog.operations for name in each.names
+        )
         for pattern in self.rules.unmatched(operations):
             _log.warning("the rule %r matches nothing on %r", pattern, self.server)
 

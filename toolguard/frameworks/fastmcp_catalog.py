@@ -152,13 +152,16 @@ def _parents(component: Any) -> Iterator[Any]:
 
 def _listed(kind: Kind, component: Any) -> Operation:
     chain = list(_parents(component))
+    mounts = tuple(mount for each in chain for mount in vars(each).get(_MOUNTS, ()))
+    listed, *others = dict.fromkeys((*map(_name, chain), *(name for _, name in mounts)))
     return Operation(
         kind,
-        _name(component),
+        listed,
         getattr(chain[-1], "fn", None),
         getattr(component, "version", None),
-        tuple(mount for each in chain for mount in vars(each).get(_MOUNTS, ())),
+        mounts,
         any(getattr(each, "auth", None) is not None for each in chain),
+        other_names=tuple(others),
     )
 
 

@@ -84,8 +84,18 @@ class AttachableAdapter(Adapter):
         """Return the adapter as it is for calls to ``server``, which is mounted below its own."""
 
     @abstractmethod
-    def names_of(self, server: Any, kind: Kind, name: str) -> tuple[str, ...]:
-        """Return what an operation of a mounted server is called by clients, for the rules."""
+    def names_of(
+        self, server: Any, kind: Kind, name: str, reached_by: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Return what an operation of a mounted server is called by clients, for the rules.
+
+        Args:
+            server: the mounted server.
+            kind: of the operation.
+            name: what the operation is called there.
+            reached_by: the names by which it has been reached; if a list has one of them, those
+                of other lists, where the server is mounted once more, do not count.
+        """
 
     @abstractmethod
     def names_below(self, kind: Kind, name: str) -> tuple[str, ...]:
@@ -456,8 +466,9 @@ async def around(
         queued, proceed = True, functools.partial(tasks.queue, adapter.required_guard, proceed)
     chain = parents(component)
     names = way.names if way is not None and way.adapter is adapter else ()
-    if not names and attached.own is not adapter:  # called by name on a mounted server
-        names = adapter.names_of(attached.server, kind_of(component), name_of(chain[0]))
+    if attached.own is not adapter:  # which may have been called by no name that is listed
+        here_named = (attached.server, kind_of(component), name_of(chain[0]))
+        names += adapter.names_of(*here_named, reached_by=names)
     # An entry that starts with an underscore calls the one without.
     running = chain if entry.startswith("_") else chain[1:]
     below = internals.mounted(chain[-1])
@@ -609,12 +620,17 @@ async def _nested_by_names(
     frame = here()
     if not way.names or frame is None or way.frame.row is not frame.row:
         return await nested()
-    kind = asked_of(context.method or "", _params(context))[0].kind
+    kind, here_named = asked_of(context.method or "", _params(context))[0]
     call = Invocation.sent(kind, way.names[0], _params(context).get("arguments"))
-    return await by_names(way, call, nested)
+    return await by_names(way.adapter, (*way.names, here_named), call, nested)
 
 
-async def by_names(way: Way, call: Invocation, proceed: Callable[[], Awaitable[Any]]) -> Any:
+async def by_names(
+    adapter: AttachableAdapter,
+    names: tuple[str, ...],
+    call: Invocation,
+    proceed: Callable[[], Awaitable[Any]],
+) -> Any:
     """Run what another guard decides on, if the rules for its names here let the caller.
 
     Raises:
@@ -622,12 +638,12 @@ async def by_names(way: Way, call: Invocation, proceed: Callable[[], Awaitable[A
     """
     frame = here()
     sent = frame.message.sent if frame is not None and frame.row is None else None
-    names = (*way.names, sent.name) if sent is not None else way.names
-    if not any(way.adapter.has_rule(call.kind, name) for name in names):
+    known = (*names, sent.name) if sent is not None else names
+    if not any(adapter.has_rule(call.kind, name) for name in known):
         return await proceed()
-    operation = Operation(call.kind, way.names[0], None, other_names=way.names[1:])
-    unknown = functools.partial(_unknown, call.kind, way.names[0])
-    return await run(way.adapter, operation, call.arguments, proceed, unknown)
+    operation = Operation(call.kind, names[0], None, other_names=names[1:])
+    unknown = functools.partial(_unknown, call.kind, names[0])
+    return await run(adapter, operation, call.arguments, proceed, unknown)
 
 
 async def _nested(

@@ -117,8 +117,8 @@ class _Task:
         arguments = kwargs if self.entry == "fn" or not args else dict(args[0] or {})
         proceed = functools.partial(self.function, *args, **kwargs)
         if hasattr(self.function, _MARK):  # of a mounted server with a guard of its own
-            way = Way(adapter, frame, (name, *names[:-1]))  # the last is its own
-            return await by_names(way, Invocation(kind, name, arguments), proceed)
+            call = Invocation(kind, name, arguments)
+            return await by_names(adapter, (name, *names), call, proceed)
         sent = frame.message.sent
         uri = sent.name if sent is not None and sent.kind == "resource" else name
         given = (uri,) if kind == "resource" else (arguments,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import fastmcp
 from fastmcp.exceptions import PromptError, ResourceError, ToolError
@@ -53,6 +53,8 @@ _MOUNTED = (
 # The user interfaces of fastmcp's apps, which are made for each tool and registered nowhere.
 _INTERFACES = "ui://prefab/"
 
+_Mounted: TypeAlias = tuple[Kind, int, str]
+
 
 class FastMCPAdapter(AttachableAdapter):
     """One fastmcp server, with the servers mounted on it.
@@ -84,6 +86,7 @@ class FastMCPAdapter(AttachableAdapter):
         super().__init__(server)
         self._guard_messages = guard_messages
         self._unknown = unknown
+        self._listings: tuple[Catalog, dict[_Mounted, list[Operation]]] | None = None
         self.tasks = BackgroundTasks(tasks)
 
     def operations(self) -> Iterator[Operation]:
@@ -126,18 +129,19 @@ class FastMCPAdapter(AttachableAdapter):
         vars(below).update(vars(self), below=server)
         return below
 
-    def names_of(self, server: Any, kind: Kind, name: str) -> tuple[str, ...]:
+    def names_of(
+        self, server: Any, kind: Kind, name: str, reached_by: Sequence[str]
+    ) -> tuple[str, ...]:
         """Return what an operation of a mounted server is called by clients, for the rules."""
         if not self.rules.policies:
             return ()
-        mounted = (server, name)
-        listed = (each for each in self.catalog().operations if each.kind == kind)
-        return tuple(
-            other
-            for each in listed
-            if mounted in each.mounts
-            for other in (each.name, *(other for _, other in each.mounts))
-        )
+        catalog = self.catalog()
+        if self._listings is None or self._listings[0] is not catalog:
+            self._listings = (catalog, _by_mount(catalog))
+        listings = self._listings[1].get((kind, id(server), name), ())
+        if any(each.name in reached_by for each in listings):
+            return ()
+        return tuple(name for each in listings for name in each.names)
 
     def names_below(self, kind: Kind, name: str) -> tuple[str, ...]:
         """Return what an operation that clients call ``name`` is called on mounted servers."""
@@ -230,6 +234,15 @@ def check_version(installed: str) -> None:
             f"fastmcp {installed} serves tools by addresses that nothing can stand in, so rules "
             f"would not apply to them: install fastmcp>={wanted}"
         )
+
+
+def _by_mount(catalog: Catalog) -> dict[_Mounted, list[Operation]]:
+    """Return what is listed for each operation of a mounted server."""
+    found: dict[_Mounted, list[Operation]] = {}
+    for each in catalog.operations:
+        for server, name in each.mounts:
+            found.setdefault((each.kind, id(server), name), []).append(each)
+    return found
 
 
 def _registered(server: Any) -> Iterator[Any]:
