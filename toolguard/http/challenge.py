@@ -1,8 +1,8 @@
-"""How is a refusal written as WWW-Authenticate, and how is one read back?
+"""Write and parse ``WWW-Authenticate`` challenges (RFC 6750 §3, RFC 9470, RFC 9728 §5.1).
 
 Both official MCP clients search the header with an unanchored pattern for ``scope=`` and
-``resource_metadata=``. So what a challenge may contain, and in which order, is a security
-property: one scheme, a few parameters in a fixed order, no ``=`` inside any of the free texts.
+``resource_metadata=``. So the content and order of a challenge are a security property: one
+scheme, a few parameters in a fixed order, no ``=`` inside any of the free texts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from toolguard.parsing.scope_token import check_requestable, is_requestable
 __all__ = ["Challenge", "ChallengeScopes", "challenge_for", "metadata_url", "parse"]
 
 ChallengeScopes = Literal["required", "combined"]
-"""Whether ``scope`` names what the operation needs, or that and what the caller holds."""
+"""Whether ``scope`` names the scopes that the operation needs, or also those the caller has."""
 
 # RFC 6750 §3: 'Values for the "error" and "error_description" attributes MUST NOT include
 # characters outside the set %x20-21 / %x23-5B / %x5D-7E', here without "=".
@@ -46,15 +46,15 @@ class Challenge:
     Attributes:
         error: ``invalid_request``, ``invalid_token`` or ``insufficient_scope``; None if the
             request carried no credentials.
-        scope: the scopes to ask for, in this order; empty leaves the parameter out.
-        resource_metadata: URL of the RFC 9728 document.
-        error_description: one sentence for the developer who reads it.
-        acr_values: of which authentication context class references one would do (RFC 9470 §3).
-        max_age: how many seconds ago the user may have signed in at most (RFC 9470 §3).
+        scope: the scopes to request, in this order; empty omits the parameter.
+        resource_metadata: URL of the protected resource metadata (RFC 9728).
+        error_description: one sentence for developers.
+        acr_values: the accepted authentication context class references (RFC 9470 §3).
+        max_age: the maximum age of the sign-in in seconds (RFC 9470 §3).
 
     Raises:
-        ValueError: for anything that cannot be quoted safely, and for a challenge that would
-            carry no parameter at all.
+        ValueError: for a value that cannot be quoted safely, and for a challenge without any
+            parameter.
     """
 
     error: str | None = None
@@ -106,13 +106,13 @@ def challenge_for(
     default_scope: Sequence[str] = (),
     scopes: ChallengeScopes = "required",
 ) -> Challenge | None:
-    """Return the challenge that goes with ``refusal``, None if it must not carry one.
+    """Return the challenge for ``refusal``; None if it must not have one.
 
     Args:
-        refusal: why the call was refused.
-        resource_metadata: URL of the RFC 9728 document of this server.
-        default_scope: what a client needs to begin, for refusals that name no scope.
-        scopes: ``"combined"`` repeats what the caller holds, for clients that replace their
+        refusal: the refusal of the call.
+        resource_metadata: URL of the protected resource metadata of this server (RFC 9728).
+        default_scope: the scopes that a client needs to begin, for refusals that name no scope.
+        scopes: ``"combined"`` repeats the scopes the caller has, for clients that replace their
             scopes instead of adding to them.
     """
     least: tuple[str, ...] = ()
@@ -158,7 +158,7 @@ def _combined(refusal: InsufficientScopeError) -> tuple[str, ...]:
 
 
 def _sendable(scopes: Sequence[str]) -> tuple[str, ...]:
-    """Leave out what a client could misread; a *declared* scope like that is refused at import."""
+    """Omit scopes that a client could misread; a *declared* one is refused at import."""
     return tuple(scope for scope in scopes if is_requestable(scope))
 
 
@@ -168,7 +168,7 @@ def _describe(refusal: ToolGuardError) -> str | None:
 
 
 def metadata_url(resource: str) -> str:
-    """Return the URL of the RFC 9728 document of ``resource``.
+    """Return the URL of the protected resource metadata of ``resource`` (RFC 9728 §3.1).
 
     RFC 9728 §3.1: the well-known string is inserted between the host and the path; 'any
     terminating slash (/) following the host component MUST be removed before inserting'.
@@ -183,10 +183,10 @@ def metadata_url(resource: str) -> str:
 
 
 def parse(header: str) -> Challenge:
-    """Read a Bearer challenge back, for clients and tests; unknown parameters are skipped.
+    """Parse a Bearer challenge, for clients and tests; unknown parameters are skipped.
 
     Raises:
-        ValueError: if this is not one well-formed Bearer challenge (RFC 9110 §11.6.1), or it
+        ValueError: if the header is not one well-formed Bearer challenge (RFC 9110 §11.6.1), or
             repeats a parameter.
 
     >>> parse('Bearer error="insufficient_scope", scope="read write"').scope
