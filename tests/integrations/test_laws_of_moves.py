@@ -149,7 +149,10 @@ class House:
 
     def moves(self, guarding: Guarding) -> list[Callable[[], None]]:
         """Return all moves, in the order of the plan."""
-        moves = [functools.partial(self._protect, guarding), self._register]
+        moves: list[Callable[[], None]] = [
+            functools.partial(self._protect, guarding),
+            self._register,
+        ]
         name = "renamed_by_copy" if self.plan.origin == "copy" else "secret"
         for at in reversed(range(len(self.servers))):
             level = self.plan.levels[at]
@@ -166,7 +169,7 @@ class House:
             if self.plan.caches:
                 moves.append(functools.partial(self._cache, at))
         order = [*self.plan.order]
-        mixed = []
+        mixed: list[Callable[[], None]] = []
         while moves:
             mixed.append(moves.pop(order.pop() % len(moves) if order else 0))
         return mixed
@@ -185,7 +188,7 @@ class House:
             server.tool("secret", version="1")(self.body())
             server.tool("secret", version="2")(self.body())
         elif origin == "own class":
-            own = type("Own", (fastmcp("tools.function_tool.FunctionTool"),), {})
+            own: Any = type("Own", (fastmcp("tools.function_tool.FunctionTool"),), {})
             server.add_tool(own.from_function(self.body(), name="secret"))
         else:
             server.tool("secret")(self.body())
