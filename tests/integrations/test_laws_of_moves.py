@@ -149,7 +149,10 @@ class House:
 
     def moves(self, guarding: Guarding) -> list[Callable[[], None]]:
         """Return all moves, in the order of the plan."""
-        moves = [functools.partial(self._protect, guarding), self._register]
+        moves: list[Callable[[], None]] = [
+            functools.partial(self._protect, guarding),
+            self._register,
+        ]
         name = "renamed_by_copy" if self.plan.origin == "copy" else "secret"
         for at in reversed(range(len(self.servers))):
             level = self.plan.levels[at]
@@ -185,7 +188,7 @@ class House:
             server.tool("secret", version="1")(self.body())
             server.tool("secret", version="2")(self.body())
         elif origin == "own class":
-            own = type("Own", (fastmcp("tools.function_tool.FunctionTool"),), {})
+            own: Any = type("Own", (fastmcp("tools.function_tool.FunctionTool"),), {})
             server.add_tool(own.from_function(self.body(), name="secret"))
         else:
             server.tool("secret")(self.body())
@@ -288,14 +291,15 @@ class Desk:
     """One server of the SDK with one operation, under up to three names."""
 
     def __init__(self, line: Line, kind: str, *, ruled: bool) -> None:
-        self.server: Any = line.server("desk")
+        server: Any = line.server("desk")
+        self.server = server
         self.modern, self.kind, self.ruled = line.modern, kind, ruled
         self.ran: list[str] = []
         self.decorated = 0
         self.cached: dict[str, Any] | None = None
         self.aliases: dict[str, str] = {}
         if line.modern:
-            self.server.middleware.append(self._middleware)
+            server.middleware.append(self._middleware)
 
     def body(self) -> Any:
         """Return a new function, with as many decorators of somebody else's above its guard."""
@@ -393,13 +397,13 @@ def test_law_3_on_the_sdk_no_move_makes_a_refused_operation_run(
 
     @SOME
     @given(st.booleans(), st.lists(MOVES, max_size=8))
-    def holds(ruled: bool, moves: list[Move]) -> None:  # noqa: FBT001 - drawn
+    def holds(ruled: bool, moves: list[Move]) -> None:
         desk = Desk(line, kind, ruled=ruled)
         asks = [desk.ask(at) for at in range(3)]
         for move in (*moves, Move("register", 0), Move("protect", 0)):
             desk.make(move, guarding)
             if hasattr(desk.server, "__toolguard_protected__"):
                 served = hold(desk.server, desk.ran, asks)
-        assert any(served) or desk.aliases
+        assert any(served) or desk.aliases or desk.cached
 
     holds()
