@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from lines import Guarding, Line
+from lowlevel_servers import Told, lowlevel
 
 from toolguard import Invocation, Principal, requires, requires_auth, requires_scopes
 from toolguard.testing import Answer, GuardedClient
@@ -170,5 +171,104 @@ def test_law_1_decided_by_its_own_policy_and_its_own_arguments(
             assert not is_served(answer)
             assert notes.ran == []
             assert "the notes of" not in str(answer.body)
+
+    holds()
+
+
+# --- law 4
+
+METHODS: Mapping[str, Callable[[str], dict[str, Any]]] = {
+    "tools/call": lambda name: {"name": name, "arguments": {}},
+    "prompts/get": lambda name: {"name": name, "arguments": {}},
+    "resources/read": lambda uri: {"uri": uri},
+    "resources/subscribe": lambda uri: {"uri": uri},
+    "resources/unsubscribe": lambda uri: {"uri": uri},
+    "completion/complete": lambda name: {
+        "ref": {"type": "ref/prompt", "name": name},
+        "argument": {"name": "x", "value": ""},
+    },
+}
+
+
+def _wide(name: str) -> str:
+    return "".join(chr(ord(each) + 0xFEE0) for each in name)
+
+
+# What a look-up could take for a name that it knows.
+RESPELLED = st.sampled_from(["secret", "d://secret", "d://at/1"]).flatmap(
+    lambda name: st.sampled_from(
+        [
+            name.upper(),
+            name.title(),
+            f" {name}",
+            f"{name} ",
+            f"{name}/",
+            f"{name}\u200b",
+            f"{name}@1",
+            f"{name}#x",
+            f"{name}?x=1",
+            f"tool:{name}",
+            f"./{name}",
+            _wide(name),
+            name.replace("s", "%73"),
+            name.replace("e", "\u0435"),  # Cyrillic
+            f"__0123456789ab_{name}",
+            f"0123456789ab_{name}",
+            f"___{name}",
+        ]
+    )
+)
+NAMES = st.one_of(st.text(max_size=40), RESPELLED, st.just("d://other"), st.just("ui://prefab/x"))
+KNOWN = {"secret", "d://secret"}
+
+
+def test_law_4_what_is_not_resolved_is_not_dispatched(line: Line, guarding: Guarding) -> None:
+    """A name that the server's look-up does not know runs nothing, even where all is public."""
+    ran: list[str] = []
+
+    async def secret() -> str:
+        ran.append("secret")
+        return "the secret"
+
+    async def at(which: str) -> str:
+        return await secret()
+
+    server = line.server("small")
+    scope = requires_scopes("secret")
+    server.tool("secret")(scope(secret))
+    server.prompt("secret")(scope(secret))
+    server.resource("d://secret")(scope(secret))
+    server.resource("d://at/{which}")(scope(at))
+    line.complete_with(server, "the secret")
+    guarding(default="public").protect(server)
+
+    @SOME
+    @given(st.sampled_from(sorted(METHODS)), NAMES, st.booleans())
+    def holds(method: str, name: str, signed_in: bool) -> None:
+        user = "bob" if signed_in else None
+        answer = GuardedClient(server, user=user).send(method, METHODS[method](name))
+        assert ran == []
+        assert not is_served(answer), answer
+        assert "the secret" not in str(answer.body)
+
+    holds()
+
+
+def test_law_4_on_low_level_servers_no_handler_is_called(guarding: Guarding) -> None:
+    """A name that no list and no rule knows reaches no handler of a low-level server."""
+
+    async def secret(_: Mapping[str, Any]) -> str:
+        return "the secret"
+
+    told = Told(tools={"secret": secret}, resources=("d://secret",), prompts=("secret",))
+    server = guarding(default="public").protect(lowlevel(told))
+
+    @SOME
+    @given(st.sampled_from(["tools/call", "prompts/get", "resources/read"]), NAMES)
+    def holds(method: str, name: str) -> None:
+        assume(name not in KNOWN)
+        answer = GuardedClient(server, user=None).send(method, METHODS[method](name))
+        assert told.calls == []
+        assert not is_served(answer), answer
 
     holds()

@@ -10,7 +10,7 @@ import functools
 import importlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -23,7 +23,7 @@ from toolguard.testing import GuardedClient
 
 SDK_LINES = [line for line in LINES if line.family == "sdk"]
 SECRET = requires_scopes("secret")
-SOME = settings(max_examples=20)
+SOME = settings(max_examples=10)
 
 Ask = tuple[str, dict[str, Any]]
 
@@ -256,5 +256,154 @@ def test_law_3_no_move_makes_a_refused_operation_run(line: Line, guarding: Guard
         assert hold(house.servers[0], house.ran, house.asks)[0]
         house.replace()
         assert hold(house.servers[0], house.ran, house.asks)[0]
+
+    holds()
+
+
+# --- the official SDK
+
+KINDS = ("tool", "resource", "template", "prompt")
+
+
+@dataclass(frozen=True)
+class Move:
+    """Something that is done to a server of the SDK.
+
+    Attributes:
+        name: what is done.
+        at: to which of the names.
+    """
+
+    name: str
+    at: int
+
+
+MOVES = st.builds(
+    Move,
+    st.sampled_from(
+        ["protect", "register", "register", "replace", "remove", "decorate", "cache", "alias"]
+    ),
+    st.integers(0, 2),
+)
+
+
+class Desk:
+    """One server of the SDK with one operation, under up to three names."""
+
+    def __init__(self, line: Line, kind: str, *, ruled: bool) -> None:
+        server: Any = line.server("desk")
+        self.server = server
+        self.modern, self.kind, self.ruled = line.modern, kind, ruled
+        self.ran: list[str] = []
+        self.decorated = 0
+        self.cached: dict[str, Any] | None = None
+        self.aliases: dict[str, str] = {}
+        if line.modern:
+            server.middleware.append(self._middleware)
+
+    def body(self) -> Any:
+        """Return a new function, with as many decorators of somebody else's above its guard."""
+
+        async def secret() -> str:
+            self.ran.append("secret")
+            return "the secret"
+
+        async def secret_at(at: str) -> str:
+            return await secret()
+
+        body: Any = secret_at if self.kind == "template" else secret
+        function = body if self.ruled else SECRET(body)
+        for _ in range(self.decorated):
+            function = _passing(function)
+        return function
+
+    def name(self, at: int) -> str:
+        """Return one of the names of the operation."""
+        uris = {"resource": f"d://secret{at}", "template": f"d://secret{at}/{{at}}"}
+        return uris.get(self.kind, f"secret{at}")
+
+    def ask(self, at: int) -> Ask:
+        """Return the message that asks for it by one of its names."""
+        if self.kind == "prompt":
+            return "prompts/get", {"name": self.name(at)}
+        if self.kind == "tool":
+            return call(self.name(at))
+        return "resources/read", {"uri": self.name(at).replace("{at}", "1")}
+
+    def register(self, at: int) -> None:
+        """Register it under one of its names."""
+        made = {
+            "tool": self.server.tool,
+            "prompt": self.server.prompt,
+        }.get(self.kind, self.server.resource)
+        made(self.name(at))(self.body())
+
+    def kept(self) -> tuple[dict[str, Any], Callable[[int], str]]:
+        """Return what a manager keeps, and under which key."""
+        manager = {"tool": "_tool_manager", "prompt": "_prompt_manager"}.get(
+            self.kind, "_resource_manager"
+        )
+        table = "_templates" if self.kind == "template" else f"_{self.kind}s"
+        found: dict[str, Any] = getattr(getattr(self.server, manager), table)
+        return found, self.name
+
+    def make(self, move: Move, guarding: Guarding) -> None:
+        """Make one move."""
+        table, key = self.kept()
+        if move.name == "protect" and not hasattr(self.server, "__toolguard_protected__"):
+            rules = {"*": SECRET} if self.ruled else {}
+            guarding().protect(self.server, rules=rules)
+        elif move.name == "register" and key(move.at) not in table:
+            self.register(move.at)
+        elif move.name == "remove":
+            table.pop(key(move.at), None)
+        elif move.name == "replace" and key(move.at) in table:
+            table[key(move.at)].fn = self.body()
+        elif move.name == "decorate":
+            self.decorated += 1
+        elif move.name == "alias" and self.kind in ("tool", "prompt"):
+            self.aliases[key(move.at)] = key((move.at + 1) % 3)
+        elif move.name == "cache":
+            self.cached = {}
+
+    async def _middleware(self, ctx: Any, call_next: Any) -> Any:
+        """Call an operation by another of its names, or give what it gave before."""
+        params = {**(ctx.params or {})}
+        if params.get("name") in self.aliases:
+            params["name"] = self.aliases[params["name"]]
+            return await call_next(replace(ctx, params=params))
+        if self.cached is None or self.aliases or ctx.method.endswith("list"):
+            return await call_next(ctx)
+        key = f"{ctx.method} {params.get('name')} {params.get('uri')}"
+        if key not in self.cached:
+            self.cached[key] = await call_next(ctx)
+        return self.cached[key]
+
+
+def _passing(function: Any) -> Any:
+    @functools.wraps(function)
+    async def passing(**arguments: Any) -> Any:
+        return await function(**arguments)
+
+    return passing
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("line", SDK_LINES, ids=str)
+def test_law_3_on_the_sdk_no_move_makes_a_refused_operation_run(
+    line: Line, guarding: Guarding, kind: str
+) -> None:
+    """Whatever is done to a tool, resource, template or prompt of the SDK, its policy holds."""
+
+    @SOME
+    @given(st.booleans(), st.lists(MOVES, max_size=8))
+    def holds(ruled: bool, moves: list[Move]) -> None:
+        desk = Desk(line, kind, ruled=ruled)
+        asks = [desk.ask(at) for at in range(3)]
+        for move in (*moves, Move("register", 0), Move("protect", 0)):
+            desk.make(move, guarding)
+            if hasattr(desk.server, "__toolguard_protected__"):
+                served = hold(desk.server, desk.ran, asks)
+        assert any(served) or desk.aliases or desk.cached
 
     holds()
