@@ -138,7 +138,7 @@ class ToolGuard:
     ) -> None:
         audiences = audiences_of(audience)
         self.resource = resource_of(resource, audiences)
-        #: Whether it is the guard that verifies, and not the framework before it.
+        #: Whether the guard verifies tokens itself, instead of the framework.
         self.verifies_itself = verifier != "framework"
         if verifier == "framework":
             verifier = framework_verifier((*audiences, self.resource), clock)
@@ -147,7 +147,7 @@ class ToolGuard:
         )
         self.connections = provider_for(connections, connection_max_age, clock)
         self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
-        #: What all the doors of this guard share.
+        #: The state that all middlewares of this guard share.
         self.door = Door(
             Wire(
                 one_of("challenge_scopes", challenge_scopes, ("auto", "required", "combined")),
