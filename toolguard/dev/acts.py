@@ -1,7 +1,7 @@
-"""What happens in the demo, act by act, and what has to come of it?
+"""The acts of the demo, with the expected results.
 
-Each act does one thing for real and holds what came of it against what has to; the first
-difference ends the story.
+Each act performs one step for real and compares the result with the expected one; the first
+difference ends the demo.
 """
 
 from __future__ import annotations

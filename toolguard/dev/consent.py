@@ -1,7 +1,7 @@
-"""What does the user agree to give to the client?
+"""The consent page.
 
-The policy is asked twice, when the page is shown and when it is answered; what the form holds
-can only make the grant smaller.
+The policy is evaluated twice, when the page is shown and when it is answered; the values of the
+form can only reduce the grant.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which accounts, grants and events does the Google-shaped provider keep?
+"""The accounts, grants and events of the Google-like provider.
 
-In SQLite, so that a development server can forget everything or keep it. Tokens are kept as
-digests: whoever reads the file cannot use them.
+They are stored in SQLite, in memory or in a file. Tokens are stored as digests, so that a reader of
+the file cannot use them.
 """
 
 from __future__ import annotations

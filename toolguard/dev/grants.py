@@ -1,8 +1,8 @@
-"""What became of a consent: which code, which tokens, and are they still good?
+"""Grants: the codes and tokens that follow from a consent.
 
-A consent makes one grant. Its code, its refresh tokens and its access tokens hang on it, and end
-with it: whoever uses a code or a refresh token twice ends it for everybody (RFC 9700 §4.14.2),
-because one of the two has stolen it and nobody can tell which.
+A consent creates one grant. Its code, refresh tokens and access tokens belong to it, and end with
+it: the second use of a code or refresh token revokes the whole grant (RFC 9700 §4.14.2), because
+one of the two uses is an attacker's, and the server cannot tell which.
 """
 
 from __future__ import annotations

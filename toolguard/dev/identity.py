@@ -1,8 +1,8 @@
-"""Who does a tenant's identity provider say that this is, and what follows from their groups?
+"""Identity claims of a tenant's identity provider, and the permissions from its groups.
 
-Two styles are imitated where they differ for whoever reads them: Okta names groups, Entra ID
-gives their object ids and no ``email``. Nothing here is signed; provider and reader are one
-process, and what goes between them is a one-time code.
+Two styles are imitated where their claims differ: Okta names groups, Entra ID has their object ids
+and no ``email``. The claims are not signed; provider and server are one process, and pass only a
+one-time code through the browser.
 """
 
 from __future__ import annotations

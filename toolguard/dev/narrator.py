@@ -1,6 +1,6 @@
-"""How is a step of the demo told on a terminal?
+"""Print the steps of the demo on a terminal.
 
-ASCII only, in the manner of ``curl -v``: ``>`` is sent, ``<`` is received, ``*`` happens elsewhere.
+The output is ASCII, in the style of ``curl -v``: ``>`` is sent, ``<`` is received, ``*`` is a note.
 """
 
 from __future__ import annotations

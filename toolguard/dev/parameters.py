@@ -1,4 +1,4 @@
-"""Which parameters does this request carry, when each may have only one meaning?"""
+"""Read request parameters strictly, each at most once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who sits in front of the browser in the demo?"""
+"""The people of the demo, who operate a browser."""
 
 from __future__ import annotations
 

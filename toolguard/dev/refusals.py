@@ -1,4 +1,4 @@
-"""How does the development server say no?"""
+"""Errors of the development server, as responses."""
 
 from __future__ import annotations
 

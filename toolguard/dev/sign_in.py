@@ -1,4 +1,4 @@
-"""How does a user sign in: address, tenant, the tenant's provider, and back?"""
+"""The pages on which a user signs in at their tenant's identity provider."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What do the development server's access tokens say, and which of them are still good?"""
+"""Issue and verify the development server's access tokens."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""With which arguments can an operation be tried out?
+"""Example arguments for operations.
 
-The smallest that its schema allows; where a schema does not say all, a guess.
+They are the smallest that a schema allows; a guess where the schema is incomplete.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def arguments_for(schema: _Schema, also: Collection[str] = ()) -> dict[str, Any]
 
     Args:
         schema: a JSON schema, of an object.
-        also: properties that are to be there although they are not required.
+        also: further properties to include, which are not required.
 
     >>> arguments_for({"properties": {"day": {"type": "string"}, "limit": {}}, "required": ["day"]})
     {'day': 'x'}
