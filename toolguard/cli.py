@@ -1,4 +1,4 @@
-"""The command line: ``toolguard audit``, ``toolguard dev`` and the demo."""
+"""The command line: ``toolguard audit``, ``toolguard demo`` and ``toolguard dev``."""
 
 from __future__ import annotations
 

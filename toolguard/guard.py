@@ -443,10 +443,8 @@ class ToolGuard:
         withhold(MANAGEMENT_KEY, CACHE_KEYS, SECRET)
         if self._stdio == "token" and self._stdio_token is None:
             _log.warning("only public operations can be used: %s", HOW_TO_SET)
-        over_stdio, caller = (
-            _over_stdio.set(True),
-            signed_in.set(None),
-        )  # the signed-in caller of the starting code is not that of the messages
+        # A caller signed in by the code that starts the server does not send its messages.
+        over_stdio, caller = _over_stdio.set(True), signed_in.set(None)
         try:
             yield
         finally:

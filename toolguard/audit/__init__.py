@@ -82,7 +82,7 @@ def _unmatched(adapter: Adapter, catalog: Catalog) -> Iterator[Finding]:
 
 
 def _asked(adapter: Adapter, operations: Collection[AuditedOperation]) -> dict[str, list[str]]:
-    """Return the scopes that challenges request, with the operations that require them."""
+    """Return every scope that clients are told to request, with the places that name it."""
     asked: dict[str, list[str]] = {}
     for each in operations:
         for scope in each.scopes:

@@ -85,9 +85,7 @@ class StdioToken:
             found = path.stat()
             if self._seen is not None and self._seen == _signature(found):
                 return None
-            if not stat.S_ISREG(
-                found.st_mode
-            ):  # opening a pipe would block until its other end is opened
+            if not stat.S_ISREG(found.st_mode):  # opening a pipe waits for its other end
                 return "is not a file"
             with path.open("rb") as file:
                 found = os.fstat(file.fileno())

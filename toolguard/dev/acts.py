@@ -204,7 +204,7 @@ async def alice_writes(play: Play) -> None:
 
 
 async def bob_is_refused(play: Play) -> None:
-    """The policy says no to the step-up, and the client stops."""
+    """The policy refuses the step-up, and the client stops."""
     play.narrator.step("Bob of tenant A, who is not a scheduler, lists his events.")
     bob = _Application(play.setting, play.cast.bob)
     read = await play.read(bob)

@@ -73,7 +73,7 @@ def requested_resource(world: World, named: tuple[str, ...]) -> Resource:
     Where none is named and only one is known, it is that.
 
     Raises:
-        Refusal: ``invalid_target`` if it is none of the world's, or more than one.
+        Refusal: ``invalid_target`` if it is unknown, or there is more than one.
     """
     if not named and len(world.resources) == 1:
         return world.resources[0]

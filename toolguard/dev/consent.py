@@ -89,7 +89,7 @@ class ConsentPages:
         return answer_client(self._realm, case.request, case.client.name, code=code)
 
     def _case(self, request: Request, name: str) -> _Case | None:
-        """Return the case at hand; None if nobody is signed in in this browser."""
+        """Return the current case; None if no user is signed in in this browser."""
         session = session_of(self._realm, request)
         sign_in = find_sign_in(self._realm, session, name)
         if session is None or session.user_id is None:

@@ -53,8 +53,8 @@ def read_identity(tenant: Tenant, claims: Mapping[str, Any]) -> Identity:
     """Return what the claims of the tenant's provider mean here.
 
     Raises:
-        Refusal: if they are about somebody whose domain is not the tenant's: a provider speaks
-            for its own people only.
+        Refusal: if the domain of the user is not the tenant's: a provider is trusted for its own
+            users only.
     """
     email = claims.get("email") if tenant.provider == "okta" else claims.get("preferred_username")
     if not isinstance(email, str) or email.rpartition("@")[2] not in tenant.domains:

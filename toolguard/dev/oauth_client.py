@@ -61,7 +61,7 @@ class Callback(Loopback):
         """Return the parameters of the next answer.
 
         Raises:
-            OAuthFlowError: if nobody brings one, or it is an error (RFC 6749 §4.1.2.1).
+            OAuthFlowError: if no answer comes, or it is an error (RFC 6749 §4.1.2.1).
         """
         with anyio.move_on_after(self._patience):
             # In short waits, so that an interrupt need not wait for the user.

@@ -73,7 +73,7 @@ class Rule:
         along: the scopes that come with any of ``grant``, asked for or not.
 
     Raises:
-        PolicyError: if there is no name, no condition, no scope, or one that is none.
+        PolicyError: if there is no name, no condition or no scope, or one of them is invalid.
     """
 
     name: str

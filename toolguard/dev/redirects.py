@@ -95,7 +95,7 @@ class RedirectPattern:
         text: the pattern as written.
 
     Raises:
-        ValueError: if it is none, or leaves open what must not be.
+        ValueError: if it is not a pattern, or is not safe.
     """
 
     text: str

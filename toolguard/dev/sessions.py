@@ -26,7 +26,7 @@ class Session:
 
     Attributes:
         secret: the value of its cookie.
-        user_id: who is signed in; None for nobody yet.
+        user_id: the signed-in user; None before the sign-in.
     """
 
     secret: str = field(repr=False)

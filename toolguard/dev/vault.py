@@ -139,11 +139,11 @@ class Vault:
         ]
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
-        """Return a caller's own connection, for whoever serves in the same process.
+        """Return a caller's own connection, for servers in the same process.
 
         Raises:
             ConnectionRequiredError: if the user has not connected the account like this.
-            ConnectionDeniedError: if the policy says no, or the caller is no user.
+            ConnectionDeniedError: if the policy refuses, or the caller is not a user.
             ConnectionUnavailableError: if the service is away.
         """
         caller, name = request.principal, request.name

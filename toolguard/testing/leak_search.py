@@ -232,7 +232,7 @@ class LeakSearch:
         return _Target(key, method, params, arguments, policy)
 
     async def _try(self, wire: _Wire, target: _Target) -> None:
-        """Call one operation as somebody who may, and as everybody who may not."""
+        """Call one operation as a permitted caller, and as each kind of refused caller."""
         await self._enter(wire, target)
         if target.policy.rule is not None:
             await wire.call(target, "no scope", self._minted(self._issuer.mint))
@@ -355,7 +355,7 @@ def _succeeded(response: httpx.Response | None) -> bool:
 
 
 def _refusal(response: httpx.Response | None) -> Mapping[str, Any]:
-    """Return what a refusal says; empty if the response is none."""
+    """Return the members of a refusal; empty if the response is not a refusal."""
     return {} if response is None else Answer(response.status_code, None, _body(response)).refusal
 
 

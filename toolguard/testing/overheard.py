@@ -122,7 +122,7 @@ class _Scribe(QueueHandler):
 
 _lock = threading.Lock()
 _recordings: list[Recording] = []
-#: What puts everything back once nobody listens any more.
+#: Restores everything when the last recording ends.
 _hooks = ExitStack()
 
 
@@ -189,7 +189,7 @@ def _every_level() -> Iterator[None]:
     yield
     for logger, level, disabled in before:
         logger.disabled = disabled
-        if logger.level == logging.DEBUG:  # or somebody has set it since
+        if logger.level == logging.DEBUG:  # unless it was set since
             logger.setLevel(level)
     logging.disable(threshold)
     for handler in handlers:
@@ -250,7 +250,7 @@ def _streams() -> Iterator[None]:
 
 
 class _Overheard:
-    """A text stream that somebody listens to."""
+    """A text stream that is recorded."""
 
     def __init__(self, stream: Any, channel: Channel) -> None:
         self._stream = stream

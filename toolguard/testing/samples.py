@@ -14,7 +14,7 @@ __all__ = ["arguments_for", "sample", "uri_for"]
 
 _Schema: TypeAlias = Mapping[str, Any]
 
-# Nobody writes down a value that is nested deeper; a schema may be recursive.
+# The maximum depth of a sample; a schema may be recursive.
 _DEPTH = 16
 # A name that is looked up nowhere (RFC 2606), except where a validator refuses such names.
 _FORMATS = {
