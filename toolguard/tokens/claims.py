@@ -81,7 +81,7 @@ def check_bearer(claims: Mapping[str, Any]) -> None:
     """
     if "cnf" in claims:
         raise InvalidTokenError(
-            "bound", "Sender-constrained tokens are not accepted as bearer tokens"
+            "bound", "The token is bound to a key, so it is not accepted as a bearer token"
         )
 
 
