@@ -5,21 +5,28 @@ Law 2 is in ``test_laws_of_interleaving``, law 3 in ``test_laws_of_moves``.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import re
+import sys
 import types
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
+from types import FrameType
 from typing import Annotated, Any
 
+import anyio
+import httpx
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from lines import Guarding, Line, Serve
+from lines import LEGACY_PROTOCOLS, MODERN_PROTOCOL, Guarding, Line, Serve
 from lowlevel_servers import Told, lowlevel
 from pydantic import AnyUrl, ValidationError
+from wire import message, request_headers
 
 from toolguard import (
     Connection,
@@ -32,7 +39,8 @@ from toolguard import (
     sent_by_client,
     with_connection,
 )
-from toolguard.testing import Answer, GuardedClient, ScriptedConnections
+from toolguard.policies.operations import MAX_NAMES
+from toolguard.testing import Answer, GuardedClient, LocalIssuer, ScriptedConnections
 
 # Every example is a request through the application: fewer than for what is pure.
 SOME = settings(max_examples=40)
@@ -574,3 +582,176 @@ def test_law_7_no_parameter_disappears_in_silence(
     assert not injected or guarded == "decorated"
     answer = alice.call("shown", {each: f"a {each}" for each in visible})
     assert answer.text == f"{'alice' if injected else 'a user_id'} a note"
+
+
+# --- law 8
+
+RULES = 40
+# What one of our stretches may take, whatever is sent: each spelling of a name is held against
+# each rule.
+STRETCH = 500 * RULES
+MANY = (1, 300, 2_000, 20_000)
+PIECES = ("x", "%41", "%2e%2E", "..", "\uff21", "\u0152", "%c3%a9", "/", "%25", "*y")
+LONG: Mapping[str, Callable[[str, int], tuple[str, dict[str, Any]]]] = {
+    "tool": lambda text, _: _call(text),
+    "uri": lambda text, _: ("resources/read", {"uri": f"notes://{text}"}),
+    "subscribe": lambda text, _: ("resources/subscribe", {"uri": f"notes://{text}"}),
+    "complete": lambda text, _: (
+        "completion/complete",
+        {
+            "ref": {"type": "ref/resource", "uri": f"notes://{text}"},
+            "argument": {"name": "note", "value": text},
+        },
+    ),
+    # Up to the limit, and the last one is refused: nobody waits for an event.
+    "listen": lambda text, count: (
+        "subscriptions/listen",
+        {
+            "notifications": {
+                "resourceSubscriptions": [
+                    *(f"notes://{at}{text[:1_000]}" for at in range(min(count, MAX_NAMES - 1))),
+                    "other://unknown",
+                ]
+            }
+        },
+    ),
+    "listen to more": lambda text, count: (
+        "subscriptions/listen",
+        {"notifications": {"resourceSubscriptions": [f"notes://{text[:9]}"] * (MAX_NAMES + count)}},
+    ),
+    "scopes": lambda _, count: _call_with("several", ids=[str(at) for at in range(count)]),
+    "arguments": lambda _, count: _call_with(
+        "several", ids=["1"], **{f"a{at}": at for at in range(min(count, 50))}
+    ),
+    "deep": lambda _, count: _call_with("several", ids=functools.reduce(_nest, range(count % 90))),
+}
+
+
+def _call_with(name: str, **arguments: Any) -> tuple[str, dict[str, Any]]:
+    return "tools/call", {"name": name, "arguments": arguments}
+
+
+def _nest(inner: Any, _: int) -> Any:
+    return [inner]
+
+
+class Steps:
+    """How many lines of ours are run while a message is served.
+
+    Attributes:
+        stretch: the most of them before others get a turn.
+        turns: how many turns others got.
+    """
+
+    def __init__(self) -> None:
+        self.stretch = self.turns = self._now = 0
+
+    def trace(self, frame: FrameType, event: str, arg: object) -> Any:
+        """Count what runs in the package, the kit for tests aside."""
+        del event, arg
+        name = str(frame.f_globals.get("__name__"))
+        is_ours = name.startswith("toolguard.") and not name.startswith("toolguard.testing")
+        return self._count if is_ours else None
+
+    def _count(self, _: FrameType, event: str, __: object) -> Any:
+        self._now += event == "line"
+        self.stretch = max(self.stretch, self._now)
+        return self._count
+
+    async def others(self) -> None:
+        """Take every turn that there is."""
+        while True:
+            self._now = 0
+            self.turns += 1
+            await anyio.lowlevel.checkpoint()
+
+
+async def _counted(app: Any, body: Mapping[str, Any], headers: Mapping[str, str]) -> Steps:
+    steps = Steps()
+    transport = httpx.ASGITransport(app)
+    lifespan = app.router.lifespan_context(app) if hasattr(app, "router") else nullcontext()
+    client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000")
+    async with lifespan, client, anyio.create_task_group() as group:
+        group.start_soon(steps.others)
+        await anyio.lowlevel.checkpoint()
+        sys.settrace(steps.trace)
+        try:
+            await client.post("/mcp", json=body, headers=headers)
+        finally:
+            sys.settrace(None)
+        group.cancel_scope.cancel()
+    return steps
+
+
+def _scopes_of(call: Invocation) -> list[str]:
+    return [f"notes.{each}" for each in call.arguments["ids"]]
+
+
+def _ruled(line: Line, guarding: Guarding) -> Any:
+    server = line.server("ruled")
+
+    async def about(note: str) -> str:
+        return note
+
+    async def several(ids: list[str]) -> str:
+        return str(ids)
+
+    server.tool("several")(several)
+    server.resource("notes://{note}")(requires_auth(about))
+    line.complete_with(server, "a note")
+    return guarding().protect(server, rules=_rules())
+
+
+def _rules() -> dict[str, Any]:
+    names = [f"{kind}x{at}*y*" for at in range(RULES // 2) for kind in ("", "resource:notes://")]
+    return {
+        **{name: requires_scopes("notes") for name in names},
+        "several": requires_scopes(_scopes_of),
+    }
+
+
+def _hold_bounded(app: Callable[[], Any], protocol: str, token: str, what: str) -> None:
+    @settings(max_examples=10)
+    @given(
+        st.lists(st.sampled_from(PIECES), min_size=1, max_size=4, unique=True),
+        st.sampled_from(MANY),
+    )
+    @example(["x"], 20_000)
+    @example(["%41", "\uff21"], 2_000)
+    def holds(pieces: list[str], count: int) -> None:
+        text = "".join(pieces * count)[:count]
+        method, params = LONG[what](text, min(count, 2_000))
+        body = message(protocol, method, params)
+        headers = request_headers(protocol, body, token=token)
+        headers.pop("mcp-name", None)
+        steps = anyio.run(_counted, app(), body, headers)
+        assert steps.stretch <= STRETCH
+        if what == "listen" and protocol == MODERN_PROTOCOL and pieces == ["x"]:
+            assert steps.turns >= min(count, MAX_NAMES)
+
+    holds()
+
+
+@pytest.mark.parametrize("what", LONG)
+def test_law_8_work_before_a_permit_is_bounded_and_yields(
+    line: Line, guarding: Guarding, issuer: LocalIssuer, what: str
+) -> None:
+    """Whatever is sent, our steps are few, and others get a turn between two operations."""
+    protocol = MODERN_PROTOCOL if line.modern else LEGACY_PROTOCOLS[-1]
+
+    def app() -> Any:
+        return line.http_app(_ruled(line, guarding), stateless=True, json=True)
+
+    _hold_bounded(app, protocol, issuer.mint("bob", scopes=["base"]), what)
+
+
+@pytest.mark.parametrize("what", LONG)
+def test_law_8_in_front_of_another_server(
+    guarding: Guarding, issuer: LocalIssuer, what: str
+) -> None:
+    """The same holds where a guard reads the messages to a server that it knows nothing of."""
+
+    def app() -> Any:
+        return guarding().asgi(Behind(), rules=_rules())
+
+    _hold_bounded(app, MODERN_PROTOCOL, issuer.mint("bob", scopes=["base"]), what)
