@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
@@ -39,8 +39,17 @@ from toolguard import (
     sent_by_client,
     with_connection,
 )
+from toolguard.calls.request import RequestAuth
+from toolguard.calls.rows import Row
+from toolguard.policies.decision import Verdict
 from toolguard.policies.operations import MAX_NAMES
-from toolguard.testing import Answer, GuardedClient, LocalIssuer, ScriptedConnections
+from toolguard.testing import (
+    Answer,
+    AsyncGuardedClient,
+    GuardedClient,
+    LocalIssuer,
+    ScriptedConnections,
+)
 
 # Every example is a request through the application: fewer than for what is pure.
 SOME = settings(max_examples=40)
@@ -755,3 +764,83 @@ def test_law_8_in_front_of_another_server(
         return guarding().asgi(Behind(), rules=_rules())
 
     _hold_bounded(app, MODERN_PROTOCOL, issuer.mint("bob", scopes=["base"]), what)
+
+
+# --- law 9
+
+
+class Permits:
+    """What the rows of messages were told, while a block runs in this thread."""
+
+    def __init__(self) -> None:
+        self.verdicts: list[Verdict] = []
+        self.let_go = 0
+
+    def note(self, frame: FrameType, event: str, _: object) -> None:
+        """Note each decision, and each time the door was told to let go of an answer."""
+        if event != "call":
+            return
+        if frame.f_code is Row.decided.__code__:
+            self.verdicts.append(frame.f_locals["decision"].verdict)
+        self.let_go += frame.f_code is RequestAuth.permit.__code__
+
+    @property
+    def count(self) -> int:
+        """How often something was permitted."""
+        return self.verdicts.count(Verdict.PERMIT)
+
+
+async def _permits(server: Any, scopes: Sequence[str], ask: tuple[str, dict[str, Any]]) -> Permits:
+    permits = Permits()
+    caller: Any = AsyncGuardedClient(server, scopes=scopes)
+    sys.setprofile(permits.note)
+    try:
+        answer = await caller.send(*ask)
+    finally:
+        sys.setprofile(None)
+    assert is_served(answer) == (permits.count > 0), answer
+    return permits
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_law_9_a_plain_call_is_permitted_exactly_once(
+    line: Line, guarding: Guarding, name: str
+) -> None:
+    """One permit for what is served, none for what is refused, and the door gives none itself."""
+    notes = Notes()
+    server = guarding().protect(notes.server(line), rules=Notes.RULES)
+    shape = SHAPES[name]
+
+    served = anyio.run(_permits, server, [*SCOPES], shape.ask("ann"))
+    assert (served.count, served.let_go) == (1, 1)
+    assert Verdict.REFUSE not in served.verdicts
+    if shape.needs("ann"):
+        refused = anyio.run(_permits, server, ["none"], shape.ask("ann"))
+        assert (refused.count, refused.let_go) == (0, 0)
+        assert refused.verdicts.count(Verdict.REFUSE) == 1
+
+
+@pytest.mark.parametrize("scope", ["secret", "none"])
+def test_law_9_in_front_of_another_server(
+    guarding: Guarding, issuer: LocalIssuer, scope: str
+) -> None:
+    """Where nothing else decides, the guard in front does, once for each operation."""
+    behind, permits = Behind(), Permits()
+    app = guarding().asgi(behind, rules={"*": requires_scopes("secret")})
+    token = issuer.mint("bob", scopes=[scope])
+
+    async def post() -> int:
+        body = message(MODERN_PROTOCOL, *_call("hours"))
+        headers = request_headers(MODERN_PROTOCOL, body, token=token)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as client:
+            sys.setprofile(permits.note)
+            try:
+                reply = await client.post("http://127.0.0.1/mcp", json=body, headers=headers)
+            finally:
+                sys.setprofile(None)
+        return reply.status_code
+
+    may = scope == "secret"
+    assert anyio.run(post) == (200 if may else 403)
+    assert permits.verdicts == [Verdict.PERMIT if may else Verdict.REFUSE]
+    assert behind.reached == (["POST"] if may else [])
