@@ -24,6 +24,7 @@ from lines import (
     ServeOnce,
     Server,
 )
+from lowlevel_servers import Told, lowlevel, streamable_app
 from mcp.server.auth.middleware import auth_context
 from mcp.server.auth.middleware.bearer_auth import authorization_context
 from own_auth import with_token_verifier
@@ -318,6 +319,39 @@ def test_law_6_wherever_code_runs_the_framework_knows_the_same_caller(
     assert len(own.seen) >= len(MESSAGES) - 1
     assert token in shown
     assert ours.seen == json.loads(shown.replace(token, standing_for(token)))
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.family == "sdk"], ids=str)
+@pytest.mark.parametrize("who", CALLERS)
+@pytest.mark.parametrize("stateless", [True, False])
+def test_law_6_on_low_level_servers(
+    line: Line,
+    guarding: Guarding,
+    serve: Serve,
+    http: httpx.Client,
+    issuer: LocalIssuer,
+    who: str,
+    *,
+    stateless: bool,
+) -> None:
+    """Handlers of a low-level server are told what a server of the same SDK tells its tools."""
+
+    async def seen_here(_: Mapping[str, Any]) -> str:
+        return json.dumps(seen_by_the_sdk())
+
+    guard, server = guarding(), lowlevel(Told(tools={"seen": seen_here}))
+    guard.protect(server)
+    own = serve(line.http_app(showing(own_server(line, guarding), line), stateless=stateless))
+    ours = serve(streamable_app(guard, server, stateless=stateless))
+    token, known = mint(issuer, who), []
+    for url in (own, ours):
+        caller = Caller(http, f"{url}/mcp", token=token)
+        if not stateless:
+            assert caller.open().status == 200
+        known.append(seen(caller))
+
+    shown = json.dumps(known[0]["sdk"])
+    assert known[1] == json.loads(shown.replace(token, standing_for(token)))
 
 
 # --- sealed states
