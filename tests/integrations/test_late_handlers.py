@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from lines import Guarding, Line, Serve
+from lines import Guarding, Line, Serve, Server
 from wire import Caller
 
 from toolguard import requires_scopes
@@ -36,7 +36,7 @@ def add_handlers(line: Line, server: Any, ran: list[str]) -> None:
 def test_a_handler_that_comes_late_needs_what_it_is_about(
     line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer, when: str
 ) -> None:
-    server: Any = line.server("late")
+    server: Server = line.server("late")
     ran: list[str] = []
 
     @server.prompt()
@@ -69,7 +69,7 @@ def test_a_handler_that_comes_late_needs_what_it_is_about(
 def test_an_operation_that_comes_late_is_under_its_rules(
     line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer, kind: str
 ) -> None:
-    server: Any = line.server("late")
+    server: Server = line.server("late")
     rules = {name: requires_scopes("plan") for name in ("*", "tool:late")}
     guarding().protect(server, rules=rules)
     url = serve(line.http_app(server, stateless=True, json=True))
@@ -84,17 +84,18 @@ def test_an_operation_that_comes_late_is_under_its_rules(
     async def of(number: str) -> str:
         return SECRET
 
-    register, message = {
-        "tool": (lambda: server.tool()(late), ("tools/call", {"name": "late"})),
-        "resource": (lambda: server.resource("late://it")(late), _read("late://it")),
-        "template": (lambda: server.resource("late://{number}")(of), _read("late://1")),
-        "prompt": (lambda: server.prompt()(late), ("prompts/get", {"name": "late"})),
-    }[kind]
-    register()
+    if kind == "tool":
+        server.tool()(late)
+    elif kind == "prompt":
+        server.prompt()(late)
+    elif kind == "resource":
+        server.resource("late://it")(late)
+    else:
+        server.resource("late://{number}")(of)
+    message = {
+        "tool": ("tools/call", {"name": "late"}),
+        "prompt": ("prompts/get", {"name": "late"}),
+    }.get(kind, ("resources/read", {"uri": "late://it"}))
 
     assert weak.send(*message).status == 403
     assert SECRET in planner.send(*message).content
-
-
-def _read(uri: str) -> tuple[str, dict[str, Any]]:
-    return "resources/read", {"uri": uri}

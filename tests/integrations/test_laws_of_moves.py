@@ -169,7 +169,7 @@ class House:
             if self.plan.caches:
                 moves.append(functools.partial(self._cache, at))
         order = [*self.plan.order]
-        mixed = []
+        mixed: list[Callable[[], None]] = []
         while moves:
             mixed.append(moves.pop(order.pop() % len(moves) if order else 0))
         return mixed

@@ -261,7 +261,7 @@ def test_a_list_asks_a_check_once_for_each_operation(
 def test_the_metadata_names_no_scope_of_what_is_hidden_from_all(
     line: Line, guarding: Guarding, shown: UnauthorizedTools, published: list[str]
 ) -> None:
-    server: Any = line.server("hidden")
+    server: Server = line.server("hidden")
 
     @server.tool()
     @requires_scopes("plan.read", "audit")

@@ -1,8 +1,8 @@
-"""The background tasks of a fastmcp server: whose they are, and who calls when one is run.
+"""The owners and callers of the background tasks of a fastmcp server.
 
-A task is run by a worker, when the message that has queued it may long have been answered. Who
-the caller was stays in the memory of this process, so that no token is written to where tasks are
-queued. A worker in another process does not know the caller, and runs nothing that is guarded.
+A worker runs a task, possibly long after the message that queued it was answered. The caller is
+kept in the memory of this process, so that no token is written to the queue. A worker in another
+process does not know the caller, and runs no guarded function.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from toolguard.http.identity import telling_digest
 
 __all__ = ["BackgroundTasks", "TaskLine"]
 
-# Of one caller; the oldest is forgotten first, which ends it if it has not been started.
+# For each caller; the oldest is dropped first, which ends it if it has not been started.
 _MAX_TASKS = 1_024
 
 _UNKNOWN = (
@@ -36,13 +36,13 @@ _UNKNOWN = (
 
 @dataclass(frozen=True)
 class TaskLine:
-    """What differs between the lines of fastmcp.
+    """The differences between the lines of fastmcp.
 
     Attributes:
-        running: returns the id of the task that a worker runs here; None where none does.
-        asked_for: whether the arguments of a component's entry ask for a task.
-        id_of: returns the id of the task that a result is about; None for other results.
-        validated: returns arguments as the function of a component would be given them.
+        running: returns the id of the task that a worker runs here; None outside of a worker.
+        asked_for: returns whether the arguments of a component's entry request a task.
+        id_of: returns the id of the task in a result; None for other results.
+        validated: returns the validated arguments of a component's function.
     """
 
     running: Callable[[], str | None]
@@ -56,7 +56,7 @@ class _Started:
     """A task that has been queued.
 
     Attributes:
-        message: as which it runs; None once it has ended.
+        message: the message as which it runs; None once it has ended.
     """
 
     message: Message | None
@@ -66,7 +66,7 @@ class BackgroundTasks:
     """The background tasks that were started through one protected server.
 
     Args:
-        line: what differs between the lines of fastmcp.
+        line: the differences between the lines of fastmcp.
     """
 
     def __init__(self, line: TaskLine) -> None:
@@ -76,7 +76,7 @@ class BackgroundTasks:
         self._queueing: set[anyio.Event] = set()
 
     async def queue(self, guard: ServerGuard, queue: Callable[[], Awaitable[Any]]) -> Any:
-        """Queue a task of the message being served, and note whose it is; return the answer."""
+        """Queue a task of the current message, and record its owner; return the answer."""
         frame = here()
         assert frame is not None  # noqa: S101 - only a message asks for a task
         noted = anyio.Event()
@@ -96,10 +96,10 @@ class BackgroundTasks:
             noted.set()
 
     async def check_user(self, guard: ServerGuard) -> None:
-        """Make sure that the caller of the message being served can own a task.
+        """Check that the caller of the current message can own a task.
 
         Raises:
-            AccessDeniedError: if they cannot be told from others of the same client.
+            AccessDeniedError: if the token has no subject, which distinguishes users of a client.
         """
         frame = here()
         principal = None if frame is None else await frame.message.principal(guard)
@@ -112,11 +112,11 @@ class BackgroundTasks:
         return isinstance(task, str) and self._owners.owns(principal, task)
 
     async def run(self, guard: ServerGuard, work: Callable[[], Awaitable[Any]]) -> Any:
-        """Run the work of the task at hand as its caller; return what it returns.
+        """Run the work of the current task as its caller; return its result.
 
         Raises:
-            ToolError: that it has been refused.
-            Exception: what the work raised.
+            ToolError: if it is refused.
+            Exception: as raised by the work.
         """
         task = self.line.running()
         frame = here()
@@ -133,7 +133,7 @@ class BackgroundTasks:
             refusal = refusal_in(error)
             if refusal is None:
                 raise
-            # Without what it was made of: the queue's store keeps it for the client.
+            # Without its cause: the queue's store keeps the error for the client.
             raise ToolError(refusal.to_json()) from None
         finally:
             message.closed = True
@@ -142,7 +142,7 @@ class BackgroundTasks:
         return result
 
     async def _find(self, task: str | None) -> _Started | None:
-        """Return what is known of a task; a worker may be faster than the answer that names it."""
+        """Return the record of a task; a worker may start before the answer that names it."""
         if task is None:
             return None
         if task not in self._started:
@@ -152,7 +152,7 @@ class BackgroundTasks:
 
 
 def _request() -> Any:
-    """Return the Starlette request of the message being served; None where there is no HTTP."""
+    """Return the Starlette request of the current message; None without HTTP."""
     try:
         return get_http_request()
     except RuntimeError:

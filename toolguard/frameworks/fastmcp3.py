@@ -1,4 +1,4 @@
-"""The line 3.x of ``FastMCP`` of fastmcp (on mcp 1.x)."""
+"""The adapter for ``FastMCP`` of fastmcp 3.x (on mcp 1.x)."""
 
 from __future__ import annotations
 

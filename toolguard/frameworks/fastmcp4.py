@@ -1,4 +1,4 @@
-"""The line 4.x of ``FastMCP`` of fastmcp (on mcp 2.x)."""
+"""The adapter for ``FastMCP`` of fastmcp 4.x (on mcp 2.x)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _unknown(message: str) -> Exception:
     return MCPError(code=INVALID_PARAMS, message=message)
 
 
-# The package ``fastmcp-tasks`` is there where a task is queued or run.
+# The package ``fastmcp-tasks`` is installed if a task is queued or run.
 def _running() -> str | None:
     context = importlib.import_module("fastmcp_tasks.context").get_task_context()
     return None if context is None else context.task_id

@@ -1,9 +1,9 @@
-"""Decisions where fastmcp finds an operation: guarded copies, and a middleware in front of them.
+"""Decide where fastmcp looks up operations: guarded copies, and a middleware in front of them.
 
-A transform that is last on a server hands out a copy of every component that a look-up finds; the
-copy decides before it runs. What it is called by then does not matter: renamed, mounted, searched
-or swapped, what runs is what was decided on. The middleware in front keeps the transform last, and
-decides on nested calls that something answers by itself, such as a cache.
+A transform that is last on a server returns a copy of every component that a look-up finds; the
+copy decides before it runs. Its name does not matter: whether renamed, mounted, found by a search
+or swapped, the component that runs is the one decided on. The middleware in front keeps the
+transform last, and decides on nested calls that are answered without a look-up, such as by a cache.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ __all__ = [
 _ATTACHED = "__toolguard_attached__"
 _MARK = "__toolguard_guard__"
 
-# What decides what a server serves, and how it is looked up there.
+# The methods that determine what a server serves, and how it looks operations up.
 _LOOKUPS = (
     "get_tool",
     "get_resource",
@@ -71,7 +71,7 @@ _LOOKUPS = (
 
 
 class AttachableAdapter(Adapter):
-    """A fastmcp server, as the guards see it that are attached to it and to what is below it.
+    """A fastmcp server, as used by the guards attached to it and to the servers mounted on it.
 
     Attributes:
         tasks: the background tasks that were started through it.
@@ -81,7 +81,7 @@ class AttachableAdapter(Adapter):
 
     @abstractmethod
     def at(self, server: Any) -> AttachableAdapter:
-        """Return the adapter as it is for calls to ``server``, which is mounted below its own."""
+        """Return the adapter for calls to ``server``, which is mounted below its own server."""
 
     @abstractmethod
     def names_of(
@@ -99,26 +99,26 @@ class AttachableAdapter(Adapter):
 
     @abstractmethod
     def names_below(self, kind: Kind, name: str) -> tuple[str, ...]:
-        """Return what an operation that clients call ``name`` is called on mounted servers."""
+        """Return the names on mounted servers of an operation that clients call ``name``."""
 
     @abstractmethod
     def attend_queue(self) -> None:
-        """See to it that what queues background tasks on the server asks the guard."""
+        """Have the queue of the server's background tasks decide by the guard."""
 
     @abstractmethod
     async def visible(self, door: Frame, method: str, listed: Sequence[Any]) -> Sequence[Any]:
-        """Return what the caller may see of the components in a list."""
+        """Return the components of a list that are visible to the caller."""
 
 
 class Way:
-    """How a message has come to where the running code stands.
+    """The path of a message to the running code.
 
     Args:
-        adapter: the protected server that the message is under.
-        frame: where in the message that is.
-        names: what the operation to be found was called on the servers it is mounted on.
-        running: components that have been decided on together with what runs now.
-        entering: the mounted server that the message itself goes on to; None once it is there.
+        adapter: the protected server that the message belongs to.
+        frame: the position in the message.
+        names: the names of the operation to be found, on the servers it is mounted on.
+        running: components that were decided on together with the running one.
+        entering: the mounted server that the message itself is passed to; None once it is there.
     """
 
     __slots__ = ("adapter", "entering", "frame", "names", "running")
@@ -138,7 +138,7 @@ class Way:
         self.running = list(running)
 
     def takes(self, component: Any) -> bool:
-        """Return whether a component has been decided on; once for each."""
+        """Return whether a component has been decided on; True once for each component."""
         for at, each in enumerate(self.running):
             if each is component:
                 del self.running[at]
@@ -151,7 +151,7 @@ _current: ContextVar[Way | None] = ContextVar("toolguard_way", default=None)
 
 @contextmanager
 def on_way(way: Way) -> Iterator[None]:
-    """Make ``way`` the one on which the running code has come."""
+    """Make ``way`` the current one."""
     token = _current.set(way)
     try:
         yield
@@ -160,7 +160,7 @@ def on_way(way: Way) -> Iterator[None]:
 
 
 def _way(frame: Frame | None) -> Way | None:
-    """Return how the message of ``frame`` came here; None if it came under no protected server."""
+    """Return the way of the message of ``frame``; None if no protected server serves it."""
     way = _current.get()
     if way is None or frame is None or way.frame.message is not frame.message:
         return None
@@ -168,9 +168,9 @@ def _way(frame: Frame | None) -> Way | None:
 
 
 class Guard(Visibility):
-    """The transform of one server that hands out guarded copies.
+    """The transform of one server that returns guarded copies.
 
-    It is a ``Visibility`` since fastmcp 4.2 checks ``Mcp-Param`` headers only as long as a server
+    It is a ``Visibility``, because fastmcp 4.2 checks ``Mcp-Param`` headers only while a server
     has no other transforms.
     """
 
@@ -239,7 +239,7 @@ def _class(cls: Any) -> type[Any]:
 
 
 class Attached:
-    """What stands on one server: a transform that is last, and a middleware that is first.
+    """The hooks on one server: a transform that is last, and a middleware that is first.
 
     Args:
         server: a protected server, or one that is mounted below one.
@@ -257,18 +257,18 @@ class Attached:
 
     @property
     def server(self) -> Any:
-        """The server that this stands on."""
+        """The server that has the hooks."""
         return self._server()
 
     def deciding(self) -> AttachableAdapter | None:
-        """Return the protected server that decides on what is found here; None if none does."""
+        """Return the adapter of the protected server that decides here; None if there is none."""
         if self.own is not None:
             return self.own
         way = _way(here())
         return None if way is None else way.adapter
 
     def serves(self, method: str, frame: Frame, way: Way | None) -> bool:
-        """Return whether this is the message itself, and no call from inside of it."""
+        """Return whether this is the message itself, and not a call from inside of it."""
         if method not in CALLS:
             return frame.message.sent is None
         if frame.message.sent is None or frame.row is not None:
@@ -276,7 +276,7 @@ class Attached:
         return way is None or way.entering is self.server
 
     def followed(self, add_transform: Callable[[Any], None]) -> Callable[[Any], None]:
-        """Return what adds a transform and puts this one behind it at once, during calls too."""
+        """Return a function that adds a transform and keeps this one last, during calls too."""
 
         @functools.wraps(add_transform)
         def followed(transform: Any) -> None:
@@ -287,11 +287,11 @@ class Attached:
         return followed
 
     def keep(self) -> None:
-        """See to it that the transform is last and the middleware first, here and below."""
+        """Keep the transform last and the middleware first, here and on mounted servers."""
         server = self.server
         transforms = server.transforms
         if not transforms or transforms[-1] is not self.transform:
-            self.transform = Guard(self)  # a later one may swap what was guarded
+            self.transform = Guard(self)  # a later one may swap guarded components
             server.add_transform(self.transform)
         if not isinstance(server.middleware, Outermost):
             server.middleware = Outermost(server.middleware, self.front)
@@ -308,10 +308,10 @@ class Attached:
 
 
 def attach(server: Any) -> Attached:
-    """Stand on a server and on those mounted below it; return what stands there.
+    """Attach the hooks to a server and to those mounted below it; return those of the server.
 
     Raises:
-        ValueError: if the server looks operations up or runs them in a way of its own.
+        ValueError: if the server overrides fastmcp's look-up or execution of operations.
     """
     attached: Attached | None = vars(server).get(_ATTACHED)
     if attached is None:
@@ -331,11 +331,10 @@ def _guard_injected(middleware: Any, attached: Attached) -> None:
 
 
 def _check_overrides(server: Any) -> None:
-    """Make sure that what a server finds is what fastmcp's look-up finds.
+    """Check that a server uses fastmcp's look-up.
 
     Raises:
-        ValueError: if the class or the server has a method of its own that does not call
-            fastmcp's.
+        ValueError: if the class or the server overrides a method without calling fastmcp's.
     """
     for name in _LOOKUPS:
         method = vars(server).get(name) or getattr(type(server), name)
@@ -369,7 +368,7 @@ def servers_below(server: Any) -> Iterator[Any]:
 
 
 def parents(component: Any) -> list[Any]:
-    """Return a component, then the tools it was transformed from."""
+    """Return a component, followed by the tools it was transformed from."""
     chain = []
     while component is not None:
         chain.append(component)
@@ -384,18 +383,18 @@ def name_of(component: Any) -> str:
 
 
 def kind_of(component: Any) -> Kind:
-    """Return which kind of operation a component is."""
+    """Return the kind of operation of a component."""
     if hasattr(component, "uri") or hasattr(component, "uri_template"):
         return "resource"
     return "prompt" if hasattr(component, "render") else "tool"
 
 
 def described(chain: Sequence[Any], more_names: Sequence[str] = ()) -> Operation:
-    """Return what a component is, with all the names and tags it has.
+    """Return the operation of a component, with all its names and tags.
 
     Args:
-        chain: the component, and what it was transformed from.
-        more_names: what it is called on the servers that it is mounted on.
+        chain: the component, and the components it was transformed from.
+        more_names: its names on the servers that it is mounted on.
     """
     listed = name_of(chain[0])
     names = dict.fromkeys((*(name_of(each) for each in chain), *more_names))
@@ -410,11 +409,11 @@ def described(chain: Sequence[Any], more_names: Sequence[str] = ()) -> Operation
 
 
 def requested_version(meta: object) -> VersionSpec | None:
-    """Return which version of a component the client asks for, in ``_meta.fastmcp.version``.
+    """Return the version of a component that the client requests in ``_meta.fastmcp.version``.
 
     Raises:
-        AccessDeniedError: if that cannot be read. The framework takes the latest version then, and
-            what is decided on has to be what is called.
+        AccessDeniedError: if the value is invalid. The framework would run the latest version,
+            which might not be the component decided on.
     """
     if isinstance(meta, BaseModel):
         meta = meta.model_dump()
@@ -439,7 +438,7 @@ async def around(
     *,
     queued: bool = False,
 ) -> Any:
-    """Run an entry of a guarded copy, if the caller may.
+    """Run an entry of a guarded copy, if the caller is permitted.
 
     Args:
         component: the guarded copy.
@@ -449,7 +448,7 @@ async def around(
         queued: whether running it queues a task, for a worker to run it later.
 
     Raises:
-        Exception: the refusal, or what the component raised.
+        Exception: the refusal, or as raised by the component.
     """
     attached: Attached = vars(component)[_MARK]
     adapter = attached.deciding()
@@ -458,7 +457,7 @@ async def around(
     frame = here()
     way = _way(frame)
     if way is not None and way.frame.row is not frame.row:  # type: ignore[union-attr]
-        way = None  # what is asked for in here has been reached by no other name
+        way = None  # a call from in here has not been reached by another name
     if way is not None and way.takes(component):
         return await proceed()
     tasks = adapter.tasks
@@ -493,10 +492,10 @@ async def around(
 def _validated(
     adapter: AttachableAdapter, chain: Sequence[Any], args: tuple[Any, ...]
 ) -> Mapping[str, Any]:
-    """Return the arguments of an entry as the wrapper of its function is going to read them.
+    """Return the arguments of an entry as the wrapper of its function will read them.
 
     Raises:
-        GuardNotConfiguredError: if only running it would tell.
+        GuardNotConfiguredError: if they are known only when the function runs.
     """
     if len(chain) > 1:
         raise GuardNotConfiguredError(
@@ -510,7 +509,7 @@ def _validated(
 
 
 def _reads_itself(template: Any) -> bool:
-    """Return whether what a template creates reads by the template, which decides then."""
+    """Return whether resources of a template are read by the template, which then decides."""
     return isinstance(template, FunctionResourceTemplate)
 
 
@@ -522,7 +521,7 @@ def _arguments(kind: Kind, entry: str, component: Any, args: tuple[Any, ...]) ->
 
 
 class _NotFoundError(ToolError, NotFoundError):
-    """What fastmcp takes for an operation that is not there, from within one that is."""
+    """The error that fastmcp treats as an unknown operation, raised from within a known one."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -530,7 +529,7 @@ class _NotFoundError(ToolError, NotFoundError):
 
 
 async def _unknown(kind: Kind, name: str) -> Any:
-    """Raise what fastmcp raises for an operation that is not there."""
+    """Raise fastmcp's error for an unknown operation."""
     frame = here()
     sent = frame.message.sent if frame is not None and frame.row is None else None
     raise _NotFoundError(f"Unknown {kind}: {(sent.name if sent else name)!r}")
@@ -543,10 +542,10 @@ async def _pass_on(
     running: Sequence[Any],
     proceed: Callable[[], Awaitable[Any]],
 ) -> Any:
-    """Let a mounted server find what runs; it is decided on there, by all of its names.
+    """Let a mounted server look up the operation; it decides there, by all of its names.
 
     Raises:
-        Exception: the refusal, or what the operation raised.
+        Exception: the refusal, or as raised by the operation.
     """
     try:
         attach(server)
@@ -561,7 +560,7 @@ async def _pass_on(
 
 
 class _Front(Middleware):
-    """What is in front of all other middleware of a server."""
+    """The middleware in front of all other middleware of a server."""
 
     def __init__(self, attached: Attached) -> None:
         self._attached = attached
@@ -585,9 +584,9 @@ class _Front(Middleware):
             with standing(await outside(adapter.required_guard)):
                 return await nested()
         if (way is None or way.adapter is adapter) and attached.serves(method, frame, way):
-            # The door has decided or will see to it, for this server and for those below.
+            # `serve` has decided or will decide, for this server and for those below.
             way = way or Way(adapter, frame)
-            way.entering = None  # what comes here next is a call from inside
+            way.entering = None  # the next call here is one from inside
             with on_way(way):
                 return await call_next(context)
         if method in CALLS:
@@ -601,7 +600,7 @@ class _Front(Middleware):
 async def _visible(
     adapter: AttachableAdapter, frame: Frame, method: str, result: Any
 ) -> Sequence[Any]:
-    """Return what the caller may see of what a list says inside of a message."""
+    """Return the part of a list result, inside of a message, that is visible to the caller."""
     door = Frame(adapter.required_guard, frame.message, frame.row)
     try:
         return await adapter.visible(door, method, result)
@@ -612,7 +611,7 @@ async def _visible(
 async def _nested_by_names(
     way: Way, context: MiddlewareContext[Any], nested: Callable[[], Awaitable[Any]]
 ) -> Any:
-    """Hold a call to another protected server against the rules of the one it is mounted on.
+    """Apply the rules of a server to a call to another protected server mounted on it.
 
     Raises:
         Exception: the refusal that it ended in, or what the server raised.
@@ -649,7 +648,7 @@ async def by_names(
 async def _nested(
     attached: Attached, adapter: AttachableAdapter, context: MiddlewareContext[Any], call_next: Any
 ) -> Any:
-    """Serve a call from inside of a message as one of its own, under the guard of this server.
+    """Serve a call from inside of a message as a separate message, under this server's guard.
 
     Raises:
         Exception: the refusal that it ended in, or what the server raised.
@@ -672,16 +671,16 @@ async def _nested(
     except ToolGuardError as refusal:
         raise adapter.refusal_error(refusal, nested=frame.row is not None) from None
     finally:
-        if frame.row is None:  # what the message led to
+        if frame.row is None:  # the operation of the message
             frame.message.rows += [row for each in inner for row in each.rows]
 
 
 def _params(context: MiddlewareContext[Any]) -> dict[str, Any]:
-    """Return the parameters of a call as JSON has them."""
+    """Return the parameters of a call as JSON values."""
     message = context.message
     params = {**vars(message), "_meta": getattr(message, "meta", None)}
     if "uri" in params:
-        params["uri"] = str(params["uri"])  # which 3.x has parsed
+        params["uri"] = str(params["uri"])  # parsed by fastmcp 3.x
     return params
 
 

@@ -1,9 +1,9 @@
-"""What queues the background tasks of a fastmcp server, and what its worker runs.
+"""Guard the queue of background tasks of a fastmcp server, and the functions its worker runs.
 
 A worker runs the functions that a server registers with its queue when it starts. Each of them
-decides before it runs, as the caller who queued the task. On 3.x a component queues itself, and
-has decided then (:mod:`toolguard.frameworks.fastmcp_guard`); on 4.x an extension does, so what it
-stands on is asked to decide first: the same function, which queues instead of running.
+decides before it runs, for the caller that queued the task. On 3.x a component queues itself, and
+has decided by then (:mod:`toolguard.frameworks.fastmcp_guard`); on 4.x an extension queues it, so
+the extension first calls the same function to decide, which then queues instead of running.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["attend_extension", "attend_workers"]
 _MARK = "__toolguard_task__"
 _EXTENSION = "io.modelcontextprotocol/tasks"
 
-# Of these a worker runs the function, with the arguments by name; of others this entry.
+# Of these classes a worker runs the function, with keyword arguments; of others this entry.
 _FUNCTIONS = (FunctionTool, FunctionResource, FunctionResourceTemplate, FunctionPrompt)
 _ENTRIES: dict[Kind, str] = {"tool": "run", "resource": "read", "prompt": "render"}
 
@@ -52,7 +52,7 @@ _queueing: ContextVar[Queue | None] = ContextVar("toolguard_queueing", default=N
 
 @contextmanager
 def _instead(queue: Queue | None) -> Iterator[None]:
-    """Have what a worker would run call ``queue`` once it has decided; None: run."""
+    """Have the worker's function call ``queue`` after its decision; None: run the function."""
     token = _queueing.set(queue)
     try:
         yield
@@ -61,16 +61,16 @@ def _instead(queue: Queue | None) -> Iterator[None]:
 
 
 class _Task:
-    """What a worker runs of one component.
+    """The function of one component that a worker runs.
 
     Args:
-        attached: what stands on the protected server.
+        attached: the hooks on the protected server.
         component: the guarded copy.
 
     Attributes:
-        entry: what a worker runs of it.
-        function: the entry as it was.
-        registered: the entry as it is registered.
+        entry: the name of the entry that a worker runs.
+        function: the original entry.
+        registered: the entry as registered.
     """
 
     def __init__(self, attached: Attached, component: Any) -> None:
@@ -92,7 +92,7 @@ class _Task:
         self.registered = in_task
 
     async def ask(self, queue: Queue, arguments: dict[str, Any]) -> Any:
-        """Queue the task of the message being served, if the caller may; return the answer.
+        """Queue the task of the current message, if the caller is permitted; return the answer.
 
         Raises:
             Exception: the refusal.
@@ -104,10 +104,10 @@ class _Task:
             return await self.registered(arguments)
 
     async def _decided(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the function, or queue it, if the caller may.
+        """Run the function, or queue it, if the caller is permitted.
 
         Raises:
-            Exception: the refusal, or what the function raised.
+            Exception: the refusal, or as raised by the function.
         """
         adapter, component, queue = self.adapter, self.component, _queueing.get()
         frame = here()
@@ -140,7 +140,7 @@ async def _queued(queue: Queue) -> Any:
 
 
 def attend_workers(attached: Attached) -> None:
-    """Have a protected server register what decides before it runs."""
+    """Have a protected server register functions that decide before they run."""
     server = attached.server
     list_tasks = server.get_tasks
     known: dict[str, _Task] = {}
@@ -152,7 +152,7 @@ def attend_workers(attached: Attached) -> None:
 
 
 def _with_decision(attached: Attached, known: dict[str, _Task], component: Any) -> Any:
-    """Return what a server registers for a component; the function is the same each time."""
+    """Return the copy that a server registers; its function is the same each time."""
     copy = guarded(component, attached)
     task = known.get(component.key)
     if task is None or task.function is not getattr(copy, task.entry, None):
@@ -164,7 +164,7 @@ def _with_decision(attached: Attached, known: dict[str, _Task], component: Any) 
 
 
 def attend_extension(server: Any) -> None:
-    """Have the extension that queues tasks on a server of 4.x ask before it does."""
+    """Have the extension that queues tasks on a server of 4.x decide before it does."""
     extension = internals.extension_of(server, _EXTENSION)
     if extension is not None and not hasattr(extension, _MARK):
         kind: Any = type(extension)
@@ -187,7 +187,7 @@ def _asking(cls: Any) -> type[Any]:
 
 
 async def _task_of(server: Any, params: Any) -> _Task | None:
-    """Return what a worker would run for a call; None if the tool does not run as a task."""
+    """Return the task of a call; None if the tool does not run as a task."""
     try:
         tool = await server.get_tool(params.name, requested_version(params.meta))
     except NotFoundError:

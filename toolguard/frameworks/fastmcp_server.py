@@ -1,4 +1,4 @@
-"""What is the same in both lines of fastmcp."""
+"""The adapter for both lines of fastmcp."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from fastmcp.server.providers.fastmcp_provider import (
     FastMCPProviderResourceTemplate,
     FastMCPProviderTool,
 )
+from fastmcp.server.transforms import Transform
 from fastmcp.utilities.versions import VersionSpec, version_sort_key
 from starlette.applications import Starlette
 
@@ -49,7 +50,7 @@ _MOUNTED = (
     FastMCPProviderResourceTemplate,
     FastMCPProviderPrompt,
 )
-# The user interfaces of fastmcp's apps, which are made for each tool and registered nowhere.
+# The user interfaces of fastmcp's apps, which are made for each tool and not registered.
 _INTERFACES = "ui://prefab/"
 
 _Mounted: TypeAlias = tuple[Kind, int, str]
@@ -61,12 +62,12 @@ class FastMCPAdapter(AttachableAdapter):
     Args:
         server: the ``fastmcp.FastMCP``.
         guard_messages: puts the guard around the messages of the low-level server.
-        unknown: makes the framework's own error for an operation that is not there.
-        tasks: how this line tells of background tasks.
+        unknown: makes the framework's own error for an unknown operation.
+        tasks: the background tasks of this line.
 
     Raises:
         ValueError: if this release of fastmcp, or this server, cannot be guarded.
-        RuntimeError: if fastmcp has changed in what toolguard relies on.
+        RuntimeError: if fastmcp lacks a private attribute that toolguard relies on.
     """
 
     has_tags = True
@@ -80,7 +81,8 @@ class FastMCPAdapter(AttachableAdapter):
         tasks: TaskLine,
     ) -> None:
         check_version(fastmcp.__version__)
-        internals.probe_fastmcp(server, _MOUNTED, ToolInjectionMiddleware)
+        wrapped = server.local_provider.wrap_transform(Transform())
+        internals.probe_fastmcp(server, _MOUNTED, ToolInjectionMiddleware, wrapped)
         super().__init__(server)
         self._guard_messages = guard_messages
         self._unknown = unknown
@@ -88,13 +90,13 @@ class FastMCPAdapter(AttachableAdapter):
         self.tasks = BackgroundTasks(tasks)
 
     def operations(self) -> Iterator[Operation]:
-        """Yield what is on the server and on the servers mounted on it, by its own name."""
+        """Yield the operations of the server and of the servers mounted on it, by own name."""
         for server in (self.server, *servers_below(self.server)):
             for component in _registered(server):
                 yield described(parents(component))
 
     def revision(self) -> tuple[object, ...]:
-        """Return what changes with the components, transforms and middleware of all servers."""
+        """Return a value that changes with components, transforms and middleware of all servers."""
         return tuple(
             part
             for server in (self.server, *servers_below(self.server))
@@ -120,7 +122,7 @@ class FastMCPAdapter(AttachableAdapter):
         return described(chain) if chain else await self.find(kind, name, meta)
 
     def at(self, server: Any) -> FastMCPAdapter:
-        """Return the adapter as it is for calls to ``server``, which is mounted below its own."""
+        """Return the adapter for calls to ``server``, which is mounted below its own server."""
         if server is self.server:
             return self
         below = _Below.__new__(_Below)
@@ -142,7 +144,7 @@ class FastMCPAdapter(AttachableAdapter):
         return tuple(name for each in listings for name in each.names)
 
     def names_below(self, kind: Kind, name: str) -> tuple[str, ...]:
-        """Return what an operation that clients call ``name`` is called on mounted servers."""
+        """Return the names on mounted servers of an operation that clients call ``name``."""
         if not self.rules.policies:
             return ()
         listed = self.catalog().operations
@@ -150,17 +152,17 @@ class FastMCPAdapter(AttachableAdapter):
         return tuple(other for each in found for _, other in each.mounts)
 
     def look_up(self) -> Catalog:
-        """Return what clients can call, also on mounted servers, by the names they know."""
+        """Return the operations, also of mounted servers, by the names that clients use."""
         return catalog_of(self.server)
 
     async def visible(self, door: Frame, method: str, listed: Sequence[Any]) -> Sequence[Any]:
-        """Return what the caller may see of the components in a list."""
+        """Return the components of a list that are visible to the caller."""
         if door.guard.unauthorized_tools == "show":
             return listed
         return await self._lists.visible(door, method, listed)
 
     def install(self, guard: ServerGuard) -> None:
-        """Put ``guard`` around every message, and around every app and transport it runs."""
+        """Install ``guard`` around every message, and every app and transport of the server."""
         attached = attach(self.server)
         attached.own = self
         attend_workers(attached)
@@ -170,20 +172,20 @@ class FastMCPAdapter(AttachableAdapter):
         self.over_stdio(guard)
 
     def attend_queue(self) -> None:
-        """See to it that what queues background tasks on the server asks the guard."""
+        """Have the queue of the server's background tasks decide by the guard."""
         attend_extension(self.server)
 
     async def is_foreign_task(self, door: Frame, params: Mapping[str, Any]) -> bool:
-        """Return whether a message asks about a background task that is not its caller's."""
+        """Return whether a message names a background task that is not its caller's."""
         return not await self.tasks.owns(self.required_guard, door.message, params.get("taskId"))
 
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> BaseException:
-        """Return the error that fastmcp hands through, whether it hides the details or not."""
-        del nested  # a tool error, to be caught where code of the user's has called
+        """Return an error that fastmcp passes on, even if it masks error details."""
+        del nested  # a tool error can be caught by code of the user's
         return _RefusalError(refusal)
 
     def unknown(self, kind: Kind, name: str) -> Exception:
-        """Return the framework's own error for an operation that is not there."""
+        """Return the framework's own error for an unknown operation."""
         return self._unknown(f"Unknown {kind}: {name!r}")
 
     def stateless_app(self, *, json_response: bool = True) -> Starlette:
@@ -204,7 +206,7 @@ class _Below(FastMCPAdapter):
 
 
 class _RefusalError(ToolError, ResourceError, PromptError):
-    """A refusal on its way through fastmcp, which logs it for debugging only."""
+    """A refusal that passes through fastmcp, which logs it at debug level only."""
 
     def __init__(self, refusal: ToolGuardError) -> None:
         super().__init__(str(refusal))
@@ -214,7 +216,7 @@ class _RefusalError(ToolError, ResourceError, PromptError):
 
 
 def check_version(installed: str) -> None:
-    """Make sure that this release of fastmcp serves nothing past its transforms.
+    """Check that this release of fastmcp does not bypass its transforms.
 
     Raises:
         ValueError: naming the release to install.
@@ -249,7 +251,7 @@ def _registered(server: Any) -> Iterator[Any]:
 
 
 def _local_providers(server: Any) -> Iterator[Any]:
-    """Yield the providers of a server, those within others, and none of a mounted server."""
+    """Yield the providers of a server, nested ones too, but not those of mounted servers."""
     todo = list(server.providers)
     while todo:
         provider = todo.pop(0)
@@ -266,7 +268,7 @@ def _last_of(provider: Any) -> tuple[object, ...]:
 
 
 async def find_on(server: Any, kind: Kind, name: str, meta: object) -> Operation | None:
-    """Return what a server calls ``name``, with its names on the servers it is mounted from."""
+    """Return the operation that a server calls ``name``, with its names on mounted servers."""
     version = requested_version(meta)
     chain: list[Any] = []
     while True:
@@ -289,7 +291,7 @@ async def find_on(server: Any, kind: Kind, name: str, meta: object) -> Operation
 
 
 async def _component(server: Any, kind: Kind, name: str, version: VersionSpec | None) -> Any:
-    """Return what a server finds, by fastmcp's own look-up."""
+    """Return the component that fastmcp's own look-up finds on a server."""
     if kind == "prompt":
         return await server.get_prompt(name, version)
     if kind == "resource":
@@ -306,7 +308,7 @@ async def _component(server: Any, kind: Kind, name: str, version: VersionSpec | 
 
 
 async def _template(server: Any, uri_template: str) -> Any:
-    """Return the template with this very text, in its highest version; None if there is none."""
+    """Return the template with exactly this text, in its highest version; None if unknown."""
     templates = await Provider.list_resource_templates(server)
     named = [each for each in templates if each.uri_template == uri_template]
     return max(named, key=version_sort_key, default=None)

@@ -1,9 +1,9 @@
-"""What does the framework know of the caller?
+"""Pass the identity of the caller to the framework.
 
-What its own auth would have told it, for each message: the user and the credentials of the
-request, and the SDK's context variable. Sealed request states, background tasks, sessions, caches
-and ``get_access_token()`` are bound to that. One difference is meant: ``AccessToken.token`` is a
-digest of the token, which is as unique, and opens nothing.
+For each message the framework gets what its own auth would have set: the user and the credentials
+of the request, and the SDK's context variable. Sealed request states, background tasks, sessions,
+caches and ``get_access_token()`` depend on that. One difference is intended: ``AccessToken.token``
+is a digest of the token, which is as unique, and cannot be used as a credential.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ AccessTokenT = TypeVar("AccessTokenT", bound=AccessToken)
 def tell(
     scope: MutableMapping[str, Any], auth: RequestAuth, *, as_user: bool = True
 ) -> AbstractContextManager[None]:
-    """Tell the framework who sent a request; use what is returned around the application.
+    """Set the caller of a request for the framework; enter the result around the application.
 
     Args:
         scope: the ASGI scope of the request.
         auth: its caller.
-        as_user: whether the framework may hold the request's session to this user. Where nobody
-            opened the session, it would refuse everybody.
+        as_user: whether the framework may bind the request's session to this user. A session
+            that was opened anonymously would refuse every user.
     """
     if auth.principal is not None and auth.token is not None:
         known = scope.get("user")
@@ -55,10 +55,10 @@ def tell(
 
 @contextmanager
 def telling(auth: RequestAuth | None) -> Iterator[None]:
-    """Tell the SDK who sent the message that is served within the block.
+    """Set the caller of the message that is processed within the block, for the SDK.
 
-    In stateful sessions of mcp 1.x the handlers run in the context of whoever opened the session,
-    so this goes around each message, too. A message without a caller is nobody's.
+    In stateful sessions of mcp 1.x the handlers run in the context of the request that opened the
+    session, so this is used around each message too. A message without a caller is anonymous.
     """
     user = auth.user if auth is not None else None
     token = auth_context_var.set(user if isinstance(user, AuthenticatedUser) else None)
@@ -69,20 +69,20 @@ def telling(auth: RequestAuth | None) -> Iterator[None]:
 
 
 def telling_stranger(request: Any) -> AbstractContextManager[None]:
-    """Tell the framework that a user whom it has never met sent the message.
+    """Set an unknown user as the caller of the message, for the framework.
 
     Args:
-        request: the Starlette request that carried it; None where there is no HTTP.
+        request: the Starlette request that carried it; None without HTTP.
     """
     stranger = Principal(None, "", uuid.uuid4().hex, expires_at=math.inf)
     return _telling(request, _user(stranger, "", None))
 
 
 def telling_digest(request: Any, auth: RequestAuth | None) -> AbstractContextManager[None]:
-    """Tell the framework the digest of the caller's token only, so that it stores no token.
+    """Give the framework only the digest of the caller's token, so that it stores no token.
 
     Args:
-        request: the Starlette request that carried the message; None where there is no HTTP.
+        request: the Starlette request that carried the message; None without HTTP.
         auth: the caller.
     """
     user = auth.user if auth is not None else None
@@ -109,13 +109,13 @@ def _telling(request: Any, user: AuthenticatedUser) -> Iterator[None]:
 def access_token(
     kind: type[AccessTokenT], principal: Principal, token: str, resource: str | None
 ) -> AccessTokenT:
-    """Return a verified caller as the frameworks describe one.
+    """Return a verified caller as the framework's access token object.
 
     Args:
         kind: the framework's class.
         principal: the caller.
-        token: what stands as the token in it.
-        resource: for which resource the token was issued (RFC 8707).
+        token: the value of its ``token``: a digest.
+        resource: the resource that the token was issued for (RFC 8707).
     """
     return kind(
         token=token,
@@ -129,20 +129,20 @@ def access_token(
 
 
 def _expires_at(expires_at: float) -> int | None:
-    """Return the expiry as the SDK takes it: None is never, and so would be 0."""
+    """Return the expiry for the SDK, which takes None, and also 0, as "never"."""
     if expires_at == math.inf:
         return None
     return max(1, int(expires_at)) if math.isfinite(expires_at) else 1
 
 
 def _claims(claims: Mapping[str, Any], principal: Principal) -> dict[str, Any]:
-    """Return claims of the message's own, with the issuer: the frameworks bind users to it."""
+    """Return a copy of the claims with the issuer, to which the frameworks bind users."""
     issuer = {"iss": principal.issuer} if principal.issuer else {}
     return {**own_claims(claims), **issuer}
 
 
 def _user(principal: Principal, token: str, resource: str | None) -> AuthenticatedUser:
-    # fastmcp makes its own kind of any other, and loses the subject on the way.
+    # fastmcp converts other classes to its own, and loses the subject.
     kind: type[AccessToken] = getattr(
         sys.modules.get("fastmcp.server.auth"), "AccessToken", AccessToken
     )
@@ -154,7 +154,7 @@ def _digest(token: str) -> str:
 
 
 def _completed(verified: AccessToken, principal: Principal) -> AuthenticatedUser:
-    """Return what the framework verified with subject and issuer: it binds sessions to them."""
+    """Add subject and issuer to the token the framework verified: it binds sessions to them."""
     claims = _claims(verified.claims or {}, principal)
     known = {"subject": principal.user_id, "claims": claims}
     return AuthenticatedUser(verified.model_copy(update=known))

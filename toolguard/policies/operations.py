@@ -1,8 +1,7 @@
-"""Which operation is called, and with what?
+"""The MCP methods that lead to operations, and a strict reader of the parameters that name them.
 
-The one table of the methods of MCP that lead to operations, and the one strict reader of the
-parameters that name them: the framework's adapters and the guard in front of a server that is
-only known by its endpoint both use it. Nothing is repaired and nothing is guessed.
+The adapters of the frameworks and the proxy use the same table and the same reader. Malformed
+parameters are refused; nothing is repaired or guessed.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ __all__ = [
 ]
 
 Kind: TypeAlias = Literal["tool", "resource", "prompt"]
-"""What an operation is; a resource template is a resource."""
+"""The kinds of operation; a resource template counts as a resource."""
 
 MAX_NAMES = 100
-"""How many operations one message may name."""
+"""The maximum number of operations that one message may name."""
 
 CALLS = frozenset({"tools/call", "resources/read", "prompts/get"})
 """The methods that run an operation."""
 
-# The methods that name one operation, and the parameter that does.
+# The methods that name one operation, with the parameter that names it.
 _OPERATIONS: Mapping[str, tuple[Kind, str]] = {
     "tools/call": ("tool", "name"),
     "resources/read": ("resource", "uri"),
@@ -45,15 +44,15 @@ _OPERATIONS: Mapping[str, tuple[Kind, str]] = {
     "resources/unsubscribe": ("resource", "uri"),
     "prompts/get": ("prompt", "name"),
 }
-# Completions show what an operation knows: its values are worth as much as it is.
+# Completions disclose values of an operation, so they are guarded like the operation.
 COMPLETE = "completion/complete"
-"""The method that asks for them."""
+"""The method of completions."""
 
 _REFERENCES: Mapping[str, tuple[Kind, str]] = {
     "ref/prompt": ("prompt", "name"),
     "ref/resource": ("resource", "uri"),
 }
-# 2026-07-28: what resources/subscribe was before, for several resources at once.
+# MCP 2026-07-28: replaces resources/subscribe, for several resources at once.
 _LISTEN = "subscriptions/listen"
 _SUBSCRIPTIONS = "resourceSubscriptions"
 
@@ -69,7 +68,7 @@ class Asked(NamedTuple):
     """One operation that a message names.
 
     Attributes:
-        kind: of the operation.
+        kind: the kind of the operation.
         name: the tool's or prompt's name, or the URI of the resource, as it was sent.
     """
 
@@ -78,7 +77,7 @@ class Asked(NamedTuple):
 
 
 def is_handshake(method: str) -> bool:
-    """Return whether a client sends this before it can ask for anything."""
+    """Return whether clients send this method before any other request."""
     return method in _HANDSHAKE or method.startswith("notifications/")
 
 
@@ -87,12 +86,12 @@ def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Asked, ...]:
 
     Args:
         method: the JSON-RPC method.
-        params: its parameters as JSON has them.
+        params: its parameters, parsed from JSON.
 
     Raises:
-        MalformedMessageError: if the method names operations and the parameters have no name
-            that can be used, more than :data:`MAX_NAMES` of them, or a member that a lenient
-            reader could take for the one that is read.
+        MalformedMessageError: if the method names operations and the parameters have no usable
+            name, more than :data:`MAX_NAMES` of them, or a member that a lenient reader could
+            take for the one that is read.
 
     >>> asked_of("tools/call", {"name": "add", "arguments": {}})
     (Asked(kind='tool', name='add'),)
@@ -134,7 +133,7 @@ def _reference(ref: Mapping[str, Any]) -> tuple[Kind, str]:
 
 
 def _subscribed(notifications: Mapping[str, Any]) -> tuple[Asked, ...]:
-    # Frameworks that know the member by a second name (mcp 2) read both.
+    # Frameworks that accept a second name of the member (mcp 2) read both.
     _refuse_lookalikes(notifications, _SUBSCRIPTIONS)
     uris = notifications.get(_SUBSCRIPTIONS)
     if uris is None:
@@ -163,14 +162,14 @@ def _malformed(message: str) -> MalformedMessageError:
 
 @dataclass(frozen=True)
 class Invocation:
-    """One call, as the rules see it that depend on more than the caller.
+    """One call of an operation, as passed to requirements that depend on the call.
 
     Attributes:
         kind: ``"tool"``, ``"resource"`` or ``"prompt"``.
         name: the tool's or prompt's name, or the URI of the resource, as the client sent it.
-        arguments: the arguments by name. Of a decorated function those that the framework has
-            validated, with defaults; of an operation that only a rule of ``protect(rules=...)``
-            guards those that the client sent. Not in the representation.
+        arguments: the arguments by name: for a decorated function the validated ones, with
+            defaults; for an operation that only a rule of ``protect(rules=...)`` guards, the
+            ones that the client sent. Not in the representation.
     """
 
     kind: Kind
@@ -179,6 +178,6 @@ class Invocation:
 
     @classmethod
     def sent(cls, kind: Kind, name: str, arguments: object = None) -> Invocation:
-        """Return the call as a client sent it; a resource's one argument is its URI."""
+        """Return the call as a client sent it; the only argument of a resource is its URI."""
         given = {"uri": name} if kind == "resource" else arguments
         return cls(kind, name, given if isinstance(given, Mapping) else {})
