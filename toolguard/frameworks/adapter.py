@@ -21,7 +21,7 @@ from toolguard.errors import (
 from toolguard.frameworks import internals
 from toolguard.frameworks.custom_routes import check_open_routes
 from toolguard.frameworks.lists import Lists
-from toolguard.frameworks.operation import Catalog, Operation, Resolved
+from toolguard.frameworks.operation import Catalog, Operation, Resolved, Revision
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.policies.by_name import OperationRules
 from toolguard.policies.combined import whole_policy
@@ -77,9 +77,9 @@ class Adapter(ABC):
         #: The paths of custom routes that are declared to be open.
         self.open_routes: Collection[str] = ()
         self._lists = Lists(self)
-        self._catalog: tuple[tuple[object, ...], Catalog] | None = None
-        self._public: tuple[tuple[object, ...], bool] | None = None
-        self._checked: tuple[object, ...] | None = None
+        self._catalog: tuple[Revision, Catalog] | None = None
+        self._public: tuple[Revision, bool] | None = None
+        self._checked: Revision | None = None
         self._resolved: dict[tuple[Kind, tuple[str, ...], frozenset[str], int], Resolved] = {}
 
     @abstractmethod
@@ -87,8 +87,8 @@ class Adapter(ABC):
         """Yield the server's operations, in the order of their registration."""
 
     @abstractmethod
-    def revision(self) -> tuple[object, ...]:
-        """Return a value that changes with the registered operations, without iterating them."""
+    def revision(self) -> Revision:
+        """Return a value that changes with the registered operations."""
 
     @abstractmethod
     async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:

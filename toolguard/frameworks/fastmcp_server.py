@@ -37,7 +37,7 @@ from toolguard.frameworks.fastmcp_guard import (
     servers_below,
 )
 from toolguard.frameworks.fastmcp_queue import attend_extension, attend_workers
-from toolguard.frameworks.operation import Catalog, Operation
+from toolguard.frameworks.operation import Catalog, Operation, Revision
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.policies.operations import Kind
 
@@ -95,18 +95,14 @@ class FastMCPAdapter(AttachableAdapter):
             for component in _registered(server):
                 yield described(parents(component))
 
-    def revision(self) -> tuple[object, ...]:
+    def revision(self) -> Revision:
         """Return a value that changes with components, transforms and middleware of all servers."""
-        return tuple(
-            part
-            for server in (self.server, *servers_below(self.server))
-            for part in (
-                id(server),
-                len(server.transforms),
-                len(server.middleware),
-                *map(_last_of, _local_providers(server)),
-            )
-        )
+        parts: list[object] = []
+        for server in (self.server, *servers_below(self.server)):
+            parts += (server, *server.transforms, *server.middleware)
+            for provider in _local_providers(server):
+                parts += (provider, *internals.components_of(provider).values())
+        return Revision(parts)
 
     async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
         """Return the operation that clients call ``name``, also on a mounted server."""
@@ -259,12 +255,6 @@ def _local_providers(server: Any) -> Iterator[Any]:
         inner = internals.inner_provider(provider)
         todo += [] if inner is None else [inner]
         todo += getattr(provider, "providers", ())
-
-
-def _last_of(provider: Any) -> tuple[object, ...]:
-    components = internals.components_of(provider)
-    last = next(reversed(components.values()), None) if components else None
-    return id(provider), len(components), id(last)
 
 
 async def find_on(server: Any, kind: Kind, name: str, meta: object) -> Operation | None:

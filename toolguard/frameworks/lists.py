@@ -13,7 +13,7 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
-from toolguard.frameworks.operation import Catalog, Operation
+from toolguard.frameworks.operation import Catalog, Operation, Revision
 from toolguard.policies.decision import decide
 from toolguard.policies.operations import Invocation, Kind
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
@@ -28,7 +28,7 @@ _MAX_KNOWN = 20_000
 class Listing(Protocol):
     """The part of an adapter that lists use."""
 
-    def revision(self) -> tuple[object, ...]:
+    def revision(self) -> Revision:
         """Return a value that changes with the registered operations."""
         ...
 
@@ -54,7 +54,7 @@ class Lists:
 
     def __init__(self, adapter: Listing) -> None:
         self._adapter = adapter
-        self._revision: tuple[object, ...] | None = None
+        self._revision: Revision | None = None
         self._known: dict[tuple[Kind, str], Operation] = {}
 
     async def edit(self, door: Frame, method: str, result: dict[str, Any]) -> dict[str, Any]:

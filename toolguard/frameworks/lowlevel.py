@@ -36,7 +36,7 @@ from toolguard.calls.message import Frame
 from toolguard.calls.waiting import wait_for
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.frameworks.adapter import PROTECTED, Adapter
-from toolguard.frameworks.operation import Catalog, Operation
+from toolguard.frameworks.operation import Catalog, Operation, Revision
 from toolguard.frameworks.resource_templates import templates_of
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.policies.operations import Kind
@@ -94,9 +94,9 @@ class LowLevelAdapter(Adapter):
         for kind, name in tuple(self._noted):
             yield self._operation(kind, name)
 
-    def revision(self) -> tuple[object, ...]:
+    def revision(self) -> Revision:
         """Return a value that changes with the listed operations."""
-        return (len(self._noted),)
+        return Revision(self._noted)
 
     def policies(self) -> Iterator[Policy]:
         """Yield the policies of the rules: nothing else guards an operation."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from toolguard.decorators.wrapper import owner_of, policy_of
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import Policy
 
-__all__ = ["Catalog", "Operation", "Resolved", "operation_key"]
+__all__ = ["Catalog", "Operation", "Resolved", "Revision", "operation_key"]
 
 
 def operation_key(kind: Kind, name: str) -> str:
@@ -97,3 +98,31 @@ class Catalog:
 
     operations: tuple[Operation, ...]
     unlisted: tuple[str, ...] = ()
+
+
+class Revision:
+    """The objects that a server consists of at one time, to tell whether any was exchanged.
+
+    It keeps the objects: the ``id()`` of one that is gone may be that of its successor.
+
+    Args:
+        parts: the objects, which are compared by identity and order.
+
+    >>> tools = [object(), object()]
+    >>> Revision(tools) == Revision(tools), Revision(tools) == Revision(reversed(tools))
+    (True, False)
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Iterable[object]) -> None:
+        self._parts = tuple(parts)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Revision):
+            return NotImplemented
+        return len(self._parts) == len(other._parts) and all(
+            map(operator.is_, self._parts, other._parts)
+        )
+
+    __hash__ = None  # type: ignore[assignment]

@@ -9,7 +9,7 @@ from typing import Any
 
 from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter
-from toolguard.frameworks.operation import Operation
+from toolguard.frameworks.operation import Operation, Revision
 from toolguard.frameworks.serving import run
 from toolguard.policies.operations import Kind
 
@@ -36,15 +36,14 @@ class SDKAdapter(Adapter):
         yield from map(_resource, self._resources.list_templates())
         yield from map(_prompt, self._prompts.list_prompts())
 
-    def revision(self) -> tuple[object, ...]:
+    def revision(self) -> Revision:
         """Return a value that changes with the registered operations."""
-        return tuple(
-            (len(listed), id(listed[-1]) if listed else None)
-            for listed in (
-                self._tools.list_tools(),
-                self._resources.list_resources(),
-                self._resources.list_templates(),
-                self._prompts.list_prompts(),
+        return Revision(
+            (
+                *self._tools.list_tools(),
+                *self._resources.list_resources(),
+                *self._resources.list_templates(),
+                *self._prompts.list_prompts(),
             )
         )
 
