@@ -24,7 +24,7 @@ _CALL = {
     "params": {"name": "echo", "arguments": {"text": "hello"}},
 }
 # Functions entered, and changes from one file to another, for a token that was seen before.
-_BUDGETS = {"mcp1": (122, 69), "mcp2": (114, 69), "fastmcp3": (157, 86), "fastmcp4": (150, 86)}
+_BUDGETS = {"mcp1": (123, 71), "mcp2": (115, 71), "fastmcp3": (162, 90), "fastmcp4": (155, 90)}
 
 
 class _Walk:
