@@ -118,7 +118,7 @@ def _dev(arguments: argparse.Namespace) -> int:
     from toolguard.dev.command import DevSettings, run_dev  # noqa: PLC0415 - see _demo
 
     if arguments.show_world:
-        print(files("toolguard.dev").joinpath("world.toml").read_text("utf-8"), end="")
+        print(files("toolguard.dev.oauth").joinpath("world.toml").read_text("utf-8"), end="")
         return 0
     settings = DevSettings(
         arguments.world, arguments.state, port=arguments.port, calendar=arguments.calendar

@@ -17,10 +17,10 @@ from toolguard.dev.connection_table import ConnectionTable, Owner
 from toolguard.dev.google_accounts import CALENDAR, CALENDAR_READONLY, Accounts
 from toolguard.dev.google_consent import ConsentScreen, OAuthClient
 from toolguard.dev.linking import Linking
+from toolguard.dev.oauth.config import builtin_world
+from toolguard.dev.oauth.server import DevServer
 from toolguard.dev.outbound import OutboundApp, OutboundClient
-from toolguard.dev.server import DevServer
 from toolguard.dev.store import Store
-from toolguard.dev.world import builtin_world
 from toolguard.testing import FrozenClock
 
 T = TypeVar("T")

@@ -22,9 +22,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from toolguard.dev.server import DevServer
+from toolguard.dev.oauth.config import builtin_world
+from toolguard.dev.oauth.server import DevServer
 from toolguard.dev.store import Store
-from toolguard.dev.world import builtin_world
 from toolguard.guard import ToolGuard
 from toolguard.testing import Loopback
 

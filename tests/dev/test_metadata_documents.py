@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from toolguard.dev.metadata_documents import MetadataDocuments, is_document_url, resolve_host
-from toolguard.dev.refusals import Refusal
+from toolguard.dev.oauth.metadata_documents import MetadataDocuments, is_document_url, resolve_host
+from toolguard.dev.oauth.refusals import Refusal
 from toolguard.testing import Loopback
 
 

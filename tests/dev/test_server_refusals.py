@@ -20,9 +20,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from toolguard.dev.server import DevServer, dev_app
+from toolguard.dev.oauth.config import builtin_world
+from toolguard.dev.oauth.server import DevServer, dev_app
 from toolguard.dev.store import Store
-from toolguard.dev.world import builtin_world
 
 POSTS = ["register", "token", "revoke", "introspect", "sign-in", "provider", "consent", "sign-out"]
 

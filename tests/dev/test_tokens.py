@@ -12,11 +12,11 @@ import jwt
 import pytest
 from devrooms import FETCH, ISSUER, MCP, READ, VERIFIER, WRITE, Room
 
-from toolguard.dev.grants import find_refresh_token, use_refresh_token
-from toolguard.dev.policies import Rule
-from toolguard.dev.refusals import Refusal
+from toolguard.dev.oauth.config import Lifetimes, builtin_world
+from toolguard.dev.oauth.grants import find_refresh_token, use_refresh_token
+from toolguard.dev.oauth.policies import Rule
+from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.store import Store
-from toolguard.dev.world import Lifetimes, builtin_world
 from toolguard.errors import InvalidTokenError
 from toolguard.principal import Principal
 

@@ -17,9 +17,9 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 
 from toolguard.dev.calendar import calendar_server
+from toolguard.dev.oauth.config import World, WorldError, builtin_world, load_world
 from toolguard.dev.stage import Stage, stage
 from toolguard.dev.store import Store
-from toolguard.dev.world import World, WorldError, builtin_world, load_world
 from toolguard.testing.loopback import Loopback
 
 __all__ = ["DevSettings", "run_dev"]

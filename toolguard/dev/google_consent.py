@@ -21,10 +21,10 @@ from starlette.routing import Route
 
 from toolguard.dev.google_accounts import CALENDAR, CALENDAR_READONLY, Accounts, IssuedTokens
 from toolguard.dev.markup import Html, element
+from toolguard.dev.oauth.parameters import Parameters, read_form, read_query
+from toolguard.dev.oauth.redirects import parse_redirect, with_parameters
+from toolguard.dev.oauth.refusals import Refusal, answering_json
 from toolguard.dev.pages import Form, answering_pages, closing_page, page, stylesheet
-from toolguard.dev.parameters import Parameters, read_form, read_query
-from toolguard.dev.redirects import parse_redirect, with_parameters
-from toolguard.dev.refusals import Refusal, answering_json
 
 __all__ = ["ConsentScreen", "OAuthClient"]
 

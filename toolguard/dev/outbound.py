@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from toolguard.dev.connection_table import ProviderToken
-from toolguard.dev.redirects import with_parameters
+from toolguard.dev.oauth.redirects import with_parameters
 
 __all__ = ["OutboundApp", "OutboundClient"]
 

@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from toolguard.dev.markup import Content, Html, document, element
-from toolguard.dev.refusals import Endpoint, Refusal
-from toolguard.dev.world import Tenant, User
+from toolguard.dev.oauth.config import Tenant, User
+from toolguard.dev.oauth.refusals import Endpoint, Refusal
 
 __all__ = [
     "Consent",

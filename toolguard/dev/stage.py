@@ -25,11 +25,11 @@ from toolguard.dev.google_accounts import CALENDAR, Accounts
 from toolguard.dev.google_consent import ConsentScreen, OAuthClient
 from toolguard.dev.linking import CALLBACK_PATH, Linking
 from toolguard.dev.loopback_only import LoopbackOnly
+from toolguard.dev.oauth.config import World
+from toolguard.dev.oauth.server import DevServer
 from toolguard.dev.outbound import OutboundApp, OutboundClient
-from toolguard.dev.server import DevServer
 from toolguard.dev.store import Store
 from toolguard.dev.vault import Vault
-from toolguard.dev.world import World
 from toolguard.guard import ToolGuard
 from toolguard.testing.loopback import Loopback
 

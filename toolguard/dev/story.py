@@ -13,11 +13,11 @@ from toolguard.dev.acts import ACTS, Cast, Clock, Play, Setting
 from toolguard.dev.browser import Browser, PageError
 from toolguard.dev.calendar import calendar_server
 from toolguard.dev.narrator import Narrator, UnexpectedStepError
+from toolguard.dev.oauth.config import builtin_world
 from toolguard.dev.oauth_client import Callback
 from toolguard.dev.people import Actor, RealPerson, ScriptedPerson
 from toolguard.dev.stage import stage
 from toolguard.dev.store import Store
-from toolguard.dev.world import builtin_world
 from toolguard.testing.loopback import Loopback
 
 __all__ = ["tell"]

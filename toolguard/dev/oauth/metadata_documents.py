@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 import anyio
 import httpx
 
-from toolguard.dev.redirects import RedirectURI, parse_redirect
-from toolguard.dev.refusals import Refusal
+from toolguard.dev.oauth.redirects import RedirectURI, parse_redirect
+from toolguard.dev.oauth.refusals import Refusal
 
 __all__ = ["MetadataDocuments", "Resolve", "is_document_url", "resolve_host"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from toolguard.dev.realm import Realm
-from toolguard.dev.signing import ALGORITHM
+from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.signing import ALGORITHM
 
 __all__ = ["metadata", "metadata_paths"]
 

@@ -12,14 +12,14 @@ from starlette.requests import Request
 
 from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.connections.protocol import Connection, ConnectionProvider, ConnectionRequest
-from toolguard.dev.clients import authenticate_resource
-from toolguard.dev.grants import grant_of_access_token, keep_access_token
-from toolguard.dev.parameters import Parameters
-from toolguard.dev.policies import UserFacts
-from toolguard.dev.realm import Realm
-from toolguard.dev.refusals import Refusal
-from toolguard.dev.tokens import Authorization, IssuedTokenVerifier, access_token_claims
-from toolguard.dev.world import Resource
+from toolguard.dev.oauth.clients import authenticate_resource
+from toolguard.dev.oauth.config import Resource
+from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.grants import grant_of_access_token, keep_access_token
+from toolguard.dev.oauth.parameters import Parameters
+from toolguard.dev.oauth.policies import UserFacts
+from toolguard.dev.oauth.refusals import Refusal
+from toolguard.dev.oauth.tokens import Authorization, IssuedTokenVerifier, access_token_claims
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,

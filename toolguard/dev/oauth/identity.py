@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from toolguard.dev.policies import UserFacts
-from toolguard.dev.refusals import Refusal
-from toolguard.dev.world import Tenant, User, World
+from toolguard.dev.oauth.config import Tenant, User, World
+from toolguard.dev.oauth.policies import UserFacts
+from toolguard.dev.oauth.refusals import Refusal
 
 __all__ = ["Identity", "facts_of", "provider_claims", "read_identity"]
 

@@ -24,7 +24,7 @@ For the vault, the provider and the command line, which mount themselves here::
   resource of the world are answered with the connection of that name.
 - ``server.rotate_keys()`` signs with a new key from now on.
 - Pages look alike with ``toolguard.dev.pages.page`` and ``.closing_page``, forms are checked with
-  ``toolguard.dev.sessions.csrf_token`` and ``.check_csrf``.
+  ``toolguard.dev.oauth.sessions.csrf_token`` and ``.check_csrf``.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from toolguard.connections.protocol import ConnectionProvider
-from toolguard.dev import discovery
-from toolguard.dev.authorize import authorize
-from toolguard.dev.consent import ConnectURL, ConsentPages
-from toolguard.dev.introspection import introspect, revoke
 from toolguard.dev.loopback_only import LoopbackOnly
-from toolguard.dev.metadata_documents import MetadataDocuments
+from toolguard.dev.oauth import discovery
+from toolguard.dev.oauth.authorize import authorize
+from toolguard.dev.oauth.config import User, World
+from toolguard.dev.oauth.consent import ConnectURL, ConsentPages
+from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.introspection import introspect, revoke
+from toolguard.dev.oauth.metadata_documents import MetadataDocuments
+from toolguard.dev.oauth.redirects import with_parameters
+from toolguard.dev.oauth.refusals import Endpoint, answering_json
+from toolguard.dev.oauth.registration import register
+from toolguard.dev.oauth.sessions import session_of
+from toolguard.dev.oauth.sign_in import SignInPages
+from toolguard.dev.oauth.token_endpoint import answer_token_request
+from toolguard.dev.oauth.tokens import IssuedTokenVerifier
 from toolguard.dev.pages import answering_pages, stylesheet
-from toolguard.dev.realm import Realm
-from toolguard.dev.redirects import with_parameters
-from toolguard.dev.refusals import Endpoint, answering_json
-from toolguard.dev.registration import register
-from toolguard.dev.sessions import session_of
-from toolguard.dev.sign_in import SignInPages
 from toolguard.dev.store import Store
-from toolguard.dev.token_endpoint import answer_token_request
-from toolguard.dev.tokens import IssuedTokenVerifier
-from toolguard.dev.world import User, World
 
 __all__ = ["ConnectURL", "DevServer", "dev_app"]
 

@@ -11,11 +11,11 @@ from urllib.parse import unquote_plus
 
 from starlette.requests import Request
 
-from toolguard.dev.parameters import Parameters
-from toolguard.dev.realm import Realm
-from toolguard.dev.refusals import Refusal
+from toolguard.dev.oauth.config import Resource
+from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.parameters import Parameters
+from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.store import digest
-from toolguard.dev.world import Resource
 
 __all__ = [
     "Client",

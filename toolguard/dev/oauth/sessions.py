@@ -10,8 +10,8 @@ from hashlib import sha256
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolguard.dev.realm import Realm
-from toolguard.dev.refusals import Refusal
+from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.store import digest
 
 __all__ = ["COOKIE", "Session", "check_csrf", "csrf_token", "open_session", "session_of"]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolguard.dev.policies import UserFacts
-from toolguard.dev.realm import Realm
-from toolguard.dev.signing import ALGORITHM
+from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.policies import UserFacts
+from toolguard.dev.oauth.signing import ALGORITHM
 from toolguard.errors import InvalidTokenError
 from toolguard.principal import Principal
 from toolguard.tokens.jwt import JWTVerifier

@@ -13,20 +13,20 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from toolguard.dev.authorize import answer_client
-from toolguard.dev.clients import Client, find_client
-from toolguard.dev.grants import open_grant
-from toolguard.dev.identity import facts_of
+from toolguard.dev.oauth.authorize import answer_client
+from toolguard.dev.oauth.clients import Client, find_client
+from toolguard.dev.oauth.config import User
+from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.grants import open_grant
+from toolguard.dev.oauth.identity import facts_of
+from toolguard.dev.oauth.parameters import read_form, read_query
+from toolguard.dev.oauth.policies import Decision, decide
+from toolguard.dev.oauth.redirects import parse_redirect, with_parameters
+from toolguard.dev.oauth.refusals import Refusal
+from toolguard.dev.oauth.sessions import Session, check_csrf, session_of
+from toolguard.dev.oauth.sign_in import bound_form
+from toolguard.dev.oauth.sign_in_state import AuthorizationRequest, end_sign_in, find_sign_in
 from toolguard.dev.pages import Consent, consent_page
-from toolguard.dev.parameters import read_form, read_query
-from toolguard.dev.pending import AuthorizationRequest, end_sign_in, find_sign_in
-from toolguard.dev.policies import Decision, decide
-from toolguard.dev.realm import Realm
-from toolguard.dev.redirects import parse_redirect, with_parameters
-from toolguard.dev.refusals import Refusal
-from toolguard.dev.sessions import Session, check_csrf, session_of
-from toolguard.dev.sign_in import bound_form
-from toolguard.dev.world import User
 
 __all__ = ["ConnectURL", "ConsentPages"]
 

@@ -7,18 +7,18 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from toolguard.dev.clients import Client, authenticate_client, authenticate_resource
-from toolguard.dev.grants import (
+from toolguard.dev.oauth.clients import Client, authenticate_client, authenticate_resource
+from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.grants import (
     Grant,
     grant_of_access_token,
     refresh_token_grant,
     revoke_access_token,
     revoke_grant,
 )
-from toolguard.dev.parameters import read_form
-from toolguard.dev.realm import Realm
-from toolguard.dev.refusals import Refusal
-from toolguard.dev.tokens import IssuedTokenVerifier
+from toolguard.dev.oauth.parameters import read_form
+from toolguard.dev.oauth.refusals import Refusal
+from toolguard.dev.oauth.tokens import IssuedTokenVerifier
 from toolguard.errors import InvalidTokenError
 
 __all__ = ["introspect", "revoke"]

@@ -11,13 +11,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from toolguard.dev.clients import Client, save_client
+from toolguard.dev.oauth.clients import Client, save_client
+from toolguard.dev.oauth.config import World
+from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.redirects import RedirectURI, parse_redirect
+from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.pages import display_name
-from toolguard.dev.realm import Realm
-from toolguard.dev.redirects import RedirectURI, parse_redirect
-from toolguard.dev.refusals import Refusal
 from toolguard.dev.store import digest
-from toolguard.dev.world import World
 
 __all__ = ["client_of_document", "is_approved", "register"]
 

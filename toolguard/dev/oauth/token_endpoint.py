@@ -9,9 +9,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from toolguard.connections.protocol import ConnectionProvider
-from toolguard.dev.clients import Client, authenticate_client
-from toolguard.dev.exchange import TOKEN_EXCHANGE, exchange_token
-from toolguard.dev.grants import (
+from toolguard.dev.oauth.clients import Client, authenticate_client
+from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.exchange import TOKEN_EXCHANGE, exchange_token
+from toolguard.dev.oauth.grants import (
     CodeProof,
     Grant,
     find_refresh_token,
@@ -20,12 +21,11 @@ from toolguard.dev.grants import (
     redeem_code,
     use_refresh_token,
 )
-from toolguard.dev.identity import facts_of
-from toolguard.dev.parameters import Parameters, read_form
-from toolguard.dev.policies import decide
-from toolguard.dev.realm import Realm
-from toolguard.dev.refusals import Refusal
-from toolguard.dev.tokens import Authorization, access_token_claims
+from toolguard.dev.oauth.identity import facts_of
+from toolguard.dev.oauth.parameters import Parameters, read_form
+from toolguard.dev.oauth.policies import decide
+from toolguard.dev.oauth.refusals import Refusal
+from toolguard.dev.oauth.tokens import Authorization, access_token_claims
 
 __all__ = ["answer_token_request"]
 

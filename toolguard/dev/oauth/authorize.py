@@ -13,17 +13,17 @@ import re
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from toolguard.dev.clients import Client, find_client, save_client
-from toolguard.dev.metadata_documents import MetadataDocuments
+from toolguard.dev.oauth.clients import Client, find_client, save_client
+from toolguard.dev.oauth.config import Resource, World
+from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.metadata_documents import MetadataDocuments
+from toolguard.dev.oauth.parameters import Parameters, read_query
+from toolguard.dev.oauth.redirects import is_same_redirect, parse_redirect, with_parameters
+from toolguard.dev.oauth.refusals import Refusal
+from toolguard.dev.oauth.registration import client_of_document
+from toolguard.dev.oauth.sessions import open_session, session_of
+from toolguard.dev.oauth.sign_in_state import AuthorizationRequest, begin_sign_in
 from toolguard.dev.pages import handover_page
-from toolguard.dev.parameters import Parameters, read_query
-from toolguard.dev.pending import AuthorizationRequest, begin_sign_in
-from toolguard.dev.realm import Realm
-from toolguard.dev.redirects import is_same_redirect, parse_redirect, with_parameters
-from toolguard.dev.refusals import Refusal
-from toolguard.dev.registration import client_of_document
-from toolguard.dev.sessions import open_session, session_of
-from toolguard.dev.world import Resource, World
 
 __all__ = ["answer_client", "authorize", "requested_resource"]
 

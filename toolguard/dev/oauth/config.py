@@ -12,9 +12,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-from toolguard.dev.policies import PolicyError, Rule
-from toolguard.dev.redirects import RedirectPattern
-from toolguard.dev.tables import Table, WorldError, parse_toml
+from toolguard.dev.oauth.policies import PolicyError, Rule
+from toolguard.dev.oauth.redirects import RedirectPattern
+from toolguard.dev.oauth.tables import Table, WorldError, parse_toml
 from toolguard.http.metadata import canonical_resource
 from toolguard.tokens.jwt import canonical_audience
 
@@ -160,7 +160,7 @@ class World:
 
 def builtin_world() -> World:
     """Return the default world."""
-    return parse_world(files("toolguard.dev").joinpath("world.toml").read_text("utf-8"))
+    return parse_world(files("toolguard.dev.oauth").joinpath("world.toml").read_text("utf-8"))
 
 
 def load_world(path: Path) -> World:

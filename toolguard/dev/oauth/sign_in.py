@@ -5,11 +5,15 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from toolguard.dev.clients import find_client
-from toolguard.dev.identity import provider_claims, read_identity
-from toolguard.dev.pages import Form, closing_page, provider_page, sign_in_page
-from toolguard.dev.parameters import Parameters, read_form, read_query
-from toolguard.dev.pending import (
+from toolguard.dev.oauth.clients import find_client
+from toolguard.dev.oauth.config import Tenant, User
+from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.identity import provider_claims, read_identity
+from toolguard.dev.oauth.parameters import Parameters, read_form, read_query
+from toolguard.dev.oauth.redirects import with_parameters
+from toolguard.dev.oauth.refusals import Refusal
+from toolguard.dev.oauth.sessions import Session, check_csrf, csrf_token, open_session, session_of
+from toolguard.dev.oauth.sign_in_state import (
     SignIn,
     begin_sign_in,
     end_sign_in,
@@ -18,11 +22,7 @@ from toolguard.dev.pending import (
     note_email,
     redeem_provider_code,
 )
-from toolguard.dev.realm import Realm
-from toolguard.dev.redirects import with_parameters
-from toolguard.dev.refusals import Refusal
-from toolguard.dev.sessions import Session, check_csrf, csrf_token, open_session, session_of
-from toolguard.dev.world import Tenant, User
+from toolguard.dev.pages import Form, closing_page, provider_page, sign_in_page
 
 __all__ = ["SignInPages", "bound_form"]
 

@@ -11,9 +11,9 @@ import secrets
 import sqlite3
 from dataclasses import asdict, dataclass
 
-from toolguard.dev.realm import Realm
-from toolguard.dev.refusals import Refusal
-from toolguard.dev.sessions import Session
+from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.refusals import Refusal
+from toolguard.dev.oauth.sessions import Session
 from toolguard.dev.store import digest
 
 __all__ = [

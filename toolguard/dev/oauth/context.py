@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from toolguard.dev.redirects import LOOPBACK_HOSTS
-from toolguard.dev.signing import SigningKeys
+from toolguard.dev.oauth.config import World
+from toolguard.dev.oauth.redirects import LOOPBACK_HOSTS
+from toolguard.dev.oauth.signing import SigningKeys
 from toolguard.dev.store import Store
-from toolguard.dev.world import World
 
 __all__ = ["Realm"]
 

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from toolguard.dev.refusals import Refusal
+from toolguard.dev.oauth.refusals import Refusal
 
 __all__ = ["Parameters", "read_form", "read_query"]
 

@@ -15,11 +15,11 @@ from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from toolguard.dev.pending import AuthorizationRequest
-from toolguard.dev.realm import Realm
-from toolguard.dev.refusals import Refusal
+from toolguard.dev.oauth.config import User
+from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.refusals import Refusal
+from toolguard.dev.oauth.sign_in_state import AuthorizationRequest
 from toolguard.dev.store import digest
-from toolguard.dev.world import User
 
 __all__ = [
     "CodeProof",
