@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 
-from toolguard.dev.google import calendar_routes
-from toolguard.dev.google_accounts import CALENDAR, CALENDAR_READONLY, Accounts
+from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts
+from toolguard.dev.google.calendar_api import calendar_routes
 from toolguard.testing import FrozenClock
 
 NOW = 1_800_000_000.0

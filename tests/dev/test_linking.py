@@ -14,8 +14,8 @@ from starlette.applications import Starlette
 
 from toolguard.dev.browser import Browser, Page
 from toolguard.dev.connection_table import ConnectionTable, Owner
-from toolguard.dev.google_accounts import CALENDAR, CALENDAR_READONLY, Accounts
-from toolguard.dev.google_consent import ConsentScreen, OAuthClient
+from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts
+from toolguard.dev.google.consent import ConsentScreen, OAuthClient
 from toolguard.dev.linking import Linking
 from toolguard.dev.oauth.config import builtin_world
 from toolguard.dev.oauth.server import DevServer

@@ -20,9 +20,9 @@ from starlette.middleware import Middleware
 from toolguard.descope import DescopeConnections
 from toolguard.dev.calendar import SCOPE_HIERARCHY
 from toolguard.dev.connection_table import ConnectionTable
-from toolguard.dev.google import calendar_routes
-from toolguard.dev.google_accounts import CALENDAR, Accounts
-from toolguard.dev.google_consent import ConsentScreen, OAuthClient
+from toolguard.dev.google.accounts import CALENDAR, Accounts
+from toolguard.dev.google.calendar_api import calendar_routes
+from toolguard.dev.google.consent import ConsentScreen, OAuthClient
 from toolguard.dev.linking import CALLBACK_PATH, Linking
 from toolguard.dev.loopback_only import LoopbackOnly
 from toolguard.dev.oauth.config import World

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from toolguard.dev.google_accounts import CALENDAR, CALENDAR_READONLY, Access, Accounts
+from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Access, Accounts
 
 __all__ = ["calendar_routes"]
 

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from toolguard.dev.google_accounts import CALENDAR, CALENDAR_READONLY, Accounts, IssuedTokens
+from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts, IssuedTokens
 from toolguard.dev.markup import Html, element
 from toolguard.dev.oauth.parameters import Parameters, read_form, read_query
 from toolguard.dev.oauth.redirects import parse_redirect, with_parameters
