@@ -13,12 +13,12 @@ import anyio
 import pytest
 
 from toolguard.dev.calendar import calendar_server
-from toolguard.dev.connection_table import Owner
 from toolguard.dev.mcp_client import MCPClient, Outcome
 from toolguard.dev.oauth.config import builtin_world
 from toolguard.dev.oauth_client import Callback, SignedInClient
 from toolguard.dev.stage import APP, Stage, stage
 from toolguard.dev.store import Store
+from toolguard.dev.vault.connection_table import Owner
 from toolguard.testing.loopback import Loopback
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")

@@ -12,12 +12,12 @@ from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from toolguard.dev.connection_table import Owner
 from toolguard.dev.mcp_client import MCPClient, Outcome
 from toolguard.dev.narrator import Narrator
 from toolguard.dev.oauth_client import Callback, SignedInClient
 from toolguard.dev.people import Actor, ScriptedPerson
 from toolguard.dev.stage import APP, Stage
+from toolguard.dev.vault.connection_table import Owner
 from toolguard.http.challenge import parse
 
 __all__ = ["ACTS", "Cast", "Clock", "Play", "Setting"]

@@ -19,17 +19,17 @@ from starlette.middleware import Middleware
 
 from toolguard.descope import DescopeConnections
 from toolguard.dev.calendar import SCOPE_HIERARCHY
-from toolguard.dev.connection_table import ConnectionTable
 from toolguard.dev.google.accounts import CALENDAR, Accounts
 from toolguard.dev.google.calendar_api import calendar_routes
 from toolguard.dev.google.consent import ConsentScreen, OAuthClient
-from toolguard.dev.linking import CALLBACK_PATH, Linking
 from toolguard.dev.loopback_only import LoopbackOnly
 from toolguard.dev.oauth.config import World
 from toolguard.dev.oauth.server import DevServer
-from toolguard.dev.outbound import OutboundApp, OutboundClient
 from toolguard.dev.store import Store
-from toolguard.dev.vault import Vault
+from toolguard.dev.vault.connection_table import ConnectionTable
+from toolguard.dev.vault.linking import CALLBACK_PATH, Linking
+from toolguard.dev.vault.outbound_apps import Vault
+from toolguard.dev.vault.providers import OutboundApp, OutboundClient
 from toolguard.guard import ToolGuard
 from toolguard.testing.loopback import Loopback
 

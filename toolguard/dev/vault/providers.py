@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
-from toolguard.dev.connection_table import ProviderToken
 from toolguard.dev.oauth.redirects import with_parameters
+from toolguard.dev.vault.connection_table import ProviderToken
 
 __all__ = ["OutboundApp", "OutboundClient"]
 

@@ -17,15 +17,15 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from toolguard.dev.connection_table import ConnectionTable, Owner
 from toolguard.dev.markup import element
 from toolguard.dev.oauth.config import User
 from toolguard.dev.oauth.parameters import read_query
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.oauth.server import DevServer
-from toolguard.dev.outbound import OutboundClient
 from toolguard.dev.pages import answering_pages, closing_page, page
 from toolguard.dev.store import digest
+from toolguard.dev.vault.connection_table import ConnectionTable, Owner
+from toolguard.dev.vault.providers import OutboundClient
 
 __all__ = ["CALLBACK_PATH", "Linking"]
 

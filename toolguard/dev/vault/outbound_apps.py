@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.connections.protocol import Connection, ConnectionRequest
-from toolguard.dev.connection_table import ConnectionTable, Owner, ProviderToken
+from toolguard.dev.vault.connection_table import ConnectionTable, Owner, ProviderToken
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,
