@@ -16,11 +16,11 @@ import anyio.from_thread
 import pytest
 
 from toolguard.cli import main
-from toolguard.dev import story
-from toolguard.dev.browser import Browser, Page
-from toolguard.dev.narrator import Narrator
 from toolguard.dev.oauth.config import World, parse_world
-from toolguard.dev.people import ScriptedPerson
+from toolguard.dev.story import run as story
+from toolguard.dev.story.browser import Browser, Page
+from toolguard.dev.story.narrator import Narrator
+from toolguard.dev.story.people import ScriptedPerson
 
 READ, WRITE = "mcp:calendar.readonly", "mcp:calendar.write"
 IS_LINE_2 = importlib.util.find_spec("mcp.server.mcpserver") is not None

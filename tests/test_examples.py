@@ -12,13 +12,13 @@ from typing import Any
 import anyio
 import pytest
 
-from toolguard.dev.browser import Browser
-from toolguard.dev.mcp_client import MCPClient, Outcome
 from toolguard.dev.oauth.config import builtin_world
-from toolguard.dev.oauth_client import Callback, SignedInClient
-from toolguard.dev.people import ScriptedPerson
-from toolguard.dev.stage import Stage, stage
+from toolguard.dev.services import Stage, stage
 from toolguard.dev.store import Store
+from toolguard.dev.story.browser import Browser
+from toolguard.dev.story.mcp_client import MCPClient, Outcome
+from toolguard.dev.story.oauth_client import Callback, SignedInClient
+from toolguard.dev.story.people import ScriptedPerson
 from toolguard.testing.loopback import Loopback
 
 CALENDAR = Path(__file__).parent.parent / "examples" / "calendar"

@@ -128,8 +128,8 @@ def _dev(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     # These import the frameworks; `toolguard --version` need not.
-    from toolguard.dev.narrator import Narrator, UnexpectedStepError  # noqa: PLC0415
-    from toolguard.dev.story import tell  # noqa: PLC0415
+    from toolguard.dev.story.narrator import Narrator, UnexpectedStepError  # noqa: PLC0415
+    from toolguard.dev.story.run import tell  # noqa: PLC0415
 
     # The frameworks would set up a log of their own in the middle of the story.
     logging.getLogger().addHandler(logging.NullHandler())

@@ -13,9 +13,9 @@ import pytest
 from hosts import Hosts
 from starlette.applications import Starlette
 
-from toolguard.dev.browser import Browser, Page
 from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts
 from toolguard.dev.google.consent import ConsentScreen, OAuthClient
+from toolguard.dev.story.browser import Browser, Page
 from toolguard.dev.vault.connection_table import ProviderToken
 from toolguard.dev.vault.providers import OutboundApp, OutboundClient
 from toolguard.testing import FrozenClock

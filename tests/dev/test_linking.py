@@ -12,12 +12,12 @@ import pytest
 from hosts import Hosts
 from starlette.applications import Starlette
 
-from toolguard.dev.browser import Browser, Page
 from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts
 from toolguard.dev.google.consent import ConsentScreen, OAuthClient
 from toolguard.dev.oauth.config import builtin_world
 from toolguard.dev.oauth.server import DevServer
 from toolguard.dev.store import Store
+from toolguard.dev.story.browser import Browser, Page
 from toolguard.dev.vault.connection_table import ConnectionTable, Owner
 from toolguard.dev.vault.linking import Linking
 from toolguard.dev.vault.providers import OutboundApp, OutboundClient

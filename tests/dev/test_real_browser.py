@@ -13,11 +13,11 @@ import anyio
 import pytest
 
 from toolguard.dev.calendar import calendar_server
-from toolguard.dev.mcp_client import MCPClient, Outcome
 from toolguard.dev.oauth.config import builtin_world
-from toolguard.dev.oauth_client import Callback, SignedInClient
-from toolguard.dev.stage import APP, Stage, stage
+from toolguard.dev.services import APP, Stage, stage
 from toolguard.dev.store import Store
+from toolguard.dev.story.mcp_client import MCPClient, Outcome
+from toolguard.dev.story.oauth_client import Callback, SignedInClient
 from toolguard.dev.vault.connection_table import Owner
 from toolguard.testing.loopback import Loopback
 

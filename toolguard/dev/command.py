@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from toolguard.dev.calendar import calendar_server
 from toolguard.dev.oauth.config import World, WorldError, builtin_world, load_world
-from toolguard.dev.stage import Stage, stage
+from toolguard.dev.services import Stage, stage
 from toolguard.dev.store import Store
 from toolguard.testing.loopback import Loopback
 

@@ -1,1 +1,1 @@
-"""An imitation of Google: accounts, consent, and the part of the Calendar API that the story uses."""
+"""An imitation of Google: accounts, consent, and what the story uses of the Calendar API."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TextIO
 from urllib.parse import urlsplit
 
-from toolguard.dev.mcp_client import Exchange, Outcome
+from toolguard.dev.story.mcp_client import Exchange, Outcome
 
 __all__ = ["Narrator", "UnexpectedStepError"]
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import time
 from contextlib import AsyncExitStack
 
-from toolguard.dev.acts import ACTS, Cast, Clock, Play, Setting
-from toolguard.dev.browser import Browser, PageError
 from toolguard.dev.calendar import calendar_server
-from toolguard.dev.narrator import Narrator, UnexpectedStepError
 from toolguard.dev.oauth.config import builtin_world
-from toolguard.dev.oauth_client import Callback
-from toolguard.dev.people import Actor, RealPerson, ScriptedPerson
-from toolguard.dev.stage import stage
+from toolguard.dev.services import stage
 from toolguard.dev.store import Store
+from toolguard.dev.story.browser import Browser, PageError
+from toolguard.dev.story.narrator import Narrator, UnexpectedStepError
+from toolguard.dev.story.oauth_client import Callback
+from toolguard.dev.story.people import Actor, RealPerson, ScriptedPerson
+from toolguard.dev.story.steps import ACTS, Cast, Clock, Play, Setting
 from toolguard.testing.loopback import Loopback
 
 __all__ = ["tell"]

@@ -12,11 +12,11 @@ from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from toolguard.dev.mcp_client import MCPClient, Outcome
-from toolguard.dev.narrator import Narrator
-from toolguard.dev.oauth_client import Callback, SignedInClient
-from toolguard.dev.people import Actor, ScriptedPerson
-from toolguard.dev.stage import APP, Stage
+from toolguard.dev.services import APP, Stage
+from toolguard.dev.story.mcp_client import MCPClient, Outcome
+from toolguard.dev.story.narrator import Narrator
+from toolguard.dev.story.oauth_client import Callback, SignedInClient
+from toolguard.dev.story.people import Actor, ScriptedPerson
 from toolguard.dev.vault.connection_table import Owner
 from toolguard.http.challenge import parse
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import anyio
 
-from toolguard.dev.browser import Browser, Page, PageError
-from toolguard.dev.narrator import Narrator
+from toolguard.dev.story.browser import Browser, Page, PageError
+from toolguard.dev.story.narrator import Narrator
 
 __all__ = ["Actor", "RealPerson", "ScriptedPerson"]
 
