@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from toolguard.dev.calendar import calendar_server
 from toolguard.dev.oauth.config import World, WorldError, builtin_world, load_world
-from toolguard.dev.services import Stage, stage
+from toolguard.dev.services import Services, run_services
 from toolguard.dev.store import Store
 from toolguard.testing.loopback import Loopback
 
@@ -69,7 +69,7 @@ def run_dev(
             world = load_world(settings.world) if settings.world else builtin_world()
             store = running.enter_context(Store(str(settings.state or ":memory:")))
             ports = (settings.port, settings.port + 1) if settings.port else (0, 0)
-            on = running.enter_context(stage(world, store, ports=ports))
+            on = running.enter_context(run_services(world, store, ports=ports))
             url = world.resources[0].url
             if settings.calendar:
                 listener = running.enter_context(Loopback(port=_port_of(url)))
@@ -111,7 +111,7 @@ def _port_of(url: str) -> int:
     return parts.port or 80
 
 
-def _explain(on: Stage, url: str, out: TextIO, *, calendar: bool) -> None:
+def _explain(on: Services, url: str, out: TextIO, *, calendar: bool) -> None:
     world: World = on.server.world
     people = ", ".join(user.email for user in world.users)
     client = {"mcpServers": {"calendar": {"type": "http", "url": url}}}

@@ -33,7 +33,7 @@ from toolguard.dev.vault.providers import OutboundApp, OutboundClient
 from toolguard.guard import ToolGuard
 from toolguard.testing.loopback import Loopback
 
-__all__ = ["APP", "Origins", "Stage", "stage"]
+__all__ = ["APP", "Origins", "Services", "run_services"]
 
 APP = "google-calendar"
 """The app id of the calendar, in the vault and in tools."""
@@ -49,8 +49,8 @@ class Origins:
     google: str
 
 
-class Stage:
-    """What runs; made by :func:`stage`.
+class Services:
+    """What runs; made by :func:`run_services`.
 
     Attributes:
         server: the authorization server.
@@ -137,14 +137,14 @@ class Stage:
 
 
 @contextmanager
-def stage(
+def run_services(
     world: World,
     store: Store,
     *,
     ports: tuple[int, int] = (0, 0),
     clock: Callable[[], float] = time.time,
-) -> Iterator[Stage]:
-    """Run everything but the MCP servers, which :meth:`Stage.guarded` is for.
+) -> Iterator[Services]:
+    """Run everything but the MCP servers, which :meth:`Services.guarded` is for.
 
     Args:
         world: who and what there is.
@@ -156,7 +156,7 @@ def stage(
         OSError: if a port is taken.
     """
     with Loopback(port=ports[0]) as authorization, Loopback(port=ports[1]) as google:
-        running = Stage(world, store, Origins(authorization.url, google.url), clock)
+        running = Services(world, store, Origins(authorization.url, google.url), clock)
         google.start(running.google_app())
         authorization.start(running.authorization_app())
         yield running

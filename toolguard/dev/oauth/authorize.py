@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 
 from toolguard.dev.oauth.clients import Client, find_client, save_client
 from toolguard.dev.oauth.config import Resource, World
-from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.metadata_documents import MetadataDocuments
 from toolguard.dev.oauth.parameters import Parameters, read_query
 from toolguard.dev.oauth.redirects import is_same_redirect, parse_redirect, with_parameters
@@ -38,32 +38,34 @@ _STATE = re.compile(r"[\x20-\x7E]{1,4096}")
 _MAX_SCOPES = 50
 
 
-async def authorize(realm: Realm, documents: MetadataDocuments, request: Request) -> Response:
+async def authorize(
+    context: ServerContext, documents: MetadataDocuments, request: Request
+) -> Response:
     """Answer the authorization endpoint: begin a sign-in, or tell the client why not."""
     parameters = read_query(request)
-    client = await _client(realm, documents, parameters.require("client_id"))
+    client = await _client(context, documents, parameters.require("client_id"))
     redirect_uri = _redirect_uri(client, parameters.get("redirect_uri"))
     try:
-        asked = _read(realm, client, redirect_uri, parameters)
+        asked = _read(context, client, redirect_uri, parameters)
     except Refusal as refusal:
         members = {"error": refusal.error, "error_description": refusal.description}
-        uri = _response_uri(realm, redirect_uri, _safe_state(parameters), members)
+        uri = _response_uri(context, redirect_uri, _safe_state(parameters), members)
         return RedirectResponse(uri, 302, {"cache-control": "no-store"})
-    return _begin(realm, request, asked)
+    return _begin(context, request, asked)
 
 
 def answer_client(
-    realm: Realm, request: AuthorizationRequest, client_name: str, **members: str
+    context: ServerContext, request: AuthorizationRequest, client_name: str, **members: str
 ) -> Response:
     """Return what sends the browser back to the client, with ``members`` and ``iss``.
 
     For use after a form: 303, so that the browser does not post the form on; and a page for an
     application with a scheme of its own, because no browser leaves a page for that.
     """
-    uri = _response_uri(realm, request.redirect_uri, request.state, members)
+    uri = _response_uri(context, request.redirect_uri, request.state, members)
     parsed = parse_redirect(request.redirect_uri)
     if parsed is not None and not parsed.is_web:
-        return handover_page(client_name, uri, issuer=realm.issuer)
+        return handover_page(client_name, uri, issuer=context.issuer)
     return RedirectResponse(uri, 303, {"cache-control": "no-store"})
 
 
@@ -84,13 +86,13 @@ def requested_resource(world: World, named: tuple[str, ...]) -> Resource:
     return next(resource for resource in world.resources if resource in found)
 
 
-async def _client(realm: Realm, documents: MetadataDocuments, client_id: str) -> Client:
+async def _client(context: ServerContext, documents: MetadataDocuments, client_id: str) -> Client:
     if client_id.startswith(("https://", "http://")):
         metadata = await documents.fetch(client_id)
-        client = client_of_document(realm.world, client_id, metadata)
-        save_client(realm, client)
+        client = client_of_document(context.world, client_id, metadata)
+        save_client(context, client)
         return client
-    known = find_client(realm, client_id)
+    known = find_client(context, client_id)
     if known is None:
         raise Refusal("invalid_client", "This application is not registered here")
     return known
@@ -108,7 +110,7 @@ def _redirect_uri(client: Client, asked: str | None) -> str:
 
 
 def _read(
-    realm: Realm, client: Client, redirect_uri: str, parameters: Parameters
+    context: ServerContext, client: Client, redirect_uri: str, parameters: Parameters
 ) -> AuthorizationRequest:
     state = parameters.get("state")
     if state is not None and not _STATE.fullmatch(state):
@@ -124,8 +126,8 @@ def _read(
         redirect_uri=redirect_uri,
         redirect_uri_given=parameters.get("redirect_uri") is not None,
         state=state,
-        scopes=_scopes(realm.world, parameters.get("scope")),
-        resource=requested_resource(realm.world, parameters.every("resource")).url,
+        scopes=_scopes(context.world, parameters.get("scope")),
+        resource=requested_resource(context.world, parameters.every("resource")).url,
         challenge=_challenge(parameters),
     )
 
@@ -156,18 +158,18 @@ def _safe_state(parameters: Parameters) -> str | None:
 
 
 def _response_uri(
-    realm: Realm, redirect_uri: str, state: str | None, members: dict[str, str]
+    context: ServerContext, redirect_uri: str, state: str | None, members: dict[str, str]
 ) -> str:
     parameters = [*members.items(), *([("state", state)] if state is not None else [])]
-    return with_parameters(redirect_uri, [*parameters, ("iss", realm.issuer)])
+    return with_parameters(redirect_uri, [*parameters, ("iss", context.issuer)])
 
 
-def _begin(realm: Realm, request: Request, asked: AuthorizationRequest) -> Response:
-    session = session_of(realm, request)
+def _begin(context: ServerContext, request: Request, asked: AuthorizationRequest) -> Response:
+    session = session_of(context, request)
     response = RedirectResponse("/", 302, {"cache-control": "no-store"})
     if session is None:
-        session = open_session(realm, response, user_id=None, instead_of=None)
-    name = begin_sign_in(realm, session, request=asked)
+        session = open_session(context, response, user_id=None, instead_of=None)
+    name = begin_sign_in(context, session, request=asked)
     step = "sign-in" if session.user_id is None else "consent"
-    response.headers["location"] = with_parameters(realm.url(step), [("tx", name)])
+    response.headers["location"] = with_parameters(context.url(step), [("tx", name)])
     return response

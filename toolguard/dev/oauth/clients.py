@@ -12,7 +12,7 @@ from urllib.parse import unquote_plus
 from starlette.requests import Request
 
 from toolguard.dev.oauth.config import Resource
-from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.parameters import Parameters
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.store import digest
@@ -47,20 +47,20 @@ class Client:
     secret_digest: str | None = field(default=None, repr=False)
 
 
-def save_client(realm: Realm, client: Client) -> None:
+def save_client(context: ServerContext, client: Client) -> None:
     """Keep ``client``, instead of what was there under its id."""
     row = (
         *(client.client_id, client.name, json.dumps(client.redirect_uris)),
         *(json.dumps(client.grant_types), client.auth_method, client.secret_digest),
     )
-    with realm.store.transaction() as db:
+    with context.store.transaction() as db:
         db.execute("INSERT OR REPLACE INTO client VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
-def find_client(realm: Realm, client_id: str) -> Client | None:
+def find_client(context: ServerContext, client_id: str) -> Client | None:
     """Return the client of that id; None if there is none."""
-    with realm.store.lock:
-        row = realm.store.db.execute(
+    with context.store.lock:
+        row = context.store.db.execute(
             "SELECT name, redirect_uris, grant_types, auth_method, secret_digest FROM client"
             " WHERE client_id = ?",
             (client_id,),
@@ -72,7 +72,7 @@ def find_client(realm: Realm, client_id: str) -> Client | None:
     return Client(client_id, name, redirects, grants, auth_method, secret_digest)
 
 
-def authenticate_client(realm: Realm, request: Request, form: Parameters) -> Client:
+def authenticate_client(context: ServerContext, request: Request, form: Parameters) -> Client:
     """Return the client that sent ``request`` to the token or revocation endpoint.
 
     A public client is the one it says it is (RFC 6749 §3.2.1); one with a secret proves it, in
@@ -82,7 +82,7 @@ def authenticate_client(realm: Realm, request: Request, form: Parameters) -> Cli
         Refusal: if it does not (401 ``invalid_client``), or does so twice (``invalid_request``).
     """
     client_id, secret = _credentials(request, form)
-    client = find_client(realm, client_id)
+    client = find_client(context, client_id)
     if client is None:
         raise _unknown()
     given = "" if secret is None else digest(secret)
@@ -92,19 +92,19 @@ def authenticate_client(realm: Realm, request: Request, form: Parameters) -> Cli
     return client
 
 
-def authenticate_resource(realm: Realm, request: Request, form: Parameters) -> Resource:
+def authenticate_resource(context: ServerContext, request: Request, form: Parameters) -> Resource:
     """Return the protected server that sent ``request`` and has proved it with its secret.
 
     Raises:
         Refusal: if it has not.
     """
     client_id, secret = _credentials(request, form)
-    expected = realm.server_secrets.get(client_id)
+    expected = context.server_secrets.get(client_id)
     if secret is None or expected is None:
         raise _unknown()
     if not hmac.compare_digest(secret.encode(), expected.encode()):
         raise _unknown()
-    return next(item for item in realm.world.resources if item.client_id == client_id)
+    return next(item for item in context.world.resources if item.client_id == client_id)
 
 
 def _credentials(request: Request, form: Parameters) -> tuple[str, str | None]:

@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from toolguard.dev.oauth.authorize import answer_client
 from toolguard.dev.oauth.clients import Client, find_client
 from toolguard.dev.oauth.config import User
-from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.grants import open_grant
 from toolguard.dev.oauth.identity import facts_of
 from toolguard.dev.oauth.parameters import read_form, read_query
@@ -49,12 +49,12 @@ class ConsentPages:
     """The consent page, shown and answered.
 
     Args:
-        realm: the server.
+        context: the server.
         connect_url: makes the link to connect an account; None for no such link.
     """
 
-    def __init__(self, realm: Realm, connect_url: ConnectURL | None) -> None:
-        self._realm = realm
+    def __init__(self, context: ServerContext, connect_url: ConnectURL | None) -> None:
+        self._context = context
         self._connect_url = connect_url
 
     async def show(self, request: Request) -> Response:
@@ -73,9 +73,9 @@ class ConsentPages:
         check_csrf(request, case.session, f"consent {name}", form.get("csrf"))
         if form.require("decision") == "allow":
             return self._allow(case, form.every("scope"))
-        end_sign_in(self._realm, case.session, name)
+        end_sign_in(self._context, case.session, name)
         members = {"error": "access_denied", "error_description": "The user did not allow it"}
-        return answer_client(self._realm, case.request, case.client.name, **members)
+        return answer_client(self._context, case.request, case.client.name, **members)
 
     def _allow(self, case: _Case, ticked: tuple[str, ...]) -> Response:
         decision = self._decide(case)
@@ -83,27 +83,27 @@ class ConsentPages:
             return self._page(case, error="Leave at least one ticked, or deny")
         if not set(ticked) <= set(decision.granted):
             raise Refusal("invalid_scope", "The form asks for more than the page offered")
-        end_sign_in(self._realm, case.session, case.name)
+        end_sign_in(self._context, case.session, case.name)
         scopes = tuple(scope for scope in decision.granted if scope in ticked)
-        code = open_grant(self._realm, case.request, case.user, scopes)
-        return answer_client(self._realm, case.request, case.client.name, code=code)
+        code = open_grant(self._context, case.request, case.user, scopes)
+        return answer_client(self._context, case.request, case.client.name, code=code)
 
     def _case(self, request: Request, name: str) -> _Case | None:
         """Return the current case; None if no user is signed in in this browser."""
-        session = session_of(self._realm, request)
-        sign_in = find_sign_in(self._realm, session, name)
+        session = session_of(self._context, request)
+        sign_in = find_sign_in(self._context, session, name)
         if session is None or session.user_id is None:
             return None
         if sign_in.request is None:
             raise Refusal("invalid_request", "No application has asked for anything")
-        user = self._realm.world.user(session.user_id)
-        client = find_client(self._realm, sign_in.request.client_id)
+        user = self._context.world.user(session.user_id)
+        client = find_client(self._context, sign_in.request.client_id)
         if user is None or client is None:
             raise Refusal("access_denied", "User or application are not known here", status=403)
         return _Case(session, name, sign_in.request, user, client)
 
     def _decide(self, case: _Case) -> Decision:
-        world = self._realm.world
+        world = self._context.world
         return decide(world.rules, facts_of(world, case.user), case.request.scopes)
 
     def _page(self, case: _Case, error: str | None = None) -> Response:
@@ -112,7 +112,7 @@ class ConsentPages:
         if redirect is None:
             raise Refusal("invalid_request", "The address to return to cannot be read")
         connect = self._connect_url
-        here = with_parameters(self._realm.url("consent"), [("tx", case.name)])
+        here = with_parameters(self._context.url("consent"), [("tx", case.name)])
         consent = Consent(
             client=case.client.name,
             origin=_origin(case.client),
@@ -125,16 +125,16 @@ class ConsentPages:
             form_target=redirect.csp_source,
             error=error,
         )
-        form = bound_form(self._realm, case.session, "consent", tx=case.name)
-        other = bound_form(self._realm, case.session, "sign-out", tx=case.name)
-        return consent_page(consent, form, other, issuer=self._realm.issuer)
+        form = bound_form(self._context, case.session, "consent", tx=case.name)
+        other = bound_form(self._context, case.session, "sign-out", tx=case.name)
+        return consent_page(consent, form, other, issuer=self._context.issuer)
 
     def _words(self, scopes: Iterable[str]) -> dict[str, str]:
-        words = self._realm.world.scopes
+        words = self._context.world.scopes
         return {scope: words.get(scope, "Something this server does not know") for scope in scopes}
 
     def _to_sign_in(self, name: str) -> Response:
-        url = with_parameters(self._realm.url("sign-in"), [("tx", name)])
+        url = with_parameters(self._context.url("sign-in"), [("tx", name)])
         return RedirectResponse(url, 303, {"cache-control": "no-store"})
 
 

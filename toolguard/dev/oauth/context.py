@@ -13,13 +13,13 @@ from toolguard.dev.oauth.redirects import LOOPBACK_HOSTS
 from toolguard.dev.oauth.signing import SigningKeys
 from toolguard.dev.store import Store
 
-__all__ = ["Realm"]
+__all__ = ["ServerContext"]
 
 _ORIGIN = re.compile(r"https?://(?P<host>[a-z0-9.]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Realm:
+class ServerContext:
     """One authorization server: its world, its memory, its address, its clock.
 
     Attributes:

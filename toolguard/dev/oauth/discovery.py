@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.signing import ALGORITHM
 
 __all__ = ["metadata", "metadata_paths"]
@@ -13,17 +13,17 @@ _WELL_KNOWN = ("oauth-authorization-server", "openid-configuration")
 _CLIENT_AUTHENTICATION = ["none", "client_secret_basic", "client_secret_post"]
 
 
-def metadata(realm: Realm) -> dict[str, Any]:
+def metadata(context: ServerContext) -> dict[str, Any]:
     """Return the discovery document (RFC 8414 §2, with what OpenID requires)."""
     return {
-        "issuer": realm.issuer,
-        "authorization_endpoint": realm.url("authorize"),
-        "token_endpoint": realm.url("token"),
-        "registration_endpoint": realm.url("register"),
-        "revocation_endpoint": realm.url("revoke"),
-        "introspection_endpoint": realm.url("introspect"),
-        "jwks_uri": realm.url("jwks"),
-        "scopes_supported": list(realm.world.scopes),
+        "issuer": context.issuer,
+        "authorization_endpoint": context.url("authorize"),
+        "token_endpoint": context.url("token"),
+        "registration_endpoint": context.url("register"),
+        "revocation_endpoint": context.url("revoke"),
+        "introspection_endpoint": context.url("introspect"),
+        "jwks_uri": context.url("jwks"),
+        "scopes_supported": list(context.world.scopes),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": [
@@ -42,7 +42,7 @@ def metadata(realm: Realm) -> dict[str, Any]:
     }
 
 
-def metadata_paths(realm: Realm) -> list[str]:
+def metadata_paths(context: ServerContext) -> list[str]:
     """Return where the document is served.
 
     With the issuer's path after the well-known part (RFC 8414 §3) and before it (OpenID Connect
@@ -50,4 +50,6 @@ def metadata_paths(realm: Realm) -> list[str]:
     names the one issuer there is.
     """
     names = [f"/.well-known/{name}" for name in _WELL_KNOWN]
-    return [path for name in names for path in (name, f"{name}{realm.path}", f"{realm.path}{name}")]
+    return [
+        path for name in names for path in (name, f"{name}{context.path}", f"{context.path}{name}")
+    ]

@@ -14,7 +14,7 @@ from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.connections.protocol import Connection, ConnectionProvider, ConnectionRequest
 from toolguard.dev.oauth.clients import authenticate_resource
 from toolguard.dev.oauth.config import Resource
-from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.grants import grant_of_access_token, keep_access_token
 from toolguard.dev.oauth.parameters import Parameters
 from toolguard.dev.oauth.policies import UserFacts
@@ -38,7 +38,7 @@ _JWT = "urn:ietf:params:oauth:token-type:jwt"
 
 
 async def exchange_token(
-    realm: Realm, vault: ConnectionProvider | None, request: Request, form: Parameters
+    context: ServerContext, vault: ConnectionProvider | None, request: Request, form: Parameters
 ) -> dict[str, Any]:
     """Return the answer to a token exchange (RFC 8693 §2.2.1).
 
@@ -46,23 +46,23 @@ async def exchange_token(
         Refusal: if it is not to be had, with the codes of RFC 8693 §2.2.2; with
             ``interaction_required`` and perhaps ``connect_url`` where the user has to connect.
     """
-    server = authenticate_resource(realm, request, form)
+    server = authenticate_resource(context, request, form)
     token = _subject_token(form)
     try:
-        caller = await IssuedTokenVerifier(realm, [server.url]).verify(token)
+        caller = await IssuedTokenVerifier(context, [server.url]).verify(token)
     except InvalidTokenError:
         raise Refusal("invalid_request", "subject_token is no good token for you") from None
     target = _target(form)
     scopes = tuple(dict.fromkeys((form.get("scope") or "").split()))
-    resource = realm.world.resource(target)
+    resource = context.world.resource(target)
     if resource is not None:
-        return _downstream(realm, caller, server, resource, scopes)
+        return _downstream(context, caller, server, resource, scopes)
     if vault is None:
         raise Refusal("invalid_target", "There is nothing of this name to exchange for")
     if FETCH_SCOPE not in caller.scopes:
         raise Refusal("invalid_scope", f"subject_token lacks the scope {FETCH_SCOPE}")
     wanted = ConnectionRequest(target, scopes, caller, token)
-    return _connection_answer(await _connection(vault, wanted), realm.clock())
+    return _connection_answer(await _connection(vault, wanted), context.clock())
 
 
 def _subject_token(form: Parameters) -> str:
@@ -84,7 +84,7 @@ def _target(form: Parameters) -> str:
 
 
 def _downstream(
-    realm: Realm,
+    context: ServerContext,
     caller: Principal,
     server: Resource,
     resource: Resource,
@@ -93,17 +93,17 @@ def _downstream(
     granted = scopes or caller.scopes
     if not set(granted) <= set(caller.scopes):
         raise Refusal("invalid_scope", "The scope is more than subject_token has")
-    grant = grant_of_access_token(realm, str(caller.claims["jti"]))
+    grant = grant_of_access_token(context, str(caller.claims["jti"]))
     if grant is None or caller.user_id is None:
         raise Refusal("invalid_request", "subject_token belongs to no grant")
     facts = UserFacts(caller.tenant_ids, caller.permissions)
     authorization = Authorization(caller.user_id, server.client_id, resource.url, granted, facts)
-    claims = access_token_claims(realm, authorization, expires_at=caller.expires_at)
+    claims = access_token_claims(context, authorization, expires_at=caller.expires_at)
     # RFC 8693 §4.1: who acts for the user now, and before.
     before = caller.claims.get("act")
     claims["act"] = {"sub": server.client_id, **({"act": before} if before else {})}
-    keep_access_token(realm, claims["jti"], grant, claims["exp"])
-    return _answer(realm.keys.sign(claims), "Bearer", granted, claims["exp"] - claims["iat"])
+    keep_access_token(context, claims["jti"], grant, claims["exp"])
+    return _answer(context.keys.sign(claims), "Bearer", granted, claims["exp"] - claims["iat"])
 
 
 async def _connection(vault: ConnectionProvider, wanted: ConnectionRequest) -> Connection:

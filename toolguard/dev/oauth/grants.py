@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from toolguard.dev.oauth.config import User
-from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.oauth.sign_in_state import AuthorizationRequest
 from toolguard.dev.store import digest
@@ -72,14 +72,14 @@ class CodeProof:
 
 
 def open_grant(
-    realm: Realm, request: AuthorizationRequest, user: User, scopes: tuple[str, ...]
+    context: ServerContext, request: AuthorizationRequest, user: User, scopes: tuple[str, ...]
 ) -> str:
     """Make a grant; return the code for it (RFC 6749 §4.1.2)."""
-    grant_id, code, now = secrets.token_hex(16), secrets.token_urlsafe(32), realm.clock()
-    lifetimes = realm.world.lifetimes
+    grant_id, code, now = secrets.token_hex(16), secrets.token_urlsafe(32), context.clock()
+    lifetimes = context.world.lifetimes
     expires_at = now + lifetimes.refresh_token
     redirect_uri = request.redirect_uri if request.redirect_uri_given else None
-    with realm.store.transaction() as db:
+    with context.store.transaction() as db:
         db.execute(
             "INSERT INTO grant_ VALUES (?, ?, ?, ?, ?, ?, NULL)",
             (
@@ -94,15 +94,15 @@ def open_grant(
     return code
 
 
-def redeem_code(realm: Realm, code: str, proof: CodeProof) -> Grant:
+def redeem_code(context: ServerContext, code: str, proof: CodeProof) -> Grant:
     """Return the grant of ``code``, and use the code up, even if the proof turns out wrong.
 
     Raises:
         Refusal: ``invalid_grant`` if the code is unknown, was used (which ends the grant), has
             expired, is another client's, or the proof does not match.
     """
-    now = realm.clock()
-    with realm.store.transaction() as db:
+    now = context.clock()
+    with context.store.transaction() as db:
         row = db.execute(
             f"SELECT used_at, code.expires_at, redirect_uri, challenge, {_GRANT_COLUMNS}"  # noqa: S608
             " FROM code JOIN grant_ USING (grant_id) WHERE digest = ? AND revoked_at IS NULL",
@@ -116,7 +116,7 @@ def redeem_code(realm: Realm, code: str, proof: CodeProof) -> Grant:
             raise _invalid("The code was issued to another client")
         db.execute("UPDATE code SET used_at = ? WHERE digest = ?", (now, digest(code)))
     if used_at is not None:
-        revoke_grant(realm, grant.grant_id)
+        revoke_grant(context, grant.grant_id)
         _log.warning("a code was used twice: its tokens are revoked")
         raise _invalid("The code was used before: its tokens are revoked")
     if expires_at <= now:
@@ -128,70 +128,70 @@ def redeem_code(realm: Realm, code: str, proof: CodeProof) -> Grant:
     return grant
 
 
-def new_refresh_token(realm: Realm, grant: Grant) -> str:
+def new_refresh_token(context: ServerContext, grant: Grant) -> str:
     """Return a new refresh token of ``grant``."""
     token = secrets.token_urlsafe(32)
-    with realm.store.transaction() as db:
+    with context.store.transaction() as db:
         db.execute("INSERT INTO refresh_token VALUES (?, ?, NULL)", (digest(token), grant.grant_id))
     return token
 
 
-def refresh_token_grant(realm: Realm, token: str) -> tuple[Grant, bool] | None:
+def refresh_token_grant(context: ServerContext, token: str) -> tuple[Grant, bool] | None:
     """Return the grant of a refresh token, and whether it was used; None if it is not valid."""
-    with realm.store.lock:
-        row = realm.store.db.execute(
+    with context.store.lock:
+        row = context.store.db.execute(
             f"SELECT used_at, {_GRANT_COLUMNS} FROM refresh_token JOIN grant_ USING (grant_id)"  # noqa: S608
             " WHERE digest = ? AND revoked_at IS NULL AND grant_.expires_at > ?",
-            (digest(token), realm.clock()),
+            (digest(token), context.clock()),
         ).fetchone()
     return None if row is None else (_grant(row[1:]), row[0] is not None)
 
 
-def find_refresh_token(realm: Realm, token: str, client_id: str) -> Grant:
+def find_refresh_token(context: ServerContext, token: str, client_id: str) -> Grant:
     """Return the grant of a refresh token of this client, without using it.
 
     Raises:
         Refusal: ``invalid_grant`` if the token is unknown, is another client's, or was used, which
             ends the grant.
     """
-    found = refresh_token_grant(realm, token)
+    found = refresh_token_grant(context, token)
     if found is None:
         raise _invalid("The refresh token is not known, or has ended")
     grant, used = found
     if grant.client_id != client_id:
         raise _invalid("The refresh token was issued to another client")
     if used:
-        raise _replayed(realm, grant)
+        raise _replayed(context, grant)
     return grant
 
 
-def use_refresh_token(realm: Realm, token: str, grant: Grant) -> None:
+def use_refresh_token(context: ServerContext, token: str, grant: Grant) -> None:
     """Use the refresh token up; it is replaced, not kept (RFC 9700 §4.14.2).
 
     Raises:
         Refusal: if another request has used it in the meantime, which ends the grant.
     """
-    with realm.store.transaction() as db:
+    with context.store.transaction() as db:
         done = db.execute(
             "UPDATE refresh_token SET used_at = ? WHERE digest = ? AND used_at IS NULL",
-            (realm.clock(), digest(token)),
+            (context.clock(), digest(token)),
         )
     if done.rowcount != 1:
-        raise _replayed(realm, grant)
+        raise _replayed(context, grant)
 
 
-def keep_access_token(realm: Realm, jti: str, grant: Grant, expires_at: float) -> None:
+def keep_access_token(context: ServerContext, jti: str, grant: Grant, expires_at: float) -> None:
     """Remember that an access token was issued, so that it can be revoked."""
-    with realm.store.transaction() as db:
+    with context.store.transaction() as db:
         db.execute(
             "INSERT INTO access_token VALUES (?, ?, ?, NULL)", (jti, grant.grant_id, expires_at)
         )
 
 
-def grant_of_access_token(realm: Realm, jti: str) -> Grant | None:
+def grant_of_access_token(context: ServerContext, jti: str) -> Grant | None:
     """Return the grant that an access token was issued for; None if it is not known."""
-    with realm.store.lock:
-        row = realm.store.db.execute(
+    with context.store.lock:
+        row = context.store.db.execute(
             f"SELECT {_GRANT_COLUMNS} FROM access_token JOIN grant_ USING (grant_id)"  # noqa: S608
             " WHERE jti = ?",
             (jti,),
@@ -199,23 +199,23 @@ def grant_of_access_token(realm: Realm, jti: str) -> Grant | None:
     return None if row is None else _grant(row)
 
 
-def revoke_access_token(realm: Realm, jti: str) -> None:
+def revoke_access_token(context: ServerContext, jti: str) -> None:
     """Revoke one access token; its grant lives on (RFC 7009 §2.1 allows either)."""
-    with realm.store.transaction() as db:
-        db.execute("UPDATE access_token SET revoked_at = ? WHERE jti = ?", (realm.clock(), jti))
+    with context.store.transaction() as db:
+        db.execute("UPDATE access_token SET revoked_at = ? WHERE jti = ?", (context.clock(), jti))
 
 
-def revoke_grant(realm: Realm, grant_id: str) -> None:
+def revoke_grant(context: ServerContext, grant_id: str) -> None:
     """End a grant and every token of it."""
-    with realm.store.transaction() as db:
+    with context.store.transaction() as db:
         db.execute(
             "UPDATE grant_ SET revoked_at = ? WHERE grant_id = ? AND revoked_at IS NULL",
-            (realm.clock(), grant_id),
+            (context.clock(), grant_id),
         )
 
 
-def _replayed(realm: Realm, grant: Grant) -> Refusal:
-    revoke_grant(realm, grant.grant_id)
+def _replayed(context: ServerContext, grant: Grant) -> Refusal:
+    revoke_grant(context, grant.grant_id)
     _log.warning("a refresh token was used twice: its family is revoked")
     return _invalid("The refresh token was used before: every token of its family is revoked")
 

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from toolguard.dev.oauth.clients import Client, save_client
 from toolguard.dev.oauth.config import World
-from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.redirects import RedirectURI, parse_redirect
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.pages import display_name
@@ -29,13 +29,13 @@ _MAX_REDIRECTS = 20
 _SHOWN = 200
 
 
-async def register(realm: Realm, request: Request) -> Response:
+async def register(context: ServerContext, request: Request) -> Response:
     """Answer a registration request (RFC 7591 §3)."""
     metadata = await _object(request)
     name = _name(metadata)
     redirect_uris = _redirect_uris(metadata)
     for uri in redirect_uris:
-        if not is_approved(realm.world, uri):
+        if not is_approved(context.world, uri):
             raise _refused_redirect(name, uri)
     # RFC 7591 §2: basic where nothing is said.
     method = metadata.get("token_endpoint_auth_method") or "client_secret_basic"
@@ -50,8 +50,8 @@ async def register(realm: Realm, request: Request) -> Response:
         auth_method=method,
         secret_digest=None if secret is None else digest(secret),
     )
-    save_client(realm, client)
-    return JSONResponse(_registered(realm, client, secret), 201)
+    save_client(context, client)
+    return JSONResponse(_registered(context, client, secret), 201)
 
 
 def client_of_document(world: World, client_id: str, metadata: Mapping[str, Any]) -> Client:
@@ -91,11 +91,11 @@ def is_approved(world: World, uri: str) -> bool:
     )
 
 
-def _registered(realm: Realm, client: Client, secret: str | None) -> dict[str, Any]:
+def _registered(context: ServerContext, client: Client, secret: str | None) -> dict[str, Any]:
     """Return what was registered, which may be less than was asked for (RFC 7591 §3.2.1)."""
     answer: dict[str, Any] = {
         "client_id": client.client_id,
-        "client_id_issued_at": int(realm.clock()),
+        "client_id_issued_at": int(context.clock()),
         "client_name": client.name,
         "redirect_uris": list(client.redirect_uris),
         "grant_types": list(client.grant_types),

@@ -51,7 +51,7 @@ from toolguard.dev.oauth import discovery
 from toolguard.dev.oauth.authorize import authorize
 from toolguard.dev.oauth.config import User, World
 from toolguard.dev.oauth.consent import ConnectURL, ConsentPages
-from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.introspection import introspect, revoke
 from toolguard.dev.oauth.metadata_documents import MetadataDocuments
 from toolguard.dev.oauth.redirects import with_parameters
@@ -93,7 +93,7 @@ class DevServer:
         clock: Callable[[], float] = time.time,
         documents: MetadataDocuments | None = None,
     ) -> None:
-        self._realm = Realm(world, store, origin, clock)
+        self._context = ServerContext(world, store, origin, clock)
         self._documents = documents or MetadataDocuments()
         self._extra_routes: list[BaseRoute] = []
         self._connect_url: ConnectURL | None = None
@@ -102,22 +102,22 @@ class DevServer:
     @property
     def world(self) -> World:
         """Who and what there is."""
-        return self._realm.world
+        return self._context.world
 
     @property
     def store(self) -> Store:
         """Its memory."""
-        return self._realm.store
+        return self._context.store
 
     @property
     def origin(self) -> str:
         """Where it listens, such as ``"http://127.0.0.1:8800"``."""
-        return self._realm.origin
+        return self._context.origin
 
     @property
     def issuer(self) -> str:
         """Its issuer URL, such as ``"http://127.0.0.1:8800/P2dev"``."""
-        return self._realm.issuer
+        return self._context.issuer
 
     @property
     def project_id(self) -> str:
@@ -131,7 +131,7 @@ class DevServer:
 
     def owns(self, url: str) -> bool:
         """Return whether ``url`` is one of this server."""
-        return self._realm.owns(url)
+        return self._context.owns(url)
 
     def verifier(self, audience: str | None = None) -> IssuedTokenVerifier:
         """Return a verifier of the access tokens this server issued.
@@ -140,11 +140,11 @@ class DevServer:
             audience: whom they must be for; None for any resource of the world.
         """
         known = [resource.url for resource in self.world.resources]
-        return IssuedTokenVerifier(self._realm, [audience] if audience else known)
+        return IssuedTokenVerifier(self._context, [audience] if audience else known)
 
     def rotate_keys(self, *, keep_old: bool = True) -> str:
         """Sign with a new key from now on; return its ``kid``."""
-        return self._realm.keys.rotate(keep_old=keep_old)
+        return self._context.keys.rotate(keep_old=keep_old)
 
     def credentials(self, resource: str) -> tuple[str, str]:
         """Return the client id and secret with which a protected server authenticates here.
@@ -160,7 +160,7 @@ class DevServer:
             raise ValueError(
                 f"{resource!r} is no resource of the world: add it under [[resources]]"
             )
-        return known.client_id, self._realm.server_secrets[known.client_id]
+        return known.client_id, self._context.server_secrets[known.client_id]
 
     def sign_in_url(self, return_to: str) -> str:
         """Return where a browser signs in first and then comes back to ``return_to``.
@@ -170,11 +170,11 @@ class DevServer:
         """
         if not self.owns(return_to):
             raise ValueError(f"{return_to!r} is no address of this server: write server.origin/...")
-        return with_parameters(self._realm.url("sign-in"), [("return_to", return_to)])
+        return with_parameters(self._context.url("sign-in"), [("return_to", return_to)])
 
     def sign_in_user(self, request: Request) -> User | None:
         """Return who is signed in in the browser that sent ``request``."""
-        session = session_of(self._realm, request)
+        session = session_of(self._context, request)
         if session is None or session.user_id is None:
             return None
         return self.world.user(session.user_id)
@@ -221,30 +221,30 @@ class DevServer:
         yield
 
     def _routes(self) -> list[BaseRoute]:
-        realm, prefix = self._realm, self._realm.path
+        context, prefix = self._context, self._context.path
         answers: dict[str, Endpoint] = {
-            "register": partial(register, realm),
-            "token": partial(answer_token_request, realm, self._vault),
-            "revoke": partial(revoke, realm),
+            "register": partial(register, context),
+            "token": partial(answer_token_request, context, self._vault),
+            "revoke": partial(revoke, context),
         }
-        documents = discovery.metadata_paths(realm)
+        documents = discovery.metadata_paths(context)
         return [
             *(_open_to_browsers(path, self._discovery, "GET") for path in documents),
             _open_to_browsers(f"{prefix}/jwks", self._jwks, "GET"),
             *(_open_to_browsers(f"{prefix}/{name}", answers[name], "POST") for name in answers),
             Route(
                 f"{prefix}/introspect",
-                answering_json(partial(introspect, realm)),
+                answering_json(partial(introspect, context)),
                 methods=["POST"],
             ),
             *self._pages(),
         ]
 
     def _pages(self) -> list[BaseRoute]:
-        realm, prefix = self._realm, self._realm.path
-        sign_in, consent = SignInPages(realm), ConsentPages(realm, self._connect_url)
+        context, prefix = self._context, self._context.path
+        sign_in, consent = SignInPages(context), ConsentPages(context, self._connect_url)
         pages: list[tuple[str, str, Endpoint]] = [
-            ("GET", "authorize", partial(authorize, realm, self._documents)),
+            ("GET", "authorize", partial(authorize, context, self._documents)),
             ("GET", "sign-in", sign_in.ask),
             ("POST", "sign-in", sign_in.select),
             ("GET", "provider", sign_in.provider),
@@ -258,16 +258,16 @@ class DevServer:
         return [
             Route(f"{prefix}/style.css", stylesheet, methods=["GET"]),
             *(
-                Route(f"{prefix}/{name}", answering_pages(page, realm.issuer), methods=[method])
+                Route(f"{prefix}/{name}", answering_pages(page, context.issuer), methods=[method])
                 for method, name, page in pages
             ),
         ]
 
     async def _discovery(self, request: Request) -> Response:  # noqa: ARG002 - an endpoint
-        return _document(discovery.metadata(self._realm))
+        return _document(discovery.metadata(self._context))
 
     async def _jwks(self, request: Request) -> Response:  # noqa: ARG002 - an endpoint
-        return _document(self._realm.keys.jwks())
+        return _document(self._context.keys.jwks())
 
     def __repr__(self) -> str:
         return f"<DevServer: {self.issuer}>"

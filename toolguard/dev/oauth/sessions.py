@@ -10,7 +10,7 @@ from hashlib import sha256
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.store import digest
 
@@ -38,21 +38,21 @@ class Session:
         return digest(self.secret)
 
 
-def session_of(realm: Realm, request: Request) -> Session | None:
+def session_of(context: ServerContext, request: Request) -> Session | None:
     """Return the session whose cookie the browser sent, if it is still good."""
     secret = request.cookies.get(COOKIE)
     if not secret:
         return None
-    with realm.store.lock:
-        row = realm.store.db.execute(
+    with context.store.lock:
+        row = context.store.db.execute(
             "SELECT user_id FROM session WHERE digest = ? AND expires_at > ?",
-            (digest(secret), realm.clock()),
+            (digest(secret), context.clock()),
         ).fetchone()
     return None if row is None else Session(secret, row[0])
 
 
 def open_session(
-    realm: Realm, response: Response, *, user_id: str | None, instead_of: Session | None
+    context: ServerContext, response: Response, *, user_id: str | None, instead_of: Session | None
 ) -> Session:
     """Give the browser a new session, and return it.
 
@@ -60,8 +60,8 @@ def open_session(
     in the old session continue in the new one.
     """
     session = Session(secrets.token_urlsafe(32), user_id)
-    lifetime = realm.world.lifetimes.session
-    with realm.store.transaction() as db:
+    lifetime = context.world.lifetimes.session
+    with context.store.transaction() as db:
         if instead_of is not None:
             db.execute("DELETE FROM session WHERE digest = ?", (instead_of.digest,))
             db.execute(
@@ -70,14 +70,14 @@ def open_session(
             )
         db.execute(
             "INSERT INTO session VALUES (?, ?, ?)",
-            (session.digest, user_id, realm.clock() + lifetime),
+            (session.digest, user_id, context.clock() + lifetime),
         )
     response.set_cookie(
         COOKIE,
         session.secret,
         max_age=lifetime,
         path="/",
-        secure=realm.origin.startswith("https:"),
+        secure=context.origin.startswith("https:"),
         httponly=True,
         samesite="lax",
     )

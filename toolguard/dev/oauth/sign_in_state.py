@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 from dataclasses import asdict, dataclass
 
-from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.oauth.sessions import Session
 from toolguard.dev.store import digest
@@ -62,7 +62,7 @@ class SignIn:
 
 
 def begin_sign_in(
-    realm: Realm,
+    context: ServerContext,
     session: Session,
     *,
     request: AuthorizationRequest | None = None,
@@ -71,41 +71,41 @@ def begin_sign_in(
     """Begin a sign-in in ``session``; return its name."""
     name = secrets.token_urlsafe(24)
     text = None if request is None else json.dumps(asdict(request))
-    expires_at = realm.clock() + realm.world.lifetimes.sign_in
+    expires_at = context.clock() + context.world.lifetimes.sign_in
     row = (digest(name), session.digest, text, return_to, None, None, expires_at)
-    realm.store.forget(realm.clock())
-    with realm.store.transaction() as db:
+    context.store.forget(context.clock())
+    with context.store.transaction() as db:
         db.execute("INSERT INTO sign_in VALUES (?, ?, ?, ?, ?, ?, ?)", row)
     return name
 
 
-def find_sign_in(realm: Realm, session: Session | None, name: str) -> SignIn:
+def find_sign_in(context: ServerContext, session: Session | None, name: str) -> SignIn:
     """Return the sign-in ``name`` of this session.
 
     Raises:
         Refusal: if there is none: finished, expired, or begun in another browser.
     """
-    with realm.store.lock:
-        row = None if session is None else _row(realm, realm.store.db, session, name)
+    with context.store.lock:
+        row = None if session is None else _row(context, context.store.db, session, name)
     if row is None:
         raise _gone()
     text, return_to, email = row
     return SignIn(name, None if text is None else _request(text), return_to, email)
 
 
-def note_email(realm: Realm, sign_in: SignIn, email: str | None) -> None:
+def note_email(context: ServerContext, sign_in: SignIn, email: str | None) -> None:
     """Record the e-mail address that the user entered; it is not verified."""
-    with realm.store.transaction() as db:
+    with context.store.transaction() as db:
         db.execute(
             "UPDATE sign_in SET email = ?, provider_code = NULL WHERE digest = ?",
             (email, digest(sign_in.name)),
         )
 
 
-def issue_provider_code(realm: Realm, sign_in: SignIn) -> str:
+def issue_provider_code(context: ServerContext, sign_in: SignIn) -> str:
     """Return the code with which the tenant's provider sends the browser back, once."""
     code = secrets.token_urlsafe(24)
-    with realm.store.transaction() as db:
+    with context.store.transaction() as db:
         db.execute(
             "UPDATE sign_in SET provider_code = ? WHERE digest = ?",
             (digest(code), digest(sign_in.name)),
@@ -113,13 +113,13 @@ def issue_provider_code(realm: Realm, sign_in: SignIn) -> str:
     return code
 
 
-def redeem_provider_code(realm: Realm, sign_in: SignIn, code: str) -> None:
+def redeem_provider_code(context: ServerContext, sign_in: SignIn, code: str) -> None:
     """Use up the provider's code.
 
     Raises:
         Refusal: if it is not the one that was issued for this sign-in, or was used.
     """
-    with realm.store.transaction() as db:
+    with context.store.transaction() as db:
         done = db.execute(
             "UPDATE sign_in SET provider_code = NULL WHERE digest = ? AND provider_code = ?",
             (digest(sign_in.name), digest(code)),
@@ -128,14 +128,14 @@ def redeem_provider_code(realm: Realm, sign_in: SignIn, code: str) -> None:
         raise _gone()
 
 
-def end_sign_in(realm: Realm, session: Session, name: str) -> SignIn:
+def end_sign_in(context: ServerContext, session: Session, name: str) -> SignIn:
     """Return the sign-in and forget it, so that it is answered once.
 
     Raises:
         Refusal: if it has been.
     """
-    sign_in = find_sign_in(realm, session, name)
-    with realm.store.transaction() as db:
+    sign_in = find_sign_in(context, session, name)
+    with context.store.transaction() as db:
         done = db.execute("DELETE FROM sign_in WHERE digest = ?", (digest(name),))
     if done.rowcount != 1:
         raise _gone()
@@ -143,12 +143,12 @@ def end_sign_in(realm: Realm, session: Session, name: str) -> SignIn:
 
 
 def _row(
-    realm: Realm, db: sqlite3.Connection, session: Session, name: str
+    context: ServerContext, db: sqlite3.Connection, session: Session, name: str
 ) -> tuple[str | None, str | None, str | None] | None:
     row: tuple[str | None, str | None, str | None] | None = db.execute(
         "SELECT request, return_to, email FROM sign_in"
         " WHERE digest = ? AND session = ? AND expires_at > ?",
-        (digest(name), session.digest, realm.clock()),
+        (digest(name), session.digest, context.clock()),
     ).fetchone()
     return row
 

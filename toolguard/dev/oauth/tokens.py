@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toolguard.dev.oauth.context import Realm
+from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.policies import UserFacts
 from toolguard.dev.oauth.signing import ALGORITHM
 from toolguard.errors import InvalidTokenError
@@ -44,12 +44,12 @@ class IssuedTokenVerifier:
     checks them; what only the issuer can know comes on top.
 
     Args:
-        realm: the server.
+        context: the server.
         audience: whom tokens must be for: any of these.
     """
 
-    def __init__(self, realm: Realm, audience: Sequence[str]) -> None:
-        self._realm = realm
+    def __init__(self, context: ServerContext, audience: Sequence[str]) -> None:
+        self._context = context
         self._audience = tuple(audience)
 
     async def verify(self, token: str) -> Principal:
@@ -59,13 +59,13 @@ class IssuedTokenVerifier:
             InvalidTokenError: if it is not valid, or was revoked.
         """
         verifier = JWTVerifier(
-            issuer=self._realm.issuer,
+            issuer=self._context.issuer,
             audience=self._audience,
-            keys=StaticKeys(self._realm.keys.jwks()),
+            keys=StaticKeys(self._context.keys.jwks()),
             algorithms=[ALGORITHM],
             token_types=["at+jwt"],
             leeway=0,
-            clock=self._realm.clock,
+            clock=self._context.clock,
         )
         principal = await verifier.verify(token)
         if not self._is_live(principal.claims.get("jti")):
@@ -73,8 +73,8 @@ class IssuedTokenVerifier:
         return principal
 
     def _is_live(self, jti: object) -> bool:
-        with self._realm.store.lock:
-            row = self._realm.store.db.execute(
+        with self._context.store.lock:
+            row = self._context.store.db.execute(
                 "SELECT 1 FROM access_token JOIN grant_ USING (grant_id) WHERE jti = ?"
                 " AND access_token.revoked_at IS NULL AND grant_.revoked_at IS NULL",
                 (jti,),
@@ -83,25 +83,25 @@ class IssuedTokenVerifier:
 
 
 def access_token_claims(
-    realm: Realm, authorization: Authorization, *, expires_at: float
+    context: ServerContext, authorization: Authorization, *, expires_at: float
 ) -> dict[str, Any]:
     """Return the claims of an access token (RFC 9068 §2.2), with tenants as Descope has them.
 
     Args:
-        realm: the server that issues it.
+        context: the server that issues it.
         authorization: what it says.
         expires_at: seconds since the epoch after which it is not to be good; sooner if the
             lifetime of access tokens ends before.
     """
-    issued_at = int(realm.clock())
+    issued_at = int(context.clock())
     facts, permissions = authorization.facts, list(authorization.facts.permissions)
     claims: dict[str, Any] = {
-        "iss": realm.issuer,
+        "iss": context.issuer,
         "aud": authorization.resource,
         "sub": authorization.user_id,
         "client_id": authorization.client_id,
         "iat": issued_at,
-        "exp": min(issued_at + realm.world.lifetimes.access_token, int(expires_at)),
+        "exp": min(issued_at + context.world.lifetimes.access_token, int(expires_at)),
         "jti": secrets.token_hex(16),
         "scope": " ".join(authorization.scopes),
         "permissions": permissions,

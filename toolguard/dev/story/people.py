@@ -11,13 +11,13 @@ import anyio
 from toolguard.dev.story.browser import Browser, Page, PageError
 from toolguard.dev.story.narrator import Narrator
 
-__all__ = ["Actor", "RealPerson", "ScriptedPerson"]
+__all__ = ["Person", "RealPerson", "ScriptedPerson"]
 
 _MOST_PAGES = 15
 _PATIENCE = 300
 
 
-class Actor(Protocol):
+class Person(Protocol):
     """One person of the story.
 
     Attributes:

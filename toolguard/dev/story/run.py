@@ -11,13 +11,13 @@ from contextlib import AsyncExitStack
 
 from toolguard.dev.calendar import calendar_server
 from toolguard.dev.oauth.config import builtin_world
-from toolguard.dev.services import stage
+from toolguard.dev.services import run_services
 from toolguard.dev.store import Store
 from toolguard.dev.story.browser import Browser, PageError
 from toolguard.dev.story.narrator import Narrator, UnexpectedStepError
 from toolguard.dev.story.oauth_client import Callback
-from toolguard.dev.story.people import Actor, RealPerson, ScriptedPerson
-from toolguard.dev.story.steps import ACTS, Cast, Clock, Play, Setting
+from toolguard.dev.story.people import Person, RealPerson, ScriptedPerson
+from toolguard.dev.story.steps import STEPS, Clock, People, Setting, Story
 from toolguard.testing.loopback import Loopback
 
 __all__ = ["tell"]
@@ -40,11 +40,11 @@ async def tell(narrator: Narrator, *, real_browser: bool = False, protocol: str 
         listeners = [running.enter_context(Loopback()) for _ in range(2)]
         urls = [f"{listener.url}/mcp" for listener in listeners]
         world = builtin_world().with_resources(*urls)
-        on = running.enter_context(stage(world, store, clock=clock))
+        on = running.enter_context(run_services(world, store, clock=clock))
         for listener, url in zip(listeners, urls, strict=True):
             listener.start(on.guarded(calendar_server(on.google_url), url))
         setting = Setting(
-            stage=on,
+            services=on,
             clock=clock,
             callback=running.enter_context(Callback()),
             mcp_url=urls[0],
@@ -52,10 +52,10 @@ async def tell(narrator: Narrator, *, real_browser: bool = False, protocol: str 
             protocol=protocol,
         )
         _introduce(narrator, setting)
-        play = Play(narrator, setting, _cast(running, narrator, real_browser=real_browser))
+        story = Story(narrator, setting, _people(running, narrator, real_browser=real_browser))
         try:
-            for act in ACTS:
-                await act(play)
+            for step in STEPS:
+                await step(story)
         except (UnexpectedStepError, PageError) as error:
             narrator.failed(str(error))
             raise UnexpectedStepError(str(error)) from error
@@ -63,7 +63,7 @@ async def tell(narrator: Narrator, *, real_browser: bool = False, protocol: str 
 
 
 def _introduce(narrator: Narrator, setting: Setting) -> None:
-    on = setting.stage
+    on = setting.services
     narrator.title("toolguard demo: everything runs on this machine, nothing leaves it")
     narrator.says(f"authorization server and vault  {on.server.issuer}")
     narrator.says(f"calendar, in Google's shape     {on.google_url}")
@@ -73,13 +73,13 @@ def _introduce(narrator: Narrator, setting: Setting) -> None:
         narrator.says(f'policy "{rule.name}": {conditions} -> {", ".join(rule.grant)}')
 
 
-def _cast(running: AsyncExitStack, narrator: Narrator, *, real_browser: bool) -> Cast:
-    def person(email: str, *, connects: bool = True) -> Actor:
+def _people(running: AsyncExitStack, narrator: Narrator, *, real_browser: bool) -> People:
+    def person(email: str, *, connects: bool = True) -> Person:
         if real_browser:
             return RealPerson(email, narrator, connects=connects)
         return _scripted(running, email, connects=connects)
 
-    return Cast(
+    return People(
         alice=person("alice@tenant-a.example"),
         bob=person("bob@tenant-a.example"),
         carol=person("carol@tenant-b.example"),

@@ -1,6 +1,6 @@
-"""The acts of the demo, with the expected results.
+"""The steps of the demo, with the expected results.
 
-Each act performs one step for real and compares the result with the expected one; the first
+Each one is performed for real, and its result compared with the expected one; the first
 difference ends the demo.
 """
 
@@ -12,15 +12,15 @@ from base64 import urlsafe_b64decode
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from toolguard.dev.services import APP, Stage
+from toolguard.dev.services import APP, Services
 from toolguard.dev.story.mcp_client import MCPClient, Outcome
 from toolguard.dev.story.narrator import Narrator
 from toolguard.dev.story.oauth_client import Callback, SignedInClient
-from toolguard.dev.story.people import Actor, ScriptedPerson
+from toolguard.dev.story.people import Person, ScriptedPerson
 from toolguard.dev.vault.connection_table import Owner
 from toolguard.http.challenge import parse
 
-__all__ = ["ACTS", "Cast", "Clock", "Play", "Setting"]
+__all__ = ["STEPS", "Clock", "People", "Setting", "Story"]
 
 _READ, _WRITE, _FETCH = "mcp:calendar.readonly", "mcp:calendar.write", "outbound.token.fetch"
 _DAY = {"time_min": "2030-01-07T00:00:00Z", "time_max": "2030-01-08T00:00:00Z"}
@@ -51,13 +51,13 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Cast:
+class People:
     """The people of the story; ``scripted_bob`` has a browser of his own in any case."""
 
-    alice: Actor
-    bob: Actor
-    carol: Actor
-    dora: Actor
+    alice: Person
+    bob: Person
+    carol: Person
+    dora: Person
     scripted_bob: ScriptedPerson
 
 
@@ -67,7 +67,7 @@ class _Application:
     def __init__(
         self,
         setting: Setting,
-        person: Actor,
+        person: Person,
         *,
         url: str | None = None,
         redirect_uri: str | None = None,
@@ -83,7 +83,7 @@ class Setting:
     """Where the story plays.
 
     Attributes:
-        stage: what runs.
+        services: what runs.
         clock: the time on it.
         callback: where clients get their answers.
         mcp_url: the guarded server that the story is about.
@@ -91,7 +91,7 @@ class Setting:
         protocol: what the clients speak, see :class:`MCPClient`.
     """
 
-    stage: Stage
+    services: Services
     clock: Clock
     callback: Callback
     mcp_url: str
@@ -99,16 +99,16 @@ class Setting:
     protocol: str
 
 
-class Play:
-    """What the acts share: who tells it, where it plays, who plays, and the applications."""
+class Story:
+    """What the steps share: the narrator, the setting, the people and their applications."""
 
-    def __init__(self, narrator: Narrator, setting: Setting, cast: Cast) -> None:
+    def __init__(self, narrator: Narrator, setting: Setting, people: People) -> None:
         self.narrator = narrator
         self.setting = setting
-        self.stage = setting.stage
-        self.cast = cast
-        self.alice = _Application(setting, cast.alice)
-        self.dora = _Application(setting, cast.dora)
+        self.services = setting.services
+        self.people = people
+        self.alice = _Application(setting, people.alice)
+        self.dora = _Application(setting, people.dora)
 
     async def write(self, application: _Application, title: str) -> Outcome:
         """Let an application create an event."""
@@ -136,177 +136,177 @@ class Play:
             f"{claims['dct']}, good for {claims['exp'] - claims['iat']} s: {claims['scope']}"
         )
 
-    def titles(self, person: Actor) -> list[str]:
+    def titles(self, person: Person) -> list[str]:
         """Return what is in a person's calendar at the provider."""
-        return sorted(event["summary"] for event in self.stage.google.events(person.email))
+        return sorted(event["summary"] for event in self.services.google.events(person.email))
 
 
-async def stranger(play: Play) -> None:
+async def stranger(story: Story) -> None:
     """An application with an unapproved address is not registered."""
-    play.narrator.step("A stranger's application wants to be registered.")
+    story.narrator.step("A stranger's application wants to be registered.")
     heard: list[str] = []
     with _listening(heard):
         thief = _Application(
-            play.setting, play.cast.alice, redirect_uri="https://evil.example/steal"
+            story.setting, story.people.alice, redirect_uri="https://evil.example/steal"
         )
         outcome = await thief.client.tools()
-    play.tell(thief, outcome, brief=False)
+    story.tell(thief, outcome, brief=False)
     registration = [each for each in outcome.exchanges if each.url.endswith("/register")]
-    play.narrator.expect([400], [each.status for each in registration])
-    play.narrator.expect(1, sum("evil.example" in line for line in heard))
-    play.narrator.says(
+    story.narrator.expect([400], [each.status for each in registration])
+    story.narrator.expect(1, sum("evil.example" in line for line in heard))
+    story.narrator.says(
         "Only addresses that were approved can be registered; https://evil.example/steal is not "
         f"one of them. In the server's log: {heard[-1]}"
     )
 
 
-async def alice_signs_in(play: Play) -> None:
+async def alice_signs_in(story: Story) -> None:
     """From a 401 to a token: discovery, registration, sign-in, consent."""
-    play.narrator.step("Alice of tenant A asks her assistant which calendar tools there are.")
-    listed = await play.alice.client.tools()
-    play.tell(play.alice, listed, brief=False)
+    story.narrator.step("Alice of tenant A asks her assistant which calendar tools there are.")
+    listed = await story.alice.client.tools()
+    story.tell(story.alice, listed, brief=False)
     refusals = [each for each in listed.exchanges if each.status >= 400]  # noqa: PLR2004 - HTTP
-    play.narrator.expect([401], [each.status for each in refusals])
-    play.narrator.expect(_TOOLS, listed.data)
-    play.narrator.says(
+    story.narrator.expect([401], [each.status for each in refusals])
+    story.narrator.expect(_TOOLS, listed.data)
+    story.narrator.says(
         "The 401 says where to sign in. Her e-mail domain led to her tenant's own identity "
         "provider. On the consent page she connected Google Calendar: its token is in the vault."
     )
-    play.tell_token(play.alice)
+    story.tell_token(story.alice)
     for tool, parameters in listed.data.items():
-        play.narrator.says(f"{tool}({', '.join(parameters)})")
-    play.narrator.says("User and Google token are no parameters: the guard injects them.")
+        story.narrator.says(f"{tool}({', '.join(parameters)})")
+    story.narrator.says("User and Google token are no parameters: the guard injects them.")
 
-    play.narrator.step("It lists her events.")
-    read = await play.read(play.alice)
-    play.narrator.expect((True, []), (read.ok, read.data))
-    play.narrator.says(
+    story.narrator.step("It lists her events.")
+    read = await story.read(story.alice)
+    story.narrator.expect((True, []), (read.ok, read.data))
+    story.narrator.says(
         "The guard exchanged her token at the vault for her Google token. The day is free."
     )
 
 
-async def alice_writes(play: Play) -> None:
+async def alice_writes(story: Story) -> None:
     """A refusal, a step-up, and the same call served."""
-    play.narrator.step("It creates an event.")
-    served = await play.write(play.alice, "Design review")
-    play.narrator.expect([403, 200], _statuses(play, served))
+    story.narrator.step("It creates an event.")
+    served = await story.write(story.alice, "Design review")
+    story.narrator.expect([403, 200], _statuses(story, served))
     # What she holds comes first where her client would lose it, and then what is missing.
-    play.narrator.expect(_WRITE, _asked_scopes(served)[-1])
-    play.narrator.expect((True, "Design review"), (served.ok, served.data["title"]))
-    play.narrator.says(
+    story.narrator.expect(_WRITE, _asked_scopes(served)[-1])
+    story.narrator.expect((True, "Design review"), (served.ok, served.data["title"]))
+    story.narrator.says(
         "Refused before the tool ran, and the challenge names the scope that was missing. Her "
         'client asked her for it, the policy "Scheduler Write Access" agreed, and the same call '
         "was served."
     )
-    play.tell_token(play.alice)
-    play.narrator.expect(["Design review"], play.titles(play.cast.alice))
-    play.narrator.says(f"In her Google calendar: {_HOUR['start']}  Design review")
+    story.tell_token(story.alice)
+    story.narrator.expect(["Design review"], story.titles(story.people.alice))
+    story.narrator.says(f"In her Google calendar: {_HOUR['start']}  Design review")
 
 
-async def bob_is_refused(play: Play) -> None:
+async def bob_is_refused(story: Story) -> None:
     """The policy refuses the step-up, and the client stops."""
-    play.narrator.step("Bob of tenant A, who is not a scheduler, lists his events.")
-    bob = _Application(play.setting, play.cast.bob)
-    read = await play.read(bob)
-    play.narrator.expect((True, []), (read.ok, read.data))
-    play.tell_token(bob)
+    story.narrator.step("Bob of tenant A, who is not a scheduler, lists his events.")
+    bob = _Application(story.setting, story.people.bob)
+    read = await story.read(bob)
+    story.narrator.expect((True, []), (read.ok, read.data))
+    story.tell_token(bob)
 
-    play.narrator.step("His assistant creates an event.")
-    await _refused_by_policy(play, bob)
-    play.narrator.says(
+    story.narrator.step("His assistant creates an event.")
+    await _refused_by_policy(story, bob)
+    story.narrator.says(
         "The client asked for the scope, and the policy gives Bob only "
         '"Read-Only Access for All Others". The client stopped: it did not ask again.'
     )
 
 
-async def carol_is_refused(play: Play) -> None:
+async def carol_is_refused(story: Story) -> None:
     """The same for another tenant, with another identity provider."""
-    play.narrator.step("Carol of tenant B, whose identity provider is another one, does both.")
-    carol = _Application(play.setting, play.cast.carol)
-    read = await play.read(carol)
-    play.narrator.expect((True, []), (read.ok, read.data))
-    play.tell_token(carol)
-    await _refused_by_policy(play, carol)
-    play.narrator.says("No tenant but A may write.")
+    story.narrator.step("Carol of tenant B, whose identity provider is another one, does both.")
+    carol = _Application(story.setting, story.people.carol)
+    read = await story.read(carol)
+    story.narrator.expect((True, []), (read.ok, read.data))
+    story.tell_token(carol)
+    await _refused_by_policy(story, carol)
+    story.narrator.says("No tenant but A may write.")
 
 
-async def dora_connects(play: Play) -> None:
+async def dora_connects(story: Story) -> None:
     """A connect URL that is of use to one user only."""
-    play.narrator.step("Dora, a scheduler who has not connected Google, creates an event.")
-    asked = await play.write(play.dora, "Budget")
-    play.narrator.expect((False, True), (asked.ok, asked.connect_url is not None))
-    play.narrator.says(
+    story.narrator.step("Dora, a scheduler who has not connected Google, creates an event.")
+    asked = await story.write(story.dora, "Budget")
+    story.narrator.expect((False, True), (asked.ok, asked.connect_url is not None))
+    story.narrator.says(
         "She holds the scope by now, but has not connected her calendar: her client is asked to "
         f"open {asked.connect_url} ({asked.connect_form})"
     )
-    play.tell_token(play.dora)
+    story.tell_token(story.dora)
 
     url = asked.connect_url or ""
-    play.narrator.step("Somebody sends that link to Bob, who opens it.")
-    bob, table = play.cast.scripted_bob, play.stage.connections
+    story.narrator.step("Somebody sends that link to Bob, who opens it.")
+    bob, table = story.people.scripted_bob, story.services.connections
     await bob.visit(url)
-    play.narrator.visit(bob.visits.pop())
+    story.narrator.visit(bob.visits.pop())
     shown = (bob.last.status, bob.last.paragraphs[0]) if bob.last is not None else (0, "")
-    play.narrator.expect((403, None), (shown[0], table.get(Owner("user", "dora"), APP)))
-    play.narrator.says(f"{shown[0]} Forbidden. {shown[1]}")
+    story.narrator.expect((403, None), (shown[0], table.get(Owner("user", "dora"), APP)))
+    story.narrator.says(f"{shown[0]} Forbidden. {shown[1]}")
 
-    play.narrator.step("Dora opens it herself, and her assistant tries again.")
-    play.cast.dora.connects = True
-    await play.cast.dora.see_to(url, lambda: table.get(Owner("user", "dora"), APP) is not None)
-    play.narrator.visit(play.cast.dora.visits.pop())
-    served = await play.write(play.dora, "Budget")
-    play.narrator.expect((True, ["Budget"]), (served.ok, play.titles(play.cast.dora)))
-    play.narrator.says("Connected, and served.")
+    story.narrator.step("Dora opens it herself, and her assistant tries again.")
+    story.people.dora.connects = True
+    await story.people.dora.see_to(url, lambda: table.get(Owner("user", "dora"), APP) is not None)
+    story.narrator.visit(story.people.dora.visits.pop())
+    served = await story.write(story.dora, "Budget")
+    story.narrator.expect((True, ["Budget"]), (served.ok, story.titles(story.people.dora)))
+    story.narrator.says("Connected, and served.")
 
 
-async def dora_disconnects(play: Play) -> None:
+async def dora_disconnects(story: Story) -> None:
     """What was revoked at Google is noticed at the next call."""
-    play.narrator.step("Dora takes the access back at Google, and her assistant goes on.")
-    google, email = play.stage.google, play.cast.dora.email
-    page = f"{play.stage.google_url}/connections"
-    await play.cast.dora.see_to(page, lambda: not google.has_consents(email))
-    play.narrator.visit(play.cast.dora.visits.pop())
-    asked = await play.write(play.dora, "Lunch")
-    play.narrator.expect((False, True), (asked.ok, asked.connect_url is not None))
-    play.narrator.expect(["Budget"], play.titles(play.cast.dora))
-    play.narrator.says(
+    story.narrator.step("Dora takes the access back at Google, and her assistant goes on.")
+    google, email = story.services.google, story.people.dora.email
+    page = f"{story.services.google_url}/connections"
+    await story.people.dora.see_to(page, lambda: not google.has_consents(email))
+    story.narrator.visit(story.people.dora.visits.pop())
+    asked = await story.write(story.dora, "Lunch")
+    story.narrator.expect((False, True), (asked.ok, asked.connect_url is not None))
+    story.narrator.expect(["Budget"], story.titles(story.people.dora))
+    story.narrator.says(
         "Google answered 401 and no fresh token was to be had: Dora is asked to connect again "
         f"({asked.connect_form})."
     )
 
 
-async def a_token_expires(play: Play) -> None:
+async def a_token_expires(story: Story) -> None:
     """An expired token is refused, and the client refreshes it."""
-    play.narrator.step("Ten minutes pass (all clocks are put forward). Alice's token has expired.")
-    old = play.alice.signed_in.access_token
-    play.setting.clock.put_forward(_AFTER_EXPIRY)
-    play.alice.signed_in.let_pass(_AFTER_EXPIRY)
-    refused = await MCPClient(play.setting.mcp_url, token=old).tools()
-    play.narrator.exchange(refused.exchange)
-    play.narrator.expect((401, "invalid_token"), _challenged(refused))
-    play.narrator.says("So much for whoever kept the old token. Her own client refreshes it:")
-    read = await play.read(play.alice)
+    story.narrator.step("Ten minutes pass (all clocks are put forward). Alice's token has expired.")
+    old = story.alice.signed_in.access_token
+    story.setting.clock.put_forward(_AFTER_EXPIRY)
+    story.alice.signed_in.let_pass(_AFTER_EXPIRY)
+    refused = await MCPClient(story.setting.mcp_url, token=old).tools()
+    story.narrator.exchange(refused.exchange)
+    story.narrator.expect((401, "invalid_token"), _challenged(refused))
+    story.narrator.says("So much for whoever kept the old token. Her own client refreshes it:")
+    read = await story.read(story.alice)
     asked = [each.about for each in read.exchanges if each.url.endswith("/token")]
-    play.narrator.expect((True, ["refresh_token"]), (read.ok, asked))
-    play.narrator.says("Served, and the refresh token was replaced by a new one.")
+    story.narrator.expect((True, ["refresh_token"]), (read.ok, asked))
+    story.narrator.says("Served, and the refresh token was replaced by a new one.")
 
 
-async def a_foreign_token(play: Play) -> None:
+async def a_foreign_token(story: Story) -> None:
     """A token for another server is of no use here."""
-    play.narrator.step("Alice signs in at another server, which then tries her token here.")
-    other = _Application(play.setting, play.cast.alice, url=play.setting.other_mcp_url)
+    story.narrator.step("Alice signs in at another server, which then tries her token here.")
+    other = _Application(story.setting, story.people.alice, url=story.setting.other_mcp_url)
     listed = await other.client.tools()
-    play.tell(other, listed)
-    play.narrator.expect(_TOOLS, listed.data)
-    play.tell_token(other)
-    stolen = MCPClient(play.setting.mcp_url, token=other.signed_in.access_token)
+    story.tell(other, listed)
+    story.narrator.expect(_TOOLS, listed.data)
+    story.tell_token(other)
+    stolen = MCPClient(story.setting.mcp_url, token=other.signed_in.access_token)
     refused = await stolen.tools()
-    play.narrator.exchange(refused.exchange)
-    play.narrator.expect((401, "invalid_token"), _challenged(refused))
-    play.narrator.says("Signed by the right issuer, not expired, and not for this server.")
+    story.narrator.exchange(refused.exchange)
+    story.narrator.expect((401, "invalid_token"), _challenged(refused))
+    story.narrator.says("Signed by the right issuer, not expired, and not for this server.")
 
 
-ACTS = (
+STEPS = (
     stranger,
     alice_signs_in,
     alice_writes,
@@ -317,22 +317,22 @@ ACTS = (
     a_token_expires,
     a_foreign_token,
 )
-"""The acts, in their order."""
+"""The steps, in their order."""
 
 
-async def _refused_by_policy(play: Play, application: _Application) -> None:
-    refused = await play.write(application, "Coup")
-    statuses = _statuses(play, refused)
+async def _refused_by_policy(story: Story, application: _Application) -> None:
+    refused = await story.write(application, "Coup")
+    statuses = _statuses(story, refused)
     # A client that is told "access_denied" does not come back; one that is given a token without
     # the scope comes back once.
-    play.narrator.expect((False, {403}, True), (refused.ok, {*statuses}, len(statuses) <= 2))  # noqa: PLR2004
-    play.narrator.expect({_READ, _FETCH}, {*application.signed_in.scopes})
-    play.narrator.expect([], play.titles(application.person))
+    story.narrator.expect((False, {403}, True), (refused.ok, {*statuses}, len(statuses) <= 2))  # noqa: PLR2004
+    story.narrator.expect({_READ, _FETCH}, {*application.signed_in.scopes})
+    story.narrator.expect([], story.titles(application.person))
 
 
-def _statuses(play: Play, outcome: Outcome) -> list[int]:
+def _statuses(story: Story, outcome: Outcome) -> list[int]:
     """Return the statuses of the tool calls on the wire."""
-    calls = (each for each in outcome.exchanges if each.url == play.setting.mcp_url)
+    calls = (each for each in outcome.exchanges if each.url == story.setting.mcp_url)
     return [each.status for each in calls if each.about.startswith("tools/call")]
 
 
