@@ -24,7 +24,7 @@ CALENDAR_READONLY = "https://www.googleapis.com/auth/calendar.readonly"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS google_token (
-    digest TEXT PRIMARY KEY, kind TEXT NOT NULL, grant_id TEXT NOT NULL, account TEXT NOT NULL,
+    digest TEXT PRIMARY KEY, kind TEXT NOT NULL, account TEXT NOT NULL,
     scopes TEXT NOT NULL, expires_at REAL NOT NULL
 );
 CREATE TABLE IF NOT EXISTS google_event (
@@ -35,17 +35,10 @@ CREATE TABLE IF NOT EXISTS google_event (
 
 @dataclass(frozen=True)
 class Access:
-    """The facts of a valid access token.
-
-    Attributes:
-        account: the account's e-mail address.
-        scopes: what its owner consented to.
-        grant_id: names the consent; all tokens of one consent end together.
-    """
+    """The account that a token is for, by e-mail address, and what its owner consented to."""
 
     account: str
     scopes: tuple[str, ...]
-    grant_id: str
 
 
 @dataclass(frozen=True)
@@ -87,9 +80,8 @@ class Accounts:
 
     def grant(self, account: str, scopes: Iterable[str]) -> IssuedTokens:
         """Return tokens of a new consent of ``account`` to ``scopes``."""
-        granted, grant_id = tuple(scopes), secrets.token_hex(8)
-        refresh_token = self._keep("refresh", "1//", Access(account, granted, grant_id), 1e12)
-        return self._issue(Access(account, granted, grant_id), refresh_token)
+        access = Access(account, tuple(scopes))
+        return self._issue(access, self._keep("refresh", "1//", access, 1e12))
 
     def refresh(self, refresh_token: str) -> IssuedTokens | None:
         """Return a new access token; None if the consent has been revoked or never was."""
@@ -100,21 +92,10 @@ class Accounts:
         """Return the facts of ``access_token``; None if it is not valid."""
         return self._find("access", access_token)
 
-    def revoke(self, token: str) -> bool:
-        """End the consent that ``token`` (of either kind) belongs to; return if there was one."""
+    def revoke_all(self, account: str) -> None:
+        """End every consent of ``account``, as its owner can."""
         with self._lock, self._db:
-            done = self._db.execute(
-                "DELETE FROM google_token WHERE grant_id ="
-                " (SELECT grant_id FROM google_token WHERE digest = ?)",
-                (_digest(token),),
-            )
-        return done.rowcount > 0
-
-    def revoke_all(self, account: str) -> bool:
-        """End every consent of ``account``, as its owner can; return if there was one."""
-        with self._lock, self._db:
-            done = self._db.execute("DELETE FROM google_token WHERE account = ?", (account,))
-        return done.rowcount > 0
+            self._db.execute("DELETE FROM google_token WHERE account = ?", (account,))
 
     def has_consents(self, account: str) -> bool:
         """Return whether some application has access to ``account``."""
@@ -153,19 +134,19 @@ class Accounts:
     def _keep(self, kind: str, prefix: str, access: Access, expires_at: float) -> str:
         token = prefix + secrets.token_urlsafe(32)
         scopes = " ".join(access.scopes)
-        row = (_digest(token), kind, access.grant_id, access.account, scopes, expires_at)
+        row = (_digest(token), kind, access.account, scopes, expires_at)
         with self._lock, self._db:
-            self._db.execute("INSERT INTO google_token VALUES (?, ?, ?, ?, ?, ?)", row)
+            self._db.execute("INSERT INTO google_token VALUES (?, ?, ?, ?, ?)", row)
         return token
 
     def _find(self, kind: str, token: str) -> Access | None:
         with self._lock:
             row = self._db.execute(
-                "SELECT account, scopes, grant_id FROM google_token"
+                "SELECT account, scopes FROM google_token"
                 " WHERE digest = ? AND kind = ? AND expires_at > ?",
                 (_digest(token), kind, self.clock()),
             ).fetchone()
-        return None if row is None else Access(row[0], tuple(row[1].split()), row[2])
+        return None if row is None else Access(row[0], tuple(row[1].split()))
 
 
 def _digest(token: str) -> str:

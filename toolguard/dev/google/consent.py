@@ -1,7 +1,7 @@
 """The OAuth endpoints and consent pages of the Google-like provider.
 
-They are a consent page, a token endpoint, revocation, and a page on which people revoke their
-consents. There are no passwords.
+They are a consent page, a token endpoint, and a page on which people revoke their consents. There
+are no passwords.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from typing import Any
 
 from cachetools import TTLCache
 from starlette.requests import Request
@@ -20,11 +21,10 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts, IssuedTokens
-from toolguard.dev.markup import Html, element
 from toolguard.dev.oauth.parameters import Parameters, read_form, read_query
 from toolguard.dev.oauth.redirects import parse_redirect, with_parameters
-from toolguard.dev.oauth.refusals import Refusal, answering_json
-from toolguard.dev.pages import Form, answering_pages, closing_page, page, stylesheet
+from toolguard.dev.oauth.refusals import Refusal, answering_json, answering_pages
+from toolguard.pages.layout import Form, page, stylesheet
 
 __all__ = ["ConsentScreen", "OAuthClient"]
 
@@ -106,7 +106,6 @@ class ConsentScreen:
                 for method, endpoint in endpoints.items()
             ),
             Route("/token", answering_json(self._token), methods=["POST"]),
-            Route("/revoke", answering_json(self._revoke), methods=["POST"]),
             Route("/style.css", stylesheet, methods=["GET"]),
         ]
 
@@ -114,31 +113,14 @@ class ConsentScreen:
         query = read_query(request)
         asked = self._asked(query)
         client, target = asked.client, parse_redirect(asked.client.redirect_uri)
-        items = [element("li", _WORDS[scope]) for scope in asked.scopes]
         return self._with_form(
+            "google_consent.html",
             request,
+            "decide",
             asked,
-            f"{client.name} wants access to your Google account",
-            element("p", "This is not Google, but a calendar in its shape on this machine."),
-            element("p", "It will be able to:"),
-            element("ul", items),
-            fields=[
-                *_account_field(query.get("login_hint") or ""),
-                element(
-                    "div",
-                    element("button", "Allow", type="submit", name="decision", value="allow"),
-                    element(
-                        "button",
-                        "Cancel",
-                        type="submit",
-                        name="decision",
-                        value="deny",
-                        class_="second",
-                        formnovalidate=True,
-                    ),
-                    class_="buttons",
-                ),
-            ],
+            client=client.name,
+            permissions=[_WORDS[scope] for scope in asked.scopes],
+            login_hint=query.get("login_hint") or "",
             form_targets=[target.csp_source] if target is not None else [],
         )
 
@@ -207,43 +189,26 @@ class ConsentScreen:
             return None
         return self._accounts.grant(account, asked.scopes)
 
-    async def _revoke(self, request: Request) -> Response:
-        form = await read_form(request)
-        if not self._accounts.revoke(form.require("token")):
-            raise Refusal("invalid_token", "Token expired or revoked")
-        return JSONResponse({})
-
     async def _show_connections(self, request: Request) -> Response:
-        button = element("button", "Remove all access", type="submit")
-        return self._with_form(
-            request,
-            None,
-            "Applications with access to your account",
-            element("p", "Take back what you allowed to applications."),
-            fields=[*_account_field(""), element("div", button, class_="buttons")],
-        )
+        return self._with_form("google_connections.html", request, "remove", None)
 
     async def _remove_connections(self, request: Request) -> Response:
         form = await read_form(request)
         self._checked(request, form)
         account = _account(form)
         self._accounts.revoke_all(account)
-        return closing_page(f"No application has access to {account} now.", issuer=self._origin)
+        text = f"No application has access to {account} now."
+        return page("closing.html", issuer=self._origin, text=text)
 
     def _with_form(
-        self,
-        request: Request,
-        asked: _Asked | None,
-        title: str,
-        *content: Html,
-        fields: Sequence[Html],
-        form_targets: Sequence[str] = (),
+        self, template: str, request: Request, form: str, asked: _Asked | None, **values: Any
     ) -> Response:
+        """Return a page whose form, called ``form`` in the template, is good once and here only."""
         browser = request.cookies.get(_COOKIE) or secrets.token_urlsafe(32)
         ticket = secrets.token_urlsafe(32)
         self._shown[ticket] = _Shown(browser, asked)
-        form = Form(request.url.path, {"ticket": ticket}).render(*fields)
-        response = page(title, *content, form, issuer=self._origin, form_targets=form_targets)
+        values[form] = Form(request.url.path, {"ticket": ticket})
+        response = page(template, issuer=self._origin, **values)
         response.set_cookie(_COOKIE, browser, httponly=True, samesite="lax", path="/")
         return response
 
@@ -253,19 +218,6 @@ class ConsentScreen:
         if shown is None or not hmac.compare_digest(browser.encode(), shown.browser.encode()):
             raise Refusal("access_denied", "This form was not sent from its page", status=403)
         return shown
-
-
-def _account_field(value: str) -> list[Html]:
-    field_ = element(
-        "input",
-        type="email",
-        name="account",
-        id="account",
-        value=value,
-        autocomplete="username",
-        required=True,
-    )
-    return [element("label", "Your Google account", for_="account"), field_]
 
 
 def _account(form: Parameters) -> str:

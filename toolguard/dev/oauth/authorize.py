@@ -23,7 +23,7 @@ from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.oauth.registration import client_of_document
 from toolguard.dev.oauth.sessions import open_session, session_of
 from toolguard.dev.oauth.sign_in_state import AuthorizationRequest, begin_sign_in
-from toolguard.dev.pages import handover_page
+from toolguard.pages.layout import page
 
 __all__ = ["answer_client", "authorize", "requested_resource"]
 
@@ -65,7 +65,9 @@ def answer_client(
     uri = _response_uri(context, request.redirect_uri, request.state, members)
     parsed = parse_redirect(request.redirect_uri)
     if parsed is not None and not parsed.is_web:
-        return handover_page(client_name, uri, issuer=context.issuer)
+        handover = page("handover.html", issuer=context.issuer, client=client_name, url=uri)
+        handover.headers["refresh"] = f"0; url={uri}"
+        return handover
     return RedirectResponse(uri, 303, {"cache-control": "no-store"})
 
 

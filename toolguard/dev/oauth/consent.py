@@ -26,7 +26,7 @@ from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.oauth.sessions import Session, check_csrf, session_of
 from toolguard.dev.oauth.sign_in import bound_form
 from toolguard.dev.oauth.sign_in_state import AuthorizationRequest, end_sign_in, find_sign_in
-from toolguard.dev.pages import Consent, consent_page
+from toolguard.pages.layout import page
 
 __all__ = ["ConnectURL", "ConsentPages"]
 
@@ -113,7 +113,13 @@ class ConsentPages:
             raise Refusal("invalid_request", "The address to return to cannot be read")
         connect = self._connect_url
         here = with_parameters(self._context.url("consent"), [("tx", case.name)])
-        consent = Consent(
+        return page(
+            "consent.html",
+            issuer=self._context.issuer,
+            status=400 if error else 200,
+            form_targets=[redirect.csp_source],
+            decide=bound_form(self._context, case.session, "consent", tx=case.name),
+            sign_out=bound_form(self._context, case.session, "sign-out", tx=case.name),
             client=case.client.name,
             origin=_origin(case.client),
             destination=redirect.origin,
@@ -122,12 +128,8 @@ class ConsentPages:
             refused=self._words(decision.refused),
             resource=case.request.resource,
             connect_url=None if connect is None else connect(case.user, here),
-            form_target=redirect.csp_source,
             error=error,
         )
-        form = bound_form(self._context, case.session, "consent", tx=case.name)
-        other = bound_form(self._context, case.session, "sign-out", tx=case.name)
-        return consent_page(consent, form, other, issuer=self._context.issuer)
 
     def _words(self, scopes: Iterable[str]) -> dict[str, str]:
         words = self._context.world.scopes

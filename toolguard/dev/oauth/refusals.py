@@ -1,4 +1,4 @@
-"""Errors of the development server, as responses."""
+"""Errors of the development server, as JSON and as pages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TypeAlias
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-__all__ = ["Endpoint", "Refusal", "answering_json"]
+from toolguard.pages.layout import page
+
+__all__ = ["Endpoint", "Refusal", "answering_json", "answering_pages"]
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 """What a route calls."""
@@ -57,5 +59,23 @@ def answering_json(endpoint: Endpoint) -> Endpoint:
         # RFC 6749 §5.1; what is said here concerns one client only.
         response.headers.setdefault("cache-control", "no-store")
         return response
+
+    return answer
+
+
+def answering_pages(endpoint: Endpoint, issuer: str) -> Endpoint:
+    """Return ``endpoint`` with refusals shown as pages of the server at ``issuer``."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except Refusal as refusal:
+            return page(
+                "error.html",
+                issuer=issuer,
+                status=refusal.status,
+                error=refusal.error,
+                description=refusal.description,
+            )
 
     return answer

@@ -16,8 +16,8 @@ from toolguard.dev.oauth.config import World
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.redirects import RedirectURI, parse_redirect
 from toolguard.dev.oauth.refusals import Refusal
-from toolguard.dev.pages import display_name
 from toolguard.dev.store import digest
+from toolguard.pages.names import display_name
 
 __all__ = ["client_of_document", "is_approved", "register"]
 

@@ -23,7 +23,7 @@ For the vault, the provider and the command line, which mount themselves here::
 - ``vault`` is a ``ConnectionProvider``: RFC 8693 exchanges at ``/token`` whose ``audience`` is no
   resource of the world are answered with the connection of that name.
 - ``server.rotate_keys()`` signs with a new key from now on.
-- Pages look alike with ``toolguard.dev.pages.page`` and ``.closing_page``, forms are checked with
+- Pages look alike with ``toolguard.pages.layout.page``, forms are checked with
   ``toolguard.dev.oauth.sessions.csrf_token`` and ``.check_csrf``.
 """
 
@@ -55,14 +55,14 @@ from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.introspection import introspect, revoke
 from toolguard.dev.oauth.metadata_documents import MetadataDocuments
 from toolguard.dev.oauth.redirects import with_parameters
-from toolguard.dev.oauth.refusals import Endpoint, answering_json
+from toolguard.dev.oauth.refusals import Endpoint, answering_json, answering_pages
 from toolguard.dev.oauth.registration import register
 from toolguard.dev.oauth.sessions import session_of
 from toolguard.dev.oauth.sign_in import SignInPages
 from toolguard.dev.oauth.token_endpoint import answer_token_request
 from toolguard.dev.oauth.tokens import IssuedTokenVerifier
-from toolguard.dev.pages import answering_pages, stylesheet
 from toolguard.dev.store import Store
+from toolguard.pages.layout import load_templates, stylesheet
 
 __all__ = ["ConnectURL", "DevServer", "dev_app"]
 
@@ -82,6 +82,7 @@ class DevServer:
 
     Raises:
         ValueError: if ``origin`` is none of this machine, or the world has no resource.
+        MissingTemplatesError: if Jinja2 is not installed.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class DevServer:
         clock: Callable[[], float] = time.time,
         documents: MetadataDocuments | None = None,
     ) -> None:
+        load_templates()
         self._context = ServerContext(world, store, origin, clock)
         self._documents = documents or MetadataDocuments()
         self._extra_routes: list[BaseRoute] = []

@@ -22,7 +22,7 @@ from toolguard.dev.oauth.sign_in_state import (
     note_email,
     redeem_provider_code,
 )
-from toolguard.dev.pages import Form, closing_page, provider_page, sign_in_page
+from toolguard.pages.layout import Form, page
 
 __all__ = ["SignInPages", "bound_form"]
 
@@ -66,8 +66,15 @@ class SignInPages:
             return self._to("sign-in", tx=sign_in.name)
         tenant, user = self._directory(sign_in.email)
         form = bound_form(self._context, session, "provider", tx=sign_in.name)
-        return provider_page(
-            form, issuer=self._context.issuer, tenant=tenant, email=sign_in.email, user=user
+        return page(
+            "provider.html",
+            issuer=self._context.issuer,
+            status=400 if user is None else 200,
+            tenant=tenant,
+            email=sign_in.email,
+            user=user,
+            sign_in=form.with_hidden(action="sign-in"),
+            back=form.with_hidden(action="back"),
         )
 
     async def vouch(self, request: Request) -> Response:
@@ -113,7 +120,7 @@ class SignInPages:
 
     async def done(self, request: Request) -> Response:  # noqa: ARG002 - an endpoint
         """Show the page at the end of a way that leads nowhere else."""
-        return closing_page("Everything is done here.", issuer=self._context.issuer)
+        return page("closing.html", issuer=self._context.issuer, text="Everything is done here.")
 
     def _begin(self, request: Request, return_to: str) -> Response:
         if not self._context.owns(return_to):
@@ -146,9 +153,11 @@ class SignInPages:
     ) -> Response:
         asked = sign_in.request
         client = None if asked is None else find_client(self._context, asked.client_id)
-        return sign_in_page(
-            bound_form(self._context, session, "sign-in", tx=sign_in.name),
+        return page(
+            "sign_in.html",
             issuer=self._context.issuer,
+            status=400 if error else 200,
+            sign_in=bound_form(self._context, session, "sign-in", tx=sign_in.name),
             client="This development server" if client is None else client.name,
             accounts=self._context.world.users,
             email=email,

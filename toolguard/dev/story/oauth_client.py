@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from toolguard.dev.pages import closing_page, stylesheet
+from toolguard.pages.layout import page, stylesheet
 from toolguard.testing.loopback import Loopback
 
 __all__ = ["Callback", "Person", "SignedInClient"]
@@ -80,7 +80,7 @@ class Callback(Loopback):
 
     async def _receive(self, request: Request) -> Response:
         self._answers.put(dict(request.query_params))
-        return closing_page("The application goes on by itself.", issuer=self.url)
+        return page("closing.html", issuer=self.url, text="The application goes on by itself.")
 
 
 class SignedInClient:

@@ -17,15 +17,14 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
-from toolguard.dev.markup import element
 from toolguard.dev.oauth.config import User
 from toolguard.dev.oauth.parameters import read_query
-from toolguard.dev.oauth.refusals import Refusal
+from toolguard.dev.oauth.refusals import Refusal, answering_pages
 from toolguard.dev.oauth.server import DevServer
-from toolguard.dev.pages import answering_pages, closing_page, page
 from toolguard.dev.store import digest
 from toolguard.dev.vault.connection_table import ConnectionTable, Owner
 from toolguard.dev.vault.providers import OutboundClient
+from toolguard.pages.layout import page
 
 __all__ = ["CALLBACK_PATH", "Linking"]
 
@@ -142,15 +141,12 @@ class Linking:
     def _confirmation(self, name: str, link: _Link, user: User) -> Response:
         # A link and not a redirect: a browser that comes here from the sign-in form may be
         # redirected to no other origin (Content Security Policy 3 §6.4.1, form-action).
-        there = element(
-            "a", f"Continue to {name}", href=self._consent_url(link, user), class_="button"
-        )
         return page(
-            f"Connect {name}",
-            element("p", "You are signed in as ", element("strong", user.email), "."),
-            element("p", f"What you allow at {name} is kept in the vault, for your use only."),
-            element("p", there),
+            "connect.html",
             issuer=self._server.issuer,
+            service=name,
+            user=user,
+            consent_url=self._consent_url(link, user),
         )
 
     async def _finish(self, request: Request) -> Response:
@@ -174,7 +170,7 @@ class Linking:
     def _done(self, attempt: _Attempt, text: str) -> Response:
         if self._server.owns(attempt.return_to):
             return _redirect(attempt.return_to)
-        return closing_page(text, issuer=self._server.issuer)
+        return page("closing.html", issuer=self._server.issuer, text=text)
 
     def _consent_url(self, link: _Link, user: User) -> str:
         client = self._clients[link.app]
