@@ -385,7 +385,7 @@ def test_no_secret_is_in_a_representation_or_in_the_log(caplog: pytest.LogCaptur
         tokens = room.tokens(public)
         room.refresh(public, tokens["refresh_token"])
         room.refresh(public, tokens["refresh_token"])
-    said = caplog.text + repr(room.server) + repr(room.server._realm)
+    said = caplog.text + repr(room.server) + repr(room.server._context)
     for secret in (
         registered["client_secret"],
         tokens["access_token"],

@@ -225,11 +225,11 @@ def test_of_two_that_use_a_refresh_token_at_once_one_ends_the_family() -> None:
     room = Room()
     client_id = room.register()["client_id"]
     tokens = room.tokens(client_id)
-    realm = room.server._realm
-    grant = find_refresh_token(realm, tokens["refresh_token"], client_id)
-    use_refresh_token(realm, tokens["refresh_token"], grant)
+    context = room.server._context
+    grant = find_refresh_token(context, tokens["refresh_token"], client_id)
+    use_refresh_token(context, tokens["refresh_token"], grant)
     with pytest.raises(Refusal, match="used before"):
-        use_refresh_token(realm, tokens["refresh_token"], grant)
+        use_refresh_token(context, tokens["refresh_token"], grant)
     assert reason(room, tokens["access_token"]) == "expired"
 
 

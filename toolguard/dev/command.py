@@ -20,6 +20,7 @@ from toolguard.dev.calendar import calendar_server
 from toolguard.dev.oauth.config import World, WorldError, builtin_world, load_world
 from toolguard.dev.services import Services, run_services
 from toolguard.dev.store import Store
+from toolguard.pages.layout import MissingTemplatesError
 from toolguard.testing.loopback import Loopback
 
 __all__ = ["DevSettings", "run_dev"]
@@ -78,7 +79,7 @@ def run_dev(
             wait()
     except KeyboardInterrupt:
         return 0
-    except (WorldError, OSError, sqlite3.DatabaseError) as error:
+    except (WorldError, MissingTemplatesError, OSError, sqlite3.DatabaseError) as error:
         print(f"toolguard dev: {error}", file=out)
         return 1
     return 0
