@@ -8,7 +8,7 @@ from base64 import b64encode, urlsafe_b64decode
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Markers", "Sighting"]
+__all__ = ["Match", "Needles"]
 
 # No text has so many equal characters by chance: 64 bits of a random token in hexadecimal.
 _PIECE = 16
@@ -19,7 +19,7 @@ _TOKEN_CHARACTERS = re.compile(r"[A-Za-z0-9._~+/=-]*")
 
 
 @dataclass(frozen=True)
-class Sighting:
+class Match:
     """A piece of a token in a text.
 
     Attributes:
@@ -33,7 +33,7 @@ class Sighting:
     end: int
 
 
-class Markers:
+class Needles:
     """The tokens to search for; the representation shows none of them.
 
     A piece is 16 consecutive characters of the random part of a token, plain, in base64 (of either
@@ -78,11 +78,11 @@ class Markers:
             for at in range(0, len(form) - _SEED + 1, _SEED):
                 self._seeds.setdefault(form[at : at + _SEED], []).append((number, at))
 
-    def sightings(self, text: str) -> Iterator[Sighting]:
+    def matches(self, text: str) -> Iterator[Match]:
         """Yield the pieces of tokens in ``text``, from its beginning to its end."""
         return self._runs(text, _PIECE)
 
-    def _runs(self, text: str, shortest: int) -> Iterator[Sighting]:
+    def _runs(self, text: str, shortest: int) -> Iterator[Match]:
         uniform = text.translate(_ONE_ALPHABET)
         at = 0
         while at <= len(uniform) - _SEED:
@@ -90,7 +90,7 @@ class Markers:
                 name, form = self._forms[number]
                 start, end = _extended(uniform, at, form, seed_at)
                 if end - start >= shortest:
-                    yield Sighting(name, start, end)
+                    yield Match(name, start, end)
                     at = end - 1
                     break
             at += 1
@@ -100,9 +100,9 @@ class Markers:
 
         Here half a piece is one: of a token that was broken up, little is left.
 
-        >>> markers = Markers()
-        >>> markers.add("access token", "3q2-7wD4oZkXb0Uu5mVn1Q")
-        >>> markers.redacted("sent Bearer 3q2-7wD4oZkXb0Uu5mVn1Q")
+        >>> needles = Needles()
+        >>> needles.add("access token", "3q2-7wD4oZkXb0Uu5mVn1Q")
+        >>> needles.redacted("sent Bearer 3q2-7wD4oZkXb0Uu5mVn1Q")
         'sent Bearer <access token>'
         """
         written: list[str] = []
@@ -120,7 +120,7 @@ class Markers:
         return self._count
 
     def __repr__(self) -> str:
-        return f"<Markers: {self._count} tokens>"
+        return f"<Needles: {self._count} tokens>"
 
 
 def _length_of_last_word(text: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from toolguard.calls.waiting import wait_for
 from toolguard.testing.issuer import LocalIssuer
-from toolguard.testing.leak_search import ByOperation, Leak, LeakReport, LeakSearch
+from toolguard.testing.leaks.search import ByOperation, Leak, LeakReport, LeakSearch
 
 __all__ = ["LeakError", "assert_no_leaks", "assert_no_leaks_async"]
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.guard import ToolGuard
-from toolguard.testing.markers import Markers
+from toolguard.testing.leaks.needles import Needles
 from toolguard.testing.wiring import Wiring
 
 __all__ = ["marked_connections"]
@@ -21,24 +21,24 @@ _LIFETIME = 3_600
 
 
 class _Handouts:
-    """A provider that has every connection, and adds the tokens it returns to ``markers``."""
+    """A provider that has every connection, and adds the tokens it returns to ``needles``."""
 
-    def __init__(self, clock: Callable[[], float], markers: Markers) -> None:
+    def __init__(self, clock: Callable[[], float], needles: Needles) -> None:
         self._clock = clock
-        self._markers = markers
+        self._needles = needles
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         token = secrets.token_urlsafe(48)
-        self._markers.add(f"token of connection {request.name}", token)
+        self._needles.add(f"token of connection {request.name}", token)
         expires_at = self._clock() + _LIFETIME
         return Connection(token, scopes=request.scopes, expires_at=expires_at)
 
 
-def marked_connections(guard: ToolGuard, markers: Markers) -> AbstractContextManager[None]:
-    """Have ``guard`` use connections whose tokens are in ``markers``, in this context.
+def marked_connections(guard: ToolGuard, needles: Needles) -> AbstractContextManager[None]:
+    """Have ``guard`` use connections whose tokens are in ``needles``, in this context.
 
     A guard without connections is not changed.
     """
     if guard.connections is None:
         return nullcontext()
-    return Wiring(guard, connections=_Handouts(guard.clock, markers)).used()
+    return Wiring(guard, connections=_Handouts(guard.clock, needles)).used()

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeAlias
 from weakref import WeakSet
 
-__all__ = ["Channel", "Recording", "Utterance", "recording", "records_spans"]
+__all__ = ["Channel", "Output", "Recording", "recording", "records_spans"]
 
 Channel: TypeAlias = Literal[
     "result",
@@ -43,7 +43,7 @@ _NOT_EXTRA = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"
 
 
 @dataclass(frozen=True)
-class Utterance:
+class Output:
     """One piece of output.
 
     Attributes:
@@ -61,20 +61,20 @@ class Recording:
     """The output since the last call of :meth:`take`."""
 
     def __init__(self) -> None:
-        self._heard: list[Utterance] = []
+        self._heard: list[Output] = []
         self._records: list[logging.LogRecord] = []
-        self._scribe = _Scribe(self)
+        self._formatter = _Formatter(self)
 
-    def hear(self, channel: Channel, where: str, text: str) -> None:
+    def add(self, channel: Channel, where: str, text: str) -> None:
         """Record one piece of output."""
-        self._heard.append(Utterance(channel, where, text))
+        self._heard.append(Output(channel, where, text))
 
-    def hear_record(self, record: logging.LogRecord) -> None:
+    def add_log_record(self, record: logging.LogRecord) -> None:
         """Record a log record: now, and with the attributes added until :meth:`take`."""
         self._records.append(record)
-        self._scribe.handle(copy(record))
+        self._formatter.handle(copy(record))
 
-    def hear_exception(
+    def add_exception(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
@@ -82,9 +82,9 @@ class Recording:
     ) -> None:
         """Record an exception, with the arguments of an ``ExitStack`` callback."""
         if kind is not None and error is not None:
-            self.hear("exception", kind.__name__, "".join(traceback.format_exception(error)))
+            self.add("exception", kind.__name__, "".join(traceback.format_exception(error)))
 
-    def take(self) -> list[Utterance]:
+    def take(self) -> list[Output]:
         """Return the new output, with the pieces written to a stream joined."""
         records, self._records = self._records, []
         for record in records:
@@ -92,21 +92,21 @@ class Recording:
             if extra:
                 added = copy(record)
                 added.msg, added.args, added.exc_info = "%r", (extra,), None
-                self._scribe.handle(added)
+                self._formatter.handle(added)
         heard, self._heard = self._heard, []
         streams: tuple[Channel, ...] = ("stdout", "stderr")
         written = [
-            Utterance(name, "", "".join(each.text for each in heard if each.channel == name))
+            Output(name, "", "".join(each.text for each in heard if each.channel == name))
             for name in streams
         ]
         return [*(each for each in heard if each.channel not in streams), *filter(_text, written)]
 
 
-def _text(utterance: Utterance) -> str:
-    return utterance.text
+def _text(output: Output) -> str:
+    return output.text
 
 
-class _Scribe(QueueHandler):
+class _Formatter(QueueHandler):
     """Formats a record as handlers do; records that cannot be formatted are skipped."""
 
     def __init__(self, reader: Recording) -> None:
@@ -114,7 +114,7 @@ class _Scribe(QueueHandler):
         self._reader = reader
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        self._reader.hear("log", f"{record.name} ({record.levelname})", str(record.msg))
+        self._reader.add("log", f"{record.name} ({record.levelname})", str(record.msg))
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         pass
@@ -144,9 +144,9 @@ def recording() -> Iterator[Recording]:
                 _hooks.close()
 
 
-def _tell(channel: Channel, where: str, text: str) -> None:
+def _record(channel: Channel, where: str, text: str) -> None:
     for each in tuple(_recordings):
-        each.hear(channel, where, text)
+        each.add(channel, where, text)
 
 
 # --- logs
@@ -159,7 +159,7 @@ def _logs() -> Iterator[None]:
     def make_and_tell(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = make(*args, **kwargs)
         for each in tuple(_recordings):
-            each.hear_record(record)
+            each.add_log_record(record)
         return record
 
     logging.setLogRecordFactory(make_and_tell)
@@ -176,7 +176,7 @@ def _every_level() -> Iterator[None]:
     known = (each for each in manager.loggerDict.values() if isinstance(each, logging.Logger))
     loggers = [logging.root, *known]
     before = [(each, each.level, each.disabled) for each in loggers]
-    threshold, as_before = manager.disable, _AsBefore(loggers)
+    threshold, as_before = manager.disable, _UnchangedLevels(loggers)
     handlers = {each for logger in loggers for each in logger.handlers}
     handlers |= {logging.lastResort} if logging.lastResort is not None else set()
     for handler in handlers:
@@ -196,7 +196,7 @@ def _every_level() -> Iterator[None]:
         handler.removeFilter(as_before)
 
 
-class _AsBefore(logging.Filter):
+class _UnchangedLevels(logging.Filter):
     """Lets a handler have what it would have had."""
 
     def __init__(self, loggers: list[logging.Logger]) -> None:
@@ -226,7 +226,7 @@ def _warnings() -> Iterator[None]:
     def show_and_tell(
         message: Warning | str, category: type[Warning], *args: Any, **kwargs: Any
     ) -> None:
-        _tell("warning", category.__name__, str(message))
+        _record("warning", category.__name__, str(message))
         show(message, category, *args, **kwargs)
 
     warnings.showwarning = show_and_tell
@@ -240,7 +240,7 @@ def _streams() -> Iterator[None]:
     channels: tuple[Channel, ...] = ("stdout", "stderr")
     before = {name: getattr(sys, name) for name in channels}
     # A program without a console has none.
-    heard = {name: _Overheard(stream, name) for name, stream in before.items() if stream}
+    heard = {name: _RecordedStream(stream, name) for name, stream in before.items() if stream}
     for name, stream in heard.items():
         setattr(sys, name, stream)
     yield
@@ -249,7 +249,7 @@ def _streams() -> Iterator[None]:
             setattr(sys, name, before[name])
 
 
-class _Overheard:
+class _RecordedStream:
     """A text stream that is recorded."""
 
     def __init__(self, stream: Any, channel: Channel) -> None:
@@ -257,7 +257,7 @@ class _Overheard:
         self._channel: Channel = channel
 
     def write(self, text: str) -> Any:
-        _tell(self._channel, "", str(text))
+        _record(self._channel, "", str(text))
         return self._stream.write(text)
 
     def writelines(self, lines: Any) -> None:
@@ -283,7 +283,7 @@ class _SpanListener:
     def on_end(self, span: Any) -> None:
         """Tell everything in it."""
         if _recordings:
-            _tell("span", str(span.name), str(span.to_json(indent=None)))
+            _record("span", str(span.name), str(span.to_json(indent=None)))
 
     def shutdown(self) -> None:
         """Do nothing."""
@@ -293,14 +293,14 @@ class _SpanListener:
         return timeout_millis >= 0
 
 
-_heard_providers: WeakSet[Any] = WeakSet()
+_recorded_providers: WeakSet[Any] = WeakSet()
 
 
 @contextmanager
 def _spans() -> Iterator[None]:
     provider = _span_provider()
-    if provider is not None and provider not in _heard_providers:
-        _heard_providers.add(provider)
+    if provider is not None and provider not in _recorded_providers:
+        _recorded_providers.add(provider)
         provider.add_span_processor(_SpanListener())
     yield
 

@@ -6,10 +6,9 @@ its output is searched for them.
 
 from __future__ import annotations
 
-import json
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -21,13 +20,13 @@ from toolguard.frameworks import Operation
 from toolguard.frameworks.operation import operation_key
 from toolguard.policies.policy import Policy
 from toolguard.policies.published import LISTS
-from toolguard.testing.answer import Answer
-from toolguard.testing.grants import opening_claims
 from toolguard.testing.issuer import LocalIssuer
-from toolguard.testing.marked_connections import marked_connections
-from toolguard.testing.markers import Markers
-from toolguard.testing.overheard import Channel, Recording, Utterance, recording, records_spans
-from toolguard.testing.samples import arguments_for, uri_for
+from toolguard.testing.leaks.capture import Channel, Output, Recording, recording, records_spans
+from toolguard.testing.leaks.claims import claims_for
+from toolguard.testing.leaks.example_arguments import arguments_for, uri_for
+from toolguard.testing.leaks.marked_connections import marked_connections
+from toolguard.testing.leaks.needles import Needles
+from toolguard.testing.leaks.reply import Reply
 from toolguard.testing.subject import Subject, headers_for, visiting
 from toolguard.testing.trust import issuer_for, trusting
 
@@ -148,7 +147,7 @@ class LeakSearch:
         self._issuer = issuer or issuer_for(guard)
         self._user = user
         self._arguments, self._claims, self._skip = arguments, claims, skip
-        self._markers = Markers()
+        self._needles = Needles()
         self._leaks: dict[tuple[str, ...], Leak] = {}
         self._ran: list[str] = []
         self._failed: dict[str, str] = {}
@@ -163,7 +162,7 @@ class LeakSearch:
         with ExitStack() as stack:
             if self._is_own:
                 stack.enter_context(trusting(self._guard, self._issuer))
-            stack.enter_context(marked_connections(self._guard, self._markers))
+            stack.enter_context(marked_connections(self._guard, self._needles))
             heard = stack.enter_context(recording())
             named = {*self._arguments, *self._claims, *self._skip}
             operations = self._subject.operations(named)
@@ -190,7 +189,7 @@ class LeakSearch:
 
         async def overheard(scope: Scope, receive: Receive, send: Send) -> None:
             with ExitStack() as stack:
-                stack.push(heard.hear_exception)
+                stack.push(heard.add_exception)
                 await app(scope, receive, send)
 
         transport = httpx.ASGITransport(overheard, raise_app_exceptions=False)
@@ -207,7 +206,7 @@ class LeakSearch:
             for _ in range(_PAGES):
                 target = _Target(method, method, cursor)
                 token = self._minted(self._issuer.mint, scopes=self._guard.scopes_supported)
-                result = _result(await wire.call(target, "every scope", token))
+                result = (await wire.call(target, "every scope", token)).result
                 items = result.get(member, ())
                 found.update({operation_key(kind, str(item.get(name))): item for item in items})
                 if not result.get("nextCursor"):
@@ -248,39 +247,39 @@ class LeakSearch:
         claims = self._opening(target)
         for _ in range(_STEPS):
             token = self._minted(self._issuer.mint, **claims)
-            known = len(self._markers)
-            response = await wire.call(target, "every scope", token)
+            known = len(self._needles)
+            reply = await wire.call(target, "every scope", token)
             held = list(claims.get("scopes", ()))
-            claims["scopes"] = list(dict.fromkeys((*held, *_asked_scopes(response))))
+            claims["scopes"] = list(dict.fromkeys((*held, *reply.asked_scopes)))
             if claims["scopes"] == held:
                 break
-        if _refusal(response):
-            self._refused[target.key] = self._markers.redacted(_error(response))
-        elif _succeeded(response) or len(self._markers) > known:
+        if reply.refusal:
+            self._refused[target.key] = self._needles.redacted(reply.failure)
+        elif reply.succeeded or len(self._needles) > known:
             self._ran.append(target.key)  # who has a connection has got past the arguments
         else:
-            self._failed[target.key] = self._markers.redacted(_error(response))
+            self._failed[target.key] = self._needles.redacted(reply.failure)
 
     def _opening(self, target: _Target) -> dict[str, Any]:
         says, now = self._issuer.provider.says, self._guard.clock()
-        claims = opening_claims(target.policy, target.arguments, says=says, now=now)
+        claims = claims_for(target.policy, target.arguments, says=says, now=now)
         return {**claims, **self._claims.get(target.key, {})}
 
     def _minted(self, mint: Callable[..., str], **claims: Any) -> str:
         nonce = secrets.token_hex(24)
         # Only names a key (RFC 7515 §4.1.8): makes the header, too, like no other.
         token = mint(self._user, **{**claims, "jti": nonce}, headers={"x5t#S256": nonce})
-        self._markers.add_jwt("access token", token, nonce)
+        self._needles.add_jwt("access token", token, nonce)
         return token
 
     # --- what is found
 
-    def _look(self, operation: str, caller: str, said: Collection[Utterance]) -> None:
+    def _look(self, operation: str, caller: str, said: Collection[Output]) -> None:
         for each in said:
-            for name in dict.fromkeys(found.name for found in self._markers.sightings(each.text)):
+            for name in dict.fromkeys(found.name for found in self._needles.matches(each.text)):
                 place = (operation, each.channel, each.where, name)
                 if place not in self._leaks:
-                    excerpt = _around(f"<{name}>", self._markers.redacted(each.text))
+                    excerpt = _around(f"<{name}>", self._needles.redacted(each.text))
                     leak = Leak(operation, caller, each.channel, each.where, name, excerpt)
                     self._leaks[place] = leak
 
@@ -292,84 +291,22 @@ class _Wire:
         self,
         client: httpx.AsyncClient,
         heard: Recording,
-        look: Callable[[str, str, Collection[Utterance]], None],
+        look: Callable[[str, str, Collection[Output]], None],
     ) -> None:
         self._client = client
         self._heard = heard
         self._look = look
 
-    async def call(self, target: _Target, caller: str, token: str | None) -> httpx.Response | None:
-        """Return the response; None if there is none in time."""
+    async def call(self, target: _Target, caller: str, token: str | None) -> Reply:
+        """Return the reply, which is empty if there is none in time."""
         params = {**target.params, "_meta": {"progressToken": 1}}
         message = {"jsonrpc": "2.0", "id": 1, "method": target.method, "params": params}
         response = None
         with anyio.move_on_after(_PATIENCE):
             response = await self._client.post("/mcp", headers=headers_for(token), json=message)
-        said = [] if response is None else _said_in(response, target.method)
-        self._look(target.key, caller, [*said, *self._heard.take()])
-        return response
-
-
-def _said_in(response: httpx.Response, method: str) -> Iterator[Utterance]:
-    messages = _messages(response)
-    asides = {text: message for text, message in messages.items() if "method" in message}
-    for text, aside in asides.items():
-        yield Utterance("notification", str(aside["method"]), text)
-    # The rest as it came, whatever it is.
-    answer = "\n".join(line for line in response.text.split("\n") if _data(line) not in asides)
-    yield Utterance("schema" if method in LISTS else "result", "", answer)
-    for name, value in response.headers.multi_items():
-        yield Utterance("header", name, value)
-
-
-def _body(response: httpx.Response | None) -> Mapping[str, Any]:
-    """Return the JSON object that was answered; an empty one if it was none."""
-    messages = {} if response is None else _messages(response)
-    return next((each for each in messages.values() if "method" not in each), {})
-
-
-def _messages(response: httpx.Response) -> dict[str, Mapping[str, Any]]:
-    """Return the JSON objects of a body, by what they were read from."""
-    kind, text = response.headers.get("content-type", ""), response.text
-    lines = text.split("\n") if kind.startswith("text/event-stream") else [f"data:{text}"]
-    found: dict[str, Mapping[str, Any]] = {}
-    for data in filter(None, map(_data, lines)):
-        with suppress(ValueError):  # no JSON: an event that says nothing, or a page of text
-            value = json.loads(data)
-            found.update({data: value} if isinstance(value, Mapping) else {})
-    return found
-
-
-def _data(line: str) -> str | None:
-    """Return what a line of an event stream says; None if that is about the stream."""
-    return line.removeprefix("data:").strip() if line.startswith("data:") else None
-
-
-def _result(response: httpx.Response | None) -> Mapping[str, Any]:
-    result = _body(response).get("result")
-    return result if isinstance(result, Mapping) else {}
-
-
-def _succeeded(response: httpx.Response | None) -> bool:
-    return "result" in _body(response) and not _result(response).get("isError", False)
-
-
-def _refusal(response: httpx.Response | None) -> Mapping[str, Any]:
-    """Return the members of a refusal; empty if the response is not a refusal."""
-    return {} if response is None else Answer(response.status_code, None, _body(response)).refusal
-
-
-def _asked_scopes(response: httpx.Response | None) -> tuple[str, ...]:
-    """Return what a refusal asks for; none if it is about something else."""
-    return tuple(_refusal(response).get("required_scopes", ()))
-
-
-def _error(response: httpx.Response | None) -> str:
-    """Return what went wrong, in a word."""
-    if response is None:
-        return f"no answer in {_PATIENCE:g} s"
-    error = str(_refusal(response).get("error"))
-    return error if _refusal(response) and error.isidentifier() else "an error"
+        reply = Reply(target.method, response, _PATIENCE)
+        self._look(target.key, caller, [*reply.outputs(), *self._heard.take()])
+        return reply
 
 
 def _around(word: str, text: str) -> str:

@@ -18,14 +18,14 @@ from toolguard.policies.requirements import (
     RecentAuthentication,
 )
 
-__all__ = ["opening_claims"]
+__all__ = ["claims_for"]
 
 _TENANT = "tenant-1"
 # The callers they permit are known only by running them.
 _UNKNOWABLE = (Check, HasClaim)
 
 
-def opening_claims(
+def claims_for(
     policy: Policy, arguments: Mapping[str, Any], *, says: Collection[str], now: float
 ) -> dict[str, Any]:
     """Return the claims that meet a policy, as far as its requirements are known.
@@ -45,7 +45,7 @@ def opening_claims(
 
     >>> from toolguard import requires_roles, requires_scopes
     >>> policy = requires_scopes("notes.write").policy & requires_roles("editor").policy
-    >>> claims = opening_claims(policy, {}, says={"roles"}, now=0)
+    >>> claims = claims_for(policy, {}, says={"roles"}, now=0)
     >>> claims["scopes"], claims["roles"]
     (['notes.write'], ['editor'])
     """
