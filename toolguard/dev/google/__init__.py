@@ -1,1 +1,1 @@
-"""An imitation of Google: accounts, consent, and what the story uses of the Calendar API."""
+"""An imitation of Google: accounts, consent, and the calendar of the story. Private."""

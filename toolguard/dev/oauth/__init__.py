@@ -1,1 +1,1 @@
-"""A local OAuth authorization server: users, tenants, policies, sign-in, consent, tokens."""
+"""A local authorization server: users, tenants, policies, sign-in, consent, tokens. Private."""

@@ -1,1 +1,1 @@
-"""An imitation of Descope's vault: connections of users, and the pages on which they make them."""
+"""An imitation of the vault of Descope, and the pages on which users connect. Private."""
