@@ -36,6 +36,7 @@ __all__ = [
     "current_principal",
     "here",
     "refusal_in",
+    "stand",
     "standing",
 ]
 
@@ -119,8 +120,8 @@ class Message:
     @property
     def is_permitted(self) -> bool:
         """Whether what it led to was decided on, in favour of the caller."""
-        last = self.rows[-1].state if self.rows else State.UNDECIDED
-        return last is State.PERMITTED and not self.needs_arguments
+        states = [row.state for row in self.rows]
+        return states[-1:] == [State.PERMITTED] and State.NEEDS_ARGUMENTS not in states
 
     @property
     def needs_arguments(self) -> bool:
@@ -243,6 +244,10 @@ def caller_of(guard: Guard, principal: Principal | None, auth: RequestAuth | Non
 
 
 _current: ContextVar[Frame | None] = ContextVar("toolguard_frame", default=None)
+
+
+stand: Callable[[Frame], object] = _current.set
+"""Make a frame the current one within a ``standing`` block, until that ends."""
 
 
 @contextmanager

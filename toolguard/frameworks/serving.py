@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
-from toolguard.calls.message import Frame, Message, here, refusal_in, standing
+from toolguard.calls.message import Frame, Message, here, refusal_in, stand, standing
 from toolguard.calls.request import SCOPE_KEY, RequestAuth, signed_in
 from toolguard.calls.rows import State
 from toolguard.errors import (
@@ -46,7 +46,7 @@ PAST_THE_DOOR = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Incoming:
     """One message on its way to the framework.
 
@@ -100,14 +100,13 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
             _check_intact(adapter)
         with standing(frame), telling(auth):
             result = await _answer(adapter, frame, incoming)
-        refusal = message.refusal if incoming.is_error(result) else None
-        if refusal is None:
-            goes_on = incoming.goes_on(result)
-            return result
+        goes_on = incoming.goes_on(result)
     except BaseException as error:
         refusal = refusal_in(error) or (message.refusal if isinstance(error, Exception) else None)
         if refusal is None:
             raise
+    else:
+        return result
     finally:
         message.closed = not goes_on
     if auth is not None and outer is None:
@@ -145,16 +144,19 @@ async def _auth_of(
 
 async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     """Return what the framework answers, if the caller may have it."""
-    frame = await _admit(adapter, door, incoming)
+    stand(await _admit(adapter, door, incoming))
     is_call = incoming.method in CALLS
     try:
-        with standing(frame):
-            result = await incoming.serve()
+        result = await incoming.serve()
     except Exception:
         if is_call and not door.message.rows:
             await _ask_to_sign_in(door)
         raise
+    finally:
+        stand(door)
     if incoming.is_error(result):
+        if door.message.refusal is not None:
+            raise door.message.refusal
         if is_call and not door.message.rows:
             await _ask_to_sign_in(door)
         return result
@@ -200,12 +202,11 @@ async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
         frame = door.enter(default, _unnamed())
         await frame.authorize(None)
         return frame
-    calls = [Invocation.sent(*each, incoming.params.get("arguments")) for each in asked]
-    door.message.sent = calls[0]
+    door.message.sent = asked[0]
     if method in CALLS and not adapter.decides_by_name:
         return door  # decided where the framework finds it
     frame = door
-    for call in calls:
+    for call in asked:
         await anyio.lowlevel.checkpoint()  # others get their turn
         frame = await _decide_by_name(adapter, door, call, incoming)
     return frame

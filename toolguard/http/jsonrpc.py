@@ -31,7 +31,7 @@ from toolguard.errors import MalformedMessageError, ToolGuardError
 from toolguard.parsing.lookalikes import resembles
 from toolguard.parsing.spellings import spellings, uri_spellings
 from toolguard.parsing.strict_json import strict_object
-from toolguard.policies.operations import METHODS, Asked, asked_of
+from toolguard.policies.operations import METHODS, Invocation, asked_of
 
 __all__ = [
     "MAX_BODY",
@@ -121,19 +121,19 @@ class MCPMessage:
             be used.
 
     >>> MCPMessage("resources/read", {"uri": "NOTES://work/1"}).asked
-    (Asked(kind='resource', name='NOTES://work/1'),)
+    (Invocation(kind='resource', name='NOTES://work/1'),)
     """
 
     method: str | None
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
     id: str | int | None = None
-    asked: tuple[Asked, ...] = field(init=False)
+    asked: tuple[Invocation, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "asked", asked_of(self.method or "", self.params))
 
 
-def names_of(asked: Asked) -> tuple[str, ...]:
+def names_of(asked: Invocation) -> tuple[str, ...]:
     """Return every spelling under which a server could look an operation up, the sent one first.
 
     Hold each of them against the rules as if it was the only one, and let the message pass if all
@@ -143,7 +143,7 @@ def names_of(asked: Asked) -> tuple[str, ...]:
     Raises:
         MalformedMessageError: if the name has no plain spelling.
 
-    >>> names_of(Asked("resource", "NOTES://work/1"))
+    >>> names_of(Invocation("resource", "NOTES://work/1"))
     ('NOTES://work/1', 'notes://work/1')
     """
     try:
@@ -388,7 +388,7 @@ async def receive_message(
         return await parse_message(body, headers)
 
 
-async def spelled_out(asked: Asked) -> tuple[str, ...]:
+async def spelled_out(asked: Invocation) -> tuple[str, ...]:
     """Return :func:`names_of` an operation; those of a long name beside the event loop."""
     if len(asked.name) <= _LONG:
         return names_of(asked)

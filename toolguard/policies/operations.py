@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from toolguard.errors import MalformedMessageError
 from toolguard.parsing.lookalikes import resembles
@@ -20,7 +20,6 @@ __all__ = [
     "CALLS",
     "MAX_NAMES",
     "METHODS",
-    "Asked",
     "Invocation",
     "Kind",
     "asked_of",
@@ -62,102 +61,6 @@ _INVALID_PARAMS = -32602
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-class Asked(NamedTuple):
-    """One operation that a message names.
-
-    Attributes:
-        kind: of the operation.
-        name: the tool's or prompt's name, or the URI of the resource, as it was sent.
-    """
-
-    kind: Kind
-    name: str
-
-
-def is_handshake(method: str) -> bool:
-    """Return whether a client sends this before it can ask for anything."""
-    return method in _HANDSHAKE or method.startswith("notifications/")
-
-
-def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Asked, ...]:
-    """Return the operations that a message names; none for a message about the server.
-
-    Args:
-        method: the JSON-RPC method.
-        params: its parameters as JSON has them.
-
-    Raises:
-        MalformedMessageError: if the method names operations and the parameters have no name
-            that can be used, more than :data:`MAX_NAMES` of them, or a member that a lenient
-            reader could take for the one that is read.
-
-    >>> asked_of("tools/call", {"name": "add", "arguments": {}})
-    (Asked(kind='tool', name='add'),)
-    >>> asked_of("tools/list", {})
-    ()
-    """
-    if method in _OPERATIONS:
-        return (_named(*_OPERATIONS[method], params),)
-    if method == _COMPLETE:
-        ref = _member(params, "ref")
-        return (_named(*_reference(ref), ref),)
-    if method == _LISTEN:
-        return _subscribed(_member(params, "notifications"))
-    return ()
-
-
-def _named(kind: Kind, parameter: str, params: Mapping[str, Any]) -> Asked:
-    _refuse_lookalikes(params, parameter)
-    return Asked(kind, _usable(parameter, params.get(parameter)))
-
-
-def _usable(parameter: str, name: object) -> str:
-    if not isinstance(name, str):
-        raise _malformed(f"{parameter} must be given, as a string")
-    if not name.strip() or len(name) > MAX_LENGTH or _CONTROL.search(name):
-        raise _malformed(
-            f"{parameter} must have 1 to {MAX_LENGTH} characters, not only blanks, and no control "
-            "characters"
-        )
-    return name
-
-
-def _reference(ref: Mapping[str, Any]) -> tuple[Kind, str]:
-    _refuse_lookalikes(ref, "type", "name", "uri")
-    kind = ref.get("type")
-    if not isinstance(kind, str) or kind not in _REFERENCES or {"name", "uri"} <= ref.keys():
-        raise _malformed("ref must be a ref/prompt with a name, or a ref/resource with a uri")
-    return _REFERENCES[kind]
-
-
-def _subscribed(notifications: Mapping[str, Any]) -> tuple[Asked, ...]:
-    # Frameworks that know the member by a second name (mcp 2) read both.
-    _refuse_lookalikes(notifications, _SUBSCRIPTIONS)
-    uris = notifications.get(_SUBSCRIPTIONS)
-    if uris is None:
-        return ()
-    if not isinstance(uris, list) or len(uris) > MAX_NAMES:
-        raise _malformed(f"{_SUBSCRIPTIONS} must be a list of at most {MAX_NAMES} URIs")
-    return tuple(Asked("resource", _usable(_SUBSCRIPTIONS, uri)) for uri in uris)
-
-
-def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:
-    _refuse_lookalikes(params, member)
-    value = params.get(member)
-    if not isinstance(value, Mapping):
-        raise _malformed(f"{member} must be an object")
-    return value
-
-
-def _refuse_lookalikes(members: Mapping[str, Any], *known: str) -> None:
-    if resembles(members, known):
-        raise _malformed(f"Write {', '.join(known)} exactly so, and nothing that resembles it")
-
-
-def _malformed(message: str) -> MalformedMessageError:
-    return MalformedMessageError(message, code=_INVALID_PARAMS)
-
-
 @dataclass(frozen=True)
 class Invocation:
     """One call, as the rules see it that depend on more than the caller.
@@ -179,3 +82,89 @@ class Invocation:
         """Return the call as a client sent it; a resource's one argument is its URI."""
         given = {"uri": name} if kind == "resource" else arguments
         return cls(kind, name, given if isinstance(given, Mapping) else {})
+
+
+def is_handshake(method: str) -> bool:
+    """Return whether a client sends this before it can ask for anything."""
+    return method in _HANDSHAKE or method.startswith("notifications/")
+
+
+def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Invocation, ...]:
+    """Return the calls that a message names, as it was sent; none if it is about the server.
+
+    Args:
+        method: the JSON-RPC method.
+        params: its parameters as JSON has them.
+
+    Raises:
+        MalformedMessageError: if the method names operations and the parameters have no name
+            that can be used, more than :data:`MAX_NAMES` of them, or a member that a lenient
+            reader could take for the one that is read.
+
+    >>> asked_of("tools/call", {"name": "add", "arguments": {}})
+    (Invocation(kind='tool', name='add'),)
+    >>> asked_of("tools/list", {})
+    ()
+    """
+    if method in _OPERATIONS:
+        kind, parameter = _OPERATIONS[method]
+        return (Invocation.sent(kind, _named(parameter, params), params.get("arguments")),)
+    if method == _COMPLETE:
+        ref = _member(params, "ref")
+        kind, parameter = _reference(ref)
+        return (Invocation.sent(kind, _named(parameter, ref), params.get("arguments")),)
+    if method == _LISTEN:
+        return _subscribed(_member(params, "notifications"))
+    return ()
+
+
+def _named(parameter: str, params: Mapping[str, Any]) -> str:
+    _refuse_lookalikes(params, parameter)
+    return _usable(parameter, params.get(parameter))
+
+
+def _usable(parameter: str, name: object) -> str:
+    if not isinstance(name, str):
+        raise _malformed(f"{parameter} must be given, as a string")
+    if not name.strip() or len(name) > MAX_LENGTH or _CONTROL.search(name):
+        raise _malformed(
+            f"{parameter} must have 1 to {MAX_LENGTH} characters, not only blanks, and no control "
+            "characters"
+        )
+    return name
+
+
+def _reference(ref: Mapping[str, Any]) -> tuple[Kind, str]:
+    _refuse_lookalikes(ref, "type", "name", "uri")
+    kind = ref.get("type")
+    if not isinstance(kind, str) or kind not in _REFERENCES or {"name", "uri"} <= ref.keys():
+        raise _malformed("ref must be a ref/prompt with a name, or a ref/resource with a uri")
+    return _REFERENCES[kind]
+
+
+def _subscribed(notifications: Mapping[str, Any]) -> tuple[Invocation, ...]:
+    # Frameworks that know the member by a second name (mcp 2) read both.
+    _refuse_lookalikes(notifications, _SUBSCRIPTIONS)
+    uris = notifications.get(_SUBSCRIPTIONS)
+    if uris is None:
+        return ()
+    if not isinstance(uris, list) or len(uris) > MAX_NAMES:
+        raise _malformed(f"{_SUBSCRIPTIONS} must be a list of at most {MAX_NAMES} URIs")
+    return tuple(Invocation.sent("resource", _usable(_SUBSCRIPTIONS, uri)) for uri in uris)
+
+
+def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:
+    _refuse_lookalikes(params, member)
+    value = params.get(member)
+    if not isinstance(value, Mapping):
+        raise _malformed(f"{member} must be an object")
+    return value
+
+
+def _refuse_lookalikes(members: Mapping[str, Any], *known: str) -> None:
+    if resembles(members, known):
+        raise _malformed(f"Write {', '.join(known)} exactly so, and nothing that resembles it")
+
+
+def _malformed(message: str) -> MalformedMessageError:
+    return MalformedMessageError(message, code=_INVALID_PARAMS)
