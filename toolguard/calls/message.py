@@ -183,7 +183,7 @@ class Frame:
             ToolGuardError: why one could not be had.
         """
         auth = self.message.auth
-        if not needs or principal is None or auth is None:
+        if principal is None or auth is None:
             return {}
         connecting = Connecting(
             self.guard.connections, principal, auth.token, self.guard.clock, self.check_open
@@ -247,7 +247,7 @@ _current: ContextVar[Frame | None] = ContextVar("toolguard_frame", default=None)
 
 
 stand: Callable[[Frame], object] = _current.set
-"""Make a frame the current one within a ``standing`` block, until that ends."""
+"""Make a frame the current one, until another one is. A block is better where that will do."""
 
 
 @contextmanager

@@ -18,18 +18,18 @@ from typing import Any, TypeAlias, TypeVar, overload
 
 import anyio.to_thread
 
-from toolguard.calls.message import Frame, current_frame, refusal_in, standing
+from toolguard.calls.message import Frame, current_frame, refusal_in, stand
 from toolguard.calls.rows import State
 from toolguard.decorators.injection import Connections, Injection, unwrapped
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 
 __all__ = [
+    "BARE",
     "GuardDecorator",
     "Guarded",
     "bare_policy",
     "injected_parameters",
-    "is_bare",
     "owner_of",
     "policy_of",
 ]
@@ -40,7 +40,8 @@ Guarded: TypeAlias = Callable[..., Coroutine[Any, Any, T]]
 """A guarded function: always a coroutine function, without the injected parameters."""
 
 _MARK = "__toolguard__"
-_BARE = "__toolguard_bare__"
+BARE = "__toolguard_bare__"
+"""The attribute of a function for which a guard was declared that it does not have itself."""
 
 
 class GuardDecorator:
@@ -74,7 +75,7 @@ class GuardDecorator:
         mark = getattr(function, _MARK, None)
         if isinstance(mark, _Mark) and mark.wrapper is function:
             whole = self.policy & mark.policy
-            setattr(function, _BARE, whole)  # whoever registered it in between holds too little
+            setattr(function, BARE, whole)  # whoever registered it in between holds too little
             return _guarded(mark.function, whole)
         # Another decorator stands between two guards: ask for everything at once all the same.
         inner = policy_of(function)
@@ -110,7 +111,9 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
             principal = await _caller(
                 frame, policy, functools.partial(injection.sent, args, kwargs)
             )
-            connections = await frame.connect(policy.connections, principal)
+            connections: Connections = {}
+            if policy.connections:
+                connections = await frame.connect(policy.connections, principal)
             running = start(injection, args, kwargs, principal, connections)
             del connections  # a traceback shows local variables, and none may hold a token
             return await running
@@ -121,7 +124,7 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
         if mark is not None:
             break
         with suppress(AttributeError, TypeError):  # an object that takes no attributes
-            setattr(layer, _BARE, policy)
+            setattr(layer, BARE, policy)
     return guarded
 
 
@@ -132,15 +135,15 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[Frame]:
     That is the row of the operation which the framework entered, if this is its own wrapper; a
     guarded function that is called by code of the user's has a row of its own.
     """
-    frame = current_frame()
+    frame = outer = current_frame()
     row = frame.row
     if row is None or row.owner is not wrapper or row.running:
         frame = frame.within(policy, wrapper)
         row = frame.entered
     row.running = True
     try:
-        with standing(frame):
-            yield frame
+        stand(frame)
+        yield frame
     except Exception as error:
         refusal = refusal_in(error)
         row.ended(refusal)
@@ -151,6 +154,7 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[Frame]:
         raise
     finally:
         row.running = False
+        stand(outer)
 
 
 async def _caller(
@@ -231,11 +235,6 @@ def injected_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for mark in marks for name in mark.injected))
 
 
-def is_bare(function: Callable[..., Any]) -> bool:
-    """Return whether a guard was put on ``function`` that it does not have itself. Cheap."""
-    return getattr(function, _BARE, None) is not None
-
-
 def bare_policy(function: Callable[..., Any]) -> Policy | None:
     """Return the policy that was declared for ``function`` and does *not* guard it.
 
@@ -243,7 +242,7 @@ def bare_policy(function: Callable[..., Any]) -> Policy | None:
     the function itself and not the wrapper.
     """
     for layer, mark in _layers(function):
-        bare = getattr(layer, _BARE, None)
+        bare = getattr(layer, BARE, None)
         if isinstance(bare, Policy):
             return bare
         if mark is not None:

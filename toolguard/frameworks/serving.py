@@ -258,11 +258,11 @@ async def run(
     Raises:
         Exception: the refusal, as this framework lets one through; or what the operation raised.
     """
-    door = here()
+    door, guard = here(), adapter.required_guard
     if door is None:
-        door = await outside(adapter.required_guard)
-    elif door.guard is not adapter.required_guard:  # one server calls another in the process
-        door = Frame(adapter.required_guard, door.message, door.row)
+        door = await outside(guard)
+    elif door.guard is not guard:  # one server calls another in the process
+        door = Frame(guard, door.message, door.row)
     resolved = adapter.resolve(operation)
     sent = door.message.sent if door.row is None else None
     call = Invocation(operation.kind, sent.name if sent else operation.name, arguments)

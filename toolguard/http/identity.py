@@ -45,7 +45,13 @@ def tell(
         if isinstance(known, AuthenticatedUser):  # the framework has verified the token as well
             auth.user = _completed(known.access_token, auth.principal)
         else:
-            auth.user = _user(auth.principal, auth.token, getattr(auth.guard, "resource", None))
+            digest = sha256(auth.token.encode("utf-8", "surrogatepass")).hexdigest()
+            resource = getattr(auth.guard, "resource", None)
+            # fastmcp makes its own kind of any other, and loses the subject on the way.
+            fastmcp = sys.modules.get("fastmcp.server.auth")
+            kind: type[AccessToken] = getattr(fastmcp, "AccessToken", AccessToken)
+            told = access_token(kind, auth.principal, f"sha256:{digest}", resource)
+            auth.user = AuthenticatedUser(told)
             scope["auth"] = AuthCredentials(list(auth.principal.scopes))
         if as_user:
             scope["user"] = auth.user
@@ -100,15 +106,6 @@ def _claims(claims: Mapping[str, Any], principal: Principal) -> dict[str, Any]:
     """Return claims of the message's own, with the issuer: the frameworks bind users to it."""
     issuer = {"iss": principal.issuer} if principal.issuer else {}
     return {**own_claims(claims), **issuer}
-
-
-def _user(principal: Principal, token: str, resource: str | None) -> AuthenticatedUser:
-    # fastmcp makes its own kind of any other, and loses the subject on the way.
-    kind: type[AccessToken] = getattr(
-        sys.modules.get("fastmcp.server.auth"), "AccessToken", AccessToken
-    )
-    digest = sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-    return AuthenticatedUser(access_token(kind, principal, f"sha256:{digest}", resource))
 
 
 def _completed(verified: AccessToken, principal: Principal) -> AuthenticatedUser:
