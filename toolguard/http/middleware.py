@@ -28,7 +28,7 @@ from toolguard.http.answers import (
     send_empty,
     send_json,
 )
-from toolguard.http.door import HTTPGuard, revision_of
+from toolguard.http.door import HTTPGuard
 from toolguard.http.event_ids import EventOwner
 from toolguard.http.jsonrpc import receive_message
 from toolguard.http.response import HeldResponse
@@ -50,6 +50,7 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 """An application (ASGI)."""
 _VerifyRequest = Callable[[Scope, str], Awaitable[Principal]]
 
+_REVISION = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _PREFLIGHT = {b"origin", b"access-control-request-method"}
 _SESSION_HEADER = b"mcp-session-id"
 _EVENT_HEADER = b"last-event-id"
@@ -103,8 +104,8 @@ class GuardMiddleware:
             await self._serve(scope, receive, send, state)
 
     async def _authenticate(self, scope: Scope) -> RequestAuth:
+        revision = _revision_of(scope["headers"])
         token = bearer_token(scope["headers"])
-        revision = revision_of(scope["headers"])
         if token is not None:
             verifier = self.guard.verifier
             # A verifier may have a method that looks at the whole request.
@@ -138,8 +139,7 @@ class GuardMiddleware:
         headers = list(scope["headers"])
         orphans: list[str] = []
 
-        def begin(start: Message) -> Callable[[bytes], bytes] | None:
-            opened = _header(start.get("headers", ()), _SESSION_HEADER)
+        def begin(opened: str | None) -> Callable[[bytes], bytes] | None:
             if opened is not None and not self._owned(opened, state.principal):
                 orphans.append(opened)
                 return None
@@ -222,7 +222,7 @@ class GuardMiddleware:
         await respond(
             send,
             refusal,
-            self.guard.challenge(refusal, revision_of(scope["headers"])),
+            self.guard.challenge(refusal, _revision_of(scope["headers"])),
             is_message=scope["method"] == "POST",
             message_id=None if state is None else state.message_id,
         )
@@ -234,7 +234,7 @@ class GuardMiddleware:
 
         The message is read for its id and goes no further: who sent it is not known.
         """
-        revision = revision_of(scope["headers"])
+        revision = _revision_of(scope["headers"])
         if (
             scope["method"] != "POST"
             or self.guard.door.wire.status_of(outage, revision) is not None
@@ -292,9 +292,14 @@ def _no_owner() -> AccessDeniedError:
     )
 
 
+def _revision_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Return the protocol revision that a request names; None if that is not clear."""
+    sent = {value.strip(b" \t") for name, value in headers if name == b"mcp-protocol-version"}
+    if len(sent) != 1:
+        return None
+    (revision,) = sent
+    return revision.decode("ascii") if _REVISION.fullmatch(revision) else None
+
+
 def _values(headers: Iterable[tuple[bytes, bytes]], name: re.Pattern[bytes]) -> list[str]:
     return [value.decode("latin-1") for key, value in headers if name.fullmatch(key)]
-
-
-def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
-    return next((value.decode("latin-1") for key, value in headers if key == name), None)

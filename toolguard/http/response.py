@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from toolguard.calls.request import RequestAuth
@@ -16,6 +16,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 # Of a stream that has said nothing yet; a priming event has some 30 bytes.
 _MAX_HELD = 65_536
+_LENGTH = b"content-length"
 
 
 class HeldResponse:
@@ -28,8 +29,9 @@ class HeldResponse:
         send: sends to the client (ASGI).
         state: what becomes of the message.
         refuse: answers with the refusal in place of the response; returns whether it has.
-        begin: called with the start of the response; returns what seals the ids of its events,
-            or None if the response must not go out.
+        begin: called with the session that the response opens, None for none; returns what seals
+            the ids of its events, or None if the response must not go out. Not called for what
+            neither opens a session nor has events.
         hold: whether the start waits at all.
     """
 
@@ -38,7 +40,7 @@ class HeldResponse:
         send: Send,
         state: RequestAuth,
         refuse: Callable[[], Awaitable[bool]],
-        begin: Callable[[Message], Callable[[bytes], bytes] | None],
+        begin: Callable[[str | None], Callable[[bytes], bytes] | None],
         *,
         hold: bool,
     ) -> None:
@@ -85,14 +87,17 @@ class HeldResponse:
 
     async def _start(self, start: Message) -> None:
         self.status = start["status"]
-        seal = self._begin(start)
-        if seal is None:
-            self._replaced = True
-            return
-        if _is_event_stream(start["headers"]):
-            self._events = EventStream(seal)
-            headers = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
-            start = {**start, "headers": headers}
+        sent = {name.lower(): value for name, value in start.get("headers", ())}
+        opened, is_stream = sent.get(b"mcp-session-id"), _is_event_stream(sent)
+        if opened is not None or is_stream:
+            seal = self._begin(None if opened is None else opened.decode("latin-1"))
+            if seal is None:
+                self._replaced = True
+                return
+            if is_stream:
+                self._events = EventStream(seal)
+                headers = [pair for pair in start["headers"] if pair[0].lower() != _LENGTH]
+                start = {**start, "headers": headers}
         self._held.append(start)
         if not self._hold and self._state.refusal is None:
             await self._flush()
@@ -137,7 +142,6 @@ class HeldResponse:
             await self._send(message)
 
 
-def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    sent = {name.lower(): value for name, value in headers}
+def _is_event_stream(sent: Mapping[bytes, bytes]) -> bool:
     kind = sent.get(b"content-type", b"").partition(b";")[0].strip().lower()
     return kind == b"text/event-stream" and b"content-encoding" not in sent
