@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 from toolguard.calls.request import Guard, RequestAuth
@@ -22,7 +23,7 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
-from toolguard.policies.decision import Caller, Decision, Verdict, decide
+from toolguard.policies.decision import Caller, Decision, Verdict, decide, decide_now
 from toolguard.policies.operations import Invocation
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
@@ -43,48 +44,30 @@ __all__ = [
 _log = logging.getLogger("toolguard")
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Message:
     """One JSON-RPC message.
 
-    Args:
+    Attributes:
         auth: the request that brought it; None if none could be found.
         outer: the frame around it, where one server talks to another inside a call.
         is_current: whether the message at hand is still this one. A session inside the process
             may have been started by one caller and be used by another.
-
-    Attributes:
         sent: the operation that the message names, with the arguments that the client sent.
         rows: what was decided, for each operation that was entered and not inside another one.
         nested_refusal: the last refusal of a guarded function that code of the user's called. It
             decides nothing; it tells what a framework made an error result of.
+        closed: whether it has been served, so that there is no caller any more.
     """
 
-    __slots__ = (
-        "_principals",
-        "auth",
-        "closed",
-        "is_current",
-        "nested_refusal",
-        "outer",
-        "rows",
-        "sent",
-    )
-
-    def __init__(
-        self,
-        auth: RequestAuth | None,
-        *,
-        outer: Frame | None = None,
-        is_current: Callable[[], bool] = lambda: True,
-    ) -> None:
-        self.auth = auth
-        self.outer = outer
-        self.is_current = is_current
-        self.sent: Invocation | None = None
-        self.rows: list[Row] = []
-        self.nested_refusal: ToolGuardError | None = None
-        self.closed = False
-        self._principals: dict[int, tuple[Guard, Principal | None]] = {}
+    auth: RequestAuth | None
+    outer: Frame | None = None
+    is_current: Callable[[], bool] = lambda: True
+    sent: Invocation | None = None
+    rows: list[Row] = field(default_factory=list)
+    nested_refusal: ToolGuardError | None = None
+    closed: bool = False
+    _principals: dict[int, tuple[Guard, Principal | None]] = field(default_factory=dict)
 
     async def principal(self, guard: Guard) -> Principal | None:
         """Return the caller as ``guard`` knows them; None for a caller without a token.
@@ -129,21 +112,19 @@ class Message:
         return any(row.state is State.NEEDS_ARGUMENTS for row in self.rows)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Frame:
     """Where in a message the running code stands.
 
-    Args:
+    Attributes:
         guard: the guard that protects the server which runs it.
         message: the message.
         row: the innermost operation that has been entered; None at the door.
     """
 
-    __slots__ = ("guard", "message", "row")
-
-    def __init__(self, guard: Guard, message: Message, row: Row | None = None) -> None:
-        self.guard = guard
-        self.message = message
-        self.row = row
+    guard: Guard
+    message: Message
+    row: Row | None = None
 
     def enter(
         self, policy: Policy | None, call: Invocation, owner: Callable[..., Any] | None = None
@@ -200,12 +181,14 @@ class Frame:
         Raises:
             ToolGuardError: the one refusal that names everything missing.
         """
-        row = self.entered
+        row, auth = self.entered, self.message.auth
         try:
             principal = await self.message.principal(self.guard)
-            caller = caller_of(self.guard, principal, self.message.auth)
-            decision = await decide(row.policy, caller, call)
-            self.check_open(principal)  # a check of the user's may have taken long
+            caller = caller_of(self.guard, principal, auth)
+            decision = decide_now(row.policy, caller)
+            if decision is None or auth is None or auth.guard is not self.guard:
+                decision = decision or await decide(row.policy, caller, call)
+                self.check_open(principal)  # what was waited for may have taken long
         except ToolGuardError as refusal:
             decision, principal = Decision(Verdict.REFUSE, refusal), None
         row.decided(decision, principal)

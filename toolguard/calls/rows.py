@@ -6,6 +6,7 @@ Whatever touches a state does so here, through :meth:`Row.decided`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -47,16 +48,15 @@ _NEXT: Mapping[State, Mapping[Verdict, State]] = {
 }
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Row:
     """One guarded operation that a message has entered.
 
-    Args:
+    Attributes:
         policy: the whole policy of the operation; None if no caller may do it.
         call: what is called, with the arguments that the operation is given there.
         owner: the wrapper that decides on the validated arguments; None where no function has one.
         nested: whether it was entered inside of another one.
-
-    Attributes:
         state: what has been decided.
         principal: the caller, once permitted; None for a caller without a token.
         refusal: the refusal that the operation ended in.
@@ -64,35 +64,15 @@ class Row:
         running: whether the wrapper has called its function.
     """
 
-    __slots__ = (
-        "call",
-        "concluded",
-        "nested",
-        "owner",
-        "policy",
-        "principal",
-        "refusal",
-        "running",
-        "state",
-    )
-
-    def __init__(
-        self,
-        policy: Policy | None,
-        call: Invocation,
-        owner: Callable[..., Any] | None = None,
-        *,
-        nested: bool = False,
-    ) -> None:
-        self.policy = policy
-        self.call = call
-        self.owner = owner
-        self.nested = nested
-        self.state = State.UNDECIDED
-        self.principal: Principal | None = None
-        self.refusal: ToolGuardError | None = None
-        self.concluded = False
-        self.running = False
+    policy: Policy | None
+    call: Invocation
+    owner: Callable[..., Any] | None = None
+    nested: bool = False
+    state: State = State.UNDECIDED
+    principal: Principal | None = None
+    refusal: ToolGuardError | None = None
+    concluded: bool = False
+    running: bool = False
 
     def decided(self, decision: Decision, principal: Principal | None) -> None:
         """Note a decision; what no state leads to is a refusal."""

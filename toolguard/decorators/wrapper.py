@@ -19,7 +19,7 @@ from typing import Any, TypeAlias, TypeVar, overload
 import anyio.to_thread
 
 from toolguard.calls.message import Frame, current_frame, refusal_in, stand
-from toolguard.calls.rows import State
+from toolguard.calls.rows import Row, State
 from toolguard.decorators.injection import Connections, Injection, unwrapped
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
@@ -105,12 +105,19 @@ class _Mark:
 def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
     injection = Injection.plan(function, policy)
     start = _starting(function)
+    reads_call = policy.reads_call
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
-        with entering(guarded, policy) as frame:
-            principal = await _caller(
-                frame, policy, functools.partial(injection.sent, args, kwargs)
-            )
+        with entering(guarded, policy) as (frame, row):
+            if row.state is State.PERMITTED and not reads_call:
+                principal = row.principal
+                frame.check_open(principal)
+            else:
+                call = row.call
+                if reads_call or row.state is State.NEEDS_ARGUMENTS:
+                    sent = MappingProxyType(injection.sent(args, kwargs))
+                    call = replace(call, arguments=sent)
+                principal = await frame.authorize(call)
             connections: Connections = {}
             if policy.connections:
                 connections = await frame.connect(policy.connections, principal)
@@ -129,8 +136,8 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
 
 
 @contextmanager
-def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[Frame]:
-    """Yield the frame inside the function that ``wrapper`` guards, and note how it ends.
+def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[tuple[Frame, Row]]:
+    """Yield frame and row inside the function that ``wrapper`` guards, and note how it ends.
 
     That is the row of the operation which the framework entered, if this is its own wrapper; a
     guarded function that is called by code of the user's has a row of its own.
@@ -143,7 +150,7 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[Frame]:
     row.running = True
     try:
         stand(frame)
-        yield frame
+        yield frame, row
     except Exception as error:
         refusal = refusal_in(error)
         row.ended(refusal)
@@ -155,23 +162,6 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[Frame]:
     finally:
         row.running = False
         stand(outer)
-
-
-async def _caller(
-    frame: Frame, policy: Policy, sent: Callable[[], Mapping[str, Any]]
-) -> Principal | None:
-    """Return the caller, who has been permitted this call.
-
-    Raises:
-        ToolGuardError: if they are not.
-    """
-    row = frame.entered
-    reads_call = policy.reads_call or row.state is State.NEEDS_ARGUMENTS
-    if row.state is State.PERMITTED and not reads_call:
-        frame.check_open(row.principal)
-        return row.principal
-    arguments = MappingProxyType(dict(sent())) if reads_call else row.call.arguments
-    return await frame.authorize(replace(row.call, arguments=arguments))
 
 
 def _starting(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:

@@ -101,7 +101,7 @@ def guard_endpoints(
                 "behind guard.asgi(app)"
             )
     for route in endpoints:
-        inside = _while_intact(_withholding(route.app), adapter)
+        inside = _within_guard(route.app, adapter)
         # Of this server, whatever else the guard protects.
         route.app = GuardMiddleware(
             inside, guard, admits_anonymous=lambda: adapter.admits_anonymous
@@ -114,33 +114,26 @@ def guard_endpoints(
     app.user_middleware.append(Middleware(_expose_challenges, app.user_middleware))
 
 
-def _withholding(app: ASGIApp) -> ASGIApp:
-    """Return ``app`` without the caller's token; a check of the framework's still sees it."""
+def _within_guard(app: ASGIApp, adapter: Adapter) -> ASGIApp:
+    """Return ``app`` without the caller's token; a check of the framework's still sees it.
+
+    It is refused to everyone once the server would go on without its guard.
+    """
     if isinstance(app, RequireAuthMiddleware):
-        app.app = _withholding(app.app)
+        app.app = _within_guard(app.app, adapter)
         return app
 
-    async def without(scope: Scope, receive: Receive, send: Send) -> None:
+    async def within(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            headers = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
-            scope["headers"] = headers
+            scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
+            if not adapter.is_intact():
+                _log.error(ALTERED)
+                refusal = GuardNotConfiguredError(ALTERED)
+                await respond(send, refusal, None, is_message=scope["method"] == "POST")
+                return
         await app(scope, receive, send)
 
-    return without
-
-
-def _while_intact(app: ASGIApp, adapter: Adapter) -> ASGIApp:
-    """Return ``app``, refused to everyone once the server would go on without its guard."""
-
-    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or adapter.is_intact():
-            await app(scope, receive, send)
-            return
-        _log.error(ALTERED)
-        refusal = GuardNotConfiguredError(ALTERED)
-        await respond(send, refusal, None, is_message=scope["method"] == "POST")
-
-    return checked
+    return within
 
 
 def _around(adapter: Adapter, guard: ServerGuard, lifespan: Lifespan[Any]) -> Lifespan[Any]:

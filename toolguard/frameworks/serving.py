@@ -26,7 +26,7 @@ from toolguard.errors import (
 from toolguard.frameworks.lists import hides
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.server_guard import ServerGuard
-from toolguard.http.identity import telling
+from toolguard.http.identity import sdk_user
 from toolguard.policies.operations import CALLS, Invocation, asked_of, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
@@ -89,16 +89,17 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
         ToolGuardError: the refusal that the message ended in.
         Exception: what the framework raised, if that was no refusal.
     """
+    auth = await _auth_of(guard, incoming)
     outer = here()
-    auth = await _auth_of(guard, incoming, outer)
-    message = Message(auth, outer=outer, is_current=incoming.is_current)
+    message = Message(auth, outer, incoming.is_current)
     frame = Frame(guard, message)
     refusal: ToolGuardError | None
     goes_on = False
+    user = sdk_user.set(None if auth is None else auth.user)
     try:
         if incoming.request is None:  # where there is no door that asks
             _check_intact(adapter)
-        with standing(frame), telling(auth):
+        with standing(frame):
             result = await _answer(adapter, frame, incoming)
         goes_on = incoming.goes_on(result)
     except BaseException as error:
@@ -108,6 +109,7 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
     else:
         return result
     finally:
+        sdk_user.reset(user)
         message.closed = not goes_on
     if auth is not None and outer is None:
         auth.refusal = refusal
@@ -124,11 +126,10 @@ def _check_intact(adapter: Adapter) -> None:
         raise GuardNotConfiguredError(ALTERED)
 
 
-async def _auth_of(
-    guard: ServerGuard, incoming: Incoming, outer: Frame | None
-) -> RequestAuth | None:
+async def _auth_of(guard: ServerGuard, incoming: Incoming) -> RequestAuth | None:
     """Return the caller of *this* message, never of the session's first."""
     if incoming.request is None:
+        outer = here()
         if outer is not None:
             return outer.message.auth
         caller = signed_in.get()
@@ -145,24 +146,28 @@ async def _auth_of(
 async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     """Return what the framework answers, if the caller may have it."""
     stand(await _admit(adapter, door, incoming))
-    is_call = incoming.method in CALLS
+    method, message = incoming.method, door.message
+    is_call = method in CALLS
     try:
         result = await incoming.serve()
     except Exception:
-        if is_call and not door.message.rows:
+        if is_call and not message.rows:
             await _ask_to_sign_in(door)
         raise
     finally:
         stand(door)
     if incoming.is_error(result):
-        if door.message.refusal is not None:
-            raise door.message.refusal
-        if is_call and not door.message.rows:
+        if message.refusal is not None:
+            raise message.refusal
+        if is_call and not message.rows:
             await _ask_to_sign_in(door)
         return result
-    if is_call:
+    is_public = incoming.is_public(result)
+    if is_call and not message.is_permitted:
         await _settle(adapter, door, incoming, result)
-    return await _publish(adapter, door, incoming, result)
+    if is_public or method in LISTS:
+        return await _publish(adapter, door, incoming, result)
+    return result
 
 
 async def _ask_to_sign_in(door: Frame) -> None:
@@ -258,18 +263,18 @@ async def run(
     Raises:
         Exception: the refusal, as this framework lets one through; or what the operation raised.
     """
-    door, guard = here(), adapter.required_guard
+    guard, resolved, door = adapter.required_guard, adapter.resolve(operation), here()
     if door is None:
         door = await outside(guard)
     elif door.guard is not guard:  # one server calls another in the process
         door = Frame(guard, door.message, door.row)
-    resolved = adapter.resolve(operation)
     sent = door.message.sent if door.row is None else None
     call = Invocation(operation.kind, sent.name if sent else operation.name, arguments)
-    frame = door.enter(None, call, resolved.owner)
+    frame = door.enter(resolved.policy, call, resolved.owner)
     row = frame.entered
     try:
-        row.policy = adapter.policy_for(resolved, sent.name if sent else None)
+        if resolved.fault or operation.kind == "resource" or call.name != operation.name:
+            row.policy = adapter.policy_for(resolved, sent.name if sent else None)
         with standing(frame):
             reads_call = row.policy is not None and row.policy.reads_call
             if reads_call and resolved.owner is None:
@@ -321,8 +326,6 @@ async def _settle(adapter: Adapter, door: Frame, incoming: Incoming, result: Any
         ToolGuardError: if it was not.
     """
     message = door.message
-    if message.is_permitted:
-        return
     if message.needs_arguments:
         if incoming.to_json(result).get("resultType") != "input_required":
             raise AccessDeniedError(rule="an answer without a decision on its arguments")

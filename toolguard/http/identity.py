@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from contextvars import ContextVar
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -24,15 +25,23 @@ from toolguard.calls.request import RequestAuth
 from toolguard.principal import Principal
 from toolguard.tokens.memo import own_claims
 
-__all__ = ["access_token", "tell", "telling"]
+__all__ = ["access_token", "sdk_user", "telling"]
 
 AccessTokenT = TypeVar("AccessTokenT", bound=AccessToken)
 
+sdk_user = cast("ContextVar[object]", auth_context_var)
+"""Who sent the message that is served, as the SDK knows it: an ``AuthenticatedUser`` or None.
 
-def tell(
+In stateful sessions of mcp 1.x the handlers run in the context of whoever opened the session, so it
+is set for each message, too. A message without a caller is nobody's.
+"""
+
+
+@contextmanager
+def telling(
     scope: MutableMapping[str, Any], auth: RequestAuth, *, as_user: bool = True
-) -> AbstractContextManager[None]:
-    """Tell the framework who sent a request; use what is returned around the application.
+) -> Iterator[None]:
+    """Tell the framework who sent the request that is served within the block.
 
     Args:
         scope: the ASGI scope of the request.
@@ -55,22 +64,11 @@ def tell(
             scope["auth"] = AuthCredentials(list(auth.principal.scopes))
         if as_user:
             scope["user"] = auth.user
-    return telling(auth)
-
-
-@contextmanager
-def telling(auth: RequestAuth | None) -> Iterator[None]:
-    """Tell the SDK who sent the message that is served within the block.
-
-    In stateful sessions of mcp 1.x the handlers run in the context of whoever opened the session,
-    so this goes around each message, too. A message without a caller is nobody's.
-    """
-    user = auth.user if auth is not None else None
-    token = auth_context_var.set(user if isinstance(user, AuthenticatedUser) else None)
+    token = sdk_user.set(auth.user)
     try:
         yield
     finally:
-        auth_context_var.reset(token)
+        sdk_user.reset(token)
 
 
 def access_token(

@@ -149,7 +149,7 @@ class GuardMiddleware:
         response = HeldResponse(send, state, refuse, begin, hold=scope["method"] == "POST")
         # The SDK holds a session to the user who opened it; there may be no such user.
         owned = session_id is None or not self.sessions.opened_anonymously(session_id)
-        with identity.tell(scope, state, as_user=owned):
+        with identity.telling(scope, state, as_user=owned):
             await self.app(scope, receive, response.send)
         await response.finish()
         if orphans:

@@ -36,6 +36,7 @@ __all__ = [
     "Decision",
     "Verdict",
     "decide",
+    "decide_now",
     "decide_on_scopes",
 ]
 
@@ -132,7 +133,7 @@ async def decide(
         listing: whether the operation is only to be listed: ``call`` has no arguments, and what
             depends on them is left open.
     """
-    decided = _without_opaque(policy, caller)
+    decided = decide_now(policy, caller)
     if decided is not None:
         return decided
     assert policy is not None  # noqa: S101 - decided above
@@ -160,14 +161,14 @@ def decide_on_scopes(policy: Policy, caller: Caller) -> Decision:
     Raises:
         TypeError: if the policy asks for more than scopes; decide on it with :func:`decide`.
     """
-    decided = _without_opaque(policy, caller)
+    decided = decide_now(policy, caller)
     if decided is None:
         raise TypeError(f"{policy.rule!r} asks for more than scopes")
     return decided
 
 
-def _without_opaque(policy: Policy | None, caller: Caller) -> Decision | None:
-    """Decide where no function of the user's has to be asked; None if one has to be."""
+def decide_now(policy: Policy | None, caller: Caller) -> Decision | None:
+    """Decide where no function of the user's has to be asked; None if one has to be. Pure."""
     if policy is None:
         return _refuse(AccessDeniedError(rule="default=deny"))
     if caller.principal is None:

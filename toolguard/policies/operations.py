@@ -58,6 +58,8 @@ METHODS = (*_OPERATIONS, _COMPLETE, _LISTEN)
 
 _HANDSHAKE = frozenset({"initialize", "ping", "server/discover"})
 _INVALID_PARAMS = -32602
+# What most messages have, and what resembles none of the members that are read.
+_UNLIKE = frozenset({"arguments", "_meta", "task"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -107,20 +109,18 @@ def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Invocation, ...]:
     ()
     """
     if method in _OPERATIONS:
-        kind, parameter = _OPERATIONS[method]
-        return (Invocation.sent(kind, _named(parameter, params), params.get("arguments")),)
+        return (_called(*_OPERATIONS[method], params, params.get("arguments")),)
     if method == _COMPLETE:
         ref = _member(params, "ref")
-        kind, parameter = _reference(ref)
-        return (Invocation.sent(kind, _named(parameter, ref), params.get("arguments")),)
+        return (_called(*_reference(ref), ref, params.get("arguments")),)
     if method == _LISTEN:
         return _subscribed(_member(params, "notifications"))
     return ()
 
 
-def _named(parameter: str, params: Mapping[str, Any]) -> str:
-    _refuse_lookalikes(params, parameter)
-    return _usable(parameter, params.get(parameter))
+def _called(kind: Kind, parameter: str, named: Mapping[str, Any], arguments: object) -> Invocation:
+    _refuse_lookalikes(named, parameter)
+    return Invocation.sent(kind, _usable(parameter, named.get(parameter)), arguments)
 
 
 def _usable(parameter: str, name: object) -> str:
@@ -162,7 +162,7 @@ def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:
 
 
 def _refuse_lookalikes(members: Mapping[str, Any], *known: str) -> None:
-    if resembles(members, known):
+    if not members.keys() <= {*known, *_UNLIKE} and resembles(members, known):
         raise _malformed(f"Write {', '.join(known)} exactly so, and nothing that resembles it")
 
 

@@ -193,8 +193,12 @@ class JWTVerifier:
         """Return the caller, None if keys must be fetched to tell."""
         # With a form for what is no Unicode, too: no two texts share a digest.
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
-        known = self._memo.recall(digest)
-        verified = known if known is not None and self._holds(known) else None
+        issuer = self.issuer
+        verified = known = self._memo.recall(digest)
+        if known is not None:  # good as long as the same key and issuer stand for it
+            keys = self._keys.find(known.kid, known.algorithm) or ()
+            if known.issuer != issuer or all(key is not known.key for key in keys):
+                verified = None
         if verified is None:
             verified = self._examine(token, refreshed=refreshed)
         if verified is None:
@@ -208,11 +212,6 @@ class JWTVerifier:
         jws = self._read(token)
         key = self._signer(jws, refreshed=refreshed)
         return None if key is None else self._accept(jws, key)
-
-    def _holds(self, verified: Verified) -> bool:
-        """Return whether the same key and issuer still stand for a token that was good."""
-        keys = self._keys.find(verified.kid, verified.algorithm) or ()
-        return any(key is verified.key for key in keys) and verified.issuer == self.issuer
 
     def _read(self, token: str) -> CompactJWS:
         jws = parse(token)
