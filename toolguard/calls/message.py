@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,7 @@ __all__ = [
     "current_frame",
     "current_principal",
     "here",
+    "leave",
     "refusal_in",
     "stand",
     "standing",
@@ -229,8 +230,11 @@ def caller_of(guard: Guard, principal: Principal | None, auth: RequestAuth | Non
 _current: ContextVar[Frame | None] = ContextVar("toolguard_frame", default=None)
 
 
-stand: Callable[[Frame], object] = _current.set
-"""Make a frame the current one, until another one is. A block is better where that will do."""
+stand: Callable[[Frame], Token[Frame | None]] = _current.set
+"""Make a frame the current one; return what :func:`leave` takes. For the path of every call."""
+
+leave: Callable[[Token[Frame | None]], None] = _current.reset
+"""Make the frame the current one that was it before."""
 
 
 @contextmanager

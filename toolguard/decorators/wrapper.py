@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, TypeVar, overload
 
 import anyio.to_thread
 
-from toolguard.calls.message import Frame, current_frame, refusal_in, stand
+from toolguard.calls.message import Frame, current_frame, leave, refusal_in, stand
 from toolguard.calls.rows import Row, State
 from toolguard.decorators.injection import Connections, Injection, unwrapped
 from toolguard.policies.policy import Policy
@@ -142,14 +142,13 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[tuple[Fram
     That is the row of the operation which the framework entered, if this is its own wrapper; a
     guarded function that is called by code of the user's has a row of its own.
     """
-    frame = outer = current_frame()
+    frame = current_frame()
     row = frame.row
     if row is None or row.owner is not wrapper or row.running:
         frame = frame.within(policy, wrapper)
         row = frame.entered
-    row.running = True
+    row.running, before = True, stand(frame)
     try:
-        stand(frame)
         yield frame, row
     except Exception as error:
         refusal = refusal_in(error)
@@ -161,7 +160,7 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[tuple[Fram
         raise
     finally:
         row.running = False
-        stand(outer)
+        leave(before)
 
 
 def _starting(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:

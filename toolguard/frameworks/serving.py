@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
-from toolguard.calls.message import Frame, Message, here, refusal_in, stand, standing
+from toolguard.calls.message import Frame, Message, here, leave, refusal_in, stand
 from toolguard.calls.request import SCOPE_KEY, RequestAuth, signed_in
 from toolguard.calls.rows import State
 from toolguard.errors import (
@@ -95,12 +95,11 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
     frame = Frame(guard, message)
     refusal: ToolGuardError | None
     goes_on = False
-    user = sdk_user.set(None if auth is None else auth.user)
+    user, before = sdk_user.set(None if auth is None else auth.user), stand(frame)
     try:
         if incoming.request is None:  # where there is no door that asks
             _check_intact(adapter)
-        with standing(frame):
-            result = await _answer(adapter, frame, incoming)
+        result = await _answer(adapter, frame, incoming)
         goes_on = incoming.goes_on(result)
     except BaseException as error:
         refusal = refusal_in(error) or (message.refusal if isinstance(error, Exception) else None)
@@ -109,6 +108,7 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
     else:
         return result
     finally:
+        leave(before)
         sdk_user.reset(user)
         message.closed = not goes_on
     if auth is not None and outer is None:
@@ -271,23 +271,24 @@ async def run(
     sent = door.message.sent if door.row is None else None
     call = Invocation(operation.kind, sent.name if sent else operation.name, arguments)
     frame = door.enter(resolved.policy, call, resolved.owner)
-    row = frame.entered
+    row, before = frame.entered, stand(frame)
     try:
         if resolved.fault or operation.kind == "resource" or call.name != operation.name:
             row.policy = adapter.policy_for(resolved, sent.name if sent else None)
-        with standing(frame):
-            reads_call = row.policy is not None and row.policy.reads_call
-            if reads_call and resolved.owner is None:
-                _check_listed(operation, call)
-            # The wrapper decides on the arguments that the framework has validated.
-            await frame.authorize(None if reads_call and resolved.owner else call)
-            return await proceed()
+        reads_call = row.policy is not None and row.policy.reads_call
+        if reads_call and resolved.owner is None:
+            _check_listed(operation, call)
+        # The wrapper decides on the arguments that the framework has validated.
+        await frame.authorize(None if reads_call and resolved.owner else call)
+        return await proceed()
     except Exception as error:
         if not row.concluded:
             row.ended(refusal_in(error, adapter.error_types))
         if row.refusal is None:
             raise
         refusal = row.refusal
+    finally:
+        leave(before)
     if row.state is not State.PERMITTED and not row.nested and hides(door, refusal):
         row.ended(None)
         return await unknown()

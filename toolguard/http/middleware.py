@@ -54,9 +54,8 @@ _REVISION = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _PREFLIGHT = {b"origin", b"access-control-request-method"}
 _SESSION_HEADER = b"mcp-session-id"
 _EVENT_HEADER = b"last-event-id"
-# However a request spells them (RFC 3875 §4.1.18).
-_SESSION = re.compile(rb"mcp[-_]session[-_]id", re.IGNORECASE)
-_EVENT = re.compile(rb"last[-_]event[-_]id", re.IGNORECASE)
+# However a request spells them (RFC 3875 §4.1.18): the session, or the event to go on from.
+_NAMED = re.compile(rb"(mcp[-_]session[-_]id)|last[-_]event[-_]id", re.IGNORECASE)
 
 
 class GuardMiddleware:
@@ -121,8 +120,8 @@ class GuardMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, state: RequestAuth) -> None:
         try:
-            session_id = self._session_of(scope, state.principal)
-            events = _values(scope["headers"], _EVENT)
+            sessions, events = _sessions_and_events(scope["headers"])
+            session_id = self._session_of(sessions, state.principal) if sessions else None
             if events or scope["method"] in ("GET", "HEAD"):
                 self._check_stream(scope, state.principal, session_id, events)
         except _NotFoundError as missing:
@@ -158,8 +157,8 @@ class GuardMiddleware:
         if scope["method"] == "DELETE" and session_id is not None and response.status < 300:  # noqa: PLR2004
             self.sessions.close(session_id)
 
-    def _session_of(self, scope: Scope, principal: Principal | None) -> str | None:
-        """Return the session of a request, once it is known to be the caller's.
+    def _session_of(self, sessions: list[str], principal: Principal | None) -> str:
+        """Return the session that a request names, once it is known to be the caller's.
 
         Raises:
             MalformedMessageError: if it names more than one: the owner of one of them could have
@@ -167,9 +166,6 @@ class GuardMiddleware:
             MissingTokenError: if it may be the caller's once they have signed in.
             _NotFoundError: if it is not.
         """
-        sessions = _values(scope["headers"], _SESSION)
-        if not sessions:
-            return None
         if len(sessions) > 1:
             raise MalformedMessageError("Send one Mcp-Session-Id header")
         if not self.sessions.admits(sessions[0], principal):
@@ -193,9 +189,11 @@ class GuardMiddleware:
                 raise _NoStreamError
             if principal.user_id is None:
                 raise _no_owner()
-        others = [pair for pair in scope["headers"] if not _EVENT.fullmatch(pair[0])]
+        if not sent:
+            return
+        others = [pair for pair in scope["headers"] if not _is_event(pair[0])]
         scope["headers"] = others  # it says nothing but in a GET
-        if sent and scope["method"] == "GET":
+        if scope["method"] == "GET":
             owner = EventOwner.of(principal, session_id)
             event_id = self.guard.door.event_ids.unsealed(sent[0].encode("latin-1"), owner)
             if event_id is None or len(sent) > 1:
@@ -301,5 +299,16 @@ def _revision_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     return revision.decode("ascii") if _REVISION.fullmatch(revision) else None
 
 
-def _values(headers: Iterable[tuple[bytes, bytes]], name: re.Pattern[bytes]) -> list[str]:
-    return [value.decode("latin-1") for key, value in headers if name.fullmatch(key)]
+def _sessions_and_events(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[str], list[str]]:
+    sessions: list[str] = []
+    events: list[str] = []
+    for name, value in headers:
+        found = _NAMED.fullmatch(name)
+        if found is not None:
+            (sessions if found[1] else events).append(value.decode("latin-1"))
+    return sessions, events
+
+
+def _is_event(name: bytes) -> bool:
+    found = _NAMED.fullmatch(name)
+    return found is not None and not found[1]

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from toolguard.errors import (
     AccessDeniedError,
@@ -71,8 +72,7 @@ NEEDS_ARGUMENTS = Decision(Verdict.NEEDS_ARGUMENTS)
 """The arguments of the call tell."""
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(NamedTuple):
     """The caller at the moment of a decision.
 
     Attributes:
