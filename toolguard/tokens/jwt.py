@@ -206,7 +206,7 @@ class JWTVerifier:
         check_times(verified.times, self._clock(), self._leeway)
         if verified is not known:
             self._memo.keep(digest, verified)
-        return verified.principal
+        return verified.principal if verified.is_flat else verified.own_principal()
 
     def _examine(self, token: str, *, refreshed: bool) -> Verified | None:
         jws = self._read(token)

@@ -29,7 +29,7 @@ class Verified:
         principal: the caller.
     """
 
-    __slots__ = ("_is_flat", "_principal", "algorithm", "issuer", "key", "kid", "times")
+    __slots__ = ("algorithm", "is_flat", "issuer", "key", "kid", "principal", "times")
 
     def __init__(
         self, algorithm: str, kid: str | None, key: Key, times: Times, principal: Principal
@@ -39,16 +39,14 @@ class Verified:
         self.key = key
         self.times = times
         self.issuer = principal.issuer
-        self._principal = principal
-        self._is_flat = not any(isinstance(v, (dict, list)) for v in principal.claims.values())
+        self.principal = principal
+        #: Whether the claims have nothing in them that a tool could change.
+        self.is_flat = {dict, list}.isdisjoint(map(type, principal.claims.values()))
 
-    @property
-    def principal(self) -> Principal:
-        """The caller, whose claims share nothing with another message that could be changed."""
-        if self._is_flat:
-            return self._principal
-        claims = MappingProxyType(own_claims(self._principal.claims))
-        return replace(self._principal, claims=claims)
+    def own_principal(self) -> Principal:
+        """Return the caller with claims that share nothing with those of another message."""
+        claims = MappingProxyType(own_claims(self.principal.claims))
+        return replace(self.principal, claims=claims)
 
 
 class Memo:
