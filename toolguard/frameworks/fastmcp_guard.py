@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import fastmcp
 from fastmcp.exceptions import NotFoundError, ToolError
@@ -181,7 +181,7 @@ def guarded(component: Any, attached: Attached) -> Any:
     copy = component.model_copy()
     if _MARK not in vars(copy):
         kind: Any = type(component)
-        copy.__class__ = _class(kind)
+        object.__setattr__(copy, "__class__", _class(kind))  # past what pydantic would look for
     vars(copy)[_MARK] = attached
     return copy
 
@@ -304,21 +304,33 @@ def parents(component: Any) -> list[Any]:
     chain = []
     while component is not None:
         chain.append(component)
-        component = getattr(component, "parent_tool", None)
+        component = component.parent_tool if _facts(component.__class__).is_transformed else None
     return chain
+
+
+class _Facts(NamedTuple):
+    """What the components of one class are: pydantic takes long to say that there is no field."""
+
+    kind: Kind
+    named_by: str
+    is_transformed: bool
+
+
+@functools.cache
+def _facts(cls: Any) -> _Facts:
+    fields = [name for name in ("uri_template", "uri") if name in {*cls.model_fields, *dir(cls)}]
+    kind: Kind = "resource" if fields else "prompt" if hasattr(cls, "render") else "tool"
+    return _Facts(kind, [*fields, "name"][0], "parent_tool" in cls.model_fields)
 
 
 def name_of(component: Any) -> str:
     """Return the name or the URI (template) of a component."""
-    uri = getattr(component, "uri_template", None) or getattr(component, "uri", None)
-    return str(uri or component.name)
+    return str(getattr(component, _facts(component.__class__).named_by) or component.name)
 
 
 def kind_of(component: Any) -> Kind:
     """Return which kind of operation a component is."""
-    if hasattr(component, "uri") or hasattr(component, "uri_template"):
-        return "resource"
-    return "prompt" if hasattr(component, "render") else "tool"
+    return _facts(component.__class__).kind
 
 
 def described(chain: Sequence[Any], more_names: Sequence[str] = ()) -> Operation:

@@ -148,7 +148,9 @@ def mounted(component: Any) -> tuple[Any, str] | None:
 
     None for a component that is not of a mounted server.
     """
-    server = getattr(component, "_server", None)
+    # Asked of the class: pydantic takes long to say that an object has no such attribute.
+    has_server = "_server" in getattr(type(component), "__private_attributes__", ())
+    server = getattr(component, "_server", None) if has_server else None
     if server is None:
         return None
     names = (getattr(component, name, None) for name in _ORIGINALS)
