@@ -69,9 +69,8 @@ class Principal:
         if tenant_id is None and len(tenant_map) == 1:
             tenant_id = next(iter(tenant_map))
         current = _object(None if tenant_id is None else tenant_map.get(tenant_id))
-        permissions = _unique(
-            (*_strings(claims.get("permissions")), *_strings(current.get("permissions")))
-        )
+        facts = (claims, current) if current else (claims,)
+        permissions = _unique([p for fact in facts for p in _strings(fact.get("permissions"))])
         scopes = _scopes(claims)
         return cls(
             user_id=_user_id(claims),
@@ -81,7 +80,7 @@ class Principal:
             tenant_ids=_unique((*([tenant_id] if tenant_id else ()), *_strings([*tenant_map]))),
             scopes=_unique((*scopes, *permissions)) if permissions_are_scopes else scopes,
             permissions=permissions,
-            roles=_unique((*_roles(claims), *_roles(current))),
+            roles=_unique([role for fact in facts for role in _roles(fact)]),
             expires_at=_number(claims.get("exp")),
             claims=MappingProxyType(dict(claims)),
         )
