@@ -213,7 +213,8 @@ class Frame:
         """
         if self.message.closed:
             raise GuardNotConfiguredError("The call has ended; there is no caller any more")
-        if principal is not None and principal.is_expired(self.guard.clock() - self.guard.leeway):
+        now = self.guard.clock() - self.guard.leeway
+        if principal is not None and principal.expires_at <= now:
             raise InvalidTokenError("expired", "The access token has expired")
 
 
