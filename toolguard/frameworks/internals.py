@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from importlib.metadata import version
 from typing import Any
 
 __all__ = [
@@ -55,9 +54,15 @@ def probe(server: Any) -> None:
         gone.append("_custom_starlette_routes")
     if gone:
         raise RuntimeError(
-            f"mcp {version('mcp')} has no {', '.join(gone)} on {type(server).__name__}, which "
+            f"mcp {_installed('mcp')} has no {', '.join(gone)} on {type(server).__name__}, which "
             "toolguard stands in: nothing would be guarded. Use a release that toolguard knows"
         )
+
+
+def _installed(distribution: str) -> str:
+    from importlib.metadata import version  # noqa: PLC0415 - slow, and for an error only
+
+    return version(distribution)
 
 
 def tool_manager(server: Any) -> Any:
@@ -138,7 +143,7 @@ def probe_fastmcp(server: Any, mounts: tuple[type[Any], ...], injects: type[Any]
         gone.append(f"{injects.__name__}._tools_to_inject_by_name")
     if gone:
         raise RuntimeError(
-            f"fastmcp {version('fastmcp')} has no {', '.join(gone)}, which toolguard relies on: "
+            f"fastmcp {_installed('fastmcp')} has no {', '.join(gone)}, which toolguard relies on: "
             "rules by name would not apply. Use a release that toolguard knows"
         )
 
