@@ -184,6 +184,25 @@ def test_other_paths_can_be_let_in_with_a_token() -> None:
     assert site.reached == 1
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/mcp;v=1", "/mcp;/x", "/x/..;/mcp", "/mcp%253bx", "/x\\..\\mcp", "/x/%2e%2e%5cmcp"],
+)
+def test_what_another_server_reads_as_the_endpoint_is_not_elsewhere(path: str) -> None:
+    site = Site(rules=RULES, others="authenticated")
+
+    assert site.send("POST", path, body=call("delete_x")).status == 404
+    assert site.reached == 0
+
+
+@pytest.mark.parametrize("path", ["/mcp?x", "/mcp#x", "/%256dcp", "/%2525256dcp", "/%2%356dcp"])
+def test_what_is_decoded_again_into_the_endpoint_is_not_elsewhere(path: str) -> None:
+    site = Site(rules=RULES, others="authenticated")
+
+    assert site.send("POST", path, body=call("delete_x")).status == 404
+    assert site.reached == 0
+
+
 def test_the_endpoint_is_found_where_the_application_is_mounted() -> None:
     site = Site(rules=RULES, path="/rpc")
 

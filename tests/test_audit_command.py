@@ -225,7 +225,7 @@ def test_json_on_standard_output_is_nothing_but_json(tmp_path: Path) -> None:
     target = notes(tmp_path, WIPE + "\nprint('loading')")
     command = [sys.executable, "-m", "toolguard", "audit", target, "--format", "json", "--check"]
 
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
     assert done.returncode == 1
     found = json.loads(done.stdout)

@@ -129,8 +129,8 @@ def test_a_module_without_a_server_says_what_to_write(write: Write) -> None:
     other = "import mcp\nother = mcp.StdioServerParameters(command='x')\n"
     write("none.py", f"{other}number = 1\ndef make(): return 1\n")
 
-    assert "it holds no server; write none.py:make if make() returns one" in reason("none.py")
-    assert "none.py:number is no server" in reason("none.py:number")
+    assert "no server found there; write none.py:make if make() returns one" in reason("none.py")
+    assert "none.py:number is not a server" in reason("none.py:number")
     assert "but a int" in reason("none.py:make")
 
 
@@ -139,8 +139,8 @@ def test_a_class_that_only_says_it_is_a_server_is_none(write: Write) -> None:
         "lazy.py", "class Proxy:\n    def __getattr__(self, name): raise RuntimeError\nit = Proxy()"
     )
 
-    assert "holds no server" in reason("lazy.py")
-    assert "is no server" in reason("lazy.py:it")
+    assert "no server found" in reason("lazy.py")
+    assert "is not a server" in reason("lazy.py:it")
 
 
 @pytest.mark.parametrize(

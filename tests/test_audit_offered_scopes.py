@@ -80,7 +80,7 @@ def test_metadata_of_another_issuer_is_not_believed() -> None:
 def test_what_is_no_list_of_scopes_is_refused(scopes: object) -> None:
     web = Web({INSERTED: metadata(scopes_supported=scopes)})
 
-    with pytest.raises(ValueError, match="no list of strings"):
+    with pytest.raises(ValueError, match="not a list of strings"):
         offered_scopes(ISSUER, fetch=web)
 
 

@@ -13,6 +13,7 @@ from toolguard.errors import (
     AccessDeniedError,
     ConnectionRequiredError,
     GuardNotConfiguredError,
+    InsufficientAuthenticationError,
     InsufficientScopeError,
     InvalidTokenError,
     KeysUnavailableError,
@@ -341,3 +342,45 @@ def test_the_challenge_asks_for_what_is_required_in_the_declared_order(
     assert set(parse(str(header(refusal, "combined"))).scope) == {
         scope for scope in (*held, *required) if "=" not in scope
     }
+
+
+# --- length
+
+
+LONG = [f"scope.{number}.{'x' * 60}" for number in range(40)]
+
+
+def test_a_long_challenge_leaves_out_its_description_then_the_held_scopes() -> None:
+    brief = InsufficientScopeError(LONG, token_scopes=[])
+    held = InsufficientScopeError(LONG[:30], token_scopes=LONG[30:] * 3)
+
+    for challenge, scopes in (
+        (header(brief), LONG),
+        (header(held, "combined"), [*LONG[30:], *LONG[:30]]),
+        (
+            header(
+                InsufficientScopeError(LONG, token_scopes=[f"held.{x}" for x in LONG]), "combined"
+            ),
+            LONG,
+        ),
+    ):
+        assert challenge is not None
+        assert parse(challenge).scope == tuple(scopes)
+        assert parse(challenge).error_description is None
+
+
+@given(st.integers(1, 100), st.integers(1, 20_000), st.integers(0, 100))
+def test_no_challenge_is_longer_than_its_limit(count: int, length: int, held: int) -> None:
+    needed = [f"n{number}.{'x' * (length // count)}" for number in range(count)]
+    granted = [f"h{number}.{'y' * (length // count)}" for number in range(held)]
+    refusals = [
+        InsufficientScopeError(needed, token_scopes=granted),
+        MissingTokenError(scopes=needed),
+        InsufficientAuthenticationError(max_age=60, scopes=needed),
+    ]
+
+    for refusal in refusals:
+        sent = header(refusal, "combined")
+        assert sent is not None
+        assert len(sent) <= 4_096
+        assert set(parse(sent).scope) in ({*needed}, {*needed, *granted}, set())

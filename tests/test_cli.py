@@ -53,8 +53,12 @@ def test_the_module_runs_like_the_command_and_imports_no_framework() -> None:
         "print(sorted({'mcp', 'fastmcp', 'httpx', 'starlette'} & set(sys.modules)))"
     )
 
-    run = subprocess.run([sys.executable, "-m", "toolguard"], capture_output=True, check=False)
-    imports = subprocess.run([sys.executable, "-c", check], capture_output=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "toolguard"], capture_output=True, check=False, timeout=120
+    )
+    imports = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, check=True, timeout=120
+    )
 
     assert run.returncode == 0
     assert run.stdout.startswith(b"usage: toolguard")
@@ -179,14 +183,25 @@ def test_dev_shows_a_world_that_it_takes_back(
 
 
 def test_dev_stops_at_ctrl_c() -> None:
+    # A shell that runs the suite in the background has its children ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     command = [sys.executable, "-W", "error", "-m", "toolguard", "dev", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+    try:
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with running:
         assert running.stdout is not None
-        assert running.stderr is not None
-        said = b"".join(iter(running.stdout.readline, b"Stop with Ctrl-C.\n"))
+        said = running.stdout.readline()
+        for line in iter(running.stdout.readline, b"Stop with Ctrl-C.\n"):
+            assert line, "ended before it said how to stop it"
+            said += line
         running.send_signal(signal.SIGINT)
-        code = running.wait(timeout=20)
-        warned = running.stderr.read()
+        try:
+            _, warned = running.communicate(timeout=20)
+        finally:
+            running.kill()
+    code = running.returncode
 
     assert code == 0
     assert b"DESCOPE_MANAGEMENT_KEY" in said

@@ -221,7 +221,7 @@ def test_a_key_that_is_too_weak_or_unusual_is_refused(key: Any) -> None:
     ids=["empty", "text", "broken", "with a password", "public"],
 )
 def test_what_is_no_private_key_is_refused_without_being_shown(text: str | bytes) -> None:
-    with pytest.raises(ValueError, match="this is no private key") as caught:
+    with pytest.raises(ValueError, match="this is not a private key") as caught:
         PrivateKeyJWT("mcp-server", text, key_id="k1")
 
     assert "canary" not in repr(caught.value)

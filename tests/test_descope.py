@@ -241,7 +241,7 @@ def test_without_a_callers_token_and_a_management_key_nothing_is_asked() -> None
 def test_a_caller_who_is_no_user_has_no_connections(user_id: str | None) -> None:
     vault = answering(token=TOKEN)
 
-    with pytest.raises(ConnectionDeniedError, match="belongs to a user"):
+    with pytest.raises(ConnectionDeniedError, match="needs a user"):
         fetch(vault, asked(READ, user_id=user_id), management_key="K2key")
 
     assert vault.requests == []

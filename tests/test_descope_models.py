@@ -175,7 +175,12 @@ def test_a_package_that_is_called_descope_stands_beside_it(tmp_path: Path) -> No
     environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
 
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+        env=environ,
     )
 
     assert done.stdout.strip() == str(tmp_path / "descope" / "__init__.py")

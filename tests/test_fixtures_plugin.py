@@ -146,6 +146,8 @@ def test_a_conftest_may_import_the_types_that_it_opts_in_to(suite: pytest.Pytest
 def test_who_does_not_opt_in_needs_no_pytest() -> None:
     code = "import sys, toolguard.testing; print('pytest' in sys.modules)"
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
 
     assert done.stdout == "False\n"

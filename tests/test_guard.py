@@ -191,13 +191,14 @@ def test_a_hierarchy_may_be_written_as_a_mapping() -> None:
         "read",
     }
     assert guard(scope_hierarchy=hierarchy).scope_hierarchy is hierarchy
-    with pytest.raises(ValueError, match="turns in a circle"):
+    with pytest.raises(ValueError, match="has a cycle through"):
         guard(scope_hierarchy={"a": ["a"]})
 
 
 @pytest.mark.parametrize(
     ("name", "choices"),
     [
+        ("task_expiry", "'continue', 'stop'"),
         ("challenge_scopes", "'auto', 'required', 'combined'"),
         ("default", "'authenticated', 'deny', 'public'"),
         ("stdio", "'token', 'trusted'"),

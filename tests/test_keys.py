@@ -201,7 +201,7 @@ def test_a_key_with_a_private_member_is_left_out(member: str) -> None:
 def test_a_whole_private_key_is_left_out_and_not_quoted() -> None:
     jwk = ECAlgorithm.to_jwk(P256, as_dict=True)
     problem = only_problem({**jwk, "kid": "leaked"})
-    assert problem == "key 'leaked' holds private members: whoever has read it can sign"
+    assert problem == "key 'leaked' holds private members: publish public keys only"
 
 
 def test_rsa_below_2048_bits_is_left_out() -> None:

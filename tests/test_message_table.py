@@ -11,9 +11,18 @@ from callers import ISSUER, NOW, TOKEN, Desk, Tokens, person
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard.calls.message import Frame, Message, current_frame, current_principal, here, standing
+from toolguard.calls.message import (
+    Frame,
+    Message,
+    current_access_token,
+    current_frame,
+    current_principal,
+    here,
+    standing,
+)
 from toolguard.calls.request import RequestAuth
 from toolguard.calls.rows import Row, State
+from toolguard.connections.static import StaticConnections
 from toolguard.errors import (
     AccessDeniedError,
     GuardNotConfiguredError,
@@ -24,7 +33,7 @@ from toolguard.errors import (
 )
 from toolguard.policies.decision import NEEDS_ARGUMENTS, PERMIT, Decision, Verdict
 from toolguard.policies.operations import Invocation
-from toolguard.policies.policy import Policy
+from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.policies.scopes import Scope
 from toolguard.principal import Principal
 from toolguard.testing import FrozenClock
@@ -148,6 +157,27 @@ def test_expiry_counts_at_use_and_not_only_at_entry() -> None:
 
     assert isinstance(refusal(admission(call, Policy())), InvalidTokenError)
     assert isinstance(refusal(admission(call, Policy(public=True))), InvalidTokenError)
+
+
+def test_a_call_that_outlives_its_token_gets_no_connection() -> None:
+    clock = FrozenClock(NOW)
+    connections = StaticConnections({"calendar": "third-party"})
+    guard = Desk(clock=clock, connections=connections)
+    auth = request(guard, person(expires_at=NOW + 60))
+    auth.outlives_token = True
+    frame = door(guard, auth)
+    needs = [ConnectionNeed("calendar", (), "connection_token")]
+
+    before = asyncio.run(frame.connect(needs, auth.principal))
+    clock.advance(60)
+    principal = asyncio.run(admission(frame, Policy()))
+
+    assert before["connection_token"] is not None
+    assert principal == auth.principal
+    with pytest.raises(InvalidTokenError):
+        asyncio.run(frame.connect(needs, principal))
+    with standing(frame), pytest.raises(InvalidTokenError):
+        current_access_token()
 
 
 def test_an_expired_caller_is_not_told_which_scopes_are_missing() -> None:

@@ -243,5 +243,5 @@ def test_expansion_adds_nothing_for_scopes_that_are_not_in_it(
 def test_a_circle_is_refused_wherever_it_is_entered(order: list[str], length: int) -> None:
     circle = {order[i]: [order[(i + 1) % length]] for i in range(length)}
 
-    with pytest.raises(ValueError, match="the scope hierarchy turns in a circle at"):
+    with pytest.raises(ValueError, match="the scope hierarchy has a cycle through"):
         ScopeHierarchy({"entrance": [order[0]], **circle})

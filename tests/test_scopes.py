@@ -192,7 +192,7 @@ def test_a_hierarchy_goes_by_what_is_declared_and_not_by_how_names_begin() -> No
 
 
 def test_a_scope_that_includes_itself_is_a_circle() -> None:
-    with pytest.raises(ValueError, match=r"^the scope hierarchy turns in a circle at 'a'$"):
+    with pytest.raises(ValueError, match=r"^the scope hierarchy has a cycle through 'a'$"):
         ScopeHierarchy({"a": ["a"]})
 
 

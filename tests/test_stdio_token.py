@@ -92,7 +92,7 @@ def test_secrets_leave_the_environment_once_stdio_starts(environ: pytest.MonkeyP
     made = guard()
     with made.serving_stdio():
         child = subprocess.run(
-            [sys.executable, "-c", show], check=True, capture_output=True, text=True
+            [sys.executable, "-c", show], check=True, timeout=120, capture_output=True, text=True
         )
         assert asks(made, Policy()) == "alice"
 

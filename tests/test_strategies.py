@@ -240,6 +240,8 @@ def test_arguments_can_be_sent_as_json(arguments: dict[str, Any]) -> None:
 def test_importing_the_testing_package_does_not_import_hypothesis() -> None:
     code = "import sys, toolguard.testing; print('hypothesis' in sys.modules)"
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
 
     assert done.stdout == "False\n"

@@ -117,7 +117,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what takes long to import when it is asked for (PEP 562)."""
+    """Import slow modules on first use (PEP 562)."""
     if name != "JWTVerifier":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from toolguard.tokens.jwt import JWTVerifier  # noqa: PLC0415 - imports cryptography

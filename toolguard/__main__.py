@@ -1,4 +1,4 @@
-"""What does ``python -m toolguard`` do? The same as ``toolguard``."""
+"""Run the command ``toolguard`` as ``python -m toolguard``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What can be done from the command line?"""
+"""The command line: ``toolguard audit``, ``toolguard demo`` and ``toolguard dev``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import anyio
 
 __all__ = ["main"]
 
-# What a shell reports for a command that was stopped with Ctrl-C.
+# The exit code of a command that was stopped with Ctrl-C.
 _INTERRUPTED = 130
 
 
@@ -23,11 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        argv: its words; by default those of the process.
+        argv: its arguments; by default those of the process.
 
     Returns:
-        The exit code: 0; 1 if it did not go as it should; 2 if it could not begin; 130 if it was
-        interrupted.
+        The exit code: 0; 1 if it failed; 2 if it could not start; 130 if it was interrupted.
     """
     parser = _parser()
     arguments = parser.parse_args(argv)

@@ -1,7 +1,7 @@
-"""The secrets that the environment brings: read, and not left there.
+"""Read secrets from the environment, and remove them there.
 
-What stays in ``os.environ`` is seen by every library and inherited by every child process. A
-mapping of another kind belongs to the caller and is left as it is.
+The variables in ``os.environ`` can be read by every library and are inherited by every child
+process. Mappings other than ``os.environ`` are not changed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _withheld: dict[str, str] = {}
 
 
 def secret(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """Return a secret, None if it is empty or not set; one that is withheld by now, too."""
+    """Return a secret, also a withheld one; None if it is empty or not set."""
     value = environ.get(name)
     if value is None and environ is os.environ:
         value = _withheld.get(name)
@@ -27,7 +27,7 @@ def secret(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
 
 
 def withhold(*names: str) -> None:
-    """Take secrets out of ``os.environ``; :func:`secret` still returns them."""
+    """Remove secrets from ``os.environ``; :func:`secret` still returns them."""
     for name in names:
         value = os.environ.pop(name, None)
         if value is not None:
@@ -35,7 +35,7 @@ def withhold(*names: str) -> None:
 
 
 def taken(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """Return a secret as :func:`secret` does, and withhold it from then on."""
+    """Return a secret as :func:`secret` does, and withhold it."""
     if environ is os.environ:
         withhold(name)
     return secret(name, environ)

@@ -1,4 +1,4 @@
-"""Which ways are there to be refused or to fail?
+"""The exceptions that toolguard raises while it serves a call.
 
 ::
 
@@ -6,25 +6,25 @@
     ├── MissingTokenError              401  no credentials were sent
     ├── MalformedCredentialsError      400  an Authorization header that cannot be read
     ├── MalformedMessageError          400  a body that more than one message could be read in
-    ├── InvalidTokenError              401  a token that does not hold up, with a ``reason``
-    ├── InsufficientScopeError         403  a good token with too few scopes: step up
-    ├── InsufficientAuthenticationError  401  a good token of too long ago, or too weak a sign-in
-    ├── AccessDeniedError              403  a good token that more scopes would not help
-    ├── KeysUnavailableError           503  nobody can be verified right now: not the caller's fault
-    ├── InvalidInputError              ---  an argument that no rule can be applied to
-    ├── GuardNotConfiguredError        500  a guarded tool runs where no guard protects it
-    └── ConnectionTokenError           ---  a connection token could not be had
+    ├── InvalidTokenError              401  an invalid token, with a ``reason``
+    ├── InsufficientScopeError         403  a valid token with too few scopes: step up
+    ├── InsufficientAuthenticationError  401  a valid token of an old or weak sign-in
+    ├── AccessDeniedError              403  a denial that more scopes would not change
+    ├── KeysUnavailableError           503  tokens cannot be verified now: not the caller's fault
+    ├── InvalidInputError              ---  an argument that the rule cannot be applied to
+    ├── GuardNotConfiguredError        500  a guarded tool runs on a server without a guard
+    └── ConnectionTokenError           ---  a connection token is not available
         ├── ConnectionRequiredError         the user has to connect the account (again)
-        ├── ConnectionDeniedError           the vault's policy says no
-        ├── ConnectionRateLimitedError      the vault says "later"
+        ├── ConnectionDeniedError           the vault's policy refuses
+        ├── ConnectionRateLimitedError      the vault limits the rate
         ├── ConnectionUnavailableError      the vault cannot be reached
-        └── ConnectionResponseError         the vault's answer makes no sense
+        └── ConnectionResponseError         the vault's answer is invalid
 
-``status`` is the HTTP status of a refusal that is answered at the HTTP level; ``None`` marks
-those that are always reported as the result of the tool. Misconfiguration is not in this tree:
-it is a ``ValueError`` or ``TypeError`` when the user's module is imported.
+``status`` is the HTTP status of a refusal that is answered at the HTTP level; ``None`` marks errors
+that are always reported as the result of the tool. Misconfiguration is not in this tree: it is a
+``ValueError`` or ``TypeError`` when the user's module is imported.
 
-No message, attribute or representation in this tree holds a token.
+No message, attribute or representation of these errors contains a token.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ InvalidTokenReason = Literal[
     "claims",
     "bound",
 ]
-"""Why a token was refused. For logs and tests; the caller is told a sentence, not a claim."""
+"""Why a token was refused. For logs and tests; the caller gets a sentence without claims."""
 
 
 # RFC 6749 §3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
@@ -76,16 +76,16 @@ _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 
 
 class ToolGuardError(Exception):
-    """Everything toolguard raises while it serves a call."""
+    """The base class of everything that toolguard raises while it serves a call."""
 
-    #: HTTP status of this refusal, or None where it is always the result of the tool.
+    #: HTTP status of this refusal; None if it is always reported as the result of the tool.
     status: ClassVar[int | None] = None
-    #: The error code a client can switch on (RFC 6750 §3.1 where that names one).
+    #: The error code for clients (of RFC 6750 §3.1 where it defines one).
     error: ClassVar[str] = "error"
 
     @property
     def error_description(self) -> str:
-        """One sentence for the person who reads it; free of claims, tokens and secrets."""
+        """One sentence for people; contains no claims, tokens or secrets."""
         return str(self)
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class ToolGuardError(Exception):
 def _restore(
     kind: type[ToolGuardError], args: tuple[Any, ...], state: dict[str, Any]
 ) -> ToolGuardError:
-    """Rebuild an error from another process, whatever its constructor takes."""
+    """Rebuild an error from another process, without its constructor."""
     error = kind.__new__(kind, *args)
     vars(error).update(state)
     return error
@@ -114,7 +114,7 @@ class MissingTokenError(ToolGuardError):
 
     Args:
         message: one sentence.
-        scopes: what a token would need for the operation, where that is known.
+        scopes: the scopes that the operation needs, where they are known.
     """
 
     status = 401
@@ -138,14 +138,14 @@ class MalformedCredentialsError(ToolGuardError):
 
 
 class MalformedMessageError(ToolGuardError):
-    """The body of the request is no MCP message, or not the same one to every reader.
+    """The body of the request is not an MCP message, or is ambiguous.
 
     Args:
         message: one sentence.
         code: the JSON-RPC error code that the protocol has for it.
 
     Attributes:
-        message_id: the JSON-RPC id of the message, where that could be read.
+        message_id: the JSON-RPC id of the message, if it could be read.
     """
 
     status = 400
@@ -158,11 +158,11 @@ class MalformedMessageError(ToolGuardError):
 
 
 class InvalidTokenError(ToolGuardError):
-    """The access token does not hold up (RFC 6750 §3.1, invalid_token).
+    """The access token is not valid (RFC 6750 §3.1, invalid_token).
 
     Args:
-        reason: what was wrong, as one word for logs and tests.
-        message: one sentence about it, without anything from inside the token.
+        reason: the fault, as one word for logs and tests.
+        message: one sentence about the fault, without any content of the token.
     """
 
     status = 401
@@ -174,17 +174,17 @@ class InvalidTokenError(ToolGuardError):
 
 
 class InsufficientScopeError(ToolGuardError):
-    """The token is good and lacks scopes (RFC 6750 §3.1, insufficient_scope).
+    """The token is valid but lacks scopes (RFC 6750 §3.1, insufficient_scope).
 
-    Raised by guards, and by tool bodies when an upstream API asks for more.
+    Raised by guards, and by tool bodies when an upstream API requires more scopes.
 
     Args:
-        required_scopes: what the operation needs, in the declared order.
-        token_scopes: what the token holds, in its order.
-        missing_scopes: what has to be added; by default the required ones the token lacks.
+        required_scopes: the scopes that the operation needs, in the declared order.
+        token_scopes: the scopes of the token, in its order.
+        missing_scopes: the scopes to add; by default the required ones that the token lacks.
 
     Raises:
-        ValueError: if nothing is required, or something that is not one scope.
+        ValueError: if no scope is required, or one is not a scope-token.
 
     >>> error = InsufficientScopeError(["read", "calendar.read"], token_scopes=["read", "write"])
     >>> error.missing_scopes
@@ -221,19 +221,19 @@ class InsufficientScopeError(ToolGuardError):
 
     @property
     def combined_scopes(self) -> tuple[str, ...]:
-        """What the token holds, in its order, then what is missing, in the declared order."""
+        """The token's scopes, in its order, then the missing ones, in the declared order."""
         return tuple(dict.fromkeys((*self.token_scopes, *self.missing_scopes)))
 
     @property
     def scope_parameter(self) -> str:
         """``combined_scopes`` as one space-separated string (RFC 6749 §3.3).
 
-        What a token holds and is not one scope is left out: joined, it would be several.
+        Scopes of the token that are not single scope-tokens are omitted.
         """
         return " ".join(each for each in self.combined_scopes if _SCOPE_TOKEN.fullmatch(each))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON body: what to ask for (``scope``), and what was compared."""
+        """Return the JSON body: the scopes to request (``scope``), and those compared."""
         return {
             "error": self.error,
             "scope": self.scope_parameter,
@@ -245,12 +245,12 @@ class InsufficientScopeError(ToolGuardError):
 
 
 class InsufficientAuthenticationError(ToolGuardError):
-    """The token is good, and the user's sign-in too long ago or too weak (RFC 9470 §3).
+    """The token is valid, but the user's sign-in is too old or too weak (RFC 9470 §3).
 
     Args:
-        max_age: how many seconds ago the user may have signed in at most; None for any time.
-        acr_values: the authentication context class references of which one would do.
-        scopes: what to ask for along with it, so that the new token loses nothing.
+        max_age: the maximum age of the sign-in in seconds; None for any.
+        acr_values: the accepted authentication context class references.
+        scopes: the scopes to request with it, so that the new token keeps them.
     """
 
     status = 401
@@ -269,7 +269,7 @@ class InsufficientAuthenticationError(ToolGuardError):
         self.scopes = tuple(scopes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the error, with what is asked for."""
+        """Return the error, with the required ``max_age`` and ``acr_values``."""
         body = super().to_dict()
         if self.max_age is not None:
             body["max_age"] = self.max_age
@@ -281,10 +281,10 @@ class InsufficientAuthenticationError(ToolGuardError):
 
 
 class AccessDeniedError(ToolGuardError):
-    """The caller may not do this, and no further scope would change it.
+    """The caller is refused, and no further scope would change that.
 
-    The text names no scope and no rule, so that no client loops on it and nobody learns what
-    would have been enough. ``rule`` is for the log.
+    The text names no scope and no rule, so that clients do not retry and do not learn what would
+    have sufficed. ``rule`` is for the log.
     """
 
     status = 403
@@ -298,11 +298,11 @@ class AccessDeniedError(ToolGuardError):
 
 
 class InvalidInputError(ToolGuardError):
-    """An argument of the call is nothing that the operation's rule could be applied to.
+    """An argument of the call is not one that the operation's rule can be applied to.
 
     Args:
         message: one sentence, without the value.
-        argument: the name of the argument, where it is one in particular.
+        argument: the name of the argument, if it is a single one.
     """
 
     error = "invalid_input"
@@ -313,11 +313,11 @@ class InvalidInputError(ToolGuardError):
 
 
 class KeysUnavailableError(ToolGuardError):
-    """No signing keys good enough are at hand and the issuer cannot be reached.
+    """There are no usable signing keys, and the issuer cannot be reached.
 
     Args:
         message: one sentence.
-        retry_after: seconds after which asking again makes sense, at least 1.
+        retry_after: seconds after which to try again, at least 1.
     """
 
     status = 503
@@ -329,18 +329,18 @@ class KeysUnavailableError(ToolGuardError):
 
 
 class GuardNotConfiguredError(ToolGuardError):
-    """A guarded function was called where no guard protects the server that serves the call."""
+    """A guarded function was called on a server that no guard protects."""
 
     status = 500
     error = "guard_not_configured"
 
 
 class ConnectionTokenError(ToolGuardError):
-    """A connection token could not be had; the tool body did not run.
+    """A connection token is not available; the tool body did not run.
 
     Args:
         message: one sentence that says what the caller can do.
-        connection: the name the tool was declared with, such as ``"google-calendar"``.
+        connection: the connection's name in the decorator, such as ``"google-calendar"``.
     """
 
     error = "connection_error"
@@ -359,8 +359,8 @@ class ConnectionRequiredError(ConnectionTokenError):
 
     Args:
         message: one sentence that says what the caller can do.
-        connection: the name the tool was declared with.
-        connect_url: where this user, and nobody else, can connect; None if the vault gave none.
+        connection: the connection's name in the decorator.
+        connect_url: the URL at which only this user can connect; None if there is none.
         missing_scopes: third-party scopes that an existing connection lacks.
     """
 
@@ -379,7 +379,7 @@ class ConnectionRequiredError(ConnectionTokenError):
         self.missing_scopes = tuple(missing_scopes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the error, with the connect URL and the missing scopes where known."""
+        """Return the error, with the connect URL and the missing scopes if they are known."""
         body = super().to_dict()
         if self.connect_url is not None:
             body["connect_url"] = self.connect_url
@@ -389,13 +389,13 @@ class ConnectionRequiredError(ConnectionTokenError):
 
 
 class ConnectionDeniedError(ConnectionTokenError):
-    """The vault knows the connection and its policy does not give it to this caller."""
+    """The vault's policy refuses the connection to this caller."""
 
     error = "connection_denied"
 
 
 class ConnectionRateLimitedError(ConnectionTokenError):
-    """The vault asks to come back later; ``retry_after`` is in seconds where it said so."""
+    """The vault limits the rate of requests; ``retry_after`` is in seconds if it sent one."""
 
     error = "connection_rate_limited"
 
@@ -404,18 +404,18 @@ class ConnectionRateLimitedError(ConnectionTokenError):
         self.retry_after = retry_after
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the error, with ``retry_after`` where the vault said so."""
+        """Return the error, with ``retry_after`` if the vault sent one."""
         body = super().to_dict()
         return body if self.retry_after is None else {**body, "retry_after": self.retry_after}
 
 
 class ConnectionUnavailableError(ConnectionTokenError):
-    """The vault did not answer in time, or with a server error: trying again may help."""
+    """The vault did not answer in time, or answered with a server error: retrying may help."""
 
     error = "connection_unavailable"
 
 
 class ConnectionResponseError(ConnectionTokenError):
-    """The vault's answer is not what its protocol says: trying again will not help."""
+    """The vault's answer violates its protocol: retrying will not help."""
 
     error = "connection_response"

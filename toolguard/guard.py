@@ -1,4 +1,4 @@
-"""Which verifier, connections and settings protect this server?"""
+"""The guard of a server: its verifier, connections and settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from toolguard.calls.request import RequestAuth, UnauthorizedTools, signed_in
+from toolguard.calls.request import RequestAuth, TaskExpiry, UnauthorizedTools, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken
 from toolguard.connections.cache import provider_for
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
@@ -52,60 +52,65 @@ __all__ = ["StdioRule", "ToolGuard"]
 ServerT = TypeVar("ServerT")
 
 StdioRule = Literal["token", "trusted"]
-"""Who calls over stdio: the holder of TOOLGUARD_ACCESS_TOKEN, or whoever started the process."""
+"""The caller over stdio: the subject of TOOLGUARD_ACCESS_TOKEN, or the user of the process."""
 
 _log = logging.getLogger("toolguard")
 _over_stdio: ContextVar[bool] = ContextVar("toolguard_over_stdio", default=False)
 
 
 class ToolGuard:
-    """One server's verifier, connections and settings.
+    """The guard of a server: its verifier, connections and settings.
 
-    Give it the issuer whose tokens it accepts and the audience they have to be for, and call
-    :meth:`protect`. Every setting is checked here, when the module is imported.
+    Construct it with the issuer and the audience of the access tokens, and call :meth:`protect`.
+    Every setting is checked in the constructor, when your module is imported.
 
     Args:
         issuer: the authorization server's issuer URL; its keys are discovered (RFC 8414, OpenID).
-        well_known_url: instead of ``issuer``, the URL of its metadata document.
-        verifier: instead of both, a verifier of one's own; ``issuer`` then only names it.
-            ``"framework"`` takes over what the server's own auth has verified for this request
+        well_known_url: the URL of its metadata document, instead of ``issuer``.
+        verifier: your own verifier, instead of both; ``issuer`` is then only published.
+            ``"framework"`` accepts the verification of the server's own auth for this request
             (``FastMCP(auth=...)``, ``MCPServer(token_verifier=...)``).
-        audience: what a token's ``aud`` has to name: normally this server's URL. A ``verifier``
-            of one's own checks that itself; then it only says which resource this is.
+        audience: the ``aud`` of accepted tokens: normally this server's URL. Your own
+            ``verifier`` checks it itself; then it only determines the resource.
         resource: this server's URL, if no audience is one (RFC 9728 ``resource``).
-        connections: provider of third-party tokens, or an async function.
-        connection_max_age: for how many seconds a connection is kept for the same caller with
-            the same token; 0 for not at all. Give a :class:`CachedConnections` to say more.
-        scope_hierarchy: which scopes include which: ``{"a.write": ["a.read"]}``.
-        challenge_scopes: what the 403 for missing scopes names. ``"required"``: what the operation
-            needs. ``"combined"``: what the caller holds, too. ``"auto"``: the first for requests
-            of protocol revision 2026-07-28 and later, whose clients add up; the second for
-            earlier ones, whose clients replace.
-        denials: how a caller hears of a denial that no scope would change. ``"http"``: with 403.
-            ``"tool-error"``: as the framework reports errors. ``"auto"``: the first for requests
-            of 2026-07-28 and later; at a 403, earlier clients end the session.
-        outages: how a caller hears that tokens cannot be verified now. ``"http"``: with 503.
-            ``"tool-error"``: as the framework reports errors, for servers of clients that end
-            their session at a 503 (mcp 1, fastmcp 3).
-        secret: what seals the ids of events, from which a client resumes a stream: at least 16
-            bytes, the same for all replicas; by default the environment's ``TOOLGUARD_SECRET``,
-            without one a random one for this process.
-        initial_scopes: what a client is told to begin with; by default the smallest grant that
-            opens some operation.
-        default: what an operation without a guard asks for: ``"authenticated"``, ``"deny"``, or
+        connections: the provider of third-party tokens, or an async function.
+        connection_max_age: seconds for which a connection is cached for the same caller with the
+            same token; 0 for no cache. For further settings, pass a :class:`CachedConnections`.
+        scope_hierarchy: the scopes that a scope includes: ``{"a.write": ["a.read"]}``.
+        challenge_scopes: the scopes in the challenge of a 403. ``"required"``: those the operation
+            needs. ``"combined"``: also those the caller has. ``"auto"``: ``"required"`` for
+            requests of protocol revision 2026-07-28 and later, whose clients add scopes;
+            ``"combined"`` for earlier ones, whose clients replace them.
+        denials: how to report a denial that no scope would change. ``"http"``: with 403.
+            ``"tool-error"``: as the framework reports errors. ``"auto"``: ``"http"`` for requests
+            of 2026-07-28 and later; earlier clients end the session at a 403.
+        outages: how to report that tokens cannot be verified now. ``"http"``: with 503.
+            ``"tool-error"``: as the framework reports errors, for clients that end their session
+            at a 503 (mcp 1, fastmcp 3).
+        secret: the key that seals the ids of events, from which a client resumes a stream: at
+            least 16 bytes, the same for all replicas; by default the environment variable
+            ``TOOLGUARD_SECRET``, or else a random secret for this process.
+        initial_scopes: the scopes that a client is told to request first; by default the smallest
+            grant that permits some operation.
+        default: the policy of an operation without a guard: ``"authenticated"``, ``"deny"``, or
             ``"public"``, which is logged.
-        unauthorized_tools: what lists leave out for a caller: ``"show"`` nothing, so that a
-            client can step up to it; ``"hide"`` what no consent could change (denied by tenant,
-            role, ...); ``"hide-all"`` whatever would be refused.
-        stdio: ``"token"``: the caller over stdio is the one that the token in
-            ``TOOLGUARD_ACCESS_TOKEN`` names, or that in the file ``TOOLGUARD_ACCESS_TOKEN_FILE``,
-            which is read again when it changes. ``"trusted"``: it is ``stdio_user_id``, with
-            every scope; which is logged.
-        stdio_user_id: see ``stdio``.
-        clock: the time in seconds since the epoch.
+        unauthorized_tools: the operations that lists omit for a caller: ``"show"``: none, so that
+            a client can step up. ``"hide"``: those that no consent could permit (denied by tenant,
+            role, ...). ``"hide-all"``: all that would be refused; the metadata document then
+            names ``initial_scopes`` only.
+        task_expiry: how to treat a background task (``task=True`` of fastmcp) whose token expires
+            before it has ended. ``"continue"``: it continues, and connections are refused from
+            then on. ``"stop"``: it is refused when it starts, and when it next calls a guarded
+            function.
+        stdio: ``"token"``: the caller over stdio is the subject of the token in
+            ``TOOLGUARD_ACCESS_TOKEN``, or in the file ``TOOLGUARD_ACCESS_TOKEN_FILE``, which is
+            read again when it changes. ``"trusted"``: the caller is ``stdio_user_id``, with every
+            scope; this is logged.
+        stdio_user_id: the user id for ``stdio="trusted"``.
+        clock: returns the time, in seconds since the epoch.
 
     Raises:
-        ValueError: if something needed is missing or cannot be what it is meant to be.
+        ValueError: if a required setting is missing, or a setting is invalid.
     """
 
     def __init__(  # noqa: PLR0913 - the settings of a server, all by keyword
@@ -126,13 +131,14 @@ class ToolGuard:
         initial_scopes: Sequence[str] | None = None,
         default: DefaultRule = "authenticated",
         unauthorized_tools: UnauthorizedTools = "show",
+        task_expiry: TaskExpiry = "continue",
         stdio: StdioRule = "token",
         stdio_user_id: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         audiences = audiences_of(audience)
         self.resource = resource_of(resource, audiences)
-        #: Whether it is the guard that verifies, and not the framework before it.
+        #: Whether the guard verifies tokens itself, instead of the framework.
         self.verifies_itself = verifier != "framework"
         if verifier == "framework":
             verifier = framework_verifier((*audiences, self.resource), clock)
@@ -141,7 +147,7 @@ class ToolGuard:
         )
         self.connections = provider_for(connections, connection_max_age, clock)
         self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
-        #: What all the doors of this guard share.
+        #: The state that all middlewares of this guard share.
         self.door = Door(
             Wire(
                 one_of("challenge_scopes", challenge_scopes, ("auto", "required", "combined")),
@@ -154,6 +160,7 @@ class ToolGuard:
         self.unauthorized_tools: UnauthorizedTools = one_of(
             "unauthorized_tools", unauthorized_tools, ("show", "hide", "hide-all")
         )
+        self.task_expiry: TaskExpiry = one_of("task_expiry", task_expiry, ("continue", "stop"))
         self.clock = clock
         self.leeway: float = getattr(self.verifier, "leeway", 0.0)
         self._initial_scopes = initial_scopes_of(initial_scopes)
@@ -169,15 +176,15 @@ class ToolGuard:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ, **settings: Any) -> ToolGuard:
-        """Return a guard configured by the environment; ``settings`` go to the constructor.
+        """Return a guard configured by the environment; ``settings`` are passed on.
 
         ============================== ========================================================
         ``DESCOPE_MCP_WELL_KNOWN_URL`` Descope's metadata URL: issuer, keys and connections
-        ``DESCOPE_MANAGEMENT_KEY``     used for connections where the caller has no token; taken
-                                       out of ``os.environ``
+        ``DESCOPE_MANAGEMENT_KEY``     used for connections if the caller has no token; removed
+                                       from ``os.environ``
         ``TOOLGUARD_ISSUER``           issuer URL of any other authorization server
         ``MCP_SERVER_URL``             this server's URL: the audience and the resource
-        ``TOOLGUARD_AUDIENCE``         the audience, if tokens name something else
+        ``TOOLGUARD_AUDIENCE``         the audience, if it is not that URL
         ============================== ========================================================
 
         Raises:
@@ -195,10 +202,11 @@ class ToolGuard:
     ) -> ServerT:
         """Guard a server of the official SDK (1.x, 2.x) or of fastmcp (3.x, 4.x), in place.
 
-        Its own ``run()``, and every app it builds from now on, are guarded. Of a low-level
-        ``mcp.server.Server`` every handler is; it knows names only, so a tool that neither its
-        own list nor a rule knows is refused as unknown. :meth:`protect_app` guards the
-        application around it, and handlers ask :func:`toolguard.current_principal` who calls.
+        Its own ``run()``, and every app it builds from now on, are guarded. For a low-level
+        ``mcp.server.Server`` all handlers are guarded; its operations are known by name only, so
+        a tool that is neither in its own list nor named by a rule is refused as unknown. Use
+        :meth:`protect_app` for the application around it, and
+        :func:`toolguard.current_principal` in its handlers.
 
         Args:
             server: the server.
@@ -206,23 +214,24 @@ class ToolGuard:
                 requires_scopes("admin"), "resource:file://*": ..., "prompt:*": ..., "*":
                 requires_auth}``. A pattern without a kind names tools; ``"*"`` alone is every
                 operation, and on fastmcp ``"tag:admin"`` every one with that tag. All rules that
-                match apply, and so do the decorators. One that matches nothing is logged when the
-                server starts.
-            sent_by_client: for functions that you cannot edit and that have no decorator: which
-                operation takes which argument from the client, though it is written like one
-                that a guard fills: ``{"whoami": ["user_id"]}``.
+                match apply, and so do the decorators. A rule that matches no operation is logged
+                when the server starts.
+            sent_by_client: for functions that you cannot edit and that have no decorator: the
+                arguments of an operation that the client sends, although their names are those
+                of injected parameters: ``{"whoami": ["user_id"]}``.
             open_routes: the paths of those routes of ``@server.custom_route(...)`` that are open
-                on purpose: ``["/health"]``. No guard stands in front of any such route;
-                ``toolguard audit --check`` fails while one is open and not named here. A path
-                without a route fails when the server starts.
+                on purpose: ``["/health"]``. Custom routes are not guarded; ``toolguard audit
+                --check`` fails for each one that is not listed here. A path without a route fails
+                when the server starts.
 
         Raises:
-            TypeError: if this is none of these servers, or an argument is given as a string
-                where a list is expected.
-            ValueError: if it is protected already, has an auth of its own beside the guard's
-                (write ``verifier="framework"`` to take that over), holds a function below its
-                guard (the decorators are in the wrong order), one that uses a connection while
-                there is no provider, or one without a guard that takes what only a guard may fill.
+            TypeError: if ``server`` is not one of these servers, or an argument is a string where
+                a list is expected.
+            ValueError: if the server is already protected, has its own auth beside the guard's
+                (write ``verifier="framework"`` to use that), has a function that was registered
+                below its guard (the decorators are in the wrong order), one that uses a connection
+                although there is no provider, or an unguarded one with a parameter that only a
+                guard may fill.
         """
         from toolguard.frameworks import adapter_for  # noqa: PLC0415 - imports a framework
         from toolguard.frameworks.framework_auth import check_auth  # noqa: PLC0415 - the same
@@ -253,23 +262,23 @@ class ToolGuard:
     ) -> ASGIApp:
         """Return ``app`` behind this guard; every path and method of it needs a valid token.
 
-        The RFC 9728 document is served beside it. The guard answers CORS preflights itself, and
-        grants nothing: put a CORS middleware around what this returns.
+        The protected resource metadata (RFC 9728) is served beside it. The guard answers CORS
+        preflights without granting anything: wrap the returned application in a CORS middleware.
 
         Args:
             app: any ASGI application, such as a proxy to an MCP server in another language.
             rules: guards by name, as for :meth:`protect`, for an MCP server. Its messages are
-                then read from the bodies, of at most 4 MiB, before it gets them; what could be
-                read in two ways is refused. A public rule lets callers without a token reach
-                just that operation.
+                then read from request bodies of at most 4 MiB before the server gets them;
+                ambiguous ones are refused. A public rule admits callers without a token to that
+                operation only.
             path: with rules, the path of the server's endpoint; ``"/mcp"`` by default.
-            others: with rules, what becomes of other paths: ``"refuse"``, the default, answers
-                404; ``"authenticated"`` lets in every valid token.
+            others: with rules, how to treat other paths: ``"refuse"``, the default, answers 404;
+                ``"authenticated"`` admits every valid token.
             forward_token: whether the application gets the caller's ``Authorization`` header.
 
         Raises:
-            ValueError: for a path that is not one, for ``path`` or ``others`` without rules, and
-                for rules that go by tags, which messages do not tell.
+            ValueError: for an invalid path, for ``path`` or ``others`` without rules, and for
+                rules by tags, which messages do not contain.
         """
         from toolguard.frameworks.apps import (  # noqa: PLC0415 - imports starlette
             guarded_app,
@@ -297,10 +306,10 @@ class ToolGuard:
     def protect_app(self, app: Starlette, server: Any, *, paths: Sequence[str]) -> Starlette:
         """Guard the endpoints at which ``app`` serves a protected low-level server, in place.
 
-        For applications that you build yourself, as one does around ``mcp.server.Server`` with
-        mcp 1, and with either line for SSE. Requests without a token are let in where the server
-        has a public operation. The RFC 9728 document is served beside the endpoints; other routes
-        stay as they are::
+        For applications that you build yourself: around ``mcp.server.Server`` with mcp 1, and
+        with either line for SSE. Requests without a token are admitted if the server has a public
+        operation. The protected resource metadata (RFC 9728) is served beside the endpoints; other
+        routes are not changed::
 
             manager = StreamableHTTPSessionManager(app=server)
             app = Starlette(
@@ -315,7 +324,7 @@ class ToolGuard:
         Args:
             app: the application.
             server: the server, after :meth:`protect`.
-            paths: of all its endpoints: ``["/mcp"]``, or ``["/sse", "/messages/"]``.
+            paths: the paths of all its endpoints: ``["/mcp"]``, or ``["/sse", "/messages/"]``.
 
         Raises:
             ValueError: if this guard does not protect the server.
@@ -332,10 +341,10 @@ class ToolGuard:
 
     @contextmanager
     def adopting(self, *, rules: Mapping[str, GuardDecorator] | None = None) -> Iterator[None]:
-        """Protect every low-level server that begins to run inside the ``with`` block, over stdio.
+        """Protect every low-level server that starts to run inside the ``with`` block, over stdio.
 
-        For servers that are made where you cannot reach them, as the official reference servers
-        are; for the start of a process::
+        For servers that are created inside a function, such as the official reference servers; use
+        it at the start of a process::
 
             with guard.adopting(rules={"*": requires_scopes("time.read")}):
                 asyncio.run(mcp_server_time.server.serve())
@@ -360,23 +369,23 @@ class ToolGuard:
 
     @property
     def admits_anonymous(self) -> bool:
-        """Whether some operation is public, so that requests without a token are let in."""
+        """Whether some operation is public, so that requests without a token are admitted."""
         return self.default == "public" or self._surface().has_public
 
     @property
     def scopes_supported(self) -> tuple[str, ...]:
-        """Every scope that the guards mention (RFC 9728 §2)."""
+        """Every scope in the policies of the operations (RFC 9728 §2)."""
         return self._surface().scopes_supported
 
     @property
     def initial_scopes(self) -> tuple[str, ...]:
-        """What a client without a token is told to ask for."""
+        """The scopes that a client without a token is told to request."""
         if self._initial_scopes is not None:
             return self._initial_scopes
         return self._surface().first_scopes
 
     def _surface(self) -> _Surface:
-        """Return what follows from the operations there are, worked out once for each set."""
+        """Return a summary of the operations' policies, computed once for each set of them."""
         revision = (len(self._rules), *(adapter.revision() for adapter in self._adapters))
         if self._known is None or self._known.revision != revision:
             adapters = (policy for each in self._adapters for policy in each.policies())
@@ -394,20 +403,22 @@ class ToolGuard:
 
     @property
     def metadata_url(self) -> str:
-        """The URL of this server's RFC 9728 document."""
+        """The URL of this server's protected resource metadata (RFC 9728)."""
         return self._metadata_url
 
     def metadata(self) -> dict[str, Any]:
-        """Return the RFC 9728 document of this server."""
+        """Return the protected resource metadata of this server (RFC 9728 §2)."""
         servers = [self.issuer] if self.issuer else []
-        return resources.protected_resource_metadata(self.resource, servers, self.scopes_supported)
+        hides_all = self.unauthorized_tools == "hide-all"
+        scopes = self.initial_scopes if hides_all else self.scopes_supported
+        return resources.protected_resource_metadata(self.resource, servers, scopes)
 
     def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:
-        """Return the challenge that goes with ``refusal``, None if it carries none.
+        """Return the challenge for ``refusal``; None if it has none.
 
         Args:
-            refusal: why the call was refused.
-            revision: the protocol revision that the client speaks; None if it is not known.
+            refusal: the refusal of the call.
+            revision: the client's protocol revision; None if it is not known.
         """
         return challenge_for(
             refusal,
@@ -420,11 +431,11 @@ class ToolGuard:
     def serving_stdio(self) -> Iterator[None]:
         """Serve messages that come from this process's standard input.
 
-        Secrets that the environment brought are taken out of it, so that neither libraries nor
-        child processes find them there.
+        Secrets are removed from the environment, so that neither libraries nor child processes
+        can read them there.
 
         Raises:
-            ValueError: if the environment names a token and a file with one.
+            ValueError: if the environment names both a token and a file with a token.
         """
         if self._stdio == "trusted":
             _log.warning("stdio is trusted: every call is made as %r", self._stdio_user_id)
@@ -432,7 +443,8 @@ class ToolGuard:
         withhold(MANAGEMENT_KEY, CACHE_KEYS, SECRET)
         if self._stdio == "token" and self._stdio_token is None:
             _log.warning("only public operations can be used: %s", HOW_TO_SET)
-        over_stdio, caller = _over_stdio.set(True), signed_in.set(None)  # who starts it, is not it
+        # A caller signed in by the code that starts the server does not send its messages.
+        over_stdio, caller = _over_stdio.set(True), signed_in.set(None)
         try:
             yield
         finally:
@@ -454,14 +466,14 @@ class ToolGuard:
             token = self._stdio_token.read()
             return RequestAuth(token, await self.verifier.verify(token), self)
         except ToolGuardError as failure:
-            # No client sent it: what needs no token stays open.
+            # No client sent the token: public operations stay permitted.
             reason = self._stdio_token.explain(failure)
             return RequestAuth(None, None, self, failure=reason, opens_public=True)
 
     async def aclose(self) -> None:
-        """Close what the connection provider keeps open; the apps of a protected server do so.
+        """Close the HTTP clients of the connection provider; apps of a protected server call this.
 
-        A provider that is used again afterwards opens anew.
+        A provider that is used again afterwards opens new ones.
         """
         aclose = getattr(self.connections, "aclose", None)
         if aclose is not None:
@@ -473,7 +485,7 @@ class ToolGuard:
 
 @dataclass(frozen=True)
 class _Surface:
-    """What the guards of all operations come to."""
+    """A summary of the policies of all operations."""
 
     revision: tuple[object, ...]
     policies: tuple[Policy, ...]

@@ -1,7 +1,7 @@
-"""Who is calling: the facts of one verified token.
+"""The principal: the facts about the verified caller in one access token.
 
-Every provider's claim shapes are read here and nowhere else. The functions are total: a claim of
-an unexpected type counts as absent, so that a strange token grants less, never more.
+The claims of all providers are read here and nowhere else. The functions are total: a claim of an
+unexpected type counts as absent, so that an unusual token grants less, never more.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Principal"]
 
 _USER_CLAIMS = ("sub", "userId", "user_id")
 _CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
-# Far beyond any date, well within what a float holds; NaN compares as false.
+# Far beyond any date, well within the range of a float; NaN compares as false.
 _NO_TIME = 1e15
 # `dct` is Descope's current tenant, `tid` Entra's, `org_id` Auth0's and WorkOS's.
 _TENANT_CLAIMS = ("tenant", "tenantId", "dct", "tid", "org_id")
@@ -25,14 +25,14 @@ _TENANT_CLAIMS = ("tenant", "tenantId", "dct", "tid", "org_id")
 class Principal:
     """The verified caller.
 
-    Made by verifiers only; a verifier of one's own uses :meth:`from_claims`. Holds no token, and
-    its representation shows no claims.
+    Created by verifiers only; to write your own verifier, use :meth:`from_claims`. A principal
+    holds no token, and its representation shows no claims.
 
     Attributes:
-        user_id: the user, unique within ``issuer``; None for a caller without a subject.
-        issuer: who vouches for all of this; compare users as (issuer, user_id).
+        user_id: the user (``sub``), unique within ``issuer``; None for a caller without a subject.
+        issuer: the issuer of the token; compare users as (issuer, user_id).
         client_id: the OAuth client the token was issued to.
-        tenant_id: the one tenant the token was issued for, if it says so.
+        tenant_id: the tenant the token was issued for, if it names one.
         tenant_ids: every tenant the user belongs to according to the token.
         scopes: the granted scopes, in the token's order, without repetition.
         permissions: fine-grained permissions, of the user and of the current tenant.
@@ -59,10 +59,10 @@ class Principal:
         """Return the principal that these verified claims describe.
 
         Args:
-            claims: the claims of a token whose signature, issuer, audience and expiry somebody
-                has checked; this function checks nothing.
+            claims: the claims of a token whose signature, issuer, audience and expiry have been
+                checked; this function checks nothing.
             permissions_are_scopes: count the ``permissions`` claim as scopes too (Auth0 with
-                RBAC, where the authorization server puts what was granted there).
+                RBAC, where the authorization server puts the granted scopes there).
         """
         tenant_id = _first_string(claims, _TENANT_CLAIMS)
         tenant_map = _object(claims.get("tenants"))
@@ -86,7 +86,7 @@ class Principal:
         )
 
     def is_expired(self, now: float) -> bool:
-        """Return whether the token has expired at ``now``; one without an expiry has."""
+        """Return whether the token has expired at ``now``; True for one without an expiry."""
         return self.expires_at <= now
 
     @property
@@ -96,12 +96,12 @@ class Principal:
 
     @property
     def acr(self) -> str | None:
-        """In which authentication context class they did (RFC 9470 §6.1); None if unknown."""
+        """The authentication context class of the sign-in (RFC 9470 §6.1); None if unknown."""
         return _first_string(self.claims, ("acr",))
 
     @property
     def session_key(self) -> tuple[str, str | None, str | None]:
-        """What a stateful session belongs to: issuer, user and client."""
+        """The owner of a stateful session: issuer, user and client."""
         return (self.issuer, self.user_id, self.client_id)
 
     def __repr__(self) -> str:
@@ -125,9 +125,9 @@ def _scopes(claims: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _user_id(claims: Mapping[str, Any]) -> str | None:
-    """Read `sub` (RFC 7519 §4.1.2), or the first that is there of those that stand for it.
+    """Read `sub` (RFC 7519 §4.1.2), or the first of the claims that replace it.
 
-    One that cannot be read, or is empty, must not become another one.
+    A claim that is empty or of the wrong type must not be replaced by another one.
     """
     nested = _object(claims.get("user"))
     for holder, names in ((claims, _USER_CLAIMS), (nested, ("id", *_USER_CLAIMS))):
@@ -170,7 +170,7 @@ def _unique(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _number(value: object) -> float:
-    """Read a NumericDate; what is no time at all counts as long past."""
+    """Read a NumericDate; a value that is not a number counts as long past."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return 0.0
     return float(value) if abs(value) < _NO_TIME else 0.0

@@ -1,4 +1,4 @@
-"""Which settings of a guard make sense together?"""
+"""Check the settings of a guard."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def from_environment(environ: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``settings`` with what the environment adds to them.
+    """Return ``settings``, completed by the environment.
 
     Raises:
         ValueError: naming the variable that is missing.
@@ -72,7 +72,7 @@ def audiences_of(audience: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def resource_of(resource: str | None, audiences: tuple[str, ...]) -> str:
-    """Return which server this is, by its URL.
+    """Return the URL of this server (RFC 9728 ``resource``).
 
     Raises:
         ValueError: if neither is a URL of a resource.
@@ -87,7 +87,7 @@ def resource_of(resource: str | None, audiences: tuple[str, ...]) -> str:
 
 
 def framework_verifier(audiences: tuple[str, ...], clock: Callable[[], float]) -> Verifier:
-    """Return the verifier that takes over what the framework has verified."""
+    """Return the verifier that accepts the verification of the framework."""
     from toolguard.frameworks.framework_verifier import (  # noqa: PLC0415 - imports a framework
         FrameworkVerifier,
     )
@@ -102,11 +102,11 @@ def verifier_of(
     audiences: tuple[str, ...],
     clock: Callable[[], float],
 ) -> tuple[str | None, Verifier]:
-    """Return the name of the issuer, and who verifies its tokens.
+    """Return the name of the issuer, and the verifier of its tokens.
 
     Raises:
-        ValueError: if it is not said exactly once whose tokens are good.
-        TypeError: if ``verifier`` is none.
+        ValueError: if not exactly one of the settings determines the accepted tokens.
+        TypeError: if ``verifier`` is not a verifier.
     """
     if verifier is not None:
         if well_known_url is not None:
@@ -123,16 +123,16 @@ def verifier_of(
     from toolguard.tokens.jwt import JWTVerifier  # noqa: PLC0415 - imports cryptography
 
     keys = JWKS(issuer=issuer, well_known_url=well_known_url)
-    # The metadata has the last word on its issuer; until it is read, the URL says enough.
+    # The metadata is authoritative for the issuer; until it is fetched, the URL determines it.
     named = issuer if well_known_url is None else issuer_of(well_known_url)
     return named, JWTVerifier(issuer=issuer, audience=audiences, keys=keys, clock=clock)
 
 
 def initial_scopes_of(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return what a client is told to begin with; None to work it out.
+    """Return the scopes that a client is told to request first; None to compute them.
 
     Raises:
-        ValueError: if a scope could not be asked for.
+        ValueError: if a challenge cannot request one of the scopes.
     """
     if scopes is None:
         return None
@@ -146,7 +146,7 @@ def initial_scopes_of(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def sent_arguments(declared: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
-    """Return, for each operation, the arguments that clients are meant to send.
+    """Return, for each operation, the declared arguments of clients.
 
     Raises:
         TypeError: if they are a string.
@@ -162,7 +162,7 @@ def open_routes_of(paths: Collection[str]) -> tuple[str, ...]:
 
     Raises:
         TypeError: if they are a string.
-        ValueError: if one is not a whole path.
+        ValueError: if one is not an absolute path.
     """
     if isinstance(paths, str):
         raise TypeError(f"write open_routes=[{paths!r}]: a list")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -97,6 +97,26 @@ class Line:
             app = server.streamable_http_app()
         assert isinstance(app, Starlette)
         return app
+
+    def complete_with(self, server: Any, *values: str) -> None:
+        """Answer every completion with these values."""
+
+        async def complete(*_: Any) -> list[str]:
+            return list(values)
+
+        self.complete_by(server, complete)
+
+    def complete_by(self, server: Any, values: Callable[..., Awaitable[list[str]]]) -> None:
+        """Answer every completion with what a function returns."""
+        if self.name == "fastmcp4":
+            server.completion(values)
+            return
+        types: Any = importlib.import_module("mcp_types" if self.modern else "mcp.types")
+
+        async def complete(*about: Any) -> Any:
+            return types.Completion(values=await values(*about))
+
+        (server._mcp_server if self.family == "fastmcp" else server).completion()(complete)
 
     @asynccontextmanager
     async def in_memory(self, server: Any) -> AsyncIterator[Any]:

@@ -24,7 +24,9 @@ AUDIENCE = "https://mcp.test/mcp"
 def secrets_of_child() -> str:
     """Start a process; return the names of the secrets that it finds in its environment."""
     show = "import os; print(*(n for n in os.environ if n.startswith(('TOOLGUARD_', 'DESCOPE_'))))"
-    child = subprocess.run([sys.executable, "-c", show], check=True, capture_output=True, text=True)
+    child = subprocess.run(
+        [sys.executable, "-c", show], check=True, timeout=120, capture_output=True, text=True
+    )
     return f"found: {child.stdout.strip()}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, cast
 
 import httpx
 import pytest
@@ -13,10 +13,12 @@ from pydantic import AliasChoices, BaseModel, Field
 from wire import Caller
 
 from toolguard import (
+    Invocation,
     Principal,
     all_of,
     any_of,
     public,
+    requires,
     requires_auth,
     requires_roles,
     requires_scopes,
@@ -416,6 +418,60 @@ def test_a_tool_put_in_place_of_another_while_the_server_runs_is_looked_at(
     assert "victim" not in str(answer.body)
 
 
+@pytest.mark.parametrize("line", SDK_LINES, ids=str)
+@pytest.mark.parametrize(
+    ("register", "ask"),
+    [
+        (lambda server: server.tool("slow"), ("tools/call", {"name": "slow"})),
+        (lambda server: server.prompt("slow"), ("prompts/get", {"name": "slow"})),
+        (lambda server: server.resource("d://slow"), ("resources/read", {"uri": "d://slow"})),
+        (lambda server: server.resource("d://{at}"), ("resources/read", {"uri": "d://slow"})),
+    ],
+    ids=["tool", "prompt", "resource", "template"],
+)
+def test_a_function_replaced_during_the_decision_is_decided_on(
+    line: Line,
+    guarding: Guarding,
+    register: Callable[[Any], Any],
+    ask: Any,
+    request: pytest.FixtureRequest,
+) -> None:
+    server: Any = line.server("replaced")
+
+    def harmless() -> str:
+        return "nothing"
+
+    def harmless_at(at: str) -> str:
+        return at
+
+    def bare() -> str:
+        return "a secret"
+
+    def bare_at(at: str) -> str:
+        return "a secret"
+
+    at = "template" in request.node.name
+    first, second = (harmless_at, bare_at) if at else (harmless, bare)
+    requires_scopes("notes.private")(second)  # and registered without it
+    register(server)(first)
+    lists = (
+        server._tool_manager.list_tools,
+        server._prompt_manager.list_prompts,
+        server._resource_manager.list_resources,
+        server._resource_manager.list_templates,
+    )
+
+    async def swap(caller: Principal, call: Invocation) -> bool:
+        for each in (each for listed in lists for each in listed()):
+            each.fn = second
+        return True
+
+    guarding().protect(server, rules={"*": requires(swap)})
+    answer = GuardedClient(server).send(*ask)
+    assert answer.error == "guard_not_configured"
+    assert "a secret" not in str(answer.body)
+
+
 async def _injected(*, user_id: str) -> str:
     return user_id
 
@@ -437,3 +493,38 @@ def _replace(server: Any, name: str, function: Any) -> None:
     components = server._local_provider._components
     key = next(key for key in components if key.startswith(f"tool:{name}@"))
     components[key].fn = function
+
+
+@pytest.mark.parametrize("mounted", [False, True], ids=["own", "mounted"])
+@pytest.mark.parametrize("decorated", [True, False], ids=["decorator", "rule"])
+def test_a_completion_needs_the_scopes_of_its_very_template(
+    line: Line, guarding: Guarding, *, mounted: bool, decorated: bool
+) -> None:
+    if mounted and line.family == "sdk":
+        pytest.skip("servers of the SDK mount no others")
+    server = inner = line.server("notes")
+
+    # Read as a URI, the text of the second template is one of the first.
+    def shared(note: str) -> str:
+        return note
+
+    def private(note: str) -> str:
+        return note
+
+    guard = requires_scopes("notes.private") if decorated else lambda function: function
+    inner.resource("notes://{note}")(requires_auth(shared) if decorated else shared)
+    inner.resource("notes://private-{note}")(guard(private))
+    uri = "notes://private-{note}"
+    if mounted:
+        server, uri = line.server("outer"), "notes://ns/private-{note}"
+        cast("Any", server).mount(inner, namespace="ns")
+    line.complete_with(server, "a secret")
+    own = "resource:notes://private-{note}"
+    guarding().protect(server, rules={} if decorated else {own: requires_scopes("notes.private")})
+
+    sent = {"ref": {"type": "ref/resource", "uri": uri}, "argument": {"name": "note", "value": ""}}
+    refused = GuardedClient(server, scopes=["base"]).send("completion/complete", sent)
+    assert refused.missing_scopes == ("notes.private",)
+    assert "a secret" not in str(refused.body)
+    answer = GuardedClient(server, scopes=["notes.private"]).send("completion/complete", sent)
+    assert "a secret" in str(answer.body)

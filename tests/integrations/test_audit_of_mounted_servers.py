@@ -55,11 +55,25 @@ def test_a_rule_for_the_name_on_the_outer_server_matches(line: Line, guarding: G
     outer.mount(notes(line), namespace="notes")
 
     report = audit(
-        guarding().protect(outer, rules={"notes_*": requires_scopes("admin"), "wipe": public})
+        guarding().protect(outer, rules={"notes_*": requires_scopes("admin"), "wipe_all": public})
     )
 
     assert row(report, "notes_read").rule == "admin & read"
-    assert wrong(report) == {("unmatched-rule", "wipe")}
+    assert wrong(report) == {("unmatched-rule", "wipe_all")}
+
+
+def test_a_rule_for_the_name_on_the_mounted_server_matches(line: Line, guarding: Guarding) -> None:
+    outer = bare(line)
+    outer.mount(notes(line), namespace="notes")
+
+    report = audit(
+        guarding().protect(
+            outer, rules={"notes_*": requires_scopes("admin"), "wipe": requires_scopes("wipe")}
+        )
+    )
+
+    assert row(report, "notes_wipe").rule == "admin & wipe"
+    assert wrong(report) == set()
 
 
 def test_a_rule_that_a_mounted_server_does_not_hold_is_found(

@@ -12,6 +12,7 @@ from lines import FASTMCP_LINES, Guarding, Line, Serve, Server
 from wire import Caller
 
 from toolguard import requires_scopes
+from toolguard.frameworks.operation import Revision
 from toolguard.testing import LocalIssuer
 
 FIX = (
@@ -163,6 +164,30 @@ def test_one_tool_in_the_place_of_another_is_looked_at_like_any_other(
     assert guard.scopes_supported == ("new.use",)
     alice = Caller(http, serve(app) + "/mcp", token=issuer.mint("alice"))
     assert alice.call("new").status == 403
+
+
+@pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
+def test_a_tool_that_replaces_one_between_others_is_looked_at(
+    line: Line, guarding: Guarding
+) -> None:
+    server = line.server("calendar")
+    for name in ("first", "second", "third"):
+        server.tool(name=name)(requires_scopes(f"{name}.use")(_nothing))
+    guard = guarding()
+    guard.protect(server)
+    assert set(guard.scopes_supported) == {"first.use", "second.use", "third.use"}
+
+    server.tool(name="second")(requires_scopes("new.use")(_nothing))
+
+    assert set(guard.scopes_supported) == {"first.use", "new.use", "third.use"}
+
+
+def test_an_exchanged_object_changes_a_revision_though_its_address_is_used_again() -> None:
+    parts = [object(), object()]
+    before = Revision(parts)
+    for _ in range(100):
+        parts[0] = object()
+        assert Revision(parts) != before
 
 
 async def _nothing() -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
 import pytest
 from lines import FASTMCP_LINES, Guarding, Line
 
@@ -202,6 +203,21 @@ def renamed_while_mounted(house: House) -> Ask:
     transform = fastmcp("server.transforms.ToolTransform")
     house.server.add_transform(transform({"ns_secret": config(name="renamed")}))
     return call("renamed")
+
+
+def renamed_in_front_of_a_server_that_has_other_names_for_it(house: House) -> Ask:
+    async def harmless() -> str:
+        return "nothing"
+
+    inner = house.new()
+    inner.tool("secret")(house.body())
+    inner.tool("other")(harmless)
+    inner.add_middleware(_renaming(in_place=False))
+    house.server.mount(inner, namespace="ns")
+    config = fastmcp("tools.tool_transform.ToolTransformConfig")
+    transform = fastmcp("server.transforms.ToolTransform")
+    house.server.add_transform(transform({"ns_secret": config(name="renamed")}))
+    return call("ns_other")
 
 
 def searched(house: House) -> Ask:
@@ -441,6 +457,8 @@ BY_LISTED_NAME: list[tuple[Situation, str]] = [
     (renamed_by_a_transform, "renamed"),
     (renamed_while_mounted, "renamed"),
     (renamed_while_mounted, "ns_secret"),
+    (renamed_in_front_of_a_server_that_has_other_names_for_it, "renamed"),
+    (renamed_in_front_of_a_server_that_has_other_names_for_it, "ns_secret"),
     (swapped_by_a_transform, "other"),
     (renamed_by_a_middleware, "other"),
     (injected_on_a_mounted_server, "ns_secret"),
@@ -551,3 +569,103 @@ def test_a_cache_of_a_mounted_server_answers_those_who_may(line: Line, guarding:
     assert both.call("ns_secret").ok
     assert send(house.server, call("ns_secret"), "base").status == 403
     assert send(house.server, call("ns_secret"), "secret").status == 403
+
+
+def _keeping() -> Any:
+    """Return a cache that knows of no callers."""
+    kept: dict[str, Any] = {}
+
+    class Keeping(fastmcp("server.middleware.Middleware")):  # type: ignore[misc]
+        async def on_call_tool(self, context: Any, call_next: Any) -> Any:
+            name = context.message.name
+            if name not in kept:
+                kept[name] = await call_next(context)
+            return kept[name]
+
+    return Keeping()
+
+
+def _fetching(server: Any, name: str, at: str, got: list[str]) -> Any:
+    """Return a middleware that calls a tool while a message of some method is served."""
+
+    class Fetching(fastmcp("server.middleware.Middleware")):  # type: ignore[misc]
+        async def on_message(self, context: Any, call_next: Any) -> Any:
+            if context.method == at and getattr(context.message, "name", "other") == "other":
+                try:
+                    got.append((await server.call_tool(name)).content[0].text)
+                except fastmcp("exceptions.ToolError") as error:
+                    got.append(str(error))
+            return await call_next(context)
+
+    return Fetching()
+
+
+@pytest.mark.parametrize("mounted", [False, True], ids=["own", "mounted"])
+@pytest.mark.parametrize("at", ["initialize", "tools/list", "tools/call", "resources/read"])
+def test_a_cached_answer_to_a_middleware_is_decided_on(
+    line: Line, guarding: Guarding, at: str, *, mounted: bool
+) -> None:
+    house = House(line.server("outer"), line, SECRET)
+    inner = house.new() if mounted else house.server
+    inner.tool("secret")(house.body())
+    inner.add_middleware(_keeping())
+
+    async def other() -> str:
+        return "nothing"
+
+    house.server.tool("other")(other)
+    house.server.resource("data://other")(other)
+    name = "secret"
+    if mounted:
+        house.server.mount(inner, namespace="ns")
+        name = "ns_secret"
+    got: list[str] = []
+    house.server.middleware.insert(0, _fetching(house.server, name, at, got))
+    guarding().protect(house.server)
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}}
+    asks: dict[str, Ask] = {
+        "initialize": (at, {**hello, "clientInfo": {"name": "x", "version": "1"}}),
+        "tools/list": (at, {}),
+        "tools/call": call("other"),
+        "resources/read": read("data://other"),
+    }
+
+    assert send(house.server, call(name), "secret").ok
+    got.clear()
+    assert send(house.server, asks[at], "base").ok
+    assert len(got) == 1
+    assert "the secret" not in got[0]
+
+
+def test_a_cached_answer_to_code_outside_of_a_message_is_refused(
+    line: Line, guarding: Guarding
+) -> None:
+    house = House(line.server("outer"), line, SECRET)
+    ask = tool(house)
+    house.server.add_middleware(_keeping())
+    guarding().protect(house.server)
+
+    assert send(house.server, ask, "secret").ok
+    with pytest.raises(fastmcp("exceptions.ToolError"), match="No request is being served here"):
+        anyio.run(house.server.call_tool, "secret")
+
+
+def test_a_transform_that_is_added_during_a_call_swaps_nothing(
+    line: Line, guarding: Guarding
+) -> None:
+    house = House(line.server("outer"), line, lambda body: body)
+    added: list[str] = []
+
+    class Adding(fastmcp("server.middleware.Middleware")):  # type: ignore[misc]
+        async def on_call_tool(self, context: Any, call_next: Any) -> Any:
+            if not added:
+                added.append("now")
+                swapped_by_a_transform(house)
+            return await call_next(context)
+
+    house.server.add_middleware(Adding())
+    guarding().protect(house.server, rules={"secret": SECRET})
+
+    assert send(house.server, call("other"), "base").status == 403
+    assert house.ran == []
+    assert send(house.server, call("other"), "secret").ok

@@ -7,8 +7,19 @@ from typing import Any
 
 import httpx
 import pytest
-from lines import FASTMCP_LINES, STATEFUL_MODES, Guarding, Line, Mode, Serve, ServeOnce, Server
+from lines import (
+    FASTMCP_LINES,
+    LINES,
+    STATEFUL_MODES,
+    Guarding,
+    Line,
+    Mode,
+    Serve,
+    ServeOnce,
+    Server,
+)
 from mcp.server.auth.provider import AccessToken
+from mcp.server.auth.settings import AuthSettings
 from own_auth import fastmcp_verifier, with_token_verifier
 from pydantic import AnyHttpUrl
 from wire import Caller, Connect, asked_for
@@ -213,6 +224,36 @@ def test_a_second_auth_is_refused_with_what_to_write(
     assert "verifier_for(guard)" in said
     _refusal(ToolGuard(issuer=issuer.issuer, audience=issuer.audience), server)
     guarding(verifier="framework").protect(server)  # and nothing of the guards before is left
+
+
+def test_a_second_auth_that_comes_after_protect_is_refused(
+    line: Line, guarding: Guarding, issuer: LocalIssuer
+) -> None:
+    server = guarding().protect(line.server("late"))
+    own: Any = _authenticated(line, issuer)
+    names = ["auth"] if line.family == "fastmcp" else ["_token_verifier", "settings"]
+    for name in names:
+        setattr(server, name, getattr(own, name))
+
+    with pytest.raises(ValueError, match="the server verifies tokens with"):
+        line.http_app(server)
+
+
+@pytest.mark.skipif(not LINES[0].modern, reason="servers of mcp 1 build no app of their own")
+def test_a_second_auth_of_a_low_level_server_is_refused(
+    guarding: Guarding, issuer: LocalIssuer
+) -> None:
+    low = importlib.import_module("mcp.server.lowlevel")
+    url = AnyHttpUrl("https://mcp.test/mcp")
+    auth = AuthSettings(
+        issuer_url=AnyHttpUrl(issuer.issuer), resource_server_url=url, validate_token_resource=True
+    )
+    guard = guarding()
+    server = guard.protect(low.Server("low"))
+
+    server.streamable_http_app(auth=auth, token_verifier=verifier_for(guard))
+    with pytest.raises(ValueError, match="the server verifies tokens with"):
+        server.streamable_http_app(auth=auth, token_verifier=_SDKVerifier(issuer))
 
 
 def test_an_auth_that_asks_the_same_guard_is_no_second_one(line: Line, guarding: Guarding) -> None:

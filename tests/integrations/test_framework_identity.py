@@ -24,6 +24,7 @@ from lines import (
     ServeOnce,
     Server,
 )
+from lowlevel_servers import Told, lowlevel, streamable_app
 from mcp.server.auth.middleware import auth_context
 from mcp.server.auth.middleware.bearer_auth import authorization_context
 from own_auth import with_token_verifier
@@ -218,6 +219,139 @@ def test_without_a_token_the_framework_knows_nobody(
 
     assert Caller(http, f"{url}/mcp", token=mint(issuer, "alice")).call("known").value != "None"
     assert Caller(http, f"{url}/mcp").call("known").value == "None"
+
+
+# --- wherever code runs
+
+
+class Watched:
+    """A server whose operations note what the framework knows of their caller."""
+
+    def __init__(self, line: Line, server: Any) -> None:
+        self.server = server
+        self.seen: dict[str, Any] = {}
+        for where, function in {"async": self._async, "in a thread": self._sync}.items():
+            server.tool(where.replace(" ", "_"))(function)
+        server.resource("d://at/{which}")(self._template)
+        server.resource("d://whole")(self._whole)
+        server.prompt("prompt")(self._prompt)
+        line.complete_by(server, self._complete)
+        if line.family == "fastmcp":
+            server.add_middleware(self._middleware())
+
+    def _note(self, where: str) -> str:
+        self.seen[where] = self._known()
+        return where
+
+    def _known(self) -> Any:
+        known = [seen_by_the_sdk()]
+        try:
+            dependencies: Any = importlib.import_module("fastmcp.server.dependencies")
+        except ImportError:
+            return known
+        token = dependencies.get_access_token()
+        return [*known, None if token is None else token.model_dump(mode="json")]
+
+    async def _async(self) -> str:
+        return self._note("async tool")
+
+    def _sync(self) -> str:
+        return self._note("tool in a thread")
+
+    async def _template(self, which: str) -> str:
+        return self._note(f"template {which}")
+
+    async def _whole(self) -> str:
+        return self._note("resource")
+
+    async def _prompt(self) -> str:
+        return self._note("prompt")
+
+    async def _complete(self, *_: Any) -> list[str]:
+        return [self._note("completion")]
+
+    def _middleware(self) -> Any:
+        watched, base = self, importlib.import_module("fastmcp.server.middleware")
+
+        class Watching(base.Middleware):  # type: ignore[misc,name-defined]
+            async def on_request(self, context: Any, call_next: Any) -> Any:
+                watched._note(f"middleware at {context.method}")
+                return await call_next(context)
+
+        return Watching()
+
+
+MESSAGES: list[tuple[str, dict[str, Any]]] = [
+    ("tools/call", {"name": "async", "arguments": {}}),
+    ("tools/call", {"name": "in_a_thread", "arguments": {}}),
+    ("resources/read", {"uri": "d://at/1"}),
+    ("resources/read", {"uri": "d://whole"}),
+    ("prompts/get", {"name": "prompt"}),
+    (
+        "completion/complete",
+        {
+            "ref": {"type": "ref/prompt", "name": "prompt"},
+            "argument": {"name": "x", "value": ""},
+        },
+    ),
+    ("tools/list", {}),
+]
+
+
+@pytest.mark.parametrize("who", ["alice", "bob"])
+def test_law_6_wherever_code_runs_the_framework_knows_the_same_caller(
+    mode: Mode, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer, who: str
+) -> None:
+    """Code of every kind is told of its caller what the framework's own auth would have told it."""
+    line, token = mode.line, mint(issuer, who)
+    own = Watched(line, own_server(line, guarding))
+    ours = Watched(line, line.server("guarded"))
+    guarding().protect(ours.server)
+    for watched in (own, ours):
+        url = serve(mode.app(watched.server))
+        caller = Caller(http, f"{url}/mcp", mode.protocol, token=token)
+        if mode.has_sessions:
+            assert caller.open().status == 200
+        for method, params in MESSAGES:
+            assert not caller.send(method, params).is_error, method
+
+    shown = json.dumps(own.seen)
+    assert len(own.seen) >= len(MESSAGES) - 1
+    assert token in shown
+    assert ours.seen == json.loads(shown.replace(token, standing_for(token)))
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.family == "sdk"], ids=str)
+@pytest.mark.parametrize("who", CALLERS)
+@pytest.mark.parametrize("stateless", [True, False])
+def test_law_6_on_low_level_servers(
+    line: Line,
+    guarding: Guarding,
+    serve: Serve,
+    http: httpx.Client,
+    issuer: LocalIssuer,
+    who: str,
+    *,
+    stateless: bool,
+) -> None:
+    """Handlers of a low-level server are told what a server of the same SDK tells its tools."""
+
+    async def seen_here(_: Mapping[str, Any]) -> str:
+        return json.dumps(seen_by_the_sdk())
+
+    guard, server = guarding(), lowlevel(Told(tools={"seen": seen_here}))
+    guard.protect(server)
+    own = serve(line.http_app(showing(own_server(line, guarding), line), stateless=stateless))
+    ours = serve(streamable_app(guard, server, stateless=stateless))
+    token, known = mint(issuer, who), []
+    for url in (own, ours):
+        caller = Caller(http, f"{url}/mcp", token=token)
+        if not stateless:
+            assert caller.open().status == 200
+        known.append(seen(caller))
+
+    shown = json.dumps(known[0]["sdk"])
+    assert known[1] == json.loads(shown.replace(token, standing_for(token)))
 
 
 # --- sealed states

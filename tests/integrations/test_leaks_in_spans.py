@@ -76,6 +76,7 @@ def test_a_token_in_a_span_is_found(line: Line) -> None:
         capture_output=True,
         text=True,
         check=True,
+        timeout=120,
         env=environ,
     )
 

@@ -203,9 +203,75 @@ def test_what_is_hidden_answers_as_what_is_not_there(visitor: Callable[..., Call
         assert _without(hidden, tool) == _without(unknown, "nothing")
 
 
+@pytest.mark.parametrize(
+    ("method", "member", "hidden", "unknown"),
+    [
+        ("tools/call", "name", "mail", "nothing"),
+        ("tools/call", "name", "secret", "nothing"),
+        ("resources/read", "uri", "office://plan", "office://nothing"),
+        ("prompts/get", "name", "speech", "nothing"),
+    ],
+)
+def test_what_is_hidden_from_a_stranger_is_not_told_from_the_unknown(
+    visitor: Callable[..., Caller], method: str, member: str, hidden: str, unknown: str
+) -> None:
+    stranger = visitor("hide-all", user=None)
+
+    answers = [stranger.send(method, {member: name}) for name in (hidden, unknown)]
+
+    assert answers[0].status == answers[1].status == 401
+    assert answers[0].challenge == answers[1].challenge
+    assert _without(answers[0], hidden) == _without(answers[1], unknown)
+
+
 def _without(reply: Reply, name: str) -> Any:
     """Return what a reply says, apart from its id and the name that was asked for."""
     return json.loads(json.dumps({**reply.messages[-1], "id": None}).replace(name, ""))
+
+
+@pytest.mark.parametrize("shown", ["hide", "hide-all"])
+def test_a_list_asks_a_check_once_for_each_operation(
+    line: Line, guarding: Guarding, shown: UnauthorizedTools
+) -> None:
+    asked: list[str] = []
+
+    def check(principal: Principal, call: Invocation) -> bool:
+        asked.append(call.name)
+        return call.name == "granted"
+
+    @requires(check)
+    def checked() -> str:
+        return "checked"
+
+    server: Any = line.server("checked")
+    for name in ("granted", "refused"):
+        server.tool(name)(checked)
+    if line.family == "fastmcp":
+        inner: Any = line.server("inner")
+        inner.tool("below")(checked)
+        server.mount(inner)
+
+    assert _tools(guarding(unauthorized_tools=shown).protect(server)).keys() == {"granted"}
+    assert sorted(asked) == sorted(set(asked))
+
+
+@pytest.mark.parametrize(
+    ("shown", "published"), [("hide", ["plan.read", "audit"]), ("hide-all", ["base"])]
+)
+def test_the_metadata_names_no_scope_of_what_is_hidden_from_all(
+    line: Line, guarding: Guarding, shown: UnauthorizedTools, published: list[str]
+) -> None:
+    server: Server = line.server("hidden")
+
+    @server.tool()
+    @requires_scopes("plan.read", "audit")
+    async def plan() -> str:
+        return "plan"
+
+    guard = guarding(unauthorized_tools=shown, initial_scopes=["base"])
+    guard.protect(server)
+
+    assert guard.metadata()["scopes_supported"] == published
 
 
 def test_what_the_default_refuses_is_hidden_as_well(line: Line, guarding: Guarding) -> None:

@@ -14,7 +14,7 @@ from lines import FASTMCP_LINES, Guarding, Line, Serve, Server
 from wire import Caller
 
 from toolguard import GuardNotConfiguredError, Principal, ToolGuard, requires_scopes
-from toolguard.testing import LocalIssuer, call_as
+from toolguard.testing import GuardedClient, LocalIssuer, call_as
 
 fastmcp_lines = pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
 OTHER = "https://other.test/mcp"
@@ -234,6 +234,31 @@ def test_nothing_of_a_protected_server_is_open_through_an_unprotected_one(
             assert "no caller" in caller.call(tool, arguments).tool_error
         assert "error" in caller.send("resources/read", {"uri": "calendar://today"}).body
         assert "error" in caller.send("prompts/get", {"name": "plan"}).body
+
+
+async def _many() -> str:
+    return "many"
+
+
+@fastmcp_lines
+def test_a_rule_in_front_holds_for_the_name_on_a_mounted_server(
+    line: Line, guarding: Guarding, issuer: LocalIssuer
+) -> None:
+    for protects in (False, True):
+        inner: Any = line.server("inner")
+        inner.tool("shelves")(_many)
+        if protects:
+            guarding().protect(inner)
+        server: Any = line.server("outer")
+        server.mount(inner, namespace="in")
+        guarding().protect(server, rules={"shelves": requires_scopes("admin")})
+
+        nobody, admin = issuer.mint(), issuer.mint(scopes=["admin"])
+        assert call_as(server, "in_shelves", token=nobody).missing_scopes == ("admin",)
+        assert call_as(server, "in_shelves", token=admin).text == "many"
+        listed = GuardedClient(server, token=nobody).send("tools/list").result["tools"]
+        asked = [each["_meta"]["toolguard/requires"] for each in listed]
+        assert {"scopes": [["admin"]]} in asked
 
 
 @fastmcp_lines

@@ -1,13 +1,13 @@
-"""Which operation of a server asks its callers for what, and what is left open?
+"""Report the requirements of each operation of a server, and what is left open. Public.
 
-``toolguard audit MODULE:SERVER`` shows it; a test can hold it against what it should be::
+``toolguard audit MODULE:SERVER`` prints the report; a test can check it::
 
     from toolguard.audit import audit
 
     def test_nothing_is_left_open():
         assert audit(mcp).findings == ()
 
-Nothing is called, nothing is fetched, and no request is needed.
+An audit calls no operation, fetches nothing, and needs no request.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ __all__ = ["AuditedOperation", "Finding", "GuardFacts", "Report", "audit"]
 
 
 def audit(server: Any, *, offered_scopes: Collection[str] | None = None) -> Report:
-    """Return what every tool, resource, prompt and custom route asks of its callers.
+    """Return a report of the requirements of every tool, resource, prompt and custom route.
 
     Args:
-        server: of the official SDK (1.x, 2.x) or fastmcp (3.x, 4.x), protected or not.
-        offered_scopes: what the authorization server lists as ``scopes_supported``, to hold the
-            scopes of the guards against; None to leave that out.
+        server: a server of the official SDK (1.x, 2.x) or fastmcp (3.x, 4.x), protected or not.
+        offered_scopes: the ``scopes_supported`` of the authorization server (RFC 8414 §2), to
+            compare with the scopes of the guards; None to skip that.
 
     Returns:
-        The report. Its ``findings`` are empty exactly if ``toolguard audit --check`` passes.
+        The report. Its ``findings`` are empty if and only if ``toolguard audit --check`` passes.
 
     Raises:
-        TypeError: if it is no server of a supported framework.
+        TypeError: if it is not a server of a supported framework.
     """
     adapter = adapter_for(server)
     catalog = adapter.survey()
@@ -74,7 +74,7 @@ def _unmatched(adapter: Adapter, catalog: Catalog) -> Iterator[Finding]:
     """Yield the rules without an operation, of the server and of those mounted on it."""
     known: dict[Adapter, list[tuple[Kind, str, Collection[str]]]] = {adapter: []}
     for each in catalog.operations:
-        known[adapter].append((each.kind, each.name, each.tags))
+        known[adapter] += [(each.kind, name, each.tags) for name in each.names]
         for server, name in each.mounts:
             known.setdefault(adapter_for(server), []).append((each.kind, name, each.tags))
     for guarded, names in known.items():
@@ -82,7 +82,7 @@ def _unmatched(adapter: Adapter, catalog: Catalog) -> Iterator[Finding]:
 
 
 def _asked(adapter: Adapter, operations: Collection[AuditedOperation]) -> dict[str, list[str]]:
-    """Return the scopes that clients are sent for, with who sends them."""
+    """Return every scope that clients are told to request, with the places that name it."""
     asked: dict[str, list[str]] = {}
     for each in operations:
         for scope in each.scopes:

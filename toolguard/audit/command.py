@@ -1,4 +1,4 @@
-"""What does ``toolguard audit`` say, and does a build go on?"""
+"""The command ``toolguard audit``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _FAILED, _UNUSABLE = 1, 2
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """What ``toolguard audit`` was told.
+    """The arguments of ``toolguard audit``.
 
     Attributes:
         target: the server, as ``module:attribute``.
-        format: how to write the report.
+        format: the format of the report.
         check: whether findings fail the build.
-        issuer: the authorization server whose scopes are looked up; None for none.
+        issuer: the authorization server whose scopes are compared; None to skip that.
     """
 
     target: str
@@ -43,10 +43,10 @@ def run_audit(
     """Write the report to ``out`` and the findings, one in a line, to ``err``.
 
     Args:
-        settings: what to look at.
-        out: for the report.
-        err: for the findings, or for why there is no report.
-        offered: what looks up the scopes of an authorization server.
+        settings: the arguments of the command.
+        out: the stream for the report.
+        err: the stream for the findings, or for the error if there is no report.
+        offered: fetches the scopes of an authorization server.
 
     Returns:
         The exit code: 0; 1 with ``check`` if there are findings; 2 if there is no report.
@@ -68,6 +68,6 @@ def run_audit(
 
 
 def _write(text: str, stream: TextIO) -> None:
-    """Print a line also where its characters cannot be."""
+    """Print a line, escaping characters that the stream cannot encode."""
     encoding = stream.encoding or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)

@@ -1,4 +1,4 @@
-"""What is wrong with what an audit has found, and what should be written instead?"""
+"""The findings of an audit, with what to write instead."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _ARGUMENT = re.compile(r"\{[^{}]*\}")
 
 
 def unguarded(operations: Iterable[AuditedOperation]) -> Iterator[Finding]:
-    """Yield the operations that somebody may use although nothing says so.
+    """Yield the operations that callers may use although no guard was declared for them.
 
-    What ``default="deny"`` refuses to everybody is none of them: nobody can use it.
+    Operations that ``default="deny"`` refuses to every caller are not among them.
     """
     for operation in operations:
         if operation.is_unguarded and not operation.problems:
@@ -66,7 +66,7 @@ def unmatched_rules(
 
 
 def unmatched_routes(adapter: Adapter) -> Iterator[Finding]:
-    """Yield the paths that were named as open and at which the server has no custom route."""
+    """Yield the declared open paths at which the server has no custom route."""
     for path, fault in unmatched_paths(adapter.server, adapter.open_routes):
         yield Finding("unmatched-rule", "route", path, fault)
 
@@ -74,10 +74,10 @@ def unmatched_routes(adapter: Adapter) -> Iterator[Finding]:
 def unoffered_scopes(
     asked: Mapping[str, Collection[str]], offered: Collection[str]
 ) -> Iterator[Finding]:
-    """Yield the scopes that no client can get.
+    """Yield the required scopes that the authorization server does not offer.
 
     Args:
-        asked: scope -> who asks for it, in words.
+        asked: scope -> the operations that require it, in words.
         offered: the ``scopes_supported`` of the authorization server (RFC 8414 §2).
     """
     for scope, who in asked.items():

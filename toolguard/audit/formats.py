@@ -1,6 +1,6 @@
-"""How is a report written for a terminal, a program, a page or a diagram?
+"""Write a report as text, JSON, Markdown or a Mermaid diagram.
 
-The names in it are whatever a server registers. None of them can break a line, a cell, a label or
+The names in it are untrusted. They are escaped, so that none can break a line, a cell, a label or
 a terminal.
 """
 
@@ -18,24 +18,24 @@ from toolguard.policies.policy import ConnectionNeed
 __all__ = ["FORMATS", "Format", "as_json", "as_markdown", "as_mermaid", "as_text"]
 
 Format: TypeAlias = Literal["text", "json", "markdown", "mermaid"]
-"""What a report can be written as."""
+"""The formats of a report."""
 
 _WIDTH = 100
 # Longer names are cut, except in JSON.
 _MAX_NAME = 200
 _HEADINGS = ("operation", "rule", "scopes", "connections", "injected")
 
-# What means something in Markdown, in HTML or to GitHub; as a numeric reference it is only itself.
+# Characters with a meaning in Markdown, HTML or on GitHub, which are written as references.
 _SPECIAL = re.compile(r"[\\`*\[\]<>#|~!&$]|:(?=//)|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-# In a code span nothing has a meaning but backticks, the pipes of a table and outer spaces.
+# In a code span only backticks, the pipes of a table and outer spaces have a meaning.
 _PLAIN = re.compile(r"[^\\`|\s](?:[^\\`|]*[^\\`|\s])?")
 
 
 def as_text(report: Report) -> str:
-    """Return a table of at most 100 columns, in which ``!`` marks what is wrong.
+    """Return a table of at most 100 columns, in which ``!`` marks findings.
 
-    The scopes have a column of their own only if some rule asks for more than scopes, or for one
-    of several.
+    There is a separate column of scopes only if some rule requires more than scopes, or has
+    alternatives.
     """
     shown = [index for index, _ in enumerate(_HEADINGS) if index != _SCOPES or _mixed(report)]
     rows = [[_cells(each)[index] for index in shown] for each in report.operations]
@@ -52,7 +52,7 @@ def as_text(report: Report) -> str:
 
 
 def as_json(report: Report) -> str:
-    """Return :meth:`Report.to_dict` as JSON in ASCII; nothing is cut."""
+    """Return :meth:`Report.to_dict` as JSON in ASCII, with all names in full length."""
     return json.dumps(report.to_dict(), indent=2)
 
 
@@ -72,9 +72,9 @@ def as_markdown(report: Report) -> str:
 
 
 def as_mermaid(report: Report) -> str:
-    """Return a flowchart: what is asked for, the operations that ask for it, what they fetch.
+    """Return a flowchart: requirements, the operations that have them, and their connections.
 
-    A dotted arrow is one of several ways.
+    A dotted arrow is one of several alternatives.
     """
     nodes: dict[tuple[str, str], str] = {}
 
@@ -105,7 +105,7 @@ FORMATS: Mapping[Format, Callable[[Report], str]] = {
     "markdown": as_markdown,
     "mermaid": as_mermaid,
 }
-"""What writes which format."""
+"""The writer of each format."""
 
 
 def _summary(report: Report) -> str:
@@ -140,7 +140,7 @@ def _is_wrong(operation: AuditedOperation) -> bool:
 
 
 def _line(text: str) -> str:
-    """Return ``text`` in one line that a terminal prints as it stands."""
+    """Return ``text`` in one line, without control sequences for terminals."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -152,7 +152,7 @@ def _shown(text: str) -> str:
 # --- text
 
 _SCOPES = _HEADINGS.index("scopes")
-# Where a name or a URL may go on in the next line.
+# The places at which a name or a URL may be broken into lines.
 _BREAK = re.compile(r"(\s+)|(?<=[_./:,-])(?=[^\s_./:,-])")
 
 _Cell = Sequence[str]
@@ -173,7 +173,7 @@ def _cells(operation: AuditedOperation) -> tuple[_Cell, ...]:
 
 
 def _widths(table: Sequence[Sequence[_Cell]]) -> list[int]:
-    """Return how wide the columns are: as they need, or less where that tears least apart."""
+    """Return the widths of the columns: as needed, or reduced where that breaks the least."""
     columns = [[item for cell in column for item in cell] for column in zip(*table, strict=True)]
     widths = [max(map(len, column)) for column in columns]
     words = [
@@ -206,7 +206,7 @@ def _row(cells: Sequence[str]) -> str:
 
 def _text(text: str) -> str:
     escaped = _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", _line(text))
-    return escaped.replace("@", "@<!-- -->")  # mentions nobody
+    return escaped.replace("@", "@<!-- -->")  # no mention of a GitHub user
 
 
 def _code(text: str) -> str:
@@ -220,7 +220,7 @@ _SHAPES = {"scope": ("([", "])"), "rule": ("{{", "}}"), "connection": ("[(", ")]
 
 
 def _asks(operation: AuditedOperation) -> Iterator[tuple[str, str, str]]:
-    """Yield shape, label and arrow of everything that leads to an operation."""
+    """Yield shape, label and arrow of each requirement of an operation."""
     groups = operation.alternatives
     if not groups or operation.access == "nobody":
         yield "rule", operation.rule, "-->"

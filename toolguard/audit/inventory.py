@@ -1,4 +1,4 @@
-"""What does each operation of a server ask of its caller, all guards on the way considered?"""
+"""The requirements of each operation of a server, with all guards on the way to it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _Way = Sequence[tuple[Adapter, str]]
 
 
 def inventory(server: Any, listed: Sequence[Operation]) -> tuple[AuditedOperation, ...]:
-    """Return what the operations of ``server`` ask for, in the same order."""
+    """Return the requirements of the operations of ``server``, in the same order."""
     return tuple(_audited(server, each) for each in listed)
 
 
 def open_routes(adapter: Adapter) -> Iterator[AuditedOperation]:
-    """Yield the custom routes of a server: no guard stands in front of one."""
+    """Yield the custom routes of a server, which are not guarded."""
     for path, methods in custom_routes(adapter.server):
         named = path in adapter.open_routes
         yield AuditedOperation(
@@ -63,18 +63,20 @@ def _decided(server: Any, way: _Way, listed: Operation) -> AuditedOperation:
 
 
 def _policies(way: _Way, listed: Operation) -> Iterator[tuple[Policy | None, bool]]:
-    """Yield what every guard on the way asks for, and whether that is more than its default.
+    """Yield the policy of every guard on the way, and whether it is more than its default.
 
-    Without a guard in front nobody asks for anything but the function's own decorators.
+    Without a guard on the way, only the function's own decorators count.
 
     Raises:
-        ValueError: if one of them would have it public and guarded at once.
+        ValueError: if one of them would make the operation public and guarded at once.
     """
     deciding = None
-    for adapter, name in way:
+    for at, (adapter, name) in enumerate(way):
         if adapter.guard is not None:
             deciding = adapter.guard
-            policy = adapter.policy(Operation(listed.kind, name, listed.function))
+            others = listed.other_names if at == 0 else tuple(below for _, below in way[at + 1 :])
+            operation = Operation(listed.kind, name, listed.function, other_names=others)
+            policy = adapter.policy(operation)
             yield (policy or DEFAULT_POLICIES[deciding.default]), policy is not None
     declared = Operation(listed.kind, listed.name, listed.function).declared
     if deciding is None and declared is not None:
@@ -98,7 +100,7 @@ def _protected(
 def _refusing(
     listed: Operation, policies: Sequence[tuple[Policy | None, bool]]
 ) -> AuditedOperation:
-    """Describe an operation with guards that find no request, as no guard is in front."""
+    """Describe a decorated operation of a server without a guard: it refuses every caller."""
     whole = _together([policy for policy, _ in policies if policy is not None])
     words = f"nobody: no guard protects the server (would be: {_words(whole)})"
     return _described(listed, "nobody", words, guarded=True, policy=whole)
@@ -145,7 +147,7 @@ def _with_own_check(audited: AuditedOperation, listed: Operation) -> AuditedOper
 
 
 def _together(policies: Sequence[Policy]) -> Policy:
-    """Return what a caller needs who has to pass all of them; what is public asks for nothing."""
+    """Return the policy that requires all of them; public policies require nothing."""
     asking = [policy for policy in policies if not policy.public]
     return functools.reduce(operator.and_, asking) if asking else Policy(public=bool(policies))
 

@@ -1,6 +1,6 @@
-"""Which server does ``module:attribute`` mean?
+"""Load the server that ``module:attribute`` names.
 
-Loading it runs the module as an import does: ``if __name__ == "__main__"`` does not hold.
+The module runs as in an import: ``__name__`` is not ``"__main__"``.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _OWN_FILES = str(Path(__file__).parent.parent)
 
 
 class LoadError(Exception):
-    """There is no server to be had; the text says why, and what to write."""
+    """The server cannot be loaded; the text says why, and what to write."""
 
 
 def load_server(target: str) -> Any:
     """Return the server that ``target`` names.
 
-    What the module prints goes to standard error.
+    Output of the module is redirected to standard error.
 
     Args:
         target: ``package.module:attribute``, or ``path/to/file.py:attribute``. The attribute may
             have dots, and may be a function without arguments that returns the server, or
-            that runs a low-level one. Left out, it is the only server of the module.
+            that runs a low-level one. Without an attribute, it is the only server of the module.
 
     Raises:
-        LoadError: if there is no such server, or not just one.
+        LoadError: if there is no such server, or more than one.
     """
     source, _, attribute = (target, "", "") if target.endswith(".py") else target.partition(":")
     if not source or ":" in attribute:
@@ -57,14 +57,14 @@ def load_server(target: str) -> Any:
     if not _is_server(found):
         kind = type(found).__qualname__
         raise LoadError(
-            f"{target} is no server of the official SDK or fastmcp but a {kind}; "
+            f"{target} is not a server of the official SDK or fastmcp but a {kind}; "
             f"{_known(module, source)}"
         )
     return found
 
 
 def _run(what: str, code: Callable[[], T]) -> T:
-    """Run code of the user's own; whatever ends it becomes one sentence."""
+    """Run code of the user's; turn every exception, and an exit, into one sentence."""
     try:
         with redirect_stdout(sys.stderr):
             return code()
@@ -92,13 +92,13 @@ def _module(source: str) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {source}")
     name = ".".join([*_packages(path), path.stem])
-    if "." in name:  # so that its relative imports are found
+    if "." in name:  # so that its relative imports work
         return importlib.import_module(name)
-    # A module of that name may be there already, such as one of the standard library.
+    # A module of that name may be imported already, such as one of the standard library.
     name = f"_audited_{name}" if name in sys.modules else name
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
-        raise FileNotFoundError(f"{source} is no Python file")
+        raise FileNotFoundError(f"{source} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     with ExitStack() as broken_off:
         sys.modules[name] = module
@@ -119,7 +119,7 @@ def _is_package(directory: Path) -> bool:
 
 
 def _directory(source: str) -> str:
-    """Return where Python has to look for the module, and for what it imports."""
+    """Return the directory to search for the module and its imports."""
     path = Path(source)
     if path.suffix != ".py":
         return str(Path.cwd())
@@ -155,7 +155,7 @@ def _only(module: ModuleType, source: str) -> Any:
 def _known(module: ModuleType, source: str) -> str:
     names = [f"{source}:{name}" for name in _servers(module)]
     if not names:
-        return f"it holds no server; write {source}:make if make() returns one"
+        return f"no server found there; write {source}:make if make() returns one"
     return f"write {' or '.join(names)}"
 
 
@@ -166,7 +166,7 @@ def _servers(module: ModuleType) -> dict[str, Any]:
 
 
 def _is_server(value: object) -> bool:
-    # Asked for nothing but its type: some objects are only there while a request is served.
+    # Only its type is read: some objects are accessible only while a request is served.
     packages = {each.__module__.partition(".")[0] for each in type(value).__mro__}
     if packages.isdisjoint(_FRAMEWORKS):
         return False

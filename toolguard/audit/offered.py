@@ -1,4 +1,4 @@
-"""Which scopes does an authorization server offer?"""
+"""The scopes that an authorization server offers (RFC 8414 §2)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def offered_scopes(
 ) -> tuple[str, ...] | None:
     """Return the ``scopes_supported`` of an issuer's metadata (RFC 8414 §2); None if it has none.
 
-    The metadata is found and believed as that of a guard's issuer is, within the same limits.
+    The metadata is discovered and validated like that of a guard's issuer, with the same limits.
 
     Args:
         issuer: its issuer URL, or the URL of the metadata itself.
-        timeout: seconds for everything.
-        fetch: what gets a document.
-        clock: seconds that only grow.
+        timeout: seconds for all requests together.
+        fetch: the function that fetches a document.
+        clock: a monotonic clock, in seconds.
 
     Raises:
-        ValueError: if this is no URL that metadata may come from, or the scopes are no list.
-        KeysUnavailableError: if there is no metadata to be had that may be believed.
+        ValueError: if the URL is not secure, or the scopes are not a list.
+        KeysUnavailableError: if no valid metadata can be fetched.
     """
     is_document = "/.well-known/" in issuer
     location = KeyLocation(
@@ -47,10 +47,10 @@ def offered_scopes(
         documents.append(get_one(url, max(0.0, ends_at - clock())))
         return documents[-1]
 
-    location.find(get, clock())  # ends with the one that it believes
+    location.find(get, clock())  # the last fetched document is the valid one
     scopes = parse_json(documents[-1]).get("scopes_supported")
     if scopes is None:
         return None
     if not isinstance(scopes, list) or not all(isinstance(each, str) for each in scopes):
-        raise ValueError(f"scopes_supported of {location.issuer} is no list of strings")
+        raise ValueError(f"scopes_supported of {location.issuer} is not a list of strings")
     return tuple(scopes)

@@ -1,4 +1,4 @@
-"""What does an audit find out about a server?"""
+"""The report of an audit."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from toolguard.policies.policy import ConnectionNeed
 __all__ = ["Access", "AuditedOperation", "Code", "Finding", "GuardFacts", "Report"]
 
 Access: TypeAlias = Literal["everybody", "authenticated", "restricted", "nobody"]
-"""Who gets in: who has no token, too; any good token; some callers; no caller at all."""
+"""The callers permitted: all, also without a token; all with a valid token; some; none."""
 
 Code: TypeAlias = Literal[
     "unguarded", "no-guard", "misdeclared", "contradiction", "unmatched-rule", "unoffered-scope"
 ]
-"""What is wrong:
+"""The codes of findings:
 
-- ``unguarded``: nothing says what the operation asks for, and somebody may use it;
-- ``no-guard``: it is decorated, and no guard protects the server, so it refuses everybody;
-- ``misdeclared``: no server holding it would start: registered below its guard, a parameter that
+- ``unguarded``: no policy was declared for the operation, and callers may use it;
+- ``no-guard``: it is decorated, but no guard protects the server, so every caller is refused;
+- ``misdeclared``: a server with it would not start: registered below its guard, a parameter that
   only a guard may fill and a client could send, a connection without a provider;
 - ``contradiction``: the rules and decorators that apply would make it public and guarded at once;
 - ``unmatched-rule``: a rule of ``protect(rules=...)``, or a path of ``open_routes``, matches
@@ -31,13 +31,13 @@ Code: TypeAlias = Literal[
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong.
+    """One fault.
 
     Attributes:
-        code: which kind of thing.
-        kind: what it is about: ``tool``, ``resource``, ``prompt``, ``route``, ``rule`` or
+        code: the code of the fault.
+        kind: the kind of its subject: ``tool``, ``resource``, ``prompt``, ``route``, ``rule`` or
             ``scope``.
-        name: the name of that.
+        name: the name of its subject.
         message: a sentence that says what to write instead.
     """
 
@@ -52,20 +52,20 @@ class AuditedOperation:
     """One tool, resource, resource template, prompt or custom route.
 
     Attributes:
-        kind: which of them; a template is a resource.
-        name: what clients know it by, also that of a mounted server; of a route its methods and
-            its path.
-        version: of a fastmcp component that has one.
-        access: who gets in.
-        rule: what it asks for, in words.
-        guarded: whether anything says so: a decorator, a rule by name, the framework's own check,
-            ``open_routes``.
-        alternatives: what the caller has to meet, as texts: all of any one of these groups.
-        scopes: every scope it may ask for.
-        call_scopes: scopes that depend on the call, as they are written.
-        connections: what is fetched for the caller.
+        kind: the kind; a template is a resource.
+        name: the name that clients use, also for operations of mounted servers; for a route its
+            methods and its path.
+        version: the version of a fastmcp component, if it has one.
+        access: the callers permitted.
+        rule: its requirements, in words.
+        guarded: whether they were declared: by a decorator, a rule by name, the framework's own
+            check, or ``open_routes``.
+        alternatives: the requirements as texts: groups, of which the caller must meet one whole.
+        scopes: every scope it may require.
+        call_scopes: scopes that depend on the call, as declared.
+        connections: the connections fetched for the caller.
         injected: the parameters that clients neither see nor set.
-        problems: what is wrong with it, whatever the rest of the server is like.
+        problems: its own faults, independent of the rest of the server.
     """
 
     kind: Kind | Literal["route"]
@@ -83,7 +83,7 @@ class AuditedOperation:
 
     @property
     def is_unguarded(self) -> bool:
-        """Whether somebody may use it although nothing says so."""
+        """Whether callers may use it although no policy was declared."""
         return not self.guarded and self.access != "nobody"
 
 
@@ -93,10 +93,10 @@ class GuardFacts:
 
     Attributes:
         resource: the server's URL.
-        issuer: whose tokens it accepts; None if only its verifier knows.
-        default: what an operation without a rule asks for: ``authenticated``, ``deny``,
+        issuer: the issuer of accepted tokens; None if only its verifier knows.
+        default: the policy of an operation without a rule: ``authenticated``, ``deny``,
             ``public``.
-        initial_scopes: what clients are told to begin with.
+        initial_scopes: the scopes that clients are told to request first.
     """
 
     resource: str
@@ -107,14 +107,14 @@ class GuardFacts:
 
 @dataclass(frozen=True)
 class Report:
-    """What an audit found out.
+    """The report of an audit.
 
     Attributes:
-        server: its name.
-        guard: what protects it; None if nothing does.
-        operations: what can be called on it.
-        findings: what is wrong; empty if a build may go on.
-        notes: what the audit could not look into, and what it let pass on purpose.
+        server: the name of the server.
+        guard: the guard of the server; None if it is not protected.
+        operations: the operations of the server.
+        findings: the faults; empty if a build may pass.
+        notes: what the audit could not check, and what it accepted on purpose.
     """
 
     server: str
@@ -126,8 +126,8 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values.
 
-        The keys are the names of the attributes, and ``format``, 1 as long as they keep their
-        meaning. The problems of the operations are among the findings.
+        The keys are the names of the attributes, and ``format``, which is 1 as long as their
+        meaning does not change. The findings include the problems of the operations.
         """
         return {
             "format": 1,

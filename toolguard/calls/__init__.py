@@ -1,1 +1,1 @@
-"""What is known and decided about the message being served. Private."""
+"""Hold what is known and decided about the message being served. Private."""

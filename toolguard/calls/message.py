@@ -1,7 +1,7 @@
-"""One message on its way through a server, and the table of what was decided for it.
+"""One message that a server processes, and the table of the decisions for it.
 
 A :class:`Message` is one JSON-RPC message; it has a row for each guarded operation that is entered.
-A :class:`Frame` is where in it the running code stands: under which guard, inside which row.
+A :class:`Frame` is the position of the running code in it: under which guard, inside which row.
 """
 
 from __future__ import annotations
@@ -50,15 +50,17 @@ class Message:
     """One JSON-RPC message.
 
     Attributes:
-        auth: the request that brought it; None if none could be found.
-        outer: the frame around it, where one server talks to another inside a call.
-        is_current: whether the message at hand is still this one. A session inside the process
-            may have been started by one caller and be used by another.
+        auth: the request that carried it; None if no request was found.
+        outer: the frame around it, if one server calls another inside a call.
+        is_current: returns whether the message being processed is still this one. An in-process
+            session may have been started by one caller and be used by another.
         sent: the operation that the message names, with the arguments that the client sent.
-        rows: what was decided, for each operation that was entered and not inside another one.
+        rows: the decisions, one for each operation that was entered and is not nested.
         nested_refusal: the last refusal of a guarded function that code of the user's called. It
-            decides nothing; it tells what a framework made an error result of.
-        closed: whether it has been served, so that there is no caller any more.
+            decides nothing; it shows which refusal a framework turned into an error result.
+        task: the id of the background task that runs as this message; None for a message that a
+            client sent.
+        closed: whether the message has been served, so that it has no caller any more.
     """
 
     auth: RequestAuth | None
@@ -67,6 +69,7 @@ class Message:
     sent: Invocation | None = None
     rows: list[Row] = field(default_factory=list)
     nested_refusal: ToolGuardError | None = None
+    task: str | None = None
     closed: bool = False
     _principals: dict[int, tuple[Guard, Principal | None]] = field(default_factory=dict)
 
@@ -74,7 +77,7 @@ class Message:
         """Return the caller as ``guard`` knows them; None for a caller without a token.
 
         Raises:
-            ToolGuardError: if the caller cannot be told, or their token is not good.
+            ToolGuardError: if the caller is not known, or their token is invalid.
         """
         auth = self.auth
         if self.closed or auth is None:
@@ -88,7 +91,7 @@ class Message:
         if auth.guard is guard:
             return auth.principal
         # A mounted or nested server: the token was verified for the outer server's audience, and
-        # a caller whom that server trusts without one is a stranger here.
+        # a caller that server trusts without a token is anonymous here.
         known = self._principals.get(id(guard))
         if known is None:
             token = auth.token
@@ -96,31 +99,44 @@ class Message:
             known = self._principals[id(guard)] = (guard, principal)
         return known[1]
 
+    def in_background(self, task: str, *, outlives_token: bool) -> Message:
+        """Return a message of the same caller for the background task that it has started."""
+        auth = self.auth
+        message = Message(auth and auth.in_background(outlives_token=outlives_token))
+        message.task, message.sent = task, self.sent
+        message._principals.update(self._principals)
+        return message
+
+    def again(self) -> Message:
+        """Return a message of the same caller, for a task that may run more than once."""
+        is_outliving = self.auth is not None and self.auth.outlives_token
+        return self.in_background(self.task or "", outlives_token=is_outliving)
+
     @property
     def refusal(self) -> ToolGuardError | None:
-        """The refusal that the last operation of its own ended in."""
+        """The refusal that the last operation of the message ended in; None if it did not."""
         return self.rows[-1].refusal if self.rows else None
 
     @property
     def is_permitted(self) -> bool:
-        """Whether what it led to was decided on, in favour of the caller."""
+        """Whether the operation of the message was decided on and permitted."""
         states = [row.state for row in self.rows]
         return states[-1:] == [State.PERMITTED] and State.NEEDS_ARGUMENTS not in states
 
     @property
     def needs_arguments(self) -> bool:
-        """Whether it is still left to a function's own wrapper to decide."""
+        """Whether the decision still has to be made by the function's own wrapper."""
         return any(row.state is State.NEEDS_ARGUMENTS for row in self.rows)
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Frame:
-    """Where in a message the running code stands.
+    """The position of the running code in a message.
 
     Attributes:
         guard: the guard that protects the server which runs it.
         message: the message.
-        row: the innermost operation that has been entered; None at the door.
+        row: the innermost operation that has been entered; None outside of operations.
     """
 
     guard: Guard
@@ -130,7 +146,7 @@ class Frame:
     def enter(
         self, policy: Policy | None, call: Invocation, owner: Callable[..., Any] | None = None
     ) -> Frame:
-        """Return the frame inside an operation that the message led to, or that one in turn."""
+        """Return the frame inside an operation that the message, or an entered operation, calls."""
         row = Row(policy, call, owner, nested=self.row is not None)
         if not row.nested:
             self.message.rows.append(row)
@@ -138,10 +154,10 @@ class Frame:
 
     @property
     def entered(self) -> Row:
-        """The row of the operation that the code stands in.
+        """The row of the operation that the code runs in.
 
         Raises:
-            GuardNotConfiguredError: at the door, where there is nothing to decide on.
+            GuardNotConfiguredError: if no operation has been entered.
         """
         if self.row is None:
             raise GuardNotConfiguredError("No operation has been entered here")
@@ -150,7 +166,7 @@ class Frame:
     def within(self, policy: Policy, owner: Callable[..., Any]) -> Frame:
         """Return the frame inside a guarded function that code of the user's calls.
 
-        It is never what the message led to, wherever it is called: its decision is its own.
+        It is never the operation of the message, wherever it is called: it has its own decision.
         """
         call = self.row.call if self.row is not None else self.message.sent
         row = Row(policy, call or Invocation("tool", ""), owner, nested=True)
@@ -162,25 +178,26 @@ class Frame:
         """Return the connections that the caller needs, by parameter.
 
         Raises:
-            ToolGuardError: why one could not be had.
+            ToolGuardError: if a connection cannot be fetched.
         """
         auth = self.message.auth
         if principal is None or auth is None:
             return {}
         connecting = Connecting(
-            self.guard.connections, principal, auth.token, self.guard.clock, self.check_open
+            self.guard.connections, principal, auth.token, self.guard.clock, self.check_valid
         )
+        self.check_valid(principal)
         return await connecting.connect(needs)
 
     async def authorize(self, call: Invocation | None) -> Principal | None:
         """Decide on the operation and return the caller, None for a caller without a token.
 
         Args:
-            call: the call; None while only the framework knows the arguments. What depends on
-                them is then left to the wrapper that owns the row.
+            call: the call; None while only the framework knows the arguments. Requirements that
+                depend on them are then left to the wrapper that owns the row.
 
         Raises:
-            ToolGuardError: the one refusal that names everything missing.
+            ToolGuardError: a refusal that names everything that is missing.
         """
         row, auth = self.entered, self.message.auth
         try:
@@ -189,7 +206,7 @@ class Frame:
             decision = decide_now(row.policy, caller)
             if decision is None or auth is None or auth.guard is not self.guard:
                 decision = decision or await decide(row.policy, caller, call)
-                self.check_open(principal)  # what was waited for may have taken long
+                self.check_open(principal)  # a requirement or a verifier may take long
         except ToolGuardError as refusal:
             decision, principal = Decision(Verdict.REFUSE, refusal), None
         row.decided(decision, principal)
@@ -201,11 +218,22 @@ class Frame:
         message = self.message
         is_own = row.state is State.PERMITTED and not row.nested and message.outer is None
         if is_own and message.auth is not None:
-            message.auth.permit()  # the door lets go of what it holds back
+            message.auth.permit()  # the middleware releases the response that it holds back
         return principal
 
     def check_open(self, principal: Principal | None) -> None:
-        """Make sure that the caller may still be acted for: the tool may have run for long.
+        """Check that the caller is still permitted: the tool may have run for a long time.
+
+        Raises:
+            GuardNotConfiguredError: if the message has ended.
+            InvalidTokenError: if the token has expired.
+        """
+        auth = self.message.auth
+        if self.message.closed or auth is None or not auth.outlives_token:
+            self.check_valid(principal)
+
+    def check_valid(self, principal: Principal | None) -> None:
+        """Check that the caller's token may still be used, such as for a connection.
 
         Raises:
             GuardNotConfiguredError: if the message has ended.
@@ -219,23 +247,24 @@ class Frame:
 
 
 def caller_of(guard: Guard, principal: Principal | None, auth: RequestAuth | None = None) -> Caller:
-    """Return ``principal`` with what ``guard`` takes them to hold now."""
+    """Return ``principal`` with the scopes and the time by which ``guard`` decides now."""
     if principal is None:
         if auth is None:
             return Caller(None)
         return Caller(None, on_missing=auth.on_missing, failure=auth.failure)
     scopes = guard.scope_hierarchy.expand(principal.scopes)
-    return Caller(principal, scopes, guard.clock(), guard.leeway)
+    outlives = auth is not None and auth.outlives_token
+    return Caller(principal, scopes, guard.clock(), guard.leeway, outlives_token=outlives)
 
 
 _current: ContextVar[Frame | None] = ContextVar("toolguard_frame", default=None)
 
 
 stand: Callable[[Frame], Token[Frame | None]] = _current.set
-"""Make a frame the current one; return what :func:`leave` takes. For the path of every call."""
+"""Make a frame the current one; return the token for :func:`leave`. Cheaper than a block."""
 
 leave: Callable[[Token[Frame | None]], None] = _current.reset
-"""Make the frame the current one that was it before."""
+"""Make the previous frame the current one again."""
 
 
 @contextmanager
@@ -249,7 +278,7 @@ def standing(frame: Frame) -> Iterator[Frame]:
 
 
 def here() -> Frame | None:
-    """Return the frame that the running code stands in; None outside of a message."""
+    """Return the frame of the running code; None outside of a message."""
     frame = _current.get()
     if frame is None or frame.message.closed or not frame.message.is_current():
         return None
@@ -257,10 +286,10 @@ def here() -> Frame | None:
 
 
 def current_frame() -> Frame:
-    """Return the frame that the running code stands in.
+    """Return the frame of the running code.
 
     Raises:
-        GuardNotConfiguredError: if there is none.
+        GuardNotConfiguredError: if no message is being processed.
     """
     frame = _current.get()
     if frame is None:
@@ -280,8 +309,8 @@ def current_frame() -> Frame:
 def current_principal() -> Principal:
     """Return the verified caller of the message that is being served.
 
-    For code that is not guarded itself and wants to know the caller, such as a handler of the
-    low-level server. It is the caller as the guard of the server that runs this code knows them.
+    For code that is not guarded itself, such as a handler of the low-level server. The caller is
+    the one that the guard of the server which runs this code has verified.
 
     Raises:
         MissingTokenError: if the caller sent no token.
@@ -301,27 +330,31 @@ def current_principal() -> Principal:
 def current_access_token() -> str:
     """Return the caller's access token of this message, inside a guarded function.
 
-    For code that calls a vault directly. The token is for the authorization server or vault that
-    issued it, and for no other party.
+    For code that calls a vault directly. Send the token only to the authorization server or vault
+    that issued it.
 
     Raises:
-        MissingTokenError: if the caller sent none.
+        MissingTokenError: if the caller sent no token.
+        InvalidTokenError: if a background task runs longer than the token is valid.
         GuardNotConfiguredError: if no message is being served.
     """
-    message = current_frame().message
-    if message.closed or message.auth is None or message.auth.token is None:
+    frame = current_frame()
+    auth = frame.message.auth
+    if frame.message.closed or auth is None or auth.token is None:
         raise MissingTokenError
-    return message.auth.token
+    if auth.outlives_token:
+        frame.check_valid(auth.principal)
+    return auth.token
 
 
 def refusal_in(
     error: BaseException, wrapped_by: tuple[type[Exception], ...] = ()
 ) -> ToolGuardError | None:
-    """Return the refusal that ``error`` is, or that it was made of; None if there is none.
+    """Return the refusal in ``error``: itself or its cause; None if there is no refusal.
 
     Args:
-        error: what an operation ended in.
-        wrapped_by: the errors that a framework raises from what a function raised.
+        error: the exception that an operation ended in.
+        wrapped_by: the error classes that a framework wraps around exceptions of a function.
     """
     carried = error if isinstance(error, ToolGuardError) else getattr(error, "refusal", None)
     if isinstance(carried, ToolGuardError):

@@ -1,14 +1,14 @@
-"""The caller of one HTTP request, and the answer that the door gives.
+"""The caller of one HTTP request, and the refusal that the middleware answers with.
 
-The HTTP middleware makes one :class:`RequestAuth` for each request; where there is no HTTP (stdio,
-in-memory clients), the framework's adapter makes one for each message.
+The HTTP middleware makes one :class:`RequestAuth` for each request; without HTTP (stdio, in-memory
+clients), the framework's adapter makes one for each message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from toolguard.connections.protocol import ConnectionProvider
@@ -23,19 +23,23 @@ __all__ = [
     "Guard",
     "RequestAuth",
     "SignedIn",
+    "TaskExpiry",
     "UnauthorizedTools",
     "signed_in",
 ]
 
 SCOPE_KEY = "toolguard.request"
-"""Where the middleware keeps the :class:`RequestAuth` on an ASGI scope."""
+"""The key of the :class:`RequestAuth` in an ASGI scope."""
 
 UnauthorizedTools = Literal["show", "hide", "hide-all"]
-"""What a list leaves out: nothing; what no consent could change; all that would be refused."""
+"""The operations that a list omits: none; those that no consent could permit; all refused ones."""
+
+TaskExpiry = Literal["continue", "stop"]
+"""How to treat a background task whose token expires before the task has ended."""
 
 
 class Guard(Protocol):
-    """What a message needs of the guard that protects its server."""
+    """The part of a guard that a message uses."""
 
     verifier: Verifier
     scope_hierarchy: ScopeHierarchy
@@ -53,22 +57,24 @@ class Guard(Protocol):
 
 @dataclass(eq=False)
 class RequestAuth:
-    """What one request carried, and what became of it.
+    """The caller of one request, and the outcome of its message.
 
     Attributes:
         token: the caller's access token; never in the representation.
         principal: the verified caller, as ``guard`` verified it.
         guard: the guard whose verifier that was.
-        user: the same caller as the framework knows users.
-        failure: why there is no caller, although there was a token.
-        on_missing: what to say where a token is needed and there was none.
+        user: the same caller as a user object of the framework.
+        failure: why the token is invalid; None if it is valid or missing.
+        on_missing: the error text if a token is needed and there was none.
         message_id: the JSON-RPC id of the message, once the framework has read it.
         refusal: the refusal that the message ended in; the middleware answers with it.
         permitted: whether the message's own operation has been permitted.
-        on_permitted: called once, when it is; what the middleware holds back leaves then.
+        on_permitted: called once, when that happens; the middleware then releases the response.
         revision: the protocol revision that the request names; None if it names none.
-        opens_public: whether public operations are open in spite of the failure, because no
+        opens_public: whether public operations are permitted in spite of ``failure``, because no
             client sent the token.
+        outlives_token: whether the call continues when the token has expired, as that of a
+            background task; connections are refused from then on.
     """
 
     token: str | None = field(repr=False)
@@ -84,9 +90,22 @@ class RequestAuth:
     on_permitted: Callable[[], None] | None = field(default=None, repr=False)
     revision: str | None = None
     opens_public: bool = False
+    outlives_token: bool = False
+
+    def in_background(self, *, outlives_token: bool) -> RequestAuth:
+        """Return the same caller, for work that continues after the response."""
+        return replace(
+            self,
+            message_id=None,
+            refusal=None,
+            noted=None,
+            permitted=False,
+            on_permitted=None,
+            outlives_token=outlives_token,
+        )
 
     def permit(self) -> None:
-        """Note that the message's own operation has been permitted."""
+        """Record that the message's own operation has been permitted."""
         if not self.permitted:
             self.permitted = True
             if self.on_permitted is not None:

@@ -1,6 +1,6 @@
-"""The state of one guarded operation within one message, and every way in which it changes.
+"""The state of one guarded operation within one message, and all its transitions.
 
-Whatever touches a state does so here, through :meth:`Row.decided`.
+States change only here, through :meth:`Row.decided`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Row", "State"]
 
 
 class State(Enum):
-    """What has been decided about an operation that was entered."""
+    """The states of an operation that was entered."""
 
     UNDECIDED = "undecided"
     NEEDS_ARGUMENTS = "needs arguments"
@@ -28,7 +28,7 @@ class State(Enum):
     REFUSED = "refused"
 
 
-# A refusal is final. A permit is taken back if the operation is entered again, for a retry or with
+# A refusal is final. A permit is withdrawn if the operation is entered again, for a retry or with
 # other arguments, and that is refused.
 _NEXT: Mapping[State, Mapping[Verdict, State]] = {
     State.UNDECIDED: {
@@ -54,13 +54,13 @@ class Row:
 
     Attributes:
         policy: the whole policy of the operation; None if no caller may do it.
-        call: what is called, with the arguments that the operation is given there.
-        owner: the wrapper that decides on the validated arguments; None where no function has one.
-        nested: whether it was entered inside of another one.
-        state: what has been decided.
+        call: the call, with the arguments as known where the operation is entered.
+        owner: the wrapper that decides on the validated arguments; None if there is no wrapper.
+        nested: whether it was entered inside of another operation.
+        state: the state of the decision.
         principal: the caller, once permitted; None for a caller without a token.
         refusal: the refusal that the operation ended in.
-        concluded: whether the wrapper has said how the operation ended.
+        concluded: whether the wrapper has recorded how the operation ended.
         running: whether the wrapper has called its function.
     """
 
@@ -75,11 +75,11 @@ class Row:
     running: bool = False
 
     def decided(self, decision: Decision, principal: Principal | None) -> None:
-        """Note a decision; what no state leads to is a refusal."""
+        """Record a decision; a transition that is not in the table is a refusal."""
         self.state = _NEXT[self.state].get(decision.verdict, State.REFUSED)
         self.principal = principal
 
     def ended(self, refusal: ToolGuardError | None) -> None:
-        """Note how the operation ended: in this refusal, or without one."""
+        """Record how the operation ended: in this refusal, or without one."""
         self.refusal = refusal
         self.concluded = True

@@ -1,4 +1,4 @@
-"""The access token of a server that speaks over stdio, where no request brings one."""
+"""The access token of a stdio server, where requests carry no token."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ __all__ = ["HOW_TO_SET", "StdioToken"]
 _TOKEN = "TOOLGUARD_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 _FILE = "TOOLGUARD_ACCESS_TOKEN_FILE"
 HOW_TO_SET = f"Set {_TOKEN} or {_FILE} in the environment of this stdio server"
-"""What to do where there is no token."""
+"""The advice to a user if there is no token."""
 
-# Far more than a token that any server accepts.
+# Far more than the length of a token that any server accepts.
 _MAX_BYTES = 65_536
-# Two writes of the same size within one tick of a file system's clock look like one.
+# Two writes of the same size within one tick of a file system's clock cannot be told apart.
 _TICK = 2.0
 
 
 class StdioToken:
-    """The token of a variable, which is taken out of the environment, or of a file.
+    """An access token from an environment variable, which is then removed, or from a file.
 
     A file is read again when it has changed, so that another process can renew the token.
 
     Args:
         token: the token itself.
-        path: instead, the file that holds it.
-        clock: the time in seconds since the epoch, as the file system has it.
+        path: the file that holds the token, instead of ``token``.
+        clock: returns the time of the file system, in seconds since the epoch.
 
     Raises:
         ValueError: if both are given.
@@ -55,19 +55,19 @@ class StdioToken:
 
     @classmethod
     def taken_from(cls, environ: MutableMapping[str, str]) -> StdioToken | None:
-        """Return what the environment says, and take the token out; None if it says nothing.
+        """Return the token of the environment, and remove it there; None if there is none.
 
         Raises:
-            ValueError: if it names a token and a file.
+            ValueError: if the environment names both a token and a file.
         """
         token, path = environ.pop(_TOKEN, None), environ.get(_FILE)
         return cls(token, path) if token or path else None
 
     def read(self) -> str:
-        """Return the token as it is now.
+        """Return the current token.
 
         Raises:
-            MissingTokenError: saying what to do about it.
+            MissingTokenError: if there is no token, with advice to the user.
         """
         if self._path is None:
             return self._token
@@ -80,12 +80,12 @@ class StdioToken:
         return self._token
 
     def _reread(self, path: Path) -> str | None:
-        """Read the file if it has changed; return what is wrong with it."""
+        """Read the file if it has changed; return the fault, if there is one."""
         try:
             found = path.stat()
             if self._seen is not None and self._seen == _signature(found):
                 return None
-            if not stat.S_ISREG(found.st_mode):  # opening a pipe would wait for its other end
+            if not stat.S_ISREG(found.st_mode):  # opening a pipe waits for its other end
                 return "is not a file"
             with path.open("rb") as file:
                 found = os.fstat(file.fileno())
@@ -102,7 +102,7 @@ class StdioToken:
         return None if self._token else "is empty"
 
     def explain(self, failure: ToolGuardError) -> ToolGuardError:
-        """Return why the token is not good, with what the user of this server can do about it."""
+        """Return why the token is invalid, with advice to the user of this server."""
         if not isinstance(failure, InvalidTokenError) or failure.reason != "expired":
             return failure
         remedy = (
@@ -117,5 +117,5 @@ class StdioToken:
 
 
 def _signature(found: os.stat_result) -> tuple[int, ...]:
-    """Return what changes when a file is written to, or another one is put in its place."""
+    """Return a value that changes when the file is written to or replaced."""
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -1,4 +1,4 @@
-"""How does code outside of an event loop get what a coroutine returns?"""
+"""Wait for a coroutine in synchronous code."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ T = TypeVar("T")
 
 
 def wait_for(make: Callable[[], Awaitable[T]]) -> T:
-    """Run a coroutine in an event loop and a thread of its own, whatever runs in this one."""
+    """Run a coroutine in a new thread with its own event loop, and return its result."""
     with start_blocking_portal() as portal:
         return portal.call(make)

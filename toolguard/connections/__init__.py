@@ -1,9 +1,9 @@
-"""Where does a tool get the token for a third-party service?
+"""Get third-party credentials (connections) for the verified caller. Public.
 
 A connection is a credential of the *user* for a third-party service, kept in a vault. A provider
-fetches it for the verified caller; which provider is a setting of the guard.
+fetches it for the verified caller; the guard is configured with the provider.
 
-Providers that speak HTTP are imported from where they are: ``toolguard.descope`` and
+Providers that use HTTP are imported from their own modules: ``toolguard.descope`` and
 ``toolguard.connections.exchange``.
 """
 
@@ -45,7 +45,7 @@ _IMPORT_CRYPTOGRAPHY = ("ClientAuth", "ClientSecretBasic", "ClientSecretPost", "
 
 
 def __getattr__(name: str) -> Any:
-    """Import what takes long to import when it is asked for (PEP 562)."""
+    """Import slow modules on first use (PEP 562)."""
     if name not in _IMPORT_CRYPTOGRAPHY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from toolguard.connections import client_auth  # noqa: PLC0415 - imports cryptography

@@ -1,4 +1,4 @@
-"""How does a tool body present a connection's token without holding any auth code?"""
+"""An ``httpx.Auth`` that sends the token of a connection."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ConnectionAuth"]
 
 
 class Presentable(Protocol):
-    """What is presented of a connection."""
+    """The part of a connection that :class:`ConnectionAuth` uses."""
 
     @property
     def token(self) -> str:
@@ -21,19 +21,19 @@ class Presentable(Protocol):
 
     @property
     def token_type(self) -> str:
-        """How it is presented, nearly always ``"Bearer"``."""
+        """The authentication scheme, nearly always ``"Bearer"``."""
         ...
 
     @property
     def refetch(self) -> Callable[[], Coroutine[Any, Any, Presentable]] | None:
-        """Fetch it anew."""
+        """The function that fetches the connection again; None outside of a call."""
         ...
 
 
 class ConnectionAuth(httpx.Auth):
     """Sends the token of a connection; after a 401, fetches a fresh one and tries once more.
 
-    httpx takes the header off when it follows a redirect to another origin. Fetching anew works
+    httpx removes the header when it follows a redirect to another origin. Fetching again works
     in a coroutine and in the worker thread that a synchronous tool runs in.
 
     Args:
@@ -62,7 +62,7 @@ class ConnectionAuth(httpx.Auth):
             yield self._signed(request)
 
     def _signed(self, request: httpx.Request) -> httpx.Request:
-        # RFC 6750 §2.1: "Bearer" as such; some providers answer "bearer" and expect "Bearer".
+        # RFC 6750 §2.1: written "Bearer"; some providers return "bearer" and expect "Bearer".
         scheme = self._connection.token_type
         scheme = "Bearer" if scheme.lower() == "bearer" else scheme
         request.headers["Authorization"] = f"{scheme} {self._connection.token}"

@@ -1,8 +1,8 @@
-"""Which connections are at hand already, and for whom exactly?
+"""Cache connections by caller and grant.
 
-:class:`CachedConnections` goes around a provider. An entry belongs to one caller with one grant:
-its key covers everything that the provider's answer can depend on, the caller's own token
-included. So neither another user nor the same user with other rights is served from it.
+:class:`CachedConnections` wraps a provider. An entry belongs to one caller with one grant: its key
+covers everything that the provider's answer can depend on, including the caller's access token.
+So neither another user nor the same user with other rights is served from it.
 """
 
 from __future__ import annotations
@@ -42,63 +42,64 @@ __all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache", "provider_for"
 
 
 class TokenCache(Protocol):
-    """Keeps connections under keys that mean nothing to it.
+    """Stores connections under opaque keys.
 
-    It may lose an entry at any time, and an outage of it is a miss: none of these raises for one.
+    It may lose an entry at any time, and an outage is a miss: no method raises because of one.
     """
 
     @property
     def shared(self) -> bool:
-        """Whether other processes read it and write to it."""
+        """Whether other processes read from it and write to it."""
         ...
 
     async def get(self, key: str) -> Connection | None:
-        """Return what is kept under ``key``."""
+        """Return the connection stored under ``key``; None if there is none."""
         ...
 
     async def put(self, key: str, connection: Connection, ttl: float) -> None:
-        """Keep ``connection`` for ``ttl`` seconds, more than 0, and end the claim on ``key``."""
+        """Store ``connection`` for ``ttl`` seconds, more than 0, and end the claim on ``key``."""
         ...
 
     async def drop(self, key: str) -> None:
-        """Forget what is kept under ``key``, and end the claim on it."""
+        """Delete the entry under ``key``, and end the claim on it."""
         ...
 
     async def claim(self, key: str) -> Connection | None:
-        """Return None to have the caller fetch, after which it calls :meth:`put` or :meth:`drop`.
+        """Claim the fetch for ``key`` after a miss; None lets the calling code fetch.
 
-        Called after a miss. Where another process fetches already, wait a short while for what
-        it brings and return that.
+        The calling code then calls :meth:`put` or :meth:`drop`. If another process holds the
+        claim, wait briefly for its connection and return that.
         """
         ...
 
 
 class CachedConnections:
-    """A provider that asks another one only for what it does not have at hand.
+    """A provider that caches the connections of another one.
 
-    Concurrent calls for one entry make one request, which goes on if the call that began it is
-    cancelled. Failures are not kept, except for a moment that the user has not connected; a
-    request that is ``fresh`` is always passed on, and what it brings takes the entry's place.
-    A caller who is no user is kept for only where the connection is that of a tenant.
+    Concurrent calls for one entry make one request, which continues if the call that started it is
+    cancelled. Failures are not cached, except "not connected" for a short time. A request with
+    ``fresh`` is always passed on, and its connection replaces the entry. Connections of a caller
+    that is not a user (a client) are cached only if they belong to a tenant.
 
     Args:
-        provider: the provider to ask. One that may share entries between processes says in
+        provider: the provider to cache. To share entries between processes, it states in
             ``cache_namespace: str`` what its answers depend on beside the request, such as its
-            address and account; it holds no secret.
-        cache: what keeps the connections; a :class:`MemoryTokenCache` of its own by default.
-        namespace: instead of the provider's ``cache_namespace``.
-        max_age: for how many seconds at most; policies may change at any time. 0 for not at all.
-        skew: how many seconds before it expires a connection is no longer served.
-        not_connected_for: for how many seconds "not connected" is remembered, in this process.
-            As long as that, a user who connects meanwhile is told so again. 0 for not at all.
+            URL and account; this must not contain a secret.
+        cache: stores the connections; by default a new :class:`MemoryTokenCache`.
+        namespace: replaces the provider's ``cache_namespace``.
+        max_age: the maximum age of an entry in seconds; policies may change at any time. 0
+            disables the cache.
+        skew: seconds before its expiry from which a connection is no longer served.
+        not_connected_for: seconds for which "not connected" is remembered, in this process. A
+            user who connects within that time is asked to connect once more. 0 disables this.
         timeout: seconds for one request to the provider.
-        clock: gives seconds since the epoch.
-        timer: gives seconds that only grow.
+        clock: returns the time, in seconds since the epoch.
+        timer: a monotonic clock, in seconds.
 
     Raises:
         ValueError: if a number is out of range, or the cache is shared and the provider has no
             namespace.
-        TypeError: if ``provider`` is none.
+        TypeError: if ``provider`` is not a connection provider.
 
     >>> from toolguard.connections import StaticConnections
     >>> CachedConnections(StaticConnections({"google-calendar": "a-token"}))
@@ -136,11 +137,11 @@ class CachedConnections:
         self._flights = _Flights()
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
-        """Return the connection, kept or fetched.
+        """Return the connection, from the cache or from the provider.
 
         Raises:
-            ConnectionTokenError: what the provider raises.
-            ConnectionUnavailableError: if it does not answer within ``timeout``.
+            ConnectionTokenError: as raised by the provider.
+            ConnectionUnavailableError: if the provider does not answer within ``timeout``.
         """
         key = _key(self._namespace, request)
         if key is None or self._max_age == 0:
@@ -159,11 +160,11 @@ class CachedConnections:
 
     @property
     def provider(self) -> ConnectionProvider:
-        """The provider behind it."""
+        """The provider whose connections are cached."""
         return self._provider
 
     async def aclose(self) -> None:
-        """Close what the provider keeps open in the running event loop."""
+        """Close the HTTP clients of the provider in the running event loop."""
         aclose = getattr(self._provider, "aclose", None)
         if aclose is not None:
             await aclose()
@@ -185,7 +186,7 @@ class CachedConnections:
 
     async def _ask(self, request: ConnectionRequest) -> Connection:
         with anyio.move_on_after(self._timeout):
-            # What fetches anew acts for one call and belongs to it.
+            # The `refetch` function acts for one call only, so it is not cached.
             return (await self._provider.fetch(request)).with_refetch(None)
         raise ConnectionUnavailableError(
             f"The provider did not answer in {self._timeout:g} s: try again",
@@ -194,7 +195,7 @@ class CachedConnections:
 
     async def _kept(self, key: str, *, claim: bool = False) -> Connection | None:
         connection = await (self._cache.claim(key) if claim else self._cache.get(key))
-        # Again: the cache counts seconds by a clock of its own.
+        # Checked again: the cache has a clock of its own.
         return connection if connection is not None and self._ttl(connection) > 0 else None
 
     async def _keep(self, key: str, connection: Connection) -> None:
@@ -207,7 +208,7 @@ class CachedConnections:
 
     async def _note(self, key: str, error: ConnectionTokenError, *, fresh: bool) -> None:
         refused = isinstance(error, (ConnectionRequiredError, ConnectionDeniedError))
-        # That a provider is out of order says nothing against what it gave earlier.
+        # An outage of the provider does not invalidate the entry.
         if refused or not fresh:
             await self._cache.drop(key)
         if isinstance(error, ConnectionRequiredError) and not fresh:
@@ -227,7 +228,7 @@ class CachedConnections:
 
 @dataclass(frozen=True)
 class _FunctionProvider:
-    """Lets a plain async function stand in for a provider."""
+    """Adapts a plain async function to a provider."""
 
     function: ConnectionFunction
 
@@ -240,11 +241,11 @@ def provider_for(
     max_age: float,
     clock: Callable[[], float],
 ) -> ConnectionProvider | None:
-    """Return what a guard fetches from: the provider or function it was given, with a cache.
+    """Return the provider of a guard: the given provider or function, with a cache.
 
     Raises:
-        ValueError: if ``max_age`` is no number of seconds.
-        TypeError: if ``connections`` is neither.
+        ValueError: if ``max_age`` is not a number of seconds.
+        TypeError: if ``connections`` is neither a provider nor a function.
     """
     if not 0 <= max_age < math.inf:
         raise ValueError("connection_max_age is a number of seconds, 0 or more")
@@ -263,7 +264,7 @@ def provider_for(
 def _namespace(provider: ConnectionProvider, given: str | None, *, shared: bool) -> str:
     namespace = getattr(provider, "cache_namespace", None) if given is None else given
     if namespace is None and not shared:
-        # By chance, not by address: an address is used again.
+        # A random value, not the object's id: ids are reused.
         return f"{type(provider).__qualname__} {uuid4()}"
     if not isinstance(namespace, str) or not namespace:
         raise ValueError(
@@ -278,11 +279,11 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _key(namespace: str, request: ConnectionRequest) -> str | None:
-    """Return the name of the one entry that may answer ``request``; None if none may.
+    """Return the key of the entry for ``request``; None if it must not be cached.
 
-    Two requests have the same name exactly if they are equal in all that is listed here. The
-    token stands for what a provider may read in it beside the facts of the principal (an actor,
-    a custom claim); the facts for what introspection may say anew of the same token.
+    Two requests have the same key if and only if they are equal in all values listed here. The
+    token covers what a provider may read in it beyond the facts of the principal (an actor, a
+    custom claim); the facts cover what introspection may report anew for the same token.
     """
     caller = request.principal
     if not caller.user_id and not request.tenant_id:
@@ -291,7 +292,7 @@ def _key(namespace: str, request: ConnectionRequest) -> str | None:
     grant = [caller.scopes, caller.permissions, caller.roles, caller.tenant_ids]
     asked = [request.name, request.tenant_id, _as_set(request.scopes)]
     parts = [namespace, *subject, *map(_as_set, grant), *asked, request.access_token]
-    # JSON, so that no value can run into the next; not in ASCII, which writes a character beyond
+    # JSON, so that values cannot run together; not in ASCII, which writes a character beyond
     # U+FFFF and its two surrogates alike.
     return sha256(_encode(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -302,14 +303,14 @@ def _as_set(values: Iterable[str]) -> list[str]:
 
 @dataclass(eq=False)
 class _Flight:
-    """One request to the provider, for any number of waiting calls in one event loop."""
+    """One running request to the provider, for all waiting calls in one event loop."""
 
     fresh: bool
     task: asyncio.Task[Connection] = field(init=False)
 
 
 class _Flights:
-    """The requests on their way, by key; each event loop has its own, for a task belongs to one."""
+    """The running requests by key; each event loop has its own, as tasks belong to a loop."""
 
     def __init__(self) -> None:
         self._by_loop: dict[asyncio.AbstractEventLoop, dict[str, _Flight]] = {}
@@ -317,7 +318,7 @@ class _Flights:
     def join(
         self, key: str, start: Callable[[_Flight], Coroutine[Any, Any, Connection]], *, fresh: bool
     ) -> asyncio.Task[Connection]:
-        """Return the request for ``key``; start it if there is none, or none that is fresh."""
+        """Return the running request for ``key``; start one if there is none, or none is fresh."""
         flights = self._here()
         flight = flights.get(key)
         if flight is None or (fresh and not flight.fresh):
@@ -327,7 +328,7 @@ class _Flights:
         return flight.task
 
     def is_latest(self, key: str, flight: _Flight) -> bool:
-        """Return whether no fresh one overtook it: what it brings may then be the older."""
+        """Return whether no fresh request overtook this one, whose connection may be older."""
         return self._here().get(key) is flight
 
     def _here(self) -> dict[str, _Flight]:
@@ -358,7 +359,7 @@ def _land(
     if flights.get(key) is flight:
         del flights[key]
     if not task.cancelled():
-        # Looked at, or asyncio logs it with its traceback where all who waited have left.
+        # Retrieved, or asyncio logs it with its traceback if all waiting calls are gone.
         task.exception()
 
 
@@ -368,5 +369,5 @@ def _result(task: asyncio.Task[Connection], name: str) -> Connection:
     error = task.exception()
     if error is None:
         return task.result()
-    # Each call raises one of its own: a traceback grows with every raise.
+    # Each call raises its own copy: a traceback grows with every raise.
     raise copy(error) if isinstance(error, ToolGuardError) else error

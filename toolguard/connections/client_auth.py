@@ -1,4 +1,4 @@
-"""How does this server prove to a token endpoint which client it is?"""
+"""Client authentication at a token endpoint (RFC 6749 §2.3, RFC 7523 §2.2)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PrivateKey: TypeAlias = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519Private
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _MAX_LIFETIME = 60
 _MIN_RSA_BITS = 2048
-# RFC 7518 §3.1, RFC 8037 §3.1. The first is what a key signs with where nothing else is said.
+# RFC 7518 §3.1, RFC 8037 §3.1. The first algorithm of a key is its default.
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _BY_CURVE = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 _UNUSABLE = "a client signs with an RSA key of 2,048 bits or more, P-256, P-384, P-521 or Ed25519"
@@ -40,12 +40,12 @@ _UNUSABLE = "a client signs with an RSA key of 2,048 bits or more, P-256, P-384,
 
 @dataclass(frozen=True)
 class ClientCredentials:
-    """What one request shows of the client; good for that request only.
+    """The client credentials of one request, to be used for that request only.
 
     Attributes:
-        parameters: what joins the form of the request.
-        authorization: the ``Authorization`` header; None where the form says it all. Neither is
-            in the representation.
+        parameters: the parameters to add to the form of the request.
+        authorization: the ``Authorization`` header; None if the form has the credentials. Neither
+            attribute is in the representation.
     """
 
     parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -53,7 +53,7 @@ class ClientCredentials:
 
 
 class ClientAuth(Protocol):
-    """Proves which client this is (RFC 6749 §2.3)."""
+    """A client authentication method (RFC 6749 §2.3)."""
 
     @property
     def client_id(self) -> str:
@@ -61,7 +61,7 @@ class ClientAuth(Protocol):
         ...
 
     def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:
-        """Return what to show to ``token_endpoint`` in one request, made at ``now``.
+        """Return the credentials for one request to ``token_endpoint``, made at ``now``.
 
         Args:
             token_endpoint: the URL that the request goes to.
@@ -72,10 +72,10 @@ class ClientAuth(Protocol):
 
 @dataclass(frozen=True)
 class ClientSecretBasic:
-    """Shows the client secret in the ``Authorization`` header (RFC 6749 §2.3.1).
+    """Sends the client secret in the ``Authorization`` header (RFC 6749 §2.3.1).
 
-    Id and secret are form-encoded before they are joined, as that section has it. The few servers
-    that do not decode them again understand :class:`ClientSecretPost`.
+    Id and secret are form-encoded before they are joined, as that section requires. Use
+    :class:`ClientSecretPost` for the few servers that do not decode them.
 
     Attributes:
         client_id: the client's id.
@@ -92,7 +92,7 @@ class ClientSecretBasic:
         _check_secret(self.client_id, self.client_secret)
 
     def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
-        """Return the header."""
+        """Return the ``Authorization`` header."""
         pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
         encoded = base64.b64encode(pair.encode()).decode()
         return ClientCredentials(authorization=f"Basic {encoded}")
@@ -100,7 +100,7 @@ class ClientSecretBasic:
 
 @dataclass(frozen=True)
 class ClientSecretPost:
-    """Shows the client secret in the form (RFC 6749 §2.3.1).
+    """Sends the client secret in the form (RFC 6749 §2.3.1).
 
     Attributes:
         client_id: the client's id.
@@ -117,25 +117,25 @@ class ClientSecretPost:
         _check_secret(self.client_id, self.client_secret)
 
     def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
-        """Return the two parameters."""
+        """Return ``client_id`` and ``client_secret`` as form parameters."""
         return ClientCredentials({"client_id": self.client_id, "client_secret": self.client_secret})
 
 
 class PrivateKeyJWT:
-    """Shows an assertion signed with the client's own key (RFC 7523 §2.2, OpenID Connect Core §9).
+    """Sends an assertion signed with the client's key (RFC 7523 §2.2, OpenID Connect Core §9).
 
-    No secret leaves this process, and each assertion is good for one request: it has an id of its
-    own, expires within a minute, and is for one audience.
+    No secret leaves this process, and each assertion is for one request: it has a unique ``jti``,
+    expires within a minute, and has one audience.
 
     Args:
         client_id: the client's id.
         private_key: a key, or its PEM text without a password. RSA from 2,048 bits, P-256, P-384,
             P-521 or Ed25519.
-        key_id: the ``kid`` that the server knows the public key by.
+        key_id: the ``kid`` of the public key at the server.
         algorithm: the signature algorithm; None takes the usual one of the key: ``RS256``,
             ``ES256``, ``ES384``, ``ES512`` or ``EdDSA``.
         audience: the ``aud`` of the assertion; None takes the URL of the token endpoint. Where the
-            server accepts its issuer, that is the better one: no other server can replay it.
+            server accepts its issuer URL, prefer that: no other server can replay the assertion.
         lifetime: seconds until the assertion expires, 1 to 60.
         certificate_thumbprint: the ``x5t#S256`` of the key's certificate, in base64url, for
             servers that know keys by it (Entra).
@@ -177,7 +177,7 @@ class PrivateKeyJWT:
         return self._client_id
 
     def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:
-        """Return the parameters, with an assertion made for this request."""
+        """Return the form parameters, with an assertion made for this request."""
         issued_at = math.floor(now)
         claims = {
             "iss": self._client_id,
@@ -216,7 +216,7 @@ def _private_key(private_key: str | bytes | PrivateKey) -> PrivateKey:
         loaded = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ValueError(
-            "this is no private key: write the PEM that begins -----BEGIN PRIVATE KEY-----, "
+            "this is not a private key: write the PEM that begins -----BEGIN PRIVATE KEY-----, "
             "without a password"
         ) from None
     if not isinstance(loaded, (RSAPrivateKey, EllipticCurvePrivateKey, Ed25519PrivateKey)):

@@ -1,4 +1,4 @@
-"""Which connection does an authorization server give for the caller's token (RFC 8693)?"""
+"""Connections by token exchange at an authorization server (RFC 8693)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(frozen=True)
 class _Asking:
-    """One exchange, complete but for the proof of the client. Shows no token."""
+    """One exchange without the client authentication. Its representation shows no token."""
 
     request: ConnectionRequest
     exchange: Exchange
@@ -42,8 +42,8 @@ class _Asking:
 class TokenExchangeConnections:
     """Connections from an authorization server that exchanges the caller's token (RFC 8693).
 
-    The caller's token goes to this token endpoint and nowhere else, and who the user is, is what
-    the server reads in it: nothing here comes from a tool's arguments. What each vendor wants is
+    The caller's token is sent to this token endpoint and nowhere else, and the server reads the
+    user from it: nothing comes from a tool's arguments. The settings for well-known vendors are
     in :mod:`toolguard.connections.vendors`::
 
         TokenExchangeConnections(
@@ -53,20 +53,20 @@ class TokenExchangeConnections:
         )
 
     Args:
-        token_endpoint: where tokens are exchanged; https, or http to this machine.
-        client_auth: proves to the server which client this is.
-        connections: how each connection is asked for, by its name. Copied.
-        connect_url: says where a user can connect what is not connected yet; for servers without
-            an endpoint for that. What it returns is used if it is https, or on this machine.
+        token_endpoint: the URL of the token endpoint; https, or http to this machine.
+        client_auth: the client authentication at the token endpoint.
+        connections: the settings of each exchange, by the connection's name. Copied.
+        connect_url: returns the URL at which a user can connect an account; for servers that do
+            not send one. The URL is used if it is https, or on this machine.
         timeout: seconds for one exchange with all its attempts.
-        retries: how often an exchange is sent again that brought no answer. An answer, and be it
-            a refusal, is never asked for twice.
+        retries: how often an exchange without an answer is repeated. An exchange that was
+            answered, even with a refusal, is never repeated.
         transport: carries the requests instead of sockets.
-        clock: gives seconds since the epoch.
+        clock: returns the time, in seconds since the epoch.
 
     Raises:
         ValueError: if one of these cannot be used.
-        TypeError: if ``client_auth`` or a connection's terms are something else.
+        TypeError: if ``client_auth`` or the settings of a connection have the wrong type.
     """
 
     def __init__(  # noqa: PLR0913 - a settings constructor
@@ -107,24 +107,24 @@ class TokenExchangeConnections:
     def cache_namespace(self) -> str:
         """What the answers depend on beside the request; no secret, the same in every process.
 
-        That is the token endpoint, the client, and the terms of the connections.
+        That is the token endpoint, the client, and the settings of the connections.
         """
         terms = {name: facts_of(exchange) for name, exchange in self._connections.items()}
         digest = sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()
         return f"{self._token_endpoint} {self._client_auth.client_id} {digest}"
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
-        """Return what the caller's token is exchanged for.
+        """Exchange the caller's access token for the connection.
 
         Raises:
             ConnectionRequiredError: if the user has to connect the account or to consent, or has
-                allowed too few scopes; with a connect URL where there is one.
-            ConnectionDeniedError: if the server says no to this caller, the caller has no access
-                token, or a tenant has no connection here.
-            ConnectionRateLimitedError: if the server asks to come back later.
+                granted too few scopes; with a connect URL if there is one.
+            ConnectionDeniedError: if the server refuses this caller, the caller has no access
+                token, or tenants have no connection here.
+            ConnectionRateLimitedError: if the server limits the rate of requests (429).
             ConnectionUnavailableError: if the server does not answer in time.
-            ConnectionResponseError: if the answer makes no sense, or this server is not set up
-                right for the exchange.
+            ConnectionResponseError: if the answer is invalid, or this server is not configured
+                correctly for the exchange.
         """
         asking = await self._asking(request)
         outcome = asking if isinstance(asking, ConnectionTokenError) else await self._ask(asking)
@@ -166,7 +166,7 @@ class TokenExchangeConnections:
         return outcome
 
     def _signed(self, asking: _Asking) -> VaultRequest:
-        """Return the request, with a proof of the client that is good for this one."""
+        """Return the request, with client authentication made for this request."""
         proof = self._client_auth.credentials(self._token_endpoint, self._clock())
         return VaultRequest(
             asking.request.name,
@@ -184,7 +184,7 @@ class TokenExchangeConnections:
         return url if isinstance(url, str) and secure_origin(url) is not None else None
 
     async def aclose(self) -> None:
-        """Close the connections of the running event loop; a later fetch opens new ones."""
+        """Close the TCP connections of the running event loop; a later fetch opens new ones."""
         await self._client.aclose()
 
     def __repr__(self) -> str:
@@ -193,7 +193,7 @@ class TokenExchangeConnections:
 
 
 def _unaskable(request: ConnectionRequest, exchange: Exchange) -> ConnectionTokenError | None:
-    """Say why this caller cannot be asked for at all."""
+    """Return why no exchange is possible for this caller."""
     if request.access_token is None:
         return _denied(request, "an access token of the caller")
     if request.tenant_id is None:

@@ -1,4 +1,4 @@
-"""The connections of one call: all that an operation needs, fetched at the same time."""
+"""Fetch all connections of one call concurrently."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Connecting:
     """Fetches connections for one caller.
 
     Attributes:
-        provider: where they come from; None if the guard has no provider.
+        provider: the connection provider; None if the guard has no provider.
         principal: the verified caller.
-        access_token: the caller's own access token, None on a trusted stdio server.
-        clock: the time in seconds since the epoch.
-        check_open: raises once the caller may not be acted for any more.
+        access_token: the caller's own access token; None on a trusted stdio server.
+        clock: returns the time, in seconds since the epoch.
+        check_open: raises when the message has ended or the caller's token has expired.
     """
 
     provider: ConnectionProvider | None
@@ -46,7 +46,7 @@ class Connecting:
         """Return the connections by parameter; None for an optional one that is not connected.
 
         Raises:
-            ToolGuardError: why the first of them could not be had.
+            ToolGuardError: the first failure, if a connection cannot be fetched.
         """
         outcomes: dict[str, Connection | ToolGuardError] = {}
 
@@ -68,7 +68,7 @@ class Connecting:
         return connections
 
     async def _outcome(self, need: ConnectionNeed) -> Connection | ToolGuardError:
-        """Return the connection, or why there is none: one failure must not cancel the others."""
+        """Return the connection or the failure: one failure must not cancel the other fetches."""
         try:
             return await self._fetch(need, fresh=need.fresh)
         except ToolGuardError as error:

@@ -1,6 +1,6 @@
-"""How does a provider post to its vault, and what becomes of a fault on the way?
+"""The HTTP client of connection providers.
 
-The one file that imports httpx. A fault leaves here as a kind of
+This is the only module that imports httpx. Faults are raised as a kind of
 :class:`~toolguard.errors.ConnectionTokenError` without a cause: an exception of httpx holds its
 request, and the request holds the credential.
 """
@@ -48,15 +48,15 @@ __all__ = [
 ]
 
 Transport: TypeAlias = httpx.AsyncBaseTransport
-"""What carries the requests instead of sockets: for tests, proxies and private authorities."""
+"""An httpx transport to use instead of sockets: for tests, proxies and private authorities."""
 
-#: An answer that is longer is refused, whatever it announced.
+#: The maximum length of an answer in bytes, regardless of its Content-Length.
 MAX_ANSWER_BYTES = 256 * 1024
 
 _LIMITS = httpx.Limits(max_connections=50, max_keepalive_connections=10, keepalive_expiry=30.0)
 _HEADERS = {
     "Accept": "application/json",
-    # An answer that needs no unpacking cannot grow while it is unpacked.
+    # Without compression, an answer cannot grow while it is decoded.
     "Accept-Encoding": "identity",
     "User-Agent": "toolguard-mcp",
 }
@@ -64,7 +64,7 @@ _CONTENT_TYPES = {"json": "application/json", "form": "application/x-www-form-ur
 # No byte of the request has left when one of these is raised.
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 _UNANSWERED = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
-# RFC 9110 §15.6.3 to §15.6.5: whoever answers so is a gateway, or says that it will pass.
+# RFC 9110 §15.6.3 to §15.6.5: sent by a gateway, or for a temporary condition.
 _PASSING = frozenset({502, 503, 504})
 
 
@@ -74,15 +74,15 @@ class VaultRequest:
 
     Attributes:
         connection: the name the tool was declared with, for errors.
-        url: where to; https, or http to this machine.
-        body: what is sent. In a form, a list of values repeats the parameter.
-        authorization: the ``Authorization`` header; None where the body holds the credential.
+        url: the URL; https, or http to this machine.
+        body: the members or parameters. In a form, a list of values repeats the parameter.
+        authorization: the ``Authorization`` header; None if the body holds the credential.
             Neither is in the representation.
-        encoding: how the body is written.
-        is_idempotent: whether it does no harm if the vault acts on it twice.
+        encoding: the encoding of the body.
+        is_idempotent: whether the vault may safely process the request twice.
 
     Raises:
-        ValueError: if a credential may not go to ``url``, or cannot be sent in a header.
+        ValueError: if a credential may not be sent to ``url``, or cannot be sent in a header.
     """
 
     connection: str
@@ -100,14 +100,14 @@ class VaultRequest:
 
     @property
     def content(self) -> str:
-        """The body as it is sent."""
+        """The encoded body."""
         if self.encoding == "form":
             return urlencode(self.body, doseq=True)
         return json.dumps(dict(self.body))
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers it is sent with."""
+        """The headers of the request."""
         headers = {**_HEADERS, "Content-Type": _CONTENT_TYPES[self.encoding]}
         if self.authorization is not None:
             headers["Authorization"] = self.authorization
@@ -116,7 +116,7 @@ class VaultRequest:
 
 @dataclass(frozen=True)
 class VaultAnswer:
-    """What the vault said: success, or a refusal (4xx) for the provider to read.
+    """The answer of a vault: success, or a refusal (4xx) for the provider to interpret.
 
     Attributes:
         status: 200 to 299, or 400 to 499 without 408 and 429.
@@ -129,23 +129,23 @@ class VaultAnswer:
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the vault said no (RFC 9110 §15.5)."""
+        """Whether the vault refused the request (RFC 9110 §15.5)."""
         return httpx.codes.is_client_error(self.status)
 
 
 class VaultClient:
     """The pooled HTTP client of a provider.
 
-    One client serves every event loop: each gets its own pool, because a connection belongs to
-    the loop it was opened on. No redirect is followed, no cookie kept, no proxy or certificate
-    taken from the environment.
+    One client serves every event loop: each gets its own pool, because a TCP connection belongs
+    to the loop it was opened on. Redirects are not followed, cookies are not kept, and proxies
+    and certificates are not taken from the environment.
 
     Args:
         timeout: seconds for one whole request with all its attempts, from waiting for a
             connection to the last byte.
-        retries: how often a request is sent again; by default never.
+        retries: how often a request is repeated; by default never.
         transport: carries the requests instead of sockets.
-        clock: gives seconds since the epoch.
+        clock: returns the time, in seconds since the epoch.
 
     Raises:
         ValueError: if ``timeout`` is not a positive number.
@@ -165,7 +165,7 @@ class VaultClient:
         self._retries = retries
         self._transport = transport
         self._clock = clock
-        # Not a WeakKeyDictionary: a pool refers to its loop, so that no entry would ever go.
+        # Not a WeakKeyDictionary: a pool refers to its loop, so entries would never be removed.
         self._clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
 
     async def post(
@@ -174,14 +174,15 @@ class VaultClient:
         """Return the vault's answer.
 
         Args:
-            request: what to send.
-            again: makes the request of a further attempt, where it cannot be the same one: a
-                client assertion is good for once.
+            request: the request to send.
+            again: makes the request of a further attempt, if it cannot be the same one: a client
+                assertion may be used once.
 
         Raises:
-            ConnectionUnavailableError: if there is none in time, or it is a server error.
-            ConnectionRateLimitedError: if the vault asks to come back later (429).
-            ConnectionResponseError: if it is a redirect, too long, compressed, or not JSON.
+            ConnectionUnavailableError: if there is no answer in time, or it is a server error.
+            ConnectionRateLimitedError: if the vault limits the rate of requests (429).
+            ConnectionResponseError: if the answer is a redirect, too long, compressed, or not
+                JSON.
         """
         outcome = await self._attempts(request, again or (lambda: request))
         if isinstance(outcome, VaultAnswer):
@@ -198,7 +199,7 @@ class VaultClient:
         while True:
             seconds = deadline - anyio.current_time()
             if request.is_idempotent and len(earlier) < self._retries.most:
-                # Time is left to ask again somebody who does not answer.
+                # One attempt does not use up the time for the next ones.
                 seconds /= 2
             outcome = await self._attempt(request, seconds)
             if isinstance(outcome, VaultAnswer):
@@ -276,7 +277,7 @@ class VaultClient:
             self._forget_closed_loops()
             client = self._clients[loop] = httpx.AsyncClient(
                 transport=self._transport,
-                # The deadline of the whole request stands in for a timeout per read.
+                # The deadline of the whole request replaces a timeout per read.
                 timeout=None,  # noqa: S113 - see above
                 limits=_LIMITS,
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
@@ -291,7 +292,7 @@ class VaultClient:
             self._clients.pop(loop, None)
 
     async def aclose(self) -> None:
-        """Close the connections of the running event loop; a later request opens new ones."""
+        """Close the TCP connections of the running event loop; a later request opens new ones."""
         self._forget_closed_loops()
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
@@ -309,7 +310,7 @@ def _nonsense(message: str, connection: str) -> Failure:
 
 
 async def _forget_location(response: httpx.Response) -> None:
-    # httpx works out where a redirect leads even if it does not follow, and stumbles over some.
+    # httpx parses the target of a redirect even if it does not follow it, and raises for some.
     response.headers.pop("Location", None)
 
 

@@ -1,4 +1,4 @@
-"""What keeps connections, and for how long at most, in this process?"""
+"""Caches in the memory of this process."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ValueT = TypeVar("ValueT")
 
 
 class MemoryTokenCache:
-    """Keeps connections in this process, for all its threads and event loops.
+    """Stores connections in this process, for all its threads and event loops.
 
     Args:
-        max_entries: how many; beyond that, the one that was not used for longest goes.
-        clock: seconds that only grow.
+        max_entries: the maximum number of entries; the least recently used is dropped first.
+        clock: a monotonic clock, in seconds.
 
     Raises:
         ValueError: if ``max_entries`` is not positive.
@@ -36,23 +36,23 @@ class MemoryTokenCache:
 
     @property
     def shared(self) -> bool:
-        """False: nobody but this process."""
+        """False: the cache belongs to this process."""
         return False
 
     async def get(self, key: str) -> Connection | None:
-        """Return what is kept under ``key``."""
+        """Return the connection stored under ``key``; None if there is none."""
         return self._shelf.get(key)
 
     async def put(self, key: str, connection: Connection, ttl: float) -> None:
-        """Keep ``connection`` for ``ttl`` seconds."""
+        """Store ``connection`` for ``ttl`` seconds."""
         self._shelf.put(key, connection, ttl)
 
     async def drop(self, key: str) -> None:
-        """Forget what is kept under ``key``."""
+        """Delete the entry under ``key``."""
         self._shelf.drop(key)
 
     async def claim(self, key: str) -> Connection | None:  # noqa: ARG002 - of the protocol
-        """Return None: there is no other process."""
+        """Return None: no other process fetches."""
         return None
 
     def __repr__(self) -> str:
@@ -60,13 +60,13 @@ class MemoryTokenCache:
 
 
 class Shelf(Generic[ValueT]):
-    """A bounded number of values with a time to live each, for any number of threads.
+    """A bounded cache of values, each with its own time to live; thread-safe.
 
     Each process has its own: another thread may hold the lock while a process forks.
 
     Args:
-        max_entries: how many; beyond that, the one that was not used for longest goes.
-        clock: seconds that only grow.
+        max_entries: the maximum number of entries; the least recently used is dropped first.
+        clock: a monotonic clock, in seconds.
 
     Raises:
         ValueError: if ``max_entries`` is not positive.
@@ -80,7 +80,7 @@ class Shelf(Generic[ValueT]):
         self._by_process: dict[int, tuple[Lock, TLRUCache[str, tuple[ValueT, float]]]] = {}
 
     def get(self, key: str) -> ValueT | None:
-        """Return the value; None if there is none, or its time is over."""
+        """Return the value; None if there is none, or it has expired."""
         lock, values = self._here()
         with lock:
             try:
@@ -89,15 +89,15 @@ class Shelf(Generic[ValueT]):
                 return None
 
     def put(self, key: str, value: ValueT, ttl: float) -> None:
-        """Keep ``value`` for ``ttl`` seconds."""
+        """Store ``value`` for ``ttl`` seconds."""
         lock, values = self._here()
         with lock:
             values[key] = (value, ttl)
 
     def drop(self, key: str) -> None:
-        """Forget the value, if there is one."""
+        """Delete the value, if there is one."""
         lock, values = self._here()
-        # What has expired is deleted and raises nevertheless.
+        # An expired entry is deleted and raises KeyError nevertheless.
         with lock, suppress(KeyError):
             del values[key]
 

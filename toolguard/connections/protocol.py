@@ -1,4 +1,4 @@
-"""What is asked of a connection provider, and what does it answer?"""
+"""The protocol of connection providers: the request, and the connection it returns."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ __all__ = ["Connection", "ConnectionFunction", "ConnectionProvider", "Connection
 _SENDABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 Refetch: TypeAlias = Callable[[], Coroutine[Any, Any, "Connection"]]
-"""Fetches one connection anew."""
+"""An async function that fetches one connection again."""
 
 
 class Connection:
     """A third-party credential of the caller. Immutable.
 
-    The token is there for those who ask for it, ``connection.token``, and for nothing that writes
-    out whatever it is given: not for JSON, pydantic, ``dataclasses.asdict``, ``vars``, pickle or a
-    representation. So a tool that returns its connection does not send the token to the client.
-    (Hence no dataclass and no annotation in this class: both would be followed.)
+    Only ``connection.token`` returns the token. Serializers do not: JSON, pydantic,
+    ``dataclasses.asdict``, ``vars``, pickle and the representation leave it out. So a tool that
+    returns its connection does not send the token to the client. (Hence this class is not a
+    dataclass and has no annotations: serializers would follow both.)
 
     Args:
         token: the access token for the third-party service.
-        token_type: how it is presented, nearly always ``"Bearer"``.
-        scopes: the third-party scopes it was granted, where the vault says so.
+        token_type: the authentication scheme, nearly always ``"Bearer"``.
+        scopes: the third-party scopes it was granted, if the vault reports them.
         expires_at: when it expires, in seconds since the epoch; None where unknown.
-        refetch: fetches it anew for the same caller; set by the guard, not by providers.
+        refetch: fetches it again for the same caller; set by the guard, not by providers.
 
     Raises:
-        ValueError: if there is no token.
+        ValueError: if the token is empty.
         TypeError: if ``token`` is not a string, or ``scopes`` is one.
     """
 
@@ -62,7 +62,7 @@ class Connection:
     ) -> None:
         if not isinstance(token, str):
             raise TypeError(f"the token of a connection is text, not {type(token).__name__}")
-        # What a header cannot carry would come back in the text of an HTTP client's error.
+        # An HTTP client would quote a token that a header cannot carry in its error.
         if not _SENDABLE.fullmatch(token):
             raise ValueError(
                 "a connection needs a token, in printable ASCII; where there is none, raise "
@@ -81,12 +81,12 @@ class Connection:
 
     @property
     def token_type(self) -> str:
-        """How it is presented, nearly always ``"Bearer"``."""
+        """The authentication scheme, nearly always ``"Bearer"``."""
         return self._token_type
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """The third-party scopes it was granted, where the vault says so."""
+        """The third-party scopes it was granted, if the vault reports them."""
         return self._scopes
 
     @property
@@ -96,15 +96,15 @@ class Connection:
 
     @property
     def refetch(self) -> Refetch | None:
-        """Fetches it anew for the same caller; None outside of a call."""
+        """Fetches it again for the same caller; None outside of a call."""
         return self._refetch
 
     def with_refetch(self, refetch: Refetch | None) -> Connection:
-        """Return the same credential with another way to fetch it anew."""
+        """Return the same credential with another ``refetch`` function."""
         return Connection(self.token, self.token_type, self.scopes, self.expires_at, refetch)
 
     def is_expired(self, now: float) -> bool:
-        """Return whether it has expired at ``now``; one whose expiry is unknown has not."""
+        """Return whether it has expired at ``now``; False if the expiry is unknown."""
         return self.expires_at is not None and self.expires_at <= now
 
     @property
@@ -150,7 +150,7 @@ class Connection:
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: object, handler: object) -> object:
-        """Return how pydantic takes and writes a connection: as it is, and without its token."""
+        """Return the schema with which pydantic serializes a connection without its token."""
         from pydantic_core import core_schema  # noqa: PLC0415 - only where pydantic asks
 
         return core_schema.is_instance_schema(
@@ -167,17 +167,16 @@ class ConnectionRequest:
 
     Attributes:
         name: the connection's name at the provider, such as ``"google-calendar"``.
-        scopes: third-party scopes the token has to carry; empty means "whatever there is".
+        scopes: third-party scopes the token must have; empty accepts any.
         principal: the verified caller. Nothing here comes from tool arguments.
-        access_token: the caller's own access token, for the authorization server or vault that
-            issued it and for nobody else; None on a trusted stdio server. Never in the
-            representation.
-        tenant_id: asks for the connection of this tenant, instead of the user's own. It is the
-            tenant of the caller's verified token, never one that a client named.
-        fresh: whether a token that was kept will not do.
+        access_token: the caller's own access token, to be sent only to the authorization server
+            or vault that issued it; None on a trusted stdio server. Never in the representation.
+        tenant_id: requests the connection of this tenant instead of the user's. It is the tenant
+            of the caller's verified token, never one that a client named.
+        fresh: whether a cached token must not be used.
 
     Raises:
-        ValueError: if there is no name.
+        ValueError: if the name is empty.
         TypeError: if ``scopes`` is a string.
     """
 
@@ -209,10 +208,10 @@ class ConnectionProvider(Protocol):
         """Return the connection.
 
         Raises:
-            ConnectionTokenError: one of its kinds, saying why there is none.
+            ConnectionTokenError: a subclass that says why there is no connection.
         """
         ...
 
 
 ConnectionFunction: TypeAlias = Callable[[ConnectionRequest], Awaitable[Connection]]
-"""A plain async function may stand in for a provider."""
+"""A plain async function that can be used as a provider."""

@@ -1,8 +1,8 @@
-"""How do several machines share the connections they keep, and what may their Redis know?
+"""A cache of connections on a Redis, encrypted, for several processes and machines.
 
-It may know how many entries there are, how long they are and how long they live. Their names are
-keyed digests and their values are sealed, each with a key of its own that is derived from the
-entry's name: a value is good under no other name, wherever it comes from.
+Redis learns the number of entries, their lengths and their lifetimes. Their names are keyed
+digests and their values are encrypted, each with its own key, which is derived from the name: a
+value cannot be decrypted under another name.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from toolguard.environment import CACHE_KEYS, secret
 
 __all__ = ["KEYS_VARIABLE", "RedisTokenCache"]
 
-#: Where the keys are taken from by default.
+#: The environment variable that the keys are taken from by default.
 KEYS_VARIABLE = CACHE_KEYS
 
 _log = logging.getLogger("toolguard.connections")
@@ -39,30 +39,30 @@ _KEY_BYTES = 32
 # NIST SP 800-38D §5.2.1.1: 96 bits.
 _NONCE_BYTES = 12
 _MAX_CONNECTIONS = 20
-# For how long a replica that fetches is waited for: 1.5 s, then one fetches anyway.
+# How long to wait for another replica that fetches: 1.5 s, then fetch anyway.
 _WAITS = (0.02, 0.04, 0.08, 0.16, 0.3, 0.4, 0.5)
 _CLAIM_MILLISECONDS = 2_000
-# Seconds for which a Redis that did not answer is left alone, and between two lines about it.
+# Seconds for which an unavailable Redis is bypassed, and between two log lines about it.
 _PAUSE = 1.0
 _QUIET = 30.0
 
 
 class RedisTokenCache:
-    """Keeps connections on a Redis, for every process that has one of the same keys.
+    """Stores connections on a Redis, for every process that has one of the same keys.
 
-    Redis forgets an entry when its time is over. While it does not answer, there is nothing at
-    hand and every connection is fetched; the log "toolguard.connections" says so every 30 s.
+    Redis deletes an entry when its time to live is over. While Redis is unavailable, every
+    connection is fetched; that is logged ("toolguard.connections") every 30 s.
 
     Args:
-        url: where Redis is: ``"rediss://user:password@host:6379/0"``; ``redis://`` without TLS,
-            ``unix://`` for a socket.
-        keys: 32 bytes each, as such or in base64; by default those in the environment variable
+        url: the URL of Redis: ``"rediss://user:password@host:6379/0"``; ``redis://`` without
+            TLS, ``unix://`` for a socket.
+        keys: 32 bytes each, as bytes or in base64; by default those in the environment variable
             ``TOOLGUARD_CACHE_KEYS``, separated by commas. Entries are written with the first and
-            read with any. To change a key: write the new one first, and take the old one away
-            once every process has the new one.
-        prefix: what the names of all entries begin with.
+            read with any. To change a key: put the new one first, and remove the old one once
+            every process has the new one.
+        prefix: the common prefix of the names of all entries.
         timeout: seconds for one exchange with Redis.
-        clock: gives seconds that only grow.
+        clock: a monotonic clock, in seconds.
         sleep: waits for a number of seconds.
 
     Raises:
@@ -89,7 +89,7 @@ class RedisTokenCache:
         self._clock = clock
         self._sleep = sleep
         self._resume_at = self._speak_at = -math.inf
-        # Each event loop has its own, because a connection belongs to the loop it was opened on.
+        # Each event loop has its own client: a TCP connection belongs to the loop that opened it.
         self._clients: dict[asyncio.AbstractEventLoop, Redis] = {}
         _check(self._new_pool)
 
@@ -99,42 +99,42 @@ class RedisTokenCache:
         return True
 
     async def get(self, key: str) -> Connection | None:
-        """Return what is kept under ``key``, sealed with any of the keys."""
+        """Return the connection stored under ``key``, encrypted with any of the keys."""
         return self._open(key, await self._ask(*self._reads(key)))
 
     async def put(self, key: str, connection: Connection, ttl: float) -> None:
-        """Keep ``connection`` for ``ttl`` seconds, and end the claim on ``key``."""
+        """Store ``connection`` for ``ttl`` seconds, and end the claim on ``key``."""
         seal = self._seals[0]
         milliseconds = max(1, int(ttl * 1_000))
         await self._ask(
-            # A Redis without memory deletes and does not set: an older one must not stay.
+            # A Redis that is out of memory deletes but does not set: no older entry must stay.
             ("DEL", *(each.name(key) for each in self._seals)),
             ("SET", seal.name(key), seal.close(key, connection), "PX", milliseconds),
             ("DEL", seal.claim(key)),
         )
 
     async def drop(self, key: str) -> None:
-        """Forget what is kept under ``key``, and end the claim on it."""
+        """Delete the entry under ``key``, and end the claim on it."""
         names = [seal.name(key) for seal in self._seals]
         await self._ask(("DEL", self._seals[0].claim(key), *names))
 
     async def claim(self, key: str) -> Connection | None:
-        """Return None to have the caller fetch, or what another process has fetched meanwhile.
+        """Return None to let the calling code fetch, or what another process has fetched.
 
-        A claim lasts 2 s; the claim of another is waited for up to 1.5 s.
+        A claim lasts 2 s; this waits up to 1.5 s for a process that holds it.
         """
         take = ("SET", self._seals[0].claim(key), b"1", "NX", "PX", _CLAIM_MILLISECONDS)
         for seconds in _WAITS:
             answers = await self._ask(take, *self._reads(key))
             connection = self._open(key, answers[1:])
-            # None is the one answer that says that somebody else fetches.
+            # `SET NX` returned nil: another process holds the claim.
             if connection is not None or answers[:1] != [None]:
                 return connection
             await self._sleep(seconds)
         return await self.get(key)
 
     async def aclose(self) -> None:
-        """Close the connections of the running event loop; a later use opens new ones."""
+        """Close the TCP connections of the running event loop; a later use opens new ones."""
         client = self._clients.pop(asyncio.get_running_loop(), None)
         if client is not None:
             await client.aclose()
@@ -147,13 +147,13 @@ class RedisTokenCache:
         return next((connection for connection in found if connection is not None), None)
 
     async def _ask(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """Return the answers of one exchange; none if Redis does not answer."""
+        """Send commands and return the answers; no answers if Redis is unavailable."""
         if self._clock() < self._resume_at:
             return []
         try:
-            # A limit for the whole: that of the client counts anew with every step.
+            # A limit for the whole exchange: the client's limit restarts with every step.
             answers = await asyncio.wait_for(self._exchange(commands), self._timeout)
-        # ValueError: some answers of what is no Redis, and some host names.
+        # ValueError: for some answers of servers that are not Redis, and some host names.
         except (RedisError, OSError, ValueError, asyncio.TimeoutError) as fault:
             self._resume_at = self._clock() + _PAUSE
             self._complain(fault)
@@ -174,9 +174,7 @@ class RedisTokenCache:
         if now >= self._speak_at:
             self._speak_at = now + _QUIET
             # Only its kind: the text of one may quote what was sent.
-            _log.warning(
-                "Redis does not serve (%s): connections are fetched anew", type(fault).__name__
-            )
+            _log.warning("Redis is unavailable (%s): bypassing the cache", type(fault).__name__)
 
     def _client(self) -> Redis:
         loop = asyncio.get_running_loop()
@@ -203,9 +201,9 @@ class RedisTokenCache:
 
 
 class _Seal:
-    """What one key does: it names entries and claims, and closes and opens values.
+    """Names entries and claims, and encrypts and decrypts values, with one configured key.
 
-    Each name has a key of its own, so that the number of values under one key, which AES-GCM
+    Each name has its own derived key, so that the number of values under one key, which AES-GCM
     with random nonces limits (NIST SP 800-38D §8.3), is that of one entry.
     """
 
@@ -232,7 +230,7 @@ class _Seal:
         )
 
     def open(self, key: str, sealed: object) -> Connection | None:
-        """Return the connection; None for anything but what :meth:`close` made for ``key``."""
+        """Decrypt a connection; None unless :meth:`close` encrypted it for ``key``."""
         if not isinstance(sealed, bytes) or len(sealed) < _NONCE_BYTES:
             return None
         nonce, text = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
@@ -248,7 +246,7 @@ class _Seal:
         return AESGCM(self._derive("seal", key))
 
     def _derive(self, purpose: str, key: str) -> bytes:
-        # The number is that of the format of a value.
+        # The number is the version of the format of a value.
         return hmac.digest(self._key, f"toolguard connection 1 {purpose} {key}".encode(), "sha256")
 
 
@@ -284,13 +282,13 @@ def _from_base64(text: str) -> bytes:
 def _check(new_pool: Callable[[], BlockingConnectionPool]) -> None:
     try:
         pool = new_pool()
-        # Opens nothing, and finds out about options that there are not.
+        # Opens no TCP connection, and raises for unknown options.
         pool.connection_class(**pool.connection_kwargs)
     except (ValueError, TypeError):
         usable = False
     else:
         usable = True
-    # Raised here, where no exception is being handled: that of a URL may quote its password.
+    # Raised here, where no exception is being handled: one about a URL may quote its password.
     if not usable:
         raise ValueError(
             'write RedisTokenCache("rediss://user:password@host:6379/0"), with what is not a '

@@ -1,6 +1,6 @@
-"""May a request be sent again, and after how long?
+"""Decide whether a request may be repeated, and after which delay.
 
-Deciding is a pure function of what went wrong before; whoever sends does the waiting.
+The decision is a pure function of the earlier failures; the HTTP client does the waiting.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ __all__ = [
     "retry_after_seconds",
 ]
 
-#: A vault may ask for patience, not for eternity (seconds).
+#: The maximum that is read from a ``Retry-After`` header, in seconds.
 MAX_RETRY_AFTER = 3_600
 
 FaultKind = Literal["unsent", "unanswered", "rate_limited", "final"]
-"""How far an attempt came.
+"""How an attempt failed.
 
-``unsent``: the request never left. ``unanswered``: it may have been acted on. ``rate_limited``: it
-was not acted on (429). ``final``: another attempt would end the same way.
+``unsent``: the request was not sent. ``unanswered``: it may have been processed. ``rate_limited``:
+it was not processed (429). ``final``: another attempt would fail in the same way.
 """
 
 _MOST = 2
-# Seconds. A tool call waits for this: what takes longer is better told to the caller.
+# Seconds. A tool call waits for this: longer waits are reported to the caller instead.
 _LONGEST_RETRY_AFTER = 2
 _FIRST_BACKOFF = 0.1
 
 
 @dataclass(frozen=True)
 class Failure:
-    """An attempt that brought no answer.
+    """An attempt without an answer.
 
     Attributes:
-        error: what the caller is told if there is no further attempt.
-        kind: how far it came.
-        retry_after: the seconds that the server asked to wait; None if it did not.
+        error: the error to raise if there is no further attempt.
+        kind: how the attempt failed.
+        retry_after: the ``Retry-After`` of the server in seconds; None if it sent none.
     """
 
     error: ConnectionTokenError
@@ -60,15 +60,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Retries:
-    """How often a request is sent again, and after which wait.
+    """How often a request is repeated, and after which delay.
 
-    Again is sent what never left; what may be sent twice, if there was no answer; and, once, what
-    was refused with 429 and a ``Retry-After`` of at most 2 s. Never what was answered.
+    A request is repeated if it was not sent; if it is idempotent and had no answer; and, once, if
+    it was refused with 429 and a ``Retry-After`` of at most 2 s. Others are never repeated.
 
     Attributes:
-        most: further attempts after the first, 0 to 2.
+        most: the maximum number of further attempts, 0 to 2.
         sleep: waits for a number of seconds.
-        jitter: gives numbers from 0 to 1, so that callers who failed together part.
+        jitter: returns numbers from 0 to 1, which spread callers that failed at the same time.
 
     Raises:
         ValueError: if ``most`` is not 0, 1 or 2.
@@ -88,9 +88,9 @@ class Retries:
         """Return the seconds to wait before the next attempt; None if there is none.
 
         Args:
-            failure: what became of the last attempt.
-            earlier: what kinds of failure there were before that.
-            is_idempotent: whether the request may be acted on twice.
+            failure: the failure of the last attempt.
+            earlier: the kinds of the failures before that.
+            is_idempotent: whether the vault may safely process the request twice.
         """
         wait = failure.retry_after or 0
         if len(earlier) >= self.most or wait > _LONGEST_RETRY_AFTER:
@@ -107,18 +107,18 @@ class Retries:
 
 
 NO_RETRIES = Retries(most=0)
-"""One attempt, whatever becomes of it."""
+"""One attempt only."""
 
 
 def retry_after_seconds(value: str | None, now: float) -> int | None:
-    """Return how long a ``Retry-After`` header asks to wait (RFC 9110 §10.2.3), in seconds.
+    """Return the delay of a ``Retry-After`` header (RFC 9110 §10.2.3), in seconds.
 
     Args:
         value: the header: a number of seconds, or an HTTP date.
         now: seconds since the epoch.
 
     Returns:
-        A number from 1 to :data:`MAX_RETRY_AFTER`; None if there is no header or it is neither.
+        A number from 1 to :data:`MAX_RETRY_AFTER`; None if the header is absent or invalid.
 
     >>> retry_after_seconds("120", now=0.0)
     120
@@ -129,7 +129,7 @@ def retry_after_seconds(value: str | None, now: float) -> int | None:
         return _bounded(int(value))
     try:
         moment = parsedate_to_datetime(value)
-        # `-0000` gives a date without a zone; HTTP knows only GMT.
+        # `-0000` results in a date without a time zone; HTTP dates are always in GMT.
         aware = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
         return _bounded(math.ceil(aware.timestamp() - now))
     except (ValueError, OverflowError):

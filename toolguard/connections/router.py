@@ -1,4 +1,4 @@
-"""Which provider has this connection?"""
+"""Choose a connection provider by the connection's name."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["ConnectionRouter"]
 
 
 class ConnectionRouter:
-    """Picks a provider by the connection's name.
+    """Chooses a provider by the connection's name.
 
     Args:
-        providers: a provider, or an async function, by connection name. Copied: a later change of
-            it changes nothing here.
-        default: the provider of every other connection; None for none.
+        providers: a provider, or an async function, by connection name. Copied, so later changes
+            of it have no effect.
+        default: the provider of every other connection; None refuses them.
 
     Raises:
         ValueError: if there are no providers.
-        TypeError: if one of them can fetch nothing.
+        TypeError: if one of them is neither a provider nor a function.
 
     >>> from toolguard.connections import StaticConnections
     >>> table = StaticConnections({"github": "gho_local"})
@@ -48,17 +48,17 @@ class ConnectionRouter:
         self._fetch_other = _unrouted if default is None else _fetching(default)
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
-        """Return what the connection's provider gives.
+        """Return the connection from its provider.
 
         Raises:
-            ConnectionTokenError: whatever the provider raises, or ConnectionResponseError if
-                nobody provides a connection of this name.
+            ConnectionTokenError: as raised by the provider.
+            ConnectionResponseError: if there is no provider for a connection of this name.
         """
         return await self._fetch.get(request.name, self._fetch_other)(request)
 
     @property
     def cache_namespace(self) -> str | None:
-        """What the answers depend on beside the request; None if a provider does not say that."""
+        """What the answers depend on beside the request; None if a provider does not state it."""
         namespaces = {name: _namespace(each) for name, each in self._providers.items()}
         other = "" if self._default is None else _namespace(self._default)
         if other is None or None in namespaces.values():
@@ -66,7 +66,7 @@ class ConnectionRouter:
         return json.dumps([namespaces, other], sort_keys=True)
 
     async def aclose(self) -> None:
-        """Close the providers that hold connections of the running event loop open."""
+        """Close the TCP connections of all providers in the running event loop."""
         for provider in (*self._providers.values(), self._default):
             close: Callable[[], Awaitable[None]] | None = getattr(provider, "aclose", None)
             if close is not None:

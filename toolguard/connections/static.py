@@ -1,4 +1,4 @@
-"""Which connection does a table hold? For tests and local work."""
+"""Connections from a table, for tests and local work."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class StaticConnections:
     """Connections from a table ``name -> token``, or ``name -> {user id: token}``.
 
     Args:
-        table: tokens (or :class:`Connection` objects) by connection name, either the same for
-            everybody or by user id. Copied: a later change of it changes nothing here.
+        table: tokens (or :class:`Connection` objects) by connection name, either one for all
+            users or one by user id. Copied, so later changes of it have no effect.
 
     Raises:
         ValueError: if the table, or a token in it, is empty.
@@ -35,7 +35,7 @@ class StaticConnections:
         """Return the connection of this user.
 
         Raises:
-            ConnectionRequiredError: if the table has none, or one with too few scopes.
+            ConnectionRequiredError: if the table has no connection, or one with too few scopes.
         """
         connection = self._of(request.principal.user_id, request.name)
         if connection is None:

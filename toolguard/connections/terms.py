@@ -1,4 +1,4 @@
-"""On which terms is the caller's token exchanged for a connection?"""
+"""The settings of a token exchange (RFC 8693 §2.1), and the meanings of its errors."""
 
 from __future__ import annotations
 
@@ -26,41 +26,42 @@ __all__ = [
     "form_of",
 ]
 
-# RFC 8693 §3: identifiers of kinds of token; none of them is a token.
+# RFC 8693 §3: identifiers of token types, which are not secrets.
 #: An OAuth access token.
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105
 #: An OAuth refresh token.
 REFRESH_TOKEN = "urn:ietf:params:oauth:token-type:refresh_token"  # noqa: S105
-#: A JWT, whatever it is good for.
+#: A JWT for any purpose.
 JWT = "urn:ietf:params:oauth:token-type:jwt"
 
 #: The grant type of a token exchange (RFC 8693 §2.1).
 TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105
-#: The grant type of a JWT that speaks for a user (RFC 7523 §2.1).
+#: The grant type of a JWT assertion about a user (RFC 7523 §2.1).
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
-#: Stands for the tenant of the caller's verified token, in the values of ``Exchange.tenant``.
+#: The placeholder of the tenant of the caller's verified token in ``Exchange.tenant``.
 TENANT = "{tenant_id}"
 
 Meaning = Literal["connect", "denied", "later", "configuration"]
-"""What a refusal calls for.
+"""What an error of the token endpoint requires.
 
-``connect``: the user connects the account, or consents. ``denied``: nothing would help this
-caller. ``later``: trying again may help. ``configuration``: this server is not set up right.
+``connect``: the user has to connect the account, or to consent. ``denied``: the caller cannot do
+anything. ``later``: a later attempt may succeed. ``configuration``: the configuration of this
+server is wrong.
 """
 
 TokenSource: TypeAlias = Callable[[ConnectionRequest], Awaitable[str | None]]
-"""An async function that gives a token for one exchange, or None where there is none."""
+"""An async function that returns a token for one exchange, or None if there is none."""
 
 ConnectUrl: TypeAlias = Callable[[ConnectionRequest, Mapping[str, Any]], str | None]
-"""Says where the user of a request can connect; None where nowhere.
+"""A function that returns the URL at which the user can connect, or None.
 
-It is given the request and the members of the server's refusal, which are empty where the server
-gave a token with too few scopes.
+Its arguments are the request and the members of the server's error, which are empty if the server
+returned a token with too few scopes.
 """
 
 _MEANINGS: Mapping[str, Meaning] = {
-    # RFC 6749 §5.2. A grant that has ended, and scopes that this caller's does not hold.
+    # RFC 6749 §5.2: the grant has ended, or does not include the requested scopes.
     "invalid_grant": "connect",
     "invalid_scope": "denied",
     "invalid_request": "configuration",
@@ -69,7 +70,7 @@ _MEANINGS: Mapping[str, Meaning] = {
     "unsupported_grant_type": "configuration",
     # RFC 8693 §2.2.2
     "invalid_target": "configuration",
-    # RFC 6749 §4.1.2.1: of the authorization endpoint, and used by token endpoints as well.
+    # RFC 6749 §4.1.2.1: defined for the authorization endpoint, also used by token endpoints.
     "access_denied": "denied",
     "server_error": "later",
     "temporarily_unavailable": "later",
@@ -94,15 +95,15 @@ _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21\x22\x24-\x7e]+")
 
 @dataclass(frozen=True)
 class Actor:
-    """Who acts for the user, where the server wants to know (RFC 8693 §1.1, delegation).
+    """The acting party in a token exchange with delegation (RFC 8693 §1.1).
 
     Attributes:
-        token: gives the token of the acting party: nearly always this server's own.
-        token_type: what kind of token that is (RFC 8693 §3).
+        token: an async function that returns the actor token: nearly always this server's own.
+        token_type: the token type identifier of the actor token (RFC 8693 §3).
 
     Raises:
-        ValueError: if there is no ``token_type``.
-        TypeError: if ``token`` is not a function: a token of one's own expires.
+        ValueError: if ``token_type`` is empty.
+        TypeError: if ``token`` is not a function; a constant token would expire.
     """
 
     token: TokenSource
@@ -121,32 +122,32 @@ def _is_granted(asked: str, granted: Collection[str]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """How one connection is asked for (RFC 8693 §2.1), and how the answer is understood.
+    """The settings of the token exchange for one connection (RFC 8693 §2.1).
 
-    What vendors want is written down in :mod:`toolguard.connections.vendors`.
+    The settings for well-known vendors are in :mod:`toolguard.connections.vendors`.
 
     Attributes:
         audience: logical names of the services that the token is for.
-        resource: their URLs; absolute, without a fragment.
-        requested_token_type: what kind of token to ask for; None leaves it to the server.
-        subject_token_type: what kind of token the caller's is.
-        subject_token: gives the subject token, where it is not the caller's access token. Such an
-            exchange is never repeated: a refresh token may be good for once.
-        actor: who acts for the user; None says nothing about it.
-        default_scopes: asked for where the tool names none.
-        sends_scope: whether the server takes ``scope``. Without it the granted scopes are known
-            only if the answer names them.
-        grants: whether an asked scope is among the granted ones; by default, literally.
-        extra: the vendor's own parameters.
-        tenant: what is sent in addition for the connection of a tenant; ``{tenant_id}`` in a value
-            stands for the tenant of the caller's verified token. Without it, tenants have no
-            connection here.
-        grant_type: the vendor's own, where it differs. With RFC 7523's the caller's token is sent
-            as ``assertion``.
-        strict: whether the answer has all that RFC 8693 §2.2.1 requires. Without it,
-            ``issued_token_type`` and ``token_type`` may be absent, and ``expires_in`` 0 means
-            "unknown". What is there and wrong is never accepted.
-        refusals: what the vendor's error codes call for, before the usual meanings.
+        resource: the URLs of these services; absolute, without a fragment.
+        requested_token_type: the token type to request; None leaves it to the server.
+        subject_token_type: the token type of the subject token.
+        subject_token: returns the subject token, if it is not the caller's access token. Such an
+            exchange is never repeated: a refresh token may be usable once only.
+        actor: the acting party; None sends no actor token.
+        default_scopes: the scopes to request if the tool declares none.
+        sends_scope: whether to send ``scope``. Without it the granted scopes are known only if
+            the answer names them.
+        grants: returns whether a requested scope is among the granted ones; by default, literally.
+        extra: further parameters of the vendor.
+        tenant: further parameters for the connection of a tenant; ``{tenant_id}`` in a value is
+            replaced by the tenant of the caller's verified token. Without this setting, tenants
+            have no connection here.
+        grant_type: the grant type, if the vendor uses another one. With that of RFC 7523 the
+            caller's token is sent as ``assertion``.
+        strict: whether the answer must have all members that RFC 8693 §2.2.1 requires. Without
+            it, ``issued_token_type`` and ``token_type`` may be absent, and ``expires_in`` 0 means
+            "unknown". Members with invalid values are never accepted.
+        refusals: the meanings of the vendor's error codes, which override the usual ones.
 
     Raises:
         ValueError: if one of these cannot be sent.
@@ -190,12 +191,12 @@ class Exchange:
             raise ValueError(f'name the tenant: write tenant={{"organization": "{TENANT}"}}')
 
     def meaning_of(self, code: str) -> Meaning | None:
-        """Return what the error ``code`` calls for; None if it is not a known one."""
+        """Return the meaning of the error ``code``; None if the code is unknown."""
         return self.refusals.get(code) or _MEANINGS.get(code)
 
 
 def facts_of(exchange: Exchange) -> list[Any]:
-    """Return what sets these terms apart from others, as JSON; of functions, if there is one."""
+    """Return the settings as JSON for a cache key; of functions only whether they are set."""
     return [
         *(exchange.grant_type, exchange.audience, exchange.resource, exchange.default_scopes),
         *(exchange.requested_token_type, exchange.subject_token_type, exchange.sends_scope),
@@ -213,10 +214,10 @@ def form_of(
     """Return the parameters of the request, without those that authenticate the client.
 
     Args:
-        exchange: the terms.
-        request: what is asked for.
-        subject_token: whose connection it is.
-        actor_token: who acts, exactly if the terms name an actor.
+        exchange: the settings of the exchange.
+        request: the requested connection.
+        subject_token: the token of the user that the connection is for.
+        actor_token: the token of the acting party; set if and only if there is an actor.
     """
     form: dict[str, Any] = {
         "grant_type": exchange.grant_type,
@@ -239,7 +240,7 @@ def _subject(exchange: Exchange, token: str) -> dict[str, str]:
 
 
 def _acting(exchange: Exchange, token: str | None) -> dict[str, str]:
-    # RFC 8693 §2.1: the type when there is an actor token, and only then.
+    # RFC 8693 §2.1: the type is sent if and only if there is an actor token.
     if exchange.actor is None or token is None:
         return {}
     return {"actor_token": token, "actor_token_type": exchange.actor.token_type}

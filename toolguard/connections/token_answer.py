@@ -1,7 +1,7 @@
-"""What does a token endpoint's answer mean?
+"""Read the answers of a token endpoint (RFC 6749 §5, RFC 8693 §2.2).
 
-Every function here is a pure function of the answer. Nothing the server wrote is shown but the
-error codes that are known: it may quote a token in any of its members.
+All functions are pure. Errors show nothing of an answer but known error codes: any member may
+quote a token.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _SECONDS = re.compile(r"[0-9]{1,11}")
 def read_answer(
     answer: VaultAnswer, exchange: Exchange, request: ConnectionRequest, now: float
 ) -> Connection | ConnectionTokenError:
-    """Return the connection, or why there is none.
+    """Return the connection, or the error that says why there is none.
 
-    A success is read as RFC 8693 §2.2.1 has it: ``issued_token_type`` is what was asked for (where
-    nothing was, an access token or a JWT), ``token_type`` is Bearer (RFC 6749 §7.1: what is not
-    understood is not used), ``expires_in`` is a whole number of seconds or its digits as text,
-    absent where it is unknown, and ``scope`` is absent only where it is what was asked for.
+    A success is read by RFC 8693 §2.2.1: ``issued_token_type`` is the requested type (an access
+    token or a JWT if none was requested), ``token_type`` is Bearer (RFC 6749 §7.1: a token of an
+    unknown type is not used), ``expires_in`` is a whole number of seconds or its digits as text,
+    absent if it is unknown, and ``scope`` is absent only if it is the requested one.
 
     A refusal is read by its ``error`` (RFC 6749 §5.2, RFC 8693 §2.2.2).
 
     Args:
-        answer: what the token endpoint said.
-        exchange: the terms.
-        request: what was asked for.
+        answer: the answer of the token endpoint.
+        exchange: the settings of the exchange.
+        request: the requested connection.
         now: seconds since the epoch.
     """
     if answer.is_refusal:
@@ -84,7 +84,7 @@ def _connection(
     """Read a successful answer.
 
     Raises:
-        ValueError: if it is not one. The text says why, and holds nothing of the answer.
+        ValueError: if the answer is invalid. The text says why, and quotes nothing of the answer.
     """
     token = members.get("access_token")
     if not (isinstance(token, str) and _VISIBLE.fullmatch(token)):
@@ -102,7 +102,7 @@ def _connection(
 def _check_token_type(value: object, exchange: Exchange) -> None:
     if value is None and not exchange.strict:
         return
-    # RFC 8693 §2.2.1: "N_A" is something that is not presented to a service at all.
+    # RFC 8693 §2.2.1: "N_A" marks a token that is not an access token.
     if not isinstance(value, str) or value.lower() != "bearer":
         raise ValueError("holds no bearer token")
 
@@ -132,7 +132,7 @@ def _scopes(value: object, exchange: Exchange, request: ConnectionRequest) -> tu
         return request.scopes
     if not isinstance(value, str):
         raise ValueError("names scopes in a way that cannot be read")  # noqa: TRY004 - of the answer
-    # RFC 6749 §3.3: separated by %x20 and nothing else.
+    # RFC 6749 §3.3: the only separator is %x20.
     return tuple(scope for scope in value.split(" ") if scope)
 
 

@@ -1,6 +1,6 @@
-"""How do the well-known authorization servers want their tokens exchanged?
+"""Token exchange settings for well-known authorization servers.
 
-Each function gives the :class:`~toolguard.connections.terms.Exchange` of one connection.
+Each function returns the :class:`~toolguard.connections.terms.Exchange` of one connection.
 Parameter names are those of the vendors' public documentation.
 """
 
@@ -32,7 +32,7 @@ __all__ = [
 
 _AUTH0_GRANT = "urn:auth0:params:oauth:grant-type:token-exchange:federated-connection-access-token"
 _AUTH0_TOKEN = "http://auth0.com/oauth/token-type/federated-connection-access-token"  # noqa: S105
-# What Entra's tokens never list: what stands for "all of it", and what is not of the resource.
+# Scopes that Entra's tokens never list: ".default", and those that are not of the resource.
 _ENTRA_UNLISTED = frozenset({".default", "openid", "profile", "email", "offline_access"})
 
 
@@ -40,7 +40,7 @@ def keycloak(*audience: str) -> Exchange:
     """Return Keycloak's standard token exchange: a token of the realm for its other clients.
 
     The token endpoint is ``https://HOST/realms/REALM/protocol/openid-connect/token``; the client
-    needs "Standard token exchange" switched on, and has to be in the caller's token's audience.
+    needs "Standard token exchange" enabled, and must be in the ``aud`` of the caller's token.
 
     Args:
         audience: client ids of the services that the token is for.
@@ -54,11 +54,11 @@ def keycloak(*audience: str) -> Exchange:
 
 
 def keycloak_brokered(alias: str) -> Exchange:
-    """Return Keycloak's exchange for the user's token at an identity provider that it brokers.
+    """Return Keycloak's exchange for the user's token at a brokered identity provider.
 
-    This is its "legacy token exchange" (``requested_issuer``). The answer never says which scopes
-    the token has, so the tool declares none. Where the user goes to link the account comes with
-    the refusal: ``connect_url=connect_url_from("account-link-url", redirect_uri="https://...")``.
+    This is its "legacy token exchange" (``requested_issuer``). The answer never names the granted
+    scopes, so the tool must not declare any. The refusal contains the URL to link the account:
+    ``connect_url=connect_url_from("account-link-url", redirect_uri="https://...")``.
 
     Args:
         alias: the identity provider's alias in the realm, such as ``"google"``.
@@ -67,7 +67,7 @@ def keycloak_brokered(alias: str) -> Exchange:
         requested_token_type=ACCESS_TOKEN,
         extra={"requested_issuer": _named(alias, 'keycloak_brokered("google")')},
         sends_scope=False,
-        # Its answers leave token_type out, and write 0 for an expiry that was not stored.
+        # Its answers omit token_type, and have 0 for an expiry that was not stored.
         strict=False,
         refusals={"not_linked": "connect", "token_expired": "connect"},
     )
@@ -76,22 +76,22 @@ def keycloak_brokered(alias: str) -> Exchange:
 def keycloak_external(
     alias: str, *, audience: str | None = None, subject_token_type: str = ACCESS_TOKEN
 ) -> Exchange:
-    """Return Keycloak's exchange of a token that another issuer gave the caller.
+    """Return Keycloak's exchange of a token from another issuer.
 
-    This is its "legacy token exchange" (``subject_issuer``). The caller's token goes to Keycloak
-    although another server issued it: use it only where the two are one and the same trust.
+    This is its "legacy token exchange" (``subject_issuer``). The caller's token is sent to
+    Keycloak although another server issued it: use it only if both are in one trust domain.
 
     Args:
         alias: the other issuer's alias in the realm.
-        audience: the client id of the service that the token is for; None: of this client.
-        subject_token_type: what kind of token the caller's is.
+        audience: the client id of the service that the token is for; None for this client.
+        subject_token_type: the token type of the caller's token (RFC 8693 §3).
     """
     return Exchange(
         audience=(audience,) if audience else (),
         requested_token_type=ACCESS_TOKEN,
         subject_token_type=subject_token_type,
         extra={"subject_issuer": _named(alias, 'keycloak_external("google")')},
-        # Its answers left issued_token_type out for years.
+        # Its answers omitted issued_token_type for years.
         strict=False,
     )
 
@@ -99,15 +99,15 @@ def keycloak_external(
 def okta(audience: str) -> Exchange:
     """Return Okta's on-behalf-of token exchange at a custom authorization server.
 
-    The token endpoint is ``https://HOST/oauth2/SERVER/v1/token``. Okta wants scopes: name them for
-    the tool.
+    The token endpoint is ``https://HOST/oauth2/SERVER/v1/token``. Okta requires scopes: declare
+    them for the tool.
 
     Args:
         audience: the audience of the service's authorization server, such as ``"api://calendar"``.
     """
     return Exchange(
         audience=(_named(audience, 'okta("api://calendar")'),),
-        # Okta's answer to a caller's token that it does not accept: connecting would not help.
+        # Okta's error for a caller's token that it does not accept: connecting would not help.
         refusals={"invalid_grant": "denied"},
     )
 
@@ -115,12 +115,12 @@ def okta(audience: str) -> Exchange:
 def auth0_token_vault(connection: str, *, refresh_token: TokenSource | None = None) -> Exchange:
     """Return Auth0's exchange for the user's token in its Token Vault.
 
-    The token endpoint is ``https://DOMAIN/oauth/token``. Auth0 takes no scopes there; those that
-    the tool declares are held against the answer's.
+    The token endpoint is ``https://DOMAIN/oauth/token``. Auth0 accepts no scopes there; those that
+    the tool declares are compared with the answer's.
 
     Args:
         connection: the connection's name at Auth0, such as ``"google-oauth2"``.
-        refresh_token: gives the user's Auth0 refresh token, where this server keeps it; None
+        refresh_token: returns the user's Auth0 refresh token, if this server keeps it; None
             exchanges the access token of the call.
     """
     return Exchange(
@@ -141,12 +141,12 @@ def auth0_token_vault(connection: str, *, refresh_token: TokenSource | None = No
 def entra_on_behalf_of(*default_scopes: str) -> Exchange:
     """Return Microsoft Entra's on-behalf-of flow.
 
-    The token endpoint is ``https://login.microsoftonline.com/TENANT/oauth2/v2.0/token``, with the
-    tenant written out: it is never taken from a token.
+    The token endpoint is ``https://login.microsoftonline.com/TENANT/oauth2/v2.0/token``, with a
+    fixed tenant, which is never taken from a token.
 
     Args:
-        default_scopes: asked for where the tool names none, since Entra wants some; such as
-            ``"https://graph.microsoft.com/.default"``. All of one service.
+        default_scopes: the scopes to request if the tool declares none, since Entra requires
+            some; such as ``"https://graph.microsoft.com/.default"``. All of one service.
     """
     return Exchange(
         grant_type=JWT_BEARER,
@@ -158,11 +158,11 @@ def entra_on_behalf_of(*default_scopes: str) -> Exchange:
 
 
 def connect_url_from(member: str, **parameters: str) -> ConnectUrl:
-    """Return a function that takes the connect URL from a member of the server's refusal.
+    """Return a function that reads the connect URL from a member of the server's error.
 
     Args:
         member: the member's name, such as ``"account-link-url"`` (Keycloak).
-        parameters: what to add to the URL, such as ``redirect_uri="https://..."``.
+        parameters: query parameters to add, such as ``redirect_uri="https://..."``.
     """
 
     def connect_url(request: ConnectionRequest, refusal: Mapping[str, Any]) -> str | None:  # noqa: ARG001 - a ConnectUrl
@@ -177,9 +177,9 @@ def connect_url_from(member: str, **parameters: str) -> ConnectUrl:
 
 
 def _entra_grants(asked: str, granted: Collection[str]) -> bool:
-    """Compare as Entra writes: with or without the service's URI, in any case.
+    """Compare scopes with or without the service's URI, in any case, as Entra writes both.
 
-    A token is for one service only, so that the URI tells nothing apart.
+    A token is for one service only, so the URI distinguishes nothing.
     """
     name = _entra_name(asked)
     return name in _ENTRA_UNLISTED or name in map(_entra_name, granted)

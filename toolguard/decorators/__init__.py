@@ -1,1 +1,1 @@
-"""The decorators, and what becomes of a decorated function. Private; public in ``toolguard``."""
+"""Declare policies on functions, and wrap the functions. Private; public in ``toolguard``."""

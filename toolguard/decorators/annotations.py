@@ -1,4 +1,4 @@
-"""What do a function's parameters and their annotations say?"""
+"""Read the parameters of a function and their annotations."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _SentByClient:
 
 
 sent_by_client: Final = _SentByClient()
-"""Say that ``user_id`` is an argument like any other, and not the caller.
+"""Mark a parameter ``user_id`` as an ordinary argument of the client, not the caller.
 
 ::
 
@@ -52,15 +52,15 @@ def unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def name_of(function: Callable[..., Any]) -> str:
-    """Return what a function is called in an error message."""
+    """Return the name of a function for error messages."""
     inner = unwrapped(function)
     return getattr(inner, "__name__", type(inner).__name__)
 
 
 def kinds_of(parameter: str, function: Callable[..., Any]) -> Iterator[Any]:
-    """Yield how each function in a chain of wrappers and partials takes ``parameter``.
+    """Yield the kind of ``parameter`` in each function of a chain of wrappers and partials.
 
-    A partial makes keyword-only what stands behind its keywords, whatever ``def`` says.
+    A partial makes the parameters after its keywords keyword-only, whatever ``def`` declares.
     """
     layer: Any = function
     while layer is not None:
@@ -74,7 +74,7 @@ def kinds_of(parameter: str, function: Callable[..., Any]) -> Iterator[Any]:
 def evaluated(function: Callable[..., Any]) -> inspect.Signature:
     """Return the signature with postponed annotations evaluated where that is possible."""
     inner = inspect.unwrap(unwrapped(function))
-    if not hasattr(inner, "__globals__"):  # an object that can be called
+    if not hasattr(inner, "__globals__"):  # a callable object
         inner = inspect.unwrap(type(inner).__call__)
     namespace = getattr(inner, "__globals__", {})
     signature = inspect.signature(function)
@@ -94,12 +94,12 @@ def _evaluate(annotation: Any, namespace: dict[str, Any]) -> Any:
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
         return typing.get_type_hints(holder, globalns=namespace, include_extras=True)["it"]
-    except NameError:  # imported under TYPE_CHECKING, or local: the framework has the last word
+    except NameError:  # imported under TYPE_CHECKING, or local: left to the framework
         return annotation
 
 
 def mentions(annotation: Any, kind: type) -> bool:
-    """Return whether ``kind`` or a kind of it occurs anywhere in an annotation."""
+    """Return whether ``kind`` or a subclass of it occurs anywhere in an annotation."""
     if isinstance(annotation, str):
         return kind.__name__ in re.findall(r"\w+", annotation)
     if isinstance(annotation, type) and typing.get_origin(annotation) is None:
@@ -120,7 +120,7 @@ def is_sent_by_client(annotation: Any) -> bool:
 
 
 def is_kind(annotation: Any, kind: type) -> bool:
-    """Return whether it is ``kind``, ``kind | None``, or their name left unevaluated."""
+    """Return whether it is ``kind``, ``kind | None``, or their unevaluated name."""
     if isinstance(annotation, str):
         names = {part.strip().rpartition(".")[2] for part in annotation.split("|")}
         return kind.__name__ in names and names <= {kind.__name__, "None"}
@@ -129,7 +129,7 @@ def is_kind(annotation: Any, kind: type) -> bool:
 
 
 def accepts_text(annotation: Any) -> bool:
-    """Return whether the annotation lets a string in."""
+    """Return whether the annotation accepts a string."""
     if annotation is inspect.Parameter.empty or annotation is Any:
         return True
     if isinstance(annotation, str):
@@ -138,7 +138,7 @@ def accepts_text(annotation: Any) -> bool:
 
 
 def accepts_none(annotation: Any) -> bool:
-    """Return whether the annotation lets None in."""
+    """Return whether the annotation accepts None."""
     if isinstance(annotation, str):
         return "None" in {part.strip() for part in annotation.split("|")}
     return type(None) in _members(annotation)

@@ -1,4 +1,4 @@
-"""Which parameters of a function are injected, and what does the outside see of it?
+"""Inject keyword arguments into a function, and hide their parameters from clients.
 
 The frameworks build a tool's schema from its signature, annotations and docstring. A guarded
 function shows all three without the injected parameters, so no client can see or set them.
@@ -41,11 +41,11 @@ Extract = Callable[["Principal | None", Connections], object]
 
 @dataclass(frozen=True)
 class Injection:
-    """How one function is called under one policy.
+    """The plan of calling one function under one policy.
 
     Attributes:
         visible: the signature without the injected parameters.
-        sources: for each injected parameter, where its value comes from.
+        sources: the source of the value of each injected parameter.
     """
 
     visible: inspect.Signature
@@ -56,8 +56,8 @@ class Injection:
         """Return the plan for ``function``.
 
         Raises:
-            TypeError: if the policy injects something the function does not take, or takes in a
-                way that a keyword cannot reach; the message says what to write.
+            TypeError: if the function has no parameter for an injected value, or one that cannot
+                be passed by keyword; the message says what to write.
         """
         signature = evaluated(function)
         sources: dict[str, Extract] = {}
@@ -88,14 +88,14 @@ class Injection:
     def arguments(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], injected: Mapping[str, object]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return what to call the function with: the caller's arguments, then the injected ones.
+        """Return the arguments for the function: the caller's, then the injected ones.
 
         Positional arguments are matched with the visible parameters, so that none of them can
-        land on an injected one; injected values replace whatever was passed under their names.
+        be bound to an injected one; injected values replace those passed under their names.
         """
         if not args:
             return (), {**kwargs, **injected}
-        # Kept aside, so that `bind` does not trip over a name it cannot see.
+        # Set aside, because `bind` refuses names that are not visible.
         hidden = {name: value for name, value in kwargs.items() if name not in injected}
         bound = self.visible.bind(*args, **hidden)
         positional: list[Any] = []
@@ -114,14 +114,22 @@ class Injection:
                 positional.append(value)
         return tuple(positional), {**named, **injected}
 
-    def sent(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the caller's arguments by name, with defaults, for rules that read them.
+    def sent(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, is_whole: bool = True
+    ) -> dict[str, Any]:
+        """Return the caller's arguments by name, with defaults, for requirements that read them.
+
+        Args:
+            args: the positional arguments.
+            kwargs: the keyword arguments.
+            is_whole: whether they include the parameters that the framework fills.
 
         Raises:
-            TypeError: if they do not fit the function.
+            TypeError: if they do not match the signature of the function.
         """
         hidden = {name: value for name, value in kwargs.items() if name not in self.sources}
-        bound = self.visible.bind(*args, **hidden)
+        bind = self.visible.bind if is_whole else self.visible.bind_partial
+        bound = bind(*args, **hidden)
         bound.apply_defaults()
         return dict(bound.arguments)
 
@@ -165,7 +173,7 @@ def _source(
 def _check_read(
     policy: Policy, visible: Collection[inspect.Parameter], function: Callable[..., Any]
 ) -> None:
-    """Make sure that what a rule reads of the call is there to be read."""
+    """Check that the function has the arguments that the rule reads."""
     names = {parameter.name for parameter in visible}
     for name in policy.arguments:
         if name not in names:
@@ -176,7 +184,7 @@ def _check_read(
 
 
 def _check_keyword_only(function: Callable[..., Any]) -> None:
-    """Make sure that a ``user_id`` is not meant to be an argument of the client's."""
+    """Check that ``user_id`` is keyword-only, and so cannot be meant as a client's argument."""
     if any(kind is not inspect.Parameter.KEYWORD_ONLY for kind in kinds_of(_USER_ID, function)):
         raise TypeError(
             f"{name_of(function)}() takes user_id, and not by keyword only: write "
@@ -186,7 +194,7 @@ def _check_keyword_only(function: Callable[..., Any]) -> None:
 
 
 def _check_not_sent(parameter: inspect.Parameter, function: Callable[..., Any]) -> None:
-    """Make sure that no client can send who calls; a connection may be declared further up."""
+    """Check that no client can set the caller; a connection may be declared further up."""
     if mentions(parameter.annotation, Principal):
         raise TypeError(
             f"{name_of(function)}() takes {parameter.name} as {parameter.annotation!r}, which a "
@@ -195,18 +203,19 @@ def _check_not_sent(parameter: inspect.Parameter, function: Callable[..., Any]) 
 
 
 def sent_by_clients(function: Callable[..., Any], declared: Collection[str] = ()) -> str | None:
-    """Return what is wrong with a parameter that clients see and only a guard may fill.
+    """Return the fault of a parameter that clients can set and only a guard may fill.
 
     Args:
-        function: what the framework calls.
+        function: the function that the framework calls.
         declared: the parameters that ``protect(..., sent_by_client=...)`` names for it.
 
     Returns:
-        The fault and the ways out, to be read after the name of the operation; None for no fault.
+        The fault and its remedies, to follow the name of the operation in an error; None if there
+        is no fault.
     """
     try:
         parameters = evaluated(function).parameters.values()
-    except (TypeError, ValueError):  # no signature, such as of a built-in
+    except (TypeError, ValueError):  # no signature, as for built-ins
         return None
     for parameter in parameters:
         for kind in (Principal, Connection):

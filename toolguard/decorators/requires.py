@@ -1,4 +1,4 @@
-"""How does a developer say what an operation asks of its caller?"""
+"""The public decorators that declare the policy of an operation."""
 
 from __future__ import annotations
 
@@ -53,17 +53,20 @@ RuleLike: TypeAlias = ScopeLike | GuardDecorator
 
 
 def requires_scopes(*scopes: ScopeLike | ScopesOf) -> GuardDecorator:
-    """Require the caller's token to hold these scopes, all of them.
+    """Require the caller's token to have all of these scopes.
+
+    A caller who lacks one is challenged with 403 ``insufficient_scope`` (RFC 6750 §3.1).
 
     Args:
-        scopes: RFC 6749 §3.3 scope-tokens, or expressions: ``any_of("a", "b")``, ``"a" & b``.
-            An argument in braces makes a scope of the call, ``"calendar.{calendar_id}.write"``
-            (``{{`` for a brace), and so does a function, ``lambda call: ...``, that is given
-            the :class:`Invocation`. An argument that makes no scope-token is invalid input.
+        scopes: scope-tokens (RFC 6749 §3.3), or expressions: ``any_of("a", "b")``, ``"a" & b``.
+            For scopes that depend on the call, write an argument in braces,
+            ``"calendar.{calendar_id}.write"`` (``{{`` for a literal brace), or a function,
+            ``lambda call: ...``, of the :class:`Invocation`. An argument of which no scope-token
+            can be made is invalid input.
 
     Raises:
-        ValueError: if there is none, or one is not a scope that can be asked for.
-        TypeError: if a function of the call does not take exactly ``call``.
+        ValueError: if there is no scope, or one that a challenge cannot request.
+        TypeError: if a function does not have exactly one parameter, the call.
 
     Example::
 
@@ -114,7 +117,7 @@ requires_auth = GuardDecorator(Policy())
 """Require a valid token and nothing else."""
 
 public = GuardDecorator(Policy(public=True))
-"""Let everybody call this, with or without a token. A token that is sent must still be valid."""
+"""Permit every caller, with or without a token. A token that is sent must still be valid."""
 
 
 def with_connection(
@@ -128,17 +131,17 @@ def with_connection(
 ) -> GuardDecorator:
     """Inject the caller's token for a third-party service; implies a valid access token.
 
-    It is fetched once the policy has allowed the call, with the caller's own access token.
-    Several on one tool are fetched at the same time.
+    The connection is fetched once the policy has permitted the call, with the caller's own access
+    token. Several connections of one tool are fetched concurrently.
 
     Args:
         name: the connection's name at the guard's provider, such as ``"google-calendar"``.
-        scopes: third-party scopes the token has to carry; left out, whatever it carries will do.
-        as_: the parameter that takes it, annotated ``str`` for the token or ``Connection`` for
+        scopes: third-party scopes the token must have; None accepts any.
+        as_: the parameter that receives it, annotated ``str`` for the token or ``Connection`` for
             the object with its scopes, its expiry and ``auth`` for httpx.
         tenant: fetch the connection of the tenant that the caller's token names.
-        optional: pass None where the user has not connected, instead of asking them to.
-        fresh: never take a token that was kept from an earlier call.
+        optional: pass None if the user has not connected, instead of asking them to connect.
+        fresh: never use a cached token.
 
     Raises:
         ValueError: for an empty name or an empty list of scopes.
@@ -160,7 +163,7 @@ def with_connection(
     if scopes is not None and not listed:
         raise ValueError("scopes=[] asks for nothing: leave it out to take what there is")
     if listed:
-        all_of_scopes(*listed)  # refuses what is not a scope
+        all_of_scopes(*listed)  # raises for a value that is not a scope
     if not as_.isidentifier() or keyword.iskeyword(as_) or as_ == "user_id":
         raise ValueError(
             f"as_={as_!r} cannot be the parameter that takes a connection: "
@@ -171,24 +174,31 @@ def with_connection(
 
 
 def requires_permissions(*permissions: str) -> GuardDecorator:
-    """Require the token to name these permissions, all of them, of the user or current tenant.
+    """Require the token to name all of these permissions, of the user or the current tenant.
 
-    A refusal says only "not allowed": no scope that a client could ask for would change it.
+    A caller who lacks one is refused without a challenge: no scope that a client could request
+    would change the decision.
+
+    Args:
+        permissions: names of permissions.
 
     Raises:
-        ValueError: if there is none, or one is empty.
+        ValueError: if there is no permission, or one is empty.
     """
     _check_names(permissions, 'requires_permissions("events.delete")')
     return _all(map(HasPermission, permissions))
 
 
 def requires_roles(*roles: str) -> GuardDecorator:
-    """Require the token to name these roles, all of them, of the user or current tenant.
+    """Require the token to name all of these roles, of the user or the current tenant.
 
-    Either of two is ``any_of(requires_roles("owner"), requires_roles("editor"))``.
+    For alternatives write ``any_of(requires_roles("owner"), requires_roles("editor"))``.
+
+    Args:
+        roles: names of roles.
 
     Raises:
-        ValueError: if there is none, or one is empty.
+        ValueError: if there is no role, or one is empty.
     """
     _check_names(roles, 'requires_roles("admin")')
     return _all(map(HasRole, roles))
@@ -198,8 +208,8 @@ def requires_tenant(*tenant_ids: str, tenant_from: str | None = None) -> GuardDe
     """Require the user to belong to one of these tenants, according to the token.
 
     Args:
-        tenant_ids: the tenants of which one will do.
-        tenant_from: instead of them, the argument of the call that names the tenant.
+        tenant_ids: the ids of the accepted tenants.
+        tenant_from: the argument of the call that names the tenant, instead of ``tenant_ids``.
 
     Raises:
         ValueError: if neither or both are given.
@@ -222,22 +232,22 @@ def requires_client(*client_ids: str) -> GuardDecorator:
     """Require the token to have been issued to one of these OAuth clients.
 
     Args:
-        client_ids: client ids of which one will do; ``*`` stands for any letters, digits and
-            ``.``, ``_``, ``~``, ``-``, so never for a part of a URL beyond the next delimiter.
+        client_ids: the accepted client ids; ``*`` stands for any number of letters, digits and
+            ``.``, ``_``, ``~``, ``-``, so it never matches beyond the next delimiter of a URL.
 
     Raises:
-        ValueError: if there is none, or one is empty.
+        ValueError: if there is no client id, or one is empty.
     """
     _check_names(client_ids, 'requires_client("my-client")')
     return _any(map(IsClient, client_ids))
 
 
 def requires_claim(name: str, predicate: Callable[[Any], bool]) -> GuardDecorator:
-    """Require a claim of the token to be there and to satisfy ``predicate``.
+    """Require the token to have a claim that satisfies ``predicate``.
 
     Args:
-        name: of the claim.
-        predicate: given its value; only True lets the caller in, an exception does not.
+        name: the name of the claim.
+        predicate: a function of its value; only True permits the call. An exception refuses it.
 
     Example::
 
@@ -253,15 +263,15 @@ def requires_claim(name: str, predicate: Callable[[Any], bool]) -> GuardDecorato
 def requires(
     check: Callable[[Principal, Invocation], bool | Awaitable[bool]],
 ) -> GuardDecorator:
-    """Require a function of one's own to say yes.
+    """Require your own check to return True.
 
     Args:
-        check: given the :class:`Principal` and the :class:`Invocation`; a coroutine function, or
-            an ordinary one, which runs in a worker thread. Only True lets the caller in; an
-            exception refuses, and is logged with the name of the check.
+        check: a function of the :class:`Principal` and the :class:`Invocation`; a coroutine
+            function, or an ordinary one, which runs in a worker thread. Only True permits the
+            call; an exception refuses it, and is logged with the name of the check.
 
     Raises:
-        TypeError: if it is no function of two arguments.
+        TypeError: if ``check`` is not a function of two arguments.
 
     Example::
 
@@ -284,18 +294,19 @@ def requires(
 def requires_recent_auth(
     *, max_age: int | None = None, acr_values: Iterable[str] = ()
 ) -> GuardDecorator:
-    """Require the user to have signed in recently, or strongly enough (RFC 9470).
+    """Require the user to have signed in recently, or strongly enough (step-up, RFC 9470).
 
-    Who has not is challenged with 401 ``insufficient_user_authentication``, ``max_age`` and
-    ``acr_values``, so that a client can have them sign in again.
+    A caller who has not is challenged with 401 ``insufficient_user_authentication``, ``max_age``
+    and ``acr_values``, so that the client can have the user sign in again.
 
     Args:
-        max_age: how many seconds ago at most, by the token's ``auth_time``; at least 1.
-        acr_values: of which authentication context class references the token's ``acr`` has to
-            be one, in the order of preference.
+        max_age: the maximum age of the sign-in in seconds, by the token's ``auth_time``; at
+            least 1.
+        acr_values: the accepted authentication context class references, one of which must be
+            the token's ``acr``, in the order of preference.
 
     Raises:
-        ValueError: if neither is given, or one could not be asked for.
+        ValueError: if neither is given, or a challenge cannot request one of the values.
     """
     if isinstance(acr_values, str):
         raise TypeError(f"write acr_values=[{acr_values!r}]: a list")
@@ -311,7 +322,10 @@ def all_of(*rules: ScopeLike) -> Scope: ...  # type: ignore[overload-overlap]
 @overload
 def all_of(*rules: RuleLike) -> GuardDecorator: ...
 def all_of(*rules: RuleLike) -> Scope | GuardDecorator:
-    """Return the rule that needs every one of ``rules``: scopes, guards, or both.
+    """Return the conjunction of ``rules``: scopes, guards, or both.
+
+    Args:
+        rules: scope-tokens, scope expressions or guards, all of which must be met.
 
     Raises:
         ValueError: if there are no rules, or one is not a scope-token.
@@ -332,10 +346,13 @@ def any_of(*rules: ScopeLike) -> Scope: ...  # type: ignore[overload-overlap]
 @overload
 def any_of(*rules: RuleLike) -> GuardDecorator: ...
 def any_of(*rules: RuleLike) -> Scope | GuardDecorator:
-    """Return the rule that needs at least one of ``rules``: scopes, guards, or both.
+    """Return the disjunction of ``rules``: scopes, guards, or both.
+
+    Args:
+        rules: scope-tokens, scope expressions or guards, at least one of which must be met.
 
     Raises:
-        ValueError: if there are no rules, one is not a scope-token, is public or fetches a
+        ValueError: if there are no rules, or one is not a scope-token, is public or fetches a
             connection.
 
     >>> any_of("admin", all_of("read", "write"))
@@ -350,7 +367,7 @@ def any_of(*rules: RuleLike) -> Scope | GuardDecorator:
     if any(policy.public or policy.connections for policy in policies):
         raise ValueError("any_of() takes rules: write public and with_connection() by themselves")
     wanted = [policy.rule for policy in policies if policy.rule is not None]
-    if len(wanted) < len(policies):  # every verified caller meets one of them
+    if len(wanted) < len(policies):  # one of them permits every verified caller
         return GuardDecorator(Policy())
     return GuardDecorator(Policy(functools.reduce(operator.or_, wanted)))
 

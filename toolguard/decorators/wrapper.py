@@ -1,8 +1,7 @@
-"""What becomes of a function that is guarded?
+"""Wrap guarded functions: decide, fetch connections, inject, call.
 
-Each decorator carries one part of a policy. However many are stacked, in whatever order, a
-function gets one wrapper and every call one decision: find the caller, decide, connect, inject,
-call.
+Each decorator adds one part of a policy. However many are stacked, in any order, a function gets
+one wrapper and every call one decision.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ __all__ = [
     "BARE",
     "GuardDecorator",
     "Guarded",
+    "arguments_of",
     "bare_policy",
     "injected_parameters",
     "owner_of",
@@ -45,7 +45,7 @@ BARE = "__toolguard_bare__"
 
 
 class GuardDecorator:
-    """A declared policy that can be put on a function with ``@``.
+    """A declared policy, to be used as a decorator.
 
     The wrapper is a coroutine function without the injected parameters. A synchronous function
     runs in a worker thread, so that it never blocks the event loop.
@@ -59,10 +59,10 @@ class GuardDecorator:
     @overload
     def __call__(self, function: Callable[..., T]) -> Guarded[T]: ...
     def __call__(self, function: Callable[..., Any]) -> Guarded[Any]:
-        """Guard ``function``, adding to what already guards it.
+        """Guard ``function``, in addition to the guards it already has.
 
         Raises:
-            TypeError: if it is no function, or lacks a parameter that would be injected.
+            TypeError: if it is not a function, or lacks a parameter that would be injected.
             ValueError: if the stacked guards contradict each other.
         """
         if inspect.isasyncgenfunction(unwrapped(function)):
@@ -75,9 +75,9 @@ class GuardDecorator:
         mark = getattr(function, _MARK, None)
         if isinstance(mark, _Mark) and mark.wrapper is function:
             whole = self.policy & mark.policy
-            setattr(function, BARE, whole)  # whoever registered it in between holds too little
+            setattr(function, BARE, whole)  # registered in between, it lacks this guard
             return _guarded(mark.function, whole)
-        # Another decorator stands between two guards: ask for everything at once all the same.
+        # Another decorator is between two guards: still decide on both at once.
         inner = policy_of(function)
         whole = self.policy if inner is None else self.policy & replace(inner, connections=())
         return _guarded(function, whole)
@@ -87,19 +87,19 @@ class GuardDecorator:
 
 
 class _Mark:
-    """Ties a wrapper to what it guards; ``functools.wraps`` copies the mark, not the tie."""
+    """Ties a wrapper to its function; ``functools.wraps`` copies the mark, but not the tie."""
 
     def __init__(
         self,
         wrapper: Callable[..., Any],
         function: Callable[..., Any],
         policy: Policy,
-        injected: tuple[str, ...],
+        injection: Injection,
     ) -> None:
         self.wrapper = wrapper
         self.function = function
         self.policy = policy
-        self.injected = injected
+        self.injection = injection
 
 
 def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
@@ -126,21 +126,21 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
             return await running
 
     injection.dress(guarded, function)
-    setattr(guarded, _MARK, _Mark(guarded, function, policy, tuple(injection.sources)))
+    setattr(guarded, _MARK, _Mark(guarded, function, policy, injection))
     for layer, mark in _layers(function):
         if mark is not None:
             break
-        with suppress(AttributeError, TypeError):  # an object that takes no attributes
+        with suppress(AttributeError, TypeError):  # an object that does not accept attributes
             setattr(layer, BARE, policy)
     return guarded
 
 
 @contextmanager
 def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[tuple[Frame, Row]]:
-    """Yield frame and row inside the function that ``wrapper`` guards, and note how it ends.
+    """Yield frame and row inside the function that ``wrapper`` guards, and record how it ends.
 
-    That is the row of the operation which the framework entered, if this is its own wrapper; a
-    guarded function that is called by code of the user's has a row of its own.
+    The row is that of the operation which the framework entered, if this is the wrapper of that
+    operation; a guarded function that is called by code of the user's has its own row.
     """
     frame = current_frame()
     row = frame.row
@@ -164,9 +164,9 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[tuple[Fram
 
 
 def _starting(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-    """Return what calls ``function`` with the injected values and gives something to await.
+    """Return a starter that calls ``function`` with the injected values; await its result.
 
-    It has returned when the function runs, so that no frame above the function holds a value.
+    The starter has returned when the function runs, so no frame above it holds an injected value.
     """
     inner = unwrapped(function)
     is_async = inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
@@ -196,7 +196,7 @@ def _starting(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
 
 async def _in_thread(once: list[Callable[[], Any]]) -> Any:
     result = await anyio.to_thread.run_sync(_call_once, once)
-    # A synchronous decorator may stand above a coroutine function.
+    # A synchronous decorator may wrap a coroutine function.
     return await result if inspect.isawaitable(result) else result
 
 
@@ -205,23 +205,33 @@ def _call_once(once: list[Callable[[], Any]]) -> Any:
 
 
 def policy_of(function: Callable[..., Any]) -> Policy | None:
-    """Return what guards ``function``, through other decorators, partials and bound methods.
+    """Return the policy of ``function``, through other decorators, partials and bound methods.
 
-    None means that nothing guards it.
+    None means that it is not guarded.
     """
     policies = [mark.policy for _, mark in _layers(function) if mark is not None]
     return functools.reduce(operator.and_, policies) if policies else None
 
 
 def owner_of(function: Callable[..., Any]) -> Callable[..., Any] | None:
-    """Return the outermost wrapper of a guard in ``function``; None if nothing guards it."""
+    """Return the outermost wrapper of a guard in ``function``; None if it is not guarded."""
     return next((layer for layer, mark in _layers(function) if mark is not None), None)
 
 
+def arguments_of(owner: Callable[..., Any], sent: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments of a call as the wrapper ``owner`` reads them, with defaults.
+
+    Arguments that the framework fills may be missing.
+    """
+    (_, mark), *_ = _layers(owner)
+    assert mark is not None  # noqa: S101 - an owner is a wrapper
+    return MappingProxyType(mark.injection.sent((), sent, is_whole=False))
+
+
 def injected_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
-    """Return the parameters of ``function`` that its guards fill and clients do not see."""
+    """Return the parameters of ``function`` that its guards fill and hide from clients."""
     marks = [mark for _, mark in _layers(function) if mark is not None]
-    return tuple(dict.fromkeys(name for mark in marks for name in mark.injected))
+    return tuple(dict.fromkeys(name for mark in marks for name in mark.injection.sources))
 
 
 def bare_policy(function: Callable[..., Any]) -> Policy | None:

@@ -1,9 +1,9 @@
-"""Everything that is particular about one vendor: its URLs, its vault, and the API of its SDK.
+"""Use Descope: its vault as a connection provider, and an API compatible with its SDK. Public.
 
-For a server of one's own there are :class:`DescopeConnections` and the two decorators. Who comes
-from the SDK finds its names here: :class:`DescopeMCP`, or :func:`init_descope_mcp` and functions.
-A function whose name begins with ``a`` is the coroutine of the one without; those that were
-coroutines in the SDK have kept their names.
+For a new server use :class:`DescopeConnections` and the two decorators. The other names are those
+of Descope's SDK: :class:`DescopeMCP`, or :func:`init_descope_mcp` and functions. A function whose
+name begins with ``a`` is the coroutine version of the one without; functions that are coroutines in
+the SDK have kept their names.
 """
 
 from toolguard.calls.message import current_access_token

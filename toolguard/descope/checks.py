@@ -1,4 +1,4 @@
-"""Does a verified token hold what is asked of it?"""
+"""Check the scopes and the owner of a verified token."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def require_scopes(
     required_scopes: Sequence[str],
     error_description: str | None = None,
 ) -> None:
-    """Return if the token holds all of the scopes.
+    """Check that a token has all of the scopes.
 
     Args:
-        token_result: what ``validate_token`` returned.
+        token_result: the result of ``validate_token``.
         required_scopes: at least one scope-token (RFC 6749 §3.3).
-        error_description: one sentence for whoever is refused, instead of the usual one.
+        error_description: the text of the refusal, instead of the usual one.
 
     Raises:
-        InsufficientScopeError: if one is missing.
-        ValueError: if the list is empty: a token that was validated is good for that.
+        InsufficientScopeError: if a scope is missing.
+        ValueError: if the list is empty: there is nothing to check.
 
     >>> require_scopes({"scopes": ["calendar.read", "profile"]}, ["calendar.read"])
     """
@@ -40,11 +40,11 @@ def require_scopes(
 
 
 def rule_of(required_scopes: Sequence[str]) -> Policy:
-    """Return the rule that asks for all of these scopes.
+    """Return the rule that requires all of these scopes.
 
     Raises:
-        ValueError: if there is none, or one is not a scope-token.
-        TypeError: if it is a string.
+        ValueError: if there is no scope, or one is not a scope-token.
+        TypeError: if ``required_scopes`` is a string.
     """
     if isinstance(required_scopes, str):
         raise TypeError(f"scopes are a list: write {required_scopes.split()!r}")
@@ -56,17 +56,17 @@ def rule_of(required_scopes: Sequence[str]) -> Policy:
 def check(
     rule: Policy, principal: Principal, description: str | None, hierarchy: ScopeHierarchy
 ) -> None:
-    """Return if ``principal`` meets ``rule``.
+    """Check that ``principal`` meets ``rule``.
 
     Args:
         rule: a rule of scopes.
         principal: the verified caller.
         description: the text of the refusal, instead of the usual one.
-        hierarchy: which scopes include which, where no guard serves this message; else that of
-            the guard counts.
+        hierarchy: the scope hierarchy to use if no guard serves this message; else that of the
+            guard is used.
 
     Raises:
-        InsufficientScopeError: if not.
+        InsufficientScopeError: if scopes are missing.
     """
     frame = here()
     counts = hierarchy if frame is None else frame.guard.scope_hierarchy
@@ -79,10 +79,10 @@ def check(
 
 
 def user_id_of(principal: Principal) -> str:
-    """Return whom it speaks for.
+    """Return the user id of ``principal``.
 
     Raises:
-        AccessDeniedError: if that is no user.
+        AccessDeniedError: if it is not a user.
     """
     if principal.user_id is None:
         raise AccessDeniedError("This operation needs a user, and the token names none")
@@ -90,10 +90,10 @@ def user_id_of(principal: Principal) -> str:
 
 
 def check_owner(request: UserTokenRequest, principal: Principal) -> None:
-    """Return if ``principal`` asks for a token of its own, in a tenant of its own.
+    """Check that ``principal`` requests its own token, in one of its own tenants.
 
     Raises:
-        ConnectionDeniedError: if not.
+        ConnectionDeniedError: if the request is for another user or tenant.
     """
     if request.user_id != principal.user_id or (
         request.tenant_id is not None and request.tenant_id not in principal.tenant_ids

@@ -1,6 +1,6 @@
-"""How does the SDK's object answer: is this token good, and which third-party token goes with it?
+"""The SDK-compatible client: validates access tokens, and fetches connection tokens.
 
-A thin room over what guards the decorators: one verifier, one provider, one way to decide.
+It uses the same verifier, provider and decision as the decorators.
 """
 
 from __future__ import annotations
@@ -36,31 +36,31 @@ _log = logging.getLogger("toolguard.descope")
 
 T = TypeVar("T")
 AuthCheck = Callable[[Any], Awaitable[bool]]
-"""What fastmcp takes as ``auth=`` of a tool: given the context of a call, whether it may be."""
+"""The ``auth=`` of a fastmcp tool: returns whether a call, given its context, is permitted."""
 
 
 class DescopeMCP:
     """The SDK's object: validates access tokens, and fetches connection tokens.
 
     The functions of the module use it if it is the only one, or the one that
-    :func:`~toolguard.descope.init_descope_mcp` made.
+    :func:`~toolguard.descope.init_descope_mcp` created.
 
-    The methods without ``a`` wait: they work with and without a running event loop in the
-    calling thread, but block it while something has to be fetched, and keep no connection open.
-    In coroutines use those with it.
+    The methods without ``a`` are synchronous: they work with and without a running event loop in
+    the calling thread, but block it during a fetch, and keep no TCP connection open. In
+    coroutines use the methods with ``a``.
 
     Args:
         well_known_url: the MCP server's discovery URL, from Descope's console.
-        management_key: for connections where there is no access token; each use is logged.
-        mcp_server_url: the server's own URL: what every token has to name as its audience.
-        audience: instead, what the tokens of the project name, where no URL is configured there:
-            ``audience="P2abc"``, the project id. There is no way to check no audience.
+        management_key: the key for connections without an access token; each use is logged.
+        mcp_server_url: the server's own URL: the required audience (``aud``) of every token.
+        audience: the required audience, instead of the URL, if the project configures none:
+            ``audience="P2abc"``, the project id. The audience check cannot be disabled.
         timeout: seconds for one request to the vault.
-        scope_hierarchy: which scopes include which: ``{"a.write": ["a.read"]}``. While a guard
-            serves a message, its own counts.
+        scope_hierarchy: the scopes that a scope includes: ``{"a.write": ["a.read"]}``. While a
+            guard serves a message, the guard's hierarchy is used.
 
     Raises:
-        ValueError: if there is no audience, or something cannot be what it is meant to be.
+        ValueError: if there is no audience, or a setting is invalid.
 
     >>> DescopeMCP(
     ...     "https://api.descope.com/v1/apps/agentic/P2abc/MS3d/.well-known/openid-configuration",
@@ -112,7 +112,7 @@ class DescopeMCP:
         """Return a guard with this verifier and these connections, for the decorators.
 
         Args:
-            settings: further ones of :class:`~toolguard.ToolGuard`.
+            settings: further settings of :class:`~toolguard.ToolGuard`.
 
         Raises:
             ValueError: if there is no ``mcp_server_url`` and no ``resource=`` to name the server.
@@ -131,40 +131,40 @@ class DescopeMCP:
     def validate_token(
         self, access_token: str, *, audience: str | Sequence[str] | None = None
     ) -> TokenValidationResult:
-        """Return what a good token says.
+        """Validate a token and return its claims.
 
         Args:
-            access_token: as the client sent it, without ``Bearer``.
-            audience: what it has to name instead of this object's audience.
+            access_token: the bearer token that the client sent, without ``Bearer``.
+            audience: the required ``aud``, instead of this object's audience.
 
         Raises:
-            InvalidTokenError: if it does not hold up.
-            KeysUnavailableError: if nobody can tell right now.
+            InvalidTokenError: if the token is not valid.
+            KeysUnavailableError: if the token cannot be verified at this time.
         """
         return validation_result(self._verify(access_token, audience))
 
     async def avalidate_token(
         self, access_token: str, *, audience: str | Sequence[str] | None = None
     ) -> TokenValidationResult:
-        """Do as :meth:`validate_token` does, without blocking."""
+        """Validate a token as :meth:`validate_token` does, without blocking."""
         return validation_result(await self._verifier(audience).verify(access_token))
 
     def validate_token_and_get_user_id(
         self, access_token: str, *, audience: str | Sequence[str] | None = None
     ) -> str:
-        """Return whom a good token speaks for.
+        """Validate a token and return its user id.
 
         Raises:
-            InvalidTokenError: if it does not hold up.
+            InvalidTokenError: if the token is not valid.
             AccessDeniedError: if it names no user.
-            KeysUnavailableError: if nobody can tell right now.
+            KeysUnavailableError: if the token cannot be verified at this time.
         """
         return user_id_of(self._verify(access_token, audience))
 
     async def avalidate_token_and_get_user_id(
         self, access_token: str, *, audience: str | Sequence[str] | None = None
     ) -> str:
-        """Do as :meth:`validate_token_and_get_user_id` does, without blocking."""
+        """Return the user id as :meth:`validate_token_and_get_user_id` does, without blocking."""
         return user_id_of(await self._verifier(audience).verify(access_token))
 
     def validate_token_require_scopes_and_get_user_id(
@@ -175,13 +175,13 @@ class DescopeMCP:
         audience: str | Sequence[str] | None = None,
         error_description: str | None = None,
     ) -> str:
-        """Return whom a good token with these scopes speaks for.
+        """Validate a token, check its scopes, and return its user id.
 
         Raises:
-            InvalidTokenError: if it does not hold up.
+            InvalidTokenError: if the token is not valid.
             InsufficientScopeError: if it lacks scopes; see :meth:`require_scopes`.
             AccessDeniedError: if it names no user.
-            KeysUnavailableError: if nobody can tell right now.
+            KeysUnavailableError: if the token cannot be verified at this time.
         """
         rule = rule_of(required_scopes)
         principal = self._verify(access_token, audience)
@@ -196,7 +196,7 @@ class DescopeMCP:
         audience: str | Sequence[str] | None = None,
         error_description: str | None = None,
     ) -> str:
-        """Do as :meth:`validate_token_require_scopes_and_get_user_id` does, without blocking."""
+        """Do :meth:`validate_token_require_scopes_and_get_user_id` without blocking."""
         rule = rule_of(required_scopes)
         principal = await self._verifier(audience).verify(access_token)
         check(rule, principal, error_description, self.scope_hierarchy)
@@ -208,7 +208,7 @@ class DescopeMCP:
         required_scopes: Sequence[str],
         error_description: str | None = None,
     ) -> None:
-        """Do as :func:`toolguard.descope.require_scopes` does."""
+        """Check scopes as :func:`toolguard.descope.require_scopes` does."""
         principal = Principal.from_claims(token_result)
         check(rule_of(required_scopes), principal, error_description, self.scope_hierarchy)
 
@@ -224,21 +224,22 @@ class DescopeMCP:
         """Return a user's token for a third-party service.
 
         Args:
-            user_id: whose; the one of a verified token.
+            user_id: the user id of a verified token.
             app_id: the connection's id at Descope, such as ``"google-calendar"``.
-            scopes: third-party scopes it has to carry; None for the latest token.
-            tenant_id: the tenant in which the user has connected it, where there are several.
-            options: further ones by their wire names, such as ``{"forceRefresh": True}``.
-            access_token: the user's own, so that the vault's policies apply. Verified again.
-                Without it the management key is used, which is logged.
+            scopes: third-party scopes the token must have; None for the latest token.
+            tenant_id: the tenant in which the user has connected it, if there are several.
+            options: further options by their wire names, such as ``{"forceRefresh": True}``.
+            access_token: the user's own access token, so that the vault's policies apply. It is
+                verified again. Without it the management key is used, which is logged.
 
         Raises:
-            ConnectionRequiredError: if the user has not connected the account like this; with
-                the URL to do so where the vault gave one.
-            ConnectionDeniedError: if the token is of another user or tenant, or the vault says no.
-            ConnectionTokenError: if the vault cannot answer; one of its kinds says why.
-            InvalidTokenError: if the token does not hold up.
-            KeysUnavailableError: if nobody can tell right now.
+            ConnectionRequiredError: if the user has not connected the account with these scopes;
+                with a connect URL if the vault sent one.
+            ConnectionDeniedError: if the access token belongs to another user or tenant, or the
+                vault refuses.
+            ConnectionTokenError: if the vault cannot answer; the subclass says why.
+            InvalidTokenError: if the access token is not valid.
+            KeysUnavailableError: if the access token cannot be verified at this time.
         """
 
         async def once() -> str:
@@ -260,7 +261,7 @@ class DescopeMCP:
         options: Mapping[str, Any] | None = None,
         access_token: str | None = None,
     ) -> str:
-        """Do as :meth:`get_connection_token` does, without blocking."""
+        """Return a token as :meth:`get_connection_token` does, without blocking."""
         request = UserTokenRequest(
             app_id=app_id, user_id=user_id, tenant_id=tenant_id, scopes=scopes, options=options
         )
@@ -271,12 +272,12 @@ class DescopeMCP:
     def create_auth_check(self, required_scopes: Sequence[str] | None = None) -> AuthCheck:
         """Return a check for the ``auth=`` of a fastmcp tool (3.x and 4.x).
 
-        It lets in who sends a good token for this server, with all of the scopes. fastmcp answers
-        a refusal with "unknown tool"; :func:`toolguard.requires_scopes` answers it with a
+        It admits callers with a valid token for this server that has all of the scopes. fastmcp
+        answers a refusal with "unknown tool"; :func:`toolguard.requires_scopes` answers it with a
         challenge that clients can act on.
 
         Args:
-            required_scopes: what the token has to hold; None for any good token.
+            required_scopes: the scopes that the token must have; None for any valid token.
 
         Raises:
             ValueError: if the list is empty.
@@ -302,7 +303,7 @@ class DescopeMCP:
         return admits
 
     async def aclose(self) -> None:
-        """Close the connections of the running event loop; later calls open new ones."""
+        """Close the TCP connections of the running event loop; later calls open new ones."""
         await self.connections.aclose()
 
     def _verifier(self, audience: str | Sequence[str] | None) -> JWTVerifier:
@@ -326,7 +327,7 @@ def _token_of(context: Any) -> str | None:
     """Return the caller's token in a check of fastmcp's."""
     frame = here()
     if frame is not None:
-        # Behind a ToolGuard the frameworks are not shown it.
+        # Behind a ToolGuard the token is hidden from the frameworks.
         auth = frame.message.auth
         return auth.token if auth is not None else None
     token = getattr(context, "token", None)

@@ -1,4 +1,4 @@
-"""Which :class:`DescopeMCP` do the module's functions use?"""
+"""The default :class:`DescopeMCP` of the module's functions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["Default", "default"]
 
 
 class Default(Generic[ClientT]):
-    """The one that was named; else the one that was made, if there is only one.
+    """The client that was named; else the only one that was created.
 
-    With several to choose from, a token might be held against the audience of another server. So
-    there is no default then, rather than the first or the last.
+    With several clients, a token might be checked against the audience of another server. So
+    there is no default then, rather than the first or the last client.
     """
 
     def __init__(self) -> None:
@@ -30,19 +30,19 @@ class Default(Generic[ClientT]):
         self._made = 0
 
     def offer(self, client: ClientT) -> None:
-        """Take ``client``, if it stays the only one."""
+        """Make ``client`` the default, as long as it is the only one."""
         self._made += 1
         self._only = client if self._made == 1 else None
 
     def name(self, client: ClientT) -> None:
-        """Take ``client``, whatever else there is."""
+        """Make ``client`` the default, even if there are others."""
         self._named = client
 
     def get(self) -> ClientT:
-        """Return it.
+        """Return the default client.
 
         Raises:
-            GuardNotConfiguredError: if there is none, or several and none was named.
+            GuardNotConfiguredError: if there is no client, or there are several and none was named.
         """
         client = self._named or self._only
         if client is None:
@@ -55,10 +55,10 @@ class Default(Generic[ClientT]):
 
     @property
     def scope_hierarchy(self) -> ScopeHierarchy:
-        """Which scopes include which; none do where there is no client to say so."""
+        """The scope hierarchy of the default client; empty if there is no client."""
         client = self._named or self._only
         return ScopeHierarchy() if client is None else client.scope_hierarchy
 
 
 default: Default[Any] = Default()
-"""What this process has made and named."""
+"""The default client of this process."""

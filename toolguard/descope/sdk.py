@@ -1,7 +1,7 @@
-"""Which functions does the SDK have?
+"""The functions of the SDK's API.
 
-Those without ``config`` are the methods of the one :class:`DescopeMCP` that there is, or that
-:func:`init_descope_mcp` made; what they promise, take and raise is written there.
+Functions without ``config`` are the methods of the default :class:`DescopeMCP`: the only one, or
+the one that :func:`init_descope_mcp` created; see there for arguments and exceptions.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def init_descope_mcp(
     environ: Mapping[str, str] = os.environ,
     scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
 ) -> DescopeMCP:
-    """Make the :class:`DescopeMCP` that the functions use from now on; return it.
+    """Create the :class:`DescopeMCP` that the functions use from now on, and return it.
 
-    What is left out comes from the environment: ``DESCOPE_MCP_WELL_KNOWN_URL``,
+    Omitted settings are taken from the environment: ``DESCOPE_MCP_WELL_KNOWN_URL``,
     ``DESCOPE_MANAGEMENT_KEY``, ``MCP_SERVER_URL``.
 
     Raises:
@@ -83,28 +83,28 @@ def init_descope_mcp(
 def validate_token(
     access_token: str, *, audience: str | Sequence[str] | None = None
 ) -> TokenValidationResult:
-    """Return what a good token says; see :meth:`DescopeMCP.validate_token`."""
+    """Validate a token and return its claims; see :meth:`DescopeMCP.validate_token`."""
     return default.get().validate_token(access_token, audience=audience)
 
 
 async def avalidate_token(
     access_token: str, *, audience: str | Sequence[str] | None = None
 ) -> TokenValidationResult:
-    """Return what a good token says; see :meth:`DescopeMCP.avalidate_token`."""
+    """Validate a token and return its claims; see :meth:`DescopeMCP.avalidate_token`."""
     return await default.get().avalidate_token(access_token, audience=audience)
 
 
 def validate_token_and_get_user_id(
     access_token: str, *, audience: str | Sequence[str] | None = None
 ) -> str:
-    """Return whom it speaks for; see :meth:`DescopeMCP.validate_token_and_get_user_id`."""
+    """Return its user id; see :meth:`DescopeMCP.validate_token_and_get_user_id`."""
     return default.get().validate_token_and_get_user_id(access_token, audience=audience)
 
 
 async def avalidate_token_and_get_user_id(
     access_token: str, *, audience: str | Sequence[str] | None = None
 ) -> str:
-    """Return whom it speaks for; see :meth:`DescopeMCP.avalidate_token_and_get_user_id`."""
+    """Return its user id; see :meth:`DescopeMCP.avalidate_token_and_get_user_id`."""
     return await default.get().avalidate_token_and_get_user_id(access_token, audience=audience)
 
 
@@ -178,17 +178,17 @@ async def fetch_user_token(
     """Return a user's latest third-party token, as the JSON of a :class:`TokenResponse`.
 
     Args:
-        config: whose vault, and the management key.
+        config: the project of the vault, and the management key.
         app_id: the connection's id at Descope.
-        user_id: whose token. Without an access token it decides alone: never take it from a
-            client.
-        tenant_id: the tenant in which the user has connected it, where there are several.
-        options: further ones by their wire names, such as ``{"forceRefresh": True}``.
-        access_token: the user's own, which the vault verifies; without it the management key is
-            used, which no policy binds and which is logged.
+        user_id: the user. Without an access token nothing else limits the access: never take it
+            from a client.
+        tenant_id: the tenant in which the user has connected it, if there are several.
+        options: further options by their wire names, such as ``{"forceRefresh": True}``.
+        access_token: the user's own access token, which the vault verifies; without it the
+            management key is used, to which no policy applies and which is logged.
 
     Raises:
-        ConnectionTokenError: if there is none; one of its kinds says why.
+        ConnectionTokenError: if there is no token; the subclass says why.
     """
     request = UserTokenRequest(app_id=app_id, user_id=user_id, tenant_id=tenant_id, options=options)
     return await _fetch(config, request, access_token)
@@ -204,8 +204,8 @@ async def fetch_user_token_by_scopes(
 ) -> str:
     """Return a user's third-party token with these scopes, by the management key.
 
-    For a caller with an access token there is :func:`aget_connection_token`, which takes scopes
-    as well; for the rest see :func:`fetch_user_token`.
+    For a caller with an access token use :func:`aget_connection_token`, which takes scopes too;
+    for the arguments see :func:`fetch_user_token`.
     """
     request = UserTokenRequest(
         app_id=app_id, user_id=user_id, tenant_id=tenant_id, scopes=scopes, options=options

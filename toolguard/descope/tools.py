@@ -1,4 +1,4 @@
-"""How do the SDK's four token tools come onto a server?"""
+"""Add the SDK's four token tools to a server."""
 
 from __future__ import annotations
 
@@ -33,30 +33,31 @@ def add_descope_tools(
     expose_tokens: bool = False,
     required_scopes: Sequence[str] = (FETCH_SCOPE,),
 ) -> None:
-    """Add the SDK's four tools, which answer with third-party tokens as JSON.
+    """Add the SDK's four tools, which return third-party tokens as JSON.
 
     Warning:
-        What a tool answers, the model reads: the token is in its context, in the client's log
-        and within reach of whatever else the model reads there or calls. Prefer
-        ``@with_connection``: the token goes to your function and no further.
+        The model reads the results of tools: the token is then in its context and in the client's
+        log, and exposed to prompt injection and to the other tools of the model. Prefer
+        ``@with_connection``, which passes the token to your function only.
 
     The tools are ``fetch_user_token``, ``fetch_user_token_by_scopes``, ``fetch_tenant_token`` and
-    ``fetch_tenant_token_by_scopes``. They are guarded, and fetch nothing but the caller's own
-    connections and those of the tenant that the caller's token names: unlike in the SDK, no
-    client can name a user or a tenant. The connections are those of the guard that protects the
-    server. A server without one gets it here, of ``config``; so protect it before, or not at all.
+    ``fetch_tenant_token_by_scopes``. They are guarded, and fetch only the caller's own connections
+    and those of the tenant that the caller's token names: unlike in the SDK, no client can name a
+    user or a tenant. The connections are those of the guard that protects the server. A server
+    without a guard gets one here, from ``config``; so protect it before this call, or not at all.
 
     Args:
         server: a server of one of the supported frameworks.
-        config: the settings of the guard, where none protects the server yet; by default what
-            the environment says.
-        expose_tokens: that you want this.
-        required_scopes: what the caller's token has to hold.
+        config: the settings of the guard, if the server is not protected yet; by default those in
+            the environment.
+        expose_tokens: must be True, to confirm that tokens may be exposed to the model.
+        required_scopes: the scopes that the caller's token must have.
 
     Raises:
         ValueError: without ``expose_tokens=True``; if there is a guard and a ``config``, or no
             audience; if ``required_scopes`` is empty.
-        TypeError: if ``server`` is none of a supported framework, or ``required_scopes`` a string.
+        TypeError: if ``server`` is not a server of a supported framework, or ``required_scopes``
+            is a string.
     """
     if not expose_tokens:
         raise ValueError(_NOT_ASKED_FOR)
@@ -81,11 +82,11 @@ def create_descope_fastmcp_server(
     """Return a protected server of the official SDK: ``MCPServer`` (2.x) or ``FastMCP`` (1.x).
 
     Args:
-        name: of the server.
-        config: the settings of its guard; by default what the environment says.
-        expose_tokens: whether to add the tools that hand third-party tokens to the model; see
+        name: the name of the server.
+        config: the settings of its guard; by default those in the environment.
+        expose_tokens: whether to add the tools that return third-party tokens to the model; see
             the warning of :func:`add_descope_tools`.
-        fastmcp_kwargs: what else the server's class takes.
+        fastmcp_kwargs: further arguments of the server's class.
 
     Raises:
         ValueError: if there is no well-known URL or no audience.
@@ -148,7 +149,7 @@ async def _token(
     tenant: bool,
 ) -> str:
     bounded_scopes(scopes or ())
-    # Of the options only this one: a refresh token is not for a model in any case.
+    # Of the options only this one: a refresh token must not be exposed to a model.
     fresh = (options or {}).get("forceRefresh") is True
 
     @with_connection(app_id, scopes=scopes, as_="connection", tenant=tenant, fresh=fresh)

@@ -1,5 +1,5 @@
-"""What runs the whole story on one machine: a development authorization server and its company.
+"""A development authorization server, third-party services and the demo, on one machine. Private.
 
-It is a development tool: nobody is asked for a password. It is for laptops, tests and demos, it
-answers on loopback only, and nothing in the guard depends on it.
+It is a development tool, without passwords, for laptops, tests and demos. It answers on loopback
+only, and nothing in the guard depends on it.
 """

@@ -1,7 +1,7 @@
-"""What happens in the demo, act by act, and what has to come of it?
+"""The acts of the demo, with the expected results.
 
-Each act does one thing for real and holds what came of it against what has to; the first
-difference ends the story.
+Each act performs one step for real and compares the result with the expected one; the first
+difference ends the demo.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ async def alice_writes(play: Play) -> None:
 
 
 async def bob_is_refused(play: Play) -> None:
-    """The policy says no to the step-up, and the client stops."""
+    """The policy refuses the step-up, and the client stops."""
     play.narrator.step("Bob of tenant A, who is not a scheduler, lists his events.")
     bob = _Application(play.setting, play.cast.bob)
     read = await play.read(bob)

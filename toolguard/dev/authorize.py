@@ -1,7 +1,7 @@
-"""May this client ask this user for this, and how is it answered?
+"""The authorization endpoint (RFC 6749 §3.1).
 
-The order is the security of it: nothing is redirected before client and redirect URI are known to
-belong together (RFC 9700 §4.11); everything after that is told to the client, with ``iss``
+The order of the checks is a security property: nothing is redirected before the redirect URI is
+known to belong to the client (RFC 9700 §4.11); later errors are sent to the client, with ``iss``
 (RFC 9207).
 """
 
@@ -73,7 +73,7 @@ def requested_resource(world: World, named: tuple[str, ...]) -> Resource:
     Where none is named and only one is known, it is that.
 
     Raises:
-        Refusal: ``invalid_target`` if it is none of the world's, or more than one.
+        Refusal: ``invalid_target`` if it is unknown, or there is more than one.
     """
     if not named and len(world.resources) == 1:
         return world.resources[0]

@@ -1,8 +1,7 @@
-"""How does the demo answer a page, when nobody is there to click?
+"""A scripted browser, which operates pages in the demo.
 
-As a person with a very plain browser would: it opens pages, follows links, fills in forms and
-presses their buttons, by the words on them. It keeps cookies and runs no scripts; the pages have
-none.
+It opens pages, follows links, fills in forms and presses their buttons, which it finds by their
+text. It keeps cookies and runs no scripts; the pages have none.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What does a guarded calendar server look like, on whichever framework is installed?
+"""A guarded calendar server, on the installed framework.
 
-The demo serves it; ``examples/calendar/`` holds the stand-alone forms to copy. The tools hold no
-auth code: what a caller may do is declared above them, whose calendar it is comes injected.
+The demo serves it; ``examples/calendar/`` has stand-alone versions to copy. The tools contain no
+auth code: requirements are declared by decorators, and the caller's connection is injected.
 """
 
 from __future__ import annotations

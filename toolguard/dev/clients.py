@@ -1,4 +1,4 @@
-"""Which client is this, and can it prove that?"""
+"""OAuth clients and their authentication (RFC 6749 §2.3)."""
 
 from __future__ import annotations
 

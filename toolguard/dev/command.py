@@ -1,4 +1,4 @@
-"""What does ``toolguard dev`` run, and what does it say?"""
+"""The command ``toolguard dev``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which provider tokens does the development vault hold, and whose are they?"""
+"""The provider tokens in the development vault, by owner."""
 
 from __future__ import annotations
 

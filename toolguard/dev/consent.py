@@ -1,7 +1,7 @@
-"""What does the user agree to give to the client?
+"""The consent page.
 
-The policy is asked twice, when the page is shown and when it is answered; what the form holds
-can only make the grant smaller.
+The policy is evaluated twice, when the page is shown and when it is answered; the values of the
+form can only reduce the grant.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class ConsentPages:
         return answer_client(self._realm, case.request, case.client.name, code=code)
 
     def _case(self, request: Request, name: str) -> _Case | None:
-        """Return the case at hand; None if nobody is signed in in this browser."""
+        """Return the current case; None if no user is signed in in this browser."""
         session = session_of(self._realm, request)
         sign_in = find_sign_in(self._realm, session, name)
         if session is None or session.user_id is None:

@@ -1,4 +1,4 @@
-"""What does the development server say about itself (RFC 8414, OpenID Connect Discovery)?"""
+"""The authorization server metadata (RFC 8414, OpenID Connect Discovery)."""
 
 from __future__ import annotations
 

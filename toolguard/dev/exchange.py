@@ -1,7 +1,7 @@
-"""What does a protected server get for the access token of its caller (RFC 8693)?
+"""Token exchange for protected servers (RFC 8693).
 
-It has to prove that it is the server the token is for. It gets a token for another server, with
-no more scopes and no longer life; or the caller's connection to a third party, from the vault.
+The server has to authenticate as the audience of the token. It gets a token for another server,
+with at most the same scopes and lifetime; or the caller's third-party connection from the vault.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What does the part of the Google Calendar API that the demo uses answer?
+"""The part of the Google Calendar API that the demo uses.
 
-Shapes are those of the public reference (Calendar API v3). This provider knows its own access
-tokens and nothing of MCP: what a tool sends here is what it would send to Google.
+Requests and answers follow the public reference (Calendar API v3). This provider accepts its own
+access tokens and does not know MCP: tools send the same requests as to Google.
 """
 
 from __future__ import annotations

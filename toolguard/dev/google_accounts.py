@@ -1,7 +1,7 @@
-"""Which accounts, grants and events does the Google-shaped provider keep?
+"""The accounts, grants and events of the Google-like provider.
 
-In SQLite, so that a development server can forget everything or keep it. Tokens are kept as
-digests: whoever reads the file cannot use them.
+They are stored in SQLite, in memory or in a file. Tokens are stored as digests, so that a reader of
+the file cannot use them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS google_event (
 
 @dataclass(frozen=True)
 class Access:
-    """What a good access token stands for.
+    """The facts of a valid access token.
 
     Attributes:
         account: the account's e-mail address.
@@ -97,7 +97,7 @@ class Accounts:
         return None if access is None else self._issue(access, refresh_token)
 
     def access(self, access_token: str) -> Access | None:
-        """Return what ``access_token`` stands for; None if it is no good (any more)."""
+        """Return the facts of ``access_token``; None if it is not valid."""
         return self._find("access", access_token)
 
     def revoke(self, token: str) -> bool:

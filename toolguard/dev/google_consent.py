@@ -1,7 +1,7 @@
-"""Who may use an account of the Google-shaped provider, and how do its owners say so?
+"""The OAuth endpoints and consent pages of the Google-like provider.
 
-The OAuth side of the provider: a consent page, a token endpoint, revocation, and the page where
-people take back what they allowed. Nobody is asked for a password.
+They are a consent page, a token endpoint, revocation, and a page on which people revoke their
+consents. There are no passwords.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What became of a consent: which code, which tokens, and are they still good?
+"""Grants: the codes and tokens that follow from a consent.
 
-A consent makes one grant. Its code, its refresh tokens and its access tokens hang on it, and end
-with it: whoever uses a code or a refresh token twice ends it for everybody (RFC 9700 §4.14.2),
-because one of the two has stolen it and nobody can tell which.
+A consent creates one grant. Its code, refresh tokens and access tokens belong to it, and end with
+it: the second use of a code or refresh token revokes the whole grant (RFC 9700 §4.14.2), because
+one of the two uses is an attacker's, and the server cannot tell which.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def redeem_code(realm: Realm, code: str, proof: CodeProof) -> Grant:
     """Return the grant of ``code``, and use the code up, even if the proof turns out wrong.
 
     Raises:
-        Refusal: ``invalid_grant`` if it is none, was used (which ends the grant), has expired, is
-            another client's, or the proof does not fit.
+        Refusal: ``invalid_grant`` if the code is unknown, was used (which ends the grant), has
+            expired, is another client's, or the proof does not match.
     """
     now = realm.clock()
     with realm.store.transaction() as db:
@@ -137,7 +137,7 @@ def new_refresh_token(realm: Realm, grant: Grant) -> str:
 
 
 def refresh_token_grant(realm: Realm, token: str) -> tuple[Grant, bool] | None:
-    """Return the grant of a refresh token, and if the token was used; None if it is no good."""
+    """Return the grant of a refresh token, and whether it was used; None if it is not valid."""
     with realm.store.lock:
         row = realm.store.db.execute(
             f"SELECT used_at, {_GRANT_COLUMNS} FROM refresh_token JOIN grant_ USING (grant_id)"  # noqa: S608
@@ -151,8 +151,8 @@ def find_refresh_token(realm: Realm, token: str, client_id: str) -> Grant:
     """Return the grant of a refresh token of this client, without using it.
 
     Raises:
-        Refusal: ``invalid_grant`` if it is none, is another client's, or was used: which ends the
-            grant.
+        Refusal: ``invalid_grant`` if the token is unknown, is another client's, or was used, which
+            ends the grant.
     """
     found = refresh_token_grant(realm, token)
     if found is None:
@@ -169,7 +169,7 @@ def use_refresh_token(realm: Realm, token: str, grant: Grant) -> None:
     """Use the refresh token up; it is replaced, not kept (RFC 9700 §4.14.2).
 
     Raises:
-        Refusal: if somebody else has done so in the meantime, which ends the grant.
+        Refusal: if another request has used it in the meantime, which ends the grant.
     """
     with realm.store.transaction() as db:
         done = db.execute(

@@ -1,8 +1,8 @@
-"""Who does a tenant's identity provider say that this is, and what follows from their groups?
+"""Identity claims of a tenant's identity provider, and the permissions from its groups.
 
-Two styles are imitated where they differ for whoever reads them: Okta names groups, Entra ID
-gives their object ids and no ``email``. Nothing here is signed; provider and reader are one
-process, and what goes between them is a one-time code.
+Two styles are imitated where their claims differ: Okta names groups, Entra ID has their object ids
+and no ``email``. The claims are not signed; provider and server are one process, and pass only a
+one-time code through the browser.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def read_identity(tenant: Tenant, claims: Mapping[str, Any]) -> Identity:
     """Return what the claims of the tenant's provider mean here.
 
     Raises:
-        Refusal: if they are about somebody whose domain is not the tenant's: a provider speaks
-            for its own people only.
+        Refusal: if the domain of the user is not the tenant's: a provider is trusted for its own
+            users only.
     """
     email = claims.get("email") if tenant.provider == "okta" else claims.get("preferred_username")
     if not isinstance(email, str) or email.rpartition("@")[2] not in tenant.domains:

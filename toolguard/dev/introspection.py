@@ -1,4 +1,4 @@
-"""Is this token still good (RFC 7662), and let it be good no more (RFC 7009)?"""
+"""Token introspection (RFC 7662) and revocation (RFC 7009)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["introspect", "revoke"]
 
 
 async def introspect(realm: Realm, request: Request) -> Response:
-    """Tell a protected server about an access token that is for it; of any other, nothing."""
+    """Answer introspection for a token of the requesting server; others are inactive."""
     form = await read_form(request)
     server = authenticate_resource(realm, request, form)
     try:

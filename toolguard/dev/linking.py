@@ -1,8 +1,8 @@
-"""How does a user, and nobody else, connect an account to the vault?
+"""The pages on which a user connects an account to the vault.
 
-A link is for one user. Who opens it has to be signed in as that user, at the beginning and at the
-end, so that nobody can be talked into connecting their account to somebody else's (or the other
-way round).
+A link is for one user. The browser that opens it has to be signed in as that user, at the
+beginning and at the end, so that no user can be tricked into connecting an account to another
+user (or the other way round).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Linking:
             server.store.db.executescript(_SCHEMA)
 
     def new(self, user_id: str, app: str, scopes: tuple[str, ...], return_to: str = "") -> str:
-        """Return a URL where this user, and nobody else, can connect ``app``.
+        """Return a URL at which only this user can connect ``app``.
 
         Args:
             user_id: the user.

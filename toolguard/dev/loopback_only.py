@@ -1,4 +1,4 @@
-"""Does this request come from this machine, and is it meant for this server?"""
+"""Refuse requests that do not come from this machine, or are for another host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is HTML written so that nothing gets in unescaped?
+"""Write HTML in which all text is escaped.
 
 Text becomes markup through :func:`element` only, which escapes it. There is no other way to make
 an :class:`Html` but to write its constructor, and this file is the one that does.

@@ -1,7 +1,7 @@
-"""What does a real MCP client do here, and what passes on its wire?
+"""A real MCP client that records its HTTP exchanges.
 
-The client of the installed ``mcp`` package, of its line 1 or 2, with a recorder on its HTTP
-client. What is told of a step is what went over the socket.
+It is the client of the installed ``mcp`` package, line 1 or 2, with a recorder on its HTTP client.
+The demo prints the recorded exchanges.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What does the document say that a client's id points to?
+"""Fetch client ID metadata documents.
 
 Client ID Metadata Documents (draft-ietf-oauth-client-id-metadata-document): the ``client_id`` is
-a URL, and its document is the registration. A stranger chooses the URL, so the fetch is short,
-small, without redirects, and never to an address inside somebody's network.
+a URL, and its document is the registration. The URL is untrusted, so the fetch is limited in time
+and size, follows no redirects, and never goes to a private address.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How is a step of the demo told on a terminal?
+"""Print the steps of the demo on a terminal.
 
-ASCII only, in the manner of ``curl -v``: ``>`` is sent, ``<`` is received, ``*`` happens elsewhere.
+The output is ASCII, in the style of ``curl -v``: ``>`` is sent, ``<`` is received, ``*`` is a note.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Narrator:
         self._line(text, _BOLD)
 
     def step(self, text: str) -> None:
-        """Begin the next step: what somebody does."""
+        """Begin the next step, with what a person does."""
         self._steps += 1
         self._line("")
         self._line(f"{self._steps:2}. {text}", _BOLD, hanging=4)
@@ -57,7 +57,7 @@ class Narrator:
         self._line(f"    {text}", hanging=4)
 
     def asks(self, text: str) -> None:
-        """Ask whoever watches to do something."""
+        """Ask the user of the demo to do something."""
         self._line(f"    {text}", _BOLD, hanging=4)
 
     def outcome(self, outcome: Outcome, visits: Sequence[str] = (), *, brief: bool = False) -> None:
@@ -77,7 +77,7 @@ class Narrator:
             self.visit(visit)
 
     def visit(self, pages: str) -> None:
-        """Show which pages somebody saw."""
+        """Show which pages a person saw."""
         self._line(f"    * in the browser: {pages}", _YELLOW, hanging=6)
 
     def exchange(self, exchange: Exchange) -> None:

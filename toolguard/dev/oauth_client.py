@@ -1,8 +1,8 @@
-"""How does an MCP client get its tokens?
+"""The OAuth client of the demo's MCP clients.
 
-With the OAuth code of the installed ``mcp`` package: discovery, registration, PKCE, refreshing and
-stepping up are its doing. What is added is what an application brings: a place to keep tokens, an
-address for the answer, and somebody in front of a browser.
+The OAuth code of the installed ``mcp`` package does discovery, registration, PKCE, refresh and
+step-up. This module adds the parts of an application: a token store, a callback address, and a
+person with a browser.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _shared_auth: Any = importlib.import_module("mcp.shared.auth")
 
 
 class Person(Protocol):
-    """Somebody in front of a browser."""
+    """A person with a browser."""
 
     async def visit(self, url: str) -> None:
         """Open ``url``, where a client sends its user, and see it through."""
@@ -61,7 +61,7 @@ class Callback(Loopback):
         """Return the parameters of the next answer.
 
         Raises:
-            OAuthFlowError: if nobody brings one, or it is an error (RFC 6749 §4.1.2.1).
+            OAuthFlowError: if no answer comes, or it is an error (RFC 6749 §4.1.2.1).
         """
         with anyio.move_on_after(self._patience):
             # In short waits, so that an interrupt need not wait for the user.

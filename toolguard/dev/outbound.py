@@ -1,7 +1,7 @@
-"""How does the vault get tokens from a third-party service?
+"""The OAuth client with which the vault gets third-party tokens.
 
-As any OAuth client does: authorization code with PKCE (RFC 7636), and refreshing. Over HTTP, as
-it would at the real service.
+It uses the authorization code grant with PKCE (RFC 7636), and refresh, over HTTP as with the real
+service.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What does the development server show to people?
+"""The HTML pages of the development server.
 
-Plain HTML with one stylesheet: no scripts, no inline style, nothing from elsewhere, so that the
-content security policy can forbid all of it. Every function is pure; text is escaped by
+Plain HTML with one stylesheet: no scripts, no inline style, no external content, so that the
+content security policy can forbid all of that. Every function is pure; text is escaped by
 :mod:`toolguard.dev.markup`.
 """
 

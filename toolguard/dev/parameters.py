@@ -1,4 +1,4 @@
-"""Which parameters does this request carry, when each may have only one meaning?"""
+"""Read request parameters strictly, each at most once."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def read_form(request: Request) -> Parameters:
     """Return the parameters of the body.
 
     Raises:
-        Refusal: if it is no form (RFC 6749, appendix B), or cannot be read.
+        Refusal: if it is not a form (RFC 6749, appendix B), or cannot be read.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != _FORM:

@@ -1,6 +1,6 @@
-"""Which sign-ins has this browser begun and not finished?
+"""The pending sign-ins of a browser.
 
-A sign-in belongs to the session it began in. Its name is in URLs and forms, and is of no use to
+A sign-in belongs to the session in which it began. Its id is in URLs and forms, and is useless in
 another browser.
 """
 
@@ -94,7 +94,7 @@ def find_sign_in(realm: Realm, session: Session | None, name: str) -> SignIn:
 
 
 def note_email(realm: Realm, sign_in: SignIn, email: str | None) -> None:
-    """Remember who says they are signing in."""
+    """Record the e-mail address that the user entered; it is not verified."""
     with realm.store.transaction() as db:
         db.execute(
             "UPDATE sign_in SET email = ?, provider_code = NULL WHERE digest = ?",

@@ -1,4 +1,4 @@
-"""Who sits in front of the browser in the demo?"""
+"""The people of the demo, who operate a browser."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class ScriptedPerson:
 
 
 class RealPerson:
-    """Is asked to do it: the pages open in the browser of whoever watches the demo.
+    """The user of the demo, who plays a person: pages open in their own browser.
 
     Args:
         email: whom to play.
@@ -113,7 +113,7 @@ class RealPerson:
         self._narrator = narrator
 
     async def visit(self, url: str) -> None:
-        """Open ``url`` in the real browser; whoever sent us there waits for the answer."""
+        """Open ``url`` in the real browser; the calling code waits for the answer."""
         calendar = "connect Google Calendar" if self.connects else "do not connect Google Calendar"
         self._ask(url, f"sign in as {self.email} (another account, if it shows one), {calendar}")
 

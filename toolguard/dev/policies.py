@@ -1,7 +1,7 @@
-"""Which scopes does this user get?
+"""Rules that grant scopes to users.
 
-The rules are data, and the decision is a pure function of them. The first rule whose conditions
-all hold decides; where none does, nothing is granted.
+The rules are data, and the decision is a pure function of them. The first rule with all conditions
+met decides; without such a rule, nothing is granted.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Rule:
         along: the scopes that come with any of ``grant``, asked for or not.
 
     Raises:
-        PolicyError: if there is no name, no condition, no scope, or one that is none.
+        PolicyError: if there is no name, no condition or no scope, or one of them is invalid.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Rule:
         if not self.name:
             raise PolicyError('a rule has a name: write name = "Read-Only Access"')
         if not self.conditions:
-            # An empty conjunction is true: what looks like a rule for nobody would be for all.
+            # An empty conjunction is true: a rule without conditions would apply to all users.
             raise PolicyError(f'rule "{self.name}" has no conditions: write when = ["any"]')
         if not self.grant:
             raise PolicyError(f'rule "{self.name}" grants nothing: write grant = ["a.scope"]')

@@ -1,4 +1,4 @@
-"""What does every part of the development server have to know?"""
+"""The shared context of the parts of the development server."""
 
 from __future__ import annotations
 

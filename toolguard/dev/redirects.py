@@ -1,8 +1,8 @@
-"""May an authorization response go to this address?
+"""Redirect URIs, and the patterns that approve them.
 
-Addresses are read with a grammar that is stricter than any browser's, and what does not fit is
-refused rather than repaired: no user name, no backslash, no dot segment, no second spelling. So
-what is compared here is what a browser will open. Nothing is ever matched as a substring.
+URIs are parsed with a grammar that is stricter than any browser's, and others are refused rather
+than repaired: no user name, no backslash, no dot segment, no alternative spelling. So the compared
+URI is the one that a browser opens. No substring matching is used.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class RedirectPattern:
         text: the pattern as written.
 
     Raises:
-        ValueError: if it is none, or leaves open what must not be.
+        ValueError: if it is not a pattern, or is not safe.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""How does the development server say no?"""
+"""Errors of the development server, as responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of the program
     Args:
         error: the code of the specification that names it, such as ``"invalid_grant"``.
         description: one sentence for the developer or the user who reads it. It may quote what
-            was sent only if that is no secret; whoever shows it escapes it.
+            was sent only if that is not a secret; the page that shows it escapes it.
         status: the HTTP status, where it is answered directly.
         details: further members of a JSON answer.
     """

@@ -1,4 +1,4 @@
-"""Which clients may register, by a request (RFC 7591) or by a document of their own?"""
+"""Client registration, by a request (RFC 7591) or a client ID metadata document."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def client_of_document(world: World, client_id: str, metadata: Mapping[str, Any]
         raise Refusal("invalid_client", "The metadata document is of another client_id")
     method = metadata.get("token_endpoint_auth_method") or "none"
     if method != "none" or "client_secret" in metadata:
-        # A published secret is none, and no other method is supported here.
+        # A published secret is useless, and no other method is supported here.
         raise Refusal("invalid_client", "A client with a metadata document is a public one here")
     name = _name(metadata)
     own = parse_redirect(client_id)

@@ -1,4 +1,4 @@
-"""How do the parts become one development authorization server?
+"""The development authorization server as one ASGI application.
 
 For the vault, the provider and the command line, which mount themselves here::
 

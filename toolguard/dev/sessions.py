@@ -1,4 +1,4 @@
-"""Which browser is this, and did its own page send this form?"""
+"""Browser sessions and CSRF tokens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Session:
 
     Attributes:
         secret: the value of its cookie.
-        user_id: who is signed in; None for nobody yet.
+        user_id: the signed-in user; None before the sign-in.
     """
 
     secret: str = field(repr=False)
@@ -56,8 +56,8 @@ def open_session(
 ) -> Session:
     """Give the browser a new session, and return it.
 
-    The secret is never kept over a sign-in, so that nobody can have known it before; the sign-ins
-    that the old session began go on in the new one.
+    The secret changes at every sign-in, which prevents session fixation; the sign-ins that began
+    in the old session continue in the new one.
     """
     session = Session(secrets.token_urlsafe(32), user_id)
     lifetime = realm.world.lifetimes.session
@@ -90,7 +90,7 @@ def csrf_token(session: Session, purpose: str) -> str:
 
 
 def check_csrf(request: Request, session: Session, purpose: str, token: str | None) -> None:
-    """Refuse a form that no page of this server gave to this browser for this purpose.
+    """Refuse a form without a CSRF token of this server for this browser and purpose.
 
     Raises:
         Refusal: if the token is missing or another one, or the browser says that the form came

@@ -1,4 +1,4 @@
-"""How does a user sign in: address, tenant, the tenant's provider, and back?"""
+"""The pages on which a user signs in at their tenant's identity provider."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class SignInPages:
         return response
 
     async def sign_out(self, request: Request) -> Response:
-        """Forget who is signed in, and go on with the sign-in at hand as somebody else."""
+        """Sign the user out, and continue the current sign-in as another user."""
         form = await read_form(request)
         session, sign_in = self._current(request, form, "sign-out")
         response = self._to("sign-in", tx=sign_in.name)

@@ -1,4 +1,4 @@
-"""With which key does the development server sign, and which keys does it publish?"""
+"""The signing keys of the development server, and their rotation."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _GRACE = 600
 class SigningKeys:
     """The keys of one server, in its store.
 
-    One signs; the next one is published already, so that whoever has fetched the keys knows it
-    before it signs anything; retired ones are published for as long as their tokens are good.
+    One key signs; the next one is published already, so that verifiers have fetched it before it
+    signs a token; retired keys are published for as long as their tokens are valid.
 
     Args:
         store: where they are kept.

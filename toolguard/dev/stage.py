@@ -1,7 +1,7 @@
-"""What runs together, behind the demo and behind ``toolguard dev``?
+"""The services that run behind the demo and ``toolguard dev``.
 
-An authorization server with a vault, a calendar in the shape of Google's, and guarded MCP servers,
-each on a port of its own on loopback, and nothing between them but HTTP.
+They are an authorization server with a vault, a Google-like calendar, and guarded MCP servers, each
+on its own loopback port, and they communicate only by HTTP.
 """
 
 from __future__ import annotations

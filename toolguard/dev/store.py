@@ -1,8 +1,8 @@
-"""What does the development server remember, and where?
+"""The SQLite store of the development server.
 
-One SQLite connection, shared with the vault. Whatever opens a door (a code, a refresh token, a
-session, a client's secret) is kept as a digest only; the signing keys have to be kept themselves,
-so a state file is readable by its owner only.
+It is one SQLite connection, shared with the vault. Credentials (codes, refresh tokens, sessions,
+client secrets) are stored as digests only; the signing keys cannot be, so a state file is readable
+by its owner only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What does the demo tell?
+"""The demo: four people's calls, from registration to refusal.
 
-The whole way of four people's calls, on one machine and for real: registration, sign-in, consent,
-policies, the vault, stepping up, and every refusal on the way.
+It runs on one machine and for real: registration, sign-in, consent, policies, the vault, step-up,
+and every refusal.
 """
 
 from __future__ import annotations

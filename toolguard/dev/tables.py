@@ -1,7 +1,7 @@
-"""What does a TOML file say, when every key in it has to mean something?
+"""Read tables of TOML strictly, refusing unknown keys.
 
-A key that nobody asked for is refused: a misspelt ``permisions`` would otherwise be a user without
-any, or a rule without conditions.
+An unknown key is refused: a misspelt ``permisions`` would otherwise result in a user without
+permissions, or a rule without conditions.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ class Table:
         return [Table(item, f"{singular} {number}") for number, item in enumerate(value, 1)]
 
     def remaining_keys(self) -> tuple[str, ...]:
-        """Return the keys that nobody has taken, for tables whose keys are names."""
+        """Return the keys that were not read, for tables whose keys are names."""
         return tuple(self._values)
 
     def finish(self) -> None:
-        """Refuse whatever nobody has taken.
+        """Refuse keys that were not read.
 
         Raises:
             WorldError: naming the first such key.

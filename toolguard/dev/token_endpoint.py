@@ -1,4 +1,4 @@
-"""Which tokens does a client get for a code, a refresh token, or another token?"""
+"""The token endpoint (RFC 6749 §3.2)."""
 
 from __future__ import annotations
 

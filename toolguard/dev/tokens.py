@@ -1,4 +1,4 @@
-"""What do the development server's access tokens say, and which of them are still good?"""
+"""The claims of the development server's access tokens, and their verification."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["Authorization", "IssuedTokenVerifier", "access_token_claims"]
 
 @dataclass(frozen=True)
 class Authorization:
-    """What an access token says.
+    """The content of an access token.
 
     Attributes:
-        user_id: whose it is.
-        client_id: which client it is issued to.
-        resource: which server it is for (RFC 8707).
-        scopes: what was granted.
+        user_id: the user.
+        client_id: the client that it is issued to.
+        resource: the server that it is for (RFC 8707).
+        scopes: the granted scopes.
         facts: the user's tenants (the first is the current one) and permissions.
     """
 
@@ -56,7 +56,7 @@ class IssuedTokenVerifier:
         """Return the caller that ``token`` speaks for.
 
         Raises:
-            InvalidTokenError: if it does not hold up, or was revoked.
+            InvalidTokenError: if it is not valid, or was revoked.
         """
         verifier = JWTVerifier(
             issuer=self._realm.issuer,

@@ -1,6 +1,6 @@
-"""Which provider token does a caller get from the development vault?
+"""The development vault, with the API of Descope's outbound apps.
 
-It speaks as Descope's outbound apps do: the same paths, ``Authorization: Bearer
+It has the API of Descope's outbound apps: the same paths, ``Authorization: Bearer
 PROJECT_ID:CREDENTIAL``, bodies in camelCase, the same form of errors. A caller with an access
 token gets their own connections, if the token carries ``outbound.token.fetch`` and the policy
 allows it; a caller with the management key gets everybody's. Of the error codes only that of "not
@@ -60,7 +60,7 @@ class ConnectLinks(Protocol):
     """Makes the pages where a user connects an account."""
 
     def new(self, user_id: str, app: str, scopes: tuple[str, ...]) -> str:
-        """Return a URL where this user, and nobody else, can connect ``app``."""
+        """Return a URL at which only this user can connect ``app``."""
         ...
 
 
@@ -97,9 +97,9 @@ class Vault:
         connections: the tokens.
         verifier: verifies the access tokens of callers.
         providers: the services by app id; an app that is not in it is unknown.
-        links: makes connect URLs; None if nobody can connect here.
-        management_key: lets its holder name any user or tenant; None for no such key.
-        policy: what callers with an access token may have; everything of their own by default.
+        links: makes connect URLs; None if users cannot connect accounts here.
+        management_key: gives access to the tokens of any user or tenant; None for no such key.
+        policy: permits callers with an access token a connection; by default all of their own.
         clock: the time in seconds since the epoch.
     """
 
@@ -139,11 +139,11 @@ class Vault:
         ]
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
-        """Return a caller's own connection, for whoever serves in the same process.
+        """Return a caller's own connection, for servers in the same process.
 
         Raises:
             ConnectionRequiredError: if the user has not connected the account like this.
-            ConnectionDeniedError: if the policy says no, or the caller is no user.
+            ConnectionDeniedError: if the policy refuses, or the caller is not a user.
             ConnectionUnavailableError: if the service is away.
         """
         caller, name = request.principal, request.name

@@ -1,6 +1,6 @@
-"""Who and what is there in the development world: users, tenants, clients, policies?
+"""The configuration of the development servers: users, tenants, clients, policies.
 
-Read from TOML; ``world.toml`` beside this file is the one that is used when nobody brings one.
+It is read from TOML; ``world.toml`` beside this file is the default.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class World:
 
 
 def builtin_world() -> World:
-    """Return the world that is used when nobody brings one."""
+    """Return the default world."""
     return parse_world(files("toolguard.dev").joinpath("world.toml").read_text("utf-8"))
 
 

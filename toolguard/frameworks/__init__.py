@@ -1,7 +1,7 @@
-"""Which framework is this server of, and what has to be known about that framework?
+"""Adapt toolguard to the MCP frameworks, one file for each framework line. Private.
 
-One file per line. Each answers: whose bearer does this message carry, how is "no" said here, and
-which operations are there? Nothing else in the package knows a framework.
+An adapter finds the caller of a message and the operation it calls, and reports refusals in the
+form of its framework. No other folder of the package depends on a framework's classes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from toolguard.frameworks.operation import Operation
 
 __all__ = ["Adapter", "Operation", "adapter_for"]
 
-# A server's class is recognised by where it is defined; only that framework is then imported.
+# A server's class is recognised by its module, so that only its own framework is imported.
 _LINES = {
     ("fastmcp.server.server", 3): "toolguard.frameworks.fastmcp3",
     ("fastmcp.server.server", 4): "toolguard.frameworks.fastmcp4",
@@ -28,7 +28,7 @@ def adapter_for(server: object) -> Adapter:
     """Return the adapter for ``server``.
 
     Raises:
-        TypeError: if it is no server of a supported framework.
+        TypeError: if it is not a server of a supported framework.
     """
     known = getattr(server, PROTECTED, None)
     if isinstance(known, Adapter):

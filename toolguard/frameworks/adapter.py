@@ -1,4 +1,4 @@
-"""What toolguard asks of a framework, and what is the same in all of them."""
+"""The base class of the framework adapters: their interface, and what they have in common."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from toolguard.errors import (
 from toolguard.frameworks import internals
 from toolguard.frameworks.custom_routes import check_open_routes
 from toolguard.frameworks.lists import Lists
-from toolguard.frameworks.operation import Catalog, Operation, Resolved
+from toolguard.frameworks.operation import Catalog, Operation, Resolved, Revision
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.policies.by_name import OperationRules
 from toolguard.policies.combined import whole_policy
@@ -46,40 +46,40 @@ __all__ = [
 _log = logging.getLogger("toolguard")
 
 PROTECTED = "__toolguard_protected__"
-"""Where a protected server keeps its adapter."""
+"""The attribute of a protected server that holds its adapter."""
 
 REFUSED = -32003
 """The JSON-RPC code of a refusal, which no client treats specially."""
 _INVALID_PARAMS = -32602
 
-# More than any server has; what is beyond is worked out each time.
+# More than any server has; results beyond this number are not cached.
 _MAX_RESOLVED = 20_000
 
 
 class Adapter(ABC):
     """One server of one framework line."""
 
-    #: Request headers that the framework does not get to see.
+    #: Request headers that are hidden from the framework.
     withheld_headers: tuple[bytes, ...] = (b"authorization",)
-    #: Whether no look-up of the framework's can be stood in, so that names decide.
+    #: Whether the framework has no look-up to hook into, so that decisions are made by name.
     decides_by_name = False
     #: Whether operations of this framework have tags.
     has_tags = False
 
     def __init__(self, server: Any) -> None:
         self.server = server
-        #: The guard that protects the server; None if no guard does.
+        #: The guard that protects the server; None if the server is not protected.
         self.guard: ServerGuard | None = None
-        #: What is said of operations by name.
+        #: The policies by patterns of operation names.
         self.rules = OperationRules({})
-        #: Tool -> its parameters that look like injected ones and that clients are meant to send.
+        #: Tool -> its parameters that look like injected ones but are sent by clients.
         self.sent_by_client: Mapping[str, Collection[str]] = {}
-        #: The paths of custom routes that are open on purpose.
+        #: The paths of custom routes that are declared to be open.
         self.open_routes: Collection[str] = ()
         self._lists = Lists(self)
-        self._catalog: tuple[tuple[object, ...], Catalog] | None = None
-        self._public: tuple[tuple[object, ...], bool] | None = None
-        self._checked: tuple[object, ...] | None = None
+        self._catalog: tuple[Revision, Catalog] | None = None
+        self._public: tuple[Revision, bool] | None = None
+        self._checked: Revision | None = None
         self._resolved: dict[tuple[object, ...], Resolved] = {}
 
     @abstractmethod
@@ -87,21 +87,28 @@ class Adapter(ABC):
         """Yield the server's operations, in the order of their registration."""
 
     @abstractmethod
-    def revision(self) -> tuple[object, ...]:
-        """Return what changes with the registered operations, without going through them."""
+    def revision(self) -> Revision:
+        """Return a value that changes with the registered operations."""
 
     @abstractmethod
     async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
         """Return the operation that clients call ``name``, as ``meta`` asks for it."""
 
+    async def find_completed(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        """Return the operation that a completion is for.
+
+        A completion names a template by its text, which may also be a URI of another template.
+        """
+        return await self.find(kind, name, meta)
+
     @property
     @abstractmethod
     def error_types(self) -> tuple[type[Exception], ...]:
-        """The exceptions that the framework raises from what a function raised."""
+        """The exception classes that the framework wraps around exceptions of a function."""
 
     @abstractmethod
     def install(self, guard: ServerGuard) -> None:
-        """Put ``guard`` around every message, and around every app and transport it runs."""
+        """Install ``guard`` around every message, and every app and transport of the server."""
 
     @abstractmethod
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> BaseException:
@@ -109,23 +116,34 @@ class Adapter(ABC):
 
         Args:
             refusal: the refusal.
-            nested: whether code of the user's called the operation, and may want to catch it.
+            nested: whether code of the user's called the operation, and may catch the exception.
         """
 
     @abstractmethod
     def unknown(self, kind: Kind, name: str) -> Exception:
-        """Return the framework's own error for an operation that is not there."""
+        """Return the framework's own error for an unknown operation."""
 
     @abstractmethod
     def stateless_app(self, *, json_response: bool = True) -> Starlette:
         """Return a guarded application that answers POSTs to ``/mcp``, for tests.
 
         Args:
-            json_response: whether with JSON; else with events, of which notifications are some.
+            json_response: whether it answers with JSON; else with a stream of events, which
+                includes notifications.
         """
 
+    async def is_foreign_task(self, door: Frame, params: Mapping[str, Any]) -> bool:
+        """Return whether a message names a background task that is not its caller's.
+
+        Args:
+            door: the message.
+            params: its parameters.
+        """
+        del door, params
+        return False  # the framework has no tasks, or its adapter checks them itself
+
     def is_intact(self) -> bool:
-        """Return whether what :meth:`install` stands in is still the server's own. Cheap."""
+        """Return whether the hooks of :meth:`install` are still in place. Cheap."""
         return True
 
     @property
@@ -133,37 +151,37 @@ class Adapter(ABC):
         """The guard that protects the server.
 
         Raises:
-            GuardNotConfiguredError: if no guard does.
+            GuardNotConfiguredError: if the server is not protected.
         """
         if self.guard is None:
             raise GuardNotConfiguredError("No guard protects this server")
         return self.guard
 
     def catalog(self) -> Catalog:
-        """Return the operations by the names that clients know them by."""
+        """Return the operations by the names that clients use."""
         revision = self.revision()
         if self._catalog is None or self._catalog[0] != revision:
             self._catalog = (revision, self.look_up())
         return self._catalog[1]
 
     def survey(self) -> Catalog:
-        """Return the catalog while nothing is served, whatever has to be asked for it."""
+        """Return the catalog while no message is processed, asking list handlers if necessary."""
         return self.catalog()
 
     def look_up(self) -> Catalog:
-        """Return the catalog as it is now."""
+        """Return the current catalog."""
         return Catalog(tuple(self.operations()))
 
-    # --- what an operation asks for
+    # --- the policy of an operation
 
     def resolve(self, operation: Operation) -> Resolved:
-        """Return an operation with its whole policy, worked out once for its function and names."""
+        """Return an operation with its whole policy, computed once for its function and names."""
         function = operation.function
         kind, names = operation.kind, (operation.name, operation.other_names)
         key = (kind, names, operation.tags, id(function))
         known = self._resolved.get(key)
         is_same = known is not None and known.operation.function is function
-        # A guard may have been put on a function after it was registered.
+        # A function may have been guarded after it was registered.
         if known is not None and is_same and getattr(function, BARE, None) is None:
             return known
         resolved = Resolved(operation)
@@ -182,10 +200,10 @@ class Adapter(ABC):
 
         Args:
             resolved: the operation.
-            sent: the name that the client sent for it; None where it was not asked for by name.
+            sent: the name that the client sent for it; None if the client did not name it.
 
         Raises:
-            GuardNotConfiguredError: if it cannot be guarded as it is.
+            GuardNotConfiguredError: if it cannot be guarded as registered.
             AccessDeniedError: if no caller may do it under that name.
         """
         if resolved.fault is not None:
@@ -222,15 +240,15 @@ class Adapter(ABC):
         )
 
     def policy(self, operation: Operation) -> Policy | None:
-        """Return what decorators and rules say of an operation; None if they say nothing.
+        """Return the policy of an operation's decorators and rules; None if it has neither.
 
         Raises:
-            ValueError: if it would be public and guarded at once.
+            ValueError: if the operation would be public and guarded at once.
         """
         return self._combine(Resolved(operation), None, None)
 
     def has_rule(self, kind: Kind, name: str) -> bool:
-        """Return whether a rule names something that no look-up of the framework's knows."""
+        """Return whether a rule names an operation that the framework's look-up does not find."""
         return self.rules.policy(kind, name) is not None
 
     @property
@@ -244,7 +262,7 @@ class Adapter(ABC):
         return self._public[1]
 
     def policies(self) -> Iterator[Policy]:
-        """Yield what guards the operations, then the rules: for operations of other servers."""
+        """Yield the policies of the operations, then those of rules for other servers."""
         for operation in self.catalog().operations:
             with suppress(ValueError):  # public and guarded: refused to every caller
                 policy = self.policy(operation)
@@ -253,7 +271,7 @@ class Adapter(ABC):
         yield from self.rules.policies
 
     async def edit_list(self, door: Frame, method: str, result: dict[str, Any]) -> dict[str, Any]:
-        """Return a list with requirements, and without what the caller may not see."""
+        """Return a list with requirements, without the operations hidden from the caller."""
         return await self._lists.edit(door, method, result)
 
     # --- protecting a server
@@ -266,10 +284,10 @@ class Adapter(ABC):
         sent_by_client: Mapping[str, Collection[str]] | None = None,
         open_routes: Collection[str] = (),
     ) -> None:
-        """Take the server for ``guard``.
+        """Claim the server for ``guard``.
 
         Raises:
-            ValueError: if it is taken, or cannot be guarded as it is.
+            ValueError: if it is already protected, or cannot be guarded as it is.
         """
         if self.guard is not None:
             raise ValueError("this server is protected already: call protect() once per server")
@@ -283,10 +301,10 @@ class Adapter(ABC):
         setattr(self.server, PROTECTED, self)
 
     def check(self) -> None:
-        """Make sure that what has been registered by now can be guarded.
+        """Check that the operations registered so far can be guarded.
 
         Raises:
-            ValueError: naming a function that was registered below its guard, or that uses a
+            ValueError: naming a function that was registered below its guard, that uses a
                 connection for which the guard has no provider, or that would be public and
                 guarded at once.
         """
@@ -300,7 +318,7 @@ class Adapter(ABC):
         self._checked = revision
 
     def prepare(self) -> None:
-        """Get ready to serve what has been registered by now.
+        """Prepare to serve the operations registered so far.
 
         Raises:
             ValueError: as :meth:`check` does; or if a path of ``open_routes`` has no route.
@@ -309,16 +327,18 @@ class Adapter(ABC):
         check_open_routes(self.server, self.open_routes)
 
     def report_rules(self) -> None:
-        """Log the rules that match nothing now that the server starts."""
+        """Log the rules that match no operation when the server starts."""
         catalog = self.catalog()
-        if catalog.unlisted:  # what they are about may be on another server
+        if catalog.unlisted:  # their operations may be on another server
             return
-        operations = ((each.kind, each.name, each.tags) for each in catalog.operations)
+        operations = (
+            (each.kind, name, each.tags) for each in catalog.operations for name in each.names
+        )
         for pattern in self.rules.unmatched(operations):
             _log.warning("the rule %r matches nothing on %r", pattern, self.server)
 
     def over_stdio(self, guard: ServerGuard) -> None:
-        """Make the server's own stdio transport say that it is one."""
+        """Have the server's own stdio transport serve its messages as stdio messages."""
         run = self.server.run_stdio_async
 
         @functools.wraps(run)
@@ -337,15 +357,15 @@ class Adapter(ABC):
 def check_declaration(
     operation: Operation, guard: ServerGuard | None, sent_by_client: Collection[str] = ()
 ) -> None:
-    """Make sure that an operation was registered as it can be guarded.
+    """Check that an operation was registered in a way that can be guarded.
 
     Args:
         operation: the operation.
-        guard: what guards its server.
-        sent_by_client: the parameters of the operation that clients are meant to send.
+        guard: the guard of its server.
+        sent_by_client: the parameters of the operation that clients send.
 
     Raises:
-        ValueError: saying what to write instead.
+        ValueError: with what to write instead.
     """
     if operation.function is None:
         return
@@ -370,14 +390,14 @@ def check_declaration(
 
 
 def code_of(refusal: ToolGuardError) -> int:
-    """Return the JSON-RPC code of a refusal: the protocol's own for a fault of the message."""
+    """Return the JSON-RPC code of a refusal; for a malformed message the protocol's own code."""
     if isinstance(refusal, MalformedMessageError):
         return refusal.code
     return _INVALID_PARAMS if isinstance(refusal, InvalidInputError) else REFUSED
 
 
 def challenge_meta(guard: ServerGuard, refusal: ToolGuardError) -> dict[str, Any] | None:
-    """Return the metadata of a tool error: the challenge, where there is no header for it."""
+    """Return the metadata of a tool error: the challenge, for answers without a header."""
     challenge = guard.challenge(refusal)
     return None if challenge is None else {"mcp/www_authenticate": [challenge.header]}
 

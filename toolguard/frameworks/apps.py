@@ -1,4 +1,4 @@
-"""How are the MCP endpoints of a Starlette application guarded?"""
+"""Guard the MCP endpoints of ASGI and Starlette applications."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from toolguard.calls.request import SCOPE_KEY
 from toolguard.decorators.wrapper import bare_policy
 from toolguard.errors import GuardNotConfiguredError
+from toolguard.frameworks.framework_auth import check_one
 from toolguard.frameworks.sdk_auth import answering_outages
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.serving import ALTERED
@@ -44,9 +45,15 @@ __all__ = [
 ]
 
 OtherPaths = Literal["refuse", "authenticated"]
-"""What becomes of requests for other paths than the endpoint's: 404, or a token lets them in."""
+"""How to treat requests for paths other than the endpoint's: 404, or any valid token."""
 
 _log = logging.getLogger("toolguard")
+
+# A percent sign that is encoded once or more often, and text that is not part of path segments.
+_NESTED = re.compile("%(?:25)+")
+_PARAMETERS = re.compile("[?#].*|;[^/]*", re.DOTALL)
+# More often than any chain of servers decodes a path.
+_DECODINGS = 4
 
 
 def guard_builder(
@@ -56,8 +63,8 @@ def guard_builder(
 
     Args:
         adapter: the server.
-        guard: what to put around the endpoints.
-        name: of the method, such as ``"streamable_http_app"``.
+        guard: the guard to install around the endpoints.
+        name: the name of the method, such as ``"streamable_http_app"``.
         paths: called with the arguments of the method and the application it built; returns the
             paths of the MCP endpoints.
     """
@@ -79,14 +86,16 @@ def guard_endpoints(
     paths: Collection[str],
     adapter: Adapter,
 ) -> None:
-    """Guard the routes of ``app`` at ``paths``, and serve the RFC 9728 document unless it does.
+    """Guard the routes of ``app`` at ``paths``; add the RFC 9728 document if ``app`` has none.
 
-    The caller's token stays with the guard: a framework that copies request headers to other
-    servers has none to copy. Only the endpoints are wrapped: what the user or the framework puts
-    around the application, CORS above all, stays outside and sees the refusals too.
+    The caller's token is removed from the request, so that a framework which copies request
+    headers to other servers cannot copy it. Only the endpoints are wrapped: middleware around the
+    application, such as CORS, stays outside and processes the refusals too.
 
     Raises:
         RuntimeError: if a path has no route, so that nothing would be guarded there.
+        ValueError: if the application has an auth of the framework's that the guard would
+            override, or a guard on a route that guards nothing.
     """
     wanted = {path.rstrip("/") for path in paths}
     routes = [r for r in app.routes if isinstance(r, (Route, Mount))]
@@ -100,9 +109,11 @@ def guard_endpoints(
                 f"the guard on the route {other.path!r} guards nothing: put the application "
                 "behind guard.asgi(app)"
             )
+    if any(isinstance(route.app, RequireAuthMiddleware) for route in endpoints):
+        _check_verifiers(app, guard)  # the auth may have come after protect()
     for route in endpoints:
         inside = _within_guard(route.app, adapter)
-        # Of this server, whatever else the guard protects.
+        # For this server only, even if the guard protects others.
         route.app = GuardMiddleware(
             inside, guard, admits_anonymous=lambda: adapter.admits_anonymous
         )
@@ -114,10 +125,17 @@ def guard_endpoints(
     app.user_middleware.append(Middleware(_expose_challenges, app.user_middleware))
 
 
-def _within_guard(app: ASGIApp, adapter: Adapter) -> ASGIApp:
-    """Return ``app`` without the caller's token; a check of the framework's still sees it.
+def _check_verifiers(app: Starlette, guard: ServerGuard) -> None:
+    backends = [middleware.kwargs.get("backend") for middleware in app.user_middleware]
+    for verifier in [getattr(backend, "token_verifier", None) for backend in backends]:
+        if verifier is not None:
+            check_one(verifier, guard)
 
-    It is refused to everyone once the server would go on without its guard.
+
+def _within_guard(app: ASGIApp, adapter: Adapter) -> ASGIApp:
+    """Return ``app`` without the caller's token; the framework's own check still reads it.
+
+    It refuses every request once the server has lost its guard.
     """
     if isinstance(app, RequireAuthMiddleware):
         app.app = _within_guard(app.app, adapter)
@@ -137,7 +155,7 @@ def _within_guard(app: ASGIApp, adapter: Adapter) -> ASGIApp:
 
 
 def _around(adapter: Adapter, guard: ServerGuard, lifespan: Lifespan[Any]) -> Lifespan[Any]:
-    """Return the lifespan that begins with a look at the rules, and closes what the guard opens."""
+    """Return the lifespan that first checks the rules, and finally closes the guard's clients."""
 
     @asynccontextmanager
     async def around(app: Any) -> AsyncIterator[Any]:
@@ -152,7 +170,7 @@ def _around(adapter: Adapter, guard: ServerGuard, lifespan: Lifespan[Any]) -> Li
 
 
 def _expose_challenges(app: ASGIApp, stack: list[Middleware]) -> ASGIApp:
-    """Let browsers read WWW-Authenticate where CORS is on.
+    """Let browsers read WWW-Authenticate if there is a CORS middleware.
 
     Starlette builds its stack from the inside out, so this runs when every middleware has been
     added and before CORSMiddleware is made.
@@ -168,7 +186,7 @@ def _expose_challenges(app: ASGIApp, stack: list[Middleware]) -> ASGIApp:
 
 
 def metadata_route(guard: ServerGuard) -> Route:
-    """Return the route of the RFC 9728 document, to add to the root of a larger application."""
+    """Return the route of the metadata (RFC 9728), to add to the root of a larger application."""
 
     async def document(request: Request) -> Response:
         # RFC 9728 §3: public, and needed by clients in browsers, which ask first because of the
@@ -189,7 +207,7 @@ def guarded_app(app: ASGIApp, guard: ServerGuard, *, forward_token: bool = False
 
     Args:
         app: the application; each request to it needs a token.
-        guard: who verifies.
+        guard: the guard, which verifies tokens.
         forward_token: whether the application gets the ``Authorization`` header.
     """
     inside = app if forward_token else _without_token(app)
@@ -205,14 +223,14 @@ def guarded_server(
     others: OtherPaths = "refuse",
     forward_token: bool = False,
 ) -> ASGIApp:
-    """Return an MCP server behind ``guard``, its messages held against rules.
+    """Return an MCP server behind ``guard``, whose messages are decided on by rules.
 
     Args:
         app: the server.
-        guard: who verifies.
-        rules: who may send it which messages.
-        path: of its endpoint.
-        others: what becomes of other paths.
+        guard: the guard, which verifies tokens.
+        rules: the policies by patterns of operation names.
+        path: the path of its endpoint.
+        others: how to treat requests for other paths.
         forward_token: whether the server gets the ``Authorization`` header.
 
     Raises:
@@ -251,7 +269,7 @@ def _beside_document(app: ASGIApp, guard: ServerGuard) -> ASGIApp:
 
 
 def _without_token(app: ASGIApp) -> ASGIApp:
-    """Return ``app`` without the caller's token, wherever the guard has it."""
+    """Return ``app`` without the caller's token, in any place of the scope."""
 
     async def without(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -263,12 +281,18 @@ def _without_token(app: ASGIApp) -> ASGIApp:
 
 
 def _path_of(scope: Scope) -> str:
-    """Return the path below where the application is mounted (ASGI)."""
+    """Return the path relative to the mount point of the application (ASGI)."""
     path, root = str(scope.get("path", "")), str(scope.get("root_path", ""))
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 def _resembling(path: str) -> str:
-    """Return what is the same for paths that a server could take for each other."""
-    plain = posixpath.normpath(f"/{unquote(path).casefold()}").replace("\\", "/")
+    """Return a form that is equal for paths which a server could take for each other.
+
+    Percent-encoding may be nested; servlet containers ignore the text after a semicolon.
+    """
+    for _ in range(_DECODINGS):
+        path = unquote(_NESTED.sub("%", path))
+    bare = _PARAMETERS.sub("", path.casefold().replace("\\", "/"))
+    plain = posixpath.normpath(f"/{bare}")
     return re.sub("/+", "/", plain).rstrip("/")

@@ -1,4 +1,4 @@
-"""The HTTP routes that a server has beside its MCP endpoint, with no guard in front of them."""
+"""The custom HTTP routes of a server, which are not guarded."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class CustomRoute(NamedTuple):
     """A route of ``@server.custom_route``.
 
     Attributes:
-        path: as it was registered, such as ``/users/{id}``.
-        methods: what it answers to; empty for any method.
+        path: the path as registered, such as ``/users/{id}``.
+        methods: its HTTP methods; empty for any method.
     """
 
     path: str
@@ -31,7 +31,7 @@ def custom_routes(server: Any) -> list[CustomRoute]:
 def _described(route: Any) -> CustomRoute:
     methods = set(getattr(route, "methods", None) or ())
     if "GET" in methods:
-        methods.discard("HEAD")  # comes with it
+        methods.discard("HEAD")  # implied by GET
     return CustomRoute(str(getattr(route, "path", route)), tuple(sorted(methods)))
 
 
@@ -47,7 +47,7 @@ def unmatched_paths(server: Any, paths: Collection[str]) -> Iterator[tuple[str, 
 
 
 def check_open_routes(server: Any, paths: Collection[str]) -> None:
-    """Make sure that the server has a custom route at each of ``paths``.
+    """Check that the server has a custom route at each of ``paths``.
 
     Raises:
         ValueError: naming one that is missing.

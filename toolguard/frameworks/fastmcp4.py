@@ -1,7 +1,9 @@
-"""The line 4.x of ``FastMCP`` of fastmcp (on mcp 2.x)."""
+"""The adapter for ``FastMCP`` of fastmcp 4.x (on mcp 2.x)."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from mcp.shared.exceptions import MCPError
@@ -9,6 +11,7 @@ from mcp_types import INVALID_PARAMS
 
 from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter
+from toolguard.frameworks.background import TaskLine
 from toolguard.frameworks.fastmcp_server import FastMCPAdapter
 from toolguard.frameworks.mcp2 import message_guard
 from toolguard.frameworks.outermost import Outermost
@@ -19,7 +22,7 @@ __all__ = ["adapter"]
 
 def adapter(server: Any) -> Adapter:
     """Return the adapter for a ``fastmcp.FastMCP`` of line 4.x."""
-    return FastMCPAdapter(server, _guard_messages, _unknown)
+    return FastMCPAdapter(server, _guard_messages, _unknown, _TASKS)
 
 
 def _guard_messages(served: FastMCPAdapter, guard: ServerGuard) -> None:
@@ -29,3 +32,27 @@ def _guard_messages(served: FastMCPAdapter, guard: ServerGuard) -> None:
 
 def _unknown(message: str) -> Exception:
     return MCPError(code=INVALID_PARAMS, message=message)
+
+
+# The package ``fastmcp-tasks`` is installed if a task is queued or run.
+def _running() -> str | None:
+    context = importlib.import_module("fastmcp_tasks.context").get_task_context()
+    return None if context is None else context.task_id
+
+
+def _asked_for(_: tuple[Any, ...]) -> bool:
+    return False  # tasks are queued by an extension, instead of the entry of a component
+
+
+def _id_of(result: Any) -> str | None:
+    found: str | None = getattr(result, "task_id", None)
+    return found
+
+
+def _validated(component: Any, arguments: dict[str, Any]) -> Mapping[str, Any]:
+    components = importlib.import_module("fastmcp_tasks.components")
+    validated: dict[str, Any] = components.coerce_task_arguments(component, arguments)
+    return validated
+
+
+_TASKS = TaskLine(_running, _asked_for, _id_of, _validated)

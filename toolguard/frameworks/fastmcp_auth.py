@@ -1,4 +1,4 @@
-"""How does a verifier of toolguard answer fastmcp?"""
+"""A token verifier for fastmcp that uses a verifier of toolguard."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class FastMCPTokenVerifier(TokenVerifier):
     """A ``fastmcp.server.auth.TokenVerifier``, for ``FastMCP(auth=...)`` and providers around it.
 
     Args:
-        verifying: the guard or verifier that is asked.
-        required_scopes: what every request needs.
+        verifying: the guard or verifier that verifies tokens.
+        required_scopes: the scopes that every request needs.
     """
 
     def __init__(self, verifying: ServerGuard | Verifier, required_scopes: Sequence[str]) -> None:
         super().__init__(required_scopes=list(required_scopes))
-        #: The guard or verifier that is asked.
+        #: The guard or verifier that verifies tokens.
         self.verifying = verifying
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        """Return what ``token`` says, None if it does not hold up.
+        """Return the access token object for ``token``; None if the token is invalid.
 
         Raises:
-            KeysUnavailableError: if nobody can tell right now.
+            KeysUnavailableError: if the token cannot be verified at this time.
         """
         return await verified(self.verifying, token, AccessToken)
 

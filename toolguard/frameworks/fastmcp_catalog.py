@@ -1,9 +1,8 @@
-"""Which operations does a fastmcp server have, by the names its clients know, asking nobody?
+"""List the operations of a fastmcp server by the names its clients use, without any I/O.
 
-fastmcp puts them together when they are listed: from the server's own, from mounted servers and
-other providers, renamed and added to by transforms. That is done here over again, because the
-framework's own lists run middleware, leave out what this moment's caller may not see, and go over
-the network for the tools of a proxied server.
+fastmcp composes its lists from the server's own components, those of mounted servers and of other
+providers, and from transforms. This module does the same again, because the framework's own lists
+run middleware, omit what the current caller may not see, and use the network for proxied servers.
 """
 
 from __future__ import annotations
@@ -19,27 +18,27 @@ from toolguard.policies.operations import Kind
 
 __all__ = ["catalog_of"]
 
-# Kind, what its lists are called, what looking one up is called.
+# Kind, the name of its lists, the name of its look-up.
 _KINDS: tuple[tuple[Kind, str, str], ...] = (
     ("tool", "tools", "tool"),
     ("resource", "resources", "resource"),
     ("resource", "resource_templates", "resource_template"),
     ("prompt", "prompts", "prompt"),
 )
-# What a component of fastmcp carries through copies and renamings: which one it was in the
-# beginning, and the mounted servers it came through, with its names there.
+# A component of fastmcp keeps through copies and renamings: its original, and the mounted
+# servers it came through, with its names there.
 _ORIGIN, _MOUNTS = "__toolguard_origin__", "__toolguard_mounts__"
 
 
 def catalog_of(server: Any) -> Catalog:
-    """Return the operations of a fastmcp server, and sentences on what could not be listed."""
-    # A thread of its own: the caller may be in an event loop, or in the middle of a request.
+    """Return the operations of a fastmcp server, and sentences about those it cannot list."""
+    # In a new thread: the calling code may be in an event loop, or in the middle of a request.
     with ThreadPoolExecutor(max_workers=1) as pool:
         return pool.submit(asyncio.run, _Walk().through(server)).result()
 
 
 class _Walk:
-    """One walk through a fastmcp server and what is mounted on it."""
+    """One traversal of a fastmcp server and the servers mounted on it."""
 
     def __init__(self) -> None:
         self._unlisted: dict[str, None] = {}
@@ -61,7 +60,7 @@ class _Walk:
 
     async def _untransformed(self, node: Any, many: str, one: str) -> list[Any]:
         inner, mounted = internals.inner_provider(node), getattr(node, "server", None)
-        if inner is not None:  # a namespace or a transform around a provider
+        if inner is not None:  # a namespace or a transform that wraps a provider
             return await self._components(inner, many, one)
         if mounted is not None:
             theirs = await self._components(mounted, many, one)
@@ -80,7 +79,7 @@ class _Walk:
     async def _made_of(
         self, found: Sequence[Any], transform: Any, many: str, one: str
     ) -> list[Any]:
-        """Return what a transform makes of ``found``, with what it leaves out and still serves."""
+        """Apply a transform to ``found``; keep components that it omits from lists but serves."""
         try:
             made = list(await getattr(transform, f"list_{many}")(found))
             shown = {origin for each in made for origin in _origins(each)}
@@ -95,10 +94,10 @@ class _Walk:
 
 
 def _is_local(provider: Any, many: str) -> bool:
-    """Return whether listing what a provider has goes no further than this process.
+    """Return whether listing the components of a provider stays within this process.
 
-    That is known of fastmcp's own code alone. Its proxies do go further, and what is put together
-    of several providers depends on each of them.
+    That is known only of fastmcp's own classes. Its proxies use the network, and a provider
+    composed of others depends on each of them.
     """
     module = str(internals.list_untransformed(type(provider), many).__module__)
     return module.startswith("fastmcp.") and not module.endswith((".proxy", ".aggregate"))
@@ -120,7 +119,7 @@ def _marked(component: Any, marks: dict[str, object]) -> Any:
 
 
 def _with_injected(node: Any, found: Sequence[Any]) -> list[Any]:
-    """Return the tools of a server with those that its middleware puts in front of them."""
+    """Return the tools of a server, with those that its middleware injects first."""
     middleware = getattr(node, "middleware", ())
     injected = {
         tool.name: tool for each in middleware for tool in getattr(each, "injected_tools", ())
@@ -129,7 +128,7 @@ def _with_injected(node: Any, found: Sequence[Any]) -> list[Any]:
 
 
 async def _is_served(transform: Any, one: str, component: Any) -> bool:
-    """Return whether a transform that does not list a component serves it nevertheless."""
+    """Return whether a transform serves a component that it does not list."""
 
     async def base(name: str, *, version: Any = None) -> Any:
         asked = version is None or version.matches(component.version)
@@ -144,7 +143,7 @@ def _origins(component: Any) -> Iterator[object]:
 
 
 def _parents(component: Any) -> Iterator[Any]:
-    """Yield a component, then what it was transformed from."""
+    """Yield a component, then the components it was transformed from."""
     while component is not None:
         yield component
         component = getattr(component, "parent_tool", None)
@@ -152,13 +151,16 @@ def _parents(component: Any) -> Iterator[Any]:
 
 def _listed(kind: Kind, component: Any) -> Operation:
     chain = list(_parents(component))
+    mounts = tuple(mount for each in chain for mount in vars(each).get(_MOUNTS, ()))
+    listed, *others = dict.fromkeys((*map(_name, chain), *(name for _, name in mounts)))
     return Operation(
         kind,
-        _name(component),
+        listed,
         getattr(chain[-1], "fn", None),
         getattr(component, "version", None),
-        tuple(mount for each in chain for mount in vars(each).get(_MOUNTS, ())),
+        mounts,
         any(getattr(each, "auth", None) is not None for each in chain),
+        other_names=tuple(others),
     )
 
 

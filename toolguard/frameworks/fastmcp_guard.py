@@ -1,9 +1,9 @@
-"""Decisions where fastmcp finds an operation: guarded copies, and a middleware in front of them.
+"""Decide where fastmcp looks up operations: guarded copies, and a middleware in front of them.
 
-A transform that is last on a server hands out a copy of every component that a look-up finds; the
-copy decides before it runs. What it is called by then does not matter: renamed, mounted, searched
-or swapped, what runs is what was decided on. The middleware in front keeps the transform last, and
-decides on nested calls that something answers by itself, such as a cache.
+A transform that is last on a server returns a copy of every component that a look-up finds; the
+copy decides before it runs. Its name does not matter: whether renamed, mounted, found by a search
+or swapped, the component that runs is the one decided on. The middleware in front keeps the
+transform last, and decides on nested calls that are answered without a look-up, such as by a cache.
 """
 
 from __future__ import annotations
@@ -23,23 +23,42 @@ from fastmcp.resources.template import FunctionResourceTemplate
 from fastmcp.server.middleware import Middleware, MiddlewareContext
 from fastmcp.server.middleware.tool_injection import ToolInjectionMiddleware
 from fastmcp.server.transforms.visibility import Visibility
+from fastmcp.utilities.versions import VersionSpec
+from pydantic import BaseModel
 
 from toolguard.calls.message import Frame, Message, here, standing
-from toolguard.errors import GuardNotConfiguredError, ToolGuardError
+from toolguard.decorators.wrapper import arguments_of, owner_of
+from toolguard.errors import AccessDeniedError, GuardNotConfiguredError, ToolGuardError
 from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter
+from toolguard.frameworks.background import BackgroundTasks
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.serving import Incoming, outside, run, serve
 from toolguard.policies.operations import CALLS, Invocation, Kind, asked_of
 from toolguard.policies.published import LISTS
 
-__all__ = ["AttachableAdapter", "attach", "described", "name_of", "parents", "servers_below"]
+__all__ = [
+    "AttachableAdapter",
+    "Attached",
+    "Way",
+    "around",
+    "attach",
+    "by_names",
+    "described",
+    "guarded",
+    "kind_of",
+    "name_of",
+    "on_way",
+    "parents",
+    "requested_version",
+    "servers_below",
+]
 
 _ATTACHED = "__toolguard_attached__"
 _MARK = "__toolguard_guard__"
 
-# What decides what a server serves, and how it is looked up there.
+# The methods that determine what a server serves, and how it looks operations up.
 _LOOKUPS = (
     "get_tool",
     "get_resource",
@@ -52,32 +71,57 @@ _LOOKUPS = (
 
 
 class AttachableAdapter(Adapter):
-    """A fastmcp server, as the guards see it that are attached to it and to what is below it."""
+    """A fastmcp server, as used by the guards attached to it and to the servers mounted on it.
+
+    Attributes:
+        tasks: the background tasks that were started through it.
+    """
+
+    tasks: BackgroundTasks
 
     @abstractmethod
     def at(self, server: Any) -> AttachableAdapter:
-        """Return the adapter as it is for calls to ``server``, which is mounted below its own."""
+        """Return the adapter for calls to ``server``, which is mounted below its own server."""
 
     @abstractmethod
-    def names_of(self, server: Any, kind: Kind, name: str) -> tuple[str, ...]:
-        """Return what an operation of a mounted server is called by clients, for the rules."""
+    def names_of(
+        self, server: Any, kind: Kind, name: str, reached_by: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Return what an operation of a mounted server is called by clients, for the rules.
+
+        Args:
+            server: the mounted server.
+            kind: of the operation.
+            name: what the operation is called there.
+            reached_by: the names by which it has been reached; if a list has one of them, those
+                of other lists, where the server is mounted once more, do not count.
+        """
+
+    @abstractmethod
+    def names_below(self, kind: Kind, name: str) -> tuple[str, ...]:
+        """Return the names on mounted servers of an operation that clients call ``name``."""
+
+    @abstractmethod
+    def attend_queue(self) -> None:
+        """Have the queue of the server's background tasks decide by the guard."""
 
     @abstractmethod
     async def visible(self, door: Frame, method: str, listed: Sequence[Any]) -> Sequence[Any]:
-        """Return what the caller may see of the components in a list."""
+        """Return the components of a list that are visible to the caller."""
 
 
-class _Way:
-    """How a message has come to where the running code stands.
+class Way:
+    """The path of a message to the running code.
 
     Args:
-        adapter: the protected server that the message is under.
-        frame: where in the message that is.
-        names: what the operation to be found was called on the servers it is mounted on.
-        running: components that have been decided on together with what runs now.
+        adapter: the protected server that the message belongs to.
+        frame: the position in the message.
+        names: the names of the operation to be found, on the servers it is mounted on.
+        running: components that were decided on together with the running one.
+        entering: the mounted server that the message itself is passed to; None once it is there.
     """
 
-    __slots__ = ("adapter", "frame", "names", "running")
+    __slots__ = ("adapter", "entering", "frame", "names", "running")
 
     def __init__(
         self,
@@ -85,14 +129,16 @@ class _Way:
         frame: Frame,
         names: tuple[str, ...] = (),
         running: Sequence[Any] = (),
+        entering: Any = None,
     ) -> None:
+        self.entering = entering
         self.adapter = adapter
         self.frame = frame
         self.names = names
         self.running = list(running)
 
     def takes(self, component: Any) -> bool:
-        """Return whether a component has been decided on; once for each."""
+        """Return whether a component has been decided on; True once for each component."""
         for at, each in enumerate(self.running):
             if each is component:
                 del self.running[at]
@@ -100,11 +146,12 @@ class _Way:
         return False
 
 
-_current: ContextVar[_Way | None] = ContextVar("toolguard_way", default=None)
+_current: ContextVar[Way | None] = ContextVar("toolguard_way", default=None)
 
 
 @contextmanager
-def _on(way: _Way) -> Iterator[None]:
+def on_way(way: Way) -> Iterator[None]:
+    """Make ``way`` the current one."""
     token = _current.set(way)
     try:
         yield
@@ -112,8 +159,8 @@ def _on(way: _Way) -> Iterator[None]:
         _current.reset(token)
 
 
-def _way(frame: Frame | None) -> _Way | None:
-    """Return how the message of ``frame`` came here; None if it came under no protected server."""
+def _way(frame: Frame | None) -> Way | None:
+    """Return the way of the message of ``frame``; None if no protected server serves it."""
     way = _current.get()
     if way is None or frame is None or way.frame.message is not frame.message:
         return None
@@ -121,9 +168,9 @@ def _way(frame: Frame | None) -> _Way | None:
 
 
 class Guard(Visibility):
-    """The transform of one server that hands out guarded copies.
+    """The transform of one server that returns guarded copies.
 
-    It is a ``Visibility`` since fastmcp 4.2 checks ``Mcp-Param`` headers only as long as a server
+    It is a ``Visibility``, because fastmcp 4.2 checks ``Mcp-Param`` headers only while a server
     has no other transforms.
     """
 
@@ -181,18 +228,18 @@ def guarded(component: Any, attached: Attached) -> Any:
     copy = component.model_copy()
     if _MARK not in vars(copy):
         kind: Any = type(component)
-        object.__setattr__(copy, "__class__", _class(kind))  # past what pydantic would look for
+        object.__setattr__(copy, "__class__", _class(kind))  # without pydantic's checks
     vars(copy)[_MARK] = attached
     return copy
 
 
 @functools.cache
 def _class(cls: Any) -> type[Any]:
-    return internals.guarding_class(cls, _around)
+    return internals.guarding_class(cls, around)
 
 
 class Attached:
-    """What stands on one server: a transform that is last, and a middleware that is first.
+    """The hooks on one server: a transform that is last, and a middleware that is first.
 
     Args:
         server: a protected server, or one that is mounted below one.
@@ -210,28 +257,49 @@ class Attached:
 
     @property
     def server(self) -> Any:
-        """The server that this stands on."""
+        """The server that has the hooks."""
         return self._server()
 
     def deciding(self) -> AttachableAdapter | None:
-        """Return the protected server that decides on what is found here; None if none does."""
+        """Return the adapter of the protected server that decides here; None if there is none."""
         if self.own is not None:
             return self.own
         way = _way(here())
         return None if way is None else way.adapter
 
+    def serves(self, method: str, frame: Frame, way: Way | None) -> bool:
+        """Return whether this is the message itself, and not a call from inside of it."""
+        if method not in CALLS:
+            return frame.message.sent is None
+        if frame.message.sent is None or frame.row is not None:
+            return False
+        return way is None or way.entering is self.server
+
+    def followed(self, add_transform: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Return a function that adds a transform and keeps this one last, during calls too."""
+
+        @functools.wraps(add_transform)
+        def followed(transform: Any) -> None:
+            add_transform(transform)
+            if transform is not self.transform:
+                self.keep()
+
+        return followed
+
     def keep(self) -> None:
-        """See to it that the transform is last and the middleware first, here and below."""
+        """Keep the transform last and the middleware first, here and on mounted servers."""
         server = self.server
         transforms = server.transforms
         if not transforms or transforms[-1] is not self.transform:
-            self.transform = Guard(self)  # a later one may swap what was guarded
+            self.transform = Guard(self)  # a later one may swap guarded components
             server.add_transform(self.transform)
         if not isinstance(server.middleware, Outermost):
             server.middleware = Outermost(server.middleware, self.front)
         for middleware in server.middleware:
             if isinstance(middleware, ToolInjectionMiddleware):
                 _guard_injected(middleware, self)
+        if self.own is not None:
+            self.own.attend_queue()
         below = (len(server.providers), server.providers[-1])
         if below != self._below:
             self._below = below
@@ -240,16 +308,17 @@ class Attached:
 
 
 def attach(server: Any) -> Attached:
-    """Stand on a server and on those mounted below it; return what stands there.
+    """Attach the hooks to a server and to those mounted below it; return those of the server.
 
     Raises:
-        ValueError: if the server looks operations up or runs them in a way of its own.
+        ValueError: if the server overrides fastmcp's look-up or execution of operations.
     """
     attached: Attached | None = vars(server).get(_ATTACHED)
     if attached is None:
         _check_overrides(server)
         attached = Attached(server)
         setattr(server, _ATTACHED, attached)
+        server.add_transform = attached.followed(server.add_transform)
     attached.keep()
     return attached
 
@@ -262,11 +331,10 @@ def _guard_injected(middleware: Any, attached: Attached) -> None:
 
 
 def _check_overrides(server: Any) -> None:
-    """Make sure that what a server finds is what fastmcp's look-up finds.
+    """Check that a server uses fastmcp's look-up.
 
     Raises:
-        ValueError: if the class or the server has a method of its own that does not call
-            fastmcp's.
+        ValueError: if the class or the server overrides a method without calling fastmcp's.
     """
     for name in _LOOKUPS:
         method = vars(server).get(name) or getattr(type(server), name)
@@ -300,7 +368,7 @@ def servers_below(server: Any) -> Iterator[Any]:
 
 
 def parents(component: Any) -> list[Any]:
-    """Return a component, then the tools it was transformed from."""
+    """Return a component, followed by the tools it was transformed from."""
     chain = []
     while component is not None:
         chain.append(component)
@@ -309,7 +377,7 @@ def parents(component: Any) -> list[Any]:
 
 
 class _Facts(NamedTuple):
-    """What the components of one class are: pydantic takes long to say that there is no field."""
+    """The facts about a class of components: pydantic is slow to report a missing attribute."""
 
     kind: Kind
     named_by: str
@@ -329,16 +397,16 @@ def name_of(component: Any) -> str:
 
 
 def kind_of(component: Any) -> Kind:
-    """Return which kind of operation a component is."""
+    """Return the kind of operation of a component."""
     return _facts(component.__class__).kind
 
 
 def described(chain: Sequence[Any], more_names: Sequence[str] = ()) -> Operation:
-    """Return what a component is, with all the names and tags it has.
+    """Return the operation of a component, with all its names and tags.
 
     Args:
-        chain: the component, and what it was transformed from.
-        more_names: what it is called on the servers that it is mounted on.
+        chain: the component, and the components it was transformed from.
+        more_names: its names on the servers that it is mounted on.
     """
     listed = name_of(chain[0])
     names = dict.fromkeys((*(name_of(each) for each in chain), *more_names))
@@ -352,13 +420,47 @@ def described(chain: Sequence[Any], more_names: Sequence[str] = ()) -> Operation
     )
 
 
-async def _around(
-    component: Any, entry: str, proceed: Callable[[], Awaitable[Any]], args: tuple[Any, ...]
-) -> Any:
-    """Run an entry of a guarded copy, if the caller may.
+def requested_version(meta: object) -> VersionSpec | None:
+    """Return the version of a component that the client requests in ``_meta.fastmcp.version``.
 
     Raises:
-        Exception: the refusal, or what the component raised.
+        AccessDeniedError: if the value is invalid. The framework would run the latest version,
+            which might not be the component decided on.
+    """
+    if isinstance(meta, BaseModel):
+        meta = meta.model_dump()
+    for member in ("fastmcp", "version"):
+        if meta is None:
+            return None
+        if not isinstance(meta, Mapping):
+            raise AccessDeniedError("_meta.fastmcp.version must be a version, or be left out")
+        meta = meta.get(member)
+    if meta is None:
+        return None
+    if not isinstance(meta, str) or not meta:
+        raise AccessDeniedError("_meta.fastmcp.version must be a version, or be left out")
+    return VersionSpec(eq=meta)
+
+
+async def around(
+    component: Any,
+    entry: str,
+    proceed: Callable[[], Awaitable[Any]],
+    args: tuple[Any, ...],
+    *,
+    queued: bool = False,
+) -> Any:
+    """Run an entry of a guarded copy, if the caller is permitted.
+
+    Args:
+        component: the guarded copy.
+        entry: the name of the entry.
+        proceed: runs it.
+        args: its arguments.
+        queued: whether running it queues a task, for a worker to run it later.
+
+    Raises:
+        Exception: the refusal, or as raised by the component.
     """
     attached: Attached = vars(component)[_MARK]
     adapter = attached.deciding()
@@ -367,13 +469,17 @@ async def _around(
     frame = here()
     way = _way(frame)
     if way is not None and way.frame.row is not frame.row:  # type: ignore[union-attr]
-        way = None  # what is asked for in here has been reached by no other name
+        way = None  # a call from in here has not been reached by another name
     if way is not None and way.takes(component):
         return await proceed()
+    tasks = adapter.tasks
+    if tasks.line.asked_for(args):
+        queued, proceed = True, functools.partial(tasks.queue, adapter.required_guard, proceed)
     chain = parents(component)
     names = way.names if way is not None and way.adapter is adapter else ()
-    if not names and attached.own is not adapter:  # called by name on a mounted server
-        names = adapter.names_of(attached.server, kind_of(component), name_of(chain[0]))
+    if attached.own is not adapter:  # which may have been called by no name that is listed
+        here_named = (attached.server, kind_of(component), name_of(chain[0]))
+        names += adapter.names_of(*here_named, reached_by=names)
     # An entry that starts with an underscore calls the one without.
     running = chain if entry.startswith("_") else chain[1:]
     below = internals.mounted(chain[-1])
@@ -383,17 +489,39 @@ async def _around(
     async def decided() -> Any:
         inside = here()
         assert inside is not None  # noqa: S101 - this runs inside of the frame that decided
-        with _on(_Way(adapter, inside, (), running)):
+        if queued:
+            await tasks.check_user(adapter.required_guard)
+        with on_way(Way(adapter, inside, (), running)):
             return await proceed()
 
     kind = kind_of(component)
     arguments = _arguments(kind, entry, component, args)
     unknown = functools.partial(_unknown, kind, name_of(component))
-    return await run(adapter, described(chain, names), arguments, decided, unknown)
+    validated = functools.partial(_validated, adapter, chain, args) if queued else None
+    return await run(adapter, described(chain, names), arguments, decided, unknown, validated)
+
+
+def _validated(
+    adapter: AttachableAdapter, chain: Sequence[Any], args: tuple[Any, ...]
+) -> Mapping[str, Any]:
+    """Return the arguments of an entry as the wrapper of its function will read them.
+
+    Raises:
+        GuardNotConfiguredError: if they are known only when the function runs.
+    """
+    if len(chain) > 1:
+        raise GuardNotConfiguredError(
+            f"{name_of(chain[0])!r} is made of a tool whose rule reads arguments, which are known "
+            "only when it runs: write the rule on a tool that is not made of another"
+        )
+    given = next((each for each in args if isinstance(each, Mapping)), {})
+    owner = owner_of(chain[0].fn)
+    assert owner is not None  # noqa: S101 - a wrapper has left it open
+    return arguments_of(owner, adapter.tasks.line.validated(chain[0], dict(given)))
 
 
 def _reads_itself(template: Any) -> bool:
-    """Return whether what a template creates reads by the template, which decides then."""
+    """Return whether resources of a template are read by the template, which then decides."""
     return isinstance(template, FunctionResourceTemplate)
 
 
@@ -405,7 +533,7 @@ def _arguments(kind: Kind, entry: str, component: Any, args: tuple[Any, ...]) ->
 
 
 class _NotFoundError(ToolError, NotFoundError):
-    """What fastmcp takes for an operation that is not there, from within one that is."""
+    """The error that fastmcp treats as an unknown operation, raised from within a known one."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -413,7 +541,7 @@ class _NotFoundError(ToolError, NotFoundError):
 
 
 async def _unknown(kind: Kind, name: str) -> Any:
-    """Raise what fastmcp raises for an operation that is not there."""
+    """Raise fastmcp's error for an unknown operation."""
     frame = here()
     sent = frame.message.sent if frame is not None and frame.row is None else None
     raise _NotFoundError(f"Unknown {kind}: {(sent.name if sent else name)!r}")
@@ -426,10 +554,10 @@ async def _pass_on(
     running: Sequence[Any],
     proceed: Callable[[], Awaitable[Any]],
 ) -> Any:
-    """Let a mounted server find what runs; it is decided on there, by all of its names.
+    """Let a mounted server look up the operation; it decides there, by all of its names.
 
     Raises:
-        Exception: the refusal, or what the operation raised.
+        Exception: the refusal, or as raised by the operation.
     """
     try:
         attach(server)
@@ -439,12 +567,12 @@ async def _pass_on(
     frame = here()
     if frame is None:  # called by code of the user's, outside of a message
         frame = await outside(adapter.required_guard)
-    with standing(frame), _on(_Way(adapter, frame, names, running)):
+    with standing(frame), on_way(Way(adapter, frame, names, running, server)):
         return await proceed()
 
 
 class _Front(Middleware):
-    """What is in front of all other middleware of a server."""
+    """The middleware in front of all other middleware of a server."""
 
     def __init__(self, attached: Attached) -> None:
         self._attached = attached
@@ -460,17 +588,23 @@ class _Front(Middleware):
         frame = here()
         way = _way(frame)
         adapter = attached.own or (None if way is None else way.adapter)
-        if frame is None or adapter is None:
-            return await call_next(context)
-        is_own = way is None or way.adapter is adapter
         method = context.method or ""
-        if is_own and (frame.message.sent is None or (frame.row is None and method in CALLS)):
-            # The door has decided or will see to it, for this server and for those below.
-            with _on(way or _Way(adapter, frame)):
+        if adapter is None or (frame is None and method not in CALLS):
+            return await call_next(context)
+        nested = functools.partial(_nested, attached, adapter, context, call_next)
+        if frame is None:  # called by code of the user's, outside of a message
+            with standing(await outside(adapter.required_guard)):
+                return await nested()
+        if (way is None or way.adapter is adapter) and attached.serves(method, frame, way):
+            # `serve` has decided or will decide, for this server and for those below.
+            way = way or Way(adapter, frame)
+            way.entering = None  # the next call here is one from inside
+            with on_way(way):
                 return await call_next(context)
         if method in CALLS:
-            nested = functools.partial(_nested, attached, adapter, context, call_next)
-            return await _by_names(way, context, nested) if way is not None else await nested()
+            return (
+                await _nested_by_names(way, context, nested) if way is not None else await nested()
+            )
         result = await call_next(context)
         return await _visible(adapter, frame, method, result) if method in LISTS else result
 
@@ -478,7 +612,7 @@ class _Front(Middleware):
 async def _visible(
     adapter: AttachableAdapter, frame: Frame, method: str, result: Any
 ) -> Sequence[Any]:
-    """Return what the caller may see of what a list says inside of a message."""
+    """Return the part of a list result, inside of a message, that is visible to the caller."""
     door = Frame(adapter.required_guard, frame.message, frame.row)
     try:
         return await adapter.visible(door, method, result)
@@ -486,10 +620,10 @@ async def _visible(
         raise adapter.refusal_error(refusal, nested=True) from None
 
 
-async def _by_names(
-    way: _Way, context: MiddlewareContext[Any], nested: Callable[[], Awaitable[Any]]
+async def _nested_by_names(
+    way: Way, context: MiddlewareContext[Any], nested: Callable[[], Awaitable[Any]]
 ) -> Any:
-    """Hold a call to another protected server against the rules of the one it is mounted on.
+    """Apply the rules of a server to a call to another protected server mounted on it.
 
     Raises:
         Exception: the refusal that it ended in, or what the server raised.
@@ -497,21 +631,36 @@ async def _by_names(
     frame = here()
     if not way.names or frame is None or way.frame.row is not frame.row:
         return await nested()
-    kind = asked_of(context.method or "", _params(context))[0].kind
-    sent = frame.message.sent if frame.row is None else None
-    names = (*way.names, sent.name) if sent is not None else way.names
-    if not any(way.adapter.has_rule(kind, name) for name in names):
-        return await nested()
-    operation = Operation(kind, way.names[0], None, other_names=way.names[1:])
-    arguments = Invocation.sent(kind, way.names[0], _params(context).get("arguments")).arguments
-    unknown = functools.partial(_unknown, kind, way.names[0])
-    return await run(way.adapter, operation, arguments, nested, unknown)
+    call = asked_of(context.method or "", _params(context))[0]
+    named = Invocation.sent(call.kind, way.names[0], call.arguments)
+    return await by_names(way.adapter, (*way.names, call.name), named, nested)
+
+
+async def by_names(
+    adapter: AttachableAdapter,
+    names: tuple[str, ...],
+    call: Invocation,
+    proceed: Callable[[], Awaitable[Any]],
+) -> Any:
+    """Run what another guard decides on, if the rules for its names here let the caller.
+
+    Raises:
+        Exception: the refusal that it ended in, or what the operation raised.
+    """
+    frame = here()
+    sent = frame.message.sent if frame is not None and frame.row is None else None
+    known = (*names, sent.name) if sent is not None else names
+    if not any(adapter.has_rule(call.kind, name) for name in known):
+        return await proceed()
+    operation = Operation(call.kind, names[0], None, other_names=names[1:])
+    unknown = functools.partial(_unknown, call.kind, names[0])
+    return await run(adapter, operation, call.arguments, proceed, unknown)
 
 
 async def _nested(
     attached: Attached, adapter: AttachableAdapter, context: MiddlewareContext[Any], call_next: Any
 ) -> Any:
-    """Serve a call from inside of a message as one of its own, under the guard of this server.
+    """Serve a call from inside of a message as a separate message, under this server's guard.
 
     Raises:
         Exception: the refusal that it ended in, or what the server raised.
@@ -524,7 +673,7 @@ async def _nested(
         door = here()
         assert door is not None  # noqa: S101 - this runs inside of the frame of the message
         inner.append(door.message)
-        with _on(_Way(adapter, door)):
+        with on_way(Way(adapter, door)):
             return await call_next(context)
 
     method, params = context.method or "", _params(context)
@@ -534,16 +683,16 @@ async def _nested(
     except ToolGuardError as refusal:
         raise adapter.refusal_error(refusal, nested=frame.row is not None) from None
     finally:
-        if frame.row is None:  # what the message led to
+        if frame.row is None:  # the operation of the message
             frame.message.rows += [row for each in inner for row in each.rows]
 
 
 def _params(context: MiddlewareContext[Any]) -> dict[str, Any]:
-    """Return the parameters of a call as JSON has them."""
+    """Return the parameters of a call as JSON values."""
     message = context.message
     params = {**vars(message), "_meta": getattr(message, "meta", None)}
     if "uri" in params:
-        params["uri"] = str(params["uri"])  # which 3.x has parsed
+        params["uri"] = str(params["uri"])  # parsed by fastmcp 3.x
     return params
 
 

@@ -1,15 +1,16 @@
-"""What is the same in both lines of fastmcp."""
+"""The adapter for both lines of fastmcp."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import fastmcp
 from fastmcp.exceptions import PromptError, ResourceError, ToolError
 from fastmcp.server.middleware.tool_injection import ToolInjectionMiddleware
+from fastmcp.server.providers import Provider
 from fastmcp.server.providers.addressing import parse_hashed_backend_name
 from fastmcp.server.providers.fastmcp_provider import (
     FastMCPProviderPrompt,
@@ -17,23 +18,26 @@ from fastmcp.server.providers.fastmcp_provider import (
     FastMCPProviderResourceTemplate,
     FastMCPProviderTool,
 )
-from fastmcp.utilities.versions import VersionSpec
-from pydantic import BaseModel
+from fastmcp.server.transforms import Transform
+from fastmcp.utilities.versions import VersionSpec, version_sort_key
 from starlette.applications import Starlette
 
 from toolguard.calls.message import Frame
-from toolguard.errors import AccessDeniedError, ToolGuardError
+from toolguard.errors import ToolGuardError
 from toolguard.frameworks import internals
 from toolguard.frameworks.apps import guard_builder
+from toolguard.frameworks.background import BackgroundTasks, TaskLine
 from toolguard.frameworks.fastmcp_catalog import catalog_of
 from toolguard.frameworks.fastmcp_guard import (
     AttachableAdapter,
     attach,
     described,
     parents,
+    requested_version,
     servers_below,
 )
-from toolguard.frameworks.operation import Catalog, Operation
+from toolguard.frameworks.fastmcp_queue import attend_extension, attend_workers
+from toolguard.frameworks.operation import Catalog, Operation, Revision
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.policies.operations import Kind
 
@@ -46,8 +50,10 @@ _MOUNTED = (
     FastMCPProviderResourceTemplate,
     FastMCPProviderPrompt,
 )
-# The user interfaces of fastmcp's apps, which are made for each tool and registered nowhere.
+# The user interfaces of fastmcp's apps, which are made for each tool and not registered.
 _INTERFACES = "ui://prefab/"
+
+_Mounted: TypeAlias = tuple[Kind, int, str]
 
 
 class FastMCPAdapter(AttachableAdapter):
@@ -56,11 +62,12 @@ class FastMCPAdapter(AttachableAdapter):
     Args:
         server: the ``fastmcp.FastMCP``.
         guard_messages: puts the guard around the messages of the low-level server.
-        unknown: makes the framework's own error for an operation that is not there.
+        unknown: makes the framework's own error for an unknown operation.
+        tasks: the background tasks of this line.
 
     Raises:
         ValueError: if this release of fastmcp, or this server, cannot be guarded.
-        RuntimeError: if fastmcp has changed in what toolguard relies on.
+        RuntimeError: if fastmcp lacks a private attribute that toolguard relies on.
     """
 
     has_tags = True
@@ -71,81 +78,110 @@ class FastMCPAdapter(AttachableAdapter):
         server: Any,
         guard_messages: Callable[[FastMCPAdapter, ServerGuard], None],
         unknown: Callable[[str], Exception],
+        tasks: TaskLine,
     ) -> None:
         check_version(fastmcp.__version__)
-        internals.probe_fastmcp(server, _MOUNTED, ToolInjectionMiddleware)
+        wrapped = server.local_provider.wrap_transform(Transform())
+        internals.probe_fastmcp(server, _MOUNTED, ToolInjectionMiddleware, wrapped)
         super().__init__(server)
         self._guard_messages = guard_messages
         self._unknown = unknown
+        self._listings: tuple[Catalog, dict[_Mounted, list[Operation]]] | None = None
+        self.tasks = BackgroundTasks(tasks)
 
     def operations(self) -> Iterator[Operation]:
-        """Yield what is on the server and on the servers mounted on it, by its own name."""
+        """Yield the operations of the server and of the servers mounted on it, by own name."""
         for server in (self.server, *servers_below(self.server)):
             for component in _registered(server):
                 yield described(parents(component))
 
-    def revision(self) -> tuple[object, ...]:
-        """Return what changes with the components, transforms and middleware of all servers."""
-        return tuple(
-            part
-            for server in (self.server, *servers_below(self.server))
-            for part in (
-                id(server),
-                len(server.transforms),
-                len(server.middleware),
-                *map(_last_of, _local_providers(server)),
-            )
-        )
+    def revision(self) -> Revision:
+        """Return a value that changes with components, transforms and middleware of all servers."""
+        parts: list[object] = []
+        for server in (self.server, *servers_below(self.server)):
+            parts += (server, *server.transforms, *server.middleware)
+            for provider in _local_providers(server):
+                parts += (provider, *internals.components_of(provider).values())
+        return Revision(parts)
 
     async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
         """Return the operation that clients call ``name``, also on a mounted server."""
         return await find_on(self.server, kind, name, meta)
 
+    async def find_completed(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        """Return the operation that a completion is for, a template by its own text first."""
+        chain: list[Any] = []
+        below = (self.server, name) if kind == "resource" else None
+        while below is not None and (template := await _template(*below)) is not None:
+            chain.append(template)
+            below = internals.mounted(template)
+        return described(chain) if chain else await self.find(kind, name, meta)
+
     def at(self, server: Any) -> FastMCPAdapter:
-        """Return the adapter as it is for calls to ``server``, which is mounted below its own."""
+        """Return the adapter for calls to ``server``, which is mounted below its own server."""
         if server is self.server:
             return self
         below = _Below.__new__(_Below)
         vars(below).update(vars(self), below=server)
         return below
 
-    def names_of(self, server: Any, kind: Kind, name: str) -> tuple[str, ...]:
+    def names_of(
+        self, server: Any, kind: Kind, name: str, reached_by: Sequence[str]
+    ) -> tuple[str, ...]:
         """Return what an operation of a mounted server is called by clients, for the rules."""
         if not self.rules.policies:
             return ()
-        mounted = (server, name)
-        listed = (each for each in self.catalog().operations if each.kind == kind)
-        return tuple(
-            other
-            for each in listed
-            if mounted in each.mounts
-            for other in (each.name, *(other for _, other in each.mounts))
-        )
+        catalog = self.catalog()
+        if self._listings is None or self._listings[0] is not catalog:
+            self._listings = (catalog, _by_mount(catalog))
+        listings = self._listings[1].get((kind, id(server), name), ())
+        if any(each.name in reached_by for each in listings):
+            return ()
+        return tuple(name for each in listings for name in each.names)
+
+    def names_below(self, kind: Kind, name: str) -> tuple[str, ...]:
+        """Return the names on mounted servers of an operation that clients call ``name``."""
+        if not self.rules.policies:
+            return ()
+        listed = self.catalog().operations
+        found = (each for each in listed if (each.kind, each.name) == (kind, name))
+        return tuple(other for each in found for _, other in each.mounts)
 
     def look_up(self) -> Catalog:
-        """Return what clients can call, also on mounted servers, by the names they know."""
+        """Return the operations, also of mounted servers, by the names that clients use."""
         return catalog_of(self.server)
 
     async def visible(self, door: Frame, method: str, listed: Sequence[Any]) -> Sequence[Any]:
-        """Return what the caller may see of the components in a list."""
+        """Return the components of a list that are visible to the caller."""
         if door.guard.unauthorized_tools == "show":
             return listed
         return await self._lists.visible(door, method, listed)
 
     def install(self, guard: ServerGuard) -> None:
-        """Put ``guard`` around every message, and around every app and transport it runs."""
-        attach(self.server).own = self
+        """Install ``guard`` around every message, and every app and transport of the server."""
+        attached = attach(self.server)
+        attached.own = self
+        attend_workers(attached)
+        self.attend_queue()
         self._guard_messages(self, guard)
         guard_builder(self, guard, "http_app", _paths)
         self.over_stdio(guard)
 
+    def attend_queue(self) -> None:
+        """Have the queue of the server's background tasks decide by the guard."""
+        attend_extension(self.server)
+
+    async def is_foreign_task(self, door: Frame, params: Mapping[str, Any]) -> bool:
+        """Return whether a message names a background task that is not its caller's."""
+        return not await self.tasks.owns(self.required_guard, door.message, params.get("taskId"))
+
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> BaseException:
-        """Return the error that fastmcp hands through, whether it hides the details or not."""
-        del nested  # a tool error, to be caught where code of the user's has called
+        """Return an error that fastmcp passes on, even if it masks error details."""
+        del nested  # a tool error can be caught by code of the user's
         return _RefusalError(refusal)
 
     def unknown(self, kind: Kind, name: str) -> Exception:
-        """Return the framework's own error for an operation that is not there."""
+        """Return the framework's own error for an unknown operation."""
         return self._unknown(f"Unknown {kind}: {name!r}")
 
     def stateless_app(self, *, json_response: bool = True) -> Starlette:
@@ -166,7 +202,7 @@ class _Below(FastMCPAdapter):
 
 
 class _RefusalError(ToolError, ResourceError, PromptError):
-    """A refusal on its way through fastmcp, which logs it for debugging only."""
+    """A refusal that passes through fastmcp, which logs it at debug level only."""
 
     def __init__(self, refusal: ToolGuardError) -> None:
         super().__init__(str(refusal))
@@ -176,7 +212,7 @@ class _RefusalError(ToolError, ResourceError, PromptError):
 
 
 def check_version(installed: str) -> None:
-    """Make sure that this release of fastmcp serves nothing past its transforms.
+    """Check that this release of fastmcp does not bypass its transforms.
 
     Raises:
         ValueError: naming the release to install.
@@ -196,13 +232,22 @@ def check_version(installed: str) -> None:
         )
 
 
+def _by_mount(catalog: Catalog) -> dict[_Mounted, list[Operation]]:
+    """Return what is listed for each operation of a mounted server."""
+    found: dict[_Mounted, list[Operation]] = {}
+    for each in catalog.operations:
+        for server, name in each.mounts:
+            found.setdefault((each.kind, id(server), name), []).append(each)
+    return found
+
+
 def _registered(server: Any) -> Iterator[Any]:
     for provider in _local_providers(server):
         yield from internals.components_of(provider).values()
 
 
 def _local_providers(server: Any) -> Iterator[Any]:
-    """Yield the providers of a server, those within others, and none of a mounted server."""
+    """Yield the providers of a server, nested ones too, but not those of mounted servers."""
     todo = list(server.providers)
     while todo:
         provider = todo.pop(0)
@@ -212,15 +257,9 @@ def _local_providers(server: Any) -> Iterator[Any]:
         todo += getattr(provider, "providers", ())
 
 
-def _last_of(provider: Any) -> tuple[object, ...]:
-    components = internals.components_of(provider)
-    last = next(reversed(components.values()), None) if components else None
-    return id(provider), len(components), id(last)
-
-
 async def find_on(server: Any, kind: Kind, name: str, meta: object) -> Operation | None:
-    """Return what a server calls ``name``, with its names on the servers it is mounted from."""
-    version = _requested_version(meta)
+    """Return the operation that a server calls ``name``, with its names on mounted servers."""
+    version = requested_version(meta)
     chain: list[Any] = []
     while True:
         found = await _component(server, kind, name, version)
@@ -242,7 +281,7 @@ async def find_on(server: Any, kind: Kind, name: str, meta: object) -> Operation
 
 
 async def _component(server: Any, kind: Kind, name: str, version: VersionSpec | None) -> Any:
-    """Return what a server finds, by fastmcp's own look-up."""
+    """Return the component that fastmcp's own look-up finds on a server."""
     if kind == "prompt":
         return await server.get_prompt(name, version)
     if kind == "resource":
@@ -258,26 +297,11 @@ async def _component(server: Any, kind: Kind, name: str, version: VersionSpec | 
     return found or (await server.get_tool_by_hash(*hashed) if hashed is not None else None)
 
 
-def _requested_version(meta: object) -> VersionSpec | None:
-    """Return which version of a component the client asks for, in ``_meta.fastmcp.version``.
-
-    Raises:
-        AccessDeniedError: if that cannot be read. The framework takes the latest version then, and
-            what is decided on has to be what is called.
-    """
-    if isinstance(meta, BaseModel):
-        meta = meta.model_dump()
-    for member in ("fastmcp", "version"):
-        if meta is None:
-            return None
-        if not isinstance(meta, Mapping):
-            raise AccessDeniedError("_meta.fastmcp.version must be a version, or be left out")
-        meta = meta.get(member)
-    if meta is None:
-        return None
-    if not isinstance(meta, str) or not meta:
-        raise AccessDeniedError("_meta.fastmcp.version must be a version, or be left out")
-    return VersionSpec(eq=meta)
+async def _template(server: Any, uri_template: str) -> Any:
+    """Return the template with exactly this text, in its highest version; None if unknown."""
+    templates = await Provider.list_resource_templates(server)
+    named = [each for each in templates if each.uri_template == uri_template]
+    return max(named, key=version_sort_key, default=None)
 
 
 def _paths(app: Any, *_: Any, **__: Any) -> Collection[str]:

@@ -1,7 +1,7 @@
-"""How do toolguard and the frameworks' own token verification work together?
+"""Combine toolguard with the frameworks' own token verification.
 
-:func:`verifier_for` lets a framework verify as toolguard does. The other way round, a guard takes
-over what the framework verified: ``ToolGuard(verifier="framework")``.
+:func:`verifier_for` lets a framework verify tokens with toolguard. Conversely, a guard accepts the
+framework's verification with ``ToolGuard(verifier="framework")``.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from toolguard.frameworks import internals
 from toolguard.frameworks.server_guard import ServerGuard, verifier_of
 from toolguard.tokens.verifier import Verifier
 
-__all__ = ["check_auth", "has_auth", "verifier_for"]
+__all__ = ["check_auth", "check_one", "has_auth", "verifier_for"]
 
-# By name: the one may be installed without the other.
+# By name: either may be installed without the other.
 _OURS = (
     ("toolguard.frameworks.sdk_auth", "SDKTokenVerifier"),
     ("toolguard.frameworks.fastmcp_auth", "FastMCPTokenVerifier"),
@@ -25,30 +26,30 @@ _REMOTE = ("fastmcp.server.auth.auth", "RemoteAuthProvider")
 
 
 def verifier_for(verifying: ServerGuard | Verifier, *, required_scopes: Sequence[str] = ()) -> Any:
-    """Return a verifier of toolguard as the ``TokenVerifier`` that the frameworks take.
+    """Return a ``TokenVerifier`` for the frameworks that uses a guard or verifier of toolguard.
 
     ::
 
         MCPServer("calendar", token_verifier=verifier_for(guard), auth=AuthSettings(...))
         FastMCP("calendar", auth=verifier_for(guard))
 
-    A token that does not hold up is None to a framework, which answers 401. While the issuer's
-    keys cannot be had it is not: fastmcp answers 503 with ``Retry-After``; the official SDK, and
-    a ``RemoteAuthProvider`` around this verifier, have no word for it and answer 500.
+    For an invalid token it returns None, and the framework answers 401. While the issuer's keys
+    are unavailable it raises: fastmcp answers 503 with ``Retry-After``; the official SDK, and a
+    ``RemoteAuthProvider`` around this verifier, cannot report that and answer 500.
 
     Args:
         verifying: a guard, or a verifier such as :class:`~toolguard.tokens.jwt.JWTVerifier`.
-        required_scopes: what every request needs, for fastmcp. In the SDK that is
+        required_scopes: the scopes that every request needs, for fastmcp. With the SDK, use
             ``AuthSettings(required_scopes=...)``.
 
     Returns:
-        A ``fastmcp.server.auth.TokenVerifier`` where fastmcp has been imported (it serves the
-        SDK as well), else what ``mcp.server.auth.provider.TokenVerifier`` describes.
+        A ``fastmcp.server.auth.TokenVerifier`` if fastmcp has been imported (the SDK accepts it
+        too), else an implementation of ``mcp.server.auth.provider.TokenVerifier``.
 
     Raises:
-        TypeError: if this is neither a guard nor a verifier.
-        ValueError: if it is a verifier that relies on the framework in its turn, or scopes are
-            required of the SDK's kind, which holds no request against them.
+        TypeError: if ``verifying`` is neither a guard nor a verifier.
+        ValueError: if ``verifying`` itself relies on the framework's verification, or
+            ``required_scopes`` are given for the SDK, whose verifier does not check them.
     """
     verifier = verifier_of(verifying)
     if not callable(getattr(verifier, "verify", None)):
@@ -72,11 +73,11 @@ def has_auth(server: Any) -> bool:
 
 
 def check_auth(server: Any, guard: ServerGuard) -> None:
-    """Make sure that exactly one of the framework and the guard says whose tokens are good.
+    """Check that tokens are verified either by the framework or by the guard, not by both.
 
     Raises:
-        ValueError: if ``verifier="framework"`` has nothing to take over; or if the guard verifies
-            by itself, and would overrule an auth of the server's that does not ask this guard.
+        ValueError: if ``verifier="framework"`` and the server has no auth; or if the guard
+            verifies by itself, and would override an auth of the server's that does not use it.
     """
     auth = _auth_of(server)
     if not guard.verifies_itself:
@@ -86,7 +87,22 @@ def check_auth(server: Any, guard: ServerGuard) -> None:
                 "nothing: write FastMCP(..., auth=...) for fastmcp, or MCPServer(..., "
                 "token_verifier=..., auth=AuthSettings(...)), or give the guard issuer= instead"
             )
-    elif auth is not None and not (_asks(auth, guard) or hasattr(guard.verifier, "verify_request")):
+    elif auth is not None:
+        check_one(auth, guard)
+
+
+def check_one(auth: Any, guard: ServerGuard) -> None:
+    """Check that a guard which verifies by itself does not override another auth.
+
+    Args:
+        auth: the object that verifies tokens for the framework.
+        guard: the guard of the same requests.
+
+    Raises:
+        ValueError: if the two may differ.
+    """
+    takes_over = not guard.verifies_itself or hasattr(guard.verifier, "verify_request")
+    if not (takes_over or _asks(auth, guard)):
         raise ValueError(
             f"the server verifies tokens with {type(auth).__name__}, and this guard verifies them "
             'by itself: write ToolGuard(verifier="framework", audience=...) to take over what the '
@@ -96,18 +112,18 @@ def check_auth(server: Any, guard: ServerGuard) -> None:
 
 
 def _auth_of(server: Any) -> Any:
-    """Return what verifies tokens for the framework; None if nothing does.
+    """Return the object that verifies tokens for the framework; None if there is none.
 
     In fastmcp that is the provider given as ``auth``; in both lines of the SDK, the verifier
     given as ``token_verifier`` or made from an ``auth_server_provider``.
     """
     is_fastmcp = any(kind.__module__ == "fastmcp.server.server" for kind in type(server).__mro__)
-    return getattr(server, "auth" if is_fastmcp else "_token_verifier", None)
+    return server.auth if is_fastmcp else internals.token_verifier(server)
 
 
 def _asks(auth: Any, guard: ServerGuard) -> bool:
     """Return whether ``auth`` is ``verifier_for(guard)``, or a provider around it."""
-    if _is_a(auth, _REMOTE):  # it serves metadata, and leaves all of verifying to another
+    if _is_a(auth, _REMOTE):  # it serves metadata, and another verifier verifies
         auth = auth.token_verifier
     return any(_is_a(auth, ours) for ours in _OURS) and any(
         auth.verifying is each for each in (guard, guard.verifier)
@@ -115,5 +131,5 @@ def _asks(auth: Any, guard: ServerGuard) -> bool:
 
 
 def _is_a(auth: Any, kind: tuple[str, str]) -> bool:
-    """Return whether ``auth`` is exactly of that kind; a subclass may verify in another way."""
+    """Return whether ``auth`` is exactly of that class; a subclass may verify differently."""
     return (type(auth).__module__, type(auth).__qualname__) == kind

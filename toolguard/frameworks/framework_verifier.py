@@ -1,7 +1,7 @@
-"""Whom has the framework's own auth verified for this very request?
+"""Take the caller of a request from the framework's own auth.
 
-In every line, Starlette's AuthenticationMiddleware puts the user on the scope of each HTTP request
-before a route is reached. Nothing is read from a variable of the session, and nothing is kept.
+In every line, Starlette's AuthenticationMiddleware sets the user in the scope of each HTTP request
+before a route is reached. Nothing is read from a variable of the session, and nothing is cached.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _OAUTH_PROXY = ("fastmcp.server.auth.oauth_proxy.proxy", "OAuthProxy")
 
 
 class FrameworkVerifier:
-    """Takes over what the server's own auth has verified, for the same request and no other.
+    """Accepts the verification of the server's own auth, for the same request only.
 
     For ``MCPServer(token_verifier=..., auth=...)`` (and ``FastMCP`` of mcp 1) and for
     ``fastmcp.FastMCP(auth=...)``: the token is verified once, by the framework.
 
     Args:
-        audience: who this server is: its URL, or what tokens name it by; several count as
-            alternatives. A token that says it is for somebody else is refused, whatever the
-            framework made of it.
-        clock: the time, in seconds since the epoch.
+        audience: the ``aud`` value of this server: its URL, or another identifier; several are
+            alternatives. A token with another audience is refused, even if the framework
+            accepted it.
+        clock: returns the time, in seconds since the epoch.
 
     Raises:
         ValueError: if no audience is given, or an empty one.
@@ -57,7 +57,7 @@ class FrameworkVerifier:
         self._clock = clock
 
     async def verify(self, token: str) -> Principal:
-        """Refuse: without a request to this server the framework has verified nothing.
+        """Refuse the token: without a request the framework has verified nothing.
 
         Raises:
             GuardNotConfiguredError: always.
@@ -70,16 +70,16 @@ class FrameworkVerifier:
         )
 
     async def verify_request(self, scope: MutableMapping[str, Any], token: str) -> Principal:
-        """Return whom the framework verified for this request.
+        """Return the principal that the framework verified for this request.
 
         Args:
             scope: the ASGI scope of the request.
             token: the bearer token that it carries.
 
         Raises:
-            InvalidTokenError: if the framework refused the token, or what it says of it does not
-                hold up here.
-            GuardNotConfiguredError: if no auth of the framework has seen the request.
+            InvalidTokenError: if the framework refused the token, or its facts are not valid
+                here.
+            GuardNotConfiguredError: if no auth of the framework has processed the request.
         """
         try:
             return self._taken_over(scope, token)
@@ -100,7 +100,7 @@ class FrameworkVerifier:
             )
         if isinstance(user, UnauthenticatedUser):
             raise InvalidTokenError("claims", "The auth of this server does not accept the token")
-        # Not the caller's fault: a 401 would send every client into re-authorization.
+        # A fault of the server: a 401 would make every client authorize again.
         raise GuardNotConfiguredError(
             "The server has verified no token by itself: write FastMCP(..., auth=...) or "
             "MCPServer(..., token_verifier=..., auth=AuthSettings(...)), or give the guard "
@@ -119,26 +119,26 @@ def framework_principal(
     now: float,
     exchanges: bool = False,
 ) -> Principal:
-    """Return the caller that the framework's access token describes.
+    """Return the principal that the framework's access token describes.
 
-    Subject, client and scopes are the framework's own, everything else is read from the claims.
-    A token without an expiry is good for this request, which the framework vouches for: opaque
-    tokens need not have one (RFC 6749 §5.1, RFC 7662 §2.2). A JWT does (RFC 9068 §2.2), and the
-    frameworks do not insist on it.
+    Subject, client and scopes are those of the framework, everything else is read from the claims.
+    A token without an expiry is accepted for this request, as the framework accepted it: opaque
+    tokens need not have one (RFC 6749 §5.1, RFC 7662 §2.2). A JWT needs one (RFC 9068 §2.2), which
+    the frameworks do not check.
 
     Args:
-        access_token: what the framework verified.
+        access_token: the access token object of the framework.
         token: the bearer token of the message.
-        audiences: who this server is, as it was configured.
+        audiences: the configured audiences of this server.
         now: the time, in seconds since the epoch.
-        exchanges: whether the server gives its clients tokens of its own and answers with the
-            one it got for them elsewhere (fastmcp's OAuthProxy). Whom *that* one is for is
-            between the two; the audience of its own it has checked.
+        exchanges: whether the server issues its own tokens to clients and returns the upstream
+            token for them (fastmcp's OAuthProxy). The audience of the *upstream* token is not
+            this server; the proxy has checked the audience of its own token.
 
     Raises:
-        InvalidTokenError: if this is about another token, or about one that is not active
-            (RFC 7662 §2.2), for another audience, bound to a key, expired, or a JWT without an
-            expiry.
+        InvalidTokenError: if the object is about another token, or the token is not active
+            (RFC 7662 §2.2), for another audience, sender-constrained, expired, or a JWT without
+            an expiry.
 
     >>> verified = AccessToken(token="abc", client_id="desktop", scopes=["read"], subject="alice")
     >>> framework_principal(verified, "abc", audiences=["https://mcp.example.com/mcp"], now=0)
@@ -151,7 +151,7 @@ def framework_principal(
         _log.warning("verify_token has to return AccessToken(token=token, ...), as it was called")
         raise InvalidTokenError("claims", "The auth of this server speaks of another token")
     if claims.get("active", True) is not True:
-        # RFC 7662 §2.2: a boolean. The framework may have taken the text "false" for a yes.
+        # RFC 7662 §2.2: a boolean. The framework may have taken the text "false" as true.
         raise InvalidTokenError("claims", "The token is not active")
     check_bearer(claims)
     expiry = access_token.expires_at if access_token.expires_at is not None else claims.get("exp")
@@ -171,7 +171,7 @@ def framework_principal(
 
 
 def _check_audience(resource: str | None, audience: object, audiences: Collection[str]) -> None:
-    """Refuse a token that says it is for somebody else; an opaque one may say nothing."""
+    """Refuse a token with another audience; an opaque token may have no audience."""
     accepted = accepted_audiences(audiences)
     if resource is not None and canonical_audience(resource) not in accepted:
         raise InvalidTokenError("audience", "The token is for another resource")
@@ -187,7 +187,7 @@ def _check_audience(resource: str | None, audience: object, audiences: Collectio
 def _subject(subject: str | None, claims: Mapping[str, Any]) -> str | None:
     if subject:
         return subject
-    if claims.get("sub") is None:  # as several verifiers of fastmcp write that there is no user
+    if claims.get("sub") is None:  # several verifiers of fastmcp write null if there is no user
         return None
     check_subject(claims)
     return str(claims["sub"])
@@ -197,7 +197,7 @@ def _is_jwt(token: str) -> bool:
     try:
         parse(token)
     except InvalidTokenError as error:
-        return error.reason != "malformed"  # otherwise a JWT that is not accepted here
+        return error.reason != "malformed"  # else it is a JWT that is not accepted here
     return True
 
 
@@ -205,6 +205,6 @@ def _exchanges_tokens(scope: Mapping[str, Any]) -> bool:
     """Return whether the auth of the application that serves the request is an OAuthProxy."""
     state = getattr(scope.get("app"), "state", None)
     auth = getattr(state, "fastmcp_auth", None)
-    providers = (auth, getattr(auth, "server", None))  # MultiAuth tries its server first
+    providers = (auth, getattr(auth, "server", None))  # MultiAuth uses its server first
     kinds = (kind for each in providers for kind in type(each).__mro__)
     return any((kind.__module__, kind.__qualname__) == _OAUTH_PROXY for kind in kinds)

@@ -1,7 +1,7 @@
 """The private attributes of the frameworks that toolguard relies on, each in one function.
 
-Nothing else in the package touches one. :func:`probe` runs when a server is protected and says
-which fact of which version is gone, instead of an ``AttributeError`` in the middle of a request.
+No other module uses one. :func:`probe` runs when a server is protected and reports which attribute
+is missing in which version, instead of an ``AttributeError`` in the middle of a request.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 __all__ = [
     "components_of",
     "custom_routes",
+    "extension_of",
     "guarding_class",
     "injected_tools",
     "inner_provider",
@@ -25,6 +26,7 @@ __all__ = [
     "resource_manager",
     "serve_by",
     "serving_parts",
+    "token_verifier",
     "tool_manager",
 ]
 
@@ -36,10 +38,10 @@ _MANAGERS = {
 
 
 def probe(server: Any) -> None:
-    """Make sure that a server of the SDK has what toolguard relies on.
+    """Check that a server of the SDK has the private attributes that toolguard uses.
 
     Raises:
-        RuntimeError: naming what is gone, and in which version.
+        RuntimeError: naming the missing attribute, and the version.
     """
     facts = {attribute: getattr(server, attribute, None) for attribute in _MANAGERS}
     gone = [
@@ -50,33 +52,31 @@ def probe(server: Any) -> None:
     ]
     if lowlevel_server(server) is server:
         gone.append("_lowlevel_server")
+    kept = ["_token_verifier"]
+    if not hasattr(server, "_lowlevel_server"):  # 1.x
+        kept.append("_session_manager")
+    gone += [name for name in kept if not hasattr(server, name)]
     if custom_routes(server) is None:
         gone.append("_custom_starlette_routes")
     if gone:
         raise RuntimeError(
-            f"mcp {_installed('mcp')} has no {', '.join(gone)} on {type(server).__name__}, which "
+            f"mcp {_version('mcp')} has no {', '.join(gone)} on {type(server).__name__}, which "
             "toolguard stands in: nothing would be guarded. Use a release that toolguard knows"
         )
 
 
-def _installed(distribution: str) -> str:
-    from importlib.metadata import version  # noqa: PLC0415 - slow, and for an error only
-
-    return version(distribution)
-
-
 def tool_manager(server: Any) -> Any:
-    """Return what an SDK server looks tools up in."""
+    """Return the tool manager of an SDK server."""
     return server._tool_manager
 
 
 def resource_manager(server: Any) -> Any:
-    """Return what an SDK server looks resources and templates up in."""
+    """Return the resource manager of an SDK server."""
     return server._resource_manager
 
 
 def prompt_manager(server: Any) -> Any:
-    """Return what an SDK server looks prompts up in."""
+    """Return the prompt manager of an SDK server."""
     return server._prompt_manager
 
 
@@ -86,7 +86,7 @@ def lowlevel_server(server: Any) -> Any:
 
 
 def serving_parts(server: Any) -> tuple[object, ...]:
-    """Return what a message to an SDK server passes, each an object that may be replaced."""
+    """Return the objects that a message to an SDK server passes, each of which can be replaced."""
     tools, resources = server._tool_manager, server._resource_manager
     prompts, lowlevel = server._prompt_manager, lowlevel_server(server)
     chain = getattr(lowlevel, "middleware", None)
@@ -97,11 +97,16 @@ def serving_parts(server: Any) -> tuple[object, ...]:
 
 
 def custom_routes(server: Any) -> list[Any] | None:
-    """Return the routes that a server serves beside its endpoint; None if it cannot have any."""
+    """Return the custom routes of a server; None if it cannot have any."""
     of_fastmcp = getattr(server, "_get_additional_http_routes", None)
     if of_fastmcp is not None:
         return list(of_fastmcp())
     return getattr(server, "_custom_starlette_routes", None)
+
+
+def token_verifier(server: Any) -> Any:
+    """Return what verifies tokens for an SDK server; None if nothing does."""
+    return getattr(server, "_token_verifier", None)
 
 
 def serve_by(server: Any, manager: Any) -> Any:
@@ -112,29 +117,38 @@ def serve_by(server: Any, manager: Any) -> Any:
 
 # --- fastmcp
 
-# What the servers of fastmcp call on a component, then what that calls in turn.
+# The methods that fastmcp's servers call on a component, then those which these call.
 _ENTRIES = ("_run", "run", "_read", "read", "create_resource", "_render", "render")
+_LISTINGS = ("_list_tools", "_list_resources", "_list_resource_templates", "_list_prompts")
 _ORIGINALS = ("_original_name", "_original_uri", "_original_uri_template")
 
 Around = Callable[[Any, str, Callable[[], Awaitable[Any]], tuple[Any, ...]], Awaitable[Any]]
-"""Runs an entry of a component: given it, the entry's name, what runs it, and its arguments."""
+"""Runs an entry of a component; takes it, the entry's name, its function and its arguments."""
 
 
-def probe_fastmcp(server: Any, mounts: tuple[type[Any], ...], injects: type[Any]) -> None:
+def probe_fastmcp(
+    server: Any, mounts: tuple[type[Any], ...], injects: type[Any], wrapped: Any
+) -> None:
     """Make sure that a server of fastmcp has what toolguard relies on.
 
     Args:
         server: the server.
         mounts: the classes of the components of mounted servers.
         injects: the class of the middleware that injects tools.
+        wrapped: a provider that wraps another one.
 
     Raises:
-        RuntimeError: naming what is gone, and in which version.
+        RuntimeError: naming the missing attribute, and the version.
     """
     needed = ("_mcp_server", "_get_additional_http_routes")
     gone = [name for name in needed if not hasattr(server, name)]
-    if not hasattr(server.local_provider, "_components"):
-        gone.append("local_provider._components")
+    if hasattr(server, "add_extension") and not hasattr(server, "_extensions"):  # 4.x
+        gone.append("_extensions")
+    local = server.local_provider
+    kept = ("_components", *_LISTINGS)
+    gone += [f"local_provider.{name}" for name in kept if not hasattr(local, name)]
+    if not hasattr(wrapped, "_inner"):
+        gone.append(f"{type(wrapped).__name__}._inner")
     for each in mounts:
         private = getattr(each, "__private_attributes__", {})
         if "_server" not in private or not any(name in private for name in _ORIGINALS):
@@ -143,17 +157,17 @@ def probe_fastmcp(server: Any, mounts: tuple[type[Any], ...], injects: type[Any]
         gone.append(f"{injects.__name__}._tools_to_inject_by_name")
     if gone:
         raise RuntimeError(
-            f"fastmcp {_installed('fastmcp')} has no {', '.join(gone)}, which toolguard relies on: "
+            f"fastmcp {_version('fastmcp')} has no {', '.join(gone)}, which toolguard relies on: "
             "rules by name would not apply. Use a release that toolguard knows"
         )
 
 
 def mounted(component: Any) -> tuple[Any, str] | None:
-    """Return the mounted server that a component of fastmcp is of, and its name there.
+    """Return the mounted server that a component of fastmcp belongs to, and its name there.
 
-    None for a component that is not of a mounted server.
+    None for a component that does not belong to a mounted server.
     """
-    # Asked of the class: pydantic takes long to say that an object has no such attribute.
+    # Looked up in the class: pydantic is slow to report that an object lacks an attribute.
     has_server = "_server" in getattr(type(component), "__private_attributes__", ())
     server = getattr(component, "_server", None) if has_server else None
     if server is None:
@@ -163,7 +177,7 @@ def mounted(component: Any) -> tuple[Any, str] | None:
 
 
 def inner_provider(provider: Any) -> Any:
-    """Return the provider that a namespace or a transform wraps; None if it wraps none."""
+    """Return the provider inside a namespace or a transform; None if there is none."""
     return getattr(provider, "_inner", None)
 
 
@@ -174,7 +188,7 @@ def components_of(provider: Any) -> dict[str, Any]:
 
 
 def list_untransformed(provider: Any, many: str) -> Callable[[], Awaitable[list[Any]]]:
-    """Return what lists the components of a provider before its transforms."""
+    """Return the function that lists the components of a provider before its transforms."""
     listing: Callable[[], Awaitable[list[Any]]] = getattr(provider, f"_list_{many}")
     return listing
 
@@ -183,6 +197,11 @@ def injected_tools(middleware: Any) -> dict[str, Any]:
     """Return the table of tools that a middleware injects, for its entries to be replaced."""
     table: dict[str, Any] = middleware._tools_to_inject_by_name
     return table
+
+
+def extension_of(server: Any, identifier: str) -> Any:
+    """Return the extension of a server of 4.x with this identifier; None if there is none."""
+    return getattr(server, "_extensions", {}).get(identifier)
 
 
 def guarding_class(cls: type[Any], around: Around) -> type[Any]:
@@ -199,3 +218,10 @@ def _entry(cls: type[Any], name: str, around: Around) -> Callable[..., Awaitable
         return await around(component, name, proceed, (*args, *kwargs.values()))
 
     return entry
+
+
+def _version(package: str) -> str:
+    """Return the installed version of a package."""
+    from importlib.metadata import version  # noqa: PLC0415 - imports the email package
+
+    return version(package)

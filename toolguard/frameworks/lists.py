@@ -1,4 +1,4 @@
-"""The operations that a caller sees in a list, with their requirements."""
+"""Edit list results: add requirements, and remove operations hidden from the caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
-from toolguard.frameworks.operation import Catalog, Operation
+from toolguard.frameworks.operation import Catalog, Operation, Revision
 from toolguard.policies.decision import decide
 from toolguard.policies.operations import Invocation, Kind
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
@@ -21,19 +21,19 @@ from toolguard.policies.published import LISTS, published
 
 __all__ = ["Lists", "hides"]
 
-# More than any server has; what is beyond is looked up each time.
+# More than any server has; results beyond this number are not cached.
 _MAX_KNOWN = 20_000
 
 
 class Listing(Protocol):
-    """What lists need of the server that has them."""
+    """The part of an adapter that lists use."""
 
-    def revision(self) -> tuple[object, ...]:
-        """Return what changes with the registered operations."""
+    def revision(self) -> Revision:
+        """Return a value that changes with the registered operations."""
         ...
 
     def catalog(self) -> Catalog:
-        """Return the operations by the names that clients know them by."""
+        """Return the operations by the names that clients use."""
         ...
 
     async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
@@ -41,7 +41,7 @@ class Listing(Protocol):
         ...
 
     def policy(self, operation: Operation) -> Policy | None:
-        """Return what decorators and rules say of an operation."""
+        """Return the policy of an operation's decorators and rules; None if it has neither."""
         ...
 
 
@@ -54,16 +54,16 @@ class Lists:
 
     def __init__(self, adapter: Listing) -> None:
         self._adapter = adapter
-        self._revision: tuple[object, ...] | None = None
+        self._revision: Revision | None = None
         self._known: dict[tuple[Kind, str], Operation] = {}
 
     async def edit(self, door: Frame, method: str, result: dict[str, Any]) -> dict[str, Any]:
-        """Return the result of a list with requirements, and without what the caller may not see.
+        """Return a list result with requirements, without the operations hidden from the caller.
 
         Args:
-            door: the message at the door of the server.
+            door: the frame of the message, outside of operations.
             method: its JSON-RPC method; one of ``LISTS``.
-            result: what the framework answers, in JSON.
+            result: the framework's result, as JSON values.
         """
         member, kind, key = LISTS[method]
         listed = result.get(member)
@@ -75,12 +75,12 @@ class Lists:
         return {**result, member: items}
 
     async def visible(self, door: Frame, method: str, listed: Sequence[Any]) -> list[Any]:
-        """Return the components of fastmcp in a list, without what the caller may not see.
+        """Return the components of fastmcp in a list, without those hidden from the caller.
 
         Args:
-            door: the message that asks for them.
+            door: the frame of the message that requests the list.
             method: the method of the list; one of ``LISTS``.
-            listed: what the server would tell.
+            listed: the components that the server would list.
         """
         _, kind, key = LISTS[method]
         attribute = "uri_template" if key == "uriTemplate" else key
@@ -128,7 +128,7 @@ class Lists:
 
 
 def hides(frame: Frame, refusal: ToolGuardError) -> bool:
-    """Return whether a caller who is refused like this is not told that the operation exists."""
+    """Return whether this refusal hides the existence of the operation from the caller."""
     if frame.guard.unauthorized_tools == "show":
         return False
     if isinstance(refusal, AccessDeniedError):

@@ -1,22 +1,22 @@
 """The low-level ``mcp.server.Server`` of the official SDK, lines 1.x and 2.x.
 
-It has handlers and no registry: one function answers every ``tools/call``. So names decide. Which
-names there are is what the server's own list handlers say, and what rules say:
+It has handlers and no registry: one function answers every ``tools/call``. So decisions are made
+by name. The known names come from the server's own list handlers and from the rules:
 
-- A tool or prompt is known if the server lists it, or if a rule without ``*`` names it. Where the
+- A tool or prompt is known if the server lists it, or if a rule without ``*`` names it. If the
   server has no list of its tools (or prompts), every rule that matches makes a name known.
 - A resource is known if the server lists it or a template that fits it, or if any rule matches.
 - Everything else is refused as unknown, and its handler is not called.
 
-What is known by a list and matched by no rule is guarded by ``ToolGuard(default=...)``. A rule for
-a template holds for the URIs that could be of it. Rules that read arguments get what was sent: the
-handler gets the same.
+Listed operations without a matching rule are guarded by ``ToolGuard(default=...)``. A rule for a
+template applies to all URIs that could match it. Rules that read arguments get those that the
+client sent, as the handler does.
 
-Handlers have no decorators. ``toolguard.current_principal()`` tells them the caller, and the
-guarded functions that they call decide for themselves.
+Handlers have no decorators. ``toolguard.current_principal()`` returns their caller, and the guarded
+functions that they call make their own decisions.
 
 Notifications reach their handlers without a decision, as in all lines; on 1.x the SDK gives them no
-request, so ``current_principal()`` has none to tell there.
+request, so ``current_principal()`` has no caller there.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from toolguard.calls.message import Frame
 from toolguard.calls.waiting import wait_for
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.frameworks.adapter import PROTECTED, Adapter
-from toolguard.frameworks.operation import Catalog, Operation
+from toolguard.frameworks.operation import Catalog, Operation, Revision
 from toolguard.frameworks.resource_templates import templates_of
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.policies.operations import Kind
@@ -66,13 +66,13 @@ def adapter(server: Any) -> Adapter:
 
 
 class LowLevelAdapter(Adapter):
-    """One low-level server, whose operations are known by their names only."""
+    """One low-level server, whose operations are known by name only."""
 
     error_types = ()
 
     def __init__(self, server: Any) -> None:
         super().__init__(server)
-        # What the server has listed, to whomever: that a name is known permits nobody anything.
+        # The names listed to any caller: a known name does not permit anything by itself.
         self._noted: dict[tuple[Kind, str], None] = {}
         self._templates: dict[str, None] = {}
         self._described: dict[str, Operation] = {}
@@ -87,26 +87,26 @@ class LowLevelAdapter(Adapter):
 
     @abstractmethod
     def ask_all(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        """Yield the pages of all lists, with their methods, while nothing is served."""
+        """Yield the pages of all lists, with their methods, while no message is processed."""
 
     def operations(self) -> Iterator[Operation]:
-        """Yield what the server has listed by now."""
+        """Yield the operations that the server has listed so far."""
         for kind, name in tuple(self._noted):
             yield self._operation(kind, name)
 
-    def revision(self) -> tuple[object, ...]:
-        """Return what changes with what the server has listed."""
-        return (len(self._noted),)
+    def revision(self) -> Revision:
+        """Return a value that changes with the listed operations."""
+        return Revision(self._noted)
 
     def policies(self) -> Iterator[Policy]:
-        """Yield the rules: nothing else guards an operation."""
+        """Yield the policies of the rules: nothing else guards an operation."""
         yield from self.rules.policies
 
     def report_rules(self) -> None:
-        """Do nothing: what the rules are about is known when the server is asked for it."""
+        """Do nothing: the operations of the rules are known only when clients request them."""
 
     def survey(self) -> Catalog:
-        """Return what the server's list handlers say, as far as they answer outside of a call."""
+        """Return the operations of the list handlers that work outside of a request."""
         return wait_for(self._survey)
 
     async def _survey(self) -> Catalog:
@@ -119,7 +119,7 @@ class LowLevelAdapter(Adapter):
         return Catalog(tuple(self.operations()), tuple(unlisted))
 
     async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
-        """Return the operation, if the server lists it or a rule names it outright."""
+        """Return the operation, if the server lists it or a rule without ``*`` names it."""
         del meta  # one name is one operation here
         if kind == "resource":
             return await self._find_resource(name)
@@ -128,7 +128,7 @@ class LowLevelAdapter(Adapter):
         return self._operation(kind, name) if await self._is_listed(kind, name) else None
 
     async def _find_resource(self, uri: str) -> Operation | None:
-        # Asked each time: a template that has come meanwhile may have a rule of its own.
+        # Listed each time: a new template may have its own rule.
         if self.lists(_TEMPLATES):
             await self._is_listed("resource", "", _TEMPLATES)
         found = self._operation("resource", uri)
@@ -149,7 +149,7 @@ class LowLevelAdapter(Adapter):
         return known
 
     async def _is_listed(self, kind: Kind, name: str, method: str | None = None) -> bool:
-        """Return whether the server lists a name now, and note what it lists."""
+        """Return whether the server lists a name now, and record what it lists."""
         asked = method or _LIST_OF[kind]
         if not self.lists(asked):
             return False
@@ -171,7 +171,7 @@ class LowLevelAdapter(Adapter):
                 return
 
     def _note(self, method: str, page: Mapping[str, Any]) -> set[str]:
-        """Remember what a page lists; return the names on it."""
+        """Record the operations on a page; return their names."""
         member, kind, key = LISTS[method]
         names = {str(each[key]) for each in page.get(member) or () if key in each}
         for name in names:
@@ -183,19 +183,19 @@ class LowLevelAdapter(Adapter):
         return names
 
     def has_rule(self, kind: Kind, name: str) -> bool:
-        """Return whether a rule makes known what the server does not list."""
+        """Return whether a rule makes a name known that the server does not list."""
         if kind != "resource" and self.lists(_LIST_OF[kind]):
-            return False  # what a rule names outright has been found
+            return False  # names in rules without `*` have been found
         return super().has_rule(kind, name)
 
     async def edit_list(self, door: Frame, method: str, result: dict[str, Any]) -> dict[str, Any]:
-        """Return a list with requirements, and without what the caller may not see."""
+        """Return a list with requirements, without the operations hidden from the caller."""
         self._note(method, result)
         return await super().edit_list(door, method, result)
 
 
 class _CapturedError(BaseException):
-    """Ends a function that has come as far as running its server."""
+    """Ends a function at the point where it would run its server."""
 
     def __init__(self, server: Any) -> None:
         super().__init__()
@@ -203,17 +203,17 @@ class _CapturedError(BaseException):
 
 
 async def captured(serve: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Return the server that ``serve`` wants to run, or what it returns; nothing is served.
+    """Return the server that ``serve`` would run, or its return value; the server does not run.
 
-    The official reference servers make their server inside of such a function::
+    The official reference servers create their server inside of such a function::
 
         server = await captured(mcp_server_time.server.serve)
         guard.protect(server, rules={"*": requires_scopes("time.read")})
 
     Args:
         serve: a function, or an async one, that ends in running a low-level server.
-        args: what it is called with.
-        kwargs: the same.
+        args: the positional arguments for it.
+        kwargs: the keyword arguments for it.
     """
     with Capture() as capture:
         made = serve(*args, **kwargs)
@@ -222,10 +222,10 @@ async def captured(serve: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 class Capture:
-    """Stops the ``with`` block where it wants to run a server, and goes on behind it.
+    """Ends the ``with`` block where it would run a server, and continues after the block.
 
-    All servers of the process are stopped from running meanwhile, and the standard streams are
-    empty: for commands, and for the start of a process.
+    Inside the block no server of the process can run, and the standard streams are empty: use it
+    in commands, and at the start of a process.
 
     Attributes:
         server: the server that was about to run.
@@ -251,7 +251,7 @@ class Capture:
 
 
 async def _stop(server: Any, *args: Any, **kwargs: Any) -> None:
-    for each in (*args, *kwargs.values()):  # the streams, which are a server's to close
+    for each in (*args, *kwargs.values()):  # the streams, which a server would close
         if hasattr(each, "aclose"):
             await each.aclose()
     raise _CapturedError(server)
@@ -266,7 +266,7 @@ def _captured_in(error: BaseException) -> _CapturedError | None:
 
 @contextmanager
 def adopting(guard: ServerGuard, rules: Mapping[str, GuardDecorator] | None) -> Iterator[None]:
-    """Have ``guard`` protect each low-level server when it begins to run, over stdio."""
+    """Have ``guard`` protect each low-level server when it starts to run, over stdio."""
     run = Server.run
 
     async def guarded(self: Any, *args: Any, **kwargs: Any) -> None:

@@ -1,6 +1,6 @@
 """The low-level ``mcp.server.Server``, line 1.x: a public table of handlers.
 
-Nothing stands between the table and a handler, so what a message names is what the handler gets.
+No code runs between the table and a handler, so the handler gets the name that the message has.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class _Server(LowLevelAdapter):
         return isinstance(self.server.request_handlers, GuardedHandlers)
 
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> BaseException:
-        del nested  # the server calls nothing but its handlers
+        del nested  # the server calls only its handlers
         return refusal
 
     def unknown(self, kind: Kind, name: str) -> Exception:

@@ -1,8 +1,8 @@
 """The low-level ``mcp.server.Server``, line 2.x: a public look-up of handlers.
 
-Its middlewares may rename what a message asks for, or answer it themselves. So calls are decided
-on where the handler is looked up, inside all of them, and what was decided on nowhere is withheld
-outside of all of them.
+Its middlewares may change the name in a message, or answer it themselves. So calls are decided on
+where the handler is looked up, inside of all middlewares, and an answer without a decision is
+withheld outside of all of them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _Handler = Callable[[_Context, Any], Awaitable[HandlerResult]]
 
 
 class _Sent(NamedTuple):
-    """A message as it came, before any middleware: one may change the context in place."""
+    """A message as sent, before any middleware, which may change the context in place."""
 
     context: _Context
     method: str
@@ -116,7 +116,7 @@ class _Server(LowLevelAdapter):
         return result
 
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> BaseException:
-        del nested  # the server calls nothing but its handlers
+        del nested  # the server calls only its handlers
         return RefusedError(refusal)
 
     def unknown(self, kind: Kind, name: str) -> Exception:
@@ -135,7 +135,7 @@ class _Server(LowLevelAdapter):
         return to_json(await entry.handler(context, params))
 
     async def ask_all(self) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-        # The same handlers on a server without a guard, as nothing is served.
+        # The same handlers on a server without a guard, since no message is processed.
         bare: Server[Any] = Server(self.server.name)
         for method in filter(self.lists, LISTS):
             entry = self._look_up(method)
@@ -161,10 +161,10 @@ class _Server(LowLevelAdapter):
 
 
 async def _guarded_other(handler: _Handler, ctx: _Context, params: Any) -> HandlerResult:
-    """Serve what the door has decided on, unless a middleware has made something else of it.
+    """Serve a message that was decided on, unless a middleware has changed it since.
 
     Raises:
-        RefusedError: if it has, or if no guard has seen the message.
+        RefusedError: if it was changed, or if no guard has processed it.
     """
     sent = _sent.get()
     if sent is None or (sent.method, sent.asked) != (ctx.method, _asked(ctx)):

@@ -1,7 +1,7 @@
-"""The line 1.x of ``FastMCP`` of the official SDK.
+"""The adapter for ``FastMCP`` of the official SDK, line 1.x.
 
 The low-level server sets ``request_ctx`` for each message; its ``request`` is the request that
-carried *this* message. The context variables of the auth middleware hold the one that opened
+carried *this* message. The context variables of the auth middleware hold the request that opened
 the session, and are not used.
 """
 
@@ -75,7 +75,7 @@ class _FastMCP(SDKAdapter):
         kept, path = internals.serve_by(server, manager), settings.streamable_http_path
         settings.streamable_http_path = "/mcp"
         try:
-            # What the framework builds, with its own auth, and not yet guarded.
+            # The application that the framework builds, with its own auth, before it is guarded.
             app: Starlette = inspect.unwrap(server.streamable_http_app)()
         finally:
             internals.serve_by(server, kept)
@@ -87,10 +87,10 @@ class _FastMCP(SDKAdapter):
 
 
 class _Refusal(BaseException):
-    """A refusal on its way to the door.
+    """A refusal that is raised through the SDK to :func:`serve`.
 
-    The SDK logs every ``Exception`` of a resource or prompt with its traceback, and makes results
-    of those of tools. Between the managers and the door there is no code but the SDK's.
+    The SDK logs every ``Exception`` of a resource or prompt with its traceback, and turns those of
+    tools into results. Between the managers and :func:`serve` there is only code of the SDK.
     """
 
     def __init__(self, refusal: ToolGuardError) -> None:
@@ -118,26 +118,26 @@ def guard_messages(
     guard: ServerGuard,
     owners: TaskOwners | None = None,
 ) -> None:
-    """Put ``guard`` around every request handler of the server, those added later included.
+    """Install ``guard`` around every request handler of the server, including later ones.
 
     Args:
         lowlevel: the server.
         served: the adapter of the server that it belongs to.
-        guard: what stands around each handler.
-        owners: of the SDK's background tasks; None if a framework keeps them apart by itself.
+        guard: the guard around each handler.
+        owners: the owners of the SDK's background tasks; None if the framework checks them.
     """
     guarded = GuardedHandlers(lowlevel.request_handlers, served, guard, owners)
     lowlevel.request_handlers = guarded  # type: ignore[assignment]
 
 
 class GuardedHandlers(MutableMapping[Any, Handler]):
-    """The handlers of a low-level server, each of them under a guard when it is looked up.
+    """The handlers of a low-level server; each is wrapped by a guard when it is looked up.
 
     Args:
-        handlers: the table, which others may hold as well.
+        handlers: the table, which other code may refer to as well.
         served: the server.
-        guard: what stands around each handler.
-        owners: of the SDK's background tasks; None if a framework keeps them apart by itself.
+        guard: the guard around each handler.
+        owners: the owners of the SDK's background tasks; None if the framework checks them.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class GuardedHandlers(MutableMapping[Any, Handler]):
         return known[1]
 
     def handler(self, kind: Any) -> Handler:
-        """Return the handler itself, for what a guard has to ask the server."""
+        """Return the unguarded handler, for requests of the guard to the server."""
         return self._handlers[kind]
 
     def __setitem__(self, kind: Any, handler: Handler) -> None:
@@ -178,7 +178,7 @@ class GuardedHandlers(MutableMapping[Any, Handler]):
         return len(self._handlers)
 
     async def _serve(self, handler: Handler, request: Any) -> Any:
-        if request is None:  # the server asking itself for its tools, inside a guarded message
+        if request is None:  # the server lists its own tools, inside a guarded message
             return await handler(request)
         context = request_ctx.get()
         incoming = Incoming(
@@ -200,16 +200,16 @@ class GuardedHandlers(MutableMapping[Any, Handler]):
 
 
 async def _admitted(handler: Handler, owners: TaskOwners | None, request: Any) -> Any:
-    """Serve an admitted message, with no more of the background tasks than are the caller's.
+    """Serve an admitted message; of the background tasks, only those of the caller.
 
     Raises:
-        ToolGuardError: the refusal of a guarded function that a tool's handler has called and not
-            caught, which the SDK has made an error result of.
+        ToolGuardError: the refusal of a guarded function that a tool's handler called and did not
+            catch, and that the SDK turned into an error result.
     """
     if owners is not None and isinstance(request, _ABOUT_A_TASK):
         task_id = request.params.taskId
         if not owners.owns(await _caller(), task_id):
-            message = f"Task not found: {task_id}"  # as the SDK says it
+            message = f"Task not found: {task_id}"  # the text of the SDK
             raise McpError(types.ErrorData(code=types.INVALID_PARAMS, message=message))
     result = await handler(request)
     root = getattr(result, "root", None)
@@ -231,7 +231,7 @@ async def _caller() -> Principal | None:
 
 
 def _text(result: types.CallToolResult) -> str | None:
-    """Return the one text that a result consists of; None if it consists of more."""
+    """Return the text of a result that consists of one text only; else None."""
     only = result.content[0] if len(result.content) == 1 else None
     return only.text if isinstance(only, types.TextContent) else None
 
@@ -241,11 +241,11 @@ def _is_started_task(result: types.ServerResult) -> bool:
 
 
 def _sent(params: Any) -> dict[str, Any]:
-    """Return the parameters under the names that they have in the message."""
+    """Return the parameters with their names in the message."""
     if params is None:
         return {}
     sent = dict(vars(params))
-    for name in ("uri", "ref"):  # which 1.x has parsed
+    for name in ("uri", "ref"):  # parsed by the SDK 1.x
         if name in sent:
             sent[name] = _plain(sent[name])
     return {**sent, "_meta": sent.pop("meta", None)}
@@ -256,9 +256,9 @@ def _plain(value: Any) -> Any:
 
 
 def _is_at_hand(context: Any) -> Callable[[], bool]:
-    """Return what tells whether ``context`` is that of the message being served.
+    """Return a function that tells whether ``context`` is that of the current message.
 
-    A session inside the process runs in the context of whoever started it.
+    An in-process session runs in the context of the code that started it.
     """
     return lambda: request_ctx.get(None) is context
 
@@ -287,10 +287,10 @@ def _said_no(method: str, refusal: ToolGuardError, guard: ServerGuard) -> types.
 
 
 def _ask_to_connect(refusal: ConnectionRequiredError, url: str) -> None:
-    """Ask the client to open ``url``; return if it cannot be asked.
+    """Ask the client to open ``url`` (URL mode elicitation); return if it does not support that.
 
     Raises:
-        UrlElicitationRequiredError: how the question is put (2025-11-25).
+        UrlElicitationRequiredError: the request to the client (MCP 2025-11-25).
     """
     client = request_ctx.get().session.client_params
     if not can_open_urls(client.capabilities if client is not None else None):

@@ -1,6 +1,6 @@
-"""The line 2.x of ``MCPServer`` of the official SDK.
+"""The adapter for ``MCPServer`` of the official SDK, line 2.x.
 
-Its server middleware gets a context for each message, with the request that carried it.
+Its server middleware gets a context for each message, with the request that carried the message.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class _MCPServer(SDKAdapter):
 
 
 class RefusedError(MCPError):
-    """A refusal on its way to the door: the SDK hands it through, and logs nothing of it."""
+    """A refusal that is raised through the SDK, which passes it on without logging it."""
 
     def __init__(self, refusal: ToolGuardError) -> None:
         super().__init__(code=REFUSED, message=str(refusal))
@@ -100,7 +100,7 @@ def adapter(server: Any) -> Adapter:
 
 
 def message_guard(served: Adapter, guard: ServerGuard) -> ServerMiddleware[Any]:
-    """Return the server middleware that puts ``guard`` around every message."""
+    """Return the server middleware that installs ``guard`` around every message."""
 
     async def guarded(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         incoming = Incoming(
@@ -130,7 +130,7 @@ def _is_error(result: HandlerResult) -> bool:
 
 
 def to_json(result: HandlerResult) -> dict[str, Any]:
-    """Return a result in JSON."""
+    """Return a result as JSON values."""
     if isinstance(result, BaseModel):
         return result.model_dump(by_alias=True, mode="json", exclude_none=True)
     return dict(result or {})
@@ -143,7 +143,7 @@ def _is_public(result: HandlerResult) -> bool:
 
 
 def _from_json(_: HandlerResult, as_json: dict[str, Any]) -> HandlerResult:
-    return as_json  # what the SDK writes after this is what is in it
+    return as_json  # the SDK serializes this value
 
 
 def _said_no(
@@ -158,7 +158,7 @@ def _said_no(
     text = TextContent(type="text", text=refusal.to_json())
     meta = challenge_meta(guard, refusal)
     result = CallToolResult(content=[text], is_error=True, _meta=meta)
-    # A middleware that answers owns the whole result, and the type came with 2026-07-28.
+    # A middleware that answers sets the whole result; the type is new in 2026-07-28.
     unknown = {"result_type"} if ctx.protocol_version < _MODERN else None
     return result.model_dump(by_alias=True, exclude_none=True, exclude=unknown)
 
@@ -166,10 +166,10 @@ def _said_no(
 def _ask_to_connect(
     ctx: ServerRequestContext[Any, Any], refusal: ConnectionRequiredError, url: str
 ) -> InputRequiredResult | None:
-    """Return the question to open ``url``; None if this client cannot be asked.
+    """Return the elicitation to open ``url``; None if this client does not support it.
 
     Raises:
-        UrlElicitationRequiredError: how the question is put before 2026-07-28.
+        UrlElicitationRequiredError: the request to clients before MCP 2026-07-28.
     """
     if not can_open_urls(ctx.session.client_capabilities):
         return None

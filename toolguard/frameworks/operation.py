@@ -1,8 +1,9 @@
-"""The operations of a server, and what each one asks for."""
+"""The operations of a server, and their policies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,11 +11,11 @@ from toolguard.decorators.wrapper import owner_of, policy_of
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import Policy
 
-__all__ = ["Catalog", "Operation", "Resolved", "operation_key"]
+__all__ = ["Catalog", "Operation", "Resolved", "Revision", "operation_key"]
 
 
 def operation_key(kind: Kind, name: str) -> str:
-    """Return what rules by name and tests call an operation: ``"prompt:plan"``, of a tool its name.
+    """Return the key of an operation in rules and tests: ``"prompt:plan"``; a tool's is its name.
 
     >>> operation_key("resource", "calendar://today")
     'resource:calendar://today'
@@ -26,16 +27,16 @@ class Operation(NamedTuple):
     """One tool, resource, resource template or prompt of a server.
 
     Attributes:
-        kind: which of them; a template is a resource.
-        name: the name or URI (template) that clients know it by.
-        function: the registered function; None for one that is not a function here.
-        version: of a component of fastmcp that has one.
+        kind: the kind; a template is a resource.
+        name: the name or URI (template) that clients use.
+        function: the registered function; None if the operation is not a function here.
+        version: the version of a component of fastmcp, if it has one.
         mounts: the servers it is mounted from, outermost first, with its names there.
-        own_check: whether the framework checks its callers by itself (fastmcp's ``auth=``).
-        parameters: the JSON schema of a tool's arguments, where the framework takes others, too,
-            without saying so.
-        other_names: further names it has, such as the one before it was renamed.
-        tags: of a component of fastmcp.
+        own_check: whether the framework checks its callers itself (fastmcp's ``auth=``).
+        parameters: the JSON schema of a tool's arguments, if the framework silently accepts
+            others too.
+        other_names: further names, such as the one before it was renamed.
+        tags: the tags of a component of fastmcp.
     """
 
     kind: Kind
@@ -50,29 +51,29 @@ class Operation(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What rules by name and tests call it."""
+        """Its key in rules and tests."""
         return operation_key(self.kind, self.name)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name it has, apart from what a client sends."""
+        """All of its names, apart from the one that a client sent."""
         return (self.name, *self.other_names)
 
     @property
     def declared(self) -> Policy | None:
-        """What its decorators say; None if it has none."""
+        """The policy of its decorators; None if it has none."""
         return None if self.function is None else policy_of(self.function)
 
 
 class Resolved:
-    """An operation with its whole policy, worked out once for each function and set of names.
+    """An operation with its whole policy, computed once for each function and set of names.
 
     Attributes:
         operation: the operation.
-        declared: what its decorators say; None if it has none.
-        owner: the wrapper that decides on validated arguments; None if no decorator made one.
+        declared: the policy of its decorators; None if it has none.
+        owner: the wrapper that decides on validated arguments; None if it has no decorator.
         policy: its whole policy by its own names; None if no caller may do it.
-        fault: why it cannot be guarded as it is; then it is refused to every caller.
+        fault: why it cannot be guarded as registered; every caller is then refused.
     """
 
     __slots__ = ("declared", "fault", "operation", "owner", "policy")
@@ -87,12 +88,40 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Catalog:
-    """The operations of a server by the names that clients know, and what else it may have.
+    """The operations of a server by the names that clients use.
 
     Attributes:
-        operations: what could be found without asking another server.
-        unlisted: sentences on what could not.
+        operations: the operations that can be found without a request to another server.
+        unlisted: sentences about those that cannot.
     """
 
     operations: tuple[Operation, ...]
     unlisted: tuple[str, ...] = ()
+
+
+class Revision:
+    """The objects that a server consists of at one time, to tell whether any was exchanged.
+
+    It keeps the objects: the ``id()`` of one that is gone may be that of its successor.
+
+    Args:
+        parts: the objects, which are compared by identity and order.
+
+    >>> tools = [object(), object()]
+    >>> Revision(tools) == Revision(tools), Revision(tools) == Revision(reversed(tools))
+    (True, False)
+    """
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Iterable[object]) -> None:
+        self._parts = tuple(parts)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Revision):
+            return NotImplemented
+        return len(self._parts) == len(other._parts) and all(
+            map(operator.is_, self._parts, other._parts)
+        )
+
+    __hash__ = None  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""A chain of middleware of which one is outermost for good."""
+"""A chain of middleware in which one always stays outermost."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ MiddlewareT = TypeVar("MiddlewareT")
 
 
 class Outermost(list[MiddlewareT]):
-    """A chain of middleware of which one is outermost, wherever others are put.
+    """A chain of middleware in which one stays outermost, wherever others are inserted.
 
     Args:
-        chain: the others, outermost first.
-        outermost: what is around all of them.
+        chain: the other middlewares, outermost first.
+        outermost: the middleware around all of them.
     """
 
     def __init__(self, chain: Iterable[MiddlewareT], outermost: MiddlewareT) -> None:

@@ -1,4 +1,4 @@
-"""Which of the templates that a server lists could a URI be of (RFC 6570)?"""
+"""Match URIs with the resource templates that a server lists (RFC 6570)."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _OPERATOR = re.compile(r"\{[^\w{}]")
 def templates_of(
     uri: str, templates: Collection[str], *, is_listed: bool = False
 ) -> tuple[str, ...]:
-    """Return the templates that a server could take ``uri`` for one of.
+    """Return the templates that a server could match with ``uri``.
 
-    A server may read its templates less strictly than the RFC does. So where no template fits one
-    segment of the path for each variable, all those count in which a variable may stand for
-    anything.
+    A server may match its templates less strictly than the RFC. So if no template matches with one
+    path segment for each variable, all templates count that match with any text for a variable.
 
     Args:
         uri: the URI.
-        templates: what the server lists.
-        is_listed: whether the server lists the URI, too. Others could be meant in any spelling.
+        templates: the templates that the server lists.
+        is_listed: whether the server lists the URI too. URIs that are not listed are matched in
+            every spelling.
 
     >>> known = ["notes://{id}", "notes://{id}/secret"]
     >>> templates_of("notes://1/secret", known)
@@ -47,12 +47,12 @@ def templates_of(
 def _spellings(uri: str) -> tuple[str, ...]:
     try:
         return uri_spellings(uri)
-    except ValueError:  # refused where the rules are held against it
+    except ValueError:  # refused where the rules are applied
         return (uri,)
 
 
 def _fits_segments(template: str, uri: str) -> bool:
-    if _OPERATOR.search(template):  # which may stand for several segments
+    if _OPERATOR.search(template):  # it may stand for several segments
         return bool(_any(template).fullmatch(uri))
     wanted, given = template.split("/"), uri.split("/")
     return len(wanted) == len(given) and all(
@@ -62,5 +62,5 @@ def _fits_segments(template: str, uri: str) -> bool:
 
 @functools.lru_cache(maxsize=1_024)
 def _any(template: str) -> re.Pattern[str]:
-    """Return what matches every text that ``template`` could stand for."""
+    """Return a pattern that matches every expansion of ``template``."""
     return wildcard(_EXPRESSION.sub("*", template))

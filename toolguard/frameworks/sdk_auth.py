@@ -1,4 +1,4 @@
-"""How does a verifier of toolguard answer the official SDK?"""
+"""A token verifier for the official SDK that uses a verifier of toolguard."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ AccessTokenT = TypeVar("AccessTokenT", bound=AccessToken)
 
 
 class SDKTokenVerifier:
-    """What ``mcp.server.auth.provider.TokenVerifier`` describes.
+    """An implementation of ``mcp.server.auth.provider.TokenVerifier``.
 
     Args:
-        verifying: the guard or verifier that is asked.
+        verifying: the guard or verifier that verifies tokens.
     """
 
     def __init__(self, verifying: ServerGuard | Verifier) -> None:
-        #: The guard or verifier that is asked.
+        #: The guard or verifier that verifies tokens.
         self.verifying = verifying
 
     async def verify_token(self, token: str) -> AccessToken | None:
-        """Return what ``token`` says, None if it does not hold up.
+        """Return the access token object for ``token``; None if the token is invalid.
 
         Raises:
-            KeysUnavailableError: if nobody can tell right now.
+            KeysUnavailableError: if the token cannot be verified at this time.
         """
         return await verified(self.verifying, token, AccessToken)
 
@@ -59,7 +59,7 @@ class SDKTokenVerifier:
 def token_verifier(
     verifying: ServerGuard | Verifier, required_scopes: Sequence[str]
 ) -> SDKTokenVerifier:
-    """Return the verifier for the SDK; ``required_scopes`` are a setting of its own there."""
+    """Return the verifier for the SDK, which has its own setting for ``required_scopes``."""
     del required_scopes
     return SDKTokenVerifier(verifying)
 
@@ -67,10 +67,10 @@ def token_verifier(
 async def verified(
     verifying: ServerGuard | Verifier, token: str, kind: type[AccessTokenT]
 ) -> AccessTokenT | None:
-    """Return what ``token`` says as an access token of this kind, None if it does not hold up.
+    """Return an access token object of this class for ``token``; None if it is invalid.
 
     Raises:
-        KeysUnavailableError: if nobody can tell right now.
+        KeysUnavailableError: if the token cannot be verified at this time.
     """
     verifier = verifier_of(verifying)
     try:
@@ -83,7 +83,7 @@ async def verified(
 
 
 def _resource(verifying: ServerGuard | Verifier, audience: object) -> str | None:
-    """Return for which resource the token was issued (RFC 8707); None if that is not clear."""
+    """Return the resource that the token was issued for (RFC 8707); None if it is ambiguous."""
     resource: object = getattr(verifying, "resource", None)
     if isinstance(resource, str):
         return resource
@@ -95,10 +95,10 @@ def _resource(verifying: ServerGuard | Verifier, audience: object) -> str | None
 
 
 def answering_outages(stack: Sequence[Middleware]) -> list[Middleware]:
-    """Return the middleware of an application that answers 503 while keys cannot be had.
+    """Return the middleware of an application that answers 503 while keys are unavailable.
 
     The SDK's own answer would be 500, and a traceback in the log. A JSON-RPC request gets a
-    JSON-RPC error. An application is told so before its first request::
+    JSON-RPC error. Set it before the application's first request::
 
         app.user_middleware[:] = answering_outages(app.user_middleware)
     """
@@ -114,7 +114,7 @@ def _answering(middleware: Middleware) -> Middleware:
 
 
 class _Backend(AuthenticationBackend):
-    """Another backend, whose outages are one of Starlette's authentication errors."""
+    """Wraps a backend, and turns its outages into Starlette's authentication errors."""
 
     def __init__(self, backend: AuthenticationBackend) -> None:
         self._backend = backend

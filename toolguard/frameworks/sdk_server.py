@@ -1,4 +1,4 @@
-"""Both lines of the official SDK: decisions are made where the managers look things up."""
+"""The adapter for both lines of the official SDK: decisions in the managers' look-ups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter
-from toolguard.frameworks.operation import Operation
+from toolguard.frameworks.operation import Operation, Revision
 from toolguard.frameworks.serving import run
 from toolguard.policies.operations import Kind
 
@@ -17,7 +17,7 @@ __all__ = ["SDKAdapter"]
 
 
 class SDKAdapter(Adapter):
-    """One server whose operations are kept by the SDK's managers."""
+    """One server whose operations are registered with the SDK's managers."""
 
     def __init__(self, server: Any) -> None:
         internals.probe(server)
@@ -26,7 +26,7 @@ class SDKAdapter(Adapter):
         self._resources = internals.resource_manager(server)
         self._prompts = internals.prompt_manager(server)
         self._get_prompt = self._prompts.get_prompt
-        #: What messages pass as long as nobody has replaced what the guard stands in.
+        #: The objects that messages pass while the hooks of the guard are in place.
         self._guarded: tuple[object, ...] = ()
 
     def operations(self) -> Iterator[Operation]:
@@ -36,20 +36,19 @@ class SDKAdapter(Adapter):
         yield from map(_resource, self._resources.list_templates())
         yield from map(_prompt, self._prompts.list_prompts())
 
-    def revision(self) -> tuple[object, ...]:
-        """Return what changes with the registered operations."""
-        return tuple(
-            (len(listed), id(listed[-1]) if listed else None)
-            for listed in (
-                self._tools.list_tools(),
-                self._resources.list_resources(),
-                self._resources.list_templates(),
-                self._prompts.list_prompts(),
+    def revision(self) -> Revision:
+        """Return a value that changes with the registered operations."""
+        return Revision(
+            (
+                *self._tools.list_tools(),
+                *self._resources.list_resources(),
+                *self._resources.list_templates(),
+                *self._prompts.list_prompts(),
             )
         )
 
     async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
-        """Return the operation that clients call ``name``; None if there is none."""
+        """Return the operation that clients call ``name``; None if it is unknown."""
         del meta  # one name is one function here
         if kind == "tool":
             found = self._tools.get_tool(name)
@@ -57,25 +56,31 @@ class SDKAdapter(Adapter):
             found = self._get_prompt(name) if kind == "prompt" else self._find_resource(name)
         return None if found is None else _DESCRIBED[kind](found)
 
+    async def find_completed(self, kind: Kind, name: str, meta: object) -> Operation | None:
+        """Return the operation that a completion is for, a template by its own text first."""
+        templates = self._resources.list_templates() if kind == "resource" else ()
+        named = next((each for each in templates if each.uri_template == name), None)
+        return await self.find(kind, name, meta) if named is None else _resource(named)
+
     def _find_resource(self, uri: str) -> Any:
-        """Return the resource or template that the manager would take for ``uri``."""
+        """Return the resource or template that the manager would choose for ``uri``."""
         for resource in self._resources.list_resources():
             if str(resource.uri) == uri:
                 return resource
         try:
             templates = self._resources.list_templates()
             return next((each for each in templates if self.is_match(each.matches(uri))), None)
-        except ValueError:  # mcp 2.x ends its search where a template refuses what it would make
+        except ValueError:  # mcp 2.x ends its search at a template that refuses the URI
             return None
 
     def is_match(self, parameters: dict[str, Any] | None) -> bool:
-        """Return whether the manager takes the template that gives these parameters."""
+        """Return whether the manager chooses the template that yields these parameters."""
         return parameters is not None
 
     def guard_managers(self) -> None:
-        """Stand in the managers' look-ups: what they find is decided on, and then runs.
+        """Hook into the managers' look-ups: what they find is decided on, and then runs.
 
-        To be called when the guard stands around the messages, which is to last as well.
+        Call this after the guard was installed around the messages, which must stay in place too.
         """
         self._tools.call_tool = self._guarded_tools(self._tools.call_tool)
         self._resources.get_resource = self._guarded_resources(self._resources.get_resource)
@@ -83,12 +88,13 @@ class SDKAdapter(Adapter):
         self._guarded = internals.serving_parts(self.server)
 
     def _guarded_tools(self, call_tool: Callable[..., Awaitable[Any]]) -> Any:
-        empty = type(self._tools)()  # knows no tool, and says so as the framework does
+        empty = type(self._tools)()  # has no tools, and raises the framework's error
 
         async def guarded(name: str, arguments: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+            unknown = functools.partial(empty.call_tool, name, arguments, *args, **kwargs)
             tool = self._tools.get_tool(name)
             if tool is None:
-                return await call_tool(name, arguments, *args, **kwargs)
+                return await unknown()
             function = tool.fn
 
             async def proceed() -> Any:
@@ -97,7 +103,6 @@ class SDKAdapter(Adapter):
                     return await guarded(name, arguments, *args, **kwargs)
                 return await call_tool(name, arguments, *args, **kwargs)
 
-            unknown = functools.partial(empty.call_tool, name, arguments, *args, **kwargs)
             return await run(self, _tool(tool), arguments, proceed, unknown)
 
         return guarded
@@ -106,16 +111,17 @@ class SDKAdapter(Adapter):
         empty = type(self._resources)()
 
         async def guarded(uri: Any, *args: Any, **kwargs: Any) -> Any:
+            unknown = functools.partial(empty.get_resource, uri, *args, **kwargs)
             found = self._find_resource(str(uri))
             if found is None:
-                return await get_resource(uri, *args, **kwargs)
+                return await unknown()
             operation, sent = _resource(found), {"uri": str(uri)}
-            unknown = functools.partial(empty.get_resource, uri, *args, **kwargs)
-            if not hasattr(found, "matches"):  # its function runs when it is read
-                return _Deciding(found, "read", self._running(operation, sent, unknown))
+            if not hasattr(found, "matches"):  # its function runs when the resource is read
+                return _Deciding(found, "read", self._running("resource", found, sent, unknown))
 
             async def proceed() -> Any:
-                if self._find_resource(str(uri)) is not found:
+                again = self._find_resource(str(uri))
+                if again is not found or found.fn is not operation.function:
                     return await guarded(uri, *args, **kwargs)
                 return await get_resource(uri, *args, **kwargs)
 
@@ -129,32 +135,40 @@ class SDKAdapter(Adapter):
             return None
 
         async def unknown() -> Any:
-            raise ValueError(f"Unknown prompt: {name}")  # as the servers of both lines say it
+            raise ValueError(f"Unknown prompt: {name}")  # the text of both lines
 
-        return _Deciding(found, "render", self._running(_prompt(found), None, unknown))
+        return _Deciding(found, "render", self._running("prompt", found, None, unknown))
 
     def is_intact(self) -> bool:
-        """Return whether a message still passes the guard, and what it calls for as well."""
-        return all(map(operator.is_, internals.serving_parts(self.server), self._guarded))
+        """Return whether messages and look-ups still pass the guard."""
+        parts = internals.serving_parts(self.server)
+        return len(parts) == len(self._guarded) and all(map(operator.is_, parts, self._guarded))
 
     def _running(
         self,
-        operation: Operation,
+        kind: Kind,
+        found: Any,
         sent: Mapping[str, Any] | None,
         unknown: Callable[[], Awaitable[Any]],
     ) -> Callable[..., Awaitable[Any]]:
-        """Return what runs a found object's own method, if the caller may."""
+        """Return a function that runs a found object's own method, if the caller is permitted."""
 
         async def running(method: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
             arguments = sent if sent is not None else (args[0] if args else None) or {}
-            proceed = functools.partial(method, *args, **kwargs)
+            operation = _DESCRIBED[kind](found)
+
+            async def proceed() -> Any:
+                if getattr(found, "fn", None) is not operation.function:  # replaced in the meantime
+                    return await running(method, *args, **kwargs)
+                return await method(*args, **kwargs)
+
             return await run(self, operation, arguments, proceed, unknown)
 
         return running
 
 
 class _Deciding:
-    """A resource or prompt, as it was found, whose one method decides before it runs."""
+    """A resource or prompt that was found, one method of which decides before it runs."""
 
     def __init__(self, found: Any, method: str, running: Callable[..., Awaitable[Any]]) -> None:
         self._found = found

@@ -1,11 +1,11 @@
-"""What the frameworks' adapters need of the guard that protects a server."""
+"""The part of a guard that the frameworks' adapters use."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from toolguard.calls.request import RequestAuth
+from toolguard.calls.request import RequestAuth, TaskExpiry
 from toolguard.http.door import HTTPGuard
 from toolguard.tokens.verifier import Verifier
 
@@ -13,10 +13,11 @@ __all__ = ["ServerGuard", "verifier_of"]
 
 
 class ServerGuard(HTTPGuard, Protocol):
-    """The guard of a server, as :class:`toolguard.ToolGuard` is one."""
+    """The guard of a server, such as :class:`toolguard.ToolGuard`."""
 
     resource: str
     verifies_itself: bool
+    task_expiry: TaskExpiry
 
     @property
     def issuer(self) -> str | None:
@@ -25,7 +26,7 @@ class ServerGuard(HTTPGuard, Protocol):
 
     @property
     def initial_scopes(self) -> tuple[str, ...]:
-        """What a client without a token is told to ask for."""
+        """The scopes that a client without a token is told to request."""
         ...
 
     def protect(self, server: Any, *, rules: Any = None) -> Any:
@@ -34,11 +35,11 @@ class ServerGuard(HTTPGuard, Protocol):
 
     @property
     def metadata_url(self) -> str:
-        """The URL of the RFC 9728 document."""
+        """The URL of the protected resource metadata (RFC 9728)."""
         ...
 
     def metadata(self) -> dict[str, Any]:
-        """Return the RFC 9728 document."""
+        """Return the protected resource metadata (RFC 9728 §2)."""
         ...
 
     def serving_stdio(self) -> AbstractContextManager[None]:
@@ -50,7 +51,7 @@ class ServerGuard(HTTPGuard, Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close what the connection provider keeps open."""
+        """Close the HTTP clients of the connection provider."""
         ...
 
 

@@ -1,14 +1,15 @@
-"""One message through a guarded server: from the door to the operation, and out again.
+"""Serve one message through a guarded server.
 
-:func:`serve` stands around a message, :func:`run` around an operation where the framework has found
-it. What runs is what was decided on; a success that was decided on nowhere is decided on, or
-withheld, before it leaves.
+:func:`serve` is called around a message, :func:`run` around an operation where the framework has
+found it. What runs is what was decided on; a success without a decision is decided on, or withheld,
+before it is sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
@@ -21,13 +22,14 @@ from toolguard.errors import (
     GuardNotConfiguredError,
     InvalidInputError,
     MalformedMessageError,
+    MissingTokenError,
     ToolGuardError,
 )
 from toolguard.frameworks.lists import hides
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.server_guard import ServerGuard
-from toolguard.http.identity import sdk_user
-from toolguard.policies.operations import CALLS, Invocation, asked_of, is_handshake
+from toolguard.http.identity import sdk_user, telling_stranger
+from toolguard.policies.operations import CALLS, COMPLETE, Invocation, asked_of, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
@@ -48,20 +50,20 @@ PAST_THE_DOOR = (
 
 @dataclass(slots=True)
 class Incoming:
-    """One message on its way to the framework.
+    """One message to the framework.
 
     Attributes:
-        request: the Starlette request that carried it, None where there is no HTTP.
+        request: the Starlette request that carried it; None without HTTP.
         method: the JSON-RPC method.
         params: its parameters, not validated.
-        serve: hands the message on to the framework.
-        is_error: whether what the framework made of it reports an error.
-        to_json: the result as JSON.
-        from_json: the framework's own again, after one that it made.
+        serve: passes the message on to the framework.
+        is_error: returns whether a result of the framework reports an error.
+        to_json: returns a result as JSON values.
+        from_json: returns JSON values as a result of the framework's class.
         message_id: the JSON-RPC id.
-        is_current: whether the message at hand is still this one.
-        is_public: whether the result says that it may be kept for others (2026-07-28).
-        goes_on: whether the result says that the call goes on in the background.
+        is_current: returns whether the message being processed is still this one.
+        is_public: returns whether a result may be cached for other callers (2026-07-28).
+        goes_on: returns whether a result says that the call continues in the background.
     """
 
     request: Any
@@ -78,7 +80,7 @@ class Incoming:
 
     @property
     def meta(self) -> object:
-        """The ``_meta`` of the message, as the framework has it."""
+        """The ``_meta`` of the message, as the framework's object."""
         return self.params.get("_meta")
 
 
@@ -87,7 +89,7 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
 
     Raises:
         ToolGuardError: the refusal that the message ended in.
-        Exception: what the framework raised, if that was no refusal.
+        Exception: as raised by the framework, if it is not a refusal.
     """
     auth = await _auth_of(guard, incoming)
     outer = here()
@@ -97,7 +99,7 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
     goes_on = False
     user, before = sdk_user.set(None if auth is None else auth.user), stand(frame)
     try:
-        if incoming.request is None:  # where there is no door that asks
+        if incoming.request is None:  # no middleware has asked
             _check_intact(adapter)
         result = await _answer(adapter, frame, incoming)
         goes_on = incoming.goes_on(result)
@@ -117,17 +119,17 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
 
 
 def _check_intact(adapter: Adapter) -> None:
-    """Make sure that the server is still the one that was protected.
+    """Check that the hooks of the guard are still in place.
 
     Raises:
-        GuardNotConfiguredError: if something has been put in place of what the guard stands in.
+        GuardNotConfiguredError: if one of them has been replaced.
     """
     if not adapter.is_intact():
         raise GuardNotConfiguredError(ALTERED)
 
 
 async def _auth_of(guard: ServerGuard, incoming: Incoming) -> RequestAuth | None:
-    """Return the caller of *this* message, never of the session's first."""
+    """Return the caller of *this* message, never that of the message that opened the session."""
     if incoming.request is None:
         outer = here()
         if outer is not None:
@@ -138,18 +140,23 @@ async def _auth_of(guard: ServerGuard, incoming: Incoming) -> RequestAuth | None
     if not isinstance(auth, RequestAuth):
         return RequestAuth(None, None, guard, failure=GuardNotConfiguredError(PAST_THE_DOOR))
     auth.message_id = incoming.message_id
-    if auth.user is not None:  # what the framework knows of its user is about this message
+    if auth.user is not None:  # the framework's user is the one of this message
         incoming.request.scope["user"] = auth.user
     return auth
 
 
 async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
-    """Return what the framework answers, if the caller may have it."""
-    stand(await _admit(adapter, door, incoming))
+    """Return the framework's answer, if the caller is permitted."""
+    frame = await _admit(adapter, door, incoming)
     method, message = incoming.method, door.message
     is_call = method in CALLS
+    is_about_task = method.startswith("tasks/") and "taskId" in incoming.params
+    is_foreign = is_about_task and await adapter.is_foreign_task(door, incoming.params)
+    stand(frame)
     try:
-        result = await incoming.serve()
+        # The framework then answers for another caller's task as for an unknown one.
+        with telling_stranger(incoming.request) if is_foreign else nullcontext():
+            result = await incoming.serve()
     except Exception:
         if is_call and not message.rows:
             await _ask_to_sign_in(door)
@@ -171,13 +178,25 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
 
 
 async def _ask_to_sign_in(door: Frame) -> None:
-    """Refuse a caller without a token who asked for what is not there.
+    """Refuse a caller without a token who requests an unknown operation.
 
     Raises:
-        ToolGuardError: that an access token is needed.
+        ToolGuardError: if an access token is needed.
     """
-    if DEFAULT_POLICIES[door.guard.default] != Policy(public=True):
+    if door.guard.default != "public":
         await door.enter(Policy(), _unnamed()).authorize(None)
+
+
+def _as_unknown(door: Frame, refusal: ToolGuardError) -> ToolGuardError | None:
+    """Return the refusal of an unknown operation; None to raise the framework's error.
+
+    Args:
+        door: the frame of the message, outside of operations.
+        refusal: the refusal of an operation whose existence is hidden from the caller.
+    """
+    if door.guard.default == "public" or not isinstance(refusal, MissingTokenError):
+        return None
+    return MissingTokenError(str(refusal))
 
 
 def _unnamed() -> Invocation:
@@ -185,7 +204,7 @@ def _unnamed() -> Invocation:
 
 
 async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
-    """Decide on what does not wait for the framework to find it; return the frame to serve in.
+    """Decide on messages that the framework does not look up; return the frame to serve in.
 
     Raises:
         ToolGuardError: if the caller may not send this message.
@@ -193,7 +212,7 @@ async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
     method = incoming.method
     if is_handshake(method):
         return door
-    if method in LISTS:  # open to all where something is
+    if method in LISTS:  # open to all callers if some operation is public
         frame = door.enter(Policy(public=adapter.admits_anonymous), _unnamed())
         await frame.authorize(None)
         return frame
@@ -212,7 +231,7 @@ async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
         return door  # decided where the framework finds it
     frame = door
     for call in asked:
-        await anyio.lowlevel.checkpoint()  # others get their turn
+        await anyio.lowlevel.checkpoint()  # let other tasks run
         frame = await _decide_by_name(adapter, door, call, incoming)
     return frame
 
@@ -220,13 +239,14 @@ async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
 async def _decide_by_name(
     adapter: Adapter, door: Frame, call: Invocation, incoming: Incoming
 ) -> Frame:
-    """Decide on what a message names, without the framework's look-up behind it.
+    """Decide on the operation that a message names, without a look-up of the framework.
 
     Raises:
-        ToolGuardError: if the caller may not do it, or no operation and no rule has that name.
-        Exception: the framework's own error for what is not there, if it is hidden.
+        ToolGuardError: if the caller is refused, or no operation and no rule has that name.
+        Exception: the framework's own error for an unknown operation, if it is hidden.
     """
-    found = await adapter.find(call.kind, call.name, incoming.meta)
+    find = adapter.find_completed if incoming.method == COMPLETE else adapter.find
+    found = await find(call.kind, call.name, incoming.meta)
     if found is None and not adapter.has_rule(call.kind, call.name):
         await _ask_to_sign_in(door)
         raise adapter.unknown(call.kind, call.name)
@@ -236,9 +256,9 @@ async def _decide_by_name(
         frame.entered.policy = adapter.policy_for(resolved, call.name)
         await frame.authorize(call if incoming.method in CALLS else None)
     except ToolGuardError as refusal:
-        if hides(door, refusal):
-            raise adapter.unknown(call.kind, call.name) from None
-        raise
+        if not hides(door, refusal):
+            raise
+        raise _as_unknown(door, refusal) or adapter.unknown(call.kind, call.name) from None
     if frame.entered.state is State.NEEDS_ARGUMENTS:
         raise AccessDeniedError(rule="only a call has the arguments that the rule reads")
     return frame
@@ -250,23 +270,26 @@ async def run(
     arguments: Mapping[str, Any],
     proceed: Callable[[], Awaitable[Any]],
     unknown: Callable[[], Awaitable[Any]],
+    validated: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Any:
-    """Run an operation that the framework has found, if the caller may.
+    """Run an operation that the framework has found, if the caller is permitted.
 
     Args:
         adapter: the server.
-        operation: what the framework is about to run.
-        arguments: what it gives to it, not validated.
+        operation: the operation that the framework is about to run.
+        arguments: its arguments, not validated.
         proceed: runs it.
-        unknown: what the framework does for an operation that is not there.
+        unknown: does what the framework does for an unknown operation.
+        validated: returns the validated arguments, if the function is only queued, so that no
+            wrapper decides on them now.
 
     Raises:
-        Exception: the refusal, as this framework lets one through; or what the operation raised.
+        Exception: the refusal, in the form that this framework passes on; or as raised by the
+            operation.
     """
-    guard, resolved, door = adapter.required_guard, adapter.resolve(operation), here()
-    if door is None:
-        door = await outside(guard)
-    elif door.guard is not guard:  # one server calls another in the process
+    guard, resolved = adapter.required_guard, adapter.resolve(operation)
+    door = here() or await outside(guard)
+    if door.guard is not guard:  # one server calls another in this process
         door = Frame(guard, door.message, door.row)
     sent = door.message.sent if door.row is None else None
     call = Invocation(operation.kind, sent.name if sent else operation.name, arguments)
@@ -278,8 +301,10 @@ async def run(
         reads_call = row.policy is not None and row.policy.reads_call
         if reads_call and resolved.owner is None:
             _check_listed(operation, call)
-        # The wrapper decides on the arguments that the framework has validated.
+        # The wrapper decides, on the arguments that the framework has validated.
         await frame.authorize(None if reads_call and resolved.owner else call)
+        if validated is not None and row.state is State.NEEDS_ARGUMENTS:
+            await frame.authorize(replace(call, arguments=validated()))
         return await proceed()
     except Exception as error:
         if not row.concluded:
@@ -290,28 +315,31 @@ async def run(
     finally:
         leave(before)
     if row.state is not State.PERMITTED and not row.nested and hides(door, refusal):
-        row.ended(None)
-        return await unknown()
+        stranger = _as_unknown(door, refusal)
+        row.ended(stranger)
+        if stranger is None:
+            return await unknown()
+        refusal = stranger
     raise adapter.refusal_error(refusal, nested=row.nested)
 
 
 async def outside(guard: ServerGuard) -> Frame:
-    """Return the frame of code of the user's that calls a server outside of a message.
+    """Return the frame for code of the user's that calls a server outside of a message.
 
-    The caller is the one who is signed in here; without one the call is refused.
+    The caller is the signed-in one (set by a test); without one the call is refused.
     """
     caller = signed_in.get()
     return Frame(guard, Message(None if caller is None else await caller.auth_for(guard)))
 
 
 def _check_listed(operation: Operation, call: Invocation) -> None:
-    """Make sure that a rule reads what the function is given.
+    """Check that a rule reads the same arguments as the function.
 
-    The SDK drops the arguments that a tool does not list, unless pydantic knows them as another
-    name of one that it does.
+    The SDK drops arguments that a tool does not declare, unless they are pydantic aliases of
+    declared ones.
 
     Raises:
-        InvalidInputError: if an argument is sent that the tool does not list.
+        InvalidInputError: if the client sent an argument that the tool does not declare.
     """
     schema = operation.parameters
     if schema is None or schema.get("additionalProperties"):
@@ -321,31 +349,31 @@ def _check_listed(operation: Operation, call: Invocation) -> None:
 
 
 async def _settle(adapter: Adapter, door: Frame, incoming: Incoming, result: Any) -> None:
-    """Make sure that a success leaves only if its own operation was permitted.
+    """Check that a success is sent only if the message's own operation was permitted.
 
     Raises:
-        ToolGuardError: if it was not.
+        ToolGuardError: if it was not permitted.
     """
     message = door.message
     if message.needs_arguments:
         if incoming.to_json(result).get("resultType") != "input_required":
             raise AccessDeniedError(rule="an answer without a decision on its arguments")
-        # What a tool depends on may have questions (``Resolve`` of mcp 2) before its own wrapper
-        # has heard of the call; once they are answered, it decides on what the tool is given.
+        # The dependencies of a tool may ask questions (``Resolve`` of mcp 2) before its own wrapper
+        # gets the call; once they are answered, it decides on the arguments of the tool.
         last = message.rows[-1]
         await door.enter(last.policy, last.call).authorize(last.call)
         return
-    if message.rows:  # refused, and something answered all the same
+    if message.rows:  # refused, but answered nevertheless
         raise message.refusal or AccessDeniedError(rule="an answer after a refusal")
     sent = message.sent
-    if sent is not None:  # something answered by itself, such as a cache
+    if sent is not None:  # answered without a look-up, such as by a cache
         row = (await _decide_by_name(adapter, door, sent, incoming)).entered
         if row.owner is not None and row.policy is not None and row.policy.reads_call:
             raise AccessDeniedError(rule="an answer without a decision on its arguments")
 
 
 async def _publish(adapter: Adapter, door: Frame, incoming: Incoming, result: Any) -> Any:
-    """Return what the server answers as it may go out."""
+    """Return the server's answer as it may be sent to the caller."""
     is_list = incoming.method in LISTS
     is_too_public = incoming.is_public(result) and not _is_for_all(door, is_list=is_list)
     if not is_list and not is_too_public:
@@ -359,7 +387,7 @@ async def _publish(adapter: Adapter, door: Frame, incoming: Incoming, result: An
 
 
 def _is_for_all(door: Frame, *, is_list: bool) -> bool:
-    """Return whether every caller gets the same answer, and would be given it."""
+    """Return whether every caller is permitted to get, and gets, the same answer."""
     if is_list:
         return door.guard.unauthorized_tools == "show"
     policies = [row.policy for row in door.message.rows]

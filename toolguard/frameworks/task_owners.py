@@ -1,8 +1,9 @@
-"""Who may ask after which background task of mcp 1.x (``server.experimental.enable_tasks()``)?
+"""The owners of background tasks, of mcp 1.x and of fastmcp.
 
-On a stateless server the SDK lets every caller who has its id read and cancel a task. Here a task
-belongs to the principal whose call it is: issuer, subject and client. To others it does not exist.
-The owners are known to this process only.
+On a stateless server the SDK lets every caller that has the id of a task read and cancel it;
+fastmcp compares client and subject, but not the issuer. Here a task belongs to the principal that
+started it: issuer, subject and client. For others it does not exist. The owners are known to this
+process only.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from toolguard.principal import Principal
 
 __all__ = ["TaskOwners"]
 
-# Least recently used out first; what is forgotten is there for nobody. The bounds are for each
+# The least recently used is dropped first, and then inaccessible to all. The bounds are for each
 # caller, so that one caller's tasks do not end those of another.
 _MAX_OWNERS = 4_096
 _MAX_TASKS = 256
+
+_UNKNOWN = object()
 
 _Owner = tuple[str, str | None, str | None]
 
@@ -27,8 +30,8 @@ class TaskOwners:
     """The owners of the tasks of one server.
 
     Args:
-        max_owners: how many callers are remembered.
-        max_tasks: how many tasks of one caller are.
+        max_owners: the maximum number of callers.
+        max_tasks: the maximum number of tasks of one caller.
 
     >>> owners = TaskOwners()
     >>> alice = Principal("alice", "https://auth.example.com")
@@ -39,28 +42,34 @@ class TaskOwners:
 
     def __init__(self, max_owners: int = _MAX_OWNERS, max_tasks: int = _MAX_TASKS) -> None:
         self._max_tasks = max_tasks
-        self._tasks: LRUCache[_Owner | None, LRUCache[str, None]] = LRUCache(max_owners)
+        self._tasks: LRUCache[_Owner | None, LRUCache[str, object]] = LRUCache(max_owners)
 
-    def note(self, task_id: str, principal: Principal | None) -> None:
-        """Remember that a task is the principal's, or that it was started without a token."""
+    def note(self, task_id: str, principal: Principal | None, kept: object = None) -> None:
+        """Record the owner of a task.
+
+        Args:
+            task_id: the task.
+            principal: the caller; None for a caller without a token.
+            kept: an object to keep a reference to for as long as the record exists.
+        """
         if principal is not None and principal.user_id is None:
-            return  # two users of one client could not be told apart
+            return  # two users of one client cannot be told apart
         owner = _key(principal)
         if owner not in self._tasks:
             self._tasks[owner] = LRUCache(self._max_tasks)
-        self._tasks[owner][task_id] = None
+        self._tasks[owner][task_id] = kept
 
     def owns(self, principal: Principal | None, task_id: str) -> bool:
-        """Return whether a task is the principal's."""
+        """Return whether a task belongs to the principal."""
         return task_id in self.of(principal, [task_id])
 
     def of(self, principal: Principal | None, task_ids: Iterable[str]) -> set[str]:
-        """Return which of these tasks are the principal's."""
+        """Return those of these tasks that belong to the principal."""
         owned = self._tasks.get(_key(principal))
         if owned is None:
             return set()
-        # Looking one up makes it the last to be forgotten.
-        return {each for each in task_ids if each in owned and owned.get(each) is None}
+        # Looking one up makes it the most recently used.
+        return {each for each in task_ids if owned.get(each, _UNKNOWN) is not _UNKNOWN}
 
 
 def _key(principal: Principal | None) -> _Owner | None:

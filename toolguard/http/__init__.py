@@ -1,1 +1,1 @@
-"""The ASGI side: what stands in the HTTP request and response. Private."""
+"""Guard ASGI applications: read HTTP requests, write HTTP responses. Private."""

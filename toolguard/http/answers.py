@@ -1,7 +1,7 @@
-"""What does the guard send where the application behind it does not answer?
+"""The responses that the guard sends instead of the application.
 
-A JSON-RPC request gets a JSON-RPC error: newer clients show its message to the caller, and no
-client loses anything by it.
+A JSON-RPC request gets a JSON-RPC error: newer clients show its message to the caller, and older
+ones are not affected by it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 """Raw headers (ASGI)."""
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-# Of the range that JSON-RPC leaves to implementations; no client treats it specially.
+# From the range that JSON-RPC reserves for servers; no client treats it specially.
 _REFUSED = -32003
 _NOT_FOUND = -32600
 
@@ -50,15 +50,15 @@ async def respond(
     is_message: bool = True,
     message_id: str | int | None = None,
 ) -> None:
-    """Answer with a status.
+    """Send a refusal as an HTTP status.
 
     Args:
-        send: sends the answer (ASGI).
-        refusal: what it says.
-        challenge: how the client can change that.
+        send: the ASGI ``send``.
+        refusal: the refusal.
+        challenge: the ``WWW-Authenticate`` challenge; None for none.
         status: the status, if it is not the refusal's own.
         is_message: whether the request may carry a JSON-RPC message.
-        message_id: the id of that, if it is known.
+        message_id: the id of the message, if it is known.
     """
     headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
     if challenge is not None:
@@ -75,7 +75,7 @@ async def respond(
 async def respond_in_protocol(
     send: Send, refusal: ToolGuardError, method: str, message_id: str | int, *, revision: str | None
 ) -> None:
-    """Answer as a server does that refuses from within: with a tool error, or a JSON-RPC error."""
+    """Send a refusal as an MCP server reports errors: as a tool error, or a JSON-RPC error."""
     body = error_of(refusal, message_id)
     if method == "tools/call":
         content = [{"type": "text", "text": refusal.to_json()}]
@@ -87,7 +87,7 @@ async def respond_in_protocol(
 
 
 async def not_found(send: Send, what: str) -> None:
-    """Answer 404: what belongs to somebody else looks like what does not exist."""
+    """Send 404: an object of another caller looks like one that does not exist."""
     headers = [(b"content-type", b"application/json")]
     error = {"code": _NOT_FOUND, "message": f"{what} not found"}
     await send_json(send, 404, headers, {"jsonrpc": "2.0", "id": None, "error": error})

@@ -1,15 +1,15 @@
-"""How is a refusal written as WWW-Authenticate, and how is one read back?
+"""Write and parse ``WWW-Authenticate`` challenges (RFC 6750 §3, RFC 9470, RFC 9728 §5.1).
 
 Both official MCP clients search the header with an unanchored pattern for ``scope=`` and
-``resource_metadata=``. So what a challenge may contain, and in which order, is a security
-property: one scheme, a few parameters in a fixed order, no ``=`` inside any of the free texts.
+``resource_metadata=``. So the content and order of a challenge are a security property: one
+scheme, a few parameters in a fixed order, no ``=`` inside any of the free texts.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ from toolguard.parsing.scope_token import check_requestable, is_requestable
 __all__ = ["Challenge", "ChallengeScopes", "challenge_for", "metadata_url", "parse"]
 
 ChallengeScopes = Literal["required", "combined"]
-"""Whether ``scope`` names what the operation needs, or that and what the caller holds."""
+"""Whether ``scope`` names the scopes that the operation needs, or also those the caller has."""
 
 # RFC 6750 §3: 'Values for the "error" and "error_description" attributes MUST NOT include
 # characters outside the set %x20-21 / %x23-5B / %x5D-7E', here without "=".
@@ -34,6 +34,8 @@ _URL = re.compile(r"https?://[\x21\x23-\x3C\x3E-\x5B\x5D-\x7E]+")
 # RFC 9110 §11.2: auth-param = token BWS "=" BWS ( token / quoted-string )
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a grammar, not a secret
 _PARAM = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
+# What servers, proxies and clients take as one header; 100 scopes of the usual length fit.
+_MAX_LENGTH = 4_096
 _SEPARATOR = re.compile(r"[ \t]*,[ \t]*")
 
 
@@ -44,15 +46,15 @@ class Challenge:
     Attributes:
         error: ``invalid_request``, ``invalid_token`` or ``insufficient_scope``; None if the
             request carried no credentials.
-        scope: the scopes to ask for, in this order; empty leaves the parameter out.
-        resource_metadata: URL of the RFC 9728 document.
-        error_description: one sentence for the developer who reads it.
-        acr_values: of which authentication context class references one would do (RFC 9470 §3).
-        max_age: how many seconds ago the user may have signed in at most (RFC 9470 §3).
+        scope: the scopes to request, in this order; empty omits the parameter.
+        resource_metadata: URL of the protected resource metadata (RFC 9728).
+        error_description: one sentence for developers.
+        acr_values: the accepted authentication context class references (RFC 9470 §3).
+        max_age: the maximum age of the sign-in in seconds (RFC 9470 §3).
 
     Raises:
-        ValueError: for anything that cannot be quoted safely, and for a challenge that would
-            carry no parameter at all.
+        ValueError: for a value that cannot be quoted safely, and for a challenge without any
+            parameter.
     """
 
     error: str | None = None
@@ -104,35 +106,51 @@ def challenge_for(
     default_scope: Sequence[str] = (),
     scopes: ChallengeScopes = "required",
 ) -> Challenge | None:
-    """Return the challenge that goes with ``refusal``, None if it must not carry one.
+    """Return the challenge for ``refusal``; None if it must not have one.
 
     Args:
-        refusal: why the call was refused.
-        resource_metadata: URL of the RFC 9728 document of this server.
-        default_scope: what a client needs to begin, for refusals that name no scope.
-        scopes: ``"combined"`` repeats what the caller holds, for clients that replace their
+        refusal: the refusal of the call.
+        resource_metadata: URL of the protected resource metadata of this server (RFC 9728).
+        default_scope: the scopes that a client needs to begin, for refusals that name no scope.
+        scopes: ``"combined"`` repeats the scopes the caller has, for clients that replace their
             scopes instead of adding to them.
     """
+    least: tuple[str, ...] = ()
     if isinstance(refusal, MissingTokenError):
-        return Challenge(
-            scope=_sendable(refusal.scopes or default_scope), resource_metadata=resource_metadata
-        )
-    if isinstance(refusal, InsufficientScopeError):
-        named = refusal.required_scopes if scopes == "required" else _combined(refusal)
-    elif isinstance(refusal, InsufficientAuthenticationError):
-        named = refusal.scopes
-    elif refusal.status in (400, 401) and not isinstance(refusal, MalformedMessageError):
-        named = tuple(default_scope) if refusal.status == 401 else ()  # noqa: PLR2004
+        named = tuple(refusal.scopes or default_scope)
+        bare = Challenge(resource_metadata=resource_metadata)
     else:
-        return None
-    return Challenge(
-        error=refusal.error,
-        scope=_sendable(named),
-        resource_metadata=resource_metadata,
-        error_description=_describe(refusal),
-        acr_values=getattr(refusal, "acr_values", ()),
-        max_age=getattr(refusal, "max_age", None),
-    )
+        if isinstance(refusal, InsufficientScopeError):
+            least = tuple(refusal.required_scopes)
+            named = least if scopes == "required" else _combined(refusal)
+        elif isinstance(refusal, InsufficientAuthenticationError):
+            named = refusal.scopes
+        elif refusal.status in (400, 401) and not isinstance(refusal, MalformedMessageError):
+            named = tuple(default_scope) if refusal.status == 401 else ()  # noqa: PLR2004
+        else:
+            return None
+        bare = Challenge(
+            error=refusal.error,
+            resource_metadata=resource_metadata,
+            acr_values=getattr(refusal, "acr_values", ()),
+            max_age=getattr(refusal, "max_age", None),
+        )
+    return _longest(bare, named, least, None if bare.error is None else _describe(refusal))
+
+
+def _longest(
+    bare: Challenge, named: tuple[str, ...], least: tuple[str, ...], description: str | None
+) -> Challenge:
+    """Return the challenge that says the most within the limit; the body says all of it.
+
+    A list of scopes is named as a whole or not at all: a client that got half of it would ask
+    again and again.
+    """
+    for scope, text in ((named, description), (named, None), (least, None)):
+        made = replace(bare, scope=_sendable(scope), error_description=text)
+        if len(made.header) <= _MAX_LENGTH:
+            return made
+    return bare
 
 
 def _combined(refusal: InsufficientScopeError) -> tuple[str, ...]:
@@ -140,7 +158,7 @@ def _combined(refusal: InsufficientScopeError) -> tuple[str, ...]:
 
 
 def _sendable(scopes: Sequence[str]) -> tuple[str, ...]:
-    """Leave out what a client could misread; a *declared* scope like that is refused at import."""
+    """Omit scopes that a client could misread; a *declared* one is refused at import."""
     return tuple(scope for scope in scopes if is_requestable(scope))
 
 
@@ -150,7 +168,7 @@ def _describe(refusal: ToolGuardError) -> str | None:
 
 
 def metadata_url(resource: str) -> str:
-    """Return the URL of the RFC 9728 document of ``resource``.
+    """Return the URL of the protected resource metadata of ``resource`` (RFC 9728 §3.1).
 
     RFC 9728 §3.1: the well-known string is inserted between the host and the path; 'any
     terminating slash (/) following the host component MUST be removed before inserting'.
@@ -165,10 +183,10 @@ def metadata_url(resource: str) -> str:
 
 
 def parse(header: str) -> Challenge:
-    """Read a Bearer challenge back, for clients and tests; unknown parameters are skipped.
+    """Parse a Bearer challenge, for clients and tests; unknown parameters are skipped.
 
     Raises:
-        ValueError: if this is not one well-formed Bearer challenge (RFC 9110 §11.6.1), or it
+        ValueError: if the header is not one well-formed Bearer challenge (RFC 9110 §11.6.1), or
             repeats a parameter.
 
     >>> parse('Bearer error="insufficient_scope", scope="read write"').scope
@@ -204,5 +222,5 @@ def _seconds(text: str | None) -> int | None:
     if text is None:
         return None
     if not re.fullmatch("[0-9]{1,9}", text):
-        raise ValueError("max_age is no number of seconds")
+        raise ValueError("max_age is not a number of seconds")
     return int(text)

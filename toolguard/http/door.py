@@ -1,4 +1,4 @@
-"""How does a guard answer over HTTP, and what do all the doors of one guard share?"""
+"""How a guard answers over HTTP, and the state that all its ASGI middlewares share."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from toolguard.http.event_ids import EventIds
 __all__ = ["Denials", "Door", "HTTPGuard", "HeldBytes", "Outages", "Wire"]
 
 Denials = Literal["auto", "http", "tool-error"]
-"""How a caller hears that no further scope would help: with 403, or from the operation."""
+"""How to report a refusal that no further scope would change: with 403, or as a tool error."""
 
 Outages = Literal["http", "tool-error"]
-"""How a caller hears that tokens cannot be verified now: with 503, or from the operation."""
+"""How to report that tokens cannot be verified now: with 503, or as a tool error."""
 
-# From here on, clients add the scopes of a challenge to theirs, and live after a 403.
+# From this revision, clients add a challenge's scopes to theirs and keep a session after 403.
 _ADDING_UP = "2026-07-28"
 _MAX_HELD = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Wire:
-    """How refusals are answered.
+    """How refusals are answered over HTTP.
 
     Attributes:
-        challenge_scopes: ``"required"``: a challenge names what the operation needs.
-            ``"combined"``: what the caller holds as well. ``"auto"``: the first for revisions
-            whose clients add up, the second for earlier ones, whose clients replace.
+        challenge_scopes: ``"required"``: a challenge names the scopes the operation needs.
+            ``"combined"``: also those the caller has. ``"auto"``: ``"required"`` for revisions
+            whose clients add scopes, ``"combined"`` for earlier ones, whose clients replace them.
         denials: ``"http"``: 403. ``"tool-error"``: as the framework reports errors. ``"auto"``:
-            the first for requests of 2026-07-28 and later; earlier clients end their session.
+            ``"http"`` for requests of 2026-07-28 and later; earlier clients end their session.
         outages: ``"http"``: 503. ``"tool-error"``: as the framework reports errors.
     """
 
@@ -41,13 +41,13 @@ class Wire:
     outages: Outages = "http"
 
     def scopes_for(self, revision: str | None) -> ChallengeScopes:
-        """Return which scopes a challenge names to a client of this revision."""
+        """Return whether a challenge to a client of this revision combines scopes."""
         if self.challenge_scopes != "auto":
             return self.challenge_scopes
         return "required" if _adds_up(revision) else "combined"
 
     def status_of(self, refusal: ToolGuardError, revision: str | None) -> int | None:
-        """Return the status that answers ``refusal``; None if the framework's answer does."""
+        """Return the HTTP status for ``refusal``; None to leave the answer to the framework."""
         if isinstance(refusal, AccessDeniedError):
             over_http = self.denials == "http" or (self.denials == "auto" and _adds_up(revision))
         elif isinstance(refusal, KeysUnavailableError):
@@ -62,35 +62,35 @@ def _adds_up(revision: str | None) -> bool:
 
 
 class HeldBytes:
-    """How much of the bodies that are being read is held at once.
+    """The memory that the bodies of all requests being read take up.
 
     Args:
-        limit: how many bytes.
+        limit: the maximum number of bytes.
     """
 
     def __init__(self, limit: int = _MAX_HELD) -> None:
         self._free = limit
 
     def take(self, count: int) -> bool:
-        """Take room for so many bytes; return whether there is."""
+        """Reserve ``count`` bytes; return whether they were available."""
         if count > self._free:
             return False
         self._free -= count
         return True
 
     def give_back(self, count: int) -> None:
-        """Give the room back."""
+        """Release ``count`` bytes."""
         self._free += count
 
 
 @dataclass(frozen=True)
 class Door:
-    """What all the doors of one guard share.
+    """The state that all middlewares of one guard share.
 
     Attributes:
         wire: how refusals are answered.
-        event_ids: what seals the ids of events.
-        held: how much of bodies is held.
+        event_ids: seals the ids of events.
+        held: the memory that request bodies take up.
     """
 
     wire: Wire = field(default_factory=Wire)
@@ -99,11 +99,11 @@ class Door:
 
 
 class HTTPGuard(Guard, Protocol):
-    """What the middleware needs of a guard."""
+    """The part of a guard that the middleware uses."""
 
     @property
     def door(self) -> Door:
-        """What all of its doors share."""
+        """The state that its middlewares share."""
         ...
 
     def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:

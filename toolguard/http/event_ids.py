@@ -1,9 +1,9 @@
-"""Whose event is this, that a client resumes its stream from?
+"""Seal the ids of SSE events, so that only their owner can resume a stream.
 
-An event store knows ids and no owners: who has the id of an event reads what came after it. So an
-id leaves the guard with a seal over the id, the principal and the session, and comes back in
-``Last-Event-ID`` only with the seal of the principal that sends it. No access to the store is
-needed for that, and replicas need to share no more than the secret.
+An event store knows ids but no owners: any caller with the id of an event reads the events after
+it. So the guard sends an id with a seal over the id, the principal and the session, and accepts it
+in ``Last-Event-ID`` only from that principal. This needs no access to the store, and replicas
+have to share only the secret.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SEAL_BYTES = 24
 
 
 class EventOwner(NamedTuple):
-    """Whose events those of one session are.
+    """The owner of the events of one session.
 
     Attributes:
         principal: issuer, subject and client; None for callers without a token.
@@ -38,16 +38,16 @@ class EventOwner(NamedTuple):
 
     @classmethod
     def of(cls, principal: Principal | None, session: str | None) -> EventOwner:
-        """Return the owner of what ``principal`` is sent in ``session``."""
+        """Return the owner of the events sent to ``principal`` in ``session``."""
         return cls(None if principal is None else principal.session_key, session)
 
 
 class EventIds:
-    """Seals the ids of events, and takes the seals off.
+    """Seals and unseals the ids of events.
 
     Args:
-        secret: what replicas share; by default the variable ``TOOLGUARD_SECRET``, or without one a
-            random one, so that ids are good for as long as this process lives.
+        secret: the secret that replicas share; by default the environment variable
+            ``TOOLGUARD_SECRET``; without one, a random secret for the lifetime of this process.
 
     Raises:
         ValueError: for a secret of less than 16 bytes.
@@ -64,11 +64,11 @@ class EventIds:
         self._key = blake2b(material, person=b"toolguard-events").digest()
 
     def sealed(self, event_id: bytes, owner: EventOwner) -> bytes:
-        """Return the id as it is sent to ``owner``."""
+        """Return the sealed id for ``owner``."""
         return event_id + b"." + self._seal(event_id, owner)
 
     def unsealed(self, sent: bytes, owner: EventOwner) -> bytes | None:
-        """Return the id as the store knows it; None if it was not sealed for ``owner``."""
+        """Return the id of the event store; None if it was not sealed for ``owner``."""
         event_id, separator, seal = sent.rpartition(b".")
         is_owners = hmac.compare_digest(seal, self._seal(event_id, owner))
         return event_id if separator and is_owners else None

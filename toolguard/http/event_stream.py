@@ -1,7 +1,7 @@
-"""What does a stream of events say so far, and which ids does it name?
+"""Rewrite the ids in a stream of server-sent events, and detect its first data.
 
-Read line by line as the chunks come (WHATWG HTML, "Server-sent events"), so that it makes no
-difference where a stream is cut into chunks.
+The stream is read line by line (WHATWG HTML, "Server-sent events"), independently of how it is
+divided into chunks.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ __all__ = ["EventStream"]
 
 _END = re.compile(rb"[\r\n]")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# The fields that say nothing by themselves; the name of a comment is empty.
+# The fields that are not data; the name of a comment is empty.
 _SILENT = (b"", b"id", b"event", b"retry")
 _FIELDS = (*_SILENT, b"data")
-# A longer id is no id of ours to hand out; a longer name of an event says something.
+# A longer id is not sent to clients; a longer event name counts as data.
 _MAX_LINE = 4_096
 
 
 class EventStream:
-    """One stream of events on its way out.
+    """One outgoing stream of events.
 
     Args:
-        seal: makes of an id what the client gets.
+        seal: returns the sealed form of an event id.
 
     Attributes:
-        has_data: whether it has said anything: an event without data has not.
+        has_data: whether the stream has contained data; an event without data does not count.
     """
 
     def __init__(self, seal: Callable[[bytes], bytes]) -> None:
         self.has_data = False
         self._seal = seal
         self._line = b""
-        self._passes = False  # whether the rest of the line goes out as it comes
-        self._mark = _BYTE_ORDER_MARK  # what may stand before the first line
+        self._passes = False  # whether the rest of the line is passed on unchanged
+        self._mark = _BYTE_ORDER_MARK  # may precede the first line
 
     def feed(self, chunk: bytes, *, last: bool = False) -> bytes:
-        """Return what goes out for ``chunk``; a line that may be an id waits for its end."""
+        """Return the bytes to send for ``chunk``; a line that may be an id waits for its end."""
         out = []
         at = 0
         while end := _END.search(chunk, at):
@@ -63,7 +63,7 @@ class EventStream:
         return b":" + line if len(line) > _MAX_LINE else b"id: " + self._seal(value)
 
     def _go_on(self, piece: bytes) -> bytes:
-        """Return what can be sent of a line that begins or goes on with ``piece``."""
+        """Return the bytes to send of a line that begins or continues with ``piece``."""
         if self._passes:
             return piece
         self._line += piece

@@ -1,17 +1,18 @@
-"""What does the framework know of the caller?
+"""Pass the identity of the caller to the framework.
 
-What its own auth would have told it, for each message: the user and the credentials of the
-request, and the SDK's context variable. Sealed request states, background tasks, sessions, caches
-and ``get_access_token()`` are bound to that. One difference is meant: ``AccessToken.token`` is a
-digest of the token, which is as unique, and opens nothing.
+For each message the framework gets what its own auth would have set: the user and the credentials
+of the request, and the SDK's context variable. Sealed request states, background tasks, sessions,
+caches and ``get_access_token()`` depend on that. One difference is intended: ``AccessToken.token``
+is a digest of the token, which is as unique, and cannot be used as a credential.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+import uuid
 from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from hashlib import sha256
 from typing import Any, TypeVar, cast
@@ -25,15 +26,15 @@ from toolguard.calls.request import RequestAuth
 from toolguard.principal import Principal
 from toolguard.tokens.memo import own_claims
 
-__all__ = ["access_token", "sdk_user", "telling"]
+__all__ = ["access_token", "sdk_user", "telling", "telling_digest", "telling_stranger"]
 
 AccessTokenT = TypeVar("AccessTokenT", bound=AccessToken)
 
 sdk_user = cast("ContextVar[object]", auth_context_var)
-"""Who sent the message that is served, as the SDK knows it: an ``AuthenticatedUser`` or None.
+"""The caller of the current message for the SDK: an ``AuthenticatedUser`` or None.
 
-In stateful sessions of mcp 1.x the handlers run in the context of whoever opened the session, so it
-is set for each message, too. A message without a caller is nobody's.
+In stateful sessions of mcp 1.x the handlers run in the context of the request that opened the
+session, so it is set for each message too. A message without a caller is anonymous.
 """
 
 
@@ -41,26 +42,20 @@ is set for each message, too. A message without a caller is nobody's.
 def telling(
     scope: MutableMapping[str, Any], auth: RequestAuth, *, as_user: bool = True
 ) -> Iterator[None]:
-    """Tell the framework who sent the request that is served within the block.
+    """Set the caller of the request that is processed within the block, for the framework.
 
     Args:
         scope: the ASGI scope of the request.
         auth: its caller.
-        as_user: whether the framework may hold the request's session to this user. Where nobody
-            opened the session, it would refuse everybody.
+        as_user: whether the framework may bind the request's session to this user. A session
+            that was opened anonymously would refuse every user.
     """
     if auth.principal is not None and auth.token is not None:
         known = scope.get("user")
         if isinstance(known, AuthenticatedUser):  # the framework has verified the token as well
             auth.user = _completed(known.access_token, auth.principal)
         else:
-            digest = sha256(auth.token.encode("utf-8", "surrogatepass")).hexdigest()
-            resource = getattr(auth.guard, "resource", None)
-            # fastmcp makes its own kind of any other, and loses the subject on the way.
-            fastmcp = sys.modules.get("fastmcp.server.auth")
-            kind: type[AccessToken] = getattr(fastmcp, "AccessToken", AccessToken)
-            told = access_token(kind, auth.principal, f"sha256:{digest}", resource)
-            auth.user = AuthenticatedUser(told)
+            auth.user = _user(auth.principal, auth.token, getattr(auth.guard, "resource", None))
             scope["auth"] = AuthCredentials(list(auth.principal.scopes))
         if as_user:
             scope["user"] = auth.user
@@ -71,16 +66,54 @@ def telling(
         sdk_user.reset(token)
 
 
+def telling_stranger(request: Any) -> AbstractContextManager[None]:
+    """Set an unknown user as the caller of the message, for the framework.
+
+    Args:
+        request: the Starlette request that carried it; None without HTTP.
+    """
+    stranger = Principal(None, "", uuid.uuid4().hex, expires_at=math.inf)
+    return _telling(request, _user(stranger, "", None))
+
+
+def telling_digest(request: Any, auth: RequestAuth | None) -> AbstractContextManager[None]:
+    """Give the framework only the digest of the caller's token, so that it stores no token.
+
+    Args:
+        request: the Starlette request that carried the message; None without HTTP.
+        auth: the caller.
+    """
+    user = auth.user if auth is not None else None
+    if auth is None or auth.token is None or not isinstance(user, AuthenticatedUser):
+        return nullcontext()
+    told = user.access_token.model_copy(update={"token": _digest(auth.token)})
+    return _telling(request, AuthenticatedUser(told))
+
+
+@contextmanager
+def _telling(request: Any, user: AuthenticatedUser) -> Iterator[None]:
+    scope: MutableMapping[str, Any] = {} if request is None else request.scope
+    known = {"user": scope["user"]} if "user" in scope else {}
+    token = sdk_user.set(user)
+    scope["user"] = user
+    try:
+        yield
+    finally:
+        del scope["user"]
+        scope.update(known)
+        sdk_user.reset(token)
+
+
 def access_token(
     kind: type[AccessTokenT], principal: Principal, token: str, resource: str | None
 ) -> AccessTokenT:
-    """Return a verified caller as the frameworks describe one.
+    """Return a verified caller as the framework's access token object.
 
     Args:
         kind: the framework's class.
         principal: the caller.
-        token: what stands as the token in it.
-        resource: for which resource the token was issued (RFC 8707).
+        token: the value of its ``token``: a digest.
+        resource: the resource that the token was issued for (RFC 8707).
     """
     return kind(
         token=token,
@@ -94,20 +127,32 @@ def access_token(
 
 
 def _expires_at(expires_at: float) -> int | None:
-    """Return the expiry as the SDK takes it: None is never, and so would be 0."""
+    """Return the expiry for the SDK, which takes None, and also 0, as "never"."""
     if expires_at == math.inf:
         return None
     return max(1, int(expires_at)) if math.isfinite(expires_at) else 1
 
 
 def _claims(claims: Mapping[str, Any], principal: Principal) -> dict[str, Any]:
-    """Return claims of the message's own, with the issuer: the frameworks bind users to it."""
+    """Return a copy of the claims with the issuer, to which the frameworks bind users."""
     issuer = {"iss": principal.issuer} if principal.issuer else {}
     return {**own_claims(claims), **issuer}
 
 
+def _user(principal: Principal, token: str, resource: str | None) -> AuthenticatedUser:
+    # fastmcp converts other classes to its own, and loses the subject.
+    kind: type[AccessToken] = getattr(
+        sys.modules.get("fastmcp.server.auth"), "AccessToken", AccessToken
+    )
+    return AuthenticatedUser(access_token(kind, principal, _digest(token), resource))
+
+
+def _digest(token: str) -> str:
+    return f"sha256:{sha256(token.encode('utf-8', 'surrogatepass')).hexdigest()}"
+
+
 def _completed(verified: AccessToken, principal: Principal) -> AuthenticatedUser:
-    """Return what the framework verified with subject and issuer: it binds sessions to them."""
+    """Add subject and issuer to the token the framework verified: it binds sessions to them."""
     claims = _claims(verified.claims or {}, principal)
     known = {"subject": principal.user_id, "claims": claims}
     return AuthenticatedUser(verified.model_copy(update=known))

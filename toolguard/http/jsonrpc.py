@@ -1,9 +1,9 @@
-"""Which MCP message does this HTTP request carry, whoever reads it?
+"""Read the MCP message of an HTTP request strictly, so that every reader reads the same.
 
-A guard in front of a server decides about the message that it reads, and the server acts on the
-message that the server reads. So nothing is repaired here and nothing is guessed: what two
-readers could take for two different messages is refused, and a name that a server could make
-another one of has several spellings, all of which have to be allowed.
+A guard in front of a server decides on the message as the guard parses it, and the server acts on
+the message as the server parses it. So nothing is repaired or guessed here: a body that two parsers
+could read as two different messages is refused, and every spelling under which a server could look
+up a name has to be permitted.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ __all__ = [
 
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-#: How many bytes a message may have: 4 MiB, as many as the official SDKs take.
+#: The maximum size of a message in bytes: 4 MiB, the limit of the official SDKs.
 MAX_BODY = 4 * 1024 * 1024
 
-#: In how many seconds it must arrive.
+#: The maximum time in which it must arrive, in seconds.
 MAX_SECONDS = 30.0
 
-# From here on, reading a body takes long enough to delay others.
+# From this size on, parsing a body takes long enough to delay other requests.
 _LARGE = 64 * 1024
-# A name of so many characters is spelled out in a few milliseconds.
+# The spellings of a name of this length take a few milliseconds.
 _LONG = 256
 
 _PARSE_ERROR = -32700
@@ -69,7 +69,7 @@ _INVALID_PARAMS = -32602
 _HEADER_MISMATCH = -32020
 
 _ENVELOPE = ("jsonrpc", "id", "method", "params", "result", "error")
-# Every method there is, and no character that HTTP, a URL or a terminal could take for another.
+# All existing methods, and no character that HTTP, a URL or a terminal could misread.
 _METHOD = re.compile(r"[A-Za-z0-9_.:/$-]{1,256}")
 
 _HEADERS = frozenset(
@@ -79,7 +79,7 @@ _HEADERS = frozenset(
     )
 )
 _JSON = re.compile(rb'application/json(?:[ \t]*;[ \t]*charset="?utf-?8"?)?', re.IGNORECASE)
-# MCP 2026-07-28, transports: how Mcp-Name carries what no header can hold.
+# MCP 2026-07-28, transports: the encoding of Mcp-Name for values that a header cannot hold.
 _ENCODED = re.compile(rb"=\?base64\?(.*)\?=")
 _HEADER_TEXT = re.compile(rb"[\x20-\x7e]*")
 
@@ -97,7 +97,7 @@ class MessageTooSlowError(MalformedMessageError):
 
 
 class OverloadedError(ToolGuardError):
-    """More is being read at once than the guard holds; ``retry_after`` is in seconds."""
+    """Too many bytes are being read at once; ``retry_after`` is in seconds."""
 
     status = 503
     error = "temporarily_unavailable"
@@ -110,15 +110,14 @@ class MCPMessage:
 
     Args:
         method: the method; None for a response to a request of the server's.
-        params: the parameters; not validated, but for what names an operation.
-        id: of a request; None for what is not one.
+        params: the parameters; only the members that name operations are validated.
+        id: the id of a request; None for other messages.
 
     Attributes:
-        asked: the operations that it names, as it was sent; empty for a message about the server.
+        asked: the operations that it names, as sent; empty for a message about the server.
 
     Raises:
-        MalformedMessageError: if the method needs a name and the parameters have none that can
-            be used.
+        MalformedMessageError: if the method needs a name and the parameters have no usable name.
 
     >>> MCPMessage("resources/read", {"uri": "NOTES://work/1"}).asked
     (Invocation(kind='resource', name='NOTES://work/1'),)
@@ -134,14 +133,14 @@ class MCPMessage:
 
 
 def names_of(asked: Invocation) -> tuple[str, ...]:
-    """Return every spelling under which a server could look an operation up, the sent one first.
+    """Return every spelling under which a server could look up an operation, the sent one first.
 
-    Hold each of them against the rules as if it was the only one, and let the message pass if all
-    of them may: one that no rule is about is what the default is for. Patterns have spellings as
-    well: the rule about ``createEvent`` is the one about ``createevent``.
+    Match each of them with the rules separately, and permit the message only if all of them are
+    permitted; the default applies to a spelling that no rule matches. Patterns have spellings too:
+    the rule for ``createEvent`` is also the one for ``createevent``.
 
     Raises:
-        MalformedMessageError: if the name has no plain spelling.
+        MalformedMessageError: if the name is not valid.
 
     >>> names_of(Invocation("resource", "NOTES://work/1"))
     ('NOTES://work/1', 'notes://work/1')
@@ -154,17 +153,17 @@ def names_of(asked: Invocation) -> tuple[str, ...]:
 
 
 def read_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMessage:
-    """Return the message that ``body`` is, if it can be read in one way only.
+    """Parse the message in ``body``, which must have exactly one reading.
 
     Args:
         body: the whole body of the request.
         headers: the raw headers of the request.
 
     Raises:
-        MalformedMessageError: if the body is no JSON-RPC 2.0 message in I-JSON (RFC 7493), or a
-            batch of them; if the headers say that it has to be decoded first, or name another
-            operation than it does; if it has members or names that a lenient reader takes for
-            others; if its operation has no name.
+        MalformedMessageError: if the body is not a JSON-RPC 2.0 message in I-JSON (RFC 7493), or
+            is a batch; if the headers state an encoding, or name another operation than the body;
+            if it has members or names that a lenient reader takes for others; if its operation
+            has no name.
     """
     sent = _sent(headers)
     _check_format(sent)
@@ -185,10 +184,10 @@ def read_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMess
 
 
 def _sent(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Return the headers that say how the body is read, by name."""
+    """Return the headers that determine how the body is read, by name."""
     sent: dict[bytes, bytes] = {}
     for name, value in headers:
-        # RFC 3875 §4.1.18: behind CGI and its heirs "_" and "-" are the same.
+        # RFC 3875 §4.1.18: with CGI and its successors "_" and "-" are the same.
         plain = name.lower().replace(b"_", b"-")
         if plain in sent:
             raise MalformedMessageError(f"Send the header {plain.decode('ascii')} once")
@@ -200,7 +199,7 @@ def _sent(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 def _check_format(sent: Mapping[bytes, bytes]) -> None:
     if (
         sent.get(b"content-encoding", b"").lower() not in (b"", b"identity")
-        # RFC 9112 §6.1: a server has removed this one, and may not know how to remove others.
+        # RFC 9112 §6.1: the server has decoded this one, and may not be able to decode others.
         or sent.get(b"transfer-encoding", b"").lower() not in (b"", b"chunked")
     ):
         raise MalformedMessageError("Send the body as it is, without a content encoding")
@@ -209,19 +208,19 @@ def _check_format(sent: Mapping[bytes, bytes]) -> None:
 
 
 def _check_mirrored(sent: Mapping[bytes, bytes], message: MCPMessage) -> None:
-    """Hold the headers that repeat what is in the body against it.
+    """Compare the headers that repeat values of the body with the body.
 
     MCP 2026-07-28: 'Servers that process the request body MUST reject requests where the values
     specified in the headers do not match the corresponding values in the request body.'
     """
     method = sent.get(b"mcp-method")
-    # `_METHOD` knows no "=", so that nobody can find an encoded method in it.
+    # `_METHOD` excludes "=", so that no reader can find an encoded method in it.
     if method is not None and method != (message.method or "").encode("ascii"):
         raise MalformedMessageError(
             "The header Mcp-Method must be the method in the body", code=_HEADER_MISMATCH
         )
     name = sent.get(b"mcp-name")
-    # Of other methods the header says something else: tasks/get repeats the task there.
+    # For other methods the header has another meaning: tasks/get repeats the task in it.
     if name is None or not message.asked or message.method == "subscriptions/listen":
         return
     if _decoded(name) != message.asked[0].name:
@@ -231,7 +230,7 @@ def _check_mirrored(sent: Mapping[bytes, bytes], message: MCPMessage) -> None:
 
 
 def _decoded(value: bytes) -> str | None:
-    """Return what Mcp-Name says; None if that depends on the reader."""
+    """Return the decoded value of Mcp-Name; None if it is ambiguous."""
     if not _HEADER_TEXT.fullmatch(value):
         return None  # Latin-1 for some, UTF-8 for others
     encoded = _ENCODED.fullmatch(value)
@@ -282,7 +281,7 @@ def _checked(envelope: Mapping[str, Any], message_id: str | int | None) -> MCPMe
 
 
 def _id(envelope: Mapping[str, Any]) -> str | int | None:
-    """Return the id of a request, as an answer may repeat it."""
+    """Return the id of a request, for use in the response."""
     found = envelope.get("id")
     if isinstance(found, bool) or not isinstance(found, (str, int, type(None))):
         raise MalformedMessageError("The id of a request is a string or a whole number")
@@ -300,14 +299,14 @@ def _refuse_lookalikes(names: Collection[str], known: Collection[str]) -> None:
 
 
 class Held(Protocol):
-    """How much of all bodies is held at once."""
+    """The memory that all request bodies take up."""
 
     def take(self, count: int) -> bool:
-        """Take room for so many bytes; return whether there is."""
+        """Reserve ``count`` bytes; return whether they were available."""
         ...
 
     def give_back(self, count: int) -> None:
-        """Give the room back."""
+        """Release ``count`` bytes."""
         ...
 
 
@@ -320,21 +319,21 @@ async def held_body(
     limit: int = MAX_BODY,
     seconds: float = MAX_SECONDS,
 ) -> AsyncIterator[bytes]:
-    """Give the body of an ASGI request, and the room that it takes up back in the end.
+    """Read the body of an ASGI request; its memory is released when the block ends.
 
     Args:
-        receive: where its messages come from (ASGI).
-        headers: the raw headers of the request; its Content-Length saves reading in vain.
-        held: how much of all bodies is held at once.
-        limit: how many bytes it may have.
-        seconds: how long it may take to arrive.
+        receive: the ASGI ``receive``.
+        headers: the raw headers of the request; a Content-Length over the limit is refused early.
+        held: the memory that all request bodies take up.
+        limit: the maximum size in bytes.
+        seconds: the maximum time in which it must arrive.
 
     Raises:
-        MessageTooLargeError: if it has more, or says so.
-        MessageTooSlowError: if it has not arrived by then.
-        OverloadedError: if too much is held already.
-        MalformedMessageError: if the client went away before its end: nobody may act on half of
-            a message, and nobody waits for the answer.
+        MessageTooLargeError: if the body, or its Content-Length, is over the limit.
+        MessageTooSlowError: if it has not arrived in time.
+        OverloadedError: if too many bytes are held already.
+        MalformedMessageError: if the client disconnected before the end of the body: an
+            incomplete message must not be processed.
     """
     for name, value in headers:
         if name == b"content-length" and value.isdigit() and _is_above(limit, value):
@@ -366,7 +365,7 @@ async def _fill(body: bytearray, receive: Receive, held: Held, limit: int) -> No
 
 
 async def parse_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMessage:
-    """Return the message that ``body`` is; a large one is read beside the event loop.
+    """Parse the message in ``body``; a large one is parsed in a worker thread.
 
     Raises:
         MalformedMessageError: as :func:`read_message` does.
@@ -389,7 +388,7 @@ async def receive_message(
 
 
 async def spelled_out(asked: Invocation) -> tuple[str, ...]:
-    """Return :func:`names_of` an operation; those of a long name beside the event loop."""
+    """Return :func:`names_of` an operation; for a long name in a worker thread."""
     if len(asked.name) <= _LONG:
         return names_of(asked)
     return await anyio.to_thread.run_sync(names_of, asked)
@@ -406,10 +405,10 @@ def _too_large(limit: int) -> MessageTooLargeError:
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """Return a ``receive`` that gives ``body`` once, and then what ``receive`` gives.
+    """Return a ``receive`` that first returns ``body``, and then the events of ``receive``.
 
-    So the application behind reads the very bytes that were decided about, and still learns when
-    the client goes away.
+    So the application reads exactly the bytes that were decided on, and is still told when the
+    client disconnects.
     """
     pending = [body]
 

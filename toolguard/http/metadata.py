@@ -1,4 +1,4 @@
-"""What does this server say about itself as a protected resource (RFC 9728)?"""
+"""The protected resource metadata of a server (RFC 9728)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _RESOURCE = re.compile(
 def canonical_resource(url: str) -> str:
     """Return ``url`` as a resource identifier.
 
-    RFC 9728 §1.2: a URL without a fragment. MCP, canonical server URI: as
-    :func:`canonical_audience` writes it, and without the trailing slash. Tokens are sent there,
-    so it is https, or http on this machine (RFC 6750 §5.3).
+    RFC 9728 §1.2: a URL without a fragment. MCP, canonical server URI: in the form of
+    :func:`canonical_audience`, without the trailing slash. Tokens are sent there, so it must be
+    https, or http on this machine (RFC 6750 §5.3).
 
     Raises:
         ValueError: if it is not an absolute https URL in ASCII (http only on this machine), or
@@ -53,14 +53,14 @@ def canonical_resource(url: str) -> str:
 
 
 def scopes_supported(rules: Iterable[Rule | None]) -> tuple[str, ...]:
-    """Return every scope that any rule mentions, in the order of the operations."""
+    """Return every scope in any of the rules, in the order of the operations."""
     return tuple(dict.fromkeys(t for rule in rules if rule is not None for t in rule.scopes))
 
 
 def first_scopes(rules: Iterable[Rule | None], hierarchy: ScopeHierarchy) -> tuple[str, ...]:
-    """Return the least a client needs to begin: the smallest grant that opens some operation.
+    """Return the scopes a client needs to begin: the smallest grant that permits some operation.
 
-    The smallest in what it stands for, so that a read scope comes before the write scope that
+    The size counts included scopes, so that a read scope comes before the write scope that
     includes it; ties: the first declared.
     """
     grants = [group for rule in rules if rule is not None for group in rule.grants if group]

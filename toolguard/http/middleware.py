@@ -1,8 +1,8 @@
-"""What happens to an HTTP request before and after the MCP framework sees it?
+"""The ASGI middleware around the MCP framework.
 
-A pure ASGI middleware. It verifies the bearer token of every request, holds sessions to their
-owners, and holds back the start of a response until its first byte: until then a guard that
-refuses inside the tool call can still turn the answer into a real 401 or 403.
+It verifies the bearer token of every request, binds sessions to their owners, and holds back the
+start of a response until its first data: until then a refusal inside the tool call can still be
+answered with a real 401 or 403.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ __all__ = ["ASGIApp", "GuardMiddleware", "Message", "Receive", "Scope", "Send"]
 Message = MutableMapping[str, Any]
 """One event (ASGI)."""
 Scope = MutableMapping[str, Any]
-"""What is known of a connection (ASGI)."""
+"""The connection scope (ASGI)."""
 Receive = Callable[[], Awaitable[Message]]
-"""Gives the next event from the client (ASGI)."""
+"""Returns the next event from the client (ASGI)."""
 Send = Callable[[Message], Awaitable[None]]
 """Sends an event to the client (ASGI)."""
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -54,7 +54,7 @@ _REVISION = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _PREFLIGHT = {b"origin", b"access-control-request-method"}
 _SESSION_HEADER = b"mcp-session-id"
 _EVENT_HEADER = b"last-event-id"
-# However a request spells them (RFC 3875 §4.1.18): the session, or the event to go on from.
+# In every spelling of a request (RFC 3875 §4.1.18): the session, or the event to resume from.
 _NAMED = re.compile(rb"(mcp[-_]session[-_]id)|last[-_]event[-_]id", re.IGNORECASE)
 
 
@@ -63,9 +63,9 @@ class GuardMiddleware:
 
     Args:
         app: the application.
-        guard: who verifies, and how refusals are challenged.
-        admits_anonymous: whether a request without a token is let in at this door now, to reach
-            what is public behind it; never by default.
+        guard: the guard, which verifies tokens and writes challenges.
+        admits_anonymous: returns whether requests without a token are admitted now, for public
+            operations behind this middleware; by default never.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class GuardMiddleware:
             await send({"type": "websocket.close", "code": 1008})  # fail closed: never guarded
             return
         if scope["method"] == "OPTIONS" and _is_preflight(scope["headers"]):
-            # It has no credentials, so it reaches nothing. A CORS middleware around this one has
+            # It has no credentials, so it is not passed on. A CORS middleware around this one has
             # answered those of its origins.
             await send_empty(send, 204)
             return
@@ -107,7 +107,7 @@ class GuardMiddleware:
         token = bearer_token(scope["headers"])
         if token is not None:
             verifier = self.guard.verifier
-            # A verifier may have a method that looks at the whole request.
+            # A verifier may have a method that reads the whole request.
             verify_request: _VerifyRequest | None = getattr(verifier, "verify_request", None)
             if verify_request is not None:
                 principal = await verify_request(scope, token)
@@ -146,7 +146,7 @@ class GuardMiddleware:
 
         refuse = functools.partial(self._replaces, state, scope, send)
         response = HeldResponse(send, state, refuse, begin, hold=scope["method"] == "POST")
-        # The SDK holds a session to the user who opened it; there may be no such user.
+        # The SDK binds a session to the user that opened it; there may be no such user.
         owned = session_id is None or not self.sessions.opened_anonymously(session_id)
         with identity.telling(scope, state, as_user=owned):
             await self.app(scope, receive, response.send)
@@ -158,13 +158,13 @@ class GuardMiddleware:
             self.sessions.close(session_id)
 
     def _session_of(self, sessions: list[str], principal: Principal | None) -> str:
-        """Return the session that a request names, once it is known to be the caller's.
+        """Return the session id of a request, after checking that the caller owns the session.
 
         Raises:
-            MalformedMessageError: if it names more than one: the owner of one of them could have
-                the application act on the other.
-            MissingTokenError: if it may be the caller's once they have signed in.
-            _NotFoundError: if it is not.
+            MalformedMessageError: if the request names more than one session: the owner of one
+                could have the application act on the other.
+            MissingTokenError: if the session may be the caller's once they have signed in.
+            _NotFoundError: if the session is not the caller's.
         """
         if len(sessions) > 1:
             raise MalformedMessageError("Send one Mcp-Session-Id header")
@@ -175,24 +175,24 @@ class GuardMiddleware:
     def _check_stream(
         self, scope: Scope, principal: Principal | None, session_id: str | None, sent: list[str]
     ) -> None:
-        """Give the application the id of the event to go on from, as its store knows it.
+        """Replace the sealed ``Last-Event-ID`` by the id of the event store.
 
         Raises:
-            _NoStreamError: if there is none for this caller.
-            AccessDeniedError: if the caller could not own what a stream belongs to.
+            _NoStreamError: if there is no stream for this caller.
+            AccessDeniedError: if the caller cannot own a session.
             _NotFoundError: if the event is not the caller's.
         """
         if scope["method"] in ("GET", "HEAD"):
             if principal is None:
-                # An anonymous session may be taken over by its user, and nobody else may be
-                # listening then. MCP: 405 says that the server offers no stream here.
+                # An anonymous session may be taken over by its user, and no other caller may be
+                # listening then. MCP: 405 means that the server offers no stream here.
                 raise _NoStreamError
             if principal.user_id is None:
                 raise _no_owner()
         if not sent:
             return
         others = [pair for pair in scope["headers"] if not _is_event(pair[0])]
-        scope["headers"] = others  # it says nothing but in a GET
+        scope["headers"] = others  # it has a meaning in GET only
         if scope["method"] == "GET":
             owner = EventOwner.of(principal, session_id)
             event_id = self.guard.door.event_ids.unsealed(sent[0].encode("latin-1"), owner)
@@ -207,7 +207,7 @@ class GuardMiddleware:
         return self.guard.door.event_ids.sealed(event_id, owner)
 
     async def _replaces(self, state: RequestAuth, scope: Scope, send: Send) -> bool:
-        """Answer with the refusal that the message ended in; return whether there is one."""
+        """Send the refusal that the message ended in; return whether there is one."""
         refusal = state.refusal
         if refusal is None or self.guard.door.wire.status_of(refusal, state.revision) is None:
             return False
@@ -228,9 +228,9 @@ class GuardMiddleware:
     async def _answer_outage(
         self, outage: KeysUnavailableError, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Answer while nobody can be verified, by status or as the server would report it.
+        """Answer while tokens cannot be verified, by status or as the server would report it.
 
-        The message is read for its id and goes no further: who sent it is not known.
+        The message is read for its id and is not passed on, because its caller is not known.
         """
         revision = _revision_of(scope["headers"])
         if (
@@ -250,14 +250,14 @@ class GuardMiddleware:
         await respond_in_protocol(send, outage, message.method, message.id, revision=revision)
 
     def _owned(self, session_id: str, principal: Principal | None) -> bool:
-        """Remember whose session the framework has opened; return whether it can be owned."""
+        """Record the owner of a new session; return whether the caller can own one."""
         if principal is not None and principal.user_id is None:
             return False
         self.sessions.open(session_id, principal)
         return True
 
     async def _end_session(self, scope: Scope, session_id: str) -> None:
-        """Have the framework forget a session that was refused to who opened it."""
+        """Have the framework end a session that was refused to the caller that opened it."""
         headers = [*scope["headers"], (_SESSION_HEADER, session_id.encode("latin-1"))]
 
         async def receive() -> Message:
@@ -270,11 +270,11 @@ class GuardMiddleware:
 
 
 class _NotFoundError(Exception):
-    """What belongs to somebody else, or does not exist."""
+    """The session or event belongs to another caller, or does not exist."""
 
 
 class _NoStreamError(Exception):
-    """A stream is asked for that is not offered."""
+    """The client requested a stream that is not offered."""
 
 
 def _is_preflight(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -284,14 +284,14 @@ def _is_preflight(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def _no_owner() -> AccessDeniedError:
-    # Without a subject two users of one client could not be told apart.
+    # Without a subject, two users of one client cannot be told apart.
     return AccessDeniedError(
         "This token names no user, so it cannot own a session: use a stateless server"
     )
 
 
 def _revision_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return the protocol revision that a request names; None if that is not clear."""
+    """Return the protocol revision that a request names; None if it is ambiguous or absent."""
     sent = {value.strip(b" \t") for name, value in headers if name == b"mcp-protocol-version"}
     if len(sent) != 1:
         return None

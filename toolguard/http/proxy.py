@@ -1,7 +1,7 @@
-"""Who may send which message to an MCP server that is only known by its HTTP endpoint?
+"""Guard an MCP server of which only the HTTP endpoint is known.
 
-It may be written in any language, so nothing is known of it but the protocol. The message is read
-before the server gets it, decided on, and handed on byte by byte as it was read.
+The server may be written in any language, so only the protocol is known. The message is read
+before the server gets it, decided on, and passed on unchanged, byte by byte.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ __all__ = ["MessageGuard"]
 
 _INVALID_PARAMS = -32602
 _ALLOWED = (b"allow", b"POST, GET, DELETE")
-# Names of arguments that are compared with each other, for a rule that reads arguments.
+# The maximum number of argument names compared with each other, for rules that read arguments.
 _MAX_ARGUMENTS = 1_000
 
 
 class MessageGuard:
-    """Holds the messages to an MCP server against rules; stands inside of a GuardMiddleware.
+    """Decides on the messages to an MCP server by rules; runs inside a GuardMiddleware.
 
     Args:
         app: the server.
-        guard: what decides where no rule does.
-        rules: who may do what.
+        guard: the guard, whose default applies where no rule does.
+        rules: the policies by patterns of operation names.
     """
 
     def __init__(self, app: ASGIApp, guard: HTTPGuard, rules: OperationRules) -> None:
@@ -53,7 +53,7 @@ class MessageGuard:
 
     @property
     def admits_anonymous(self) -> bool:
-        """Whether something behind this door is public."""
+        """Whether some operation behind this middleware is public."""
         return self.guard.default == "public" or any(each.public for each in self.rules.policies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,7 +64,7 @@ class MessageGuard:
         elif method == "OPTIONS":
             await send_empty(send, 204, [_ALLOWED])
         elif method == "HEAD" or (method in ("GET", "DELETE") and not _has_session(scope)):
-            # MCP: 405 says that the server offers no stream here, or ends no session.
+            # MCP: 405 means that the server offers no stream here, or does not end sessions.
             await send_empty(send, 405, [_ALLOWED])
         elif method in ("GET", "DELETE"):  # the session is the caller's
             await self.app(scope, _without_body(receive), send)
@@ -82,7 +82,7 @@ class MessageGuard:
                 message = await parse_message(body, headers)
                 state.message_id = message.id
                 await self._decide(message, state)
-        except InvalidInputError as fault:  # which is a tool's to report, elsewhere
+        except InvalidInputError as fault:  # elsewhere, the tool reports this fault
             await self._refuse(
                 MalformedMessageError(str(fault), code=_INVALID_PARAMS), message, state, send
             )
@@ -112,12 +112,12 @@ class MessageGuard:
     async def _decide(self, message: MCPMessage, state: RequestAuth) -> None:
         door = Frame(self.guard, Table(state))
         default = DEFAULT_POLICIES[self.guard.default]
-        if message.method in LISTS:  # open to all where something is
+        if message.method in LISTS:  # open to all callers if some operation is public
             default = Policy(public=self.admits_anonymous)
         if not message.asked and not is_handshake(message.method or ""):
             await door.enter(default, Invocation("tool", "")).authorize(None)
         for call in message.asked:
-            await anyio.lowlevel.checkpoint()  # spelling a name out takes its time
+            await anyio.lowlevel.checkpoint()  # computing the spellings of a name takes time
             policy = await self._policy(call, message.params.get("arguments"), default)
             await door.enter(policy, call).authorize(call)
 
@@ -135,7 +135,7 @@ class MessageGuard:
 
 
 def _check_spellings(arguments: object, read: tuple[str, ...]) -> None:
-    """Refuse arguments that a lenient server could take for others than the rule reads.
+    """Refuse arguments that a lenient server could take for other ones than the rule reads.
 
     Raises:
         InvalidInputError: if two names of an object resemble each other, or one resembles an
@@ -158,7 +158,7 @@ def _check_spellings(arguments: object, read: tuple[str, ...]) -> None:
 def _objects(value: object) -> Iterator[Mapping[str, object]]:
     """Yield the JSON objects in a value, the outermost first."""
     todo = [value]
-    for each in todo:  # which grows meanwhile
+    for each in todo:  # the list grows during the loop
         if isinstance(each, dict):
             yield each
             todo += each.values()
@@ -171,7 +171,7 @@ def _has_session(scope: Scope) -> bool:
 
 
 def _without_body(receive: Receive) -> Receive:
-    """Return a ``receive`` that keeps back a body that nobody has decided on."""
+    """Return a ``receive`` without the body, on which no decision was made."""
     begun = False
 
     async def without() -> Message:

@@ -1,4 +1,4 @@
-"""When does what the application sends go out, and when is it too late for a refusal?"""
+"""Hold back the start of a response, so that a refusal can still replace it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["HeldResponse"]
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
-# Of a stream that has said nothing yet; a priming event has some 30 bytes.
+# The bytes of a stream without data that are held; a priming event has some 30 bytes.
 _MAX_HELD = 65_536
 _LENGTH = b"content-length"
 
@@ -22,17 +22,17 @@ _LENGTH = b"content-length"
 class HeldResponse:
     """A response whose start waits for its first data, so that a refusal can still replace it.
 
-    An event without data, such as the one that begins a stream which can be resumed, is not data:
+    An event without data, such as the priming event of a resumable stream, does not count as data:
     it waits as well, until the message's own operation has been permitted.
 
     Args:
-        send: sends to the client (ASGI).
-        state: what becomes of the message.
-        refuse: answers with the refusal in place of the response; returns whether it has.
-        begin: called with the session that the response opens, None for none; returns what seals
-            the ids of its events, or None if the response must not go out. Not called for what
-            neither opens a session nor has events.
-        hold: whether the start waits at all.
+        send: the ASGI ``send``.
+        state: the caller and the outcome of the message.
+        refuse: sends the refusal instead of the response; returns whether it did.
+        begin: called with the id of the session that the response opens, None if it opens none;
+            returns the function that seals the ids of its events, or None if the response must not
+            be sent. Not called for a response that neither opens a session nor has events.
+        hold: whether the start is held back at all.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class HeldResponse:
             await self._flush()
 
     async def finish(self) -> None:
-        """Wait until what was let go is out."""
+        """Wait until the released events are sent."""
         if self._flushing is not None:
             flushing, self._flushing = self._flushing, None
             await flushing
@@ -103,12 +103,12 @@ class HeldResponse:
             await self._flush()
 
     def _waits(self, message: Message) -> bool:
-        """Hold ``message`` back if nothing has been said yet; return whether it was."""
+        """Hold ``message`` back while there was no data; return whether it was held back."""
         if not message.get("more_body", False):
             return False
         body = message.get("body", b"")
         if not body:
-            return True  # an empty chunk is not even worth holding
+            return True  # an empty chunk is dropped
         self._held_bytes += len(body)
         if (
             self._events is None
@@ -124,14 +124,14 @@ class HeldResponse:
     def _let_go_when_permitted(self) -> None:
         try:
             loop = asyncio.get_running_loop()
-        except RuntimeError:  # trio: what is held waits for the first data
+        except RuntimeError:  # trio: held events wait for the first data
             return
 
         def begin() -> None:
             if self._held and not self._replaced and self._flushing is None:
                 self._flushing = loop.create_task(self._flush())
 
-        def let_go() -> None:  # in the thread of the function that was permitted
+        def let_go() -> None:  # runs in the thread of the permitted function
             loop.call_soon_threadsafe(begin)
 
         self._state.on_permitted = let_go

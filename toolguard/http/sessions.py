@@ -1,8 +1,8 @@
-"""Whose session is this?
+"""The owners of stateful sessions.
 
 The frameworks compare a session's owner only for their own user class and only as far as the
 verifier fills it in. Here every stateful session belongs to one principal: issuer, subject and
-client (RFC 9068 §2.2 names them), first seen when the server hands out the session id.
+client (RFC 9068 §2.2), recorded when the server sends the session id.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from toolguard.principal import Principal
 
 __all__ = ["Sessions"]
 
-# Six times what the SDK keeps open at once. A session that falls out answers 404 and the client
-# starts a new one (MCP, session management).
+# Six times what the SDK keeps open at once. A session that is dropped is answered with 404, and
+# the client starts a new one (MCP, session management).
 _MAX_SESSIONS = 65_536
 _MAX_OF_ONE_PRINCIPAL = 1_000
 # Callers without a token cannot be told apart.
@@ -34,8 +34,8 @@ class _Owner:
 class Sessions:
     """The owners of the sessions of one server.
 
-    Bounded, the least recently used out first: of one principal, so that opening sessions ends
-    only sessions of the same principal, and of all.
+    The number of sessions is bounded, in total and for each principal, so that opening sessions
+    ends only sessions of the same principal; the least recently used are dropped first.
     """
 
     def __init__(
@@ -52,21 +52,21 @@ class Sessions:
         self._ids: dict[_Key, OrderedDict[str, None]] = {}
 
     def open(self, session_id: str, principal: Principal | None) -> None:
-        """Remember who was handed ``session_id``; a session already known keeps its owner."""
+        """Record the owner of ``session_id``; a known session keeps its owner."""
         if session_id not in self._owners:
             self._own(session_id, _Owner(_key(principal), principal is None))
 
     def admits(self, session_id: str, principal: Principal | None) -> bool:
-        """Return whether ``principal`` may use the session. Unknown sessions admit nobody.
+        """Return whether ``principal`` may use the session; False for unknown sessions.
 
-        A session opened without a token is taken over by the first caller with one: that is how
-        a client of public tools signs in. From then on it is theirs alone.
+        A session opened without a token is taken over by the first caller with a token: that is
+        how a client of public tools signs in. From then on only that caller may use it.
         """
         owner = self._owners.get(session_id)
         if owner is None:
             return False
         if principal is not None and principal.user_id is None:
-            return False  # two users of one client could not be told apart
+            return False  # two users of one client cannot be told apart
         if owner.key is None and principal is not None:
             self.close(session_id)
             self._own(session_id, _Owner(_key(principal), opened_anonymously=True))
@@ -78,12 +78,12 @@ class Sessions:
         return True
 
     def opened_anonymously(self, session_id: str) -> bool:
-        """Return whether nobody owned the session when it was opened."""
+        """Return whether the session was opened without a token."""
         owner = self._owners.get(session_id)
         return owner is not None and owner.opened_anonymously
 
     def close(self, session_id: str) -> None:
-        """Forget the session."""
+        """Delete the record of the session."""
         owner = self._owners.pop(session_id, None)
         if owner is None:
             return

@@ -1,1 +1,1 @@
-"""Untrusted text, read only when it may mean one thing. Private."""
+"""Read untrusted text that has exactly one meaning, and refuse the rest. Private."""

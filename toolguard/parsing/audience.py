@@ -1,7 +1,7 @@
-"""Which server does an audience name?
+"""Canonical forms of audiences, and the values of ``aud`` claims.
 
-Audiences are compared as canonical URIs (MCP authorization, "Canonical Server URI"), or as exact
-strings where they are no URLs.
+Audiences are compared as canonical URIs (MCP authorization, "Canonical Server URI"); values that
+are not URLs are compared as exact strings.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _ORIGIN = re.compile(r"https?://[^/?#]*", re.ASCII | re.IGNORECASE)
 
 
 def canonical_audience(audience: str) -> str:
-    """Return ``audience`` as it is compared.
+    """Return the canonical form in which audiences are compared.
 
     For an http or https URL: scheme and host in lower case, and no slash in place of an empty
-    path (RFC 3986 §6.2.3). Nothing else is touched: not the port, not the path, no escapes.
+    path (RFC 3986 §6.2.3). Port, path and percent-encodings stay as they are.
 
     >>> canonical_audience("HTTPS://MCP.Example.com/")
     'https://mcp.example.com'
@@ -36,10 +36,13 @@ def canonical_audience(audience: str) -> str:
 
 
 def accepted_audiences(audiences: Iterable[str]) -> frozenset[str]:
-    """Return the canonical forms that a token may name a server by that is configured as these.
+    """Return the canonical audiences that tokens may name a server by.
 
-    A configured URL that ends in a slash stands for the one without it, too: that is the form
-    which MCP says to use. A token is never read more generously.
+    A configured URL that ends in a slash also accepts the form without it, which is the one that
+    MCP recommends. The leniency applies to the configuration, never to the token.
+
+    Args:
+        audiences: the configured audiences of the server: URLs or other identifiers.
 
     >>> sorted(accepted_audiences(["https://MCP.example.com/mcp/"]))
     ['https://mcp.example.com/mcp', 'https://mcp.example.com/mcp/']
@@ -54,7 +57,7 @@ def audience_names(claim: object) -> tuple[str, ...] | None:
     """Return the names in an ``aud`` claim: one text or a list of texts (RFC 7519 §4.1.3).
 
     Returns:
-        The names as they stand; None for a claim of any other form.
+        The names, unchanged; None for a claim of any other form.
     """
     if isinstance(claim, str):
         return (claim,)

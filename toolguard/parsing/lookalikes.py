@@ -1,4 +1,4 @@
-"""Which names could a lenient reader take for another one?
+"""Names that a lenient JSON reader could take for another name.
 
 Go's encoding/json ignores case and takes U+017F for "s"; Jackson, .NET and pydantic's aliases
 ignore separators; others stop at a NUL.
@@ -14,14 +14,14 @@ from collections.abc import Collection, Iterable
 __all__ = ["letters", "resembles"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# Members have short names; a longer one is not worth the time that folding it takes.
+# Members have short names; longer ones are not folded, to bound the work.
 _MAX_LENGTH = 256
 
 
 def resembles(names: Iterable[str], known: Collection[str]) -> bool:
     """Return whether a name that is not in ``known`` could be taken for one that is.
 
-    A name that is too long to compare, or has a control character in it, counts as one.
+    A name that is too long to compare, or that contains a control character, counts as such.
 
     >>> resembles(["name", "arguments"], ["name"]), resembles(["Name"], ["name"])
     (False, True)
@@ -36,7 +36,7 @@ def resembles(names: Iterable[str], known: Collection[str]) -> bool:
 
 @functools.lru_cache(maxsize=1_024)
 def letters(name: str) -> str:
-    """Return what is left of a name for a reader that ignores case, accents and separators.
+    """Return the letters and digits of a name, without case, accents and separators.
 
     >>> letters("Tenant-ID")
     'tenantid'

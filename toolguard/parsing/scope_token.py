@@ -1,4 +1,4 @@
-"""Scope-tokens, and those of them that a challenge can ask for."""
+"""The syntax of scope-tokens (RFC 6749 §3.3), and which of them a challenge can request."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ def is_scope_token(text: str) -> bool:
 
 
 def is_requestable(text: str) -> bool:
-    """Return whether ``text`` is a scope-token that a challenge can ask for."""
+    """Return whether ``text`` is a scope-token that a challenge can request."""
     return _REQUESTABLE.fullmatch(text) is not None
 
 
 def check_requestable(texts: Iterable[str], what: str = "scope") -> None:
-    """Make sure that a challenge can ask for all of these.
+    """Check that a challenge can request every one of ``texts``.
+
+    Args:
+        texts: the scopes.
+        what: the noun of the error text.
 
     Raises:
-        ValueError: naming the first one that it cannot ask for.
+        ValueError: naming the first text that a challenge cannot request.
 
     >>> check_requestable(["a=b"])
     Traceback (most recent call last):

@@ -1,4 +1,4 @@
-"""Which URLs are safe to be asked for keys, or to be sent a credential?"""
+"""URLs that keys may be fetched from and credentials may be sent to."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from ipaddress import ip_address
 __all__ = ["is_secure_url", "secure_origin"]
 
 _MAX_PORT = 65_535  # RFC 9293 §3.1
-# RFC 3986 without userinfo: a name and a password in a URL end up in logs. What does not fit is
-# refused rather than repaired, so that no two readers of a URL can take it for different hosts.
+# RFC 3986 without userinfo: a name and a password in a URL end up in logs. Other URLs are refused
+# rather than repaired, so that no two readers of a URL can take it for different hosts.
 _URL = re.compile(
     r"(?P<origin>(?P<scheme>https?)://"
     r"(?P<host>[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?)"
@@ -19,10 +19,10 @@ _URL = re.compile(
 
 
 def secure_origin(url: str) -> str | None:
-    """Return the origin of ``url`` if a credential may go there, else None.
+    """Return the origin of ``url`` if a credential may be sent there, else None.
 
-    That is https, or http to this machine (``localhost`` and loopback addresses), written as
-    RFC 3986 has it and without userinfo.
+    Secure URLs use https, or http to this machine (``localhost`` and loopback addresses), in the
+    syntax of RFC 3986 without userinfo.
 
     >>> secure_origin("https://API.descope.com/P2abc")
     'https://api.descope.com'
@@ -40,7 +40,7 @@ def secure_origin(url: str) -> str | None:
 
 
 def is_secure_url(url: str) -> bool:
-    """Return whether ``url`` has a secure origin, and no fragment (RFC 6749 §3.2, RFC 8414 §2).
+    """Return whether ``url`` has a secure origin and no fragment (RFC 6749 §3.2, RFC 8414 §2).
 
     >>> is_secure_url("https://auth.example.com/jwks"), is_secure_url("http://127.0.0.1:8000/jwks")
     (True, True)

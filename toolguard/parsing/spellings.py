@@ -1,9 +1,9 @@
-"""Under which names could a server look up what a message names?
+"""All spellings under which a server could look up a name or URI from a message.
 
-Frameworks resolve dots, decode percent-encodings, fold case and compose characters before they
-look a name up, and each of them does something else. A rule about ``notes://private/*`` has to
-hold for ``NOTES://public/%2e%2e/private/1``, too; so a name is held against the rules in every
-spelling that a server could make of it.
+Frameworks resolve dot segments, decode percent-encodings, fold case and compose characters before
+they look up a name, each in its own way. A rule for ``notes://private/*`` has to apply to
+``NOTES://public/%2e%2e/private/1`` too; so the rules are matched against every spelling that a
+server could derive from a name.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from urllib.parse import unquote
 
 __all__ = ["MAX_LENGTH", "spellings", "uri_spellings"]
 
-#: How many characters a name may have: what browsers and caches take of a URL.
+#: The maximum length of a name in characters: what browsers and caches accept of a URL.
 MAX_LENGTH = 2_048
 
-# A URI that is encoded once and needs every other repair has about 50.
+# A URI that is encoded once and that every other step changes has about 50.
 _MAX_SPELLINGS = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -27,11 +27,11 @@ Respelling = Callable[[str], str]
 
 
 def spellings(name: str) -> tuple[str, ...]:
-    """Return the spellings of the name of a tool or prompt, as it was sent first.
+    """Return the spellings of the name of a tool or prompt; the first is the name as sent.
 
     Raises:
-        ValueError: if it is blank or too long, if a control character is in it or a NUL encoded
-            in it, or if it is encoded over and over: there is no end to what it could mean.
+        ValueError: if the name is blank or too long, contains a control character or an encoded
+            NUL, or is percent-encoded repeatedly, which gives too many spellings.
 
     >>> spellings("Delete%5Fnote")
     ('Delete%5Fnote', 'delete%5fnote', 'Delete_note', 'delete_note')
@@ -40,7 +40,7 @@ def spellings(name: str) -> tuple[str, ...]:
 
 
 def uri_spellings(uri: str) -> tuple[str, ...]:
-    """Return the spellings of the URI of a resource, as it was sent first.
+    """Return the spellings of the URI of a resource; the first is the URI as sent.
 
     Raises:
         ValueError: as :func:`spellings` does.
@@ -52,13 +52,13 @@ def uri_spellings(uri: str) -> tuple[str, ...]:
 
 
 def _closure(name: str, respellings: Sequence[Respelling]) -> tuple[str, ...]:
-    """Return ``name``, and what becomes of it by every sequence of ``respellings``."""
+    """Return ``name`` and the results of every sequence of ``respellings`` on it."""
     if not name.strip() or len(name) > MAX_LENGTH or _CONTROL.search(name):
         raise ValueError(
             f"a name has 1 to {MAX_LENGTH} characters, not only blanks, and no control characters"
         )
     found = [name]
-    for spelling in found:  # which grows meanwhile
+    for spelling in found:  # the list grows during the loop
         fresh = dict.fromkeys(respell(spelling) for respell in respellings)
         found += [each for each in fresh if each and each not in found]
         if len(found) > _MAX_SPELLINGS:
@@ -67,27 +67,27 @@ def _closure(name: str, respellings: Sequence[Respelling]) -> tuple[str, ...]:
 
 
 def _normal_url(uri: str) -> str:
-    """Return a URI as frameworks that validate it pass it on: without dots, its scheme folded."""
+    """Return a URI as pydantic normalizes it: no dot segments, scheme in lower case."""
     from pydantic import AnyUrl, ValidationError  # noqa: PLC0415 - takes long to import
 
     try:
         return str(AnyUrl(uri))
     except ValidationError:
-        return uri  # they refuse it; others look it up as it is
+        return uri  # validating frameworks refuse it; others look it up unchanged
 
 
 def _without_dots(uri: str) -> str:
-    """Return what is left for who takes everything after the scheme for a path."""
+    """Resolve dot segments as a reader does that takes all after the scheme as the path."""
     scheme, separator, path = uri.partition("://")
     if not separator or "." not in path:
         return uri
     root = "/" if path.startswith("/") else ""
-    # From the root, so that nothing is left of dots that lead out of it.
+    # Normalized from the root, which drops dot segments that lead out of it.
     return f"{scheme}://{root}{posixpath.normpath(f'/{path}').lstrip('/')}"
 
 
 def _without_query(uri: str) -> str:
-    """Return what templates of resources are matched against, whatever comes after."""
+    """Return the URI without query and fragment, as resource templates are matched."""
     return re.split(r"[?#]", uri, maxsplit=1)[0]
 
 

@@ -1,4 +1,4 @@
-"""What does a JSON text say, when it has only one reading?"""
+"""Parse JSON under the rules of I-JSON (RFC 7493), which leave one reading."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 __all__ = ["strict_object"]
 
 _MAX_DEPTH = 32
-# As many as `int` takes by default: reading more takes quadratic time where it is not refused.
+# The default limit of `int`: parsing more digits takes quadratic time where it is not refused.
 _MAX_DIGITS = 4_300
 
 
 def strict_object(data: bytes) -> dict[str, Any] | None:
-    """Return the JSON object that ``data`` is, under I-JSON's rules (RFC 7493 §2); else None.
+    """Return the JSON object in ``data`` if it follows I-JSON (RFC 7493 §2), else None.
 
     UTF-8 without a byte order mark and without lone surrogates, no member named twice at any
     depth, no NaN and no infinity, at most 32 levels.
     """
     # Returns instead of raising: a JSONDecodeError holds the whole document, and would stay
-    # reachable as the context of whatever is raised while it is handled.
+    # reachable as the context of any exception raised while it is handled.
     try:
         # Decoded first: json.loads would guess UTF-16 and UTF-32.
         value = _DECODER.decode(data.decode("utf-8"))
@@ -69,7 +69,7 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-# `parse_constant` sees NaN, Infinity and -Infinity; `float` knows them all.
+# `parse_constant` gets NaN, Infinity and -Infinity; `float` parses all three.
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_unique_members,
     parse_int=_whole,

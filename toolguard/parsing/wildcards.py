@@ -1,4 +1,4 @@
-"""Does a text match a pattern with ``*`` in it, in time that no text can stretch?"""
+"""Compile patterns with ``*`` to regular expressions that do not backtrack exponentially."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 
 __all__ = ["ANYTHING", "wildcard"]
 
-#: What ``*`` stands for where nothing is said: any characters at all.
+#: The default for one character of ``*``: any character.
 ANYTHING = "."
 
 
 def wildcard(pattern: str, wild: str = ANYTHING) -> re.Pattern[str]:
-    """Return what matches ``pattern`` whole.
+    """Return a regular expression for ``pattern``, to be used with ``fullmatch``.
 
-    Patterns are the developer's, and texts come from clients: one ``.*`` after the other would
-    be tried in all combinations. A piece between two ``*`` is instead taken where it occurs
-    first: if what follows fits anywhere, it fits behind that one.
+    Texts come from clients, so matching time is bounded: consecutive ``.*`` would be tried in all
+    combinations. A piece between two ``*`` is instead matched at its first occurrence only: if
+    the rest fits anywhere, it fits after that one.
 
     Args:
         pattern: the text to match; ``*`` stands for any number of ``wild`` characters.
@@ -27,7 +27,7 @@ def wildcard(pattern: str, wild: str = ANYTHING) -> re.Pattern[str]:
     first, *pieces = pattern.split("*")
     made = re.escape(first)
     for at, piece in enumerate(each for each in pieces[:-1] if each):
-        # A lookahead that has matched is not tried again.
+        # A regular expression engine does not backtrack into a lookahead that has matched.
         made += f"(?=(?P<to{at}>{wild}*?{re.escape(piece)}))(?P=to{at})"
     if pieces:
         made += f"{wild}*{re.escape(pieces[-1])}"

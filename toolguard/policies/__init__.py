@@ -1,1 +1,1 @@
-"""What a caller must meet, and the decision. No I/O and no framework. Private."""
+"""Express what a caller must meet, and decide whether they do; no I/O. Private."""

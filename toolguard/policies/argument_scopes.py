@@ -1,4 +1,4 @@
-"""Which scopes does this call need, where that depends on its arguments?"""
+"""Scopes that depend on the arguments of a call."""
 
 from __future__ import annotations
 
@@ -28,43 +28,43 @@ __all__ = [
     "of_call",
 ]
 
-# How many the arguments of one call may name.
+# The maximum number of scopes that the arguments of one call may name.
 _MAX_SCOPES = 100
 # Long enough for a URL with an identifier in it, short enough for a header of many.
 _MAX_LENGTH = 256
-# A challenge names them twice, and some clients read no line of more than 8 KiB.
+# A challenge contains them twice, and some clients refuse lines of more than 8 KiB.
 _MAX_TOTAL = 3_072
 
 ScopesOf: TypeAlias = Callable[[Invocation], "ScopeLike | Iterable[ScopeLike]"]
-"""A function that says which scopes a call needs; of several, all."""
+"""A function that returns the scopes a call needs, all of them if it returns several."""
 
 
 class CallScope(ABC):
-    """A scope that is known once the arguments are."""
+    """A scope that is known once the arguments of the call are known."""
 
-    #: As of a requirement.
+    #: See :attr:`toolguard.policies.requirements.Requirement.reads_call`.
     reads_call: ClassVar[bool] = True
 
     @property
     @abstractmethod
     def arguments(self) -> tuple[str, ...]:
-        """The arguments that it is known to read."""
+        """The names of the arguments that it is known to read."""
 
     @abstractmethod
     def scope(self, invocation: Invocation) -> Scope:
         """Return the scopes that this call needs.
 
         Raises:
-            InvalidInputError: if they would not be scopes that can be asked for.
+            InvalidInputError: if they would not be scopes that a challenge can request.
         """
 
 
 def of_call(rule: Rule, invocation: Invocation) -> Rule:
-    """Return ``rule`` with the scopes of this call in it.
+    """Return ``rule`` with its argument scopes replaced by the scopes of this call.
 
     Raises:
-        InvalidInputError: if a scope cannot be named for these arguments, or they name more than
-            one challenge can ask for.
+        InvalidInputError: if a scope cannot be made of these arguments, or they name more scopes
+            than one challenge can request.
     """
     named = {
         each: each.scope(invocation) for each in rule.conditions if isinstance(each, CallScope)
@@ -78,10 +78,10 @@ def of_call(rule: Rule, invocation: Invocation) -> Rule:
 
 
 def bounded_scopes(named: ScopeLike | Iterable[ScopeLike]) -> list[Scope]:
-    """Return what was named for one call; of what goes on and on, no more than the limit is read.
+    """Return the scopes named for one call; of an endless iterable, at most the limit is read.
 
     Raises:
-        InvalidInputError: if one could not be a scope, or there are too many of them.
+        InvalidInputError: if one of them is not a scope, or there are too many.
     """
     each = (named,) if isinstance(named, (str, Scope)) else named
     first = list(itertools.islice(each, _MAX_SCOPES + 1))
@@ -98,10 +98,10 @@ def bounded_scopes(named: ScopeLike | Iterable[ScopeLike]) -> list[Scope]:
 
 
 def _check_bounds(scopes: Sequence[Scope]) -> None:
-    """Make sure that a client cannot have us work, or answer, at any length.
+    """Check that the number and the length of the scopes of one call are bounded.
 
     Raises:
-        InvalidInputError: if these scopes together are too many, or too long.
+        InvalidInputError: if there are too many scopes, or they are too long together.
     """
     tokens = {token for scope in scopes for token in scope.tokens}
     mentions = sum(len(group) for scope in scopes for group in scope.alternatives)
@@ -123,17 +123,17 @@ def _too_many() -> InvalidInputError:
 
 @dataclass(frozen=True)
 class ScopeTemplate(CallScope):
-    """A scope with arguments in it, such as ``"calendar.{calendar_id}.write"``.
+    """A scope with fields for arguments, such as ``"calendar.{calendar_id}.write"``.
 
-    ``{{`` and ``}}`` stand for the braces themselves. No two calls with different arguments need
-    the same scope: a value that would blur where it begins and ends is refused.
+    ``{{`` and ``}}`` stand for literal braces. No two calls with different arguments need the same
+    scope: a value that would make the field boundaries ambiguous is refused.
 
     Args:
         text: the template.
 
     Raises:
-        ValueError: if it is none: a field that is not just a name, two fields side by side, or
-            something that no argument can make a scope of.
+        ValueError: if it is not a valid template: a field is not just a name, two fields are
+            adjacent, or no argument can make it a scope.
 
     >>> template = ScopeTemplate("calendar.{calendar_id}.write")
     >>> template.scope(Invocation("tool", "add", {"calendar_id": "work"}))
@@ -150,7 +150,7 @@ class ScopeTemplate(CallScope):
 
     @cached_property
     def _parts(self) -> tuple[tuple[str, str | None], ...]:
-        """Pairs of a text and the argument after it."""
+        """Pairs of a literal text and the name of the argument after it."""
         try:
             parsed = tuple(Formatter().parse(self.text))
         except ValueError:
@@ -176,10 +176,10 @@ class ScopeTemplate(CallScope):
 
     @cached_property
     def _reading(self) -> re.Pattern[str]:
-        """Match what the template makes, each argument as short as can be.
+        """A pattern for the scopes of the template, with each argument as short as possible.
 
-        An argument that occurs twice is read twice: looking for the same text again would try
-        all combinations of lengths.
+        An argument that occurs twice is matched twice: a back-reference would try all
+        combinations of lengths.
         """
         parts = (re.escape(text) + ("(.+?)" if name else "") for text, name in self._parts)
         return re.compile("".join(parts))
@@ -208,20 +208,20 @@ class ScopeTemplate(CallScope):
 
 @dataclass(frozen=True)
 class ScopeFunction(CallScope):
-    """The scopes that a function of the user's own names."""
+    """The scopes that a function of the developer's returns."""
 
     function: ScopesOf
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """None in particular."""
+        """An empty tuple: it is not known which arguments the function reads."""
         return ()
 
     def scope(self, invocation: Invocation) -> Scope:
-        """Return what the function says.
+        """Return the scopes that the function names.
 
         Raises:
-            InvalidInputError: if it names no scope, what could not be one, or too many.
+            InvalidInputError: if it names no scope, an invalid one, or too many.
         """
         scopes = bounded_scopes(self.function(invocation))
         try:
@@ -250,10 +250,10 @@ def _text(name: str, arguments: Mapping[str, Any]) -> str:
 
 
 def _sendable(token: str) -> Scope:
-    """Return the scope that ``token`` is, if a challenge can ask for it.
+    """Return ``token`` as a scope, if a challenge can request it.
 
     Raises:
-        ValueError: if it is none, or none that can be asked for.
+        ValueError: if it is not a scope-token, or not one that a challenge can request.
     """
     scope = Scope(token)
     check_requestable(scope.tokens)

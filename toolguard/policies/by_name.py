@@ -1,8 +1,8 @@
-"""Which rules apply to an operation by its name?
+"""Rules: policies by patterns of operation names (``protect(rules=...)``).
 
-All that match apply, together with what its decorators say: adding a rule never lifts another,
-and their order means nothing. Where the most specific one won, a narrow rule would lift a broad
-one without saying so.
+All matching rules apply, together with the decorators of the operation: adding a rule never lifts
+another, and their order has no meaning. If the most specific rule won instead, a narrow rule would
+silently lift a broad one.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ __all__ = ["OperationRules"]
 
 _TAG = "tag"
 _PREFIXES = ("tool", "resource", "prompt", _TAG)
-# Longer names come from clients that make them up; they are looked at, and not remembered.
+# Longer names are invented by clients; the results for them are not cached.
 _MAX_REMEMBERED = 256
 
 
 class HasPolicy(Protocol):
-    """What a rule stands for: a guard, as it is put above a function."""
+    """A guard as used in a rule: any object with a policy, such as the public decorators."""
 
     @property
     def policy(self) -> Policy:
-        """What it asks for."""
+        """The policy of the guard."""
         ...
 
 
@@ -46,7 +46,7 @@ class OperationRules:
 
     Raises:
         ValueError: for an empty pattern, an unknown prefix, or a guard that injects a connection.
-        TypeError: for a guard that is none.
+        TypeError: for a value that is not a guard.
 
     >>> from toolguard import requires_auth, requires_scopes
     >>> rules = OperationRules({"delete_*": requires_scopes("admin"), "*": requires_auth})
@@ -67,44 +67,44 @@ class OperationRules:
 
     @property
     def uses_tags(self) -> bool:
-        """Whether a rule goes by tags, which only fastmcp has."""
+        """Whether a rule matches tags, which only fastmcp has."""
         return any(rule.is_tag for rule in self._rules)
 
     def policy(
         self, kind: Kind, name: str, *, respelled: bool = False, tags: Collection[str] = ()
     ) -> Policy | None:
-        """Return what applies to an operation; None if no rule does.
+        """Return the policy of all rules that match an operation; None if no rule does.
 
         Args:
-            kind: of the operation.
-            name: what it is called.
-            respelled: whether this is another spelling of the name that was sent, to be held
-                against other spellings of the patterns, too.
+            kind: the kind of the operation.
+            name: the name or URI of the operation.
+            respelled: whether ``name`` is another spelling of the name that was sent, to be
+                matched with other spellings of the patterns too.
             tags: the operation's tags.
 
         Raises:
-            ValueError: if it would be public and guarded at once.
+            ValueError: if the operation would be public and guarded at once.
         """
         if len(name) > _MAX_REMEMBERED:
             return self._find(kind, name, respelled, frozenset(tags))
         return self._remembered(kind, name, respelled, frozenset(tags))
 
     def names(self, kind: Kind, name: str) -> bool:
-        """Return whether a rule without ``*`` is about an operation with this name."""
+        """Return whether a rule without ``*`` matches an operation with this name."""
         return any("*" not in rule.pattern and rule.matches(kind, name) for rule in self._rules)
 
     def policy_of_all(
         self, kind: Kind, names: Sequence[str], otherwise: Policy | None
     ) -> Policy | None:
-        """Return what lets in who may do an operation whatever it is looked up as.
+        """Return the policy that permits an operation only if every one of its names does.
 
         Args:
-            kind: of the operation.
+            kind: the kind of the operation.
             names: every name under which a server may look it up, at least one.
-            otherwise: what applies to a name that no rule matches; None if nobody may.
+            otherwise: the policy of a name that no rule matches; None refuses every caller.
 
         Returns:
-            The policy; None if nobody may.
+            The policy; None if no caller may do the operation.
 
         Raises:
             ValueError: if a name would be public and guarded at once.
@@ -170,7 +170,7 @@ class _Rule:
     def matches(
         self, kind: Kind, name: str, *, respelled: bool = False, tags: Collection[str] = ()
     ) -> bool:
-        """Return whether it applies to an operation with this name and these tags."""
+        """Return whether the rule applies to an operation with this name and these tags."""
         if self.is_tag:
             return any(self._names[0].fullmatch(tag) for tag in tags)
         names = self._names if respelled else self._names[:1]
@@ -178,10 +178,10 @@ class _Rule:
 
 
 def _split(pattern: str) -> tuple[str | None, str]:
-    """Return the prefix of a pattern, None for all operations, and what it names.
+    """Return the prefix of a pattern (None for all operations) and the rest.
 
     Raises:
-        ValueError: if it names nothing, or its prefix is unknown.
+        ValueError: if the pattern is empty, or its prefix is unknown.
     """
     prefix, colon, name = pattern.partition(":")
     if not colon:

@@ -1,7 +1,7 @@
-"""The whole policy of one operation: what its decorators say, and every rule for its names.
+"""Combine the decorators of an operation and every rule for its names into its whole policy.
 
-This is the one place that combines them. All that match apply, so adding a rule never lifts
-another; the default applies to what nothing is said of.
+This is the only place that combines them. All matching rules apply, so adding a rule never lifts
+another; the default applies to operations without decorators and rules.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ def whole_policy(  # noqa: PLR0913 - everything that has a say
     sent: str | None = None,
     tags: Collection[str] = (),
 ) -> Policy | None:
-    """Return what an operation asks for; None if no caller may do it.
+    """Return the whole policy of an operation; None if no caller may do it.
 
     Args:
         rules: the rules by name.
-        kind: of the operation.
-        names: its own names, and those that lists show.
-        declared: what its decorators say; None if it has none.
-        default: what applies if neither decorators nor rules say anything; None: refused.
+        kind: the kind of the operation.
+        names: its registered names, and those that lists show.
+        declared: the policy of its decorators; None if it has none.
+        default: the policy if there are neither decorators nor rules; None refuses every caller.
         sent: the name or URI that a client sent for it.
         tags: its tags.
 
     Raises:
-        ValueError: if it would be public and guarded at once.
+        ValueError: if the operation would be public and guarded at once.
         AccessDeniedError: if no caller may do it under the name that was sent.
     """
     otherwise = default if declared is None else Policy(public=declared.public)
     ruled = _both(rules.policy(kind, name, tags=tags) for name in names)
-    if sent is not None and len(sent) > MAX_LENGTH:  # costly to hold against every rule
+    if sent is not None and len(sent) > MAX_LENGTH:  # costly to match with every rule
         raise AccessDeniedError(rule=f"a name of more than {MAX_LENGTH} characters")
     if sent is not None and kind == "resource":
         ruled = _with_spellings(rules, sent, ruled, otherwise)
@@ -72,10 +72,10 @@ def _both(policies: Iterable[Policy | None]) -> Policy | None:
 def _with_spellings(
     rules: OperationRules, sent: str, ruled: Policy | None, otherwise: Policy | None
 ) -> Policy | None:
-    """Return what the rules say of a URI in every spelling that a server may look it up by."""
+    """Return the policy of the rules for every spelling that a server may look a URI up by."""
     try:
         names = uri_spellings(sent)
-    except ValueError:  # encoded over and over, to be read as something else
+    except ValueError:  # percent-encoded repeatedly, to be read as something else
         raise AccessDeniedError(rule="a URI without a plain spelling") from None
     if ruled is None and not any(rules.policy("resource", n, respelled=True) for n in names):
         return None

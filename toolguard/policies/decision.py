@@ -1,7 +1,7 @@
-"""The one decision: may this caller do this operation?
+"""Decide whether a caller may do an operation. Nothing else in the package decides.
 
-Opaque requirements are asked first. Only if some alternative is left after that, the scopes of
-what is left are compared and named; so a refusal discloses no scope that would not help.
+Opaque requirements are evaluated first. Only the scopes of the alternatives that remain are
+compared and named in a refusal; so a refusal discloses no scope that would not help.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _log = logging.getLogger("toolguard")
 
 
 class Verdict(Enum):
-    """What was decided."""
+    """The kinds of decision."""
 
     PERMIT = "permit"
     NEEDS_ARGUMENTS = "needs arguments"
@@ -54,11 +54,11 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided about one operation for one caller.
+    """The decision about one operation for one caller.
 
     Attributes:
-        verdict: permit, refuse, or that only the arguments of the call can tell.
-        refusal: why not, naming everything that is missing; None unless refused.
+        verdict: permit, refuse, or needs arguments.
+        refusal: the refusal, which names everything that is missing; None unless refused.
     """
 
     verdict: Verdict
@@ -69,19 +69,20 @@ PERMIT = Decision(Verdict.PERMIT)
 """The caller may do it."""
 
 NEEDS_ARGUMENTS = Decision(Verdict.NEEDS_ARGUMENTS)
-"""The arguments of the call tell."""
+"""The decision depends on the arguments of the call."""
 
 
 class Caller(NamedTuple):
-    """The caller at the moment of a decision.
+    """The facts about a caller that a decision reads.
 
     Attributes:
         principal: the verified caller; None for a caller without a token.
         scopes: the granted scopes, with those that they include.
         now: the time, in seconds since the epoch.
         leeway: seconds by which the issuer's clock may differ.
-        on_missing: the sentence for a caller without a token who needs one.
-        failure: why their token is not good, where it is treated as one that they did not send.
+        on_missing: the error text for a caller without a token who needs one.
+        failure: why the token is invalid, where an invalid token is treated as a missing one.
+        outlives_token: whether the caller stays permitted after the token has expired.
     """
 
     principal: Principal | None
@@ -90,9 +91,10 @@ class Caller(NamedTuple):
     leeway: float = 0.0
     on_missing: str = "This operation needs an access token"
     failure: ToolGuardError | None = None
+    outlives_token: bool = False
 
     def meets(self, alternative: Alternative) -> bool:
-        """Return whether the caller meets these scopes and sign-ins."""
+        """Return whether the caller meets these scopes and requirements of recent sign-in."""
         return all(map(self._meets, alternative))
 
     def _meets(self, condition: Condition) -> bool:
@@ -105,7 +107,7 @@ class Caller(NamedTuple):
     def refusal(self, alternatives: Sequence[Alternative]) -> ToolGuardError:
         """Return the refusal that names what is missing for the nearest of ``alternatives``.
 
-        The nearest is the one with the fewest conditions that are not met; ties: the first.
+        The nearest is the alternative with the fewest unmet conditions; ties: the first.
         """
         nearest = min(alternatives, key=lambda each: sum(not self._meets(c) for c in each))
         scopes = [each for each in nearest if isinstance(each, str)]
@@ -127,11 +129,11 @@ async def decide(
     """Decide whether ``caller`` may do what ``policy`` guards.
 
     Args:
-        policy: what the operation asks for; None if no caller may do it.
+        policy: the whole policy of the operation; None if no caller may do it.
         caller: the caller, at this moment.
         call: the call, with its arguments; None while they are not known.
-        listing: whether the operation is only to be listed: ``call`` has no arguments, and what
-            depends on them is left open.
+        listing: whether the operation is only to be listed: ``call`` has no arguments, and
+            requirements that depend on them are left open.
     """
     decided = decide_now(policy, caller)
     if decided is not None:
@@ -156,10 +158,10 @@ async def decide(
 
 
 def decide_on_scopes(policy: Policy, caller: Caller) -> Decision:
-    """Decide, by a policy of scopes alone. Pure: no I/O, no function of the user's.
+    """Decide on a policy of scopes alone, without I/O and without functions of the user's.
 
     Raises:
-        TypeError: if the policy asks for more than scopes; decide on it with :func:`decide`.
+        TypeError: if the policy has other requirements; use :func:`decide` for those.
     """
     decided = decide_now(policy, caller)
     if decided is None:
@@ -168,13 +170,14 @@ def decide_on_scopes(policy: Policy, caller: Caller) -> Decision:
 
 
 def decide_now(policy: Policy | None, caller: Caller) -> Decision | None:
-    """Decide where no function of the user's has to be asked; None if one has to be. Pure."""
+    """Decide without evaluating requirements; None if the policy has some that count."""
     if policy is None:
         return _refuse(AccessDeniedError(rule="default=deny"))
     if caller.principal is None:
         missing = MissingTokenError(caller.on_missing, scopes=policy.first_scopes)
         return PERMIT if policy.public else _refuse(caller.failure or missing)
-    if caller.principal.is_expired(caller.now - caller.leeway):
+    is_expired = caller.principal.is_expired(caller.now - caller.leeway)
+    if is_expired and not caller.outlives_token:
         return _refuse(InvalidTokenError("expired", "The access token has expired"))
     if policy.rule is None:
         return PERMIT
@@ -193,9 +196,9 @@ def _sign_in_again(
 ) -> ToolGuardError:
     ages = [each.max_age for each in asked if each.max_age is not None]
     classes = [each.acr_values for each in asked if each.acr_values]
-    # The new sign-in has to do for all of them, those that the last one did for among them.
+    # The new sign-in has to satisfy all of them, including those that the last one satisfied.
     common = [acr for acr in (classes[0] if classes else ()) if all(acr in c for c in classes)]
-    if classes and not common:  # no sign-in ever will: asking for one would never end
+    if classes and not common:  # no sign-in satisfies all: a challenge would repeat for ever
         return AccessDeniedError(rule="sign-in classes that exclude each other")
     return InsufficientAuthenticationError(
         max_age=min(ages, default=None), acr_values=common, scopes=scopes
@@ -204,12 +207,12 @@ def _sign_in_again(
 
 @dataclass
 class _Evaluation:
-    """What has been asked so far for one decision; nothing is asked twice.
+    """The evaluation of requirements for one decision; each requirement is evaluated once.
 
     Attributes:
         principal: the caller.
         call: the call; None while its arguments are not known.
-        listing: whether it is a call without arguments, that stands for any.
+        listing: whether ``call`` has no arguments and stands for any call.
         denied_by: the requirements that the caller does not meet.
         invalid: why an alternative cannot be applied to the arguments.
         undecided: whether an alternative needs to know the arguments.
@@ -224,9 +227,9 @@ class _Evaluation:
     _answers: dict[Requirement, bool] = field(default_factory=dict)
 
     async def left_of(self, alternative: Alternative) -> Iterable[Alternative]:
-        """Return what the caller can do something about, as alternatives; empty if denied."""
+        """Return the conditions that a client can act on, as alternatives; empty if denied."""
         opaque = [each for each in alternative if isinstance(each, Requirement)]
-        # What needs no arguments and no function of the user's comes first.
+        # Requirements that need neither arguments nor functions of the user's come first.
         for requirement in sorted(opaque, key=lambda each: each.reads_call):
             is_open = self.call is None or (self.listing and bool(requirement.arguments))
             if requirement.reads_call and is_open:
@@ -265,7 +268,7 @@ class _Evaluation:
             answer = requirement.holds(self.principal, call)
             said: object = await answer if inspect.isawaitable(answer) else answer
         except Exception as error:  # noqa: BLE001 - fail closed: a function of the user's
-            self.undecided |= self.listing  # it may have looked for an argument
+            self.undecided |= self.listing  # the function may have read an argument
             self._failed(str(requirement), error)
             return False
         if not isinstance(said, bool):
@@ -273,6 +276,6 @@ class _Evaluation:
         return said is True
 
     def _failed(self, name: str, error: Exception) -> None:
-        # Not its text: it may hold a token.
+        # Not the text of the exception: it may contain a token.
         _log.error("%s failed: %s", name, type(error).__name__)
         self.denied_by[name] = None

@@ -1,9 +1,9 @@
-"""How are conditions combined with "and" and "or"?
+"""Boolean formulas over conditions, combined with "and" and "or".
 
 A :class:`Rule` is a positive boolean formula over conditions, kept in normal form: a set of
 alternatives, each a set of conditions, none containing another. Two rules are equal exactly when
-they are met by the same conditions. There is no "not": it could not be asked for in a
-challenge, and it would make a larger grant weaker.
+they are met by the same conditions. There is no "not": challenges cannot request it, and a larger
+grant would permit less.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing_extensions import Self
 __all__ = ["Alternative", "Condition", "Rule"]
 
 Condition = Hashable
-"""What a caller meets or does not: a scope-token, or a requirement of some other kind."""
+"""One condition that a caller must meet: a scope-token, or a requirement of another kind."""
 
 Alternative = tuple[Condition, ...]
-"""Conditions that are enough together, in the declared order."""
+"""Conditions that suffice together, in the declared order."""
 
-# A formula of n alternatives and m alternatives multiplies out to n*m of them.
+# The conjunction of n and m alternatives has up to n*m alternatives.
 _MAX_ALTERNATIVES = 1_000
 
 
@@ -79,7 +79,7 @@ class Rule:
 
     @property
     def grants(self) -> tuple[tuple[str, ...], ...]:
-        """The scope-tokens of each alternative; what else it asks for is left out."""
+        """The scope-tokens of each alternative, without its other conditions."""
         return tuple(tuple(c for c in each if isinstance(c, str)) for each in self._alternatives)
 
     def replacing(self, replacement: Callable[[Condition], Rule]) -> Rule:

@@ -1,8 +1,7 @@
-"""Which operation is called, and with what?
+"""The MCP methods that lead to operations, and a strict reader of the parameters that name them.
 
-The one table of the methods of MCP that lead to operations, and the one strict reader of the
-parameters that name them: the framework's adapters and the guard in front of a server that is
-only known by its endpoint both use it. Nothing is repaired and nothing is guessed.
+The adapters of the frameworks and the proxy use the same table and the same reader. Malformed
+parameters are refused; nothing is repaired or guessed.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from toolguard.parsing.spellings import MAX_LENGTH
 
 __all__ = [
     "CALLS",
+    "COMPLETE",
     "MAX_NAMES",
     "METHODS",
     "Invocation",
@@ -27,15 +27,15 @@ __all__ = [
 ]
 
 Kind: TypeAlias = Literal["tool", "resource", "prompt"]
-"""What an operation is; a resource template is a resource."""
+"""The kinds of operation; a resource template counts as a resource."""
 
 MAX_NAMES = 100
-"""How many operations one message may name."""
+"""The maximum number of operations that one message may name."""
 
 CALLS = frozenset({"tools/call", "resources/read", "prompts/get"})
 """The methods that run an operation."""
 
-# The methods that name one operation, and the parameter that does.
+# The methods that name one operation, with the parameter that names it.
 _OPERATIONS: Mapping[str, tuple[Kind, str]] = {
     "tools/call": ("tool", "name"),
     "resources/read": ("resource", "uri"),
@@ -43,36 +43,38 @@ _OPERATIONS: Mapping[str, tuple[Kind, str]] = {
     "resources/unsubscribe": ("resource", "uri"),
     "prompts/get": ("prompt", "name"),
 }
-# Completions show what an operation knows: its values are worth as much as it is.
-_COMPLETE = "completion/complete"
+# Completions disclose values of an operation, so they are guarded like the operation.
+COMPLETE = "completion/complete"
+"""The method of completions."""
+
 _REFERENCES: Mapping[str, tuple[Kind, str]] = {
     "ref/prompt": ("prompt", "name"),
     "ref/resource": ("resource", "uri"),
 }
-# 2026-07-28: what resources/subscribe was before, for several resources at once.
+# MCP 2026-07-28: replaces resources/subscribe, for several resources at once.
 _LISTEN = "subscriptions/listen"
 _SUBSCRIPTIONS = "resourceSubscriptions"
 
-METHODS = (*_OPERATIONS, _COMPLETE, _LISTEN)
+METHODS = (*_OPERATIONS, COMPLETE, _LISTEN)
 """The methods that name operations."""
 
 _HANDSHAKE = frozenset({"initialize", "ping", "server/discover"})
 _INVALID_PARAMS = -32602
-# What most messages have, and what resembles none of the members that are read.
+# Members of most messages, which resemble none of the members that are read.
 _UNLIKE = frozenset({"arguments", "_meta", "task"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """One call, as the rules see it that depend on more than the caller.
+    """One call of an operation, as passed to requirements that depend on the call.
 
     Attributes:
         kind: ``"tool"``, ``"resource"`` or ``"prompt"``.
         name: the tool's or prompt's name, or the URI of the resource, as the client sent it.
-        arguments: the arguments by name. Of a decorated function those that the framework has
-            validated, with defaults; of an operation that only a rule of ``protect(rules=...)``
-            guards those that the client sent. Not in the representation.
+        arguments: the arguments by name: for a decorated function the validated ones, with
+            defaults; for an operation that only a rule of ``protect(rules=...)`` guards, the
+            ones that the client sent. Not in the representation.
     """
 
     kind: Kind
@@ -81,27 +83,27 @@ class Invocation:
 
     @classmethod
     def sent(cls, kind: Kind, name: str, arguments: object = None) -> Invocation:
-        """Return the call as a client sent it; a resource's one argument is its URI."""
+        """Return the call as a client sent it; the only argument of a resource is its URI."""
         given = {"uri": name} if kind == "resource" else arguments
         return cls(kind, name, given if isinstance(given, Mapping) else {})
 
 
 def is_handshake(method: str) -> bool:
-    """Return whether a client sends this before it can ask for anything."""
+    """Return whether clients send this method before any other request."""
     return method in _HANDSHAKE or method.startswith("notifications/")
 
 
 def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Invocation, ...]:
-    """Return the calls that a message names, as it was sent; none if it is about the server.
+    """Return the calls that a message names, as sent; none for a message about the server.
 
     Args:
         method: the JSON-RPC method.
-        params: its parameters as JSON has them.
+        params: its parameters, parsed from JSON.
 
     Raises:
-        MalformedMessageError: if the method names operations and the parameters have no name
-            that can be used, more than :data:`MAX_NAMES` of them, or a member that a lenient
-            reader could take for the one that is read.
+        MalformedMessageError: if the method names operations and the parameters have no usable
+            name, more than :data:`MAX_NAMES` of them, or a member that a lenient reader could
+            take for the one that is read.
 
     >>> asked_of("tools/call", {"name": "add", "arguments": {}})
     (Invocation(kind='tool', name='add'),)
@@ -110,7 +112,7 @@ def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Invocation, ...]:
     """
     if method in _OPERATIONS:
         return (_called(*_OPERATIONS[method], params, params.get("arguments")),)
-    if method == _COMPLETE:
+    if method == COMPLETE:
         ref = _member(params, "ref")
         return (_called(*_reference(ref), ref, params.get("arguments")),)
     if method == _LISTEN:
@@ -143,7 +145,7 @@ def _reference(ref: Mapping[str, Any]) -> tuple[Kind, str]:
 
 
 def _subscribed(notifications: Mapping[str, Any]) -> tuple[Invocation, ...]:
-    # Frameworks that know the member by a second name (mcp 2) read both.
+    # Frameworks that accept a second name of the member (mcp 2) read both.
     _refuse_lookalikes(notifications, _SUBSCRIPTIONS)
     uris = notifications.get(_SUBSCRIPTIONS)
     if uris is None:

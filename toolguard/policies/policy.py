@@ -1,4 +1,4 @@
-"""What an operation asks of its caller."""
+"""The policy of one operation: its formula, and the connections it needs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class ConnectionNeed:
 
     Attributes:
         name: the connection's name at the provider, such as ``"google-calendar"``.
-        scopes: third-party scopes the token has to carry; empty means "whatever there is".
+        scopes: third-party scopes the token must have; empty accepts any.
         parameter: the keyword argument that receives it.
-        tenant: whether it is the connection of the caller's tenant, instead of the caller's own.
-        optional: whether the operation runs without it, too, where the user has not connected.
-        fresh: whether a token that was kept will not do.
+        tenant: whether it is the connection of the caller's tenant instead of the user's.
+        optional: whether the operation also runs if the user has not connected the account.
+        fresh: whether a cached token must not be used.
     """
 
     name: str
@@ -44,12 +44,12 @@ def _is_opaque(alternative: Alternative) -> bool:
 
 @dataclass(frozen=True)
 class Policy:
-    """The rules of one operation. Immutable; stacked decorators merge theirs with ``&``.
+    """The policy of one operation. Immutable; stacked decorators merge theirs with ``&``.
 
     Attributes:
-        rule: what the caller has to meet; None asks for a valid token only.
-        connections: what is fetched for the caller once the policy has allowed the call.
-        public: whether a caller without a token is welcome.
+        rule: the formula that the caller must meet; None requires a valid token only.
+        connections: the connections to fetch for the caller once the call is permitted.
+        public: whether callers without a token are permitted.
     """
 
     rule: Rule | None = None
@@ -68,10 +68,10 @@ class Policy:
                 )
 
     def __and__(self, other: Policy) -> Policy:
-        """Return the policy that asks for everything both ask for.
+        """Return the policy that requires everything that either policy requires.
 
         Raises:
-            ValueError: if one of the two is public and the other asks for something.
+            ValueError: if one of the two is public and the other requires something.
         """
         if self.public or other.public:
             if self != other:
@@ -103,9 +103,9 @@ class Policy:
 
     @functools.cached_property
     def first_scopes(self) -> tuple[str, ...]:
-        """The scopes a caller with no grant at all needs for this operation.
+        """The scopes that a caller without any grant needs for this operation.
 
-        They can ask for scopes, and not for a role: an alternative that needs none comes first.
+        Clients can request scopes but not roles: alternatives of scopes alone come first.
         """
         if self.rule is None:
             return ()
@@ -122,11 +122,11 @@ class Policy:
 
 
 DefaultRule = Literal["authenticated", "deny", "public"]
-"""What an operation without a guard asks for."""
+"""The policy of an operation without a guard, by name."""
 
 DEFAULT_POLICIES: Mapping[DefaultRule, Policy | None] = {
     "authenticated": Policy(),
     "deny": None,
     "public": Policy(public=True),
 }
-"""The policy that each default stands for; None: nobody may."""
+"""The policy of each default; None refuses every caller."""

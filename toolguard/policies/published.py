@@ -1,7 +1,7 @@
-"""What do clients learn of an operation's requirements when they list it?
+"""The requirements of an operation as published to clients that list it.
 
-What they can ask for: scopes, connections, a fresh sign-in. Who they would have to be (a tenant,
-a role, a client) is not published.
+Published is what a client can request: scopes, connections, a fresh sign-in. The names of
+required tenants, roles and clients are not published.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LISTS: Mapping[str, tuple[str, Kind, str]] = {
     "resources/templates/list": ("resourceTemplates", "resource", "uriTemplate"),
     "prompts/list": ("prompts", "prompt", "name"),
 }
-"""Method -> where its result has the operations, of which kind, and what names each."""
+"""List method -> the member of its result with the operations, their kind, and the name member."""
 
 _SCHEMES = "securitySchemes"
 
@@ -34,8 +34,8 @@ def published(item: Mapping[str, Any], kind: Kind, policy: Policy) -> dict[str, 
 
     Args:
         item: the operation as the framework lists it, in JSON.
-        kind: which kind it is of.
-        policy: what it asks for.
+        kind: the kind of the operation.
+        policy: its whole policy.
 
     Returns:
         A copy, with ``_meta["toolguard/requires"]`` and, for tools, ``securitySchemes`` in
@@ -49,11 +49,11 @@ def published(item: Mapping[str, Any], kind: Kind, policy: Policy) -> dict[str, 
 
 
 def requirements(policy: Policy) -> dict[str, Any]:
-    """Return what a caller can ask for, as JSON.
+    """Return the requirements that a client can act on, as JSON.
 
-    ``public`` if a caller without a token is welcome; else ``scopes``, a list of alternatives
-    which are lists of scopes, ``connections``, ``recent_auth`` for a rule of RFC 9470, and
-    ``conditions`` if more than that is asked for; each only where there is any.
+    ``public`` if callers without a token are permitted; else ``scopes`` (a list of alternatives,
+    each a list of scopes), ``connections``, ``recent_auth`` (RFC 9470), and ``conditions`` if
+    there are further requirements; each only if it applies.
 
     >>> from toolguard import any_of, requires_scopes
     >>> requirements(requires_scopes(any_of("calendar.write", "admin")).policy)

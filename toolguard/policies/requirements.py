@@ -1,8 +1,8 @@
-"""What may be asked of a caller beside scopes?
+"""Requirements on a caller other than scopes.
 
-Most of it is opaque: whether the caller meets it is decided before any scope is named, and a
-refusal says nothing of what would have been enough. Fresh authentication is not: the caller can
-do something about it, and is told so (RFC 9470).
+Most are opaque: they are evaluated before any scope is named, and a refusal does not say what
+would have sufficed. Recent authentication is not opaque: the caller can act on it, so the
+challenge names it (RFC 9470).
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ __all__ = [
     "Requirement",
 ]
 
-# What `*` stands for: RFC 3986 §2.3, unreserved characters. No pattern for the host of a URL
-# reaches into its path, its query or its user name.
+# One character of `*`: RFC 3986 §2.3, unreserved characters. So a pattern for the host of a URL
+# does not match into its path, query or userinfo.
 _WILD = r"[A-Za-z0-9._~-]"
 
 
 class Requirement(ABC):
-    """One opaque condition on the caller. Immutable, and equal to another one like it."""
+    """One opaque condition on the caller. Immutable, compared by value."""
 
     #: Whether the answer depends on the call, and not only on the caller.
     reads_call: ClassVar[bool] = False
 
     @abstractmethod
     def holds(self, principal: Principal, invocation: Invocation) -> bool | Awaitable[bool]:
-        """Return whether the caller meets it; only True counts."""
+        """Return whether the caller meets the requirement; only True counts."""
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The arguments of the call that it is known to read."""
+        """The names of the arguments that it is known to read."""
         return ()
 
 
@@ -61,7 +61,7 @@ class HasPermission(Requirement):
     permission: str
 
     def holds(self, principal: Principal, invocation: Invocation) -> bool:
-        """Return whether it does."""
+        """Return whether the token names the permission."""
         return self.permission in principal.permissions
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ class HasRole(Requirement):
     role: str
 
     def holds(self, principal: Principal, invocation: Invocation) -> bool:
-        """Return whether it does."""
+        """Return whether the token names the role."""
         return self.role in principal.roles
 
     def __str__(self) -> str:
@@ -89,7 +89,7 @@ class BelongsToTenant(Requirement):
     tenant_id: str
 
     def holds(self, principal: Principal, invocation: Invocation) -> bool:
-        """Return whether they do."""
+        """Return whether the token names the tenant."""
         return self.tenant_id in principal.tenant_ids
 
     def __str__(self) -> str:
@@ -104,7 +104,7 @@ class BelongsToTenantOf(Requirement):
     reads_call: ClassVar[bool] = True
 
     def holds(self, principal: Principal, invocation: Invocation) -> bool:
-        """Return whether they do; an argument that is missing or no string names no tenant."""
+        """Return whether the token names the tenant in the argument, which must be a string."""
         tenant_id = invocation.arguments.get(self.parameter)
         return isinstance(tenant_id, str) and tenant_id in principal.tenant_ids
 
@@ -124,7 +124,7 @@ class IsClient(Requirement):
     pattern: str
 
     def holds(self, principal: Principal, invocation: Invocation) -> bool:
-        """Return whether it was."""
+        """Return whether the client id of the token matches the pattern."""
         client_id = principal.client_id
         return client_id is not None and _clients(self.pattern).fullmatch(client_id) is not None
 
@@ -139,13 +139,13 @@ def _clients(pattern: str) -> Pattern[str]:
 
 @dataclass(frozen=True)
 class HasClaim(Requirement):
-    """A claim of the token is there and satisfies a predicate."""
+    """The token has a claim that satisfies a predicate."""
 
     name: str
     predicate: Callable[[Any], bool]
 
     def holds(self, principal: Principal, invocation: Invocation) -> bool:
-        """Return what the predicate says of the claim; False if there is none."""
+        """Return the result of the predicate; False if the claim is absent."""
         return self.name in principal.claims and self.predicate(principal.claims[self.name])
 
     def __str__(self) -> str:
@@ -154,13 +154,13 @@ class HasClaim(Requirement):
 
 @dataclass(frozen=True)
 class Check(Requirement):
-    """A function of the user's own says yes."""
+    """A function of the developer's returns True."""
 
     function: Callable[[Principal, Invocation], bool | Awaitable[bool]]
     reads_call: ClassVar[bool] = True
 
     def holds(self, principal: Principal, invocation: Invocation) -> Awaitable[bool]:
-        """Return what the function says; a synchronous one runs in a worker thread."""
+        """Return the result of the function; a synchronous one runs in a worker thread."""
         return self._ask(principal, invocation)
 
     async def _ask(self, principal: Principal, invocation: Invocation) -> bool:
@@ -181,16 +181,16 @@ class RecentAuthentication:
     """The user has authenticated recently enough, or strongly enough (RFC 9470).
 
     Attributes:
-        max_age: how many seconds ago at most; None for any time.
-        acr_values: the authentication context class references of which one will do, in the
-            order of preference; empty for any.
+        max_age: the maximum age of the sign-in in seconds; None for any.
+        acr_values: the accepted authentication context class references, in the order of
+            preference; empty for any.
     """
 
     max_age: int | None = None
     acr_values: tuple[str, ...] = field(default=())
 
     def holds(self, principal: Principal, now: float, leeway: float = 0.0) -> bool:
-        """Return whether the claims ``auth_time`` and ``acr`` say so (RFC 9470 §6.1).
+        """Return whether the claims ``auth_time`` and ``acr`` satisfy it (RFC 9470 §6.1).
 
         Args:
             principal: the caller.
@@ -203,7 +203,7 @@ class RecentAuthentication:
             return True
         if principal.auth_time is None:
             return False
-        # What lies in the future proves nothing about the past.
+        # An `auth_time` in the future proves nothing.
         return -leeway <= now - principal.auth_time <= self.max_age + leeway
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""Which scopes does an operation need, and which of them are missing?
+"""Scope expressions, and the scopes that a grant lacks.
 
-A :class:`Scope` is a rule whose conditions are RFC 6749 scope-tokens.
+A :class:`Scope` is a formula whose conditions are scope-tokens (RFC 6749 §3.3).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from toolguard.policies.formulas import Rule
 
 __all__ = ["Scope", "ScopeHierarchy", "ScopeLike", "all_of", "any_of"]
 
-# Each is held against every other.
+# Each alternative is compared with every other one.
 _MAX_ALTERNATIVES = 1_000
 
 
@@ -35,7 +35,7 @@ def _scope_token(value: object) -> str:
 
 
 class Scope(Rule):
-    """A rule over scopes: what has to be granted for an operation to be allowed.
+    """A scope expression: the scopes that must be granted for an operation to be permitted.
 
     Combine with ``&`` (both) and ``|`` (either); strings are accepted on either side.
     Immutable, hashable, and equal exactly when the permission is the same.
@@ -65,16 +65,16 @@ class Scope(Rule):
 
     @property
     def alternatives(self) -> tuple[tuple[str, ...], ...]:
-        """The minimal sets of scopes of which one has to be granted, in the declared order."""
+        """The minimal sets of scopes of which one must be granted, in the declared order."""
         return self._alternatives
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """Every scope the rule mentions, in the declared order."""
+        """Every scope in the expression, in the declared order."""
         return tuple(dict.fromkeys(token for group in self._alternatives for token in group))
 
     def allows(self, granted: Iterable[str]) -> bool:
-        """Return whether ``granted`` satisfies this rule."""
+        """Return whether ``granted`` satisfies the expression."""
         held = granted if isinstance(granted, frozenset) else _as_set(granted)
         return any(map(held.issuperset, self._alternatives))
 
@@ -84,7 +84,7 @@ class Scope(Rule):
         return min(self._alternatives, key=lambda group: sum(token not in held for token in group))
 
     def missing(self, granted: Iterable[str]) -> tuple[str, ...]:
-        """Return the scopes still needed for the nearest alternative; empty exactly if allowed."""
+        """Return the scopes missing for the nearest alternative; empty if and only if allowed."""
         held = _as_set(granted)
         return tuple(token for token in self.nearest(held) if token not in held)
 
@@ -140,9 +140,9 @@ def _scopes(rules: tuple[ScopeLike, ...], example: str) -> tuple[Scope, ...]:
 
 
 def _joined(scopes: Iterable[Scope]) -> Iterator[Scope]:
-    """Yield the same scopes with neighbours made one where neither has alternatives.
+    """Yield the same scopes, with runs of scopes without alternatives merged into one.
 
-    Combining them one by one would build every conjunction on the way to the last.
+    Combining them one by one would build every intermediate conjunction.
     """
     for is_plain, run in itertools.groupby(scopes, lambda scope: len(scope.alternatives) == 1):
         if is_plain:
@@ -181,11 +181,11 @@ def any_of(*rules: ScopeLike) -> Scope:
 
 
 class ScopeHierarchy:
-    """Which scopes a granted scope stands for as well (MCP: servers MUST account for this).
+    """The scopes that a granted scope includes (MCP: servers MUST account for scope hierarchies).
 
     Args:
         implications: scope -> the scopes it includes. Transitive: if ``a`` includes ``b`` and
-            ``b`` includes ``c``, a grant of ``a`` is a grant of ``c``.
+            ``b`` includes ``c``, a grant of ``a`` includes ``c``.
 
     Raises:
         ValueError: if a scope would include itself, or is not a scope-token.
@@ -206,11 +206,11 @@ class ScopeHierarchy:
 
     @classmethod
     def of(cls, given: ScopeHierarchy | Mapping[str, Iterable[str]] | None) -> ScopeHierarchy:
-        """Return ``given`` as a hierarchy; it may be one already."""
+        """Return ``given`` as a hierarchy; a hierarchy is returned unchanged."""
         return given if isinstance(given, ScopeHierarchy) else cls(given)
 
     def expand(self, granted: Iterable[str]) -> frozenset[str]:
-        """Return ``granted`` with everything it includes."""
+        """Return ``granted`` with all the scopes that it includes."""
         held = frozenset(_as_set(granted))
         if not self._implied:
             return held
@@ -237,7 +237,7 @@ def _closure(scope: str, direct: Mapping[str, tuple[str, ...]]) -> frozenset[str
     while todo:
         token = todo.pop()
         if token == scope:
-            raise ValueError(f"the scope hierarchy turns in a circle at {scope!r}")
+            raise ValueError(f"the scope hierarchy has a cycle through {scope!r}")
         if token not in found:
             found.add(token)
             todo.extend(direct.get(token, ()))

@@ -1,6 +1,6 @@
-"""How does a user prove that their guards hold?
+"""Test guarded servers with real tokens. Public.
 
-Through the real verifier, the real wrapper and the real middleware: nothing here fakes a verdict.
+Calls pass the real verifier, the real wrapper and the real middleware: no decision is faked.
 """
 
 from toolguard.testing.answer import Answer

@@ -1,4 +1,4 @@
-"""What came back over the wire."""
+"""The answer of a server to a test's request."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ __all__ = ["Answer"]
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back over the wire.
+    """The answer of a server.
 
     Attributes:
         status: the HTTP status.
-        challenge: the WWW-Authenticate challenge, None if there was none.
-        body: what a refusal says (``error``, ``error_description``, ...), or the JSON-RPC response.
+        challenge: the ``WWW-Authenticate`` challenge; None if there was none.
+        body: the members of a refusal (``error``, ``error_description``, ...), or the JSON-RPC
+            response.
     """
 
     status: int
@@ -28,7 +29,7 @@ class Answer:
 
     @classmethod
     def read(cls, status: int, challenge: Challenge | None, body: Mapping[str, Any]) -> Answer:
-        """Return the answer with this JSON body; of a refusal over HTTP, what it says."""
+        """Return the answer with this JSON body; for a refusal over HTTP, its members."""
         found = cls(status, challenge, body)
         return cls(status, challenge, found.refusal or body) if status >= 400 else found  # noqa: PLR2004
 
@@ -51,10 +52,10 @@ class Answer:
 
     @property
     def refusal(self) -> Mapping[str, Any]:
-        """What a refusal says, wherever it stands; empty if this is not one.
+        """The members of a refusal; empty if the answer is not a refusal.
 
-        That is the data of a JSON-RPC error, of the framework's or over HTTP, or the text of a
-        tool error (RFC 6750 has no place for one that is answered with 200).
+        They are the data of a JSON-RPC error, of the framework's or over HTTP, or the text of a
+        tool error (RFC 6750 does not define refusals with status 200).
         """
         error = self.body.get("error")
         if isinstance(error, str):
@@ -69,9 +70,9 @@ class Answer:
 
     @property
     def error(self) -> str | None:
-        """What a refusal is called, such as ``"insufficient_scope"``; None if this is not one.
+        """The code of a refusal, such as ``"insufficient_scope"``; None if there is no error.
 
-        Of another JSON-RPC error it is the message.
+        For another JSON-RPC error it is the message.
         """
         if self.refusal:
             return str(self.refusal["error"])

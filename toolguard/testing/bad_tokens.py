@@ -1,7 +1,7 @@
-"""Which tokens does a server have to refuse, and for which reason?
+"""Invalid tokens that a server has to refuse, with the reasons.
 
-Each is minted like a good one and then differs in one respect, which is its name; whatever does
-not concern that respect holds, the signature above all.
+Each differs from a valid token in one respect, which is its name; everything else about it is
+valid, above all the signature.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _REASONS: dict[str, InvalidTokenReason] = {}
 INVALID_TOKENS: Mapping[str, InvalidTokenReason] = MappingProxyType(_REASONS)
 """The name of every kind of invalid token, and the ``reason`` it is refused for.
 
-``expired`` is what ``issuer.mint_expired()`` makes, and so on.
+``issuer.mint_expired()`` mints the token named ``expired``, and so on.
 """
 
 
@@ -45,9 +45,9 @@ def _refused_for(reason: InvalidTokenReason) -> Callable[[_Mint], _Mint]:
 
 
 class BadTokens(ABC):
-    """What :class:`~toolguard.testing.LocalIssuer` mints for a server to refuse.
+    """The invalid tokens that :class:`~toolguard.testing.LocalIssuer` mints.
 
-    Every ``mint_...`` takes what ``mint`` takes, and is refused for the reason that
+    Every ``mint_...`` takes the arguments of ``mint``; its token is refused for the reason that
     :data:`INVALID_TOKENS` names, with 401 (RFC 6750 §3.1).
     """
 
@@ -65,7 +65,7 @@ class BadTokens(ABC):
         expires_in: float = 300,
         **claims: Any,
     ) -> dict[str, Any]:
-        """Return the claims of a good token."""
+        """Return the claims of a valid token."""
 
     @abstractmethod
     def sign(self, claims: Mapping[str, Any], *, headers: Mapping[str, Any] | None = None) -> str:
@@ -85,13 +85,13 @@ class BadTokens(ABC):
     @property
     @abstractmethod
     def _stranger(self) -> BadTokens:
-        """Somebody with other keys of the same kind, who says to be this issuer."""
+        """An attacker with other keys of the same type, who claims to be this issuer."""
 
     def mint_invalid(self, name: str, user: str | None = "alice", **token: Any) -> str:
         """Return the invalid token of this name, one of :data:`INVALID_TOKENS`.
 
         Raises:
-            ValueError: if there is none of that name.
+            ValueError: if there is no token of that name.
 
         Example::
 
@@ -113,7 +113,7 @@ class BadTokens(ABC):
 
     @_refused_for("expired")
     def mint_expired(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token that was good until an hour ago (RFC 7519 §4.1.4)."""
+        """Mint a token that expired an hour ago (RFC 7519 §4.1.4)."""
         claims, headers = self._good(user, token)
         ago = claims["exp"] - self._now() + _HOUR
         earlier = {name: claims[name] - ago for name in _TIMES & claims.keys()}
@@ -121,14 +121,14 @@ class BadTokens(ABC):
 
     @_refused_for("not_yet_valid")
     def mint_not_yet_valid(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token that will be good in an hour (RFC 7519 §4.1.5)."""
+        """Mint a token that becomes valid in an hour (RFC 7519 §4.1.5)."""
         claims, headers = self._good(user, token)
         later = {"nbf": self._now() + _HOUR, "exp": claims["exp"] + _HOUR}
         return self.sign({**claims, **later}, headers=headers)
 
     @_refused_for("not_yet_valid")
     def mint_issued_in_the_future(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token with an ``iat`` of in an hour (RFC 7519 §4.1.6)."""
+        """Mint a token with an ``iat`` an hour in the future (RFC 7519 §4.1.6)."""
         claims, headers = self._good(user, token)
         later = {"iat": self._now() + _HOUR, "exp": claims["exp"] + _HOUR}
         return self.sign({**claims, **later}, headers=headers)
@@ -166,7 +166,7 @@ class BadTokens(ABC):
 
     @_refused_for("audience")
     def mint_without_audience(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token for nobody in particular (RFC 9068 §4)."""
+        """Mint a token without ``aud`` (RFC 9068 §4)."""
         return self._changed(user, token, aud=None)
 
     @_refused_for("issuer")
@@ -181,7 +181,7 @@ class BadTokens(ABC):
 
     @_refused_for("issuer")
     def mint_without_issuer(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token of nobody in particular; RFC 9068 §2.2 requires ``iss``."""
+        """Mint a token without ``iss``, which RFC 9068 §2.2 requires."""
         return self._changed(user, token, iss=None)
 
     @_refused_for("claims")
@@ -198,20 +198,20 @@ class BadTokens(ABC):
 
     @_refused_for("signature")
     def mint_wrong_key(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token that somebody else signed in the name of the issuer's key."""
+        """Mint a token with the issuer's ``kid`` that another key signed."""
         claims, headers = self._good(user, token)
         return self._stranger.sign(claims, headers={"kid": self.key_id, **headers})
 
     @_refused_for("key")
     def mint_own_key(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token that brings the key it is signed with (CVE-2018-0114, RFC 8725 §3.10)."""
+        """Mint a token with its key in the header (CVE-2018-0114, RFC 8725 §3.10)."""
         claims, headers = self._good(user, token)
         own = {"kid": self.key_id, "jwk": self._stranger.jwks()["keys"][0]}
         return self._stranger.sign(claims, headers={**headers, **own})
 
     @_refused_for("key")
     def mint_own_key_url(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token that says where to fetch its key (RFC 8725 §3.10)."""
+        """Mint a token with the URL of its key in the header (RFC 8725 §3.10)."""
         claims, headers = self._good(user, token)
         own = {"kid": self.key_id, "jku": "https://evil.example/jwks"}
         return self._stranger.sign(claims, headers={**headers, **own})
@@ -226,7 +226,7 @@ class BadTokens(ABC):
 
     @_refused_for("signature")
     def mint_tampered_payload(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token that somebody put another subject into."""
+        """Mint a token whose subject was replaced after signing."""
         claims, headers = self._good(user, token)
         header, _, signature = self.sign(claims, headers=headers).split(".")
         tampered = {**claims, "sub": f"not-{claims.get('sub')}"}
@@ -234,23 +234,23 @@ class BadTokens(ABC):
 
     @_refused_for("malformed")
     def mint_unsigned(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token whose signature is empty, though its ``alg`` is that of the issuer."""
+        """Mint a token with an empty signature and the ``alg`` of the issuer."""
         return self._changed(user, token).rpartition(".")[0] + "."
 
     @_refused_for("malformed")
     def mint_alg_none(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token that says it has no signature, and has none (RFC 8725 §3.2)."""
+        """Mint a token with ``alg`` "none" and no signature (RFC 8725 §3.2)."""
         return self._reheaded(user, token, "none")[0] + "."
 
     @_refused_for("algorithm")
     def mint_alg_none_with_signature(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token that says it has no signature, with something in its place."""
+        """Mint a token with ``alg`` "none" and a signature."""
         signing_input, signature = self._reheaded(user, token, "none")
         return f"{signing_input}.{signature}"
 
     @_refused_for("algorithm")
     def mint_hs256_with_public_key(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token with the public key, in PEM, as a shared secret (RFC 8725 §2.1)."""
+        """Mint a token signed with the public key, in PEM, as shared secret (RFC 8725 §2.1)."""
         signing_input, _ = self._reheaded(user, token, "HS256")
         hmac = HMACAlgorithm(HMACAlgorithm.SHA256)
         return f"{signing_input}.{_encoded(hmac.sign(signing_input.encode(), self._pem()))}"
@@ -259,12 +259,12 @@ class BadTokens(ABC):
 
     @_refused_for("type")
     def mint_id_token(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint an ID token; its audience is this server nevertheless (RFC 9068 §5)."""
+        """Mint an ID token with this server as its audience (RFC 9068 §5)."""
         return self._changed(user, token, self._plain, **self.provider.id_token)
 
     @_refused_for("type")
     def mint_refresh_token(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a refresh token, as those providers write it whose refresh tokens are JWTs."""
+        """Mint a refresh token that is a JWT, as some providers issue."""
         return self._changed(user, token, self._plain, **self.provider.refresh_token)
 
     @_refused_for("type")
@@ -275,12 +275,12 @@ class BadTokens(ABC):
 
     @_refused_for("type")
     def mint_wrong_type(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token whose ``typ`` is that of something else (RFC 8725 §3.11)."""
+        """Mint a token with the ``typ`` of another kind of JWT (RFC 8725 §3.11)."""
         return self._changed(user, token, {"typ": "secevent+jwt"})
 
     @_refused_for("bound")
     def mint_bound(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token that is good only with a proof of possession (RFC 9449 §6.1, §7.2)."""
+        """Mint a token that requires proof of possession (DPoP: RFC 9449 §6.1, §7.2)."""
         return self._changed(
             user, token, cnf={"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}
         )
@@ -294,12 +294,12 @@ class BadTokens(ABC):
 
     @_refused_for("malformed")
     def mint_five_parts(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token of as many parts as an encrypted one has (RFC 7516 §9)."""
+        """Mint a token of five parts, as an encrypted one has (RFC 7516 §9)."""
         return f"{self._changed(user, token)}.AAAA.AAAA"
 
     @_refused_for("malformed")
     def mint_payload_not_json(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token with claims that are no JSON, under a good signature."""
+        """Mint a token whose payload is not JSON, with a valid signature."""
         claims, headers = self._good(user, token)
         return self.sign_bytes(_json(claims).removesuffix(b"}"), headers=headers)
 
@@ -313,7 +313,7 @@ class BadTokens(ABC):
 
     @_refused_for("malformed")
     def mint_unknown_critical_header(self, user: str | None = "alice", **token: Any) -> str:
-        """Mint a token with an extension that has to be understood (RFC 7515 §4.1.11)."""
+        """Mint a token with an unknown critical header extension (RFC 7515 §4.1.11)."""
         name = "https://toolguard.test/extension"
         return self._changed(user, token, {"crit": [name], name: True})
 
@@ -326,13 +326,13 @@ class BadTokens(ABC):
 
     @property
     def _plain(self) -> dict[str, Any]:
-        """The header of a JWT that is no access token."""
+        """The header of a JWT that is not an access token."""
         return {"typ": self.provider.typ and "JWT"}
 
     def _good(
         self, user: str | None, token: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the claims and the additional headers of a good token."""
+        """Return the claims and the additional headers of a valid token."""
         claims = {name: value for name, value in token.items() if name != "headers"}
         return self.claims(user, **claims), dict(token.get("headers") or {})
 
@@ -344,7 +344,7 @@ class BadTokens(ABC):
         /,
         **changes: Any,
     ) -> str:
-        """Return a good token but for these changes; a claim that is None is left out."""
+        """Return a valid token with these changes; a claim that is None is omitted."""
         claims, headers = self._good(user, token)
         changed = {
             name: value for name, value in {**claims, **changes}.items() if value is not None
@@ -352,7 +352,7 @@ class BadTokens(ABC):
         return self.sign(changed, headers={**headers, **(header or {})})
 
     def _readdressed(self, user: str | None, token: Mapping[str, Any], audience: str) -> str:
-        """Return a good token but for who is in its ``aud`` instead of this server."""
+        """Return a valid token with another audience in place of this server."""
         claims, headers = self._good(user, token)
         is_list = isinstance(claims.get("aud"), list)
         others = [item for item in claims["aud"] if item != self.audience] if is_list else []
@@ -362,7 +362,7 @@ class BadTokens(ABC):
     def _reheaded(
         self, user: str | None, token: Mapping[str, Any], algorithm: str
     ) -> tuple[str, str]:
-        """Return a good token that states another algorithm: signing input, old signature."""
+        """Return a valid token with another ``alg``: its signing input, and the old signature."""
         header, payload, signature = self._changed(user, token).split(".")
         changed = {**json.loads(_decoded(header)), "alg": algorithm}
         return f"{_encoded(_json(changed))}.{payload}", signature

@@ -1,7 +1,7 @@
-"""What does a caller get who calls this tool, reads this resource, gets this prompt?
+"""Clients that call a protected server in process, as a given user.
 
-The call goes through the server's own HTTP application, the middleware, the verifier and the
-wrapper, in process and without a socket; the answer has the status and the challenge of the wire.
+A call passes the server's own HTTP application, the middleware, the verifier and the wrapper,
+without a socket; the answer has the HTTP status and the challenge.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ class AsyncGuardedClient:
 
     Args:
         server: the server, after ``guard.protect(server)``.
-        user: the subject of the caller's tokens; None sends no token at all.
+        user: the subject of the caller's tokens; None sends no token.
         scopes: the scopes of the tokens.
-        token: instead of both, the token to send, for the guard's own verifier.
-        issuer: who mints the tokens, where the guard has its verifier; by default an issuer of
-            this process that the guard trusts for the duration of a call.
+        token: the token to send, instead of both, for the guard's own verifier.
+        issuer: mints the tokens, if the guard has its verifier; by default an issuer of this
+            process that the guard trusts for the duration of a call.
         claims: further claims of the tokens, as :meth:`LocalIssuer.mint` takes them.
 
     Raises:
@@ -100,7 +100,7 @@ class AsyncGuardedClient:
 class GuardedClient:
     """One caller of a protected server, for use outside of event loops.
 
-    It takes what :class:`AsyncGuardedClient` takes, and has the same methods.
+    It has the arguments and the methods of :class:`AsyncGuardedClient`.
 
     Example::
 
@@ -137,9 +137,9 @@ def call_as(
 
     Args:
         server: the server, after ``guard.protect(server)``.
-        tool: its name.
-        arguments: what the client sends.
-        caller: who calls, as for :class:`AsyncGuardedClient`: ``user``, ``scopes``, ...
+        tool: the name of the tool.
+        arguments: the arguments to send.
+        caller: the caller, as for :class:`AsyncGuardedClient`: ``user``, ``scopes``, ...
 
     Returns:
         The answer, as it would be on the wire.
@@ -157,5 +157,5 @@ def call_as(
 async def call_as_async(
     server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
 ) -> Answer:
-    """Do what :func:`call_as` does, from inside an event loop."""
+    """Call a tool as :func:`call_as` does, from inside an event loop."""
     return await AsyncGuardedClient(server, **caller).call(tool, arguments)

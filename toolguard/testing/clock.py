@@ -1,4 +1,4 @@
-"""What time is it in a test?"""
+"""A clock for tests."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _2026 = 1_767_225_600.0
 
 
 class FrozenClock:
-    """A clock that stands still until it is told to advance: no test has to wait.
+    """A clock that changes only by :meth:`advance`, so that tests do not wait.
 
-    Give it to a guard and to the issuer of the tokens alike, as ``clock=``.
+    Pass it as ``clock=`` to the guard and to the issuer of the tokens.
 
     Args:
-        now: where it starts, in seconds since the epoch; by default at 2026-01-01T00:00:00Z.
+        now: its initial time, in seconds since the epoch; by default 2026-01-01T00:00:00Z.
 
     Raises:
-        ValueError: if that is no time.
+        ValueError: if ``now`` is not a time.
 
     >>> clock = FrozenClock()
     >>> clock()
@@ -38,10 +38,10 @@ class FrozenClock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass.
+        """Advance the time by ``seconds``.
 
         Raises:
-            ValueError: if it would go back, or never end.
+            ValueError: if ``seconds`` is negative or not finite.
         """
         if not 0 <= seconds < math.inf:
             raise ValueError("time goes forward: write clock.advance(3600) for an hour")

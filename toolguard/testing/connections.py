@@ -1,4 +1,4 @@
-"""Which connection does a test say that a caller has, and which ones were asked for?"""
+"""A connection provider whose answers a test determines."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from toolguard.errors import ConnectionRequiredError, ToolGuardError
 __all__ = ["ScriptedAnswer", "ScriptedConnections"]
 
 ScriptedAnswer: TypeAlias = str | Connection | Exception
-"""What a provider does when it is asked: gives this token, or this connection, or raises this."""
+"""One answer of the provider: a token or connection to return, or an exception to raise."""
 
-# The user, or the tenant, that has the connection; neither for everybody.
+# The user, or the tenant, that has the connection; neither for all callers.
 _Owner: TypeAlias = tuple[str | None, str | None]
 _EVERYBODY: _Owner = (None, None)
 
 
 class ScriptedConnections:
-    """A provider that answers as a test has told it to, and remembers what it was asked.
+    """A provider with answers set by a test, which records its requests.
 
-    Who has nothing scripted has not connected. A :class:`Connection` that states its scopes is
-    given where they suffice, as a vault would.
+    A caller without an answer has not connected. A :class:`Connection` with scopes is returned
+    only if they suffice, as by a vault.
 
     Args:
-        answers: what everybody gets, by connection name.
+        answers: the answers for all callers, by connection name.
 
     Attributes:
-        calls: the requests, in their order; their representations hold no token. A guard asks
-            for the same connection once a minute, unless it has ``connection_max_age=0``.
+        calls: the requests, in their order; their representations hold no token. A guard requests
+            the same connection once a minute, unless it has ``connection_max_age=0``.
 
     Raises:
         ValueError: if a token is empty.
-        TypeError: if an answer is none.
+        TypeError: if an answer has another type.
 
     >>> connections = ScriptedConnections({"google-calendar": "ya29.local"})
     >>> connections.answer("google-calendar", "ya29.bob", user="bob")
@@ -57,20 +57,20 @@ class ScriptedConnections:
         user: str | None = None,
         tenant: str | None = None,
     ) -> None:
-        """Answer requests for a connection from now on, instead of what was said of them before.
+        """Set the answers to requests for a connection, instead of the earlier ones.
 
         Args:
             name: the connection's name, as in ``@with_connection(name)``.
             answers: a token, a connection, or an exception such as
                 :class:`~toolguard.errors.ConnectionRequiredError`. Of several, each request takes
-                the next, and keeps to the last: ``"stale", "fresh"``.
-            user: for the connections of this user only; these answers come before those for
-                everybody.
+                the next one; the last one is repeated: ``"stale", "fresh"``.
+            user: for the connections of this user only; these answers take precedence over those
+                for all callers.
             tenant: likewise for those of this tenant: ``@with_connection(name, tenant=True)``.
 
         Raises:
             ValueError: if there is no answer, a token is empty, or both owners are given.
-            TypeError: if an answer is none.
+            TypeError: if an answer has another type.
         """
         if not name or not answers:
             raise ValueError('write connections.answer("google-calendar", "a-token")')
@@ -79,10 +79,10 @@ class ScriptedConnections:
         self._scripts[name, (user, tenant)] = deque(_checked(answer) for answer in answers)
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
-        """Do what is scripted for this caller.
+        """Return, or raise, the next answer for this caller.
 
         Raises:
-            ConnectionRequiredError: if nothing is, or a connection with too few scopes.
+            ConnectionRequiredError: if there is no answer, or a connection with too few scopes.
         """
         self.calls.append(request)
         script = self._script(request)
@@ -94,7 +94,7 @@ class ScriptedConnections:
             )
         answer = script.popleft() if len(script) > 1 else script[0]
         if isinstance(answer, Exception):
-            # Each call raises one of its own: a traceback grows with every raise.
+            # Each call raises its own copy: a traceback grows with every raise.
             raise copy(answer) if isinstance(answer, ToolGuardError) else answer
         return await StaticConnections({request.name: answer}).fetch(request)
 

@@ -1,4 +1,4 @@
-"""Which fixtures does a test of a guarded server start from?
+"""Fixtures of pytest for tests of guarded servers.
 
 Opt in, in the top ``conftest.py`` or in a test module::
 
@@ -25,13 +25,13 @@ and write tests such as::
         assert call_as(server, "list_notes", token=token).status == 401
 
 ``clock``, ``issuer``, ``connections`` and ``guard`` belong together and are new for each test;
-``call_as``, ``call_as_async`` and ``guarded_client`` call, and ``signed_in`` says who calls through
-the framework's own in-memory client. They are plain functions: they need no
-plugin for async tests, and get along with any. Nothing fakes a verdict: tokens are signed with
-real keys, and go through the guard's verifier and the wrapper of the operation.
+``call_as``, ``call_as_async`` and ``guarded_client`` call, and ``signed_in`` sets the caller of the
+framework's own in-memory client. They are plain functions: they need no plugin for async tests, and
+work with any. No decision is faked: tokens are signed with real keys, and pass the guard's verifier
+and the wrapper of the operation.
 
-To change one for all tests, or where the name is taken by a fixture of your own, override it in
-your ``conftest.py``; the others use yours::
+To change one for all tests, or if you have your own fixture of the same name, override it in your
+``conftest.py``; the others use yours::
 
     @pytest.fixture
     def guard(issuer, connections, clock):
@@ -43,9 +43,9 @@ your ``conftest.py``; the others use yours::
             scope_hierarchy={"notes.delete": ["notes.read"]},
         )
 
-A server that protects itself when its module is imported is called as it is: the callers' tokens
-are then trusted for the duration of a call. To test it on the clock and with the connections of
-these fixtures, let it have them until the test ends::
+A server that is protected when its module is imported is called unchanged: the callers' tokens are
+then trusted for the duration of a call. To test it with the clock and the connections of these
+fixtures, use ``rewire``, which lasts until the test ends::
 
     @pytest.fixture
     def guard(rewire):
@@ -141,21 +141,21 @@ def clock() -> FrozenClock:
 
 @pytest.fixture
 def issuer(clock: FrozenClock) -> LocalIssuer:
-    """Who mints the tokens, with a real key (ES256): ``issuer.mint("alice", scopes=[...])``."""
+    """The issuer of tokens, with a real key (ES256): ``issuer.mint("alice", scopes=[...])``."""
     return LocalIssuer(algorithm="ES256", clock=clock)
 
 
 @pytest.fixture
 def connections() -> ScriptedConnections:
-    """What callers have connected: ``connections.answer("google-calendar", "a-token")``."""
+    """The callers' connections: ``connections.answer("google-calendar", "a-token")``."""
     return ScriptedConnections()
 
 
 @pytest.fixture
 def guard(issuer: LocalIssuer, connections: ScriptedConnections, clock: FrozenClock) -> ToolGuard:
-    """A guard for servers that the test makes: ``guard.protect(make_server())``.
+    """A guard for servers that the test creates: ``guard.protect(make_server())``.
 
-    It trusts ``issuer`` and keeps no connection, so that ``connections.calls`` has every use.
+    It trusts ``issuer`` and does not cache connections, so that ``connections.calls`` is complete.
     """
     return ToolGuard(
         verifier=_checked(issuer).verifier(),
@@ -168,7 +168,7 @@ def guard(issuer: LocalIssuer, connections: ScriptedConnections, clock: FrozenCl
 
 @pytest.fixture
 def _wirings() -> Iterator[list[Wiring]]:
-    """What ``rewire`` has wired in this test; it ends with the test."""
+    """The wirings of ``rewire`` in this test, which end with the test."""
     wirings: list[Wiring] = []
     yield wirings
     for each in wirings:
@@ -184,12 +184,12 @@ def rewire(
 ) -> Rewire:
     """Give a server's own guard this issuer, clock and connections: ``rewire(my_server.mcp)``.
 
-    In this test, until it ends; its scopes, rules and other settings stay. What serves the guard
-    beside the test does not change, except for a ``Loopback`` that the test starts afterwards.
-    Returns the guard.
+    It lasts until the test ends; scopes, rules and other settings are unchanged. Code outside of
+    the test is not affected, except a ``Loopback`` that the test starts afterwards. Returns the
+    guard.
 
     Raises:
-        ValueError: if nothing protects the server, or its framework verifies.
+        ValueError: if the server is not protected, or its framework verifies the tokens.
     """
     verifier = _checked(issuer).verifier()
     parts = {
@@ -221,7 +221,7 @@ def guarded_client(
     """One caller of a server, for several calls, resources and prompts.
 
     ``guarded_client(server, user="alice", scopes=[...])`` is a
-    :class:`~toolguard.testing.GuardedClient`; ``issuer`` mints its tokens wherever it is trusted.
+    :class:`~toolguard.testing.GuardedClient`; ``issuer`` mints its tokens if the guard trusts it.
     """
 
     def client(server: Any, **caller: Any) -> GuardedClient:
@@ -236,9 +236,9 @@ def guarded_client(
 def call_as(guarded_client: ClientFor) -> CallAs:
     """Call a tool as some user: ``call_as(server, "list_notes", user="bob", scopes=[...])``.
 
-    It is :func:`~toolguard.testing.call_as`, with tokens of ``issuer`` wherever that is trusted.
-    In async tests it works as well, but the event loop stands still meanwhile; if the server
-    shares something of that loop with the test, use ``call_as_async``.
+    It is :func:`~toolguard.testing.call_as`, with tokens of ``issuer`` if the guard trusts it. In
+    async tests it works as well, but blocks the event loop; if the server shares objects of that
+    loop with the test, use ``call_as_async``.
     """
 
     def call(
@@ -253,9 +253,9 @@ def call_as(guarded_client: ClientFor) -> CallAs:
 def call_as_async(
     _wirings: list[Wiring], guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock
 ) -> CallAsAsync:
-    """Do what ``call_as`` does, in the event loop of the test, which awaits it.
+    """Call a tool as ``call_as`` does, in the event loop of the test, which awaits it.
 
-    For resources and prompts there is ``AsyncGuardedClient(server, issuer=issuer, ...)``.
+    For resources and prompts use ``AsyncGuardedClient(server, issuer=issuer, ...)``.
     """
 
     async def call(
@@ -274,7 +274,7 @@ def call_as_async(
 def signed_in(
     _wirings: list[Wiring], guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock
 ) -> SignIn:
-    """Sign in who calls through in-memory clients, with tokens of ``issuer`` where it is trusted.
+    """Sign in the caller of in-memory clients, with tokens of ``issuer`` if it is trusted.
 
     It is used as :func:`toolguard.testing.signed_in` is::
 
@@ -282,8 +282,8 @@ def signed_in(
             async with Client(server) as client:
                 await client.call_tool("list_notes", {})
 
-    An event loop that outlives the test, as that of fixtures of a wider scope, may not see what a
-    fixture of the test has entered: then write the block in the test.
+    An event loop that outlives the test, such as that of fixtures of a wider scope, may not have
+    the context of a fixture of the test: then write the block in the test.
     """
 
     def trust(own: ToolGuard) -> tuple[LocalIssuer, Verifier]:
@@ -304,13 +304,13 @@ def signed_in(
 def _is_ours(
     own: ServerGuard | None, guard: ToolGuard, issuer: LocalIssuer, clock: FrozenClock
 ) -> bool:
-    """Return whether a server's own guard is of these fixtures, so that ``issuer`` mints for it.
+    """Return whether a server's own guard uses these fixtures, so that ``issuer`` mints for it.
 
-    That is told by its settings and not by what it accepts: a guard that does not know the
-    issuer's new key has to be seen to refuse.
+    Its settings determine that, not the tokens it accepts: a guard that does not know the issuer's
+    new key must be seen to refuse.
 
     Raises:
-        ValueError: if whatever the issuer mints has expired for the guard.
+        ValueError: if every token of the issuer has expired for the guard.
     """
     if own is None or own.issuer != issuer.issuer:
         return False

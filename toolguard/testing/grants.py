@@ -1,4 +1,4 @@
-"""Which claims does a caller need so that an operation lets them in?"""
+"""The claims that a caller needs to be permitted an operation."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from toolguard.policies.requirements import (
 __all__ = ["opening_claims"]
 
 _TENANT = "tenant-1"
-# Only running them tells what they let in.
+# The callers they permit are known only by running them.
 _UNKNOWABLE = (Check, HasClaim)
 
 
 def opening_claims(
     policy: Policy, arguments: Mapping[str, Any], *, says: Collection[str], now: float
 ) -> dict[str, Any]:
-    """Return the claims that meet a policy, as far as it tells what it asks for.
+    """Return the claims that meet a policy, as far as its requirements are known.
 
-    Every scope, role and permission that it mentions; a client and a sign-in of the alternative
-    that can be met with the least luck. What depends on a function is not known, and scopes of
-    the arguments are named by a challenge only.
+    They are every scope, role and permission in the policy, and the client and sign-in of the
+    alternative that is the easiest to meet. Requirements of functions are not known, and scopes
+    that depend on arguments are named only by a challenge.
 
     Args:
-        policy: what guards the operation.
-        arguments: what it is going to be called with.
-        says: which of ``tenant``, ``roles`` and ``permissions`` the issuer's tokens can say.
+        policy: the policy of the operation.
+        arguments: the arguments of the call.
+        says: those of ``tenant``, ``roles`` and ``permissions`` that the issuer's tokens support.
         now: the time of the sign-in, in seconds since the epoch.
 
     Returns:
@@ -82,7 +82,7 @@ def _tenants(
 
 
 def _of_one_alternative(policy: Policy) -> Iterator[tuple[str, str]]:
-    """Yield the claims of which a token has one, so that they cannot be those of all."""
+    """Yield the claims that have one value in a token, for one alternative of the policy."""
     alternatives = policy.rule.alternatives if policy.rule is not None else ()
     chosen = min(alternatives, key=_luck, default=())
     classes = [

@@ -1,7 +1,7 @@
-"""What do strangers send, and what must not be misread?
+"""Hypothesis strategies for hostile texts and JSON.
 
-Strategies for Hypothesis of texts and JSON that a server, or a client, gets from outside. They
-are all in :mod:`toolguard.testing.strategies`, too.
+They generate what a server, or a client, may get from outside, and are also part of
+:mod:`toolguard.testing.strategies`.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def claims() -> SearchStrategy[Mapping[str, Any]]:
 
 
 def forged_tokens() -> SearchStrategy[str]:
-    """Tokens that nobody has signed: of any header, any claims and any signature."""
+    """Tokens without a valid signature: any header, any claims and any signature."""
     members = ("alg", "kid", "typ", "crit", "jwk", "jku", "x5c", "zip", "b64")
     algorithms = st.sampled_from(("none", "None", "RS256", "ES256", "HS256", "EdDSA"))
     header = st.dictionaries(st.sampled_from(members), algorithms | json_values(), max_size=4)

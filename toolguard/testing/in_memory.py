@@ -1,7 +1,7 @@
-"""Who calls through an in-memory client, such as ``Client(mcp)``?
+"""The caller of in-memory clients, such as ``Client(mcp)``.
 
-There is no HTTP request that could carry a token, so a test says it. What it says is minted and
-verified as for :func:`toolguard.testing.call_as`: nothing here fakes a verdict.
+No HTTP request carries a token there, so a test sets the caller. The token is minted and verified
+as for :func:`toolguard.testing.call_as`: no decision is faked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from toolguard.tokens.jwt import Verifier
 __all__ = ["InMemoryCaller", "own_trust", "signed_in", "trust_in"]
 
 Trust = Callable[[ToolGuard], tuple[LocalIssuer, Verifier]]
-"""Says whose tokens a caller has on a server with this guard, and what verifies them."""
+"""Returns the issuer of a caller's tokens for a guard, and the verifier of these tokens."""
 
 
 @contextmanager
@@ -35,19 +35,20 @@ def signed_in(
 ) -> Iterator[None]:
     """Sign in the caller of in-memory clients that are opened and used in this block.
 
-    It is for the clients that connect to a server object in this process:
+    It is for clients that connect to a server object in this process:
     ``create_connected_server_and_client_session(mcp)`` of mcp 1, ``Client(mcp)`` of mcp 2 and of
-    fastmcp. Requests over HTTP and stdio have tokens of their own, and none of this.
+    fastmcp. Requests over HTTP and stdio carry their own tokens, and are not affected.
 
-    The block is that of the client on mcp 1 and fastmcp 3: what is opened in it goes on to call as
-    this user until the block ends, also within another one. It is that of the call on mcp 2 and
-    fastmcp 4. So open a client in the block in which it is used. After the block nobody calls.
+    On mcp 1 and fastmcp 3 the block in which the client is opened counts: the client calls as this
+    user until that block ends, also within another one. On mcp 2 and fastmcp 4 the block of the
+    call counts. So open a client in the block in which it is used. After the block there is no
+    caller.
 
     Args:
         user: the subject of the caller's tokens; None calls without a token.
         scopes: the scopes of the tokens.
-        issuer: who mints the tokens, for a guard that verifies them; by default an issuer of this
-            process, as for :func:`call_as`, which no guard trusts for anything else.
+        issuer: mints the tokens, for a guard that verifies them; by default an issuer of this
+            process, as for :func:`call_as`, which guards trust only for these calls.
         claims: further claims of the tokens, as :meth:`LocalIssuer.mint` takes them.
 
     Raises:
@@ -70,7 +71,7 @@ def trust_in(issuer: LocalIssuer) -> Trust:
 
 
 def own_trust(guard: ToolGuard) -> tuple[LocalIssuer, Verifier]:
-    """Return the test kit's own issuer for ``guard``, and what verifies its tokens."""
+    """Return the test kit's own issuer for ``guard``, and the verifier of its tokens."""
     issuer = issuer_for(guard)
     return issuer, issuer.verifier()
 
@@ -79,7 +80,7 @@ class InMemoryCaller:
     """One caller of in-memory clients.
 
     Args:
-        trust: whose tokens they have.
+        trust: returns the issuer and the verifier of the tokens.
         user: as for :func:`signed_in`.
         scopes: as for :func:`signed_in`.
         claims: as for :func:`signed_in`.
@@ -98,7 +99,7 @@ class InMemoryCaller:
 
     @contextmanager
     def signed_in(self) -> Iterator[None]:
-        """Be the caller in this context, once."""
+        """Set this caller in the current context, once."""
         before = current_caller.get()
         current_caller.set(self)
         try:

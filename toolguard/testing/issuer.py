@@ -1,4 +1,4 @@
-"""Who issues the tokens in a test? A local issuer with real keys."""
+"""A local issuer of access tokens for tests, with real keys."""
 
 from __future__ import annotations
 
@@ -36,29 +36,29 @@ Algorithm = Literal[
 _PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 _CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
-# What a grant has a word of its own for, in every provider's tokens.
+# The parts of a grant that every provider writes in its own claims.
 _WORDS = frozenset({"client_id", "tenant", "roles", "permissions"})
 _JWS = PyJWS()
 
-# RSA keys whose issuer is gone: making one takes as long as minting a hundred tokens. One that is
-# in use is never given to a second issuer, which could sign in the name of the first.
+# RSA keys of deleted issuers: creating one takes as long as minting a hundred tokens. A key in use
+# is never given to a second issuer, which could sign tokens of the first.
 _IDLE: deque[rsa.RSAPrivateKey] = deque()
 
 
 class LocalIssuer(BadTokens):
     """An issuer of access tokens: mints them, and serves its keys and metadata.
 
-    In process, give :meth:`verifier` to a guard. Over HTTP, serve :attr:`app` (for instance with
-    :class:`~toolguard.testing.Loopback`) and let the guard discover it. What a server has to
-    refuse is minted by name: ``mint_expired()``, ``mint_wrong_audience()`` and the others of
+    In process, pass :meth:`verifier` to a guard. Over HTTP, serve :attr:`app` (for instance with
+    :class:`~toolguard.testing.Loopback`) and let the guard discover it. Invalid tokens are minted
+    by name: ``mint_expired()``, ``mint_wrong_audience()`` and the others of
     :data:`~toolguard.testing.bad_tokens.INVALID_TOKENS`.
 
     Args:
-        issuer: the issuer URL it signs with.
+        issuer: the issuer URL (``iss``).
         audience: the default ``aud`` of minted tokens.
         algorithm: an asymmetric one of RFC 7518 §3.1, or ``EdDSA`` with an Ed25519 key.
-        provider: how its tokens are written.
-        clock: the time in seconds since the epoch.
+        provider: the provider whose form the tokens have.
+        clock: returns the time, in seconds since the epoch.
 
     >>> issuer = LocalIssuer(audience="https://mcp.example.com/mcp", algorithm="ES256")
     >>> token = issuer.mint("alice", scopes=["calendar.read"])
@@ -98,15 +98,15 @@ class LocalIssuer(BadTokens):
         algorithm: Algorithm = "RS256",
         clock: Callable[[], float] = time.time,
     ) -> Self:
-        """Return an issuer whose tokens look like those of a provider, header and all.
+        """Return an issuer whose tokens have the claims and headers of a provider's.
 
         Args:
             provider: ``descope``, ``okta``, ``entra``, ``auth0``, ``keycloak``, ``cognito``,
                 ``workos``, or a :class:`~toolguard.testing.providers.Provider` of your own.
-            issuer: the issuer URL; one of the provider's form if it is None.
-            audience: the server, or what the provider calls it; likewise.
-            algorithm: as above; all of these providers use RS256.
-            clock: the time in seconds since the epoch.
+            issuer: the issuer URL; None for one of the provider's form.
+            audience: the server, or the provider's identifier for it; None likewise.
+            algorithm: as for the constructor; all of these providers use RS256.
+            clock: returns the time, in seconds since the epoch.
 
         Raises:
             ValueError: if there is no provider of that name.
@@ -130,7 +130,7 @@ class LocalIssuer(BadTokens):
         """Sign with a new key from now on; return its ``kid``.
 
         Args:
-            keep_old: whether the other keys are still published, so that older tokens are good.
+            keep_old: whether the other keys are still published, so that older tokens stay valid.
         """
         kept = self._keys if keep_old else {}
         key_id = f"key-{len(kept) + 1}-{uuid.uuid4().hex[:8]}"
@@ -147,10 +147,10 @@ class LocalIssuer(BadTokens):
         expires_in: float = 300,
         **claims: Any,
     ) -> dict[str, Any]:
-        """Return the claims :meth:`mint` would sign; a claim given as None is left out.
+        """Return the claims :meth:`mint` would sign; a claim given as None is omitted.
 
         Raises:
-            ValueError: if tokens of the provider cannot say that.
+            ValueError: if tokens of the provider have no such claim.
             TypeError: if ``scopes`` is a string.
         """
         now = self._now()
@@ -175,19 +175,19 @@ class LocalIssuer(BadTokens):
         headers: Mapping[str, Any] | None = None,
         **claims: Any,
     ) -> str:
-        """Return a signed access token (RFC 9068, or as the provider writes it).
+        """Return a signed access token (RFC 9068, or in the provider's form).
 
         Args:
-            user: the ``sub``; None leaves it out.
-            scopes: what was granted.
+            user: the ``sub``; None omits it.
+            scopes: the granted scopes.
             expires_in: seconds until ``exp``; negative for an expired token.
-            headers: JOSE header members to add or replace; None leaves one out. Whatever ``alg``
-                they state, the signature is one of :attr:`algorithm`.
-            claims: ``client_id``, ``tenant``, ``roles`` and ``permissions``, in the claims that
-                the provider has for them; and claims to add or replace; None leaves one out.
+            headers: JOSE header members to add or replace; None omits one. The signature always
+                uses :attr:`algorithm`, whatever ``alg`` they state.
+            claims: ``client_id``, ``tenant``, ``roles`` and ``permissions``, written in the
+                provider's claims for them; and claims to add or replace; None omits one.
 
         Raises:
-            ValueError: if tokens of the provider cannot say that.
+            ValueError: if tokens of the provider have no such claim.
             TypeError: if ``scopes`` is a string.
         """
         return self.sign(
@@ -205,12 +205,12 @@ class LocalIssuer(BadTokens):
 
         Args:
             payload: JSON or not.
-            headers: as for :meth:`mint`; bytes are the whole header, exactly.
+            headers: as for :meth:`mint`; bytes are used as the whole header.
         """
         if not isinstance(headers, bytes):
             headers = self._header(headers or {})
         signing_input = b".".join(map(base64url_encode, (headers, payload)))
-        # Not PyJWS.encode: it signs what the header states, and no header that breaks a rule.
+        # Not PyJWS.encode: it uses the header's `alg`, and refuses invalid headers.
         signer = _JWS.get_algorithm_by_name(self.algorithm)
         signature = signer.sign(signing_input, self._keys[self.key_id])
         return b".".join((signing_input, base64url_encode(signature))).decode()
@@ -225,7 +225,7 @@ class LocalIssuer(BadTokens):
         return {"keys": [_public_jwk(kid, key, self.algorithm) for kid, key in self._keys.items()]}
 
     def metadata(self) -> dict[str, Any]:
-        """Return the discovery document (RFC 8414 §2, with what OpenID adds)."""
+        """Return the discovery document (RFC 8414 §2, with the members of OpenID)."""
         base = self.issuer.removesuffix("/")
         return {
             "issuer": self.issuer,
@@ -239,12 +239,12 @@ class LocalIssuer(BadTokens):
         }
 
     def verifier(self, **settings: Any) -> JWTVerifier:
-        """Return a real verifier for this issuer's tokens, with the keys it has now.
+        """Return a real verifier for this issuer's tokens, with its current keys.
 
         Args:
-            settings: those of :class:`~toolguard.tokens.jwt.JWTVerifier`; they come before the
-                issuer's name, keys, audience and clock, and before what tokens of the provider
-                need: ``keys=JWKS(url=...)``.
+            settings: those of :class:`~toolguard.tokens.jwt.JWTVerifier`, such as
+                ``keys=JWKS(url=...)``; they replace the issuer's name, keys, audience and clock,
+                and the settings for the provider's tokens.
         """
         own: dict[str, Any] = {
             "issuer": self.issuer,
@@ -300,7 +300,7 @@ def checked_scopes(scopes: Sequence[str]) -> Sequence[str]:
 
 
 class _Published(StaticKeys):
-    """The keys of an issuer, which lives as long as they can verify something."""
+    """The published keys of an issuer, which keep the issuer alive."""
 
     def __init__(self, owner: LocalIssuer) -> None:
         super().__init__(owner.jwks())

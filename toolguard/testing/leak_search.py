@@ -1,7 +1,7 @@
-"""Where do the tokens of a server's callers turn up?
+"""Search the output of a server for the tokens of its callers.
 
-Every operation is called over the server's own HTTP application, with tokens that are like no
-other; then everything that came out of it is searched for them.
+Every operation is called over the server's own HTTP application, with unique tokens; then all of
+its output is searched for them.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from toolguard.testing.trust import issuer_for, trusting
 __all__ = ["ByOperation", "Leak", "LeakReport", "LeakSearch"]
 
 ByOperation: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""Something by operation, named as in ``protect(rules=...)``: ``"prompt:plan"``."""
+"""Values by operation, named as in ``protect(rules=...)``: ``"prompt:plan"``."""
 
 _METHODS = {"tool": "tools/call", "resource": "resources/read", "prompt": "prompts/get"}
-# A tool that waits for somebody waits for ever.
+# Seconds after which a tool that waits for a person is given up.
 _PATIENCE = 30.0
-# As often does a caller come back with the scopes that a challenge names.
+# The maximum number of step-ups for one operation.
 _STEPS = 3
-# A list that never ends is not read to its end.
+# The maximum number of pages of a list.
 _PAGES = 100
 _CONTEXT = 60
 
@@ -75,15 +75,15 @@ class Leak:
 
 @dataclass(frozen=True)
 class LeakReport:
-    """What was tried, and what was found. It holds no token.
+    """The report of a search. It contains no token.
 
     Attributes:
         leaks: where pieces of tokens can be read.
         ran: the operations that were searched to their end.
         failed: those that ended in an error, perhaps before they got to work, and why.
-        refused: those that let nobody in, and why: only their refusals were searched.
-        skipped: those that were left out.
-        spans: whether spans of OpenTelemetry were searched, too.
+        refused: those that refused every caller, and why: only their refusals were searched.
+        skipped: those that were omitted.
+        spans: whether spans of OpenTelemetry were searched too.
     """
 
     leaks: tuple[Leak, ...]
@@ -232,7 +232,7 @@ class LeakSearch:
         return _Target(key, method, params, arguments, policy)
 
     async def _try(self, wire: _Wire, target: _Target) -> None:
-        """Call one operation as somebody who may, and as everybody who may not."""
+        """Call one operation as a permitted caller, and as each kind of refused caller."""
         await self._enter(wire, target)
         if target.policy.rule is not None:
             await wire.call(target, "no scope", self._minted(self._issuer.mint))
@@ -355,7 +355,7 @@ def _succeeded(response: httpx.Response | None) -> bool:
 
 
 def _refusal(response: httpx.Response | None) -> Mapping[str, Any]:
-    """Return what a refusal says; empty if the response is none."""
+    """Return the members of a refusal; empty if the response is not a refusal."""
     return {} if response is None else Answer(response.status_code, None, _body(response)).refusal
 
 

@@ -1,4 +1,4 @@
-"""Does a server keep its callers' tokens to itself?"""
+"""Assert that a server does not leak its callers' tokens."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["LeakError", "assert_no_leaks", "assert_no_leaks_async"]
 
 
 class LeakError(AssertionError):
-    """Pieces of tokens can be read where they should not be. Its text holds none.
+    """A token leaked. The message contains no token.
 
     Attributes:
-        report: what was tried, and what was found.
+        report: the report of the search.
     """
 
     def __init__(self, report: LeakReport) -> None:
@@ -26,7 +26,7 @@ class LeakError(AssertionError):
 
     @property
     def leaks(self) -> tuple[Leak, ...]:
-        """Where."""
+        """The places at which pieces of tokens can be read."""
         return self.report.leaks
 
 
@@ -39,35 +39,35 @@ def assert_no_leaks(
     user: str = "alice",
     issuer: LocalIssuer | None = None,
 ) -> LeakReport:
-    """Fail if tokens of callers, or of their connections, show anywhere; outside of event loops.
+    """Fail if tokens of callers, or of their connections, leak; outside of event loops.
 
     Every tool, resource, template and prompt is called over the server's own HTTP application:
-    by a caller whose token has all that it asks for, by one whose token has no scope, has
-    expired or is for another server, and by one without a token. Each token is like no other.
+    by a caller with all required scopes and claims, by callers whose token has no scope, has
+    expired or is for another server, and by one without a token. Each token is unique.
     Then the answers with their headers, the notifications before them, the lists with their
     schemas, the log records of all loggers (at every level), warnings, the standard output and
     error, exceptions, and the spans of OpenTelemetry if its SDK is set up, are searched for 16
-    characters in a row of any of them, plain, in base64 or in hexadecimal. What is read out of a
-    token is no leak, nor is a digest.
+    consecutive characters of any token, plain, in base64 or in hexadecimal. Claims of a token and
+    digests are not leaks.
 
-    **Your functions run for real**, some of them more than once, and may well fail: no service
-    accepts the tokens. What they send to other services is not looked at. The guard's own
-    provider of connections is not asked; nor its verifier, unless ``issuer`` is given.
+    **Your functions run for real**, some of them more than once, and may fail: no service accepts
+    the tokens. Requests to other services are not searched. The guard's own connection provider
+    is not used; nor is its verifier, unless ``issuer`` is given.
 
     Args:
         server: the server, after ``guard.protect(server)``.
-        arguments: by operation, what it is called with, instead of the least that its schema
-            allows; of a template the URI to read, as ``{"uri": ...}``. Operations are named as
-            in ``protect(rules=...)``: ``"delete_event"``, ``"prompt:plan"``.
-        claims: by operation, what the caller's token has to say where that cannot be told from
+        arguments: the arguments by operation, instead of the smallest that its schema allows; for
+            a template the URI to read, as ``{"uri": ...}``. Operations are named as in
+            ``protect(rules=...)``: ``"delete_event"``, ``"prompt:plan"``.
+        claims: the claims of the caller's token by operation, where they cannot be derived from
             its guards (``requires``, ``requires_claim``): ``{"approve": {"plan": "gold"}}``.
         skip: operations that are not called at all.
         user: the subject of the tokens.
-        issuer: who mints the tokens, where the guard has its verifier; by default an issuer of
-            this process that the guard trusts meanwhile. Needed if the framework verifies.
+        issuer: mints the tokens, if the guard has its verifier; by default an issuer of this
+            process that the guard trusts during the search. Required if the framework verifies.
 
     Returns:
-        What was tried. A ``UserWarning`` names what was not searched to its end.
+        The report. A ``UserWarning`` names the operations that were not searched completely.
 
     Raises:
         LeakError: naming every place.
@@ -91,7 +91,7 @@ async def assert_no_leaks_async(
     user: str = "alice",
     issuer: LocalIssuer | None = None,
 ) -> LeakReport:
-    """Do what :func:`assert_no_leaks` does, from inside an event loop."""
+    """Search as :func:`assert_no_leaks` does, from inside an event loop."""
     search = LeakSearch(server, arguments or {}, claims or {}, skip=skip, user=user, issuer=issuer)
     return _judged(await search.run())
 

@@ -1,4 +1,4 @@
-"""How does a test serve an application for real, on loopback?"""
+"""Serve an ASGI application on loopback."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ __all__ = ["Loopback"]
 class Loopback:
     """Serves an ASGI application with uvicorn on a free loopback port, in a thread.
 
-    The port is known before the application has to exist, so the application may be told its own
-    URL::
+    The port is known before the application is created, so the application can use its own URL::
 
         with Loopback() as server:
             server.start(make_app(server.url))
@@ -92,7 +91,7 @@ class Loopback:
 
 
 class _SignallingServer(uvicorn.Server):
-    """Says when it has started, so that nobody has to poll."""
+    """Signals when it has started, so that the test does not poll."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

@@ -1,7 +1,7 @@
-"""Which connections does a guard hand out while its server is searched for leaks?
+"""The connections of a guard during a search for leaks.
 
-Tokens that no service accepts and that are like no other, so that each can be told from where it
-turns up. The guard's own provider is not asked, and no cache stands before this one.
+Their tokens are unique, and no service accepts them. The guard's own provider is not used, and
+nothing is cached.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LIFETIME = 3_600
 
 
 class _Handouts:
-    """A provider that has every connection, and tells ``markers`` which tokens it gave."""
+    """A provider that has every connection, and adds the tokens it returns to ``markers``."""
 
     def __init__(self, clock: Callable[[], float], markers: Markers) -> None:
         self._clock = clock
@@ -35,9 +35,9 @@ class _Handouts:
 
 
 def marked_connections(guard: ToolGuard, markers: Markers) -> AbstractContextManager[None]:
-    """Let ``guard`` hand out tokens that ``markers`` knows, in this context.
+    """Have ``guard`` use connections whose tokens are in ``markers``, in this context.
 
-    A guard without connections goes on to have none.
+    A guard without connections is not changed.
     """
     if guard.connections is None:
         return nullcontext()

@@ -1,4 +1,4 @@
-"""Does a text hold a piece of a token, and of which one?"""
+"""Find pieces of tokens in texts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 __all__ = ["Markers", "Sighting"]
 
-# So many characters in a row are in no text by chance: 64 bits of a random token in hexadecimal.
+# No text has so many equal characters by chance: 64 bits of a random token in hexadecimal.
 _PIECE = 16
 # A row of 15 contains one of these that begins at a multiple of its length.
 _SEED = 8
@@ -23,9 +23,9 @@ class Sighting:
     """A piece of a token in a text.
 
     Attributes:
-        name: what the token is called.
-        start: where it begins.
-        end: where it ends.
+        name: the name of the token.
+        start: the start of the piece in the text.
+        end: the end of the piece in the text.
     """
 
     name: str
@@ -34,11 +34,11 @@ class Sighting:
 
 
 class Markers:
-    """Tokens that are looked for; the representation shows none.
+    """The tokens to search for; the representation shows none of them.
 
-    A piece is 16 characters in a row of what nobody could guess of a token, as it is, in base64
-    (of either alphabet) or in hexadecimal, wherever in a longer text it stands. What is the same
-    in all tokens of an issuer (the beginning of the header, the claims) is none.
+    A piece is 16 consecutive characters of the random part of a token, plain, in base64 (of either
+    alphabet) or in hexadecimal, at any position in a text. The parts that all tokens of an issuer
+    have in common (the beginning of the header, the claims) do not count.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Which scopes does every operation of a server need, and does the server agree?
+"""The scope matrix: the scopes that every operation of a server needs.
 
 The matrix is computed from the policies; :func:`verify_scope_matrix` then calls every operation
-over the server's own HTTP application, and holds what comes back against it.
+over the server's own HTTP application, and compares the answers with the matrix.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ __all__ = [
 ]
 
 PUBLIC = "public"
-"""In place of scope sets: a caller without a token is welcome."""
+"""Instead of scope sets: callers without a token are permitted."""
 
 ScopeSets: TypeAlias = "str | tuple[frozenset[str], ...]"
-"""The smallest sets of scopes that suffice, or ``PUBLIC``. Of none, nobody may."""
+"""The smallest sets of scopes that suffice, or ``PUBLIC``; empty if every caller is refused."""
 
 Claims: TypeAlias = Mapping[str, Mapping[str, Any]]
 """Operation -> claims of the caller's token, as :meth:`LocalIssuer.mint` takes them."""
 
 Arguments: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""Operation -> what it is called with; of a template the URI to read, as ``{"uri": ...}``."""
+"""Operation -> its arguments; for a template the URI to read, as ``{"uri": ...}``."""
 
 _SUPERSETS = 3
-# Of one alternative; a hierarchy with more ways to it is nothing that anybody would write down.
+# For one alternative; a larger number is not useful in a test.
 _MAX_SETS = 1_000
 
 
@@ -63,9 +63,9 @@ def scope_matrix(
 
     Args:
         server: the server, after ``guard.protect(server)``.
-        claims: by operation, who calls where a rule asks for more than scopes: ``{"approve":
-            {"roles": ["boss"]}}``. Without, the caller has no role, no tenant, ...
-        arguments: by operation, what it is called with where its rule depends on that.
+        claims: the claims of the caller by operation, where a rule requires more than scopes:
+            ``{"approve": {"roles": ["boss"]}}``. By default, the caller has no role, no tenant, ...
+        arguments: the arguments by operation, where its rule depends on them.
 
     Raises:
         ValueError: if the server is not protected, or has no operation of a given name.
@@ -89,7 +89,7 @@ def assert_scope_matrix(
     claims: Claims | None = None,
     arguments: Arguments | None = None,
 ) -> None:
-    """Fail if the scope matrix of ``server`` is another one, and say where.
+    """Fail if the scope matrix of ``server`` differs from ``expected``, and name the differences.
 
     Args:
         server: as for :func:`scope_matrix`.
@@ -125,21 +125,21 @@ def verify_scope_matrix(
     arguments: Arguments | None = None,
     seed: int = 0,
 ) -> None:
-    """Call every operation with just enough, with one scope too few and with more; fail if wrong.
+    """Call every operation with enough scopes, one scope too few, and more; fail if one is wrong.
 
-    Each smallest set of scopes has to open the operation; each of them without one scope has to
-    be refused, with a challenge that names exactly what is missing; random supersets have to
-    open it; and without a token everything that is not public has to be refused. The operations
-    run for real, with ``arguments`` or none; what they answer does not matter.
+    Each smallest set of scopes has to be permitted; each of them without one scope has to be
+    refused, with a challenge that names exactly the missing scope; random supersets have to be
+    permitted; and without a token every operation that is not public has to be refused. The
+    operations run for real, with ``arguments`` or none; their results are ignored.
 
     Args:
         server: as for :func:`scope_matrix`.
-        claims: as for :func:`scope_matrix`; needed for operations that no scope opens without.
+        claims: as for :func:`scope_matrix`; needed for operations that scopes alone cannot permit.
         arguments: as for :func:`scope_matrix`.
-        seed: of the random supersets.
+        seed: the seed of the random supersets.
 
     Raises:
-        AssertionError: naming each operation that does not do as its policy says.
+        AssertionError: naming each operation that does not behave as its policy requires.
 
     Example::
 

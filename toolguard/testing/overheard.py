@@ -1,8 +1,8 @@
-"""What does this process say while a server is tried out?
+"""Record the output of this process during a test.
 
-To its logs, whatever their level; as warnings; to its standard output and error; and in the spans
-of OpenTelemetry, where an SDK is set up for them. Nothing that would not have been said otherwise
-reaches anybody else, and what would have been still does.
+Recorded are log records of every level, warnings, the standard output and error, and the spans of
+OpenTelemetry if an SDK is set up. Other handlers and readers get exactly what they would have got
+without the recording.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ _NOT_EXTRA = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"
 
 @dataclass(frozen=True)
 class Utterance:
-    """Something that was said.
+    """One piece of output.
 
     Attributes:
-        channel: where.
-        where: which log, header, span, ... it was; empty where there is one only.
-        text: what.
+        channel: its channel.
+        where: the log, header, span, ...; empty if the channel has only one.
+        text: its text.
     """
 
     channel: Channel
@@ -58,7 +58,7 @@ class Utterance:
 
 
 class Recording:
-    """What has been said since somebody last asked."""
+    """The output since the last call of :meth:`take`."""
 
     def __init__(self) -> None:
         self._heard: list[Utterance] = []
@@ -66,11 +66,11 @@ class Recording:
         self._scribe = _Scribe(self)
 
     def hear(self, channel: Channel, where: str, text: str) -> None:
-        """Take note of something."""
+        """Record one piece of output."""
         self._heard.append(Utterance(channel, where, text))
 
     def hear_record(self, record: logging.LogRecord) -> None:
-        """Take note of a log record: now, and with what is added to it when it is asked for."""
+        """Record a log record: now, and with the attributes added until :meth:`take`."""
         self._records.append(record)
         self._scribe.handle(copy(record))
 
@@ -80,12 +80,12 @@ class Recording:
         error: BaseException | None,
         _: TracebackType | None = None,
     ) -> None:
-        """Take note of an exception on its way, as an ``ExitStack`` passes it."""
+        """Record an exception, with the arguments of an ``ExitStack`` callback."""
         if kind is not None and error is not None:
             self.hear("exception", kind.__name__, "".join(traceback.format_exception(error)))
 
     def take(self) -> list[Utterance]:
-        """Return what is new, and what was written to a stream in pieces as a whole."""
+        """Return the new output, with the pieces written to a stream joined."""
         records, self._records = self._records, []
         for record in records:
             extra = {name: value for name, value in vars(record).items() if name not in _NOT_EXTRA}
@@ -107,7 +107,7 @@ def _text(utterance: Utterance) -> str:
 
 
 class _Scribe(QueueHandler):
-    """Formats a record as handlers do: what cannot be formatted is nobody's concern."""
+    """Formats a record as handlers do; records that cannot be formatted are skipped."""
 
     def __init__(self, reader: Recording) -> None:
         super().__init__(SimpleQueue())
@@ -122,13 +122,13 @@ class _Scribe(QueueHandler):
 
 _lock = threading.Lock()
 _recordings: list[Recording] = []
-#: What puts everything back once nobody listens any more.
+#: Restores everything when the last recording ends.
 _hooks = ExitStack()
 
 
 @contextmanager
 def recording() -> Iterator[Recording]:
-    """Listen to the whole process; recordings may overlap."""
+    """Record the output of the whole process; recordings may overlap."""
     made = Recording()
     with _lock:
         if not _recordings:
@@ -189,7 +189,7 @@ def _every_level() -> Iterator[None]:
     yield
     for logger, level, disabled in before:
         logger.disabled = disabled
-        if logger.level == logging.DEBUG:  # or somebody has set it since
+        if logger.level == logging.DEBUG:  # unless it was set since
             logger.setLevel(level)
     logging.disable(threshold)
     for handler in handlers:
@@ -250,7 +250,7 @@ def _streams() -> Iterator[None]:
 
 
 class _Overheard:
-    """A text stream that somebody listens to."""
+    """A text stream that is recorded."""
 
     def __init__(self, stream: Any, channel: Channel) -> None:
         self._stream = stream

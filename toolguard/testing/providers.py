@@ -1,7 +1,7 @@
-"""What does an access token of a well-known provider look like?
+"""The forms of the access tokens of well-known providers.
 
-The names, types and nesting of the claims are those that the providers document, on the pages that
-are named here; the values are made up. What a provider lets its customers add is not in them.
+The names, types and nesting of the claims follow the documentation of the providers, whose pages
+are named here; the values are invented. Claims that customers can add are not included.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ ProviderName = Literal["descope", "okta", "entra", "auth0", "keycloak", "cognito
 
 @dataclass(frozen=True)
 class Grant:
-    """What a token is to say, in no provider's words.
+    """The content of a token, independent of a provider.
 
     Attributes:
         issuer: the ``iss``.
         audience: the server it is for.
         user: the subject; None for a token without one.
-        scopes: what was granted.
+        scopes: the granted scopes.
         issued_at: seconds since the epoch.
         expires_at: seconds since the epoch.
-        client_id: the OAuth client; None leaves it out.
+        client_id: the OAuth client; None omits it.
         tenant: the tenant or organization.
-        roles: of the user.
-        permissions: of the user.
+        roles: the roles of the user.
+        permissions: the permissions of the user.
     """
 
     issuer: str
@@ -65,14 +65,14 @@ class Grant:
 
 @dataclass(frozen=True)
 class Provider:
-    """How one provider writes its access tokens; make one for a provider of your own.
+    """The form of one provider's access tokens; create one for your own provider.
 
     Attributes:
-        name: for messages.
-        issuer: what its issuers look like.
-        audience: what its audiences look like.
-        shape: the claims of a grant; a claim that is None is left out.
-        says: which of ``tenant``, ``roles`` and ``permissions`` its tokens have a claim for.
+        name: its name, for messages.
+        issuer: an example of its issuer URLs.
+        audience: an example of its audiences.
+        shape: returns the claims of a grant; a claim that is None is omitted.
+        says: those of ``tenant``, ``roles`` and ``permissions`` that its tokens have claims for.
         typ: the ``typ`` of the header; None for a header without one.
         id_token: the claims by which its ID tokens differ.
         refresh_token: the claims by which its refresh tokens differ, where they are JWTs.
@@ -101,7 +101,7 @@ class Provider:
         """Return the claims of a token for ``grant``.
 
         Raises:
-            ValueError: if ``grant`` says what such a token cannot say.
+            ValueError: if ``grant`` has values for which such a token has no claim.
         """
         for word in ("tenant", "roles", "permissions"):
             if getattr(grant, word) and word not in self.says:
@@ -117,7 +117,7 @@ def provider_named(name: str) -> Provider:
     """Return one of :data:`PROVIDERS`.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if there is no provider of that name.
     """
     found = {str(known): provider for known, provider in PROVIDERS.items()}.get(name)
     if found is None:
@@ -265,7 +265,7 @@ RFC_9068 = Provider(
     says=frozenset({"tenant", "roles", "permissions"}),
     typ="at+jwt",
 )
-"""No provider: what the standard asks for."""
+"""The form that RFC 9068 requires, without a particular provider."""
 
 _OPENID = RFC_9068.id_token
 

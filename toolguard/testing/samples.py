@@ -1,6 +1,6 @@
-"""With which arguments can an operation be tried out?
+"""Example arguments for operations.
 
-The smallest that its schema allows; where a schema does not say all, a guess.
+They are the smallest that a schema allows; a guess where the schema is incomplete.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["arguments_for", "sample", "uri_for"]
 
 _Schema: TypeAlias = Mapping[str, Any]
 
-# Nobody writes down a value that is nested deeper; a schema may be recursive.
+# The maximum depth of a sample; a schema may be recursive.
 _DEPTH = 16
 # A name that is looked up nowhere (RFC 2606), except where a validator refuses such names.
 _FORMATS = {
@@ -42,7 +42,7 @@ def arguments_for(schema: _Schema, also: Collection[str] = ()) -> dict[str, Any]
 
     Args:
         schema: a JSON schema, of an object.
-        also: properties that are to be there although they are not required.
+        also: further properties to include, which are not required.
 
     >>> arguments_for({"properties": {"day": {"type": "string"}, "limit": {}}, "required": ["day"]})
     {'day': 'x'}

@@ -1,8 +1,7 @@
-"""Which rules, callers, tokens and texts is a server worth being tested with?
+"""Hypothesis strategies for rules, callers, tokens and texts.
 
-Strategies for `Hypothesis <https://hypothesis.readthedocs.io>`_, which has to be installed to
-import this module. The simplest value comes first, so that a failing example is as short as the
-sentence it makes::
+`Hypothesis <https://hypothesis.readthedocs.io>`_ has to be installed to import this module. Values
+shrink to the simplest one, so that a failing example is short::
 
     from hypothesis import given
     from toolguard.testing import LocalIssuer, call_as
@@ -281,10 +280,10 @@ def _callers(
 
 
 def tokens(issuer: LocalIssuer, scopes: Iterable[str] = SCOPES) -> SearchStrategy[str]:
-    """Good tokens, with some of these scopes or none.
+    """Valid tokens, with some of these scopes or none.
 
     Args:
-        issuer: who signs them.
+        issuer: signs them.
         scopes: of which they hold some.
     """
 
@@ -295,10 +294,10 @@ def tokens(issuer: LocalIssuer, scopes: Iterable[str] = SCOPES) -> SearchStrateg
 
 
 def broken_tokens(issuer: BadTokens, scopes: Iterable[str] = SCOPES) -> SearchStrategy[str]:
-    """Tokens that differ from good ones in one respect, and have to be refused for it.
+    """Tokens that differ from valid ones in one respect, and have to be refused for it.
 
     Args:
-        issuer: who mints them, each of a kind of
+        issuer: mints them; each is one of
             :data:`~toolguard.testing.bad_tokens.INVALID_TOKENS`.
         scopes: of which they hold some.
     """
@@ -311,10 +310,10 @@ def broken_tokens(issuer: BadTokens, scopes: Iterable[str] = SCOPES) -> SearchSt
 
 
 def strange_tokens(issuer: LocalIssuer) -> SearchStrategy[str]:
-    """Tokens with a good signature and nearly any claims: a server takes or refuses them.
+    """Tokens with a valid signature and nearly any claims: a server accepts or refuses them.
 
     Args:
-        issuer: who signs them.
+        issuer: signs them.
     """
 
     def sign(changes: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Which server is under test, and what can be called on it?"""
+"""The server under test, and its operations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 
 __all__ = ["Subject", "headers_for", "visiting"]
 
-# Loopback, because the frameworks hold Host against it while they are not deployed.
+# Loopback, because the frameworks by default accept only loopback in Host.
 _ORIGIN = "http://127.0.0.1:8000"
 
 
@@ -23,7 +23,7 @@ class Subject:
 
     Attributes:
         adapter: the server.
-        guard: what protects it.
+        guard: the guard of the server.
 
     Args:
         server: the server, after ``guard.protect(server)``.
@@ -39,7 +39,7 @@ class Subject:
         self.guard = self.adapter.guard
 
     def operations(self, named: Iterable[str]) -> dict[str, Operation]:
-        """Return what can be called, by the keys of operations.
+        """Return the operations of the server by their keys.
 
         Args:
             named: the keys that a test names.
@@ -55,7 +55,7 @@ class Subject:
         return found
 
     def policy(self, operation: Operation) -> Policy | None:
-        """Return what an operation asks for, by its guards or by default; None: nobody may."""
+        """Return the whole policy of an operation; None if every caller is refused."""
         return self.adapter.policy(operation) or DEFAULT_POLICIES[self.guard.default]
 
 

@@ -1,7 +1,7 @@
-"""Which tokens does a guard accept while it is tested?
+"""Make a guard accept the tokens of a test issuer.
 
-Those of an issuer that exists in this process alone, beside nothing else: a real verifier takes
-the place of the guard's own for the duration of a call, and for that call only.
+The issuer exists in this process only. A real verifier for its tokens, and no others, replaces the
+guard's own for the duration of a call, and for that call only.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which verifier, connections and clock does a guard have while it is tested?
+"""Replace the verifier, connections and clock of a guard in the context of a test.
 
-Its own, and others for as long as a test says so, in the context of that test (``contextvars``).
-What else the process does with the guard meanwhile, above all serving it, sees none of that. A
-wiring that has ended counts nowhere, also where a copy of the context has outlived it.
+The replacement is bound to the context of the test (``contextvars``), until it ends. Other uses of
+the guard in the process, above all serving it, are not affected. A wiring that has ended has no
+effect, even in copies of the context that outlive it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ class Wiring:
 
     Args:
         guard: the guard.
-        parts: what takes the place of its own: ``verifier``, ``connections``, ``clock``,
-            ``leeway``.
+        parts: the replacements: ``verifier``, ``connections``, ``clock``, ``leeway``.
     """
 
     def __init__(self, guard: ToolGuard, **parts: Any) -> None:
@@ -89,10 +88,10 @@ class _Part:
 
 
 def _let_contexts_decide(guard: ToolGuard) -> None:
-    """Have ``guard`` look into the context for its parts, for good.
+    """Have ``guard`` read its parts from the context, permanently.
 
-    Its class changes once and what it holds never does: there is nothing to put back, and nothing
-    that two tests or threads could put back in the wrong order.
+    Its class changes once and its attributes never do: there is nothing to restore, and nothing
+    that two tests or threads could restore in the wrong order.
     """
     kind = type(guard)
     if not isinstance(vars(kind).get("verifier"), _Part):

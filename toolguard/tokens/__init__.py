@@ -1,1 +1,1 @@
-"""Whether a token is good, here and now."""
+"""Verify bearer access tokens: syntax, signature, keys, claims and times. Public."""

@@ -1,4 +1,4 @@
-"""Which bearer token does this request carry?"""
+"""Read the bearer token of an HTTP request (RFC 6750 §2.1)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _B64TOKEN = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
 
 
 def bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return the token of the Authorization header, None if none was sent.
+    """Return the bearer token of the Authorization header; None if there is no bearer token.
 
     Only this header is read: never the query (OAuth 2.1 §5.1: ignored) and never the body.
-    Credentials of another scheme count as none.
+    Credentials of another scheme are ignored.
 
     Args:
         headers: the raw headers of an ASGI scope; names in lower case.

@@ -1,7 +1,7 @@
-"""What must hold of the claims of every access token, whoever verified its signature?
+"""Checks of claims that apply to every access token, whichever verifier checks its signature.
 
-Pure functions; each raises :class:`~toolguard.errors.InvalidTokenError` for a claim that does not
-hold up, and shows no value of it.
+Pure functions; each raises :class:`~toolguard.errors.InvalidTokenError` for an invalid claim. The
+error does not contain the value of the claim.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ __all__ = [
     "read_times",
 ]
 
-# The last second of the year 9999: what comes after it is not a date (a time in milliseconds).
+# The last second of the year 9999: a larger number is not in seconds (probably milliseconds).
 _MAX_NUMERIC_DATE = 253_402_300_799
 
 
 class Times(NamedTuple):
-    """When a token is good, in seconds since the epoch.
+    """The period in which a token is valid, in seconds since the epoch.
 
     Attributes:
-        starts: the later one of ``nbf`` and ``iat``.
+        starts: the later of ``nbf`` and ``iat``.
         expires: ``exp``.
     """
 
@@ -38,10 +38,11 @@ class Times(NamedTuple):
 
 
 def read_times(claims: Mapping[str, Any]) -> Times:
-    """Return when the token of these claims is good (RFC 7519 §4.1.4 to §4.1.6).
+    """Return the period in which a token is valid (RFC 7519 §4.1.4 to §4.1.6).
 
     Raises:
-        InvalidTokenError: if it has no expiry, or a time that is not a date.
+        InvalidTokenError: if ``exp`` is missing, or a time claim is not a NumericDate or is out
+            of range.
     """
     expires, *starts = (_numeric_date(claims, name) for name in ("exp", "nbf", "iat"))
     if expires is None:
@@ -50,7 +51,7 @@ def read_times(claims: Mapping[str, Any]) -> Times:
 
 
 def check_times(times: Times, now: float, leeway: float) -> None:
-    """Refuse a token that is not good at ``now``, give or take ``leeway`` seconds.
+    """Refuse a token that is not valid at ``now``, with a tolerance of ``leeway`` seconds.
 
     Raises:
         InvalidTokenError: with reason ``expired`` or ``not_yet_valid``.
@@ -71,34 +72,36 @@ def check_expiry(expires: float, now: float) -> None:
 
 
 def check_bearer(claims: Mapping[str, Any]) -> None:
-    """Refuse a token that is bound to a key (RFC 9449 §7.2, RFC 8705 §3).
+    """Refuse a sender-constrained token (RFC 9449 §7.2, RFC 8705 §3).
 
-    Without the proof of that key it is not to be accepted, and here is none.
+    Such a token must not be accepted without proof of possession, which a bearer token lacks.
 
     Raises:
         InvalidTokenError: with reason ``bound``.
     """
     if "cnf" in claims:
-        raise InvalidTokenError("bound", "The token is bound to a key and no bearer token")
+        raise InvalidTokenError(
+            "bound", "The token is bound to a key, so it is not accepted as a bearer token"
+        )
 
 
 def check_subject(claims: Mapping[str, Any]) -> None:
-    """Refuse a subject that cannot be read (RFC 7519 §4.1.2): it must not become another one.
+    """Refuse a ``sub`` claim that is not a non-empty string (RFC 7519 §4.1.2).
 
     Raises:
-        InvalidTokenError: if ``sub`` is there, and is empty or no text.
+        InvalidTokenError: if ``sub`` is present, and is empty or not a string.
     """
     if "sub" in claims and not (isinstance(claims["sub"], str) and claims["sub"]):
         raise InvalidTokenError("claims", "The token has a subject that is empty or no text")
 
 
 def _numeric_date(claims: Mapping[str, Any], name: str) -> float | None:
-    """Read seconds since the epoch, whole or not (RFC 7519 §2); None if the claim is absent."""
+    """Return a NumericDate claim (RFC 7519 §2), whole or fractional; None if it is absent."""
     if name not in claims:
         return None
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidTokenError("claims", "The token has a time that is no number")
+        raise InvalidTokenError("claims", "A time claim of the token is not a number")
     if not 0 <= value <= _MAX_NUMERIC_DATE:
-        raise InvalidTokenError("claims", "The token has a time that is no date")
+        raise InvalidTokenError("claims", "A time claim of the token is out of range")
     return value

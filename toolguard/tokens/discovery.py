@@ -1,7 +1,7 @@
-"""Where does an issuer say that its keys are?
+"""Discover the JWK set URL of an issuer (RFC 8414, OpenID Connect Discovery).
 
-RFC 8414 and OpenID Connect Discovery: which URLs to ask, and what may be believed of the answer.
-Whoever asks brings the function that gets a document; nothing here touches the network.
+This module knows which URLs to request and how to validate the metadata. The caller passes the
+function that fetches a document; this module does no I/O of its own.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _WELL_KNOWN = ("oauth-authorization-server", "openid-configuration")
 
 
 class KeyLocation:
-    """Where the key set is: at a given URL, or where the issuer's metadata says it is.
+    """The location of a JWK set: a given URL, or the ``jwks_uri`` of the issuer's metadata.
 
     Args:
-        url: of the key set.
-        issuer: whose metadata to look for.
-        well_known_url: of the metadata.
+        url: the URL of the JWK set.
+        issuer: the issuer, whose metadata is to be discovered.
+        well_known_url: the URL of the issuer's metadata.
 
     Raises:
         ValueError: unless exactly one of them is given, and is a secure URL.
@@ -53,10 +53,10 @@ class KeyLocation:
         self._known_until = -math.inf
 
     def find(self, get: Callable[[str], bytes], now: float) -> str:
-        """Return the URL of the key set; once an hour, and after ``forget``, by discovery.
+        """Return the URL of the JWK set; discover it once an hour, and after ``forget``.
 
         Raises:
-            KeysUnavailableError: if there is no metadata to be had that may be believed.
+            KeysUnavailableError: if no valid metadata can be fetched.
         """
         if self._documents and now >= self._known_until:
             self.issuer, self._key_set = self._discover(get)
@@ -64,7 +64,7 @@ class KeyLocation:
         return self._key_set
 
     def forget(self) -> None:
-        """Discover again next time: the key set may have moved."""
+        """Discover again at the next ``find``: the JWK set may have moved."""
         self._known_until = -math.inf
 
     def _discover(self, get: Callable[[str], bytes]) -> tuple[str, str]:
@@ -80,10 +80,10 @@ class KeyLocation:
 
 
 def discovery_urls(issuer: str) -> tuple[str, ...]:
-    """Return where the metadata of an issuer may be, in the order to try.
+    """Return the URLs at which the metadata of an issuer may be, in the order to try.
 
     RFC 8414 §3 inserts the well-known part before the path, OpenID Connect Discovery §4 appends
-    it. Both are tried under both names, beginning with the three that MCP names, in its order.
+    it. Both forms are tried with both names, starting with the three that MCP lists, in its order.
 
     >>> for url in discovery_urls("https://auth.example.com"):
     ...     print(url)
@@ -98,12 +98,13 @@ def discovery_urls(issuer: str) -> tuple[str, ...]:
 
 
 def issuer_of(well_known_url: str) -> str:
-    """Return the issuer that a metadata URL of the usual form stands for.
+    """Return the issuer that belongs to a metadata URL.
 
-    The metadata has the last word: an issuer that ends in a slash has the same URL.
+    The ``issuer`` in the metadata is authoritative: an issuer that ends in a slash has the same
+    metadata URL as one that does not.
 
     Raises:
-        ValueError: if the URL has none of the forms of :func:`discovery_urls`.
+        ValueError: if the URL does not have one of the forms of :func:`discovery_urls`.
 
     >>> issuer_of("https://api.descope.com/P2abc/.well-known/openid-configuration")
     'https://api.descope.com/P2abc'
@@ -119,16 +120,17 @@ def issuer_of(well_known_url: str) -> str:
 
 
 def read_metadata(metadata: object, *, issuer: str | None, source: str) -> tuple[str, str]:
-    """Return the issuer and the URL of its key set (``jwks_uri``).
+    """Return the issuer and the URL of its JWK set (``jwks_uri``) from its metadata.
 
     Args:
         metadata: the parsed JSON.
-        issuer: the one issuer it must be of, compared character by character (RFC 8414 §3.3);
-            None to take the one it names.
-        source: the configured URL that led to it.
+        issuer: the expected ``issuer``, compared character by character (RFC 8414 §3.3); None to
+            accept the one in the metadata.
+        source: the configured URL that led to the metadata.
 
     Raises:
-        KeySetError: if it is of another issuer, or names no URL that is as secure as its source.
+        KeySetError: if the metadata has another ``issuer``, or no ``jwks_uri`` that is as secure
+            as ``source``.
     """
     if not isinstance(metadata, Mapping):
         raise KeySetError("it is not an object")
@@ -138,7 +140,7 @@ def read_metadata(metadata: object, *, issuer: str | None, source: str) -> tuple
     if not isinstance(key_set, str) or not is_secure_url(key_set):
         raise KeySetError("its jwks_uri is missing, or not https")
     if _is_https(source) and not _is_https(key_set):
-        # A remote issuer has no business on this machine.
+        # A remote issuer must not send requests to this machine.
         raise KeySetError("its jwks_uri is http, though it came by https")
     return named, key_set
 

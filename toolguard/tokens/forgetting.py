@@ -1,7 +1,6 @@
-"""Where does a token still stand when its verification has failed?
+"""Remove tokens from the local variables that the traceback of a failed verification keeps.
 
-In the variables of the functions that looked at it: a traceback keeps them, and error reports
-send them away.
+Error reporters send the local variables of every frame to third parties.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ _MAY_GO_ON = inspect.CO_COROUTINE | inspect.CO_GENERATOR | inspect.CO_ASYNC_GENE
 
 
 def forget_variables(error: BaseException) -> None:
-    """Clear the variables of our functions that ``error`` has come through.
+    """Clear the local variables of toolguard's functions in the traceback of ``error``.
 
-    Only of ordinary ones, which have ended: an error object that was raised before may have come
-    through a coroutine that is still at work. A coroutine clears its own.
+    Only frames of ordinary functions are cleared, which have ended: an error object that was
+    raised before may have passed a coroutine that still runs. Coroutines clear their own frames.
     """
     for frame, _ in walk_tb(error.__traceback__):
         if frame.f_globals.get("__name__", "").startswith(_PACKAGE) and not (
             frame.f_code.co_flags & _MAY_GO_ON
         ):
-            with suppress(RuntimeError):  # it runs, in another thread
+            with suppress(RuntimeError):  # the frame still runs, in another thread
                 frame.clear()

@@ -1,10 +1,9 @@
-"""Which keys does the issuer sign with at this time?
+"""Fetch and cache the JWK set of an issuer (RFC 7517 §5).
 
-:class:`JWKS` finds them by discovery (RFC 8414, OpenID Connect Discovery) or at a URL, and keeps
-them. What is known is one immutable value that is replaced as a whole, and a fetch runs in a
-short-lived thread with everything of its own. So there is no lock, no client and no event loop to
-be left behind in another loop, thread or forked process, and a call whose key is fresh does no
-more than look it up.
+:class:`JWKS` finds the set by discovery (RFC 8414, OpenID Connect Discovery) or at a given URL.
+Its state is one immutable value that is replaced as a whole, and each fetch runs in a short-lived
+thread with its own client and event loop. So no lock, client or event loop can be left behind in
+another loop, thread or forked process, and a call whose key is fresh only looks it up.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ from toolguard.tokens.keys import Key, KeySet, KeySetError, parse_json
 __all__ = ["JWKS", "Fetch", "HttpFetch", "issuer_of"]
 
 Fetch: TypeAlias = Callable[[str, float], bytes]
-"""Gets the document at a URL within a number of seconds, in a thread of its own.
+"""Fetches the document at a URL within a number of seconds; called in a separate thread.
 
-Raises KeysUnavailableError or OSError where it cannot.
+Raises KeysUnavailableError or OSError if the document cannot be fetched.
 """
 
 _log = logging.getLogger("toolguard.tokens.keys")
@@ -43,12 +42,12 @@ _FRESH_FOR = 300.0
 _REFRESH_AFTER = 0.8 * _FRESH_FOR
 _COOLDOWN = 30.0
 _MAX_BACKOFF = 60.0
-# What a fetch may take beyond its time limit before those who wait for it give up.
+# Seconds that a fetch may take beyond its time limit before the waiting calls give up.
 _GRACE = 0.5
 _MAX_BYTES = 512 * 1024
 _HEADERS = {
     "Accept": "application/json",
-    # A document that needs no unpacking cannot grow while it is unpacked.
+    # Without compression, a document cannot grow while it is decoded.
     "Accept-Encoding": "identity",
     "User-Agent": "toolguard-mcp",
 }
@@ -56,7 +55,7 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class _State:
-    """What the fetches that have ended brought; all times are of the source's clock."""
+    """The results of the finished fetches; all times are those of the source's clock."""
 
     keys: KeySet | None = None
     refresh_at: float = -math.inf
@@ -70,7 +69,7 @@ class _State:
         return now < self.expires_at
 
     def next_fetch_at(self, now: float) -> float:
-        """Return when a fetch is allowed again; one of fresh keys is for an unknown ``kid``."""
+        """Return when a fetch is allowed again; with fresh keys, it is for an unknown ``kid``."""
         if now < self.refresh_at:
             return max(self.retry_at, self.asked_at + _COOLDOWN)
         return self.retry_at
@@ -86,7 +85,7 @@ class _State:
 
 
 class _Flight:
-    """One fetch on its way, for any number of waiting calls in any event loops."""
+    """One running fetch, with any number of waiting calls in any event loops."""
 
     def __init__(self, started_at: float, overdue_at: float) -> None:
         self.started_at = started_at
@@ -97,12 +96,12 @@ class _Flight:
         self._landed.set_result(None)
 
     async def wait(self, timeout: float) -> None:
-        """Wait until it has landed, or for ``timeout`` seconds."""
+        """Wait until the fetch has ended, for at most ``timeout`` seconds."""
         loop = asyncio.get_running_loop()
         landed = asyncio.Event()
 
         def wake(_: object) -> None:
-            # The loop may be closed by now; then nobody waits any more.
+            # The loop may be closed by now; then no call waits in it.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(landed.set)
 
@@ -112,29 +111,29 @@ class _Flight:
 
 
 class JWKS:
-    """The keys of one issuer, fetched when needed and kept.
+    """The JWK set of one issuer, fetched when needed and cached (RFC 7517 §5).
 
-    Keys are fresh for 300 s and fetched anew in the background after 240 s. One fetch runs at a
-    time, whoever waits for it. An unknown ``kid``, or a signature that does not verify, causes at
-    most one fetch in 30 s. After a failure the next try comes 1, 2, 4 ... 60 s later. A failure
-    never drops keys: they serve until ``max_stale``, and each time that is logged
-    (``toolguard.tokens.keys``). A success replaces all of them.
+    Keys are fresh for 300 s and are refreshed in the background after 240 s. One fetch runs at a
+    time and serves all waiting calls. An unknown ``kid``, or a signature that does not verify,
+    causes at most one fetch in 30 s. After a failure the next attempt comes 1, 2, 4 ... 60 s
+    later. A failure never drops keys: they are used until ``max_stale``, and each such use is
+    logged (``toolguard.tokens.keys``). A successful fetch replaces all of them.
 
     Args:
-        url: where the JWK set is.
+        url: the URL of the JWK set.
         issuer: the issuer, to find its JWK set by discovery; its metadata must name exactly this
             issuer (RFC 8414 §3.3).
-        well_known_url: where the issuer's metadata is; the issuer is then the one it names.
-        max_stale: for how many seconds keys that are no longer fresh serve while the issuer
-            cannot be reached; that long a withdrawn key stays good in such an outage. 0 for never.
+        well_known_url: the URL of the issuer's metadata; the issuer is the one it names.
+        max_stale: seconds for which stale keys are used while the issuer cannot be reached; a
+            withdrawn key stays valid that long in such an outage. 0 for never.
         timeout: seconds for a whole fetch, discovery included.
-        fetch: what gets a document.
-        clock: seconds that only grow.
-        jitter: numbers from 0 to 1, to spread the tries of many processes.
+        fetch: the function that fetches a document; see :data:`Fetch`.
+        clock: a monotonic clock, in seconds.
+        jitter: returns numbers from 0 to 1, which spread the attempts of many processes.
 
     Raises:
-        ValueError: unless exactly one of the three addresses is given, as https (http only on
-            this machine), and the times are sensible.
+        ValueError: unless exactly one of the three URLs is given, with https (http only on this
+            machine), or if a time is out of range.
 
     >>> JWKS(issuer="https://auth.example.com")
     <JWKS: https://auth.example.com>
@@ -161,22 +160,22 @@ class JWKS:
         self._clock = clock
         self._jitter = jitter
         self._state = _State()
-        # By process: a fetch that runs while the process forks does not run in the child.
+        # Keyed by process id: a fetch that runs while the process forks does not run in the child.
         self._flights: dict[int, _Flight] = {}
 
     @property
     def issuer(self) -> str | None:
-        """The issuer, as given or as its metadata names it; None where that is not known (yet)."""
+        """The issuer, as given or from its metadata; None if it is not known (yet)."""
         return self._location.issuer
 
     def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...] | None:
-        """Return the keys at hand; see :meth:`toolguard.tokens.keys.KeySource.find`.
+        """Return the cached keys for a token; see :meth:`toolguard.tokens.keys.KeySource.find`.
 
-        Keys that are no longer fresh are returned once a try to replace them has failed.
+        Stale keys are returned once an attempt to replace them has failed.
 
         Raises:
-            KeysUnavailableError: if there is no such key at hand, the last fetch has failed, and
-                it is too early for another.
+            KeysUnavailableError: if there is no such key in the cache, the last fetch has failed,
+                and it is too early for another.
         """
         state, now = self._state, self._clock()
         if state.keys is not None and now < state.expires_at:
@@ -191,7 +190,7 @@ class JWKS:
         Cancelling this wait does not cancel the fetch.
 
         Raises:
-            KeysUnavailableError: if no usable keys are at hand afterwards.
+            KeysUnavailableError: if there are no usable keys afterwards.
         """
         now = self._clock()
         flight = self._fly(now)
@@ -202,7 +201,7 @@ class JWKS:
             raise self._unavailable(self._state, now)
 
     def suspect(self, kid: str | None) -> bool:
-        """Say that a signature did not verify; see :meth:`KeySource.suspect`."""
+        """Report a signature that did not verify; see :meth:`KeySource.suspect`."""
         worthwhile = self._can_change(self._state, self._clock())
         _log.debug("%r: a signature fails with key %a; look again: %s", self, kid, worthwhile)
         return worthwhile
@@ -211,11 +210,11 @@ class JWKS:
         self, found: tuple[Key, ...], state: _State, now: float
     ) -> tuple[Key, ...] | None:
         if now >= state.stale_at:
-            # Keys may be withdrawn while no call comes in: ask first, if nobody has for so long.
+            # Keys may be withdrawn while no call comes in: fetch first after such a long idle time.
             if now >= state.asked_at + _FRESH_FOR and self._can_change(state, now):
                 return None
             age = now - state.stale_at + _FRESH_FOR
-            _log.warning("%r: keys fetched %.0f s ago decide, for want of newer", self, age)
+            _log.warning("%r: using stale keys, fetched %.0f s ago", self, age)
         self._fly(now)
         return found
 
@@ -227,7 +226,7 @@ class JWKS:
         raise self._unavailable(state, now)
 
     def _can_change(self, state: _State, now: float) -> bool:
-        """Return whether a fetch runs, or may start, that could bring other keys soon."""
+        """Return whether a fetch that could bring other keys runs, or may start now."""
         flight = self._flights.get(os.getpid())
         return now >= state.next_fetch_at(now) if flight is None else now < flight.overdue_at
 
@@ -238,12 +237,12 @@ class JWKS:
         )
 
     def _fly(self, now: float) -> _Flight | None:
-        """Return the fetch on its way; start one if there is none and it is time."""
+        """Return the running fetch; start one if none runs and one is due."""
         process = os.getpid()
         if now < self._state.next_fetch_at(now):
             return self._flights.get(process)
         ours = _Flight(now, now + self._timeout + _GRACE)
-        # setdefault is atomic: of several threads that have come this far, one takes off.
+        # setdefault is atomic: of several threads that have come this far, one starts a fetch.
         flight = self._flights.setdefault(process, ours)
         if flight is ours:
             self._start(ours)
@@ -251,7 +250,7 @@ class JWKS:
 
     def _start(self, flight: _Flight) -> None:
         if flight.started_at < self._state.next_fetch_at(flight.started_at):
-            # Another fetch landed between the look at the state and the take-off of this one.
+            # Another fetch ended between the look at the state and the start of this one.
             self._land(flight)
             return
         thread = threading.Thread(
@@ -263,7 +262,7 @@ class JWKS:
             self._settle(flight, None, "no thread can be started")
 
     def _run(self, flight: _Flight) -> None:
-        # What stands after an exception of `fetch` that is not expected: a failure, too.
+        # The outcome after an unexpected exception of `fetch` is a failure as well.
         keys, reason = None, "the fetch broke off"
         try:
             keys = self._load()
@@ -307,23 +306,23 @@ class JWKS:
 
 
 class HttpFetch:
-    """Gets documents over HTTP: no redirects, no proxies or credentials from the environment.
+    """Fetches documents over HTTP: no redirects, no proxies or credentials from the environment.
 
-    A time limit covers everything, from the look-up of the name to the last byte, because the
-    whole exchange is one task in an event loop of its own that is cancelled when time is up.
+    The time limit covers the whole exchange, from name resolution to the last byte: it is one
+    task in an event loop of its own, which is cancelled when the time is up.
 
     Args:
-        ssl_context: for a private certificate authority; None for the usual ones.
+        ssl_context: the TLS settings, for a private certificate authority; None for the default.
     """
 
     def __init__(self, *, ssl_context: ssl.SSLContext | None = None) -> None:
         self._ssl_context = ssl_context
 
     def __call__(self, url: str, timeout: float) -> bytes:
-        """Return the document at ``url``, of at most 512 KiB; call it in a thread of its own.
+        """Return the document at ``url``, of at most 512 KiB; call this in a separate thread.
 
         Raises:
-            KeysUnavailableError: if there is none within ``timeout`` seconds.
+            KeysUnavailableError: if there is no such document within ``timeout`` seconds.
         """
         loop = asyncio.new_event_loop()
         try:
@@ -331,7 +330,7 @@ class HttpFetch:
         except (asyncio.TimeoutError, httpx.HTTPError, OSError, UnicodeError) as error:
             raise KeysUnavailableError(f"no answer ({type(error).__name__})") from None
         finally:
-            # An answer that was cut off leaves generators of the client half-way.
+            # A response that was cut off leaves suspended generators of the client.
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
 
@@ -354,7 +353,7 @@ class HttpFetch:
 
 def _check_answer(response: httpx.Response) -> None:
     if response.status_code != httpx.codes.OK:
-        # A redirect too: whoever configured or discovered this URL trusts it, not the next.
+        # Redirects too: the trust in this URL does not extend to another one.
         raise KeysUnavailableError(f"HTTP {response.status_code}")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise KeysUnavailableError("the answer is compressed, which nobody asked for")
+        raise KeysUnavailableError("the answer is compressed, although no compression was accepted")

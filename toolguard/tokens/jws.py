@@ -1,8 +1,7 @@
-"""What does a compact JWS say, when it is read strictly?
+"""Parse the compact serialization of a JWS strictly (RFC 7515 §7.1).
 
-Reading proves nothing: whoever calls :func:`parse` still has to check the signature. Everything
-here is a pure function of the text, refuses what has two readings, and never fails in any way but
-:class:`~toolguard.errors.InvalidTokenError`.
+Parsing verifies nothing: callers of :func:`parse` have to check the signature. All functions here
+are pure, refuse ambiguous input, and raise only :class:`~toolguard.errors.InvalidTokenError`.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from toolguard.parsing.strict_json import strict_object
 __all__ = ["MAX_TOKEN_LENGTH", "CompactJWS", "media_type", "parse", "parse_object"]
 
 MAX_TOKEN_LENGTH = 16 * 1024
-"""The longest token that is read, in characters; a header line is rarely allowed more."""
+"""The maximum length of a token, in characters; servers rarely allow longer header lines."""
 
 # RFC 7515 §7.1 with the alphabet of §2; only the payload may be empty.
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]*)\.([A-Za-z0-9_-]+)")
-# What a segment may end in, by its length modulo 4, so that no bits are left over.
+# The last characters of canonical segments, by length modulo 4: they leave no bits over.
 _LAST: tuple[Collection[str], ...] = (
     {"", *ascii_letters, *digits, "-", "_"},
     (),
@@ -33,11 +32,11 @@ _LAST: tuple[Collection[str], ...] = (
     {*"AEIMQUYcgkosw048"},
 )
 _MAX_KID_LENGTH = 256
-# An issuer sends the same few headers all the time. A longer one is read anew each time, so that
-# what is kept is bounded in bytes, too.
+# An issuer sends the same few headers all the time. A longer one is parsed each time, so that the
+# size of the cache is bounded in bytes too.
 _KEPT_HEADERS = 256
 _MAX_KEPT_LENGTH = 1024
-# RFC 8725 §3.10: a token does not bring the key it is checked with, nor say where to fetch it.
+# RFC 8725 §3.10: a token must not supply its verification key, nor the URL to fetch it from.
 # `x5t` and `x5t#S256` only name a key, as `kid` does; Entra sends them in every token.
 _KEY_PARAMETERS = frozenset({"jku", "jwk", "x5c", "x5u"})
 # RFC 7515 §4.1.11 (no extension is understood here), RFC 7797, RFC 7516 §4.1.2 and §4.1.3.
@@ -46,16 +45,16 @@ _UNSUPPORTED_PARAMETERS = frozenset({"crit", "b64", "enc", "zip"})
 
 @dataclass(frozen=True, slots=True)
 class CompactJWS:
-    """A signed token in its parts, not verified. Its representation shows none of them.
+    """The parts of a signed token, not verified. Its representation shows none of them.
 
     Attributes:
-        algorithm: the ``alg`` parameter, whatever it says.
-        kid: the ``kid`` parameter, printable and short; None where there is none.
-        typ: the ``typ`` parameter as :func:`media_type` writes it; ``"jwt"`` where there
-            is none (RFC 7519 §5.1 leaves it out for an ordinary JWT).
-        payload: what was signed, decoded.
-        signing_input: the octets the signature is over.
-        signature: the signature, decoded.
+        algorithm: the ``alg`` parameter, unchecked.
+        kid: the ``kid`` parameter, printable and short; None if it is absent.
+        typ: the ``typ`` parameter as :func:`media_type` returns it; ``"jwt"`` if it is absent
+            (RFC 7519 §5.1 makes it optional).
+        payload: the JWS payload, decoded.
+        signing_input: the octets that the signature covers (RFC 7515 §5.1).
+        signature: the JWS signature, decoded.
     """
 
     algorithm: str = field(repr=False)
@@ -97,10 +96,10 @@ def parse(token: str) -> CompactJWS:
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
-    """Return the JSON object that ``data`` is, as :func:`strict_object` reads it.
+    """Return the JSON object in ``data``, as :func:`strict_object` reads it.
 
     Raises:
-        InvalidTokenError: with reason ``malformed``, for everything else.
+        InvalidTokenError: with reason ``malformed``, if it is not such an object.
     """
     value = strict_object(data)
     if value is None:
@@ -145,12 +144,12 @@ _known_header = functools.lru_cache(_KEPT_HEADERS)(_read_header)
 
 
 def _is_key_id(kid: object) -> bool:
-    # RFC 8725 §3.10 asks for sanitized key ids: they reach look-ups and logs.
+    # RFC 8725 §3.10 requires sanitized key ids: they reach look-ups and logs.
     return isinstance(kid, str) and 0 < len(kid) <= _MAX_KID_LENGTH and kid.isprintable()
 
 
 def _base64url(segment: str) -> bytes:
-    """Decode; the one spelling of RFC 4648 §3.5 only, so that no two texts are one token."""
+    """Decode canonical base64url only (RFC 4648 §3.5), so that each token has one encoding."""
     if segment[-1:] not in _LAST[len(segment) % 4]:
         raise InvalidTokenError("malformed", "The token is not base64url in its one spelling")
     return urlsafe_b64decode(segment + "=" * (-len(segment) % 4))

@@ -1,8 +1,7 @@
-"""Whom does an access token speak for, and is it good here and now?
+"""Verify JWT access tokens (RFC 9068, RFC 8725) and return their principals.
 
-A verifier turns the text of a token into a :class:`~toolguard.principal.Principal`. It remembers
-what follows from the bytes of a good token, the key and its own settings; that is worth something
-only as long as the source of keys answers with the same key, and the times count anew each time.
+A verifier remembers the result for the bytes of a valid token. A remembered result is used only
+while the key source returns the same key; the time claims are checked on every call.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ DEFAULT_ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
 )
-"""Every signature algorithm there is here: asymmetric ones (RFC 7518 §3.1, RFC 8037, RFC 9864)."""
+"""All supported signature algorithms: asymmetric ones (RFC 7518 §3.1, RFC 8037, RFC 9864)."""
 
 DEFAULT_TOKEN_TYPES = ("at+jwt", "JWT")
-"""The types an access token may state: RFC 9068's, and the plain one that most issuers send."""
+"""The accepted ``typ`` values: that of RFC 9068, and the generic one that most issuers send."""
 
 _MAX_LEEWAY = 300
 
@@ -61,7 +60,7 @@ _FOREIGN_CLAIMS = frozenset(
         "token_introspection",  # signed introspection response: RFC 9701 §5
     }
 )
-# Where an issuer states the kind in so many words: Keycloak, Cognito, common frameworks, Descope.
+# Claims that state the kind of a token: Keycloak, Cognito, common frameworks, Descope.
 _KIND_CLAIMS = ("typ", "token_use", "token_type", "drn")
 _FOREIGN_KINDS = frozenset(
     {"id", "id_token", "refresh", "refresh_token", "offline", "logout", "dsr"}
@@ -78,29 +77,29 @@ class JWTVerifier:
 
     Args:
         issuer: the ``iss`` of every token, compared character by character. None takes the
-            issuer that ``keys`` discovered; until it is known, no token is good.
-        audience: who this server is in ``aud``: its canonical URI, or the identifier that the
-            authorization server uses for it. Several count as alternatives. URLs are compared
-            as :func:`canonical_audience` writes them, everything else as exact strings. A
-            configured URL that ends in a slash stands for the one without it, too.
-        keys: where the issuer's keys come from.
-        algorithms: the ``alg`` values to accept; a subset of ``DEFAULT_ALGORITHMS``. There is no
-            way to accept ``none`` or a shared secret.
+            issuer that ``keys`` discovered; until it is known, no token is accepted.
+        audience: the ``aud`` value of this server: its canonical URI, or the identifier that the
+            authorization server uses for it. Several are alternatives. URLs are compared in the
+            form of :func:`canonical_audience`, other values as exact strings. A configured URL
+            that ends in a slash also accepts the form without it.
+        keys: the source of the issuer's keys: a ``StaticKeys``, a ``JWKS``, or your own.
+        algorithms: the ``alg`` values to accept; a subset of ``DEFAULT_ALGORITHMS``. ``none`` and
+            shared secrets cannot be accepted.
         leeway: seconds by which the issuer's clock may differ, for ``exp``, ``nbf`` and ``iat``;
             0 to 300.
         token_types: the ``typ`` values to accept, in any case, with or without ``application/``.
-            A token without one counts as ``JWT``. ``{"at+jwt"}`` is what RFC 9068 asks for.
+            A token without ``typ`` counts as ``JWT``. ``{"at+jwt"}`` is what RFC 9068 requires.
         permissions_are_scopes: count the ``permissions`` claim as scopes (Auth0 with RBAC).
-        require_single_audience: refuse tokens that are good for another server as well, which
-            could replay them here (RFC 8707 §3).
-        remember: how many good tokens to remember, so that their signatures are not verified
-            again as long as the same key is there; 0 for none.
-        clock: the time, in seconds since the epoch.
+        require_single_audience: refuse tokens with further audiences: those servers could replay
+            them here (RFC 8707 §3).
+        remember: how many valid tokens to remember, so that their signatures are not verified
+            again while the key source returns the same key; 0 for none.
+        clock: returns the time, in seconds since the epoch.
 
     Raises:
         ValueError: if a setting is empty or out of range, or names an algorithm that is not
             asymmetric.
-        TypeError: if ``keys`` is not a source of keys.
+        TypeError: if ``keys`` is not a key source.
     """
 
     def __init__(  # noqa: PLR0913 - a settings constructor
@@ -135,7 +134,7 @@ class JWTVerifier:
 
     @property
     def issuer(self) -> str | None:
-        """The issuer whose tokens are accepted; None as long as it has not been discovered."""
+        """The issuer whose tokens are accepted; None until it is discovered."""
         if self._issuer is not None:
             return self._issuer
         discovered: str | None = getattr(self._keys, "issuer", None)
@@ -143,7 +142,7 @@ class JWTVerifier:
 
     @property
     def audiences(self) -> tuple[str, ...]:
-        """Who this server is in ``aud``, as it was configured."""
+        """The ``aud`` values of this server, as configured."""
         return self._audiences
 
     @property
@@ -152,11 +151,11 @@ class JWTVerifier:
         return self._leeway
 
     async def verify(self, token: str) -> Principal:
-        """Return the caller that ``token`` speaks for; suspends only to fetch keys.
+        """Verify ``token`` and return its principal; suspends only to fetch keys.
 
         Raises:
-            InvalidTokenError: if the token does not hold up; its ``reason`` says why.
-            KeysUnavailableError: if the issuer's keys are not to be had.
+            InvalidTokenError: if the token is not valid; its ``reason`` says why.
+            KeysUnavailableError: if the issuer's keys cannot be fetched.
         """
         try:
             principal = self._judge(token)
@@ -170,11 +169,11 @@ class JWTVerifier:
         return principal
 
     def verify_now(self, token: str) -> Principal | None:
-        """Do as :meth:`verify` does, without I/O; None if keys have to be fetched first.
+        """Verify ``token`` without I/O; return None if keys have to be fetched first.
 
         Raises:
-            InvalidTokenError: if the token does not hold up; its ``reason`` says why.
-            KeysUnavailableError: if the issuer's keys are not to be had.
+            InvalidTokenError: if the token is not valid; its ``reason`` says why.
+            KeysUnavailableError: if the issuer's keys cannot be fetched.
         """
         try:
             return self._judge(token)
@@ -190,12 +189,12 @@ class JWTVerifier:
         return principal
 
     def _judge(self, token: str, *, refreshed: bool = False) -> Principal | None:
-        """Return the caller, None if keys must be fetched to tell."""
-        # With a form for what is no Unicode, too: no two texts share a digest.
+        """Return the principal; None if keys must be fetched first."""
+        # Lone surrogates are encoded as well: no two texts share a digest.
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
         issuer = self.issuer
         verified = known = self._memo.recall(digest)
-        if known is not None:  # good as long as the same key and issuer stand for it
+        if known is not None:  # valid while its key and issuer are in use
             keys = self._keys.find(known.kid, known.algorithm) or ()
             if known.issuer != issuer or all(key is not known.key for key in keys):
                 verified = None
@@ -222,7 +221,7 @@ class JWTVerifier:
         return jws
 
     def _signer(self, jws: CompactJWS, *, refreshed: bool) -> Key | None:
-        """Return which of the issuer's keys signed it, None if keys must be fetched to tell."""
+        """Return the issuer's key that signed the token; None if keys must be fetched first."""
         keys = self._keys.find(jws.kid, jws.algorithm)
         if keys is None or self.issuer is None:
             return None
@@ -230,14 +229,16 @@ class JWTVerifier:
             if _signed(jws, key):
                 return key
         if not keys:
-            raise InvalidTokenError("key", "The token is signed with a key the issuer has not")
+            raise InvalidTokenError(
+                "key", "The token is signed with a key that its issuer does not publish"
+            )
         # The issuer may have replaced a key under its old name.
         if not refreshed and self._keys.suspect(jws.kid):
             return None
         raise InvalidTokenError("signature", "The signature of the token is wrong")
 
     def _accept(self, jws: CompactJWS, key: Key) -> Verified:
-        """Return what a signed token says; everything that depends on time is left to ask."""
+        """Check the claims of a signed token, except the time claims."""
         claims = parse_object(jws.payload)
         self._check_parties(claims)
         check_bearer(claims)
@@ -260,14 +261,14 @@ class JWTVerifier:
         check_subject(claims)
         # RFC 7519 §4.1.7.
         if not isinstance(claims.get("jti", ""), str):
-            raise InvalidTokenError("claims", "The token has an id that is no text")
+            raise InvalidTokenError("claims", "The jti claim of the token is not a string")
 
     def __repr__(self) -> str:
         return f"<JWTVerifier: tokens of {self.issuer} for {', '.join(self._audiences)}>"
 
 
 def _signed(jws: CompactJWS, key: Key) -> bool:
-    # RFC 8725 §3.1: one key, one algorithm, and that is checked when the operation is performed.
+    # RFC 8725 §3.1: a key is used with one algorithm, which is checked at every use.
     if jws.algorithm not in key.algorithms:
         return False
     algorithm = _ALGORITHMS[jws.algorithm]
@@ -279,7 +280,7 @@ def _signed(jws: CompactJWS, key: Key) -> bool:
 
 
 def _check_kind(claims: Mapping[str, Any], typ: str) -> None:
-    """Refuse JWTs that the same issuer signs for other purposes, where they can be told."""
+    """Refuse JWTs that the same issuer signs for other purposes, where they can be told apart."""
     values = [claims[name] for name in _KIND_CLAIMS if name in claims]
     stated = {value.lower() for value in values if isinstance(value, str)}
     is_foreign = (
@@ -287,7 +288,7 @@ def _check_kind(claims: Mapping[str, Any], typ: str) -> None:
         or not _FOREIGN_KINDS.isdisjoint(stated)
         # RFC 8417 §2.2: the events of a security event, a logout token among them, are an object.
         or isinstance(claims.get("events"), dict)
-        # RFC 7523 §3: who signs for itself presents an assertion, to get a token with.
+        # RFC 7523 §3: a JWT whose `sub` is its `iss` is an assertion, not an access token.
         or claims.get("sub") == claims["iss"]
         # OpenID Connect Core §2: an ID token repeats the nonce of its request. Keycloak before
         # 25 put it into access tokens too, but says of those that they are "Bearer".
@@ -303,7 +304,7 @@ def _configured_audiences(audience: str | Sequence[str]) -> tuple[str, ...]:
         raise ValueError('write audience="https://mcp.example.com/mcp", the URL of this server')
     for item in audiences:
         if item.lower().startswith(("https://", "http://")) and not _URL.fullmatch(item):
-            # RFC 8707 §2: an absolute URI without a fragment. It may hold a password: not shown.
+            # RFC 8707 §2: an absolute URI without a fragment. Not shown: it may hold a password.
             raise ValueError(
                 "an audience is not a proper URL: write the URL of this server, such as "
                 "https://mcp.example.com/mcp, without user name, fragment or spaces"
@@ -324,7 +325,7 @@ def _checked_algorithms(algorithms: Collection[str]) -> frozenset[str]:
 
 
 def _checked_leeway(leeway: float) -> float:
-    # Not a number is neither: RFC 9068 §4 allows "no more than a few minutes".
+    # NaN fails this comparison, too. RFC 9068 §4 allows "no more than a few minutes".
     if not 0 <= leeway <= _MAX_LEEWAY:
         raise ValueError(f"leeway is a number of seconds from 0 to {_MAX_LEEWAY}, not {leeway!r}")
     return leeway

@@ -1,8 +1,8 @@
-"""Which public key may verify this token?
+"""Public keys, JWK sets (RFC 7517), and sources of keys.
 
-Reading a JWK set (RFC 7517) and choosing from it are pure functions; :class:`StaticKeys` is the
-source of keys that were given, :class:`toolguard.tokens.jwks.JWKS` of those that are fetched.
-Asymmetric keys only: whoever can verify with a shared secret can also sign with it.
+Parsing a JWK set and choosing a key from it are pure functions. :class:`StaticKeys` is the source
+of configured keys, :class:`toolguard.tokens.jwks.JWKS` that of fetched keys. Only asymmetric keys
+are accepted: a shared secret that verifies tokens can also sign them.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _SMALL_ORDER = frozenset(
 
 
 class KeySetError(ValueError):
-    """A key, or a whole set of keys, that must not be used; the text says why."""
+    """Raised for a key, or a whole key set, that must not be used; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,9 @@ class Key:
     """One public key that may verify tokens.
 
     Attributes:
-        kid: its name in the set (RFC 7517 §4.5); None if it has none.
-        algorithms: the JWS algorithms it may verify: those of its kind, narrowed by its ``alg``.
-        material: the key itself, prepared once.
+        kid: its key id in the set (RFC 7517 §4.5); None if it has no key id.
+        algorithms: the JWS algorithms it may verify: those of its type, narrowed by its ``alg``.
+        material: the key as an object of ``cryptography``.
     """
 
     kid: str | None
@@ -102,7 +102,7 @@ class KeySet:
         skipped: why other members of the document were left out, one sentence each.
 
     Raises:
-        KeySetError: if there are no keys, too many, or two of one name.
+        KeySetError: if there are no keys, too many, or two with the same ``kid``.
     """
 
     keys: tuple[Key, ...]
@@ -123,22 +123,22 @@ class KeySet:
     def from_jwks(cls, document: object) -> KeySet:
         """Return the keys of a JWK set (RFC 7517 §5) that may verify signatures.
 
-        Keys of unknown kinds, for other purposes (``use``, ``key_ops``, ``alg``), too weak or
-        malformed are left out and named in ``skipped``.
+        Keys that are of an unknown type, for other purposes (``use``, ``key_ops``, ``alg``), too
+        weak or malformed are left out and listed in ``skipped``.
 
         Args:
             document: the parsed JSON.
 
         Raises:
-            KeySetError: if it is no JWK set, has more than 100 members, holds a symmetric key,
-                two usable keys of the same name, or no usable key.
+            KeySetError: if the document is not a JWK set, has more than 100 members, holds a
+                symmetric key, two usable keys with the same ``kid``, or no usable key.
         """
         members = document.get("keys") if isinstance(document, Mapping) else None
         if not isinstance(members, list):
             raise KeySetError('a JWK set is an object with a list: {"keys": [...]}')
         _check_count(len(members))
         if any(isinstance(jwk, Mapping) and jwk.get("kty") == "oct" for jwk in members):
-            # Published, it is no secret; beside public keys, it invites algorithm confusion.
+            # A published secret is useless; beside public keys it invites algorithm confusion.
             raise KeySetError("the set holds a symmetric key (kty oct)")
         keys: list[Key] = []
         skipped: list[str] = []
@@ -154,7 +154,7 @@ class KeySet:
         """Return the one public key of a PEM text (``-----BEGIN PUBLIC KEY-----``).
 
         Raises:
-            KeySetError: if it is anything else, a private key or a certificate for example.
+            KeySetError: if it is anything else, for example a private key or a certificate.
         """
         encoded = pem.encode() if isinstance(pem, str) else pem
         if b"PRIVATE KEY-----" in encoded:
@@ -163,7 +163,7 @@ class KeySet:
             material = serialization.load_pem_public_key(encoded)
         except (ValueError, UnsupportedAlgorithm):
             raise KeySetError(
-                "this is no public key: write the PEM that begins -----BEGIN PUBLIC KEY-----"
+                "this is not a public key: write the PEM that begins -----BEGIN PUBLIC KEY-----"
             ) from None
         try:
             return cls((Key(kid, *_examined(material)),))
@@ -171,11 +171,11 @@ class KeySet:
             raise KeySetError(f"the key {error}") from None
 
     def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
-        """Return the key to verify a token with, or nothing.
+        """Return the key to verify a token with; an empty tuple if there is no such key.
 
         Args:
-            kid: the name the token gives, compared exactly. A token without one is matched only
-                if a single key of the set fits the algorithm.
+            kid: the ``kid`` of the token, compared exactly. A token without one is matched only
+                if exactly one key of the set fits the algorithm.
             algorithm: the JWS algorithm, such as ``"RS256"``.
         """
         return self._index.get((kid, algorithm), ())
@@ -185,49 +185,53 @@ class KeySet:
 
 
 class KeySource(Protocol):
-    """Where a verifier gets keys from; serves any number of threads and event loops."""
+    """A source of keys for a verifier, used by any number of threads and event loops."""
 
     def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...] | None:
-        """Return the keys at hand for a token, without I/O; may start a fetch in the background.
+        """Return the known keys for a token, without I/O; may start a fetch in the background.
+
+        Args:
+            kid: the ``kid`` of the token's header; None if it has none.
+            algorithm: the JWS algorithm, such as ``"RS256"``.
 
         Returns:
-            The candidates; an empty tuple if there is no such key; None if nobody can say before
-            :meth:`refresh` has been awaited: do so, and ask again.
+            The candidates; an empty tuple if there is no such key; None if keys have to be
+            fetched first: await :meth:`refresh`, and call again.
 
         Raises:
-            KeysUnavailableError: if nothing good enough is at hand, and it is too early to try
-                again.
+            KeysUnavailableError: if there are no usable keys, and it is too early for another
+                fetch.
         """
         ...
 
     async def refresh(self) -> None:
-        """Wait for newer keys, if it is time to look for them.
+        """Wait for newer keys, if a fetch is due.
 
         Raises:
-            KeysUnavailableError: if no usable keys are at hand afterwards.
+            KeysUnavailableError: if there are no usable keys afterwards.
         """
         ...
 
     def suspect(self, kid: str | None) -> bool:
-        """Say that a signature did not verify with the key of this name.
+        """Report that a signature did not verify with the key of this ``kid``.
 
         Returns:
-            Whether the issuer may have replaced it: await :meth:`refresh`, and try once more.
+            Whether the issuer may have replaced the key: await :meth:`refresh`, and try again.
         """
         ...
 
 
 class StaticKeys:
-    """Keys that are given once and never fetched.
+    """A key source with configured keys, which are never fetched.
 
-    A key without a name verifies tokens of any ``kid``, as long as no key has a name.
+    If no key has a ``kid``, the keys verify tokens with any ``kid``.
 
     Args:
         keys: a JWK set (as a dict or as JSON), a public key in PEM, or a :class:`KeySet`.
-        kid: the name of a PEM key; None to accept whatever name a token gives.
+        kid: the ``kid`` of a PEM key; None to accept any ``kid`` in tokens.
 
     Raises:
-        KeySetError: if there is no usable key in it, or it is refused; a ``ValueError``.
+        KeySetError: if there is no usable key, or the set is refused; a ``ValueError``.
 
     >>> StaticKeys('{"keys": []}')
     Traceback (most recent call last):
@@ -242,7 +246,7 @@ class StaticKeys:
         self._nameless = all(key.kid is None for key in self._keys.keys)
 
     def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
-        """Return the key to verify a token with, or nothing."""
+        """Return the key to verify a token with; an empty tuple if there is no such key."""
         return self._keys.find(None if self._nameless else kid, algorithm)
 
     async def refresh(self) -> None:
@@ -267,10 +271,10 @@ def _given(keys: KeySet | Mapping[str, Any] | str | bytes, kid: str | None) -> K
 
 
 def parse_json(document: str | bytes) -> dict[str, Any]:
-    """Return the JSON object that ``document`` holds, as :func:`strict_object` reads it.
+    """Return the JSON object in ``document``, as :func:`strict_object` reads it.
 
     Raises:
-        KeySetError: if it is no such object (RFC 7517 §4: no member name twice).
+        KeySetError: if it is not such an object (RFC 7517 §4: no member name twice).
     """
     # A lone surrogate in a str becomes bytes that are not UTF-8.
     encoded = document.encode("utf-8", "surrogatepass") if isinstance(document, str) else document
@@ -305,7 +309,7 @@ def _read_key(jwk: object) -> Key:
     if kid is not None and not isinstance(kid, str):
         raise KeySetError("has a kid that is not a string")
     if any(member in jwk for member in _PRIVATE_MEMBERS):
-        raise KeySetError("holds private members: whoever has read it can sign")
+        raise KeySetError("holds private members: publish public keys only")
     if jwk.get("use") not in (None, "sig"):
         raise KeySetError("is not for signatures (use)")
     operations = jwk.get("key_ops", ["verify"])
@@ -330,7 +334,7 @@ def _material(jwk: Mapping[str, Any]) -> object:
 
 
 def _examined(material: object) -> tuple[frozenset[str], PublicKey]:
-    """Return what a key can verify, and the key; refuse it if it is weak (RFC 8725 §3.4)."""
+    """Return the algorithms of a key, and the key; refuse weak keys (RFC 8725 §3.4)."""
     if isinstance(material, RSAPublicKey):
         _check_modulus(material.public_numbers().n)
         return _RSA, material
@@ -359,7 +363,7 @@ def _check_modulus(modulus: int) -> None:
 
 
 def _narrowed(algorithms: frozenset[str], alg: object) -> frozenset[str]:
-    """Return what ``alg`` leaves of the algorithms: one key, one algorithm (RFC 8725 §3.1)."""
+    """Return the algorithms that ``alg`` permits: one algorithm for a key (RFC 8725 §3.1)."""
     if alg is None:
         return algorithms
     if not isinstance(alg, str) or alg not in algorithms:

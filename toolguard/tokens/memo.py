@@ -1,7 +1,7 @@
-"""What is already known of a token that was verified before?
+"""Remember the results of token verification.
 
-Only what follows from its bytes, the key that verified it and the settings of the verifier. Keyed
-by a digest: the memo holds no token.
+A result holds only what follows from the bytes of the token, the key that verified it and the
+settings of the verifier. Results are keyed by a digest: the memo holds no token.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["Memo", "Verified", "own_claims"]
 
 
 class Verified:
-    """What a token says whose signature a key verified, apart from what depends on time.
+    """The result of verifying a token, apart from the checks that depend on time.
 
     Args:
-        algorithm: the ``alg`` of its header.
-        kid: the ``kid`` of its header.
-        key: the very object that verified it.
-        times: when it is good.
-        principal: the caller.
+        algorithm: the ``alg`` of the token's header.
+        kid: the ``kid`` of the token's header; None if it has none.
+        key: the key object that verified the signature.
+        times: the period in which the token is valid.
+        principal: the principal of the token.
     """
 
     __slots__ = ("algorithm", "is_flat", "issuer", "key", "kid", "principal", "times")
@@ -40,20 +40,20 @@ class Verified:
         self.times = times
         self.issuer = principal.issuer
         self.principal = principal
-        #: Whether the claims have nothing in them that a tool could change.
+        #: Whether the claims contain no mutable object.
         self.is_flat = {dict, list}.isdisjoint(map(type, principal.claims.values()))
 
     def own_principal(self) -> Principal:
-        """Return the caller with claims that share nothing with those of another message."""
+        """Return the principal with claims that share no mutable object with another message."""
         claims = MappingProxyType(own_claims(self.principal.claims))
         return replace(self.principal, claims=claims)
 
 
 class Memo:
-    """At most ``size`` tokens, those that were used last; for any number of threads.
+    """The results of at most ``size`` tokens, the most recently used; thread-safe.
 
-    Two generations: what is used moves to the young one; when that is full it becomes the old
-    one, whose tokens are forgotten. There is no lock that a forked process could inherit locked.
+    There are two generations: used results move to the young one; when that is full it replaces
+    the old one. There is no lock, which a forked process could inherit in its locked state.
     """
 
     def __init__(self, size: int) -> None:
@@ -62,14 +62,14 @@ class Memo:
         self._old: dict[bytes, Verified] = {}
 
     def recall(self, digest: bytes) -> Verified | None:
-        """Return what is known of the token with this digest."""
+        """Return the result for the token with this digest; None if it is not known."""
         known = self._young.get(digest)
         if known is None and (known := self._old.get(digest)) is not None:
             self.keep(digest, known)
         return known
 
     def keep(self, digest: bytes, verified: Verified) -> None:
-        """Remember a token that has just been found good."""
+        """Remember the result for a valid token."""
         if not self._half:
             return
         if digest not in self._young and len(self._young) >= self._half:
@@ -82,7 +82,7 @@ class Memo:
 
 
 def own_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of JSON claims that shares nothing which could be changed."""
+    """Return a copy of JSON claims that shares no mutable object with them."""
     return {
         name: _own(value) if isinstance(value, (dict, list)) else value
         for name, value in claims.items()

@@ -1,4 +1,4 @@
-"""Who answers whom a token speaks for?"""
+"""The protocol of token verifiers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ __all__ = ["Verifier"]
 
 
 class Verifier(Protocol):
-    """Answers whom a token speaks for; write one's own with :meth:`Principal.from_claims`."""
+    """Verifies bearer tokens; to write your own, return :meth:`Principal.from_claims`."""
 
     async def verify(self, token: str) -> Principal:
-        """Return the caller that ``token`` speaks for.
+        """Verify ``token`` and return its principal.
+
+        Args:
+            token: the bearer token, without the scheme.
 
         Raises:
-            InvalidTokenError: if the token does not hold up, for whatever reason.
-            KeysUnavailableError: if nobody can tell right now.
+            InvalidTokenError: if the token is not valid, for any reason.
+            KeysUnavailableError: if the token cannot be verified at this time.
         """
         ...

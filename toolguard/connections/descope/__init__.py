@@ -1,1 +1,1 @@
-"""Descope's vault as a connection provider. Public through ``toolguard.descope``."""
+"""Fetch connections from Descope's vault. Private; public through ``toolguard.descope``."""

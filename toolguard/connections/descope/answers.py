@@ -1,6 +1,6 @@
-"""What does an answer of Descope's vault mean?
+"""Read the answers of Descope's vault.
 
-Pure functions of the answer, of what was asked and of the time.
+Pure functions of the answer, the request and the time.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _IN_THE_RESPONSE_ITSELF = frozenset({"accessToken", "accessTokenExpiry", "scopes
 def outcome(
     answer: VaultAnswer, asked: TokenRequest, now: float
 ) -> Connection | ConnectionTokenError:
-    """Return the connection in ``answer``, or why there is none.
+    """Return the connection in ``answer``, or the error that says why there is none.
 
     Args:
-        answer: what the vault said.
-        asked: what it was asked for.
+        answer: the answer of the vault.
+        asked: the request that it answers.
         now: seconds since the epoch.
     """
     name = asked.app_id
@@ -66,7 +66,7 @@ def outcome(
 def token_response(
     connection: Connection, answer: VaultAnswer, *, with_refresh_token: bool
 ) -> TokenResponse:
-    """Return ``connection``, with whatever else the answer it was read from says."""
+    """Return ``connection`` with the other members of the answer it was read from."""
     said: dict[str, Any] = answer.members["token"]
     left_out = _IN_THE_RESPONSE_ITSELF | (set() if with_refresh_token else {"refreshToken"})
     metadata = {k: v for k, v in said.items() if k not in left_out and v != ""}
@@ -95,7 +95,7 @@ def _refusal(answer: VaultAnswer, asked: TokenRequest) -> ConnectionTokenError:
             "outbound.token.fetch, and the vault's policy has to allow it",
             connection=name,
         )
-    # Only what looks like a code: a vault may quote the credential in its descriptions.
+    # Only text in the form of an error code: descriptions may quote the credential.
     shown = f", {code}" if isinstance(code, str) and _ERROR_CODE.fullmatch(code) else ""
     return ConnectionResponseError(
         f"The vault did not understand the request for {name} ({answer.status}{shown})",
@@ -118,7 +118,7 @@ def _connection(token: object) -> Connection | None:
         expires_at = _expiry(token.get("accessTokenExpiry"))
     except ValueError:
         return None
-    # Providers write `bearer` in any case; many APIs accept only this one.
+    # Providers write `bearer` in any case; many APIs accept only "Bearer".
     token_type = "Bearer" if scheme.lower() == "bearer" else scheme
     return Connection(secret, token_type, tuple(scopes), expires_at)
 

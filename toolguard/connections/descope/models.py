@@ -1,4 +1,4 @@
-"""What do the SDK's users hold in their hands: settings, requests and answers?"""
+"""The data classes of the SDK's API: settings, requests and answers."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class DescopeConfig:
 
     Attributes:
         well_known_url: the server's discovery URL, from Descope's console.
-        management_key: opens everybody's connections, past the vault's policies; None for none.
-            Never in the representation.
-        mcp_server_url: the server's own URL, which tokens name as their audience.
+        management_key: gives access to the connections of all users, without the vault's
+            policies; None for no key. Never in the representation.
+        mcp_server_url: the server's own URL, the audience (``aud``) of its access tokens.
 
     Raises:
-        ValueError: if ``well_known_url`` is none of Descope's.
+        ValueError: if ``well_known_url`` is not a Descope well-known URL.
     """
 
     well_known_url: str
@@ -51,14 +51,14 @@ class DescopeConfig:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] = os.environ) -> DescopeConfig:
-        """Return what the environment says.
+        """Return the settings in the environment.
 
-        Read are ``DESCOPE_MCP_WELL_KNOWN_URL``, ``DESCOPE_MANAGEMENT_KEY`` and
-        ``MCP_SERVER_URL``; one that is empty counts as not set. The management key is taken out
-        of ``os.environ``, for libraries and child processes not to find it there.
+        The variables are ``DESCOPE_MCP_WELL_KNOWN_URL``, ``DESCOPE_MANAGEMENT_KEY`` and
+        ``MCP_SERVER_URL``; an empty variable counts as not set. The management key is removed
+        from ``os.environ``, so that libraries and child processes cannot read it.
 
         Raises:
-            ValueError: if the first is not set, or none of Descope's.
+            ValueError: if the first is not set, or is not a Descope well-known URL.
         """
         well_known_url = environ.get("DESCOPE_MCP_WELL_KNOWN_URL")
         if not well_known_url:
@@ -71,19 +71,18 @@ class DescopeConfig:
 
     @property
     def project(self) -> DescopeProject:
-        """The project, and where its API is."""
+        """The project, with the base URL of its API."""
         return DescopeProject.from_well_known_url(self.well_known_url)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRequest:
-    """What is asked of the vault: somebody's token for one app.
+    """A request to the vault for a token of one outbound app.
 
     Attributes:
         app_id: the connection's id at Descope, such as ``"google-calendar"``.
-        tenant_id: the tenant it is about.
-        scopes: third-party scopes the token has to carry; None for the latest token, whatever
-            it carries.
+        tenant_id: the tenant of the connection.
+        scopes: third-party scopes the token must have; None for the latest token with any scopes.
         options: further options by their wire names: ``forceRefresh``, ``withRefreshToken``.
 
     Raises:
@@ -107,10 +106,10 @@ class TokenRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class UserTokenRequest(TokenRequest):
-    """Asks for a user's own token; ``tenant_id`` says in which tenant, where it matters.
+    """Requests the token of a user; ``tenant_id`` selects the tenant if there are several.
 
     Attributes:
-        user_id: whose token it is.
+        user_id: the user that the token belongs to.
 
     Raises:
         ValueError: if there is no user.
@@ -126,7 +125,7 @@ class UserTokenRequest(TokenRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class TenantTokenRequest(TokenRequest):
-    """Asks for the token that a whole tenant shares.
+    """Requests the token that all users of a tenant share.
 
     Raises:
         ValueError: if there is no tenant.
@@ -145,9 +144,9 @@ class TokenResponse:
     Attributes:
         token: the token; never in the representation.
         expires_at: when it expires, in seconds since the epoch; None where unknown.
-        scopes: what it carries.
-        metadata: whatever else the vault said, by its wire names; never in the representation,
-            for a refresh token is in it if one was asked for.
+        scopes: the third-party scopes it was granted.
+        metadata: the other members of the vault's answer, by their wire names; never in the
+            representation, because it contains the refresh token if one was requested.
     """
 
     token: str = field(repr=False)
@@ -157,7 +156,7 @@ class TokenResponse:
 
     @classmethod
     def of(cls, connection: Connection, metadata: Mapping[str, Any] | None = None) -> TokenResponse:
-        """Return ``connection`` as the SDK's users know it."""
+        """Return ``connection`` as the SDK's response class."""
         expires_at = connection.expires_at
         return cls(
             token=connection.token,
@@ -167,18 +166,18 @@ class TokenResponse:
         )
 
     def to_json(self) -> str:
-        """Return it as JSON text, with the token."""
+        """Return the response as JSON text, with the token."""
         return json.dumps(asdict(self))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorResponse:
-    """An error as data, for those who answer with JSON; functions here raise.
+    """An error as data, for JSON answers; the functions of this package raise instead.
 
     Attributes:
         error: one sentence.
-        code: what a program can switch on.
-        details: whatever else is known.
+        code: a stable error code for programs.
+        details: further facts.
     """
 
     error: str
@@ -187,21 +186,21 @@ class ErrorResponse:
 
     @classmethod
     def of(cls, error: ToolGuardError) -> ErrorResponse:
-        """Return what ``error`` says; no token is in it."""
+        """Return the response for ``error``; it contains no token."""
         known = error.to_dict()
         code, sentence = known.pop("error"), known.pop("error_description")
         return cls(error=sentence, code=code, details=known or None)
 
     def to_json(self) -> str:
-        """Return it as JSON text."""
+        """Return the error as JSON text."""
         return json.dumps(asdict(self))
 
 
 class TokenValidationResult(TypedDict, total=False):
-    """The claims of a verified token, and under the SDK's names what they mean.
+    """The claims of a verified token, with the SDK's names for the facts in them.
 
-    A key is there if the token says so. ``scopes`` always is, however the token writes them.
-    Other claims are there under their own names.
+    A key is present if the token has the fact. ``scopes`` is always present, whichever form the
+    token uses. Other claims are present under their own names.
     """
 
     sub: str
@@ -218,7 +217,7 @@ class TokenValidationResult(TypedDict, total=False):
 
 
 def validation_result(principal: Principal) -> TokenValidationResult:
-    """Return what the SDK's users expect of a verified token.
+    """Return the facts of a verified token in the SDK's form.
 
     >>> principal = Principal.from_claims({"sub": "U2alice", "scope": "read write"})
     >>> validation_result(principal)["scopes"]
@@ -237,7 +236,7 @@ def validation_result(principal: Principal) -> TokenValidationResult:
 
 
 def _named(value: str | None, *names: str) -> dict[str, str | None]:
-    # A claim of a strange type that the principal was not read from must not show through.
+    # A claim of an unexpected type, which the principal ignores, must not show through.
     return dict.fromkeys(names, value)
 
 

@@ -1,4 +1,4 @@
-"""What does a well-known URL of Descope say?"""
+"""Parse the well-known URLs of Descope."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toolguard.parsing.secure_urls import secure_origin
 __all__ = ["FETCH_SCOPE", "DescopeProject"]
 
 FETCH_SCOPE = "outbound.token.fetch"
-"""The scope with which a caller's own token gets connections out of the vault."""
+"""The scope that lets a caller's access token fetch connections from the vault."""
 
 _PROJECT_ID = re.compile(r"P[A-Za-z0-9_-]+")
 _SERVER_ID = re.compile(r"[A-Za-z0-9_-]+")
@@ -24,12 +24,12 @@ _EXAMPLE = "https://api.descope.com/v1/apps/agentic/P.../MS.../.well-known/openi
 
 @dataclass(frozen=True)
 class DescopeProject:
-    """What a Descope well-known URL says.
+    """A Descope project, as named by a well-known URL.
 
     Attributes:
-        base_url: where the API is, such as ``"https://api.descope.com"`` or a custom domain.
+        base_url: the base URL of the API, such as ``"https://api.descope.com"`` or a custom domain.
         project_id: the project, such as ``"P2abc"``.
-        mcp_server_id: the MCP server, where the URL is that of one.
+        mcp_server_id: the MCP server, if the URL is that of an MCP server.
         well_known_url: the URL itself.
 
     Raises:
@@ -51,10 +51,10 @@ class DescopeProject:
 
     @classmethod
     def from_well_known_url(cls, url: str) -> DescopeProject:
-        """Return what ``url`` says: of a project, of its inbound apps, or of an MCP server.
+        """Parse the URL of a project, of its inbound apps, or of an MCP server.
 
         Raises:
-            ValueError: if it has none of the three forms, or is plain http to another machine.
+            ValueError: if ``url`` has none of the three forms, or is http to another machine.
             TypeError: if it is not a string.
 
         >>> project = DescopeProject.from_well_known_url(

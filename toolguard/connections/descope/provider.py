@@ -1,6 +1,6 @@
-"""How are connections fetched from Descope's vault, and with whose credential?
+"""Fetch connections from Descope's vault with the caller's access token.
 
-Shapes are those of the public API reference, docs.descope.com/api/management/outbound-apps.
+Requests and answers follow the API reference, docs.descope.com/api/management/outbound-apps.
 """
 
 from __future__ import annotations
@@ -41,28 +41,28 @@ _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
 class DescopeConnections:
-    """Connections from Descope's vault ("outbound apps"), fetched with the caller's own token.
+    """Connections from Descope's vault ("outbound apps"), fetched with the caller's access token.
 
     So the vault's policy decides for this user, this tenant and this client; the caller's token
-    has to carry the scope ``outbound.token.fetch``. A user, or a tenant, is asked for as the
-    verified token names it, never as anything a client sent. Descope takes access tokens for both
-    (docs.descope.com/agentic-identity-hub/connections/fetching-connection-tokens). Nothing is
-    tried again with the management key when the vault has said no.
+    needs the scope ``outbound.token.fetch``. User and tenant are those of the verified token,
+    never values that a client sent. Descope accepts access tokens for both
+    (docs.descope.com/agentic-identity-hub/connections/fetching-connection-tokens). After a refusal
+    of the vault, nothing is tried again with the management key.
 
     Args:
         project: the project, or a well-known URL of it.
-        management_key: used only where the caller has no access token (a trusted stdio server,
-            a job), each time with a line in the log "toolguard.connections". Policies do not
-            bind it.
+        management_key: used only if the caller has no access token (a trusted stdio server, a
+            job); each use is logged ("toolguard.connections"). The vault's policies do not apply
+            to it.
         management_key_for_tenants: use the key for every connection of a tenant, for projects
-            whose access tokens may not fetch these; each time with that line.
-        with_refresh_token: ask for refresh tokens, too. They come with :meth:`token` only; a
+            whose access tokens may not fetch these; each use is logged.
+        with_refresh_token: request refresh tokens too. Only :meth:`token` returns them; a
             :class:`~toolguard.Connection` has none.
         timeout: seconds for one request to the vault, with all its attempts.
-        retries: how often a request is sent again that brought no answer; by default never. One
-            that makes the vault refresh a token is sent again only if it never left.
+        retries: how often a request without an answer is repeated; by default never. A request
+            that makes the vault refresh a token is repeated only if it was never sent.
         transport: carries the requests instead of sockets.
-        clock: gives seconds since the epoch.
+        clock: returns the time, in seconds since the epoch.
 
     Raises:
         ValueError: if one of these cannot be used.
@@ -99,8 +99,8 @@ class DescopeConnections:
     def cache_namespace(self) -> str:
         """What the answers depend on beside the request; no secret, the same in every process.
 
-        That is the base URL, the project id, and for whom the management key stands in: what one
-        server gets with it is not for another that the vault's policies bind.
+        That is the base URL, the project id, and the use of the management key: a server to which
+        the vault's policies apply must not share entries with one that bypasses them.
         """
         project = f"{self._project.base_url}/{self._project.project_id}"
         if self._management_key is None:
@@ -110,17 +110,17 @@ class DescopeConnections:
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection: by scopes if the request names some, else the latest.
 
-        It is the user's own, or their tenant's where the request names a tenant. A request that
-        is ``fresh`` makes the vault refresh the token.
+        It belongs to the user, or to their tenant if the request names a tenant. A request with
+        ``fresh`` makes the vault refresh the token.
 
         Raises:
             ConnectionRequiredError: if the account is not connected, or with fewer scopes, or
-                the access has expired; with a connect URL where the vault gave one. Only the
-                user's own account has one: no user connects on behalf of a tenant.
-            ConnectionDeniedError: if the vault's policy says no, or the caller is no user.
-            ConnectionRateLimitedError: if the vault asks to come back later.
+                the access has expired; with a connect URL if the vault sent one. Only user
+                connections have a connect URL: no user connects on behalf of a tenant.
+            ConnectionDeniedError: if the vault's policy refuses, or the caller is not a user.
+            ConnectionRateLimitedError: if the vault limits the rate of requests (429).
             ConnectionUnavailableError: if the vault does not answer in time.
-            ConnectionResponseError: if the answer makes no sense.
+            ConnectionResponseError: if the answer is invalid.
         """
         connection, _ = await self._granted(_Shown(request.access_token), _token_request(request))
         return connection
@@ -128,12 +128,13 @@ class DescopeConnections:
     async def token(
         self, request: UserTokenRequest | TenantTokenRequest, *, access_token: str | None = None
     ) -> TokenResponse:
-        """Return a token for whoever the request names, for callers who know what they ask.
+        """Return a token of the user or tenant that the request names.
 
         Args:
-            request: whose token. It decides alone if the management key is used, so what is in
-                it must come from a verified token or from the server itself, never from a client.
-            access_token: the caller's; without it the management key is used.
+            request: the user or tenant. With the management key nothing else limits the access,
+                so its values must come from a verified token or from the server itself, never
+                from a client.
+            access_token: the caller's access token; without it the management key is used.
 
         Raises:
             ConnectionTokenError: see :meth:`fetch`.
@@ -157,7 +158,7 @@ class DescopeConnections:
             return result, answer
         if (
             isinstance(result, ConnectionRequiredError)
-            # The vault connects whoever shows the credential; a management key is nobody, and
+            # The vault connects the user of the credential; a management key has no user, and
             # a user is not their tenant.
             and shown.access_token is not None
             and isinstance(asked, UserTokenRequest)
@@ -166,7 +167,7 @@ class DescopeConnections:
         raise result
 
     def _post(self, shown: _Shown, asked: TokenRequest) -> VaultRequest | None:
-        """Return what to send; None without a credential that can be sent."""
+        """Return the request to send; None if there is no credential for it."""
         credential = shown.access_token
         if self._management_key is not None and (
             credential is None or (self._key_for_tenants and isinstance(asked, TenantTokenRequest))
@@ -209,7 +210,7 @@ class DescopeConnections:
         return url if isinstance(url, str) and secure_origin(url) is not None else None
 
     async def aclose(self) -> None:
-        """Close the connections of the running event loop; a later fetch opens new ones."""
+        """Close the TCP connections of the running event loop; a later fetch opens new ones."""
         await self._vault.aclose()
 
     def __repr__(self) -> str:
@@ -218,7 +219,7 @@ class DescopeConnections:
 
 @dataclass(frozen=True)
 class _Shown:
-    """The credential of a request, kept out of what a debugger says of the frames it passes."""
+    """The credential of a request, hidden from debuggers that show the variables of frames."""
 
     access_token: str | None = field(repr=False)
 
@@ -232,7 +233,7 @@ def _token_request(request: ConnectionRequest) -> UserTokenRequest | TenantToken
         )
     if not request.principal.user_id:
         raise ConnectionDeniedError(
-            f"{request.name} belongs to a user, and this caller is none", connection=request.name
+            f"{request.name} needs a user; this caller is a client", connection=request.name
         )
     return UserTokenRequest(
         app_id=request.name, user_id=request.principal.user_id, scopes=scopes, options=options
