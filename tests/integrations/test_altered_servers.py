@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import httpx
 import pytest
 from calendar_server import calendar
-from lines import LINES, Guarding, Line, Serve
+from lines import FASTMCP_LINES, LINES, Guarding, Line, Serve
 from wire import Caller
 
+from toolguard import requires_scopes
 from toolguard.frameworks import internals
-from toolguard.testing import LocalIssuer
+from toolguard.testing import GuardedClient, LocalIssuer
 
 SDK = [line for line in LINES if line.family == "sdk"]
 
@@ -103,3 +104,79 @@ def test_an_altered_server_is_not_served_in_process(
 
     result = anyio.run(main)
     assert "altered after protect()" in str(result)
+
+
+# The methods through which the servers of a line look operations up and run them.
+METHODS = {
+    "sdk": ("call_tool", "read_resource", "get_prompt"),
+    "fastmcp": ("call_tool", "read_resource", "render_prompt", "get_tool", "get_prompt"),
+}
+BY_METHOD = [(line, method) for line in LINES for method in METHODS[line.family]]
+
+
+async def answering(*_: Any, **__: Any) -> Any:
+    """Stand in for a method of a server, and answer without a look-up."""
+    raise AssertionError("this ran past the guard")
+
+
+@pytest.mark.parametrize(("line", "method"), BY_METHOD, ids=str)
+def test_a_server_with_a_look_up_of_its_own_is_refused(
+    line: Line, guarding: Guarding, method: str
+) -> None:
+    server: Any = type(line.server("plain"))
+    own = type("Own", (server,), {method: answering})
+
+    with pytest.raises(ValueError, match=rf"{method}\(\) of its own"):
+        guarding().protect(own("own"))
+
+
+@pytest.mark.parametrize(("line", "method"), BY_METHOD, ids=str)
+def test_a_server_that_adds_to_its_look_up_is_served(
+    line: Line, guarding: Guarding, method: str
+) -> None:
+    base: Any = type(line.server("plain"))
+    scope = {"base": base}
+    # As in a class statement: without one, super() has no class to begin at.
+    exec(
+        f"class Own(base):\n"
+        f"    async def {method}(self, *args, **kwargs):\n"
+        f"        return await super().{method}(*args, **kwargs)\n",
+        scope,
+    )
+    server: Any = scope["Own"]("own")
+    server.tool("visit")(requires_scopes("visit")(_visit))
+    guarding().protect(server)
+
+    assert GuardedClient(server, scopes=["visit"]).call("visit").text == "a visit"
+    assert GuardedClient(server).call("visit").status == 403
+
+
+async def _visit() -> str:
+    return "a visit"
+
+
+@pytest.mark.parametrize(("line", "method"), BY_METHOD, ids=str)
+def test_a_look_up_that_is_replaced_later_serves_nothing(
+    line: Line, guarding: Guarding, method: str
+) -> None:
+    server: Any = line.server("altered")
+    server.tool("visit")(requires_scopes("visit")(_visit))
+    guarding().protect(server)
+    setattr(server, method, answering)
+
+    answer = GuardedClient(server, scopes=["visit"]).call("visit")
+    assert (answer.status, answer.error) == (500, "guard_not_configured")
+
+
+@pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
+def test_a_mounted_look_up_that_is_replaced_later_serves_nothing(
+    line: Line, guarding: Guarding
+) -> None:
+    outer, inner = cast("Any", line.server("outer")), cast("Any", line.server("inner"))
+    inner.tool("visit")(requires_scopes("visit")(_visit))
+    outer.mount(inner, namespace="in")
+    guarding().protect(outer)
+    inner.call_tool = answering
+
+    answer = GuardedClient(outer, scopes=["visit"]).call("in_visit")
+    assert (answer.status, answer.error) == (500, "guard_not_configured")

@@ -34,7 +34,8 @@ from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.background import BackgroundTasks
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
-from toolguard.frameworks.serving import Incoming, outside, run, serve
+from toolguard.frameworks.overrides import check_overrides, own_methods
+from toolguard.frameworks.serving import ALTERED, Incoming, outside, run, serve
 from toolguard.policies.operations import CALLS, Invocation, Kind, asked_of
 from toolguard.policies.published import LISTS
 
@@ -250,7 +251,8 @@ class Attached:
 
     def __init__(self, server: Any) -> None:
         self._server = weakref.ref(server)
-        self._below: object = None
+        self._methods = own_methods(server, _LOOKUPS)
+        self._below: list[Any] = []
         self.own: AttachableAdapter | None = None
         self.transform = Guard(self)
         self.front = _Front(self)
@@ -259,6 +261,10 @@ class Attached:
     def server(self) -> Any:
         """The server that has the hooks."""
         return self._server()
+
+    def is_intact(self) -> bool:
+        """Return whether the server still looks operations up as when this was attached."""
+        return own_methods(self.server, _LOOKUPS) == self._methods
 
     def deciding(self) -> AttachableAdapter | None:
         """Return the adapter of the protected server that decides here; None if there is none."""
@@ -300,9 +306,8 @@ class Attached:
                 _guard_injected(middleware, self)
         if self.own is not None:
             self.own.attend_queue()
-        below = (len(server.providers), server.providers[-1])
-        if below != self._below:
-            self._below = below
+        if server.providers != self._below:
+            self._below = list(server.providers)
             for each in servers_below(server):
                 attach(each)
 
@@ -311,14 +316,17 @@ def attach(server: Any) -> Attached:
     """Attach the hooks to a server and to those mounted below it; return those of the server.
 
     Raises:
-        ValueError: if the server overrides fastmcp's look-up or execution of operations.
+        ValueError: if the server overrides fastmcp's look-up or execution of operations, or was
+            altered after it was attached to.
     """
     attached: Attached | None = vars(server).get(_ATTACHED)
     if attached is None:
-        _check_overrides(server)
+        check_overrides(server, _LOOKUPS, "fastmcp")
         attached = Attached(server)
         setattr(server, _ATTACHED, attached)
         server.add_transform = attached.followed(server.add_transform)
+    if not attached.is_intact():
+        raise ValueError(ALTERED)
     attached.keep()
     return attached
 
@@ -328,25 +336,6 @@ def _guard_injected(middleware: Any, attached: Attached) -> None:
     for name, tool in table.items():
         if vars(tool).get(_MARK) is not attached:
             table[name] = guarded(tool, attached)
-
-
-def _check_overrides(server: Any) -> None:
-    """Check that a server uses fastmcp's look-up.
-
-    Raises:
-        ValueError: if the class or the server overrides a method without calling fastmcp's.
-    """
-    for name in _LOOKUPS:
-        method = vars(server).get(name) or getattr(type(server), name)
-        function = getattr(method, "__func__", method)
-        if str(getattr(function, "__module__", "")).partition(".")[0] == "fastmcp":
-            continue
-        code = getattr(function, "__code__", None)
-        if code is None or "__class__" not in code.co_freevars or name not in code.co_names:
-            raise ValueError(
-                f"{server!r} has a {name}() of its own that does not call super().{name}(), so "
-                "what it runs would not be decided on: use a transform or a provider instead"
-            )
 
 
 def servers_below(server: Any) -> Iterator[Any]:
@@ -559,12 +548,14 @@ async def _pass_on(
     Raises:
         Exception: the refusal, or as raised by the operation.
     """
+    frame = here()
     try:
         attach(server)
-    except ValueError as error:  # mounted while serving
+    except ValueError as error:  # mounted or altered while serving
         refusal = GuardNotConfiguredError(str(error))
+        if frame is not None:
+            frame.enter(None, Invocation("tool", names[-1])).entered.ended(refusal)
         raise adapter.refusal_error(refusal, nested=False) from None
-    frame = here()
     if frame is None:  # called by code of the user's, outside of a message
         frame = await outside(adapter.required_guard)
     with standing(frame), on_way(Way(adapter, frame, names, running, server)):

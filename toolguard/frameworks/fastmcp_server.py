@@ -30,6 +30,7 @@ from toolguard.frameworks.background import BackgroundTasks, TaskLine
 from toolguard.frameworks.fastmcp_catalog import catalog_of
 from toolguard.frameworks.fastmcp_guard import (
     AttachableAdapter,
+    Attached,
     attach,
     described,
     parents,
@@ -88,6 +89,8 @@ class FastMCPAdapter(AttachableAdapter):
         self._unknown = unknown
         self._listings: tuple[Catalog, dict[_Mounted, list[Operation]]] | None = None
         self.tasks = BackgroundTasks(tasks)
+        self._attached: Attached | None = None
+        self._table: object = None
 
     def operations(self) -> Iterator[Operation]:
         """Yield the operations of the server and of the servers mounted on it, by own name."""
@@ -164,8 +167,14 @@ class FastMCPAdapter(AttachableAdapter):
         attend_workers(attached)
         self.attend_queue()
         self._guard_messages(self, guard)
+        self._attached, self._table = attached, internals.message_table(self.server)
         guard_builder(self, guard, "http_app", _paths)
         self.over_stdio(guard)
+
+    def is_intact(self) -> bool:
+        """Return whether messages and look-ups still pass the guard."""
+        is_same = internals.message_table(self.server) is self._table
+        return is_same and self._attached is not None and self._attached.is_intact()
 
     def attend_queue(self) -> None:
         """Have the queue of the server's background tasks decide by the guard."""

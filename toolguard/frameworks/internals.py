@@ -19,6 +19,7 @@ __all__ = [
     "inner_provider",
     "list_untransformed",
     "lowlevel_server",
+    "message_table",
     "mounted",
     "probe",
     "probe_fastmcp",
@@ -88,12 +89,18 @@ def lowlevel_server(server: Any) -> Any:
 def serving_parts(server: Any) -> tuple[object, ...]:
     """Return the objects that a message to an SDK server passes, each of which can be replaced."""
     tools, resources = server._tool_manager, server._resource_manager
-    prompts, lowlevel = server._prompt_manager, lowlevel_server(server)
-    chain = getattr(lowlevel, "middleware", None)
+    prompts = server._prompt_manager
     return (
         *(tools, tools.call_tool, resources, resources.get_resource, prompts, prompts.get_prompt),
-        *(lowlevel, lowlevel.request_handlers if chain is None else chain),
+        message_table(server),
     )
+
+
+def message_table(server: Any) -> object:
+    """Return what all messages to a server pass: its table of handlers, or chain of middleware."""
+    lowlevel = lowlevel_server(server)
+    chain = getattr(lowlevel, "middleware", None)
+    return lowlevel.request_handlers if chain is None else chain
 
 
 def custom_routes(server: Any) -> list[Any] | None:

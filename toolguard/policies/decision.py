@@ -176,7 +176,7 @@ def decide_now(policy: Policy | None, caller: Caller) -> Decision | None:
     if caller.principal is None:
         missing = MissingTokenError(caller.on_missing, scopes=policy.first_scopes)
         return PERMIT if policy.public else _refuse(caller.failure or missing)
-    is_expired = caller.principal.is_expired(caller.now - caller.leeway)
+    is_expired = caller.principal.expires_at <= caller.now - caller.leeway
     if is_expired and not caller.outlives_token:
         return _refuse(InvalidTokenError("expired", "The access token has expired"))
     if policy.rule is None:
