@@ -397,14 +397,12 @@ def described(chain: Sequence[Any], more_names: Sequence[str] = ()) -> Operation
         chain: the component, and the components it was transformed from.
         more_names: its names on the servers that it is mounted on.
     """
-    listed = name_of(chain[0])
-    names = dict.fromkeys((*(name_of(each) for each in chain), *more_names))
-    del names[listed]
+    listed, *others = dict.fromkeys((*map(name_of, chain), *more_names))
     return Operation(
         kind_of(chain[0]),
         listed,
         getattr(chain[-1], "fn", None),
-        other_names=tuple(names),
+        other_names=tuple(others),
         tags=frozenset(tag for each in chain for tag in each.tags),
     )
 
@@ -483,11 +481,11 @@ async def around(
         with on_way(Way(adapter, inside, (), running)):
             return await proceed()
 
-    kind = kind_of(component)
-    arguments = _arguments(kind, entry, component, args)
-    unknown = functools.partial(_unknown, kind, name_of(component))
+    operation = described(chain, names)
+    arguments = _arguments(operation, entry, args)
+    unknown = functools.partial(_unknown, operation.kind, operation.name)
     validated = functools.partial(_validated, adapter, chain, args) if queued else None
-    return await run(adapter, described(chain, names), arguments, decided, unknown, validated)
+    return await run(adapter, operation, arguments, decided, unknown, validated)
 
 
 def _validated(
@@ -514,10 +512,10 @@ def _reads_itself(template: Any) -> bool:
     return isinstance(template, FunctionResourceTemplate)
 
 
-def _arguments(kind: Kind, entry: str, component: Any, args: tuple[Any, ...]) -> Mapping[str, Any]:
-    if kind == "resource":
+def _arguments(operation: Operation, entry: str, args: tuple[Any, ...]) -> Mapping[str, Any]:
+    if operation.kind == "resource":
         is_given = entry in ("_read", "create_resource") and args and isinstance(args[0], str)
-        return {"uri": args[0] if is_given else name_of(component)}
+        return {"uri": args[0] if is_given else operation.name}
     return (args[0] if args else None) or {}
 
 
