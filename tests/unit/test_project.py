@@ -25,7 +25,7 @@ RAISED_BY_FRAMEWORKS = {"tomli", "typing-extensions"}
 def versions(requirements: list[str], relation: str) -> dict[str, str]:
     """Return the version of each requirement that has one with this relation."""
     pattern = re.compile(rf"([\w-]+)(?:\[\w+\])?{relation}([\d.]+)")
-    return dict(found.groups() for each in requirements if (found := pattern.match(each)))
+    return {found[1]: found[2] for each in requirements if (found := pattern.match(each))}
 
 
 def test_the_package_knows_its_version() -> None:
