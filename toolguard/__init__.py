@@ -69,6 +69,8 @@ from toolguard.tokens.verifier import Verifier
 if TYPE_CHECKING:
     from toolguard.tokens.jwt import JWTVerifier
 
+    __version__: str
+
 __all__ = [
     "AccessDeniedError",
     "Connection",
@@ -118,8 +120,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import slow modules on first use (PEP 562)."""
-    if name != "JWTVerifier":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from toolguard.tokens.jwt import JWTVerifier  # noqa: PLC0415 - imports cryptography
+    if name == "JWTVerifier":
+        from toolguard.tokens.jwt import JWTVerifier  # noqa: PLC0415 - imports cryptography
 
-    return JWTVerifier
+        return JWTVerifier
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - takes long to import
+
+        return version("toolguard-mcp")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,6 +18,9 @@ from support.vaults import GOOD, asked, fetch_from, provider
 from toolguard.connections import Connection
 from toolguard.errors import ConnectionResponseError, ConnectionUnavailableError
 
+# A fetch that did not end by itself would last ten seconds or more; a busy machine needs some.
+SOON = 8.0
+
 # A server's side of one connection: what it reads from, where it writes to.
 Behaviour = Callable[["Line"], None]
 
@@ -221,7 +224,7 @@ def test_the_deadline_is_for_the_whole_request_however_slowly_it_drips(
         began = time.monotonic()
         with pytest.raises(ConnectionUnavailableError, match=r"did not answer in 0\.2 s"):
             fetch_over(vault.url, timeout=0.2)
-        assert time.monotonic() - began < 2.0
+        assert time.monotonic() - began < SOON
 
 
 def test_a_body_without_end_is_not_read_to_the_end() -> None:

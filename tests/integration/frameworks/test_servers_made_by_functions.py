@@ -144,9 +144,10 @@ def test_a_server_is_adopted_over_stdio(
     )
 
     async def main() -> Any:
-        async with stdio_client(command) as streams, ClientSession(*streams) as session:
-            await session.initialize()
-            return await session.call_tool(made.tool, made.arguments)
+        with anyio.fail_after(120):
+            async with stdio_client(command) as streams, ClientSession(*streams) as session:
+                await session.initialize()
+                return await session.call_tool(made.tool, made.arguments)
 
     result = anyio.run(main).model_dump(mode="json", by_alias=True)
     text = result["content"][0]["text"]

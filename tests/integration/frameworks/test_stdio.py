@@ -117,10 +117,11 @@ def conversations(
         answers[line.name, situation] = await _converse(line, rule, {**keys, **SECRETS, **env}, log)
 
     async def main() -> None:
-        async with anyio.create_task_group() as group:
-            for line in LINES:
-                for situation in situations:
-                    group.start_soon(talk, line, situation)
+        with anyio.fail_after(120):
+            async with anyio.create_task_group() as group:
+                for line in LINES:
+                    for situation in situations:
+                        group.start_soon(talk, line, situation)
 
     anyio.run(main)
     found = {

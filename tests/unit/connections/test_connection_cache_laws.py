@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from toolguard.connections import Connection, ConnectionRequest
@@ -213,6 +213,9 @@ CROWD = [
 ]
 
 
+INTERLEAVINGS = 100 * settings().max_examples
+
+
 async def interleaving(chance: Random) -> tuple[int, int]:
     """Let some callers call at random times; return how many calls and requests that made."""
     clock, registry = FrozenClock(), Registry(chance)
@@ -237,14 +240,14 @@ async def interleaving(chance: Random) -> tuple[int, int]:
     return len(callers), registry.requests
 
 
-def test_in_ten_thousand_interleavings_nobody_is_served_what_is_another_callers() -> None:
+def test_no_interleaving_serves_a_caller_what_is_another_callers() -> None:
     chance = Random(4)
 
     async def all_of_them() -> list[tuple[int, int]]:
-        return [await interleaving(chance) for _ in range(10_000)]
+        return [await interleaving(chance) for _ in range(INTERLEAVINGS)]
 
     outcomes = asyncio.run(all_of_them())
 
     shared = [calls for calls, requests in outcomes if requests < calls]
-    assert len(outcomes) == 10_000
-    assert len(shared) > 3_000
+    assert len(outcomes) == INTERLEAVINGS
+    assert len(shared) > 0.3 * INTERLEAVINGS

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from support.token_endpoint import (
@@ -332,7 +332,6 @@ CANARY = "canary-token"
 
 
 # Every example makes an event loop and a client: how long that takes is the machine's affair.
-@settings(deadline=None)
 @given(
     status=st.sampled_from([200, 201, 400, 401, 403, 404, 422]),
     answer=JSON
@@ -361,7 +360,6 @@ def test_any_answer_is_a_good_connection_or_an_error_of_ours_without_the_token(
     assert outcome.expires_at is None or outcome.expires_at > NOW
 
 
-@settings(deadline=None)
 @given(st.integers(200, 599), st.binary())
 def test_any_bytes_are_an_error_of_ours(status: int, content: bytes) -> None:
     with pytest.raises(ConnectionTokenError):

@@ -31,30 +31,30 @@ def test_a_wildcard_matches_what_trying_all_combinations_matches(pattern: str, t
 
 def test_a_name_cannot_keep_the_rules_busy() -> None:
     rules = OperationRules({"*a*a*a*a*b": requires_auth})
-    begun = time.perf_counter()
+    begun = time.process_time()
 
     assert rules.policy("tool", "a" * 2_048) is None
     assert rules.policy("tool", "a" * 2_048 + "b") is not None
-    assert time.perf_counter() - begun < SOON
+    assert time.process_time() - begun < SOON
 
 
 def test_a_client_id_cannot_keep_a_rule_busy() -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     caller = Principal("alice", client_id="a" * 2_048, issuer="https://issuer.example")
 
     assert not IsClient("*a*a*a*a*/").holds(caller, Invocation("tool", "x"))
-    assert time.perf_counter() - begun < SOON
+    assert time.process_time() - begun < SOON
 
 
 def test_arguments_cannot_keep_a_template_busy() -> None:
-    begun = time.perf_counter()
+    begun = time.process_time()
     dots = "." * 256
 
     with pytest.raises(InvalidInputError):
         ScopeTemplate("{x}.{y}.{z}.{x}").scope(
             Invocation("tool", "add", {"x": f"{dots[1:]}a", "y": dots, "z": dots})
         )
-    assert time.perf_counter() - begun < SOON
+    assert time.process_time() - begun < SOON
 
 
 def test_an_argument_may_occur_twice_in_a_template() -> None:

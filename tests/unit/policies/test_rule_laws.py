@@ -245,7 +245,7 @@ def test_granting_exactly_the_missing_scopes_turns_a_refusal_for_scopes_into_a_y
         assert situation.holding("scopes", refusal.missing_scopes).lets_in(rule)
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(scope_rules() | RULES, st.builds(Situation, principals(), ARGUMENTS))
 def test_no_fewer_scopes_than_the_missing_ones_do(rule: RuleLike, situation: Situation) -> None:
     refusal = situation.refusal(rule)
@@ -256,7 +256,7 @@ def test_no_fewer_scopes_than_the_missing_ones_do(rule: RuleLike, situation: Sit
                 assert situation.holding("scopes", grant).decision(rule_of(rule)) is not True
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(rules(RECENT | st.sampled_from(SCOPES)), SITUATIONS)
 @example(
     all_of(requires_recent_auth(max_age=60), requires_recent_auth(acr_values=["mfa"])),

@@ -55,7 +55,7 @@ from toolguard.tokens.bearer import bearer_token
 
 ISSUER = LocalIssuer(algorithm="ES256", clock=lambda: NOW)
 VERIFIER = ISSUER.verifier()
-QUICKLY = settings(database=None, phases=(Phase.generate, Phase.shrink))
+QUICKLY = settings(database=None, max_examples=1_000, phases=(Phase.generate, Phase.shrink))
 
 
 def outcome(token: str) -> Principal | InvalidTokenError:

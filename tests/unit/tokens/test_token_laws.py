@@ -123,7 +123,7 @@ def expected_by_others(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return pyjwt, joserfc
 
 
-@settings(max_examples=500)
+@settings(max_examples=5 * settings().max_examples)
 @given(NEARLY_CLAIMS, st.dictionaries(st.text(max_size=8), JSON, max_size=3))
 def test_what_is_accepted_here_is_accepted_by_others_with_the_same_claims(
     nearly: dict[str, Any], extra: dict[str, Any]

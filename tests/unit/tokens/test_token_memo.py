@@ -143,7 +143,7 @@ SETTINGS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.lists(EVENTS, max_size=30), SETTINGS, st.sampled_from([1, 2, 3, 1024]))
 def test_with_the_memo_every_answer_is_that_without_it(
     events: Sequence[tuple[str, Any]], configured: dict[str, Any], remember: int

@@ -246,7 +246,7 @@ def test_a_parameter_that_is_repeated_is_refused(name: str) -> None:
     ),
     kind=st.sampled_from(["application/x-www-form-urlencoded", "application/json", "text/plain"]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=2 * settings().max_examples)
 def test_any_body_gets_an_answer_and_never_an_accident(path: str, body: bytes, kind: str) -> None:
     headers = {"content-type": kind}
     response = ROOM.client.send("POST", f"{ISSUER}/{path}", content=body, headers=headers)
@@ -254,7 +254,7 @@ def test_any_body_gets_an_answer_and_never_an_accident(path: str, body: bytes, k
 
 
 @given(st.text(alphabet=st.characters(codec="ascii", exclude_characters="#"), max_size=60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=2 * settings().max_examples)
 def test_any_query_gets_an_answer_and_no_redirect(query: str) -> None:
     for path in ("authorize", "sign-in", "provider", "consent", "callback"):
         response = ROOM.client.get(f"{ISSUER}/{path}", params={"client_id": query, "tx": query})
