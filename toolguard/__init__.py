@@ -25,7 +25,7 @@ from toolguard.connections import (
     ConnectionRequest,
     StaticConnections,
 )
-from toolguard.decorators.annotations import sent_by_client
+from toolguard.decorators.annotations import injected, sent_by_client
 from toolguard.decorators.requires import (
     all_of,
     any_of,
@@ -100,6 +100,7 @@ __all__ = [
     "all_of",
     "any_of",
     "current_principal",
+    "injected",
     "public",
     "requires",
     "requires_auth",

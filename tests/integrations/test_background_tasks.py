@@ -7,7 +7,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
 import anyio
@@ -35,6 +35,7 @@ from toolguard import (
     Principal,
     ToolGuard,
     current_principal,
+    injected,
     public,
     requires,
     requires_auth,
@@ -108,7 +109,11 @@ class Diary:
         async def wait_and_call(name: str) -> str:
             self.started.set()
             await anyio.to_thread.run_sync(self.gate.wait, 20)
-            return str(await {"helper": helper, "sharing": sharing}[name]())
+            helpers: dict[str, Callable[[], Awaitable[str]]] = {
+                "helper": helper,
+                "sharing": sharing,
+            }
+            return await helpers[name]()
 
         @server.tool(task=True)
         async def plain(line: str) -> str:
@@ -122,12 +127,12 @@ class Diary:
 
 
 @requires_auth
-async def helper(*, user_id: str) -> str:
+async def helper(*, user_id: str = injected) -> str:
     return f"helped {user_id}"
 
 
 @with_connection("google-calendar")
-async def sharing(*, connection_token: str) -> str:
+async def sharing(*, connection_token: str = injected) -> str:
     return connection_token
 
 

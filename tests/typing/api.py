@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from typing_extensions import assert_type
 
@@ -23,6 +23,7 @@ from toolguard import (
     Verifier,
     all_of,
     any_of,
+    injected,
     public,
     requires_auth,
     requires_scopes,
@@ -31,7 +32,7 @@ from toolguard import (
 from toolguard.http.challenge import Challenge, parse
 from toolguard.tokens.keys import StaticKeys
 
-# --- decorators: what comes out is awaitable, with the result of what went in
+# --- decorators: the parameters stay; the result is awaitable
 
 
 @requires_scopes("calendar.write")
@@ -60,11 +61,18 @@ async def send(*, mail: str, calendar: Connection) -> list[str]:
 def send_sync(*, connection_token: str) -> None: ...
 
 
-assert_type(create, Callable[..., Coroutine[Any, Any, int]])
-assert_type(count, Callable[..., Coroutine[Any, Any, int]])
-assert_type(about, Callable[..., Coroutine[Any, Any, str]])
-assert_type(send, Callable[..., Coroutine[Any, Any, list[str]]])
-assert_type(send_sync, Callable[..., Coroutine[Any, Any, None]])
+class Create(Protocol):
+    def __call__(self, title: str, *, user_id: str) -> Coroutine[Any, Any, int]: ...
+
+
+class Send(Protocol):
+    def __call__(self, *, mail: str, calendar: Connection) -> Coroutine[Any, Any, list[str]]: ...
+
+
+create_: Create = create
+count_: Callable[[str], Coroutine[Any, Any, int]] = count
+assert_type(about, Callable[[], Coroutine[Any, Any, str]])
+send_: Send = send
 
 
 class Calendar:
@@ -72,12 +80,27 @@ class Calendar:
     async def events(self, day: str, *, user_id: str) -> list[str]:
         return [day, user_id]
 
+    @requires_auth
+    async def today(self, *, user_id: str = injected) -> list[str]:
+        return [user_id]
+
+
+@any_of("notes.read", requires_auth)
+async def notes(day: str, *, user_id: str = injected, caller: Principal = injected) -> str:
+    return day + user_id + str(caller)
+
 
 async def call() -> None:
-    assert_type(await create("title"), int)
-    assert_type(await count("title"), int)
-    assert_type(await send(), list[str])
-    assert_type(asyncio.run(create("title")), int)
+    assert_type(await create("title", user_id="replaced"), int)
+    assert_type(await count(title="title"), int)
+    assert_type(await notes("monday"), str)
+    assert_type(await Calendar().today(), list[str])
+    assert_type(asyncio.run(notes("monday")), str)
+    await count("title", "more")  # type: ignore[call-arg]
+    await count(titel="title")  # type: ignore[call-arg]
+    await notes(7)  # type: ignore[arg-type]
+    await create("title")  # type: ignore[call-arg]
+    count("title") + 1  # type: ignore[operator]
 
 
 # --- scopes
