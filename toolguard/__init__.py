@@ -19,7 +19,9 @@
 from typing import TYPE_CHECKING, Any
 
 from toolguard.calls.message import current_principal
+from toolguard.calls.stdio import TrustedUser
 from toolguard.connections import (
+    CachedConnections,
     Connection,
     ConnectionProvider,
     ConnectionRequest,
@@ -61,6 +63,7 @@ from toolguard.errors import (
 )
 from toolguard.frameworks.framework_auth import verifier_for
 from toolguard.guard import ToolGuard
+from toolguard.http.door import Refusals
 from toolguard.policies.operations import Invocation
 from toolguard.policies.scopes import Scope, ScopeHierarchy
 from toolguard.principal import Principal
@@ -71,6 +74,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessDeniedError",
+    "CachedConnections",
     "Connection",
     "ConnectionDeniedError",
     "ConnectionProvider",
@@ -91,11 +95,13 @@ __all__ = [
     "MalformedCredentialsError",
     "MissingTokenError",
     "Principal",
+    "Refusals",
     "Scope",
     "ScopeHierarchy",
     "StaticConnections",
     "ToolGuard",
     "ToolGuardError",
+    "TrustedUser",
     "Verifier",
     "all_of",
     "any_of",

@@ -33,6 +33,7 @@ from toolguard import (
     InvalidTokenError,
     Invocation,
     Principal,
+    Refusals,
     ToolGuard,
     current_principal,
     injected,
@@ -333,7 +334,7 @@ def test_by_default_deny_an_undeclared_tool_runs_no_task(
 ) -> None:
     server = server_with_tasks()
     undecorated(server, "tool")
-    guarding(default="deny", denials="http").protect(server)
+    guarding(default="deny", refusals=Refusals(denials="http")).protect(server)
 
     assert visiting(server).ask("tool").status == 403
 

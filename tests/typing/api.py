@@ -9,17 +9,20 @@ from typing import Any, Protocol
 from typing_extensions import assert_type
 
 from toolguard import (
+    CachedConnections,
     Connection,
     ConnectionProvider,
     ConnectionRequest,
     InsufficientScopeError,
     JWTVerifier,
     Principal,
+    Refusals,
     Scope,
     ScopeHierarchy,
     StaticConnections,
     ToolGuard,
     ToolGuardError,
+    TrustedUser,
     Verifier,
     all_of,
     any_of,
@@ -164,8 +167,12 @@ ToolGuard(verifier=Opaque(), audience=["https://mcp.example/mcp"], connections=f
 ToolGuard(verifier=Opaque(), resource="https://mcp.example", scope_hierarchy={"a": ["b"]})
 ToolGuard("https://issuer.example")  # type: ignore[call-arg]
 ToolGuard(verifier=Opaque(), default="open")  # type: ignore[arg-type]
-guard = ToolGuard.from_env()
+ToolGuard(verifier=Opaque(), stdio=TrustedUser("ada"), refusals=Refusals(denials="http"))
+ToolGuard(verifier=Opaque(), refusals={"denials": "http"})  # type: ignore[arg-type]
+guard = ToolGuard.from_env(default="deny", connections=CachedConnections(fetch, max_age=5))
 assert_type(guard, ToolGuard)
+ToolGuard.from_env(default="open")  # type: ignore[arg-type]
+ToolGuard.from_env(defualt="deny")  # type: ignore[call-arg]
 assert_type(guard.protect(Server()), Server)
 assert_type(guard.scopes_supported, tuple[str, ...])
 

@@ -32,7 +32,8 @@ class ScriptedConnections:
 
     Attributes:
         calls: the requests, in their order; their representations hold no token. A guard requests
-            the same connection once a minute, unless it has ``connection_max_age=0``.
+            the same connection once a minute, unless it has
+            ``connections=CachedConnections(provider, max_age=0)``.
 
     Raises:
         ValueError: if a token is empty.
