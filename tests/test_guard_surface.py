@@ -31,7 +31,6 @@ from toolguard.errors import (
 )
 from toolguard.http.challenge import ChallengeScopes
 from toolguard.policies.operations import Invocation
-from toolguard.http.challenge import ChallengeScopes
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 

@@ -144,6 +144,9 @@ class CachedConnections:
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection, from the cache or from the provider.
 
+        Args:
+            request: what the tool needs, and who calls it.
+
         Raises:
             ConnectionTokenError: as raised by the provider.
             ConnectionUnavailableError: if the provider does not answer within ``timeout``.

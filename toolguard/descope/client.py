@@ -156,6 +156,10 @@ class DescopeMCP:
     ) -> str:
         """Validate a token and return its user id.
 
+        Args:
+            access_token: the bearer token that the client sent, without ``Bearer``.
+            audience: the required ``aud``, instead of this object's audience.
+
         Raises:
             InvalidTokenError: if the token is not valid.
             AccessDeniedError: if it names no user.
@@ -178,6 +182,13 @@ class DescopeMCP:
         error_description: str | None = None,
     ) -> str:
         """Validate a token, check its scopes, and return its user id.
+
+        Args:
+            access_token: the bearer token that the client sent, without ``Bearer``.
+            required_scopes: the scopes that the token must have.
+            audience: the required ``aud``, instead of this object's audience.
+            error_description: the text of the refusal, instead of one that names the
+                scopes.
 
         Raises:
             InvalidTokenError: if the token is not valid.

@@ -69,13 +69,22 @@ class Refusals:
         one_of("outages", self.outages, ("http", "tool-error"))
 
     def scopes_for(self, revision: str | None) -> ChallengeScopes:
-        """Return whether a challenge to a client of this revision combines scopes."""
+        """Return whether a challenge to a client of this revision combines scopes.
+
+        Args:
+            revision: the client's protocol revision; None if it is not known.
+        """
         if self.challenge_scopes != "auto":
             return self.challenge_scopes
         return "required" if _adds_up(revision) else "combined"
 
     def status_of(self, refusal: ToolGuardError, revision: str | None) -> int | None:
-        """Return the HTTP status for ``refusal``; None to leave the answer to the framework."""
+        """Return the HTTP status for ``refusal``; None to leave the answer to the framework.
+
+        Args:
+            refusal: the refusal of the call.
+            revision: the client's protocol revision; None if it is not known.
+        """
         if isinstance(refusal, AccessDeniedError):
             over_http = self.denials == "http" or (self.denials == "auto" and _adds_up(revision))
         elif isinstance(refusal, KeysUnavailableError):

@@ -82,6 +82,9 @@ class ScriptedConnections:
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return, or raise, the next answer for this caller.
 
+        Args:
+            request: what the tool needs, and who calls it.
+
         Raises:
             ConnectionRequiredError: if there is no answer, or a connection with too few scopes.
         """
