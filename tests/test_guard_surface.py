@@ -177,6 +177,10 @@ def test_a_challenge_names_what_is_required_or_that_and_what_is_held(
     assert " ".join(challenge.scope) == scope
 
 
+def test_the_route_of_the_metadata_is_at_the_root_of_the_host() -> None:
+    assert guard().metadata_route().path == "/.well-known/oauth-protected-resource/mcp"
+
+
 # --- stdio
 
 

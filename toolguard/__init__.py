@@ -3,16 +3,17 @@
 ::
 
     from mcp.server.mcpserver import MCPServer
-    from toolguard import ToolGuard, requires_scopes, with_connection
+    from toolguard import StaticConnections, ToolGuard, requires_scopes, with_connection
 
     mcp = MCPServer("calendar")
 
     @mcp.tool()
     @requires_scopes("mcp:calendar.write")
-    @with_connection("google-calendar", scopes=["https://www.googleapis.com/auth/calendar"])
+    @with_connection("google-calendar")
     async def create_event(title: str, *, user_id: str, connection_token: str) -> str: ...
 
-    ToolGuard.from_env().protect(mcp)
+    vault = StaticConnections({"google-calendar": {"alice": "alices-google-token"}})
+    ToolGuard.from_env(connections=vault).protect(mcp)
     mcp.run(transport="streamable-http")
 """
 

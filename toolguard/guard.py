@@ -46,6 +46,7 @@ from toolguard.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.routing import Route
 
     from toolguard.frameworks import Adapter
     from toolguard.frameworks.apps import OtherPaths
@@ -397,6 +398,17 @@ class ToolGuard:
         hides_all = self.unauthorized_tools == "hide-all"
         scopes = self.initial_scopes if hides_all else self.scopes_supported
         return resources.protected_resource_metadata(self.resource, servers, scopes)
+
+    def metadata_route(self) -> Route:
+        """Return the route of that document, for the root of an application around the server's.
+
+        RFC 9728 §3.1 places it at the root of the host, which a mounted application cannot serve::
+
+            app = Starlette(routes=[Mount("/notes", app=notes), guard.metadata_route()])
+        """
+        from toolguard.frameworks.apps import metadata_route  # noqa: PLC0415 - imports starlette
+
+        return metadata_route(self)
 
     def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:
         """Return the challenge for ``refusal``; None if it has none.
