@@ -19,7 +19,7 @@ import pytest
 from toolguard import ToolGuard
 from toolguard.cli import main
 from toolguard.dev.command import DevSettings, run_dev
-from toolguard.dev.world import builtin_world, parse_world
+from toolguard.dev.oauth.config import builtin_world, parse_world
 
 
 def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,7 +76,7 @@ def free_port() -> int:
 
 
 def world_with(path: Path, url: str) -> Path:
-    text = files("toolguard.dev").joinpath("world.toml").read_text("utf-8")
+    text = files("toolguard.dev.oauth").joinpath("world.toml").read_text("utf-8")
     file = path / "world.toml"
     file.write_text(text.replace("http://127.0.0.1:8000/mcp", url), "utf-8")
     return file

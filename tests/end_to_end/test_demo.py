@@ -16,11 +16,11 @@ import anyio.from_thread
 import pytest
 
 from toolguard.cli import main
-from toolguard.dev import story
-from toolguard.dev.browser import Browser, Page
-from toolguard.dev.narrator import Narrator
-from toolguard.dev.people import ScriptedPerson
-from toolguard.dev.world import World, parse_world
+from toolguard.dev.oauth.config import World, parse_world
+from toolguard.dev.story import run as story
+from toolguard.dev.story.browser import Browser, Page
+from toolguard.dev.story.narrator import Narrator
+from toolguard.dev.story.people import ScriptedPerson
 
 READ, WRITE = "mcp:calendar.readonly", "mcp:calendar.write"
 IS_LINE_2 = importlib.util.find_spec("mcp.server.mcpserver") is not None
@@ -149,7 +149,7 @@ def test_it_is_told_in_ascii(told: str) -> None:
 
 
 def altered(old: str, new: str) -> World:
-    text = files("toolguard.dev").joinpath("world.toml").read_text("utf-8")
+    text = files("toolguard.dev.oauth").joinpath("world.toml").read_text("utf-8")
     assert old in text
     return parse_world(text.replace(old, new))
 

@@ -11,10 +11,10 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 
-from toolguard.dev.metadata_documents import MetadataDocuments
-from toolguard.dev.server import ConnectURL, DevServer
+from toolguard.dev.oauth.config import World, builtin_world
+from toolguard.dev.oauth.metadata_documents import MetadataDocuments
+from toolguard.dev.oauth.server import ConnectURL, DevServer
 from toolguard.dev.store import Store
-from toolguard.dev.world import World, builtin_world
 from toolguard.testing import FrozenClock
 
 ORIGIN = "http://127.0.0.1:8800"

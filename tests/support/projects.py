@@ -15,8 +15,8 @@ from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 from toolguard.descope import DescopeMCP
-from toolguard.dev.connection_table import ConnectionTable, Owner, ProviderToken
-from toolguard.dev.vault import FETCH_SCOPE, Vault
+from toolguard.dev.vault.connection_table import ConnectionTable, Owner, ProviderToken
+from toolguard.dev.vault.outbound_apps import FETCH_SCOPE, Vault
 from toolguard.principal import Principal
 from toolguard.testing import Answer, LocalIssuer, Loopback, call_as
 

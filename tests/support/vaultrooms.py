@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 from starlette.applications import Starlette
 
-from toolguard.dev.connection_table import ConnectionTable, Owner, ProviderToken
-from toolguard.dev.vault import FETCH_SCOPE, Vault
+from toolguard.dev.vault.connection_table import ConnectionTable, Owner, ProviderToken
+from toolguard.dev.vault.outbound_apps import FETCH_SCOPE, Vault
 from toolguard.testing import LocalIssuer
 
 NOW = 1_800_000_000.0

@@ -18,7 +18,7 @@ from support.source import MODULES, PACKAGE, Function, Module
 # from floors below and from itself; imports in functions and for annotations count as well.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "principal", "environment", "parsing."),
-    ("tokens.", "policies."),
+    ("tokens.", "policies.", "pages."),
     ("connections.",),
     ("calls.",),
     ("decorators.", "http."),
@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 
 FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
-KNOW_A_FRAMEWORK = ("http.", "frameworks.", "testing.", "dev.")
+KNOW_A_FRAMEWORK = ("http.", "frameworks.", "pages.", "testing.", "dev.")
 SPEAK_HTTP = ("connections.http", "connections.auth", "tokens.jwks", "testing.", "dev.")
 KNOW_PRIVATE_NAMES = ("frameworks.internals",)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -13,7 +11,7 @@ from toolguard.http.challenge import Challenge, ChallengeScopes
 from toolguard.http.event_ids import EventIds
 from toolguard.parsing.choice import one_of
 
-__all__ = ["Denials", "Door", "HTTPGuard", "HeldBytes", "Outages", "Refusals", "revision_of"]
+__all__ = ["Denials", "Door", "HTTPGuard", "HeldBytes", "Outages", "Refusals"]
 
 Denials = Literal["auto", "http", "tool-error"]
 """How to report a refusal that no further scope would change: with 403, or as a tool error."""
@@ -23,17 +21,7 @@ Outages = Literal["http", "tool-error"]
 
 # From this revision, clients add a challenge's scopes to theirs and keep a session after 403.
 _ADDING_UP = "2026-07-28"
-_REVISION = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MAX_HELD = 64 * 1024 * 1024
-
-
-def revision_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return the protocol revision that a request names; None if it is ambiguous or absent."""
-    sent = {value.strip(b" \t") for name, value in headers if name == b"mcp-protocol-version"}
-    if len(sent) != 1:
-        return None
-    (revision,) = sent
-    return revision.decode("ascii") if _REVISION.fullmatch(revision) else None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from toolguard.http.jsonrpc import MCPMessage, held_body, parse_message, replay,
 from toolguard.http.middleware import ASGIApp, Message, Receive, Scope, Send
 from toolguard.parsing.lookalikes import letters
 from toolguard.policies.by_name import OperationRules
-from toolguard.policies.operations import Asked, Invocation, is_handshake
+from toolguard.policies.operations import Invocation, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
@@ -116,19 +116,17 @@ class MessageGuard:
             default = Policy(public=self.admits_anonymous)
         if not message.asked and not is_handshake(message.method or ""):
             await door.enter(default, Invocation("tool", "")).authorize(None)
-        for asked in message.asked:
+        for call in message.asked:
             await anyio.lowlevel.checkpoint()  # computing the spellings of a name takes time
-            arguments = message.params.get("arguments")
-            call = Invocation.sent(*asked, arguments)
-            policy = await self._policy(asked, arguments, default)
+            policy = await self._policy(call, message.params.get("arguments"), default)
             await door.enter(policy, call).authorize(call)
 
     async def _policy(
-        self, asked: Asked, arguments: object, default: Policy | None
+        self, call: Invocation, arguments: object, default: Policy | None
     ) -> Policy | None:
-        names = await spelled_out(asked)
+        names = await spelled_out(call)
         try:
-            policy = self.rules.policy_of_all(asked.kind, names, default)
+            policy = self.rules.policy_of_all(call.kind, names, default)
         except ValueError as error:
             raise GuardNotConfiguredError(str(error)) from None
         if policy is not None and policy.reads_call:

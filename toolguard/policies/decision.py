@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from toolguard.errors import (
     AccessDeniedError,
@@ -36,6 +37,7 @@ __all__ = [
     "Decision",
     "Verdict",
     "decide",
+    "decide_now",
     "decide_on_scopes",
 ]
 
@@ -70,8 +72,7 @@ NEEDS_ARGUMENTS = Decision(Verdict.NEEDS_ARGUMENTS)
 """The decision depends on the arguments of the call."""
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(NamedTuple):
     """The facts about a caller that a decision reads.
 
     Attributes:
@@ -134,7 +135,7 @@ async def decide(
         listing: whether the operation is only to be listed: ``call`` has no arguments, and
             requirements that depend on them are left open.
     """
-    decided = _without_opaque(policy, caller)
+    decided = decide_now(policy, caller)
     if decided is not None:
         return decided
     assert policy is not None  # noqa: S101 - decided above
@@ -162,20 +163,20 @@ def decide_on_scopes(policy: Policy, caller: Caller) -> Decision:
     Raises:
         TypeError: if the policy has other requirements; use :func:`decide` for those.
     """
-    decided = _without_opaque(policy, caller)
+    decided = decide_now(policy, caller)
     if decided is None:
         raise TypeError(f"{policy.rule!r} asks for more than scopes")
     return decided
 
 
-def _without_opaque(policy: Policy | None, caller: Caller) -> Decision | None:
+def decide_now(policy: Policy | None, caller: Caller) -> Decision | None:
     """Decide without evaluating requirements; None if the policy has some that count."""
     if policy is None:
         return _refuse(AccessDeniedError(rule="default=deny"))
     if caller.principal is None:
         missing = MissingTokenError(caller.on_missing, scopes=policy.first_scopes)
         return PERMIT if policy.public else _refuse(caller.failure or missing)
-    is_expired = caller.principal.is_expired(caller.now - caller.leeway)
+    is_expired = caller.principal.expires_at <= caller.now - caller.leeway
     if is_expired and not caller.outlives_token:
         return _refuse(InvalidTokenError("expired", "The access token has expired"))
     if policy.rule is None:

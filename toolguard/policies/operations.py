@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from toolguard.errors import MalformedMessageError
 from toolguard.parsing.lookalikes import resembles
@@ -20,7 +20,6 @@ __all__ = [
     "COMPLETE",
     "MAX_NAMES",
     "METHODS",
-    "Asked",
     "Invocation",
     "Kind",
     "asked_of",
@@ -61,103 +60,9 @@ METHODS = (*_OPERATIONS, COMPLETE, _LISTEN)
 
 _HANDSHAKE = frozenset({"initialize", "ping", "server/discover"})
 _INVALID_PARAMS = -32602
+# Members of most messages, which resemble none of the members that are read.
+_UNLIKE = frozenset({"arguments", "_meta", "task"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
-
-class Asked(NamedTuple):
-    """One operation that a message names.
-
-    Attributes:
-        kind: the kind of the operation.
-        name: the tool's or prompt's name, or the URI of the resource, as it was sent.
-    """
-
-    kind: Kind
-    name: str
-
-
-def is_handshake(method: str) -> bool:
-    """Return whether clients send this method before any other request."""
-    return method in _HANDSHAKE or method.startswith("notifications/")
-
-
-def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Asked, ...]:
-    """Return the operations that a message names; none for a message about the server.
-
-    Args:
-        method: the JSON-RPC method.
-        params: its parameters, parsed from JSON.
-
-    Raises:
-        MalformedMessageError: if the method names operations and the parameters have no usable
-            name, more than :data:`MAX_NAMES` of them, or a member that a lenient reader could
-            take for the one that is read.
-
-    >>> asked_of("tools/call", {"name": "add", "arguments": {}})
-    (Asked(kind='tool', name='add'),)
-    >>> asked_of("tools/list", {})
-    ()
-    """
-    if method in _OPERATIONS:
-        return (_named(*_OPERATIONS[method], params),)
-    if method == COMPLETE:
-        ref = _member(params, "ref")
-        return (_named(*_reference(ref), ref),)
-    if method == _LISTEN:
-        return _subscribed(_member(params, "notifications"))
-    return ()
-
-
-def _named(kind: Kind, parameter: str, params: Mapping[str, Any]) -> Asked:
-    _refuse_lookalikes(params, parameter)
-    return Asked(kind, _usable(parameter, params.get(parameter)))
-
-
-def _usable(parameter: str, name: object) -> str:
-    if not isinstance(name, str):
-        raise _malformed(f"{parameter} must be given, as a string")
-    if not name.strip() or len(name) > MAX_LENGTH or _CONTROL.search(name):
-        raise _malformed(
-            f"{parameter} must have 1 to {MAX_LENGTH} characters, not only blanks, and no control "
-            "characters"
-        )
-    return name
-
-
-def _reference(ref: Mapping[str, Any]) -> tuple[Kind, str]:
-    _refuse_lookalikes(ref, "type", "name", "uri")
-    kind = ref.get("type")
-    if not isinstance(kind, str) or kind not in _REFERENCES or {"name", "uri"} <= ref.keys():
-        raise _malformed("ref must be a ref/prompt with a name, or a ref/resource with a uri")
-    return _REFERENCES[kind]
-
-
-def _subscribed(notifications: Mapping[str, Any]) -> tuple[Asked, ...]:
-    # Frameworks that accept a second name of the member (mcp 2) read both.
-    _refuse_lookalikes(notifications, _SUBSCRIPTIONS)
-    uris = notifications.get(_SUBSCRIPTIONS)
-    if uris is None:
-        return ()
-    if not isinstance(uris, list) or len(uris) > MAX_NAMES:
-        raise _malformed(f"{_SUBSCRIPTIONS} must be a list of at most {MAX_NAMES} URIs")
-    return tuple(Asked("resource", _usable(_SUBSCRIPTIONS, uri)) for uri in uris)
-
-
-def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:
-    _refuse_lookalikes(params, member)
-    value = params.get(member)
-    if not isinstance(value, Mapping):
-        raise _malformed(f"{member} must be an object")
-    return value
-
-
-def _refuse_lookalikes(members: Mapping[str, Any], *known: str) -> None:
-    if resembles(members, known):
-        raise _malformed(f"Write {', '.join(known)} exactly so, and nothing that resembles it")
-
-
-def _malformed(message: str) -> MalformedMessageError:
-    return MalformedMessageError(message, code=_INVALID_PARAMS)
 
 
 @dataclass(frozen=True)
@@ -188,3 +93,87 @@ class Invocation:
         """
         given = {"uri": name} if kind == "resource" else arguments
         return cls(kind, name, given if isinstance(given, Mapping) else {})
+
+
+def is_handshake(method: str) -> bool:
+    """Return whether clients send this method before any other request."""
+    return method in _HANDSHAKE or method.startswith("notifications/")
+
+
+def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Invocation, ...]:
+    """Return the calls that a message names, as sent; none for a message about the server.
+
+    Args:
+        method: the JSON-RPC method.
+        params: its parameters, parsed from JSON.
+
+    Raises:
+        MalformedMessageError: if the method names operations and the parameters have no usable
+            name, more than :data:`MAX_NAMES` of them, or a member that a lenient reader could
+            take for the one that is read.
+
+    >>> asked_of("tools/call", {"name": "add", "arguments": {}})
+    (Invocation(kind='tool', name='add'),)
+    >>> asked_of("tools/list", {})
+    ()
+    """
+    if method in _OPERATIONS:
+        return (_called(*_OPERATIONS[method], params, params.get("arguments")),)
+    if method == COMPLETE:
+        ref = _member(params, "ref")
+        return (_called(*_reference(ref), ref, params.get("arguments")),)
+    if method == _LISTEN:
+        return _subscribed(_member(params, "notifications"))
+    return ()
+
+
+def _called(kind: Kind, parameter: str, named: Mapping[str, Any], arguments: object) -> Invocation:
+    _refuse_lookalikes(named, parameter)
+    return Invocation.sent(kind, _usable(parameter, named.get(parameter)), arguments)
+
+
+def _usable(parameter: str, name: object) -> str:
+    if not isinstance(name, str):
+        raise _malformed(f"{parameter} must be given, as a string")
+    if not name.strip() or len(name) > MAX_LENGTH or _CONTROL.search(name):
+        raise _malformed(
+            f"{parameter} must have 1 to {MAX_LENGTH} characters, not only blanks, and no control "
+            "characters"
+        )
+    return name
+
+
+def _reference(ref: Mapping[str, Any]) -> tuple[Kind, str]:
+    _refuse_lookalikes(ref, "type", "name", "uri")
+    kind = ref.get("type")
+    if not isinstance(kind, str) or kind not in _REFERENCES or {"name", "uri"} <= ref.keys():
+        raise _malformed("ref must be a ref/prompt with a name, or a ref/resource with a uri")
+    return _REFERENCES[kind]
+
+
+def _subscribed(notifications: Mapping[str, Any]) -> tuple[Invocation, ...]:
+    # Frameworks that accept a second name of the member (mcp 2) read both.
+    _refuse_lookalikes(notifications, _SUBSCRIPTIONS)
+    uris = notifications.get(_SUBSCRIPTIONS)
+    if uris is None:
+        return ()
+    if not isinstance(uris, list) or len(uris) > MAX_NAMES:
+        raise _malformed(f"{_SUBSCRIPTIONS} must be a list of at most {MAX_NAMES} URIs")
+    return tuple(Invocation.sent("resource", _usable(_SUBSCRIPTIONS, uri)) for uri in uris)
+
+
+def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:
+    _refuse_lookalikes(params, member)
+    value = params.get(member)
+    if not isinstance(value, Mapping):
+        raise _malformed(f"{member} must be an object")
+    return value
+
+
+def _refuse_lookalikes(members: Mapping[str, Any], *known: str) -> None:
+    if not members.keys() <= {*known, *_UNLIKE} and resembles(members, known):
+        raise _malformed(f"Write {', '.join(known)} exactly so, and nothing that resembles it")
+
+
+def _malformed(message: str) -> MalformedMessageError:
+    return MalformedMessageError(message, code=_INVALID_PARAMS)

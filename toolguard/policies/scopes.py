@@ -75,8 +75,8 @@ class Scope(Rule):
 
     def allows(self, granted: Iterable[str]) -> bool:
         """Return whether ``granted`` satisfies the expression."""
-        held = _as_set(granted)
-        return any(held.issuperset(group) for group in self._alternatives)
+        held = granted if isinstance(granted, frozenset) else _as_set(granted)
+        return any(map(held.issuperset, self._alternatives))
 
     def nearest(self, granted: Iterable[str]) -> tuple[str, ...]:
         """Return the alternative that needs the fewest further scopes; ties: the first declared.

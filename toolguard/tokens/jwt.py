@@ -192,8 +192,12 @@ class JWTVerifier:
         """Return the principal; None if keys must be fetched first."""
         # Lone surrogates are encoded as well: no two texts share a digest.
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
-        known = self._memo.recall(digest)
-        verified = known if known is not None and self._holds(known) else None
+        issuer = self.issuer
+        verified = known = self._memo.recall(digest)
+        if known is not None:  # valid while its key and issuer are in use
+            keys = self._keys.find(known.kid, known.algorithm) or ()
+            if known.issuer != issuer or all(key is not known.key for key in keys):
+                verified = None
         if verified is None:
             verified = self._examine(token, refreshed=refreshed)
         if verified is None:
@@ -201,17 +205,12 @@ class JWTVerifier:
         check_times(verified.times, self._clock(), self._leeway)
         if verified is not known:
             self._memo.keep(digest, verified)
-        return verified.principal
+        return verified.principal if verified.is_flat else verified.own_principal()
 
     def _examine(self, token: str, *, refreshed: bool) -> Verified | None:
         jws = self._read(token)
         key = self._signer(jws, refreshed=refreshed)
         return None if key is None else self._accept(jws, key)
-
-    def _holds(self, verified: Verified) -> bool:
-        """Return whether the key and the issuer of a remembered token are still in use."""
-        keys = self._keys.find(verified.kid, verified.algorithm) or ()
-        return any(key is verified.key for key in keys) and verified.issuer == self.issuer
 
     def _read(self, token: str) -> CompactJWS:
         jws = parse(token)

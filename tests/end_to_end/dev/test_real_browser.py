@@ -13,12 +13,12 @@ import anyio
 import pytest
 
 from toolguard.dev.calendar import calendar_server
-from toolguard.dev.connection_table import Owner
-from toolguard.dev.mcp_client import MCPClient, Outcome
-from toolguard.dev.oauth_client import Callback, SignedInClient
-from toolguard.dev.stage import APP, Stage, stage
+from toolguard.dev.oauth.config import builtin_world
+from toolguard.dev.services import APP, Services, run_services
 from toolguard.dev.store import Store
-from toolguard.dev.world import builtin_world
+from toolguard.dev.story.mcp_client import MCPClient, Outcome
+from toolguard.dev.story.oauth_client import Callback, SignedInClient
+from toolguard.dev.vault.connection_table import Owner
 from toolguard.testing.loopback import Loopback
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -31,7 +31,7 @@ EVENT = {"title": "Review", "start": "2030-01-07T10:00:00Z", "end": "2030-01-07T
 class Setting:
     """Servers, a client whose user is in front of Chromium, and Chromium."""
 
-    def __init__(self, on: Stage, url: str, callback: Callback, page: Any) -> None:
+    def __init__(self, on: Services, url: str, callback: Callback, page: Any) -> None:
         self.on = on
         self.page = page
         self.complaints: list[str] = []
@@ -90,7 +90,7 @@ def setting(request: pytest.FixtureRequest) -> Iterator[Setting]:
         listener, callback = (running.enter_context(each) for each in (Loopback(), Callback()))
         url = f"{listener.url}/mcp"
         store = running.enter_context(Store())
-        on = running.enter_context(stage(builtin_world().with_resources(url), store))
+        on = running.enter_context(run_services(builtin_world().with_resources(url), store))
         listener.start(on.guarded(calendar_server(on.google_url), url))
         browsers = running.enter_context(playwright.sync_playwright())
         # A container has no user namespaces for the sandbox; the pages are our own.

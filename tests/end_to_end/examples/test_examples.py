@@ -12,13 +12,13 @@ from typing import Any
 import anyio
 import pytest
 
-from toolguard.dev.browser import Browser
-from toolguard.dev.mcp_client import MCPClient, Outcome
-from toolguard.dev.oauth_client import Callback, SignedInClient
-from toolguard.dev.people import ScriptedPerson
-from toolguard.dev.stage import Stage, stage
+from toolguard.dev.oauth.config import builtin_world
+from toolguard.dev.services import Services, run_services
 from toolguard.dev.store import Store
-from toolguard.dev.world import builtin_world
+from toolguard.dev.story.browser import Browser
+from toolguard.dev.story.mcp_client import MCPClient, Outcome
+from toolguard.dev.story.oauth_client import Callback, SignedInClient
+from toolguard.dev.story.people import ScriptedPerson
 from toolguard.testing.loopback import Loopback
 
 CALENDAR = Path(__file__).parents[3] / "examples" / "calendar"
@@ -34,11 +34,11 @@ DAY = {"time_min": "2030-01-07T00:00:00Z", "time_max": "2030-01-08T00:00:00Z"}
 @pytest.fixture
 def url(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Stage, str]]:
+) -> Iterator[tuple[Services, str]]:
     """Serve the example of that name against development servers; yield its URL."""
     with Loopback() as listener, Store() as store:
         url = f"{listener.url}/mcp"
-        with stage(builtin_world().with_resources(url), store) as on:
+        with run_services(builtin_world().with_resources(url), store) as on:
             monkeypatch.syspath_prepend(CALENDAR)
             monkeypatch.setenv("DESCOPE_MCP_WELL_KNOWN_URL", on.server.well_known_url)
             monkeypatch.setenv("MCP_SERVER_URL", url)
@@ -85,7 +85,7 @@ async def use_it(url: str) -> list[Outcome]:
     ],
     indirect=True,
 )
-def test_the_example_serves_a_real_client(url: tuple[Stage, str]) -> None:
+def test_the_example_serves_a_real_client(url: tuple[Services, str]) -> None:
     on, address = url
 
     before, made, busy, other, removed = anyio.run(use_it, address)

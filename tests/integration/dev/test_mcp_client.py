@@ -22,9 +22,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from support.devrooms import FETCH, READ, WRITE, fields_of
-from toolguard.dev.server import DevServer
+from toolguard.dev.oauth.config import builtin_world
+from toolguard.dev.oauth.server import DevServer
 from toolguard.dev.store import Store
-from toolguard.dev.world import builtin_world
 from toolguard.guard import ToolGuard
 from toolguard.testing import Loopback
 

@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 
 from support.devrooms import CALLBACK, Room, authorize_url
-from toolguard.dev.metadata_documents import MetadataDocuments, is_document_url, resolve_host
-from toolguard.dev.refusals import Refusal
+from toolguard.dev.oauth.metadata_documents import MetadataDocuments, is_document_url, resolve_host
+from toolguard.dev.oauth.refusals import Refusal
 from toolguard.testing import Loopback
 
 

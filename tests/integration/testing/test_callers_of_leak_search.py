@@ -27,7 +27,8 @@ from toolguard import (
     with_connection,
 )
 from toolguard.decorators.wrapper import GuardDecorator
-from toolguard.testing import LeakError, LocalIssuer, assert_no_leaks, leak_search
+from toolguard.testing import LeakError, LocalIssuer, assert_no_leaks
+from toolguard.testing.leaks import search
 
 _log = logging.getLogger("tests.mail")
 
@@ -127,7 +128,7 @@ def test_an_operation_that_fails_is_named(line: Line, guarding: Guarding) -> Non
 def test_an_operation_that_never_answers_is_named(
     line: Line, guarding: Guarding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leak_search, "_PATIENCE", 0.0)
+    monkeypatch.setattr(search, "_PATIENCE", 0.0)
     server = line.server("desk")
 
     @server.tool()

@@ -18,7 +18,7 @@ from support.devrooms import (
     answer_of,
     authorize_url,
 )
-from toolguard.dev.world import builtin_world
+from toolguard.dev.oauth.config import builtin_world
 
 # Requests that are answered to the client
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import httpx
 import pytest
 
-from toolguard.dev.browser import Browser, Page, PageError
+from toolguard.dev.story.browser import Browser, Page, PageError
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from support.devrooms import (
     fields_of,
     submit,
 )
-from toolguard.dev.policies import Rule
-from toolguard.dev.world import builtin_world
+from toolguard.dev.oauth.config import builtin_world
+from toolguard.dev.oauth.policies import Rule
 
 
 def checkboxes(page: Any) -> list[str]:

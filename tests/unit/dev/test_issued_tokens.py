@@ -11,7 +11,7 @@ import pytest
 
 from support.devrooms import FETCH, ISSUER, MCP, READ, WRITE, Room
 from toolguard.connections.protocol import Connection
-from toolguard.dev.world import builtin_world
+from toolguard.dev.oauth.config import builtin_world
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,

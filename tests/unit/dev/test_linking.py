@@ -12,15 +12,15 @@ import pytest
 from starlette.applications import Starlette
 
 from support.hosts import Hosts
-from toolguard.dev.browser import Browser, Page
-from toolguard.dev.connection_table import ConnectionTable, Owner
-from toolguard.dev.google_accounts import CALENDAR, CALENDAR_READONLY, Accounts
-from toolguard.dev.google_consent import ConsentScreen, OAuthClient
-from toolguard.dev.linking import Linking
-from toolguard.dev.outbound import OutboundApp, OutboundClient
-from toolguard.dev.server import DevServer
+from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts
+from toolguard.dev.google.consent import ConsentScreen, OAuthClient
+from toolguard.dev.oauth.config import builtin_world
+from toolguard.dev.oauth.server import DevServer
 from toolguard.dev.store import Store
-from toolguard.dev.world import builtin_world
+from toolguard.dev.story.browser import Browser, Page
+from toolguard.dev.vault.connection_table import ConnectionTable, Owner
+from toolguard.dev.vault.linking import Linking
+from toolguard.dev.vault.providers import OutboundApp, OutboundClient
 from toolguard.testing import FrozenClock
 
 T = TypeVar("T")

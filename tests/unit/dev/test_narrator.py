@@ -6,8 +6,8 @@ import io
 
 import pytest
 
-from toolguard.dev.mcp_client import Exchange, Outcome
-from toolguard.dev.narrator import Narrator, UnexpectedStepError
+from toolguard.dev.story.mcp_client import Exchange, Outcome
+from toolguard.dev.story.narrator import Narrator, UnexpectedStepError
 
 MCP = "http://127.0.0.1:8000/mcp"
 ISSUER = "http://127.0.0.1:8800/P2dev"

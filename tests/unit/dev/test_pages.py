@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.devrooms import ISSUER, ORIGIN, Room, authorize_url, submit
-from toolguard.dev.markup import Html, document, element
-from toolguard.dev.pages import display_name
+from toolguard.pages.names import display_name
 
 INJECTION = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><h1>"
 
@@ -281,15 +280,7 @@ def test_an_unknown_method_or_path_says_nothing_of_what_was_sent() -> None:
         assert "alert" not in response.text
 
 
-# Markup
-
-
-@given(st.text())
-def test_text_and_values_are_escaped_whatever_they_hold(text: str) -> None:
-    markup = element("p", text, title=text)
-    reader = Reader(markup)
-    assert [name for name, _ in reader.tags] == ["p"]
-    assert not set(re.sub(r"^<p title=\"[^\"<>]*\">|</p>$", "", markup)) & set("<>\"'")
+# Names
 
 
 @given(st.text())
@@ -298,27 +289,3 @@ def test_a_name_fit_to_be_shown_is_short_printable_and_stays_as_it_is(name: str)
     assert len(shown) <= 60
     assert "\n" not in shown
     assert display_name(shown) == shown
-
-
-def test_markup_within_markup_is_kept() -> None:
-    inner = element("b", "1 < 2")
-    assert element("p", inner, " and ", [inner, None], None) == Html(
-        "<p><b>1 &lt; 2</b> and <b>1 &lt; 2</b></p>"
-    )
-    # Put together with anything else, it is text again.
-    assert element("p", inner + "") == "<p>&lt;b&gt;1 &amp;lt; 2&lt;/b&gt;</p>"
-
-
-def test_attributes_are_written_as_html_names_them() -> None:
-    markup = element("input", for_="a", aria_label="b", required=True, checked=False, list=None)
-    assert markup == '<input for="a" aria-label="b" required>'
-
-
-def test_a_document_loads_one_stylesheet() -> None:
-    markup = document(title="A & B", stylesheet="/s.css", body=[element("h1", "A & B")])
-    assert markup == (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<title>A &amp; B</title><link rel="stylesheet" href="/s.css"></head>'
-        "<body><h1>A &amp; B</h1></body></html>\n"
-    )

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard.dev.policies import (
+from toolguard.dev.oauth.config import builtin_world
+from toolguard.dev.oauth.policies import (
     Condition,
     Decision,
     PolicyError,
@@ -15,7 +16,6 @@ from toolguard.dev.policies import (
     decide,
     parse_condition,
 )
-from toolguard.dev.world import builtin_world
 
 READ = "mcp:calendar.readonly"
 WRITE = "mcp:calendar.write"

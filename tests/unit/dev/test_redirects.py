@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard.dev.redirects import (
+from toolguard.dev.oauth.config import builtin_world
+from toolguard.dev.oauth.redirects import (
     RedirectPattern,
     is_same_redirect,
     parse_redirect,
     with_parameters,
 )
-from toolguard.dev.registration import is_approved
-from toolguard.dev.world import builtin_world
+from toolguard.dev.oauth.registration import is_approved
 
 WORLD = builtin_world()
 

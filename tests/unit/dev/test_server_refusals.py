@@ -20,9 +20,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from support.devrooms import ISSUER, MCP, ORIGIN, Room, Visitor, authorize_url
-from toolguard.dev.server import DevServer, dev_app
+from toolguard.dev.oauth.config import builtin_world
+from toolguard.dev.oauth.server import DevServer, dev_app
 from toolguard.dev.store import Store
-from toolguard.dev.world import builtin_world
 
 POSTS = ["register", "token", "revoke", "introspect", "sign-in", "provider", "consent", "sign-out"]
 
@@ -385,7 +385,7 @@ def test_no_secret_is_in_a_representation_or_in_the_log(caplog: pytest.LogCaptur
         tokens = room.tokens(public)
         room.refresh(public, tokens["refresh_token"])
         room.refresh(public, tokens["refresh_token"])
-    said = caplog.text + repr(room.server) + repr(room.server._realm)
+    said = caplog.text + repr(room.server) + repr(room.server._context)
     for secret in (
         registered["client_secret"],
         tokens["access_token"],

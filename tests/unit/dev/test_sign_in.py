@@ -15,7 +15,7 @@ from support.devrooms import (
     fields_of,
     submit,
 )
-from toolguard.dev.sessions import COOKIE, Session, csrf_token
+from toolguard.dev.oauth.sessions import COOKIE, Session, csrf_token
 
 
 def test_a_consent_is_answered_once() -> None:

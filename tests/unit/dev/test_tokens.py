@@ -12,11 +12,11 @@ import jwt
 import pytest
 
 from support.devrooms import FETCH, ISSUER, MCP, READ, VERIFIER, WRITE, Room
-from toolguard.dev.grants import find_refresh_token, use_refresh_token
-from toolguard.dev.policies import Rule
-from toolguard.dev.refusals import Refusal
+from toolguard.dev.oauth.config import Lifetimes, builtin_world
+from toolguard.dev.oauth.grants import find_refresh_token, use_refresh_token
+from toolguard.dev.oauth.policies import Rule
+from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.store import Store
-from toolguard.dev.world import Lifetimes, builtin_world
 from toolguard.errors import InvalidTokenError
 from toolguard.principal import Principal
 
@@ -225,11 +225,11 @@ def test_of_two_that_use_a_refresh_token_at_once_one_ends_the_family() -> None:
     room = Room()
     client_id = room.register()["client_id"]
     tokens = room.tokens(client_id)
-    realm = room.server._realm
-    grant = find_refresh_token(realm, tokens["refresh_token"], client_id)
-    use_refresh_token(realm, tokens["refresh_token"], grant)
+    context = room.server._context
+    grant = find_refresh_token(context, tokens["refresh_token"], client_id)
+    use_refresh_token(context, tokens["refresh_token"], grant)
     with pytest.raises(Refusal, match="used before"):
-        use_refresh_token(realm, tokens["refresh_token"], grant)
+        use_refresh_token(context, tokens["refresh_token"], grant)
     assert reason(room, tokens["access_token"]) == "expired"
 
 

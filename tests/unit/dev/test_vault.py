@@ -22,8 +22,8 @@ from support.vaultrooms import (
     provider_token,
     token,
 )
-from toolguard.dev.connection_table import Owner
-from toolguard.dev.vault import FETCH_SCOPE
+from toolguard.dev.vault.connection_table import Owner
+from toolguard.dev.vault.outbound_apps import FETCH_SCOPE
 from toolguard.errors import KeysUnavailableError
 from toolguard.principal import Principal
 

@@ -11,8 +11,8 @@ import pytest
 from support.vaultrooms import ALICE, APP, ISSUER, NOW, READ, WRITE, Room, provider_token, token
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.descope import DescopeConnections
-from toolguard.dev.connection_table import ConnectionTable, Owner
-from toolguard.dev.vault import FETCH_SCOPE
+from toolguard.dev.vault.connection_table import ConnectionTable, Owner
+from toolguard.dev.vault.outbound_apps import FETCH_SCOPE
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,

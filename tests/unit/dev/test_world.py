@@ -6,10 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from toolguard.dev.identity import facts_of, provider_claims, read_identity
-from toolguard.dev.policies import UserFacts
-from toolguard.dev.refusals import Refusal
-from toolguard.dev.world import (
+from toolguard.dev.oauth.config import (
     Lifetimes,
     World,
     WorldError,
@@ -17,6 +14,9 @@ from toolguard.dev.world import (
     load_world,
     parse_world,
 )
+from toolguard.dev.oauth.identity import facts_of, provider_claims, read_identity
+from toolguard.dev.oauth.policies import UserFacts
+from toolguard.dev.oauth.refusals import Refusal
 
 SMALL = """
 project_id = "P2mine"

@@ -13,6 +13,7 @@ import pytest
 from support.envelopes import CALL, body, envelope, named, read
 from toolguard.errors import MalformedMessageError
 from toolguard.http.jsonrpc import MCPMessage
+from toolguard.policies.operations import Invocation
 
 # --- what is read
 
@@ -56,7 +57,8 @@ def test_the_operation_is_what_the_parameters_name(
     message = read(body(method, params))
 
     assert (message.method, message.params) == (method, params)
-    assert message.asked[:1] == (() if operation is None else (operation,))
+    named_first = [(each.kind, each.name) for each in message.asked][:1]
+    assert named_first == ([] if operation is None else [operation])
 
 
 def test_parameters_may_be_left_out() -> None:
@@ -84,7 +86,8 @@ def test_a_name_is_kept_as_it_was_sent_and_held_in_every_spelling() -> None:
     message = read(body("resources/read", {"uri": "NOTES://x/a/../private?b"}))
 
     (names,) = named(message)
-    assert message.asked == (("resource", "NOTES://x/a/../private?b"),)
+    uri = "NOTES://x/a/../private?b"
+    assert message.asked == (Invocation("resource", uri, {"uri": uri}),)
     assert names[0] == "NOTES://x/a/../private?b"
     assert "notes://x/private" in names
 
@@ -300,7 +303,7 @@ def test_arguments_may_be_called_anything(member: str) -> None:
 
     message = read(body("tools/call", {"name": "list_notes", "arguments": arguments}))
 
-    assert message.asked == (("tool", "list_notes"),)
+    assert message.asked == (Invocation("tool", "list_notes", arguments),)
 
 
 @pytest.mark.parametrize(

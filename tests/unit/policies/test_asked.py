@@ -116,3 +116,9 @@ def test_a_message_asks_for_what_the_reader_finds(method: str, stray: dict[str, 
 @given(st.sets(st.text(max_size=300)))
 def test_a_known_name_resembles_nothing(known: set[str]) -> None:
     assert not resembles(known, known)
+
+
+def test_what_most_messages_have_resembles_no_name() -> None:
+    read = ("name", "uri", "ref", "type", "notifications", "resourceSubscriptions")
+
+    assert not any(resembles(["arguments", "_meta", "task"], [known]) for known in read)

@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolguard.testing import LocalIssuer
-from toolguard.testing.markers import Markers
+from toolguard.testing.leaks.needles import Needles
 
 TOKEN = secrets.token_urlsafe(48)
 NONCE = secrets.token_hex(24)
 JWT = LocalIssuer(algorithm="ES256").mint("alice", jti=NONCE, headers={"x5t#S256": NONCE})
 
-MARKERS = Markers()
-MARKERS.add("opaque", TOKEN)
-MARKERS.add_jwt("signed", JWT, NONCE)
+NEEDLES = Needles()
+NEEDLES.add("opaque", TOKEN)
+NEEDLES.add_jwt("signed", JWT, NONCE)
 
 WRITINGS: dict[str, Callable[[bytes], str]] = {
     "plain": lambda octets: octets.decode("latin-1"),
@@ -34,7 +34,7 @@ around = st.text(st.sampled_from(" :,;<>'\"\n"), max_size=40)
 
 
 def names(text: str) -> set[str]:
-    return {each.name for each in MARKERS.sightings(text)}
+    return {each.name for each in NEEDLES.matches(text)}
 
 
 def pieces(token: str, shortest: int) -> st.SearchStrategy[str]:
@@ -50,10 +50,10 @@ def test_a_piece_of_16_characters_is_found_and_a_redacted_text_has_none(
 ) -> None:
     text = before + piece + after
 
-    (sighting,) = MARKERS.sightings(text)
+    (match,) = NEEDLES.matches(text)
 
-    assert text[sighting.start : sighting.end] == piece
-    assert MARKERS.redacted(text) == f"{before}<opaque>{after}"
+    assert text[match.start : match.end] == piece
+    assert NEEDLES.redacted(text) == f"{before}<opaque>{after}"
 
 
 @given(around, pieces(TOKEN, 1).map(lambda piece: piece[:15]), around)
@@ -84,7 +84,7 @@ def test_what_has_nothing_to_do_with_a_token_is_none(text: str, octets: bytes) -
     texts = [text, *(writing(octets) for writing in WRITINGS.values())]
 
     assert [names(each) for each in texts] == [set()] * len(texts)
-    assert [MARKERS.redacted(each) for each in texts] == texts
+    assert [NEEDLES.redacted(each) for each in texts] == texts
 
 
 def test_every_segment_of_a_jwt_is_found_by_itself() -> None:
@@ -93,30 +93,30 @@ def test_every_segment_of_a_jwt_is_found_by_itself() -> None:
 
 def test_what_tokens_have_in_common_is_no_piece() -> None:
     issuer = LocalIssuer(algorithm="ES256")
-    markers = Markers()
+    needles = Needles()
     for _ in range(20):
         nonce = secrets.token_hex(24)
         minted = issuer.mint("alice", jti=nonce, headers={"x5t#S256": nonce})
-        markers.add_jwt("signed", minted, nonce)
+        needles.add_jwt("signed", minted, nonce)
 
-    assert list(markers.sightings(issuer.mint("alice"))) == []
-    assert list(markers.sightings(issuer.mint("bob", jti="1", headers={"x5t#S256": "1"}))) == []
+    assert list(needles.matches(issuer.mint("alice"))) == []
+    assert list(needles.matches(issuer.mint("bob", jti="1", headers={"x5t#S256": "1"}))) == []
 
 
 def test_of_a_token_that_was_broken_up_little_is_left() -> None:
     broken = f"Authorization: {JWT[-70:-30]}\n                {JWT[-30:-9]}\n{JWT[-9:]} ok"
 
-    redacted = MARKERS.redacted(broken)
+    redacted = NEEDLES.redacted(broken)
 
     assert redacted.startswith("Authorization: <signed>\n                <signed>\n")
     assert redacted.endswith(" ok")
 
 
 def test_two_tokens_are_told_apart() -> None:
-    assert MARKERS.redacted(f"{TOKEN} and {JWT}, {TOKEN}") == "<opaque> and <signed>, <opaque>"
-    assert [each.name for each in MARKERS.sightings(f"{TOKEN} {TOKEN[:20]}")] == ["opaque"] * 2
+    assert NEEDLES.redacted(f"{TOKEN} and {JWT}, {TOKEN}") == "<opaque> and <signed>, <opaque>"
+    assert [each.name for each in NEEDLES.matches(f"{TOKEN} {TOKEN[:20]}")] == ["opaque"] * 2
 
 
 def test_the_representation_of_markers_shows_none() -> None:
-    assert repr(MARKERS) == "<Markers: 2 tokens>"
-    assert len(MARKERS) == 2
+    assert repr(NEEDLES) == "<Needles: 2 tokens>"
+    assert len(NEEDLES) == 2

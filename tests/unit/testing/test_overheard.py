@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from toolguard.testing.overheard import Recording, recording, records_spans
+from toolguard.testing.leaks.capture import Recording, recording, records_spans
 
 log = logging.getLogger("tests.overheard")
 
@@ -151,7 +151,7 @@ def test_an_exception_on_its_way_is_overheard() -> None:
 
     def overheard(error: Exception | None) -> None:
         with ExitStack() as stack:
-            stack.push(heard.hear_exception)
+            stack.push(heard.add_exception)
             if error is not None:
                 raise error
 

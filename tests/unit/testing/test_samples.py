@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from pydantic import AnyUrl, BaseModel, Field, TypeAdapter
 
-from toolguard.testing.samples import arguments_for, sample, uri_for
+from toolguard.testing.leaks.example_arguments import arguments_for, sample, uri_for
 
 # Of what mcp itself depends on.
 validate = importlib.import_module("jsonschema").validate

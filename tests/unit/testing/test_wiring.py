@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from toolguard import ToolGuard
 from toolguard.connections import StaticConnections
 from toolguard.testing import FrozenClock, LocalIssuer
-from toolguard.testing.marked_connections import marked_connections
-from toolguard.testing.markers import Markers
+from toolguard.testing.leaks.marked_connections import marked_connections
+from toolguard.testing.leaks.needles import Needles
 from toolguard.testing.trust import issuer_for, trusting
 from toolguard.testing.wiring import Wiring, enter, wired_with
 
@@ -75,7 +75,7 @@ def test_a_wired_guard_is_still_of_its_own_class() -> None:
 def test_a_guard_without_connections_has_none_while_it_is_searched() -> None:
     guard = make_guard()
 
-    with marked_connections(guard, Markers()):
+    with marked_connections(guard, Needles()):
         assert guard.connections is None
 
 
