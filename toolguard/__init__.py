@@ -3,29 +3,32 @@
 ::
 
     from mcp.server.mcpserver import MCPServer
-    from toolguard import ToolGuard, requires_scopes, with_connection
+    from toolguard import StaticConnections, ToolGuard, requires_scopes, with_connection
 
     mcp = MCPServer("calendar")
 
     @mcp.tool()
     @requires_scopes("mcp:calendar.write")
-    @with_connection("google-calendar", scopes=["https://www.googleapis.com/auth/calendar"])
+    @with_connection("google-calendar")
     async def create_event(title: str, *, user_id: str, connection_token: str) -> str: ...
 
-    ToolGuard.from_env().protect(mcp)
+    vault = StaticConnections({"google-calendar": {"alice": "alices-google-token"}})
+    ToolGuard.from_env(connections=vault).protect(mcp)
     mcp.run(transport="streamable-http")
 """
 
 from typing import TYPE_CHECKING, Any
 
 from toolguard.calls.message import current_principal
+from toolguard.calls.stdio import TrustedUser
 from toolguard.connections import (
+    CachedConnections,
     Connection,
     ConnectionProvider,
     ConnectionRequest,
     StaticConnections,
 )
-from toolguard.decorators.annotations import sent_by_client
+from toolguard.decorators.annotations import injected, sent_by_client
 from toolguard.decorators.requires import (
     all_of,
     any_of,
@@ -61,6 +64,7 @@ from toolguard.errors import (
 )
 from toolguard.frameworks.framework_auth import verifier_for
 from toolguard.guard import ToolGuard
+from toolguard.http.door import Refusals
 from toolguard.policies.operations import Invocation
 from toolguard.policies.scopes import Scope, ScopeHierarchy
 from toolguard.principal import Principal
@@ -73,6 +77,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessDeniedError",
+    "CachedConnections",
     "Connection",
     "ConnectionDeniedError",
     "ConnectionProvider",
@@ -93,15 +98,18 @@ __all__ = [
     "MalformedCredentialsError",
     "MissingTokenError",
     "Principal",
+    "Refusals",
     "Scope",
     "ScopeHierarchy",
     "StaticConnections",
     "ToolGuard",
     "ToolGuardError",
+    "TrustedUser",
     "Verifier",
     "all_of",
     "any_of",
     "current_principal",
+    "injected",
     "public",
     "requires",
     "requires_auth",

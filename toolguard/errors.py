@@ -285,6 +285,10 @@ class AccessDeniedError(ToolGuardError):
 
     The text names no scope and no rule, so that clients do not retry and do not learn what would
     have sufficed. ``rule`` is for the log.
+
+    Args:
+        message: one sentence for the caller; it names no scope and no rule.
+        rule: the rule that refused, for the log only.
     """
 
     status = 403
@@ -395,7 +399,13 @@ class ConnectionDeniedError(ConnectionTokenError):
 
 
 class ConnectionRateLimitedError(ConnectionTokenError):
-    """The vault limits the rate of requests; ``retry_after`` is in seconds if it sent one."""
+    """The vault limits the rate of requests; ``retry_after`` is in seconds if it sent one.
+
+    Args:
+        message: one sentence.
+        connection: the name of the connection.
+        retry_after: seconds until the next attempt, if the vault sent them.
+    """
 
     error = "connection_rate_limited"
 

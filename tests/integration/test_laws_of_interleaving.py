@@ -23,6 +23,7 @@ from toolguard import (
     Principal,
     all_of,
     current_principal,
+    injected,
     requires,
     requires_auth,
     requires_scopes,
@@ -76,21 +77,22 @@ class Office:
         by_owner, slowly = requires_scopes("notes.{owner}"), requires(self._has_waited)
         self.helper = all_of(slowly, by_owner)(self._help)
         guarded = by_owner(slowly(self._plain))
-        for name, function in {
+        functions: dict[str, Callable[..., Awaitable[str]]] = {
             "plain": guarded,
             "helped": by_owner(self._helped),
             "asking": requires_auth(self._asking),
             "after_a_helper": self._asking_first(guarded, answers=False),
             "instead_of_it": self._asking_first(guarded, answers=True),
             "sandwiched": slowly(self._asking_first(guarded, answers=False)),
-        }.items():
+        }
+        for name, function in functions.items():
             self.server.tool(name)(function)
 
     async def _has_waited(self, caller: Principal, _: Invocation) -> bool:
         await self.turns.wait()
         return current_principal().user_id == caller.user_id
 
-    async def _help(self, owner: str, *, caller: Principal) -> str:
+    async def _help(self, owner: str, *, caller: Principal = injected) -> str:
         await self.turns.wait()
         return f"{caller.user_id} {owner}"
 

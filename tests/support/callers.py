@@ -86,7 +86,7 @@ class Desk:
             refusal,
             resource_metadata=METADATA,
             default_scope=("profile",),
-            scopes=self.door.wire.scopes_for(revision),
+            scopes=self.door.refusals.scopes_for(revision),
         )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from support.calendar_server import calendar, connect
 from support.lines import LINES
-from toolguard import JWTVerifier, ToolGuard, public
+from toolguard import JWTVerifier, ToolGuard, TrustedUser, public
 from toolguard.tokens.keys import StaticKeys
 
 AUDIENCE = "https://mcp.test/mcp"
@@ -34,7 +34,7 @@ def main(name: str, rule: str) -> None:
     line = next(line for line in LINES if line.name == name)
     keys = StaticKeys(json.loads(os.environ["TEST_JWKS"]))
     verifier = JWTVerifier(issuer="https://issuer.test", audience=AUDIENCE, keys=keys)
-    trusted: dict[str, Any] = {"stdio": "trusted", "stdio_user_id": "operator"}
+    trusted: dict[str, Any] = {"stdio": TrustedUser("operator")}
     settings = trusted if rule == "trusted" else {}
     guard = ToolGuard(verifier=verifier, audience=AUDIENCE, connections=connect, **settings)
     server = guard.protect(calendar(line))

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
+import typing
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from support.callers import Desk, Tokens, person
-from toolguard import JWTVerifier, ScopeHierarchy, ToolGuard
+from toolguard import (
+    CachedConnections,
+    JWTVerifier,
+    Refusals,
+    ScopeHierarchy,
+    ToolGuard,
+    TrustedUser,
+)
 from toolguard.connections import Connection, ConnectionRequest
-from toolguard.connections.cache import CachedConnections
-from toolguard.http.door import Wire
+from toolguard.settings import GuardSettings
 from toolguard.testing import ScriptedConnections
 
 URL = "https://mcp.example.com/mcp"
@@ -177,8 +185,9 @@ def test_an_empty_issuer_is_refused() -> None:
 def test_the_usual_settings_are_the_strict_ones() -> None:
     made = guard()
 
-    assert (made.default, made.door.wire, made.connections) == ("authenticated", Wire(), None)
-    assert Wire() == Wire(challenge_scopes="auto", denials="auto", outages="http")
+    assert (made.default, made.door.refusals) == ("authenticated", Refusals())
+    assert made.connections is None
+    assert Refusals() == Refusals(challenge_scopes="auto", denials="auto", outages="http")
     assert made.scope_hierarchy.expand(["a"]) == {"a"}
     assert not made.admits_anonymous
 
@@ -199,9 +208,8 @@ def test_a_hierarchy_may_be_written_as_a_mapping() -> None:
     ("name", "choices"),
     [
         ("task_expiry", "'continue', 'stop'"),
-        ("challenge_scopes", "'auto', 'required', 'combined'"),
         ("default", "'authenticated', 'deny', 'public'"),
-        ("stdio", "'token', 'trusted'"),
+        ("unauthorized_tools", "'show', 'hide', 'hide-all'"),
     ],
 )
 @pytest.mark.parametrize("value", ["", "open", None])
@@ -212,20 +220,41 @@ def test_a_choice_that_there_is_not_is_refused_with_those_there_are(
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("name", "choices"),
     [
-        {"stdio": "trusted"},
-        {"stdio": "trusted", "stdio_user_id": ""},
-        {"stdio_user_id": "alice"},
-        {"stdio": "token", "stdio_user_id": "alice"},
+        ("challenge_scopes", "'auto', 'required', 'combined'"),
+        ("denials", "'auto', 'http', 'tool-error'"),
+        ("outages", "'http', 'tool-error'"),
     ],
 )
-def test_trust_in_stdio_is_written_out_or_not_given(settings: dict[str, str]) -> None:
+def test_a_way_to_answer_refusals_that_there_is_not_is_refused(name: str, choices: str) -> None:
+    settings: dict[str, Any] = {name: "open"}
+
+    refuses(ValueError, f"{name}='open': write one of {choices}", lambda: Refusals(**settings))
+
+
+@pytest.mark.parametrize("stdio", ["trusted", "", None])
+def test_stdio_is_a_token_or_a_trusted_user(stdio: str | None) -> None:
     refuses(
         ValueError,
-        'write stdio="trusted", stdio_user_id="..." together, or neither',
-        lambda: guard(**settings),
+        f'stdio={stdio!r}: write "token" or TrustedUser("ada")',
+        lambda: guard(stdio=stdio),
     )
+
+
+def test_a_trusted_user_has_a_name() -> None:
+    refuses(ValueError, 'name the user: stdio=TrustedUser("ada")', lambda: TrustedUser(""))
+
+
+def test_a_guard_has_at_most_15_settings_all_by_keyword_and_typed() -> None:
+    parameters = inspect.signature(ToolGuard).parameters
+    annotations = typing.get_type_hints(ToolGuard.__init__)
+    del annotations["return"]
+
+    assert len(parameters) <= 15
+    assert {each.kind for each in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    assert typing.get_type_hints(GuardSettings) == annotations
+    assert [*GuardSettings.__annotations__] == [*parameters]
 
 
 def test_initial_scopes_in_one_string_are_refused() -> None:
@@ -270,7 +299,8 @@ def test_connections_come_from_a_provider_or_a_function() -> None:
 def test_what_cannot_fetch_connections_is_refused(connections: Any) -> None:
     refuses(
         TypeError,
-        "connections= takes a provider with an async fetch(), or such a function",
+        "connections come from a provider with an async fetch(), or from such a function, not "
+        f"from {type(connections).__name__}",
         lambda: guard(connections=connections),
     )
 

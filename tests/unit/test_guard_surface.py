@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from support.callers import NOW, Tokens, person
-from toolguard import Scope, ToolGuard, public, requires_auth, requires_scopes
+from toolguard import (
+    Refusals,
+    Scope,
+    ToolGuard,
+    TrustedUser,
+    public,
+    requires_auth,
+    requires_scopes,
+)
 from toolguard.calls.message import Frame, Message
 from toolguard.calls.stdio import HOW_TO_SET
 from toolguard.decorators.wrapper import policy_of
@@ -21,6 +29,7 @@ from toolguard.errors import (
     MalformedCredentialsError,
     MissingTokenError,
 )
+from toolguard.http.challenge import ChallengeScopes
 from toolguard.policies.operations import Invocation
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
@@ -157,13 +166,19 @@ def test_other_refusals_do_not_name_the_initial_scopes() -> None:
 @pytest.mark.parametrize(
     ("mode", "scope"), [("required", "read write"), ("combined", "profile read write")]
 )
-def test_a_challenge_names_what_is_required_or_that_and_what_is_held(mode: str, scope: str) -> None:
+def test_a_challenge_names_what_is_required_or_that_and_what_is_held(
+    mode: ChallengeScopes, scope: str
+) -> None:
     refusal = InsufficientScopeError(["read", "write"], token_scopes=["profile", "read"])
 
-    challenge = guard(challenge_scopes=mode).challenge(refusal)
+    challenge = guard(refusals=Refusals(challenge_scopes=mode)).challenge(refusal)
 
     assert challenge is not None
     assert " ".join(challenge.scope) == scope
+
+
+def test_the_route_of_the_metadata_is_at_the_root_of_the_host() -> None:
+    assert guard().metadata_route().path == "/.well-known/oauth-protected-resource/mcp"
 
 
 # --- stdio
@@ -179,7 +194,7 @@ async def over_stdio(made: ToolGuard, policy: Policy) -> Principal | None:
 def test_stdio_that_is_trusted_is_one_user_with_every_scope(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    made = shelved(write, read, stdio="trusted", stdio_user_id="ada")
+    made = shelved(write, read, stdio=TrustedUser("ada"))
 
     with caplog.at_level(logging.WARNING):
         principal = asyncio.run(over_stdio(made, Policy(Scope("admin"))))
@@ -233,7 +248,7 @@ def test_a_message_that_came_neither_by_http_nor_by_stdio_has_no_caller(
 ) -> None:
     monkeypatch.setenv("TOOLGUARD_ACCESS_TOKEN", "alices")
     token = guard(verifier=Tokens({"alices": person()}))
-    trusted = guard(stdio="trusted", stdio_user_id="ada")
+    trusted = guard(stdio=TrustedUser("ada"))
 
     for made in (token, trusted):
         assert asyncio.run(made.stdio_auth()) is None

@@ -82,9 +82,9 @@ class CachedConnections:
     that is not a user (a client) are cached only if they belong to a tenant.
 
     Args:
-        provider: the provider to cache. To share entries between processes, it states in
-            ``cache_namespace: str`` what its answers depend on beside the request, such as its
-            URL and account; this must not contain a secret.
+        provider: the provider to cache, or an async function. To share entries between processes,
+            it states in ``cache_namespace: str`` what its answers depend on beside the request,
+            such as its URL and account; this must not contain a secret.
         cache: stores the connections; by default a new :class:`MemoryTokenCache`.
         namespace: replaces the provider's ``cache_namespace``.
         max_age: the maximum age of an entry in seconds; policies may change at any time. 0
@@ -108,7 +108,7 @@ class CachedConnections:
 
     def __init__(  # noqa: PLR0913 - a settings constructor
         self,
-        provider: ConnectionProvider,
+        provider: ConnectionProvider | ConnectionFunction,
         *,
         cache: TokenCache | None = None,
         namespace: str | None = None,
@@ -120,7 +120,12 @@ class CachedConnections:
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         if not isinstance(provider, ConnectionProvider):
-            raise TypeError("write CachedConnections(provider): an object with an async fetch()")
+            if not callable(provider):
+                raise TypeError(
+                    "connections come from a provider with an async fetch(), or from such a "
+                    f"function, not from {type(provider).__name__}"
+                )
+            provider = _FunctionProvider(provider)
         if not all(0 <= seconds < math.inf for seconds in (max_age, skew, not_connected_for)):
             raise ValueError("max_age, skew and not_connected_for are seconds, 0 or more")
         if not 0 < timeout < math.inf:
@@ -138,6 +143,9 @@ class CachedConnections:
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection, from the cache or from the provider.
+
+        Args:
+            request: what the tool needs, and who calls it.
 
         Raises:
             ConnectionTokenError: as raised by the provider.
@@ -238,27 +246,17 @@ class _FunctionProvider:
 
 def provider_for(
     connections: ConnectionProvider | ConnectionFunction | None,
-    max_age: float,
     clock: Callable[[], float],
 ) -> ConnectionProvider | None:
     """Return the provider of a guard: the given provider or function, with a cache.
 
     Raises:
-        ValueError: if ``max_age`` is not a number of seconds.
         TypeError: if ``connections`` is neither a provider nor a function.
     """
-    if not 0 <= max_age < math.inf:
-        raise ValueError("connection_max_age is a number of seconds, 0 or more")
     if connections is None or isinstance(connections, CachedConnections):
         return connections
-    if not isinstance(connections, ConnectionProvider):
-        if not callable(connections):
-            raise TypeError(
-                "connections= takes a provider with an async fetch(), or such a function"
-            )
-        connections = _FunctionProvider(connections)
     # "Not connected" is not remembered: a user who connects and tries again is served at once.
-    return CachedConnections(connections, max_age=max_age, not_connected_for=0, clock=clock)
+    return CachedConnections(connections, not_connected_for=0, clock=clock)
 
 
 def _namespace(provider: ConnectionProvider, given: str | None, *, shared: bool) -> str:

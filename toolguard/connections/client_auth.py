@@ -92,7 +92,12 @@ class ClientSecretBasic:
         _check_secret(self.client_id, self.client_secret)
 
     def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
-        """Return the ``Authorization`` header."""
+        """Return the ``Authorization`` header.
+
+        Args:
+            token_endpoint: the URL that the request goes to.
+            now: seconds since the epoch.
+        """
         pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
         encoded = base64.b64encode(pair.encode()).decode()
         return ClientCredentials(authorization=f"Basic {encoded}")
@@ -117,7 +122,12 @@ class ClientSecretPost:
         _check_secret(self.client_id, self.client_secret)
 
     def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
-        """Return ``client_id`` and ``client_secret`` as form parameters."""
+        """Return ``client_id`` and ``client_secret`` as form parameters.
+
+        Args:
+            token_endpoint: the URL that the request goes to.
+            now: seconds since the epoch.
+        """
         return ClientCredentials({"client_id": self.client_id, "client_secret": self.client_secret})
 
 
@@ -177,7 +187,12 @@ class PrivateKeyJWT:
         return self._client_id
 
     def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:
-        """Return the form parameters, with an assertion made for this request."""
+        """Return the form parameters, with an assertion made for this request.
+
+        Args:
+            token_endpoint: the URL that the request goes to.
+            now: seconds since the epoch.
+        """
         issued_at = math.floor(now)
         claims = {
             "iss": self._client_id,

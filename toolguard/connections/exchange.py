@@ -116,6 +116,9 @@ class TokenExchangeConnections:
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Exchange the caller's access token for the connection.
 
+        Args:
+            request: what the tool needs, and who calls it.
+
         Raises:
             ConnectionRequiredError: if the user has to connect the account or to consent, or has
                 granted too few scopes; with a connect URL if there is one.

@@ -122,6 +122,9 @@ class RedisTokenCache:
         """Return None to let the calling code fetch, or what another process has fetched.
 
         A claim lasts 2 s; this waits up to 1.5 s for a process that holds it.
+
+        Args:
+            key: the key of the entry.
         """
         take = ("SET", self._seals[0].claim(key), b"1", "NX", "PX", _CLAIM_MILLISECONDS)
         for seconds in _WAITS:

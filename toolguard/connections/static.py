@@ -34,6 +34,9 @@ class StaticConnections:
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection of this user.
 
+        Args:
+            request: what the tool needs, and who calls it.
+
         Raises:
             ConnectionRequiredError: if the table has no connection, or one with too few scopes.
         """

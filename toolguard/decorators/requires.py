@@ -249,6 +249,10 @@ def requires_claim(name: str, predicate: Callable[[Any], bool]) -> GuardDecorato
         name: the name of the claim.
         predicate: a function of its value; only True permits the call. An exception refuses it.
 
+    Raises:
+        TypeError: if ``predicate`` is not a function.
+        ValueError: if the name is empty.
+
     Example::
 
         @requires_claim("email_verified", lambda value: value is True)

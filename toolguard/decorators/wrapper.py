@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
 
 import anyio.to_thread
 
@@ -34,10 +34,15 @@ __all__ = [
     "policy_of",
 ]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
-Guarded: TypeAlias = Callable[..., Coroutine[Any, Any, T]]
-"""A guarded function: always a coroutine function, without the injected parameters."""
+Guarded: TypeAlias = Callable[P, Coroutine[Any, Any, T]]
+"""A guarded function: always a coroutine function.
+
+It keeps its parameters for type checkers, the injected ones included: a ``ParamSpec`` cannot lose
+keywords. Give those the default ``injected`` where your own code calls the function.
+"""
 
 _MARK = "__toolguard__"
 BARE = "__toolguard_bare__"
@@ -55,10 +60,10 @@ class GuardDecorator:
         self.policy = policy
 
     @overload
-    def __call__(self, function: Callable[..., Awaitable[T]]) -> Guarded[T]: ...
+    def __call__(self, function: Callable[P, Awaitable[T]]) -> Guarded[P, T]: ...
     @overload
-    def __call__(self, function: Callable[..., T]) -> Guarded[T]: ...
-    def __call__(self, function: Callable[..., Any]) -> Guarded[Any]:
+    def __call__(self, function: Callable[P, T]) -> Guarded[P, T]: ...
+    def __call__(self, function: Callable[..., Any]) -> Guarded[..., Any]:
         """Guard ``function``, in addition to the guards it already has.
 
         Raises:
@@ -102,7 +107,7 @@ class _Mark:
         self.injection = injection
 
 
-def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
+def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
     injection = Injection.plan(function, policy)
     start = _starting(function)
     reads_call = policy.reads_call

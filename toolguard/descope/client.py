@@ -10,6 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from typing_extensions import Unpack
+
 from toolguard.calls.message import here
 from toolguard.calls.waiting import wait_for
 from toolguard.connections.descope.models import (
@@ -26,6 +28,7 @@ from toolguard.guard import ToolGuard
 from toolguard.policies.policy import Policy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
+from toolguard.settings import GuardSettings
 from toolguard.tokens.discovery import issuer_of
 from toolguard.tokens.jwks import JWKS
 from toolguard.tokens.jwt import JWTVerifier
@@ -108,7 +111,7 @@ class DescopeMCP:
         """
         return cls(config.well_known_url, config.management_key, config.mcp_server_url)
 
-    def guard(self, **settings: Any) -> ToolGuard:
+    def guard(self, **settings: Unpack[GuardSettings]) -> ToolGuard:
         """Return a guard with this verifier and these connections, for the decorators.
 
         Args:
@@ -117,16 +120,15 @@ class DescopeMCP:
         Raises:
             ValueError: if there is no ``mcp_server_url`` and no ``resource=`` to name the server.
         """
-        return ToolGuard(
-            **{
-                "verifier": self.verifier,
-                "issuer": issuer_of(self.config.well_known_url),
-                "resource": self.config.mcp_server_url,
-                "connections": self.connections,
-                "scope_hierarchy": self.scope_hierarchy,
-                **settings,
-            }
-        )
+        completed: GuardSettings = {
+            "verifier": self.verifier,
+            "issuer": issuer_of(self.config.well_known_url),
+            "resource": self.config.mcp_server_url,
+            "connections": self.connections,
+            "scope_hierarchy": self.scope_hierarchy,
+        }
+        completed.update(settings)
+        return ToolGuard(**completed)
 
     def validate_token(
         self, access_token: str, *, audience: str | Sequence[str] | None = None
@@ -154,6 +156,10 @@ class DescopeMCP:
     ) -> str:
         """Validate a token and return its user id.
 
+        Args:
+            access_token: the bearer token that the client sent, without ``Bearer``.
+            audience: the required ``aud``, instead of this object's audience.
+
         Raises:
             InvalidTokenError: if the token is not valid.
             AccessDeniedError: if it names no user.
@@ -176,6 +182,13 @@ class DescopeMCP:
         error_description: str | None = None,
     ) -> str:
         """Validate a token, check its scopes, and return its user id.
+
+        Args:
+            access_token: the bearer token that the client sent, without ``Bearer``.
+            required_scopes: the scopes that the token must have.
+            audience: the required ``aud``, instead of this object's audience.
+            error_description: the text of the refusal, instead of one that names the
+                scopes.
 
         Raises:
             InvalidTokenError: if the token is not valid.

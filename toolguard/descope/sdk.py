@@ -59,6 +59,14 @@ def init_descope_mcp(
     Omitted settings are taken from the environment: ``DESCOPE_MCP_WELL_KNOWN_URL``,
     ``DESCOPE_MANAGEMENT_KEY``, ``MCP_SERVER_URL``.
 
+    Args:
+        well_known_url: the MCP server's discovery URL, from Descope's console.
+        management_key: the key for connections without an access token.
+        mcp_server_url: the server's own URL: the required audience of every token.
+        audience: the required audience, instead of the URL.
+        environ: the environment variables.
+        scope_hierarchy: the scopes that a scope includes.
+
     Raises:
         ValueError: if there is no well-known URL or no audience, or one cannot be used.
     """
@@ -115,7 +123,7 @@ def validate_token_require_scopes_and_get_user_id(
     audience: str | Sequence[str] | None = None,
     error_description: str | None = None,
 ) -> str:
-    """Return whom a token with these scopes speaks for; see the method of this name."""
+    """Return the user id; see :meth:`DescopeMCP.validate_token_require_scopes_and_get_user_id`."""
     return default.get().validate_token_require_scopes_and_get_user_id(
         access_token, required_scopes, audience=audience, error_description=error_description
     )
@@ -128,7 +136,10 @@ async def avalidate_token_require_scopes_and_get_user_id(
     audience: str | Sequence[str] | None = None,
     error_description: str | None = None,
 ) -> str:
-    """Return whom a token with these scopes speaks for; see the method of this name."""
+    """Return the user id of a token with these scopes, without blocking.
+
+    For the arguments see :func:`validate_token_require_scopes_and_get_user_id`.
+    """
     return await default.get().avalidate_token_require_scopes_and_get_user_id(
         access_token, required_scopes, audience=audience, error_description=error_description
     )

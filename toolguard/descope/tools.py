@@ -10,6 +10,7 @@ from typing import Any
 from toolguard.connections.descope.models import DescopeConfig, TokenResponse
 from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.connections.protocol import Connection
+from toolguard.decorators.annotations import injected
 from toolguard.decorators.requires import with_connection
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.descope.checks import rule_of
@@ -153,7 +154,7 @@ async def _token(
     fresh = (options or {}).get("forceRefresh") is True
 
     @with_connection(app_id, scopes=scopes, as_="connection", tenant=tenant, fresh=fresh)
-    async def hand_over(*, connection: Connection) -> str:
+    async def hand_over(*, connection: Connection = injected) -> str:
         return TokenResponse.of(connection).to_json()
 
     return await hand_over()

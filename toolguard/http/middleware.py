@@ -209,7 +209,7 @@ class GuardMiddleware:
     async def _replaces(self, state: RequestAuth, scope: Scope, send: Send) -> bool:
         """Send the refusal that the message ended in; return whether there is one."""
         refusal = state.refusal
-        if refusal is None or self.guard.door.wire.status_of(refusal, state.revision) is None:
+        if refusal is None or self.guard.door.refusals.status_of(refusal, state.revision) is None:
             return False
         await self._respond(refusal, scope, send, state)
         return True
@@ -235,7 +235,7 @@ class GuardMiddleware:
         revision = _revision_of(scope["headers"])
         if (
             scope["method"] != "POST"
-            or self.guard.door.wire.status_of(outage, revision) is not None
+            or self.guard.door.refusals.status_of(outage, revision) is not None
         ):
             await self._respond(outage, scope, send)
             return

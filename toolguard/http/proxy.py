@@ -100,7 +100,7 @@ class MessageGuard:
         send: Send,
     ) -> None:
         state.refusal = refusal
-        status = self.guard.door.wire.status_of(refusal, state.revision)
+        status = self.guard.door.refusals.status_of(refusal, state.revision)
         if status is None and message is not None and message.method and message.id is not None:
             await respond_in_protocol(
                 send, refusal, message.method, message.id, revision=state.revision

@@ -83,7 +83,14 @@ class Invocation:
 
     @classmethod
     def sent(cls, kind: Kind, name: str, arguments: object = None) -> Invocation:
-        """Return the call as a client sent it; the only argument of a resource is its URI."""
+        """Return the call as a client sent it; the only argument of a resource is its URI.
+
+        Args:
+            kind: the kind of operation.
+            name: its name, or the URI of a resource.
+            arguments: the arguments as they were sent; what is not an object counts as
+                none.
+        """
         given = {"uri": name} if kind == "resource" else arguments
         return cls(kind, name, given if isinstance(given, Mapping) else {})
 

@@ -79,12 +79,20 @@ class Scope(Rule):
         return any(map(held.issuperset, self._alternatives))
 
     def nearest(self, granted: Iterable[str]) -> tuple[str, ...]:
-        """Return the alternative that needs the fewest further scopes; ties: the first declared."""
+        """Return the alternative that needs the fewest further scopes; ties: the first declared.
+
+        Args:
+            granted: the scopes of the caller.
+        """
         held = _as_set(granted)
         return min(self._alternatives, key=lambda group: sum(token not in held for token in group))
 
     def missing(self, granted: Iterable[str]) -> tuple[str, ...]:
-        """Return the scopes missing for the nearest alternative; empty if and only if allowed."""
+        """Return the scopes missing for the nearest alternative; empty if and only if allowed.
+
+        Args:
+            granted: the scopes of the caller.
+        """
         held = _as_set(granted)
         return tuple(token for token in self.nearest(held) if token not in held)
 

@@ -246,14 +246,23 @@ class StaticKeys:
         self._nameless = all(key.kid is None for key in self._keys.keys)
 
     def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
-        """Return the key to verify a token with; an empty tuple if there is no such key."""
+        """Return the key to verify a token with; an empty tuple if there is no such key.
+
+        Args:
+            kid: the ``kid`` of the token; None if it names none.
+            algorithm: its ``alg``.
+        """
         return self._keys.find(None if self._nameless else kid, algorithm)
 
     async def refresh(self) -> None:
         """Do nothing: there are no newer keys."""
 
     def suspect(self, kid: str | None) -> bool:  # noqa: ARG002 - as KeySource has it
-        """Return False: a given key is never replaced."""
+        """Return False: a given key is never replaced.
+
+        Args:
+            kid: the ``kid`` of the token.
+        """
         return False
 
     def __repr__(self) -> str:

@@ -18,6 +18,7 @@ from toolguard import (
     InsufficientScopeError,
     Principal,
     ToolGuardError,
+    injected,
     requires_auth,
     requires_scopes,
 )
@@ -32,13 +33,13 @@ BOTH = [
 
 
 @requires_scopes("vault.open")
-async def open_vault(*, caller: Principal) -> str:
+async def open_vault(*, caller: Principal = injected) -> str:
     """Return whose vault was opened: a guarded helper, no tool."""
     return f"vault of {caller.user_id}"
 
 
 @requires_auth
-def sign(text: str, *, user_id: str) -> str:
+def sign(text: str, *, user_id: str = injected) -> str:
     """Return a signed text: a guarded helper that is no coroutine function."""
     return f"{text} signed {user_id}"
 

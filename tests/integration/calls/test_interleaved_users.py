@@ -11,7 +11,7 @@ import pytest
 
 from support.lines import LINES, MODERN_PROTOCOL, Guarding, Line, Mode, Serve, Server
 from support.wire import Reply, message, request_headers
-from toolguard import Principal, requires_auth, requires_scopes
+from toolguard import Principal, injected, requires_auth, requires_scopes
 from toolguard.testing import LocalIssuer
 
 USERS = ("alice", "bob", "carol", "dave", "erin")
@@ -45,11 +45,11 @@ def _meeting(line: Line) -> Server:
         await mine.wait()
 
     @requires_scopes("meet")
-    async def who_is_it(*, caller: Principal) -> str:
+    async def who_is_it(*, caller: Principal = injected) -> str:
         return f"{caller.user_id}"
 
     @requires_auth
-    def who_is_it_in_a_thread(*, user_id: str) -> str:
+    def who_is_it_in_a_thread(*, user_id: str = injected) -> str:
         return user_id
 
     @server.tool()

@@ -7,7 +7,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
 import anyio
@@ -33,8 +33,10 @@ from toolguard import (
     InvalidTokenError,
     Invocation,
     Principal,
+    Refusals,
     ToolGuard,
     current_principal,
+    injected,
     public,
     requires,
     requires_auth,
@@ -108,7 +110,11 @@ class Diary:
         async def wait_and_call(name: str) -> str:
             self.started.set()
             await anyio.to_thread.run_sync(self.gate.wait, 20)
-            return str(await {"helper": helper, "sharing": sharing}[name]())
+            helpers: dict[str, Callable[[], Awaitable[str]]] = {
+                "helper": helper,
+                "sharing": sharing,
+            }
+            return await helpers[name]()
 
         @server.tool(task=True)
         async def plain(line: str) -> str:
@@ -122,12 +128,12 @@ class Diary:
 
 
 @requires_auth
-async def helper(*, user_id: str) -> str:
+async def helper(*, user_id: str = injected) -> str:
     return f"helped {user_id}"
 
 
 @with_connection("google-calendar")
-async def sharing(*, connection_token: str) -> str:
+async def sharing(*, connection_token: str = injected) -> str:
     return connection_token
 
 
@@ -328,7 +334,7 @@ def test_by_default_deny_an_undeclared_tool_runs_no_task(
 ) -> None:
     server = server_with_tasks()
     undecorated(server, "tool")
-    guarding(default="deny", denials="http").protect(server)
+    guarding(default="deny", refusals=Refusals(denials="http")).protect(server)
 
     assert visiting(server).ask("tool").status == 403
 

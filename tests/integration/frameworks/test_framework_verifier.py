@@ -31,7 +31,14 @@ from support.lines import (
 )
 from support.own_auth import Issued, Known, authenticated, with_token_verifier
 from support.wire import Caller, Reply, asked_for, message, request_headers
-from toolguard import Principal, ToolGuard, requires_auth, requires_scopes, verifier_for
+from toolguard import (
+    Principal,
+    ToolGuard,
+    TrustedUser,
+    requires_auth,
+    requires_scopes,
+    verifier_for,
+)
 from toolguard.frameworks.framework_auth import check_auth, has_auth
 from toolguard.frameworks.framework_verifier import FrameworkVerifier
 from toolguard.testing import LocalIssuer
@@ -360,11 +367,11 @@ def test_over_stdio_a_token_is_refused_and_the_refusal_says_what_to_write(
         refusal = _refusal(_in_process(line, server))
 
     assert refusal["error"] == "guard_not_configured"
-    assert 'stdio="trusted"' in refusal["error_description"]
+    assert 'stdio=TrustedUser("...")' in refusal["error_description"]
 
 
 def test_trusted_stdio_needs_no_auth_of_the_framework(line: Line, own: Issued) -> None:
-    guard = framework_guard(stdio="trusted", stdio_user_id="operator")
+    guard = framework_guard(stdio=TrustedUser("operator"))
     server = guard.protect(notes(authenticated(line, own)))
     with guard.serving_stdio():
         result = _in_process(line, server)

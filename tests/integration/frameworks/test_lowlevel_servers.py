@@ -21,6 +21,7 @@ from toolguard import (
     MissingTokenError,
     ToolGuard,
     current_principal,
+    injected,
     public,
     requires,
     requires_scopes,
@@ -66,12 +67,12 @@ async def whoami(_: Mapping[str, Any]) -> str:
 
 
 @requires_scopes("deep")
-async def deep(*, user_id: str) -> str:
+async def deep(*, user_id: str = injected) -> str:
     return f"{SECRET} of {user_id}"
 
 
 @with_connection("google-calendar")
-async def connected(*, connection_token: str) -> str:
+async def connected(*, connection_token: str = injected) -> str:
     return connection_token
 
 

@@ -15,7 +15,13 @@ import pytest
 from support.lines import Guarding, Serve
 from support.lowlevel_servers import MCP, in_memory, streamable_app, types
 from support.wire import Caller, Reply
-from toolguard import InsufficientScopeError, ToolGuard, current_principal, requires_scopes
+from toolguard import (
+    InsufficientScopeError,
+    ToolGuard,
+    current_principal,
+    injected,
+    requires_scopes,
+)
 from toolguard.testing import LocalIssuer, signed_in
 
 pytestmark = pytest.mark.skipif(MCP != 1, reason="mcp 2 has no tasks")
@@ -25,7 +31,7 @@ METHODS = ["tasks/get", "tasks/result", "tasks/cancel"]
 
 
 @requires_scopes("deep")
-async def deep(*, user_id: str) -> str:
+async def deep(*, user_id: str = injected) -> str:
     return f"deep {user_id}"
 
 

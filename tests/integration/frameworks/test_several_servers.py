@@ -13,7 +13,7 @@ import pytest
 from support.calendar_server import calendar
 from support.lines import FASTMCP_LINES, Guarding, Line, Serve, Server
 from support.wire import Caller
-from toolguard import GuardNotConfiguredError, Principal, ToolGuard, requires_scopes
+from toolguard import GuardNotConfiguredError, Principal, ToolGuard, injected, requires_scopes
 from toolguard.testing import GuardedClient, LocalIssuer, call_as
 
 fastmcp_lines = pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
@@ -37,7 +37,7 @@ def other() -> _Other:
 
 
 @requires_scopes("notes.read")
-async def read_notes(*, caller: Principal) -> str:
+async def read_notes(*, caller: Principal = injected) -> str:
     """Read the notes of the caller, on whatever server this is registered."""
     return f"notes of {caller.user_id} at {caller.claims['aud']}"
 

@@ -11,7 +11,8 @@ import pytest
 from support.calendar_server import calendar
 from support.lines import LEGACY_PROTOCOLS, MODERN_PROTOCOL, STATEFUL_MODES, Guarding, Line, Serve
 from support.wire import Caller, Connect, Reply, asked_for
-from toolguard import KeysUnavailableError, Principal
+from toolguard import KeysUnavailableError, Principal, Refusals
+from toolguard.http.challenge import ChallengeScopes
 from toolguard.testing import LocalIssuer
 
 METADATA = 'resource_metadata="https://mcp.test/.well-known/oauth-protected-resource/mcp"'
@@ -211,7 +212,7 @@ def test_an_outage_of_the_keys_is_a_503_without_a_challenge(
 def test_an_outage_can_be_a_tool_error_instead(
     line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
 ) -> None:
-    guard = guarding(verifier=_Outage(), outages="tool-error")
+    guard = guarding(verifier=_Outage(), refusals=Refusals(outages="tool-error"))
     url = serve(line.http_app(guard.protect(calendar(line)), stateless=True))
     alice = Caller(http, f"{url}/mcp", token=issuer.mint())
 
@@ -239,13 +240,13 @@ def test_a_setting_says_which_scopes_challenges_name(
     http: httpx.Client,
     issuer: LocalIssuer,
     *,
-    setting: str,
+    setting: ChallengeScopes,
     scopes: str,
     protocol: str,
 ) -> None:
     if protocol == MODERN_PROTOCOL and not line.modern:
         pytest.skip("the line does not speak it")
-    guard = guarding(challenge_scopes=setting)
+    guard = guarding(refusals=Refusals(challenge_scopes=setting))
     url = serve(line.http_app(guard.protect(calendar(line)), stateless=True))
     token = issuer.mint(scopes=["profile", "calendar.write"])
     alice = Caller(http, f"{url}/mcp", protocol, token=token)

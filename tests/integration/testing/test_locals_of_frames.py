@@ -13,7 +13,7 @@ import pytest
 
 from support.lines import Guarding, Line, Serve, Server
 from support.wire import Caller, Reply
-from toolguard import Connection, ConnectionRequest, with_connection
+from toolguard import Connection, ConnectionRequest, injected, with_connection
 from toolguard.testing import LocalIssuer
 
 SECRET = "ya29.a-connection-of-alice"
@@ -67,7 +67,7 @@ def test_no_variable_of_ours_holds_a_token_around_a_body(
         seen.append(holding(frames, (SECRET, token)))
 
     @with_connection("google")
-    async def helper(*, connection_token: str) -> str:
+    async def helper(*, connection_token: str = injected) -> str:
         look(above(sys._getframe()))
         raise ValueError("of the helper")
 

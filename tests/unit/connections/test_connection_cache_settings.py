@@ -41,11 +41,22 @@ def test_a_cache_of_no_entries_is_refused() -> None:
 
 
 def test_what_is_no_provider_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"a provider with an async fetch\(\), .* not from str"):
+        CachedConnections("https://vault.example")  # type: ignore[arg-type]
+
+
+def test_a_function_is_cached_like_a_provider() -> None:
+    requests: list[ConnectionRequest] = []
+
     async def function(request: ConnectionRequest) -> Connection:
+        requests.append(request)
         return Connection("token")
 
-    with pytest.raises(TypeError, match=r"an object with an async fetch\(\)"):
-        CachedConnections(function)  # type: ignore[arg-type]
+    connections = CachedConnections(function)
+
+    for _ in range(2):
+        assert asyncio.run(connections.fetch(ALICE)).token == "token"
+    assert requests == [ALICE]
 
 
 def test_a_cache_shows_its_provider_by_kind_only() -> None:

@@ -202,7 +202,7 @@ def test_outside_of_a_guarded_server_a_guarded_function_refuses_and_says_what_to
     with pytest.raises(
         GuardNotConfiguredError, match=r"write ToolGuard\(\.\.\.\)\.protect\(server\)"
     ):
-        asyncio.run(guarded(name="Bob"))
+        asyncio.run(guarded(name="Bob"))  # type: ignore[call-arg]
 
 
 # --- sync and async

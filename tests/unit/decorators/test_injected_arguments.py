@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.callers import person
-from toolguard.decorators.annotations import sent_by_client
+from toolguard.decorators.annotations import injected, sent_by_client
 from toolguard.decorators.injection import Injection, sent_by_clients
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
@@ -180,3 +180,25 @@ def test_a_function_is_guarded_or_its_clients_send_all_of_its_arguments(
 
     is_ambiguous = user_id.kind is Parameter.KEYWORD_ONLY and not is_marked and not declared
     assert (fault is not None) is is_ambiguous
+
+
+def test_the_default_injected_is_replaced_and_never_shown() -> None:
+    def tool(day: str, *, user_id: str = injected, caller: Principal = injected) -> None: ...
+
+    plan = Injection.plan(tool, Policy())
+    values = plan.values(person("alice"), {})
+
+    assert plan.arguments(("monday",), {}, values) == (
+        (),
+        {"day": "monday", "user_id": "alice", "caller": person("alice")},
+    )
+    assert [*plan.visible.parameters] == ["day"]
+
+
+def test_a_default_injected_that_no_guard_fills_is_a_fault() -> None:
+    def tool(*, connection_token: str = injected) -> None: ...
+
+    assert sent_by_clients(tool) == (
+        "has a parameter connection_token = injected that no guard fills: add the guard, "
+        "@requires_auth or @with_connection(..., as_=...)"
+    )

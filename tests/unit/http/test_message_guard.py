@@ -14,7 +14,7 @@ from support.asgi import Exchange, Message, Receive, Scope, Send, http_scope
 from support.callers import Desk, Tokens, person
 from toolguard import public, requires, requires_auth, requires_scopes, requires_tenant
 from toolguard.decorators.wrapper import GuardDecorator
-from toolguard.http.door import Denials, Door, HeldBytes, Wire
+from toolguard.http.door import Denials, Door, HeldBytes, Refusals
 from toolguard.http.jsonrpc import MAX_BODY
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.http.proxy import MessageGuard
@@ -395,7 +395,7 @@ def test_a_header_that_does_not_match_keeps_the_code_of_the_protocol() -> None:
 def test_denials_are_answered_as_the_guard_is_set(
     denials: Denials, statuses: tuple[int, int]
 ) -> None:
-    front = Front(default="deny", door=Door(Wire(denials=denials)))
+    front = Front(default="deny", door=Door(Refusals(denials=denials)))
 
     answers = [
         front.send(call("list_notes"), mcp_protocol_version=revision)

@@ -113,6 +113,9 @@ class DescopeConnections:
         It belongs to the user, or to their tenant if the request names a tenant. A request with
         ``fresh`` makes the vault refresh the token.
 
+        Args:
+            request: what the tool needs, and who calls it.
+
         Raises:
             ConnectionRequiredError: if the account is not connected, or with fewer scopes, or
                 the access has expired; with a connect URL if the vault sent one. Only user
