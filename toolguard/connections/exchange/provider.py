@@ -11,11 +11,11 @@ from hashlib import sha256
 from typing import Any
 
 from toolguard.connections.client_auth import ClientAuth
+from toolguard.connections.exchange.answers import read_answer
+from toolguard.connections.exchange.settings import ConnectUrl, Exchange, facts_of, form_of
 from toolguard.connections.http import Transport, VaultClient, VaultRequest
 from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.connections.retries import Retries
-from toolguard.connections.terms import ConnectUrl, Exchange, facts_of, form_of
-from toolguard.connections.token_answer import read_answer
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,
@@ -44,7 +44,7 @@ class TokenExchangeConnections:
 
     The caller's token is sent to this token endpoint and nowhere else, and the server reads the
     user from it: nothing comes from a tool's arguments. The settings for well-known vendors are
-    in :mod:`toolguard.connections.vendors`::
+    in :mod:`toolguard.connections.exchange`::
 
         TokenExchangeConnections(
             "https://sso.example.com/realms/acme/protocol/openid-connect/token",

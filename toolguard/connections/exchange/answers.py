@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from toolguard.connections.exchange.settings import ACCESS_TOKEN, JWT, Exchange, Meaning
 from toolguard.connections.http import VaultAnswer
 from toolguard.connections.protocol import Connection, ConnectionRequest
-from toolguard.connections.terms import ACCESS_TOKEN, JWT, Exchange, Meaning
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,

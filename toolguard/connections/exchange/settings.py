@@ -124,7 +124,7 @@ def _is_granted(asked: str, granted: Collection[str]) -> bool:
 class Exchange:
     """The settings of the token exchange for one connection (RFC 8693 §2.1).
 
-    The settings for well-known vendors are in :mod:`toolguard.connections.vendors`.
+    The settings for well-known vendors are in :mod:`toolguard.connections.exchange`.
 
     Attributes:
         audience: logical names of the services that the token is for.
