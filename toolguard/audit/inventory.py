@@ -14,7 +14,6 @@ from toolguard.frameworks import Adapter, Operation, adapter_for
 from toolguard.frameworks.adapter import check_declaration
 from toolguard.frameworks.custom_routes import custom_routes
 from toolguard.frameworks.framework_auth import has_auth
-from toolguard.policies.argument_scopes import CallScope
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 
 __all__ = ["inventory", "open_routes"]
@@ -122,7 +121,7 @@ def _described(
     policy: Policy | None = None,
 ) -> AuditedOperation:
     rule = policy.rule if policy is not None else None
-    conditions = rule.conditions if rule is not None else ()
+    requirements = rule.requirements if rule is not None else ()
     return AuditedOperation(
         listed.kind,
         listed.name,
@@ -132,7 +131,7 @@ def _described(
         guarded,
         tuple(tuple(map(str, group)) for group in (rule.alternatives if rule is not None else ())),
         rule.scopes if rule is not None else (),
-        tuple(str(each) for each in conditions if isinstance(each, CallScope)),
+        tuple(str(each) for each in requirements if each.names_scopes),
         policy.connections if policy is not None else (),
         injected_parameters(listed.function) if listed.function is not None else (),
     )
