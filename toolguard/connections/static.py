@@ -39,16 +39,10 @@ class StaticConnections:
         """
         connection = self._of(request.principal.user_id, request.name)
         if connection is None:
-            raise ConnectionRequiredError(
-                f"Connect {request.name} first, then try again", connection=request.name
-            )
+            raise ConnectionRequiredError.not_connected(request.name)
         missing = [s for s in request.scopes if s not in connection.scopes]
         if connection.scopes and missing:
-            raise ConnectionRequiredError(
-                f"Connect {request.name} again and allow what is missing",
-                connection=request.name,
-                missing_scopes=missing,
-            )
+            raise ConnectionRequiredError.lacking_scopes(request.name, missing)
         return connection
 
     def _of(self, user_id: str | None, name: str) -> Connection | None:

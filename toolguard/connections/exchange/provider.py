@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -23,11 +22,11 @@ from toolguard.errors import (
     ConnectionTokenError,
 )
 from toolguard.parsing.secure_urls import is_secure_url, secure_origin
+from toolguard.parsing.token_members import is_token
 
 __all__ = ["TokenExchangeConnections"]
 
 _RETRIES = Retries()
-_VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True)
@@ -148,13 +147,11 @@ class TokenExchangeConnections:
         if exchange.subject_token is not None:
             subject = await exchange.subject_token(request)
             if subject is None:
-                return ConnectionRequiredError(
-                    f"Connect {request.name} first, then try again", connection=request.name
-                )
+                return ConnectionRequiredError.not_connected(request.name)
         actor = None if exchange.actor is None else await exchange.actor.token(request)
-        if not _is_token(subject) or (exchange.actor is not None and not _is_token(actor)):
+        if not is_token(subject) or (exchange.actor is not None and not is_token(actor)):
             return _denied(request, "a token that can be sent")
-        return _Asking(request, exchange, form_of(exchange, request, str(subject), actor))
+        return _Asking(request, exchange, form_of(exchange, request, subject, actor))
 
     async def _ask(self, asking: _Asking) -> Connection | ConnectionTokenError:
         request = asking.request
@@ -202,12 +199,8 @@ def _unaskable(request: ConnectionRequest, exchange: Exchange) -> ConnectionToke
         return ConnectionDeniedError(
             f"{request.name} belongs to users here, not to tenants", connection=request.name
         )
-    return None if _is_token(request.tenant_id) else _denied(request, "a tenant that can be named")
+    return None if is_token(request.tenant_id) else _denied(request, "a tenant that can be named")
 
 
 def _denied(request: ConnectionRequest, what: str) -> ConnectionDeniedError:
     return ConnectionDeniedError(f"{request.name} needs {what}", connection=request.name)
-
-
-def _is_token(text: str | None) -> bool:
-    return isinstance(text, str) and _VISIBLE.fullmatch(text) is not None
