@@ -228,12 +228,13 @@ class VaultClient:
             ) as response:
                 return await self._read(response, request.connection)
         except httpx.HTTPError as fault:
+            kind: FaultKind = "unanswered" if isinstance(fault, _UNANSWERED) else "final"
             return Failure(
                 ConnectionUnavailableError(
                     f"The vault cannot be reached ({type(fault).__name__}): try again",
                     connection=request.connection,
                 ),
-                _fault_kind(fault),
+                "unsent" if isinstance(fault, _UNSENT) else kind,
             )
 
     async def _read(self, response: httpx.Response, connection: str) -> VaultAnswer | Failure:
@@ -286,12 +287,6 @@ class VaultClient:
         client = self._clients.pop()
         if client is not None:
             await client.aclose()
-
-
-def _fault_kind(fault: httpx.HTTPError) -> FaultKind:
-    if isinstance(fault, _UNSENT):
-        return "unsent"
-    return "unanswered" if isinstance(fault, _UNANSWERED) else "final"
 
 
 def _nonsense(message: str, connection: str) -> Failure:

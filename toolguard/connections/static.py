@@ -29,7 +29,12 @@ class StaticConnections:
     ) -> None:
         if not table:
             raise ValueError('write StaticConnections({"google-calendar": "a-token"})')
-        self._table = {name: _entry(entry) for name, entry in table.items()}
+        self._table = {
+            name: {user_id: _connection(token) for user_id, token in entry.items()}
+            if isinstance(entry, Mapping)
+            else _connection(entry)
+            for name, entry in table.items()
+        }
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection of this user.
@@ -53,14 +58,6 @@ class StaticConnections:
 
     def __repr__(self) -> str:
         return f"<StaticConnections: {', '.join(self._table)}>"
-
-
-def _entry(
-    entry: str | Connection | Mapping[str, str | Connection],
-) -> Connection | dict[str, Connection]:
-    if isinstance(entry, Mapping):
-        return {user_id: _connection(token) for user_id, token in entry.items()}
-    return _connection(entry)
 
 
 def _connection(token: str | Connection) -> Connection:

@@ -243,7 +243,9 @@ class _Evaluation:
             if requirement.reads_call and is_open:
                 self.undecided = True
                 return ()
-            if not await self._meets(requirement):
+            if requirement not in self._answers:
+                self._answers[requirement] = await self._ask(requirement)
+            if not self._answers[requirement]:
                 self.denied_by[str(requirement)] = None
                 return ()
         rest = [each for each in alternative if isinstance(each, str) or not each.opaque]
@@ -264,11 +266,6 @@ class _Evaluation:
         except Exception as error:  # noqa: BLE001 - fail closed: a function of the user's
             self._failed(", ".join(map(str, naming)), error)
             return ()
-
-    async def _meets(self, requirement: Requirement) -> bool:
-        if requirement not in self._answers:
-            self._answers[requirement] = await self._ask(requirement)
-        return self._answers[requirement]
 
     async def _ask(self, requirement: Requirement) -> bool:
         try:

@@ -112,19 +112,12 @@ def _connection(token: object) -> Connection | None:
         return None
     if not (isinstance(scopes, list) and all(isinstance(scope, str) for scope in scopes)):
         return None
+    # Absent, empty and 0 (proto3's "not set") mean unknown.
+    expiry = token.get("accessTokenExpiry")
     try:
-        expires_at = _expiry(token.get("accessTokenExpiry"))
+        expires_at = whole_seconds(0 if expiry is None or expiry == "" else expiry) or None
     except ValueError:
         return None
     # Providers write `bearer` in any case; many APIs accept only "Bearer".
     token_type = "Bearer" if scheme.lower() == "bearer" else scheme
     return Connection(secret, token_type, tuple(scopes), expires_at)
-
-
-def _expiry(value: object) -> float | None:
-    """Read seconds since the epoch; absent, empty and 0 (proto3's "not set") mean unknown.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    return whole_seconds(0 if value is None or value == "" else value) or None

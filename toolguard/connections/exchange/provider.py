@@ -159,7 +159,9 @@ class TokenExchangeConnections:
         outcome = read_answer(answer, asking.exchange, request, self._clock())
         if isinstance(outcome, ConnectionRequiredError):
             refusal = answer.members if answer.is_refusal else {}
-            outcome.connect_url = self._secure_connect_url(request, refusal)
+            url = None if self._connect_url is None else self._connect_url(request, refusal)
+            is_secure = isinstance(url, str) and secure_origin(url) is not None
+            outcome.connect_url = url if is_secure else None
         return outcome
 
     def _signed(self, asking: _Asking) -> VaultRequest:
@@ -173,12 +175,6 @@ class TokenExchangeConnections:
             encoding="form",
             is_idempotent=asking.exchange.subject_token is None,
         )
-
-    def _secure_connect_url(
-        self, request: ConnectionRequest, refusal: Mapping[str, Any]
-    ) -> str | None:
-        url = None if self._connect_url is None else self._connect_url(request, refusal)
-        return url if isinstance(url, str) and secure_origin(url) is not None else None
 
     async def aclose(self) -> None:
         """Close the TCP connections of the running event loop; a later fetch opens new ones."""
