@@ -34,6 +34,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
+from typing_extensions import Self
+
 __all__ = [
     "AccessDeniedError",
     "ConnectionDeniedError",
@@ -381,6 +383,29 @@ class ConnectionRequiredError(ConnectionTokenError):
         super().__init__(message, connection=connection)
         self.connect_url = connect_url
         self.missing_scopes = tuple(missing_scopes)
+
+    @classmethod
+    def not_connected(cls, connection: str) -> Self:
+        """Return the error for an account that the user has not connected.
+
+        Args:
+            connection: the name of the connection.
+        """
+        return cls(f"Connect {connection} first, then try again", connection=connection)
+
+    @classmethod
+    def lacking_scopes(cls, connection: str, missing_scopes: Sequence[str]) -> Self:
+        """Return the error for an account that is connected with too few scopes.
+
+        Args:
+            connection: the name of the connection.
+            missing_scopes: the scopes that the account was not connected with.
+        """
+        return cls(
+            f"Connect {connection} again and allow what is missing",
+            connection=connection,
+            missing_scopes=missing_scopes,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the error, with the connect URL and the missing scopes if they are known."""

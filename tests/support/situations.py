@@ -26,9 +26,8 @@ from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.policies.argument_scopes import CallScope
 from toolguard.policies.decision import PERMIT, decide
 from toolguard.policies.decision import Caller as Holder
-from toolguard.policies.formulas import Alternative, Rule
+from toolguard.policies.formulas import Alternative, Rule, requirements_in
 from toolguard.policies.policy import Policy
-from toolguard.policies.requirements import Requirement
 from toolguard.testing.strategies import (
     NOW,
     SCOPES,
@@ -144,7 +143,7 @@ class Situation:
 
     def leaves_open(self, alternative: Alternative) -> bool:
         """Return whether what is left of it are scopes and a sign-in."""
-        opaque = [each for each in alternative if isinstance(each, Requirement)]
+        opaque = [each for each in requirements_in(alternative) if each.opaque]
         return all(self.decision(Rule(each)) is True for each in opaque)
 
     def scopes_in(self, alternative: Alternative) -> set[str]:

@@ -11,8 +11,8 @@ import httpx
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.connections.client_auth import ClientSecretBasic
 from toolguard.connections.exchange import TokenExchangeConnections
+from toolguard.connections.exchange.settings import ACCESS_TOKEN, Exchange
 from toolguard.connections.retries import Retries
-from toolguard.connections.terms import ACCESS_TOKEN, Exchange
 from toolguard.principal import Principal
 
 NOW = 1_800_000_000.0

@@ -47,7 +47,7 @@ CATCH_EVERYTHING = {
     "frameworks.framework_verifier": ["FrameworkVerifier.verify_request"],
     "frameworks.lowlevel": ["LowLevelAdapter._survey"],
     "frameworks.serving": ["_answer", "run", "serve"],
-    "policies.decision": ["_Evaluation._ask", "_Evaluation._with_call_scopes"],
+    "policies.decision": ["_Evaluation._ask", "_Evaluation._with_named_scopes"],
     "tokens.jwt": ["JWTVerifier.verify", "JWTVerifier.verify_now"],
 }
 

@@ -19,7 +19,6 @@ PUBLIC = (
     "toolguard.connections.descope.provider",
     "toolguard.connections.exchange",
     "toolguard.connections.redis",
-    "toolguard.connections.vendors",
     "toolguard.descope",
     "toolguard.testing",
     "toolguard.testing.strategies",

@@ -21,6 +21,7 @@ from uuid import uuid4
 import anyio
 
 from toolguard.connections.memory import MemoryTokenCache, Shelf
+from toolguard.connections.per_loop import PerLoop, running_loop
 from toolguard.connections.protocol import (
     Connection,
     ConnectionFunction,
@@ -162,8 +163,10 @@ class CachedConnections:
             if refusal is not None:
                 raise copy(refusal)
         task = self._flights.join(key, partial(self._obtain, key, request), fresh=request.fresh)
+        import asyncio  # noqa: PLC0415 - takes long to import
+
         # Unlike awaiting the task, this does not cancel it with the call that waits.
-        await _ended(task)
+        await asyncio.wait({task})
         return _result(task, request.name)
 
     @property
@@ -311,44 +314,23 @@ class _Flights:
     """The running requests by key; each event loop has its own, as tasks belong to a loop."""
 
     def __init__(self) -> None:
-        self._by_loop: dict[asyncio.AbstractEventLoop, dict[str, _Flight]] = {}
+        self._by_loop: PerLoop[dict[str, _Flight]] = PerLoop(dict)
 
     def join(
         self, key: str, start: Callable[[_Flight], Coroutine[Any, Any, Connection]], *, fresh: bool
     ) -> asyncio.Task[Connection]:
         """Return the running request for ``key``; start one if there is none, or none is fresh."""
-        flights = self._here()
+        flights = self._by_loop.get()
         flight = flights.get(key)
         if flight is None or (fresh and not flight.fresh):
             flight = flights[key] = _Flight(fresh)
-            flight.task = _running_loop().create_task(start(flight))
+            flight.task = running_loop().create_task(start(flight))
             flight.task.add_done_callback(partial(_land, flights, key, flight))
         return flight.task
 
     def is_latest(self, key: str, flight: _Flight) -> bool:
         """Return whether no fresh request overtook this one, whose connection may be older."""
-        return self._here().get(key) is flight
-
-    def _here(self) -> dict[str, _Flight]:
-        loop = _running_loop()
-        flights = self._by_loop.get(loop)
-        if flights is None:
-            for closed in [other for other in list(self._by_loop) if other.is_closed()]:
-                self._by_loop.pop(closed, None)
-            flights = self._by_loop[loop] = {}
-        return flights
-
-
-def _running_loop() -> asyncio.AbstractEventLoop:
-    import asyncio  # noqa: PLC0415 - takes long to import
-
-    return asyncio.get_running_loop()
-
-
-async def _ended(task: asyncio.Task[Connection]) -> None:
-    import asyncio  # noqa: PLC0415 - takes long to import
-
-    await asyncio.wait({task})
+        return self._by_loop.get().get(key) is flight
 
 
 def _land(

@@ -25,6 +25,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from toolguard.connections.per_loop import PerLoop
 from toolguard.connections.protocol import Connection
 from toolguard.environment import CACHE_KEYS, secret
 
@@ -89,8 +90,7 @@ class RedisTokenCache:
         self._clock = clock
         self._sleep = sleep
         self._resume_at = self._speak_at = -math.inf
-        # Each event loop has its own client: a TCP connection belongs to the loop that opened it.
-        self._clients: dict[asyncio.AbstractEventLoop, Redis] = {}
+        self._clients = PerLoop(lambda: Redis.from_pool(self._new_pool()))
         _check(self._new_pool)
 
     @property
@@ -138,7 +138,7 @@ class RedisTokenCache:
 
     async def aclose(self) -> None:
         """Close the TCP connections of the running event loop; a later use opens new ones."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
+        client = self._clients.pop()
         if client is not None:
             await client.aclose()
 
@@ -167,7 +167,7 @@ class RedisTokenCache:
         return answers
 
     async def _exchange(self, commands: tuple[tuple[Any, ...], ...]) -> list[Any]:
-        async with self._client().pipeline(transaction=False) as pipeline:
+        async with self._clients.get().pipeline(transaction=False) as pipeline:
             for command in commands:
                 pipeline.execute_command(*command)
             return await pipeline.execute(raise_on_error=False)
@@ -178,15 +178,6 @@ class RedisTokenCache:
             self._speak_at = now + _QUIET
             # Only its kind: the text of one may quote what was sent.
             _log.warning("Redis is unavailable (%s): bypassing the cache", type(fault).__name__)
-
-    def _client(self) -> Redis:
-        loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            for closed in [other for other in list(self._clients) if other.is_closed()]:
-                self._clients.pop(closed, None)
-            client = self._clients[loop] = Redis.from_pool(self._new_pool())
-        return client
 
     def _new_pool(self) -> BlockingConnectionPool:
         return BlockingConnectionPool.from_url(

@@ -8,6 +8,7 @@ server could derive from a name.
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 import unicodedata
@@ -91,10 +92,6 @@ def _without_query(uri: str) -> str:
     return re.split(r"[?#]", uri, maxsplit=1)[0]
 
 
-def _compatible(name: str) -> str:
-    return unicodedata.normalize("NFKC", name)
-
-
 def _decoded(name: str) -> str:
     decoded = unquote(name)
     if "\0" in decoded:
@@ -102,5 +99,6 @@ def _decoded(name: str) -> str:
     return decoded
 
 
+_compatible: Respelling = functools.partial(unicodedata.normalize, "NFKC")
 _OF_NAMES: tuple[Respelling, ...] = (str.strip, _compatible, str.casefold, _decoded)
 _OF_URIS: tuple[Respelling, ...] = (_normal_url, *_OF_NAMES, _without_dots, _without_query)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from toolguard.errors import InvalidInputError
 from toolguard.parsing.scope_token import check_requestable
-from toolguard.policies.formulas import Condition, Rule
+from toolguard.policies.formulas import Attempt, Condition, Requirement, Rule
 from toolguard.policies.operations import Invocation
 from toolguard.policies.scopes import Scope, ScopeLike, all_of
 
@@ -39,24 +39,19 @@ ScopesOf: TypeAlias = Callable[[Invocation], "ScopeLike | Iterable[ScopeLike]"]
 """A function that returns the scopes a call needs, all of them if it returns several."""
 
 
-class CallScope(ABC):
+class CallScope(Requirement):
     """A scope that is known once the arguments of the call are known."""
 
-    #: See :attr:`toolguard.policies.requirements.Requirement.reads_call`.
+    opaque: ClassVar[bool] = False
     reads_call: ClassVar[bool] = True
 
-    @property
     @abstractmethod
-    def arguments(self) -> tuple[str, ...]:
-        """The names of the arguments that it is known to read."""
+    def scope(self, call: Invocation) -> Scope:
+        """Return the scopes that this call needs; see :meth:`Requirement.scope`."""
 
-    @abstractmethod
-    def scope(self, invocation: Invocation) -> Scope:
-        """Return the scopes that this call needs.
-
-        Raises:
-            InvalidInputError: if they would not be scopes that a challenge can request.
-        """
+    def holds(self, attempt: Attempt) -> bool:
+        """Return whether the caller was granted the scopes that this call needs."""
+        return self.scope(attempt.call).allows(attempt.scopes)
 
 
 def of_call(rule: Rule, invocation: Invocation) -> Rule:
@@ -66,13 +61,12 @@ def of_call(rule: Rule, invocation: Invocation) -> Rule:
         InvalidInputError: if a scope cannot be made of these arguments, or they name more scopes
             than one challenge can request.
     """
-    named = {
-        each: each.scope(invocation) for each in rule.conditions if isinstance(each, CallScope)
-    }
-    _check_bounds([*named.values()])
+    named = {each: each.scope(invocation) for each in rule.requirements}
+    _check_bounds([scopes for scopes in named.values() if scopes is not None])
 
     def known(condition: Condition) -> Rule:
-        return named[condition] if isinstance(condition, CallScope) else Rule(condition)
+        scopes = None if isinstance(condition, str) else named[condition]
+        return Rule(condition) if scopes is None else scopes
 
     return rule.replacing(known)
 
@@ -97,13 +91,13 @@ def bounded_scopes(named: ScopeLike | Iterable[ScopeLike]) -> list[Scope]:
     return scopes
 
 
-def _check_bounds(scopes: Sequence[Scope]) -> None:
+def _check_bounds(scopes: Sequence[Rule]) -> None:
     """Check that the number and the length of the scopes of one call are bounded.
 
     Raises:
         InvalidInputError: if there are too many scopes, or they are too long together.
     """
-    tokens = {token for scope in scopes for token in scope.tokens}
+    tokens = {token for scope in scopes for token in scope.scopes}
     mentions = sum(len(group) for scope in scopes for group in scope.alternatives)
     ways = math.prod(len(scope.alternatives) for scope in scopes)
     if max(mentions, ways) > _MAX_SCOPES:
@@ -184,14 +178,14 @@ class ScopeTemplate(CallScope):
         parts = (re.escape(text) + ("(.+?)" if name else "") for text, name in self._parts)
         return re.compile("".join(parts))
 
-    def scope(self, invocation: Invocation) -> Scope:
+    def scope(self, call: Invocation) -> Scope:
         """Return the scope for the arguments of this call.
 
         Raises:
             InvalidInputError: naming the argument that is missing, is neither a string nor a
                 whole number, or does not fit into a scope.
         """
-        values = {name: _text(name, invocation.arguments) for name in self.arguments}
+        values = {name: _text(name, call.arguments) for name in self.arguments}
         made = self._filled(values)
         match = self._reading.fullmatch(made)
         filled = tuple(values[name] for _, name in self._parts if name is not None)
@@ -212,18 +206,13 @@ class ScopeFunction(CallScope):
 
     function: ScopesOf
 
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """An empty tuple: it is not known which arguments the function reads."""
-        return ()
-
-    def scope(self, invocation: Invocation) -> Scope:
+    def scope(self, call: Invocation) -> Scope:
         """Return the scopes that the function names.
 
         Raises:
             InvalidInputError: if it names no scope, an invalid one, or too many.
         """
-        scopes = bounded_scopes(self.function(invocation))
+        scopes = bounded_scopes(self.function(call))
         try:
             scope = all_of(*scopes)
             check_requestable(scope.tokens)

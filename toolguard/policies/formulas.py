@@ -1,4 +1,4 @@
-"""Boolean formulas over conditions, combined with "and" and "or".
+"""Requirements, and boolean formulas over them, combined with "and" and "or".
 
 A :class:`Rule` is a positive boolean formula over conditions, kept in normal form: a set of
 alternatives, each a set of conditions, none containing another. Two rules are equal exactly when
@@ -8,17 +8,81 @@ grant would permit less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias, Union
 
 from typing_extensions import Self
 
-__all__ = ["Alternative", "Condition", "Rule"]
+from toolguard.policies.operations import Invocation
+from toolguard.principal import Principal
 
-Condition = Hashable
+__all__ = ["Alternative", "Attempt", "Condition", "Requirement", "Rule", "requirements_in"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One caller's attempt to do one operation, as requirements see it.
+
+    Attributes:
+        principal: the verified caller.
+        scopes: the granted scopes, with those that they include.
+        call: the call, with its arguments.
+        now: the time, in seconds since the epoch.
+        leeway: seconds by which the issuer's clock may differ.
+    """
+
+    principal: Principal
+    scopes: frozenset[str]
+    call: Invocation
+    now: float
+    leeway: float = 0.0
+
+
+class Requirement(ABC):
+    """One condition on the caller other than a scope-token. Immutable, compared by value."""
+
+    #: Whether it is evaluated before any scope is named; a refusal does not say what would have
+    #: sufficed.
+    opaque: ClassVar[bool] = True
+    #: Whether the answer depends on the call, and not only on the caller.
+    reads_call: ClassVar[bool] = False
+
+    @abstractmethod
+    def holds(self, attempt: Attempt) -> bool | Awaitable[bool]:
+        """Return whether the caller meets the requirement; only True counts."""
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """The names of the arguments that it is known to read."""
+        return ()
+
+    @property
+    def names_scopes(self) -> bool:
+        """Whether :meth:`scope` replaces it by scopes once the call is known."""
+        return self.reads_call and not self.opaque
+
+    def scope(self, call: Invocation) -> Rule | None:  # noqa: ARG002 - of those that name scopes
+        """Return the scopes that ``call`` needs; None if it is not a requirement of scopes.
+
+        Raises:
+            InvalidInputError: if they would not be scopes that a challenge can request.
+        """
+        return None
+
+
+Condition: TypeAlias = Union[str, Requirement]  # noqa: UP007 - evaluated by Python 3.10
 """One condition that a caller must meet: a scope-token, or a requirement of another kind."""
 
-Alternative = tuple[Condition, ...]
+Alternative: TypeAlias = tuple[Condition, ...]
 """Conditions that suffice together, in the declared order."""
+
+
+def requirements_in(conditions: Iterable[Condition]) -> tuple[Requirement, ...]:
+    """Return the conditions that are not scope-tokens."""
+    return tuple(each for each in conditions if not isinstance(each, str))
+
 
 # The conjunction of n and m alternatives has up to n*m alternatives.
 _MAX_ALTERNATIVES = 1_000
@@ -76,6 +140,11 @@ class Rule:
     def scopes(self) -> tuple[str, ...]:
         """The conditions that are scope-tokens."""
         return tuple(each for each in self.conditions if isinstance(each, str))
+
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """The conditions that are not scope-tokens."""
+        return requirements_in(self.conditions)
 
     @property
     def grants(self) -> tuple[tuple[str, ...], ...]:

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from toolguard.policies.argument_scopes import CallScope
-from toolguard.policies.formulas import Alternative, Rule
-from toolguard.policies.requirements import Requirement
+from toolguard.policies.formulas import Alternative, Requirement, Rule, requirements_in
 
 __all__ = ["DEFAULT_POLICIES", "ConnectionNeed", "DefaultRule", "Policy"]
 
@@ -36,10 +34,6 @@ class ConnectionNeed:
     tenant: bool = False
     optional: bool = False
     fresh: bool = False
-
-
-def _is_opaque(alternative: Alternative) -> bool:
-    return any(isinstance(each, Requirement) for each in alternative)
 
 
 @dataclass(frozen=True)
@@ -84,22 +78,20 @@ class Policy:
             connections=tuple(dict.fromkeys((*self.connections, *other.connections))),
         )
 
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """The conditions of the rule that are not scope-tokens."""
+        return self.rule.requirements if self.rule is not None else ()
+
     @functools.cached_property
     def reads_call(self) -> bool:
         """Whether the decision depends on the call, and not only on the caller."""
-        conditions = self.rule.conditions if self.rule is not None else ()
-        return any(isinstance(c, (CallScope, Requirement)) and c.reads_call for c in conditions)
+        return any(each.reads_call for each in self.requirements)
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The arguments of the call that the rule is known to read."""
-        conditions = self.rule.conditions if self.rule is not None else ()
-        return tuple(
-            name
-            for each in conditions
-            if isinstance(each, (CallScope, Requirement))
-            for name in each.arguments
-        )
+        return tuple(name for each in self.requirements for name in each.arguments)
 
     @functools.cached_property
     def first_scopes(self) -> tuple[str, ...]:
@@ -109,9 +101,13 @@ class Policy:
         """
         if self.rule is None:
             return ()
+
+        def distance(way: tuple[Alternative, tuple[str, ...]]) -> tuple[bool, int]:
+            alternative, scopes = way
+            return any(each.opaque for each in requirements_in(alternative)), len(scopes)
+
         ways = zip(self.rule.alternatives, self.rule.grants, strict=True)
-        first = min(ways, key=lambda way: (_is_opaque(way[0]), len(way[1])), default=((), ()))
-        return first[1]
+        return min(ways, key=distance, default=((), ()))[1]
 
     def __str__(self) -> str:
         if self.public:

@@ -61,13 +61,13 @@ def requirements(policy: Policy) -> dict[str, Any]:
     """
     if policy.public:
         return {"public": True}
-    conditions = policy.rule.conditions if policy.rule is not None else ()
-    recent = [each for each in conditions if isinstance(each, RecentAuthentication)]
+    asked = policy.requirements
+    recent = [each for each in asked if isinstance(each, RecentAuthentication)]
     found = {
         "scopes": [list(group) for group in _grants(policy)],
         "connections": [need.name for need in policy.connections],
         "recent_auth": [_sign_in(each) for each in recent],
-        "conditions": any(not isinstance(c, (str, RecentAuthentication)) for c in conditions),
+        "conditions": len(recent) < len(asked),
     }
     return {name: value for name, value in found.items() if value}
 

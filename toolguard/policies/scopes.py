@@ -206,10 +206,13 @@ class ScopeHierarchy:
     __slots__ = ("_implied",)
 
     def __init__(self, implications: Mapping[str, Iterable[str]] | None = None) -> None:
-        direct = {
-            _scope_token(scope): _tokens(scope, implied)
-            for scope, implied in (implications or {}).items()
-        }
+        direct: dict[str, tuple[str, ...]] = {}
+        for scope, implied in (implications or {}).items():
+            if isinstance(implied, str):
+                raise TypeError(
+                    f"write {{{scope!r}: [{implied!r}]}}: the included scopes are a list"
+                )
+            direct[_scope_token(scope)] = tuple(map(_scope_token, implied))
         self._implied = {scope: _closure(scope, direct) for scope in direct}
 
     @classmethod
@@ -231,12 +234,6 @@ class ScopeHierarchy:
     def __repr__(self) -> str:
         rows = (f"{scope} > {' '.join(sorted(all_))}" for scope, all_ in self._implied.items())
         return f"<ScopeHierarchy: {'; '.join(rows)}>"
-
-
-def _tokens(scope: str, implied: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(implied, str):
-        raise TypeError(f"write {{{scope!r}: [{implied!r}]}}: the included scopes are a list")
-    return tuple(_scope_token(token) for token in implied)
 
 
 def _closure(scope: str, direct: Mapping[str, tuple[str, ...]]) -> frozenset[str]:

@@ -22,6 +22,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from toolguard.parsing.strict_json import strict_object
+from toolguard.tokens.algorithms import BY_CURVE, MIN_RSA_BITS
 
 __all__ = [
     "Key",
@@ -37,11 +38,9 @@ PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 """A public key, as PyJWT's algorithms take it."""
 
 _MAX_KEYS = 100
-_MIN_RSA_BITS = 2048
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 # RFC 9864 §2.2: "Ed25519" is the fully specified name of what "EdDSA" means for such a key.
 _EDDSA = frozenset({"EdDSA", "Ed25519"})
-_BY_CURVE = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
 _PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("x", "y"), "OKP": ("x",)}
 _PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
@@ -347,8 +346,8 @@ def _examined(material: object) -> tuple[frozenset[str], PublicKey]:
     if isinstance(material, RSAPublicKey):
         _check_modulus(material.public_numbers().n)
         return _RSA, material
-    if isinstance(material, EllipticCurvePublicKey) and material.curve.name in _BY_CURVE:
-        return frozenset({_BY_CURVE[material.curve.name]}), material
+    if isinstance(material, EllipticCurvePublicKey) and material.curve.name in BY_CURVE:
+        return frozenset({BY_CURVE[material.curve.name]}), material
     if isinstance(material, Ed25519PublicKey):
         if _y_coordinate(material) in _SMALL_ORDER:
             raise KeySetError("is a point of small order: anyone could sign for it")
@@ -364,9 +363,9 @@ def _y_coordinate(material: Ed25519PublicKey) -> int:
 
 def _check_modulus(modulus: int) -> None:
     bits = modulus.bit_length()
-    if bits < _MIN_RSA_BITS:
+    if bits < MIN_RSA_BITS:
         # RFC 7518 §3.3 and §3.5.
-        raise KeySetError(f"has {bits} bits, where RSA needs {_MIN_RSA_BITS}")
+        raise KeySetError(f"has {bits} bits, where RSA needs {MIN_RSA_BITS}")
     if all(modulus % prime in powers for prime, powers in _ROCA):
         raise KeySetError("can be factored: its generator had the ROCA flaw (CVE-2017-15361)")
 

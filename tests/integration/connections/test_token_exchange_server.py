@@ -18,8 +18,8 @@ from support.token_endpoint import GOOD, Waits, asked
 from toolguard.connections import Connection
 from toolguard.connections.client_auth import PrivateKeyJWT
 from toolguard.connections.exchange import TokenExchangeConnections
+from toolguard.connections.exchange.settings import Exchange
 from toolguard.connections.retries import Retries
-from toolguard.connections.terms import Exchange
 from toolguard.errors import (
     ConnectionRequiredError,
     ConnectionResponseError,

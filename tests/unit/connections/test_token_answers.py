@@ -27,7 +27,13 @@ from support.token_endpoint import (
 )
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.connections.client_auth import ClientSecretPost
-from toolguard.connections.terms import ACCESS_TOKEN, JWT, REFRESH_TOKEN, Actor, Exchange
+from toolguard.connections.exchange.settings import (
+    ACCESS_TOKEN,
+    JWT,
+    REFRESH_TOKEN,
+    Actor,
+    Exchange,
+)
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRateLimitedError,

@@ -23,7 +23,7 @@ from support.token_endpoint import (
 from toolguard.connections import Connection, ConnectionProvider, ConnectionRequest
 from toolguard.connections.client_auth import ClientSecretPost, PrivateKeyJWT
 from toolguard.connections.exchange import TokenExchangeConnections
-from toolguard.connections.terms import JWT, REFRESH_TOKEN, Actor, Exchange
+from toolguard.connections.exchange.settings import JWT, REFRESH_TOKEN, Actor, Exchange
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,

@@ -11,8 +11,8 @@ from support.client_keys import private_key
 from support.token_endpoint import GOOD, TokenEndpoint, asked, fetch, giving, refusing
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.connections.client_auth import ClientSecretPost, PrivateKeyJWT
-from toolguard.connections.terms import Exchange
-from toolguard.connections.vendors import (
+from toolguard.connections.exchange.settings import Exchange
+from toolguard.connections.exchange.vendors import (
     auth0_token_vault,
     connect_url_from,
     entra_on_behalf_of,

@@ -14,6 +14,7 @@ from toolguard.errors import InvalidInputError
 from toolguard.parsing.wildcards import wildcard
 from toolguard.policies.argument_scopes import ScopeTemplate
 from toolguard.policies.by_name import OperationRules
+from toolguard.policies.formulas import Attempt
 from toolguard.policies.operations import Invocation
 from toolguard.policies.requirements import IsClient
 from toolguard.principal import Principal
@@ -42,7 +43,8 @@ def test_a_client_id_cannot_keep_a_rule_busy() -> None:
     begun = time.process_time()
     caller = Principal("alice", client_id="a" * 2_048, issuer="https://issuer.example")
 
-    assert not IsClient("*a*a*a*a*/").holds(caller, Invocation("tool", "x"))
+    attempt = Attempt(caller, frozenset(), Invocation("tool", "x"), now=0.0)
+    assert not IsClient("*a*a*a*a*/").holds(attempt)
     assert time.process_time() - begun < SOON
 
 

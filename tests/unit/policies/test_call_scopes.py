@@ -23,6 +23,8 @@ from toolguard import (
 )
 from toolguard.http.challenge import Challenge
 from toolguard.policies.argument_scopes import ScopeFunction, ScopeTemplate
+from toolguard.policies.formulas import Attempt
+from toolguard.principal import Principal
 
 
 def call(**arguments: Any) -> Invocation:
@@ -119,6 +121,14 @@ def test_whatever_the_arguments_are_a_challenge_can_name_the_scope_or_the_input_
     except InvalidInputError:
         return
     assert Challenge(scope=scope.tokens).header == f'Bearer scope="{scope}"'
+
+
+@pytest.mark.parametrize("name", ["work", "home"])
+def test_a_template_holds_for_the_calls_whose_scope_is_granted(name: str) -> None:
+    caller = Principal("alice", issuer="https://issuer.example")
+    attempt = Attempt(caller, frozenset({"calendar.work"}), call(calendar_id=name), now=0.0)
+
+    assert ScopeTemplate("calendar.{calendar_id}").holds(attempt) is (name == "work")
 
 
 def test_braces_that_are_doubled_are_braces() -> None:

@@ -17,14 +17,12 @@ from toolguard.errors import (
     ConnectionResponseError,
     ConnectionTokenError,
 )
+from toolguard.parsing.token_members import is_token, whole_seconds
 
 __all__ = ["outcome", "token_response"]
 
-_VISIBLE = re.compile(r"[\x21-\x7e]+")
 # RFC 9110 §11.1: the name of a scheme is a token.
 _SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# A number of milliseconds would have 13 digits.
-_SECONDS = re.compile(r"[0-9]{1,11}")
 # Descope's code for "there is no such token in the vault".
 _NOT_CONNECTED = "E111504"
 _ERROR_CODE = re.compile(r"E[0-9]{3,8}")
@@ -108,28 +106,18 @@ def _connection(token: object) -> Connection | None:
         return None
     secret, scopes = token.get("accessToken"), token.get("scopes") or []
     scheme = token.get("accessTokenType") or "Bearer"
-    if not (isinstance(secret, str) and _VISIBLE.fullmatch(secret)):
+    if not is_token(secret):
         return None
     if not (isinstance(scheme, str) and _SCHEME.fullmatch(scheme)):
         return None
     if not (isinstance(scopes, list) and all(isinstance(scope, str) for scope in scopes)):
         return None
+    # Absent, empty and 0 (proto3's "not set") mean unknown.
+    expiry = token.get("accessTokenExpiry")
     try:
-        expires_at = _expiry(token.get("accessTokenExpiry"))
+        expires_at = whole_seconds(0 if expiry is None or expiry == "" else expiry) or None
     except ValueError:
         return None
     # Providers write `bearer` in any case; many APIs accept only "Bearer".
     token_type = "Bearer" if scheme.lower() == "bearer" else scheme
     return Connection(secret, token_type, tuple(scopes), expires_at)
-
-
-def _expiry(value: object) -> float | None:
-    """Read seconds since the epoch; absent, empty and 0 (proto3's "not set") mean unknown.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    text = "0" if value is None or value == "" else str(value)
-    if not _SECONDS.fullmatch(text):
-        raise ValueError("not a number of seconds")
-    return float(text) or None

@@ -6,7 +6,6 @@ Requests and answers follow the API reference, docs.descope.com/api/management/o
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -30,6 +29,7 @@ from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.connections.retries import NO_RETRIES, Retries
 from toolguard.errors import ConnectionDeniedError, ConnectionRequiredError, ConnectionTokenError
 from toolguard.parsing.secure_urls import secure_origin
+from toolguard.parsing.token_members import is_token
 
 __all__ = ["DescopeConnections"]
 
@@ -37,7 +37,6 @@ _log = logging.getLogger("toolguard.connections")
 
 _APP = "/v1/mgmt/outbound/app"
 _CONNECT = f"{_APP}/connect"
-_VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
 class DescopeConnections:
@@ -82,7 +81,7 @@ class DescopeConnections:
     ) -> None:
         if not isinstance(project, DescopeProject):
             project = DescopeProject.from_well_known_url(project)
-        if management_key is not None and not _VISIBLE.fullmatch(management_key):
+        if management_key is not None and not is_token(management_key):
             raise ValueError("a management key is one word; write management_key=None for none")
         if management_key_for_tenants and management_key is None:
             raise ValueError("management_key_for_tenants=True needs management_key=...")
@@ -177,7 +176,7 @@ class DescopeConnections:
         ):
             credential = self._management_key
             _log_use_of_the_key(asked)
-        if credential is None or not _VISIBLE.fullmatch(credential):
+        if not is_token(credential):
             return None
         url, body = self._endpoint(asked)
         authorization = f"Bearer {self._project.project_id}:{credential}"

@@ -6,13 +6,12 @@ quote a token.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from toolguard.connections.exchange.settings import ACCESS_TOKEN, JWT, Exchange, Meaning
 from toolguard.connections.http import VaultAnswer
 from toolguard.connections.protocol import Connection, ConnectionRequest
-from toolguard.connections.terms import ACCESS_TOKEN, JWT, Exchange, Meaning
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,
@@ -20,12 +19,9 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
+from toolguard.parsing.token_members import is_token, whole_seconds
 
 __all__ = ["read_answer"]
-
-_VISIBLE = re.compile(r"[\x21-\x7e]+")
-# A number of milliseconds since the epoch would have 13 digits.
-_SECONDS = re.compile(r"[0-9]{1,11}")
 
 
 def read_answer(
@@ -62,7 +58,7 @@ def _refusal(answer: VaultAnswer, exchange: Exchange, name: str) -> ConnectionTo
     meaning: Meaning | None = exchange.meaning_of(code) if isinstance(code, str) else None
     shown = f"{answer.status}, {code}" if meaning else f"{answer.status}"
     if meaning == "connect":
-        return ConnectionRequiredError(f"Connect {name} first, then try again", connection=name)
+        return ConnectionRequiredError.not_connected(name)
     if meaning == "denied":
         return ConnectionDeniedError(
             f"The authorization server does not give {name} to this caller ({shown})",
@@ -87,7 +83,7 @@ def _connection(
         ValueError: if the answer is invalid. The text says why, and quotes nothing of the answer.
     """
     token = members.get("access_token")
-    if not (isinstance(token, str) and _VISIBLE.fullmatch(token)):
+    if not is_token(token):
         raise ValueError("holds no token that can be read")
     _check_token_type(members.get("token_type"), exchange)
     _check_issued_type(members.get("issued_token_type"), exchange)
@@ -118,10 +114,10 @@ def _check_issued_type(value: object, exchange: Exchange) -> None:
 def _lifetime(value: object, exchange: Exchange) -> float | None:
     if value is None:
         return None
-    is_number = isinstance(value, (int, str)) and not isinstance(value, bool)
-    if not is_number or not _SECONDS.fullmatch(str(value)):
-        raise ValueError("says when the token expires in a way that cannot be read")
-    seconds = float(str(value))
+    try:
+        seconds = whole_seconds(value)
+    except ValueError:
+        raise ValueError("says when the token expires in a way that cannot be read") from None
     return seconds if seconds or exchange.strict else None
 
 
@@ -145,9 +141,5 @@ def _usable(
         )
     missing = [s for s in request.scopes if not exchange.grants(s, connection.scopes)]
     if missing:
-        return ConnectionRequiredError(
-            f"Connect {request.name} again and allow what is missing",
-            connection=request.name,
-            missing_scopes=missing,
-        )
+        return ConnectionRequiredError.lacking_scopes(request.name, missing)
     return connection

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,11 +10,11 @@ from hashlib import sha256
 from typing import Any
 
 from toolguard.connections.client_auth import ClientAuth
+from toolguard.connections.exchange.answers import read_answer
+from toolguard.connections.exchange.settings import ConnectUrl, Exchange, facts_of, form_of
 from toolguard.connections.http import Transport, VaultClient, VaultRequest
 from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.connections.retries import Retries
-from toolguard.connections.terms import ConnectUrl, Exchange, facts_of, form_of
-from toolguard.connections.token_answer import read_answer
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,
@@ -23,11 +22,11 @@ from toolguard.errors import (
     ConnectionTokenError,
 )
 from toolguard.parsing.secure_urls import is_secure_url, secure_origin
+from toolguard.parsing.token_members import is_token
 
 __all__ = ["TokenExchangeConnections"]
 
 _RETRIES = Retries()
-_VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class TokenExchangeConnections:
 
     The caller's token is sent to this token endpoint and nowhere else, and the server reads the
     user from it: nothing comes from a tool's arguments. The settings for well-known vendors are
-    in :mod:`toolguard.connections.vendors`::
+    in :mod:`toolguard.connections.exchange`::
 
         TokenExchangeConnections(
             "https://sso.example.com/realms/acme/protocol/openid-connect/token",
@@ -151,13 +150,11 @@ class TokenExchangeConnections:
         if exchange.subject_token is not None:
             subject = await exchange.subject_token(request)
             if subject is None:
-                return ConnectionRequiredError(
-                    f"Connect {request.name} first, then try again", connection=request.name
-                )
+                return ConnectionRequiredError.not_connected(request.name)
         actor = None if exchange.actor is None else await exchange.actor.token(request)
-        if not _is_token(subject) or (exchange.actor is not None and not _is_token(actor)):
+        if not is_token(subject) or (exchange.actor is not None and not is_token(actor)):
             return _denied(request, "a token that can be sent")
-        return _Asking(request, exchange, form_of(exchange, request, str(subject), actor))
+        return _Asking(request, exchange, form_of(exchange, request, subject, actor))
 
     async def _ask(self, asking: _Asking) -> Connection | ConnectionTokenError:
         request = asking.request
@@ -165,7 +162,9 @@ class TokenExchangeConnections:
         outcome = read_answer(answer, asking.exchange, request, self._clock())
         if isinstance(outcome, ConnectionRequiredError):
             refusal = answer.members if answer.is_refusal else {}
-            outcome.connect_url = self._secure_connect_url(request, refusal)
+            url = None if self._connect_url is None else self._connect_url(request, refusal)
+            is_secure = isinstance(url, str) and secure_origin(url) is not None
+            outcome.connect_url = url if is_secure else None
         return outcome
 
     def _signed(self, asking: _Asking) -> VaultRequest:
@@ -179,12 +178,6 @@ class TokenExchangeConnections:
             encoding="form",
             is_idempotent=asking.exchange.subject_token is None,
         )
-
-    def _secure_connect_url(
-        self, request: ConnectionRequest, refusal: Mapping[str, Any]
-    ) -> str | None:
-        url = None if self._connect_url is None else self._connect_url(request, refusal)
-        return url if isinstance(url, str) and secure_origin(url) is not None else None
 
     async def aclose(self) -> None:
         """Close the TCP connections of the running event loop; a later fetch opens new ones."""
@@ -205,12 +198,8 @@ def _unaskable(request: ConnectionRequest, exchange: Exchange) -> ConnectionToke
         return ConnectionDeniedError(
             f"{request.name} belongs to users here, not to tenants", connection=request.name
         )
-    return None if _is_token(request.tenant_id) else _denied(request, "a tenant that can be named")
+    return None if is_token(request.tenant_id) else _denied(request, "a tenant that can be named")
 
 
 def _denied(request: ConnectionRequest, what: str) -> ConnectionDeniedError:
     return ConnectionDeniedError(f"{request.name} needs {what}", connection=request.name)
-
-
-def _is_token(text: str | None) -> bool:
-    return isinstance(text, str) and _VISIBLE.fullmatch(text) is not None

@@ -116,15 +116,11 @@ class Actor:
             raise ValueError("an actor token has a type: leave token_type out for an access token")
 
 
-def _is_granted(asked: str, granted: Collection[str]) -> bool:
-    return asked in granted
-
-
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
     """The settings of the token exchange for one connection (RFC 8693 §2.1).
 
-    The settings for well-known vendors are in :mod:`toolguard.connections.vendors`.
+    The settings for well-known vendors are in :mod:`toolguard.connections.exchange`.
 
     Attributes:
         audience: logical names of the services that the token is for.
@@ -162,7 +158,9 @@ class Exchange:
     actor: Actor | None = None
     default_scopes: tuple[str, ...] = ()
     sends_scope: bool = True
-    grants: Callable[[str, Collection[str]], bool] = field(default=_is_granted, repr=False)
+    grants: Callable[[str, Collection[str]], bool] = field(
+        default=lambda asked, granted: asked in granted, repr=False
+    )
     extra: Mapping[str, str] = field(default_factory=dict)
     tenant: Mapping[str, str] = field(default_factory=dict)
     grant_type: str = TOKEN_EXCHANGE
@@ -219,41 +217,24 @@ def form_of(
         subject_token: the token of the user that the connection is for.
         actor_token: the token of the acting party; set if and only if there is an actor.
     """
+    subject = {"subject_token": subject_token, "subject_token_type": exchange.subject_token_type}
+    scopes = (request.scopes or exchange.default_scopes) if exchange.sends_scope else ()
     form: dict[str, Any] = {
         "grant_type": exchange.grant_type,
-        **_subject(exchange, subject_token),
-        **_acting(exchange, actor_token),
+        **({"assertion": subject_token} if exchange.grant_type == JWT_BEARER else subject),
         "audience": exchange.audience,
         "resource": exchange.resource,
         "requested_token_type": exchange.requested_token_type,
-        "scope": " ".join(_scopes(exchange, request)),
+        "scope": " ".join(scopes),
         **exchange.extra,
-        **_of_tenant(exchange, request.tenant_id),
     }
-    return {name: value for name, value in form.items() if value}
-
-
-def _subject(exchange: Exchange, token: str) -> dict[str, str]:
-    if exchange.grant_type == JWT_BEARER:
-        return {"assertion": token}
-    return {"subject_token": token, "subject_token_type": exchange.subject_token_type}
-
-
-def _acting(exchange: Exchange, token: str | None) -> dict[str, str]:
     # RFC 8693 §2.1: the type is sent if and only if there is an actor token.
-    if exchange.actor is None or token is None:
-        return {}
-    return {"actor_token": token, "actor_token_type": exchange.actor.token_type}
-
-
-def _scopes(exchange: Exchange, request: ConnectionRequest) -> tuple[str, ...]:
-    return (request.scopes or exchange.default_scopes) if exchange.sends_scope else ()
-
-
-def _of_tenant(exchange: Exchange, tenant_id: str | None) -> dict[str, str]:
-    if tenant_id is None:
-        return {}
-    return {name: value.replace(TENANT, tenant_id) for name, value in exchange.tenant.items()}
+    if exchange.actor is not None and actor_token is not None:
+        form |= {"actor_token": actor_token, "actor_token_type": exchange.actor.token_type}
+    if request.tenant_id is not None:
+        for name, value in exchange.tenant.items():
+            form[name] = value.replace(TENANT, request.tenant_id)
+    return {name: value for name, value in form.items() if value}
 
 
 def _check_parameters(parameters: Mapping[str, str], reserved: Collection[str]) -> None:

@@ -1,6 +1,6 @@
 """Token exchange settings for well-known authorization servers.
 
-Each function returns the :class:`~toolguard.connections.terms.Exchange` of one connection.
+Each function returns the :class:`Exchange` of one connection.
 Parameter names are those of the vendors' public documentation.
 """
 
@@ -10,8 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from toolguard.connections.protocol import ConnectionRequest
-from toolguard.connections.terms import (
+from toolguard.connections.exchange.settings import (
     ACCESS_TOKEN,
     JWT_BEARER,
     REFRESH_TOKEN,
@@ -19,6 +18,7 @@ from toolguard.connections.terms import (
     Exchange,
     TokenSource,
 )
+from toolguard.connections.protocol import ConnectionRequest
 
 __all__ = [
     "auth0_token_vault",
