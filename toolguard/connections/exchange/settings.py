@@ -116,6 +116,11 @@ class Actor:
             raise ValueError("an actor token has a type: leave token_type out for an access token")
 
 
+def _is_granted(asked: str, granted: Collection[str]) -> bool:
+    """Return whether ``asked`` is among the ``granted`` scopes."""
+    return asked in granted
+
+
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
     """The settings of the token exchange for one connection (RFC 8693 §2.1).
@@ -158,9 +163,7 @@ class Exchange:
     actor: Actor | None = None
     default_scopes: tuple[str, ...] = ()
     sends_scope: bool = True
-    grants: Callable[[str, Collection[str]], bool] = field(
-        default=lambda asked, granted: asked in granted, repr=False
-    )
+    grants: Callable[[str, Collection[str]], bool] = field(default=_is_granted, repr=False)
     extra: Mapping[str, str] = field(default_factory=dict)
     tenant: Mapping[str, str] = field(default_factory=dict)
     grant_type: str = TOKEN_EXCHANGE
