@@ -65,7 +65,7 @@ from toolguard.errors import (
 from toolguard.frameworks.framework_auth import verifier_for
 from toolguard.guard import ToolGuard
 from toolguard.http.door import Refusals
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.scopes import Scope, ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.tokens.verifier import Verifier
@@ -92,11 +92,11 @@ __all__ = [
     "InsufficientScopeError",
     "InvalidInputError",
     "InvalidTokenError",
-    "Invocation",
     "JWTVerifier",
     "KeysUnavailableError",
     "MalformedCredentialsError",
     "MissingTokenError",
+    "OperationCall",
     "Principal",
     "Refusals",
     "Scope",

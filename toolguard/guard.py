@@ -16,7 +16,7 @@ from typing_extensions import Unpack
 
 from toolguard.calls.request import RequestAuth, TaskExpiry, UnauthorizedTools, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken, TrustedUser
-from toolguard.connections.cache import provider_for
+from toolguard.connections.cache import build_provider
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, withhold
@@ -26,8 +26,8 @@ from toolguard.http.challenge import Challenge, challenge_for, metadata_url
 from toolguard.http.door import Door, Refusals
 from toolguard.http.event_ids import EventIds
 from toolguard.parsing.choice import one_of
-from toolguard.policies.by_name import OperationRules
-from toolguard.policies.policy import DefaultRule, Policy
+from toolguard.policies.by_name import PoliciesByName
+from toolguard.policies.policy import DefaultPolicy, Policy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.settings import (
@@ -117,7 +117,7 @@ class ToolGuard:
         resource: str | None = None,
         connections: ConnectionProvider | ConnectionFunction | None = None,
         scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
-        default: DefaultRule = "authenticated",
+        default: DefaultPolicy = "authenticated",
         initial_scopes: Sequence[str] | None = None,
         unauthorized_tools: UnauthorizedTools = "show",
         refusals: Refusals = _REFUSALS,
@@ -135,11 +135,13 @@ class ToolGuard:
         self._issuer, self.verifier = verifier_of(
             issuer, well_known_url, verifier, audiences, clock
         )
-        self.connections = provider_for(connections, clock)
+        self.connections = build_provider(connections, clock)
         self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
         #: The state that all middlewares of this guard share.
         self.door = Door(refusals, EventIds(secret))
-        self.default: DefaultRule = one_of("default", default, ("authenticated", "deny", "public"))
+        self.default: DefaultPolicy = one_of(
+            "default", default, ("authenticated", "deny", "public")
+        )
         self.unauthorized_tools: UnauthorizedTools = one_of(
             "unauthorized_tools", unauthorized_tools, ("show", "hide", "hide-all")
         )
@@ -150,7 +152,7 @@ class ToolGuard:
         self._trusted = trusted_user(stdio)
         self._stdio_token: StdioToken | None = None
         self._adapters: list[Adapter] = []
-        self._rules: list[OperationRules] = []
+        self._rules: list[PoliciesByName] = []
         self._known: _Surface | None = None
         self._metadata_url = metadata_url(self.resource)
 
@@ -227,7 +229,7 @@ class ToolGuard:
         sent = sent_arguments(sent_by_client or {})
         adapter.claim(
             self,
-            OperationRules(rules or {}),
+            PoliciesByName(rules or {}),
             sent_by_client=sent,
             open_routes=open_routes_of(open_routes),
         )
@@ -275,7 +277,7 @@ class ToolGuard:
             if path is not None or others is not None:
                 raise ValueError("path= and others= go with rules=: without, all paths are alike")
             return guarded_app(app, self, forward_token=forward_token)
-        known = OperationRules(rules)
+        known = PoliciesByName(rules)
         if known.uses_tags:
             raise ValueError("messages do not tell tags: write rules by name for asgi()")
         door = guarded_server(
@@ -380,9 +382,9 @@ class ToolGuard:
                 revision,
                 policies,
                 has_public=any(policy.public for policy in policies),
-                scopes_supported=resources.scopes_supported(p.rule for p in policies),
+                scopes_supported=resources.scopes_supported(p.formula for p in policies),
                 first_scopes=resources.first_scopes(
-                    (p.rule for p in policies), self.scope_hierarchy
+                    (p.formula for p in policies), self.scope_hierarchy
                 ),
             )
         return self._known

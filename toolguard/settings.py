@@ -14,7 +14,7 @@ from toolguard.environment import MANAGEMENT_KEY, taken
 from toolguard.http.door import Refusals
 from toolguard.http.metadata import canonical_resource
 from toolguard.parsing.scope_token import check_requestable
-from toolguard.policies.policy import DefaultRule
+from toolguard.policies.policy import DefaultPolicy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.tokens.verifier import Verifier
 
@@ -41,7 +41,7 @@ class GuardSettings(TypedDict, total=False):
     resource: str | None
     connections: ConnectionProvider | ConnectionFunction | None
     scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None
-    default: DefaultRule
+    default: DefaultPolicy
     initial_scopes: Sequence[str] | None
     unauthorized_tools: UnauthorizedTools
     refusals: Refusals

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.callers import Caller, Desk
 from toolguard import (
     InvalidInputError,
-    Invocation,
+    OperationCall,
     Principal,
     ScopeHierarchy,
     ToolGuardError,
@@ -23,10 +23,10 @@ from toolguard import (
 )
 from toolguard.decorators.requires import RuleLike
 from toolguard.decorators.wrapper import GuardDecorator
-from toolguard.policies.argument_scopes import CallScope
+from toolguard.policies.argument_scopes import ArgumentScope
 from toolguard.policies.decision import PERMIT, decide
 from toolguard.policies.decision import Caller as Holder
-from toolguard.policies.formulas import Alternative, Rule, requirements_in
+from toolguard.policies.formulas import Alternative, Formula, requirements_in
 from toolguard.policies.policy import Policy
 from toolguard.testing.strategies import (
     NOW,
@@ -56,11 +56,11 @@ __all__ = [
 ]
 
 
-async def is_paid(principal: Principal, call: Invocation) -> Any:
+async def is_paid(principal: Principal, call: OperationCall) -> Any:
     return said(call.arguments["paid"])
 
 
-async def is_signed(principal: Principal, call: Invocation) -> Any:
+async def is_signed(principal: Principal, call: OperationCall) -> Any:
     return said(call.arguments["signed"])
 
 
@@ -70,7 +70,7 @@ def said(answer: object) -> object:
     return answer
 
 
-def scopes_of(call: Invocation) -> Any:
+def scopes_of(call: OperationCall) -> Any:
     return call.arguments.get("scopes", "read")
 
 
@@ -93,8 +93,8 @@ ARGUMENTS = st.fixed_dictionaries(
 ANY_ARGUMENTS = tool_arguments("paid", "signed", "tenant", "action", "scopes")
 
 
-def rule_of(rule: RuleLike) -> Rule:
-    asked = rule.policy.rule if isinstance(rule, GuardDecorator) else all_of(rule)
+def rule_of(rule: RuleLike) -> Formula:
+    asked = rule.policy.formula if isinstance(rule, GuardDecorator) else all_of(rule)
     assert asked is not None
     return asked
 
@@ -134,9 +134,9 @@ class Situation:
     def lets_in(self, rule: RuleLike) -> bool:
         return self.refusal(rule) is None
 
-    def decision(self, rule: Rule, *, early: bool = False) -> bool | ToolGuardError:
+    def decision(self, rule: Formula, *, early: bool = False) -> bool | ToolGuardError:
         """Return what is decided with the arguments, or before they are known."""
-        invocation = None if early else Invocation("tool", "tool", self.arguments)
+        invocation = None if early else OperationCall("tool", "tool", self.arguments)
         holder = Holder(self.caller, self.hierarchy.expand(self.caller.scopes), NOW)
         decision = asyncio.run(decide(Policy(rule), holder, invocation))
         return decision.refusal or decision is PERMIT
@@ -144,15 +144,15 @@ class Situation:
     def leaves_open(self, alternative: Alternative) -> bool:
         """Return whether what is left of it are scopes and a sign-in."""
         opaque = [each for each in requirements_in(alternative) if each.opaque]
-        return all(self.decision(Rule(each)) is True for each in opaque)
+        return all(self.decision(Formula(each)) is True for each in opaque)
 
     def scopes_in(self, alternative: Alternative) -> set[str]:
         """Return the scopes that it may name for this call; none if that is invalid."""
-        call = Invocation("tool", "tool", self.arguments)
-        of_call = [each for each in alternative if isinstance(each, CallScope)]
+        call = OperationCall("tool", "tool", self.arguments)
+        resolve_argument_scopes = [each for each in alternative if isinstance(each, ArgumentScope)]
         named: set[str] = {each for each in alternative if isinstance(each, str)}
         try:
-            return named.union(*(each.scope(call).tokens for each in of_call))
+            return named.union(*(each.scope(call).tokens for each in resolve_argument_scopes))
         except InvalidInputError:
             return set()
 

@@ -30,7 +30,7 @@ from toolguard.errors import (
     MissingTokenError,
 )
 from toolguard.http.challenge import ChallengeScopes
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 
@@ -186,7 +186,7 @@ def test_the_route_of_the_metadata_is_at_the_root_of_the_host() -> None:
 
 async def over_stdio(made: ToolGuard, policy: Policy) -> Principal | None:
     with made.serving_stdio():
-        call = Invocation("tool", "read")
+        call = OperationCall("tool", "read")
         frame = Frame(made, Message(await made.stdio_auth())).enter(policy, call)
         return await frame.authorize(call)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from toolguard.calls.request import Guard, RequestAuth
 from toolguard.calls.rows import Row, State
-from toolguard.connections.fetching import Connecting
+from toolguard.connections.fetching import ConnectionFetcher
 from toolguard.connections.protocol import Connection
 from toolguard.errors import (
     GuardNotConfiguredError,
@@ -24,7 +24,7 @@ from toolguard.errors import (
     ToolGuardError,
 )
 from toolguard.policies.decision import Caller, Decision, Verdict, decide, decide_now
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
 
@@ -66,7 +66,7 @@ class Message:
     auth: RequestAuth | None
     outer: Frame | None = None
     is_current: Callable[[], bool] = lambda: True
-    sent: Invocation | None = None
+    sent: OperationCall | None = None
     rows: list[Row] = field(default_factory=list)
     nested_refusal: ToolGuardError | None = None
     task: str | None = None
@@ -144,7 +144,7 @@ class Frame:
     row: Row | None = None
 
     def enter(
-        self, policy: Policy | None, call: Invocation, owner: Callable[..., Any] | None = None
+        self, policy: Policy | None, call: OperationCall, owner: Callable[..., Any] | None = None
     ) -> Frame:
         """Return the frame inside an operation that the message, or an entered operation, calls."""
         row = Row(policy, call, owner, nested=self.row is not None)
@@ -169,7 +169,7 @@ class Frame:
         It is never the operation of the message, wherever it is called: it has its own decision.
         """
         call = self.row.call if self.row is not None else self.message.sent
-        row = Row(policy, call or Invocation("tool", ""), owner, nested=True)
+        row = Row(policy, call or OperationCall("tool", ""), owner, nested=True)
         return Frame(self.guard, self.message, row)
 
     async def connect(
@@ -183,13 +183,13 @@ class Frame:
         auth = self.message.auth
         if principal is None or auth is None:
             return {}
-        connecting = Connecting(
+        connecting = ConnectionFetcher(
             self.guard.connections, principal, auth.token, self.guard.clock, self.check_valid
         )
         self.check_valid(principal)
         return await connecting.connect(needs)
 
-    async def authorize(self, call: Invocation | None) -> Principal | None:
+    async def authorize(self, call: OperationCall | None) -> Principal | None:
         """Decide on the operation and return the caller, None for a caller without a token.
 
         Args:

@@ -12,7 +12,7 @@ from typing import Any
 
 from toolguard.errors import ToolGuardError
 from toolguard.policies.decision import Decision, Verdict
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 
@@ -65,7 +65,7 @@ class Row:
     """
 
     policy: Policy | None
-    call: Invocation
+    call: OperationCall
     owner: Callable[..., Any] | None = None
     nested: bool = False
     state: State = State.UNDECIDED

@@ -20,7 +20,7 @@ from uuid import uuid4
 
 import anyio
 
-from toolguard.connections.memory import MemoryTokenCache, Shelf
+from toolguard.connections.memory import MemoryTokenCache, TTLCache
 from toolguard.connections.per_loop import PerLoop, running_loop
 from toolguard.connections.protocol import (
     Connection,
@@ -39,7 +39,7 @@ from toolguard.errors import (
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache", "provider_for"]
+__all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache", "build_provider"]
 
 
 class TokenCache(Protocol):
@@ -139,8 +139,8 @@ class CachedConnections:
         self._not_connected_for = not_connected_for
         self._timeout = timeout
         self._clock = clock
-        self._not_connected: Shelf[ConnectionRequiredError] = Shelf(10_000, timer)
-        self._flights = _Flights()
+        self._not_connected: TTLCache[ConnectionRequiredError] = TTLCache(10_000, timer)
+        self._in_flight = _Flights()
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection, from the cache or from the provider.
@@ -162,7 +162,7 @@ class CachedConnections:
             refusal = self._not_connected.get(key)
             if refusal is not None:
                 raise copy(refusal)
-        task = self._flights.join(key, partial(self._obtain, key, request), fresh=request.fresh)
+        task = self._in_flight.join(key, partial(self._obtain, key, request), fresh=request.fresh)
         import asyncio  # noqa: PLC0415 - takes long to import
 
         # Unlike awaiting the task, this does not cancel it with the call that waits.
@@ -188,10 +188,10 @@ class CachedConnections:
         try:
             connection = await self._ask(request)
         except ConnectionTokenError as error:
-            if self._flights.is_latest(key, flight):
+            if self._in_flight.is_latest(key, flight):
                 await self._note(key, error, fresh=request.fresh)
             raise
-        if self._flights.is_latest(key, flight):
+        if self._in_flight.is_latest(key, flight):
             await self._keep(key, connection)
         return connection
 
@@ -247,7 +247,7 @@ class _FunctionProvider:
         return await self.function(request)
 
 
-def provider_for(
+def build_provider(
     connections: ConnectionProvider | ConnectionFunction | None,
     clock: Callable[[], float],
 ) -> ConnectionProvider | None:

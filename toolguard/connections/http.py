@@ -197,7 +197,7 @@ class VaultClient:
         earlier: list[FaultKind] = []
         while True:
             seconds = deadline - anyio.current_time()
-            if request.is_idempotent and len(earlier) < self._retries.most:
+            if request.is_idempotent and len(earlier) < self._retries.max_retries:
                 # One attempt does not use up the time for the next ones.
                 seconds /= 2
             outcome = await self._attempt(request, seconds)

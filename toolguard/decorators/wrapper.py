@@ -110,16 +110,16 @@ class _Mark:
 def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
     injection = Injection.plan(function, policy)
     start = _starting(function)
-    reads_call = policy.reads_call
+    reads_arguments = policy.reads_arguments
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         with entering(guarded, policy) as (frame, row):
-            if row.state is State.PERMITTED and not reads_call:
+            if row.state is State.PERMITTED and not reads_arguments:
                 principal = row.principal
                 frame.check_open(principal)
             else:
                 call = row.call
-                if reads_call or row.state is State.NEEDS_ARGUMENTS:
+                if reads_arguments or row.state is State.NEEDS_ARGUMENTS:
                     sent = MappingProxyType(injection.sent(args, kwargs))
                     call = replace(call, arguments=sent)
                 principal = await frame.authorize(call)

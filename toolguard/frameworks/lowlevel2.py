@@ -31,7 +31,7 @@ from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.serving import run
-from toolguard.policies.operations import CALLS, Invocation, Kind, asked_of, is_handshake
+from toolguard.policies.operations import CALLS, Kind, OperationCall, is_handshake, named_operations
 from toolguard.policies.published import LISTS
 
 __all__ = ["adapter"]
@@ -45,7 +45,7 @@ class _Sent(NamedTuple):
 
     context: _Context
     method: str
-    asked: tuple[Invocation, ...]
+    asked: tuple[OperationCall, ...]
 
 
 _sent: ContextVar[_Sent | None] = ContextVar("toolguard_sent", default=None)
@@ -101,7 +101,7 @@ class _Server(LowLevelAdapter):
         return known[1]
 
     async def _guarded_call(self, handler: _Handler, ctx: _Context, params: Any) -> HandlerResult:
-        call = asked_of(ctx.method, ctx.params or {})[0]
+        call = named_operations(ctx.method, ctx.params or {})[0]
         kind, name = call.kind, call.name
         found = await self.find(kind, name, None)
         if found is None and not self.has_rule(kind, name):
@@ -176,9 +176,9 @@ async def _page(ask: Callable[..., Awaitable[BaseModel]], cursor: str | None) ->
     return to_json(await ask(cursor=cursor))
 
 
-def _asked(ctx: _Context) -> tuple[Invocation, ...]:
+def _asked(ctx: _Context) -> tuple[OperationCall, ...]:
     try:
-        return asked_of(ctx.method, ctx.params or {})
+        return named_operations(ctx.method, ctx.params or {})
     except MalformedMessageError:
         return ()
 

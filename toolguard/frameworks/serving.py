@@ -29,7 +29,13 @@ from toolguard.frameworks.lists import hides
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.http.identity import sdk_user, telling_stranger
-from toolguard.policies.operations import CALLS, COMPLETE, Invocation, asked_of, is_handshake
+from toolguard.policies.operations import (
+    CALLS,
+    COMPLETE,
+    OperationCall,
+    is_handshake,
+    named_operations,
+)
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
@@ -199,8 +205,8 @@ def _as_unknown(door: Frame, refusal: ToolGuardError) -> ToolGuardError | None:
     return MissingTokenError(str(refusal))
 
 
-def _unnamed() -> Invocation:
-    return Invocation("tool", "")
+def _unnamed() -> OperationCall:
+    return OperationCall("tool", "")
 
 
 async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
@@ -218,7 +224,7 @@ async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
         return frame
     default = DEFAULT_POLICIES[door.guard.default]
     try:
-        asked = asked_of(method, incoming.params)
+        asked = named_operations(method, incoming.params)
     except MalformedMessageError:
         await door.enter(default or Policy(), _unnamed()).authorize(None)
         raise
@@ -237,7 +243,7 @@ async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
 
 
 async def _decide_by_name(
-    adapter: Adapter, door: Frame, call: Invocation, incoming: Incoming
+    adapter: Adapter, door: Frame, call: OperationCall, incoming: Incoming
 ) -> Frame:
     """Decide on the operation that a message names, without a look-up of the framework.
 
@@ -292,17 +298,17 @@ async def run(
     if door.guard is not guard:  # one server calls another in this process
         door = Frame(guard, door.message, door.row)
     sent = door.message.sent if door.row is None else None
-    call = Invocation(operation.kind, sent.name if sent else operation.name, arguments)
+    call = OperationCall(operation.kind, sent.name if sent else operation.name, arguments)
     frame = door.enter(resolved.policy, call, resolved.owner)
     row, before = frame.entered, stand(frame)
     try:
         if resolved.fault or operation.kind == "resource" or call.name != operation.name:
             row.policy = adapter.policy_for(resolved, sent.name if sent else None)
-        reads_call = row.policy is not None and row.policy.reads_call
-        if reads_call and resolved.owner is None:
+        reads_arguments = row.policy is not None and row.policy.reads_arguments
+        if reads_arguments and resolved.owner is None:
             _check_listed(operation, call)
         # The wrapper decides, on the arguments that the framework has validated.
-        await frame.authorize(None if reads_call and resolved.owner else call)
+        await frame.authorize(None if reads_arguments and resolved.owner else call)
         if validated is not None and row.state is State.NEEDS_ARGUMENTS:
             await frame.authorize(replace(call, arguments=validated()))
         return await proceed()
@@ -332,7 +338,7 @@ async def outside(guard: ServerGuard) -> Frame:
     return Frame(guard, Message(None if caller is None else await caller.auth_for(guard)))
 
 
-def _check_listed(operation: Operation, call: Invocation) -> None:
+def _check_listed(operation: Operation, call: OperationCall) -> None:
     """Check that a rule reads the same arguments as the function.
 
     The SDK drops arguments that a tool does not declare, unless they are pydantic aliases of
@@ -368,7 +374,7 @@ async def _settle(adapter: Adapter, door: Frame, incoming: Incoming, result: Any
     sent = message.sent
     if sent is not None:  # answered without a look-up, such as by a cache
         row = (await _decide_by_name(adapter, door, sent, incoming)).entered
-        if row.owner is not None and row.policy is not None and row.policy.reads_call:
+        if row.owner is not None and row.policy is not None and row.policy.reads_arguments:
             raise AccessDeniedError(rule="an answer without a decision on its arguments")
 
 

@@ -15,17 +15,17 @@ from typing import Any, ClassVar, TypeAlias
 
 from toolguard.errors import InvalidInputError
 from toolguard.parsing.scope_token import check_requestable
-from toolguard.policies.formulas import Attempt, Condition, Requirement, Rule
-from toolguard.policies.operations import Invocation
+from toolguard.policies.formulas import Attempt, Condition, Formula, Requirement
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.scopes import Scope, ScopeLike, all_of
 
 __all__ = [
-    "CallScope",
+    "ArgumentScope",
     "ScopeFunction",
     "ScopeTemplate",
-    "ScopesOf",
+    "ScopesForCall",
     "bounded_scopes",
-    "of_call",
+    "resolve_argument_scopes",
 ]
 
 # The maximum number of scopes that the arguments of one call may name.
@@ -35,18 +35,18 @@ _MAX_LENGTH = 256
 # A challenge contains them twice, and some clients refuse lines of more than 8 KiB.
 _MAX_TOTAL = 3_072
 
-ScopesOf: TypeAlias = Callable[[Invocation], "ScopeLike | Iterable[ScopeLike]"]
+ScopesForCall: TypeAlias = Callable[[OperationCall], "ScopeLike | Iterable[ScopeLike]"]
 """A function that returns the scopes a call needs, all of them if it returns several."""
 
 
-class CallScope(Requirement):
+class ArgumentScope(Requirement):
     """A scope that is known once the arguments of the call are known."""
 
     opaque: ClassVar[bool] = False
-    reads_call: ClassVar[bool] = True
+    reads_arguments: ClassVar[bool] = True
 
     @abstractmethod
-    def scope(self, call: Invocation) -> Scope:
+    def scope(self, call: OperationCall) -> Scope:
         """Return the scopes that this call needs; see :meth:`Requirement.scope`."""
 
     def holds(self, attempt: Attempt) -> bool:
@@ -54,7 +54,7 @@ class CallScope(Requirement):
         return self.scope(attempt.call).allows(attempt.scopes)
 
 
-def of_call(rule: Rule, invocation: Invocation) -> Rule:
+def resolve_argument_scopes(rule: Formula, invocation: OperationCall) -> Formula:
     """Return ``rule`` with its argument scopes replaced by the scopes of this call.
 
     Raises:
@@ -64,11 +64,11 @@ def of_call(rule: Rule, invocation: Invocation) -> Rule:
     named = {each: each.scope(invocation) for each in rule.requirements}
     _check_bounds([scopes for scopes in named.values() if scopes is not None])
 
-    def known(condition: Condition) -> Rule:
+    def known(condition: Condition) -> Formula:
         scopes = None if isinstance(condition, str) else named[condition]
-        return Rule(condition) if scopes is None else scopes
+        return Formula(condition) if scopes is None else scopes
 
-    return rule.replacing(known)
+    return rule.substitute(known)
 
 
 def bounded_scopes(named: ScopeLike | Iterable[ScopeLike]) -> list[Scope]:
@@ -91,7 +91,7 @@ def bounded_scopes(named: ScopeLike | Iterable[ScopeLike]) -> list[Scope]:
     return scopes
 
 
-def _check_bounds(scopes: Sequence[Rule]) -> None:
+def _check_bounds(scopes: Sequence[Formula]) -> None:
     """Check that the number and the length of the scopes of one call are bounded.
 
     Raises:
@@ -116,7 +116,7 @@ def _too_many() -> InvalidInputError:
 
 
 @dataclass(frozen=True)
-class ScopeTemplate(CallScope):
+class ScopeTemplate(ArgumentScope):
     """A scope with fields for arguments, such as ``"calendar.{calendar_id}.write"``.
 
     ``{{`` and ``}}`` stand for literal braces. No two calls with different arguments need the same
@@ -130,7 +130,7 @@ class ScopeTemplate(CallScope):
             adjacent, or no argument can make it a scope.
 
     >>> template = ScopeTemplate("calendar.{calendar_id}.write")
-    >>> template.scope(Invocation("tool", "add", {"calendar_id": "work"}))
+    >>> template.scope(OperationCall("tool", "add", {"calendar_id": "work"}))
     <Scope: calendar.work.write>
     """
 
@@ -178,7 +178,7 @@ class ScopeTemplate(CallScope):
         parts = (re.escape(text) + ("(.+?)" if name else "") for text, name in self._parts)
         return re.compile("".join(parts))
 
-    def scope(self, call: Invocation) -> Scope:
+    def scope(self, call: OperationCall) -> Scope:
         """Return the scope for the arguments of this call.
 
         Raises:
@@ -201,12 +201,12 @@ class ScopeTemplate(CallScope):
 
 
 @dataclass(frozen=True)
-class ScopeFunction(CallScope):
+class ScopeFunction(ArgumentScope):
     """The scopes that a function of the developer's returns."""
 
-    function: ScopesOf
+    function: ScopesForCall
 
-    def scope(self, call: Invocation) -> Scope:
+    def scope(self, call: OperationCall) -> Scope:
         """Return the scopes that the function names.
 
         Raises:

@@ -22,16 +22,16 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
-from toolguard.policies.argument_scopes import of_call
+from toolguard.policies.argument_scopes import resolve_argument_scopes
 from toolguard.policies.formulas import (
     Alternative,
     Attempt,
     Condition,
+    Formula,
     Requirement,
-    Rule,
     requirements_in,
 )
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
 from toolguard.policies.requirements import RecentAuthentication
 from toolguard.policies.scopes import Scope
@@ -104,7 +104,7 @@ class Caller(NamedTuple):
 async def decide(
     policy: Policy | None,
     caller: Caller,
-    call: Invocation | None = None,
+    call: OperationCall | None = None,
     *,
     listing: bool = False,
 ) -> Decision:
@@ -121,12 +121,12 @@ async def decide(
     if decided is not None:
         return decided
     assert policy is not None  # noqa: S101 - decided above
-    assert policy.rule is not None  # noqa: S101 - the same
+    assert policy.formula is not None  # noqa: S101 - the same
     assert caller.principal is not None  # noqa: S101 - the same
     attempt = _attempt(caller, caller.principal, call)
     evaluation = _Evaluation(attempt, is_known=call is not None, listing=listing)
     left: list[Alternative] = []
-    for alternative in policy.rule.alternatives:
+    for alternative in policy.formula.alternatives:
         for rest in await evaluation.left_of(alternative):
             if all(_is_met(condition, attempt) for condition in rest):
                 return PERMIT
@@ -148,7 +148,7 @@ def decide_on_scopes(policy: Policy, caller: Caller) -> Decision:
     """
     decided = decide_now(policy, caller)
     if decided is None:
-        raise TypeError(f"{policy.rule!r} asks for more than scopes")
+        raise TypeError(f"{policy.formula!r} asks for more than scopes")
     return decided
 
 
@@ -162,7 +162,7 @@ def decide_now(policy: Policy | None, caller: Caller) -> Decision | None:
     is_expired = caller.principal.expires_at <= caller.now - caller.leeway
     if is_expired and not caller.outlives_token:
         return _refuse(InvalidTokenError("expired", "The access token has expired"))
-    rule = policy.rule
+    rule = policy.formula
     if rule is None or (isinstance(rule, Scope) and rule.allows(caller.scopes)):
         return PERMIT
     if not isinstance(rule, Scope):
@@ -170,8 +170,8 @@ def decide_now(policy: Policy | None, caller: Caller) -> Decision | None:
     return _refuse(_name_missing(_attempt(caller, caller.principal), rule.alternatives))
 
 
-def _attempt(caller: Caller, principal: Principal, call: Invocation | None = None) -> Attempt:
-    known = call or Invocation("tool", "")
+def _attempt(caller: Caller, principal: Principal, call: OperationCall | None = None) -> Attempt:
+    known = call or OperationCall("tool", "")
     return Attempt(principal, caller.scopes, known, caller.now, caller.leeway)
 
 
@@ -239,9 +239,9 @@ class _Evaluation:
         """Return the conditions that a client can act on, as alternatives; empty if denied."""
         opaque = [each for each in requirements_in(alternative) if each.opaque]
         # Requirements that need neither arguments nor functions of the user's come first.
-        for requirement in sorted(opaque, key=lambda each: each.reads_call):
+        for requirement in sorted(opaque, key=lambda each: each.reads_arguments):
             is_open = not self.is_known or (self.listing and bool(requirement.arguments))
-            if requirement.reads_call and is_open:
+            if requirement.reads_arguments and is_open:
                 self.undecided = True
                 return ()
             if requirement not in self._answers:
@@ -260,7 +260,9 @@ class _Evaluation:
             self.undecided = True
             return ()
         try:
-            return of_call(Rule.of((tuple(rest),)), self.attempt.call).alternatives
+            return resolve_argument_scopes(
+                Formula.of((tuple(rest),)), self.attempt.call
+            ).alternatives
         except InvalidInputError as refusal:
             self.invalid = refusal
             return ()

@@ -1,6 +1,6 @@
 """Requirements, and boolean formulas over them, combined with "and" and "or".
 
-A :class:`Rule` is a positive boolean formula over conditions, kept in normal form: a set of
+A :class:`Formula` is a positive boolean formula over conditions, kept in normal form: a set of
 alternatives, each a set of conditions, none containing another. Two rules are equal exactly when
 they are met by the same conditions. There is no "not": challenges cannot request it, and a larger
 grant would permit less.
@@ -15,10 +15,10 @@ from typing import ClassVar, TypeAlias, Union
 
 from typing_extensions import Self
 
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.principal import Principal
 
-__all__ = ["Alternative", "Attempt", "Condition", "Requirement", "Rule", "requirements_in"]
+__all__ = ["Alternative", "Attempt", "Condition", "Formula", "Requirement", "requirements_in"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Attempt:
 
     principal: Principal
     scopes: frozenset[str]
-    call: Invocation
+    call: OperationCall
     now: float
     leeway: float = 0.0
 
@@ -47,7 +47,7 @@ class Requirement(ABC):
     #: sufficed.
     opaque: ClassVar[bool] = True
     #: Whether the answer depends on the call, and not only on the caller.
-    reads_call: ClassVar[bool] = False
+    reads_arguments: ClassVar[bool] = False
 
     @abstractmethod
     def holds(self, attempt: Attempt) -> bool | Awaitable[bool]:
@@ -61,9 +61,9 @@ class Requirement(ABC):
     @property
     def names_scopes(self) -> bool:
         """Whether :meth:`scope` replaces it by scopes once the call is known."""
-        return self.reads_call and not self.opaque
+        return self.reads_arguments and not self.opaque
 
-    def scope(self, call: Invocation) -> Rule | None:  # noqa: ARG002 - of those that name scopes
+    def scope(self, call: OperationCall) -> Formula | None:  # noqa: ARG002 - of those that name scopes
         """Return the scopes that ``call`` needs; None if it is not a requirement of scopes.
 
         Raises:
@@ -88,7 +88,7 @@ def requirements_in(conditions: Iterable[Condition]) -> tuple[Requirement, ...]:
 _MAX_ALTERNATIVES = 1_000
 
 
-class Rule:
+class Formula:
     """Conditions combined with ``&`` (both) and ``|`` (either).
 
     Immutable, hashable, and equal exactly when the permission is the same.
@@ -151,34 +151,34 @@ class Rule:
         """The scope-tokens of each alternative, without its other conditions."""
         return tuple(tuple(c for c in each if isinstance(c, str)) for each in self._alternatives)
 
-    def replacing(self, replacement: Callable[[Condition], Rule]) -> Rule:
+    def substitute(self, replacement: Callable[[Condition], Formula]) -> Formula:
         """Return this rule with a rule in place of each condition."""
-        whole: Rule = Rule.of(())
+        whole: Formula = Formula.of(())
         for group in self._alternatives:
-            part: Rule = Rule.of(((),))
+            part: Formula = Formula.of(((),))
             for condition in group:
-                part = Rule.__and__(part, replacement(condition))
-            whole = Rule.__or__(whole, part)
+                part = Formula.__and__(part, replacement(condition))
+            whole = Formula.__or__(whole, part)
         return whole
 
-    def __and__(self, other: Rule | str) -> Rule:
-        if not isinstance(other, Rule):
+    def __and__(self, other: Formula | str) -> Formula:
+        if not isinstance(other, Formula):
             return NotImplemented
         if len(self._alternatives) * len(other._alternatives) > _MAX_ALTERNATIVES:
             raise ValueError(f"this rule has more than {_MAX_ALTERNATIVES} alternatives; split it")
         both = ((*a, *b) for a in self._alternatives for b in other._alternatives)
         return self._kind(other).of(both)
 
-    def __or__(self, other: Rule | str) -> Rule:
-        if not isinstance(other, Rule):
+    def __or__(self, other: Formula | str) -> Formula:
+        if not isinstance(other, Formula):
             return NotImplemented
         return self._kind(other).of((*self._alternatives, *other._alternatives))
 
-    def _kind(self, other: Rule) -> type[Rule]:
-        return type(self) if type(self) is type(other) else Rule
+    def _kind(self, other: Formula) -> type[Formula]:
+        return type(self) if type(self) is type(other) else Formula
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Rule):
+        if not isinstance(other, Formula):
             return NotImplemented
         return self._canonical == other._canonical
 

@@ -20,10 +20,10 @@ __all__ = [
     "COMPLETE",
     "MAX_NAMES",
     "METHODS",
-    "Invocation",
     "Kind",
-    "asked_of",
+    "OperationCall",
     "is_handshake",
+    "named_operations",
 ]
 
 Kind: TypeAlias = Literal["tool", "resource", "prompt"]
@@ -66,7 +66,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
-class Invocation:
+class OperationCall:
     """One call of an operation, as passed to requirements that depend on the call.
 
     Attributes:
@@ -82,7 +82,7 @@ class Invocation:
     arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def sent(cls, kind: Kind, name: str, arguments: object = None) -> Invocation:
+    def sent(cls, kind: Kind, name: str, arguments: object = None) -> OperationCall:
         """Return the call as a client sent it; the only argument of a resource is its URI.
 
         Args:
@@ -100,7 +100,7 @@ def is_handshake(method: str) -> bool:
     return method in _HANDSHAKE or method.startswith("notifications/")
 
 
-def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Invocation, ...]:
+def named_operations(method: str, params: Mapping[str, Any]) -> tuple[OperationCall, ...]:
     """Return the calls that a message names, as sent; none for a message about the server.
 
     Args:
@@ -112,9 +112,9 @@ def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Invocation, ...]:
             name, more than :data:`MAX_NAMES` of them, or a member that a lenient reader could
             take for the one that is read.
 
-    >>> asked_of("tools/call", {"name": "add", "arguments": {}})
-    (Invocation(kind='tool', name='add'),)
-    >>> asked_of("tools/list", {})
+    >>> named_operations("tools/call", {"name": "add", "arguments": {}})
+    (OperationCall(kind='tool', name='add'),)
+    >>> named_operations("tools/list", {})
     ()
     """
     if method in _OPERATIONS:
@@ -127,9 +127,11 @@ def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Invocation, ...]:
     return ()
 
 
-def _called(kind: Kind, parameter: str, named: Mapping[str, Any], arguments: object) -> Invocation:
+def _called(
+    kind: Kind, parameter: str, named: Mapping[str, Any], arguments: object
+) -> OperationCall:
     _refuse_lookalikes(named, parameter)
-    return Invocation.sent(kind, _usable(parameter, named.get(parameter)), arguments)
+    return OperationCall.sent(kind, _usable(parameter, named.get(parameter)), arguments)
 
 
 def _usable(parameter: str, name: object) -> str:
@@ -151,7 +153,7 @@ def _reference(ref: Mapping[str, Any]) -> tuple[Kind, str]:
     return _REFERENCES[kind]
 
 
-def _subscribed(notifications: Mapping[str, Any]) -> tuple[Invocation, ...]:
+def _subscribed(notifications: Mapping[str, Any]) -> tuple[OperationCall, ...]:
     # Frameworks that accept a second name of the member (mcp 2) read both.
     _refuse_lookalikes(notifications, _SUBSCRIPTIONS)
     uris = notifications.get(_SUBSCRIPTIONS)
@@ -159,7 +161,7 @@ def _subscribed(notifications: Mapping[str, Any]) -> tuple[Invocation, ...]:
         return ()
     if not isinstance(uris, list) or len(uris) > MAX_NAMES:
         raise _malformed(f"{_SUBSCRIPTIONS} must be a list of at most {MAX_NAMES} URIs")
-    return tuple(Invocation.sent("resource", _usable(_SUBSCRIPTIONS, uri)) for uri in uris)
+    return tuple(OperationCall.sent("resource", _usable(_SUBSCRIPTIONS, uri)) for uri in uris)
 
 
 def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:

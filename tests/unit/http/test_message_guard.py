@@ -18,8 +18,8 @@ from toolguard.http.door import Denials, Door, HeldBytes, Refusals
 from toolguard.http.jsonrpc import MAX_BODY
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.http.proxy import MessageGuard
-from toolguard.policies.by_name import OperationRules
-from toolguard.policies.policy import DefaultRule
+from toolguard.policies.by_name import PoliciesByName
+from toolguard.policies.policy import DefaultPolicy
 
 RULES: Mapping[str, GuardDecorator] = {
     "delete_*": requires_scopes("notes.delete"),
@@ -58,7 +58,7 @@ class Front:
         self,
         rules: Mapping[str, GuardDecorator] = RULES,
         *,
-        default: DefaultRule = "authenticated",
+        default: DefaultPolicy = "authenticated",
         door: Door | None = None,
     ) -> None:
         people = {"alice": person("alice"), "editor": person("editor", "notes.delete")}
@@ -66,7 +66,7 @@ class Front:
         people["tenant"] = person("tenant", "cal.mine.write", tenant_ids=("mine",))
         self.upstream = Upstream()
         desk = Desk(Tokens(people), default=default, door=door)
-        inside = MessageGuard(self.upstream, desk, OperationRules(rules))
+        inside = MessageGuard(self.upstream, desk, PoliciesByName(rules))
         self.app = GuardMiddleware(inside, desk, admits_anonymous=lambda: inside.admits_anonymous)
 
     def send(

@@ -13,7 +13,7 @@ import pytest
 from support.envelopes import CALL, body, envelope, named, read
 from toolguard.errors import MalformedMessageError
 from toolguard.http.jsonrpc import MCPMessage
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 
 # --- what is read
 
@@ -87,7 +87,7 @@ def test_a_name_is_kept_as_it_was_sent_and_held_in_every_spelling() -> None:
 
     (names,) = named(message)
     uri = "NOTES://x/a/../private?b"
-    assert message.asked == (Invocation("resource", uri, {"uri": uri}),)
+    assert message.asked == (OperationCall("resource", uri, {"uri": uri}),)
     assert names[0] == "NOTES://x/a/../private?b"
     assert "notes://x/private" in names
 
@@ -303,7 +303,7 @@ def test_arguments_may_be_called_anything(member: str) -> None:
 
     message = read(body("tools/call", {"name": "list_notes", "arguments": arguments}))
 
-    assert message.asked == (Invocation("tool", "list_notes", arguments),)
+    assert message.asked == (OperationCall("tool", "list_notes", arguments),)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from support.callers import Caller, Desk, person
 from toolguard import (
     InsufficientScopeError,
     InvalidInputError,
-    Invocation,
+    OperationCall,
     Scope,
     all_of,
     any_of,
@@ -27,8 +27,8 @@ from toolguard.policies.formulas import Attempt
 from toolguard.principal import Principal
 
 
-def call(**arguments: Any) -> Invocation:
-    return Invocation("tool", "add", arguments)
+def call(**arguments: Any) -> OperationCall:
+    return OperationCall("tool", "add", arguments)
 
 
 class Calendar(str, enum.Enum):
@@ -132,7 +132,7 @@ def test_a_template_holds_for_the_calls_whose_scope_is_granted(name: str) -> Non
 
 
 def test_braces_that_are_doubled_are_braces() -> None:
-    assert requires_scopes("a{{b}}").policy.rule == Scope("a{b}")
+    assert requires_scopes("a{{b}}").policy.formula == Scope("a{b}")
     assert ScopeTemplate("{{{id}}}").scope(call(id="x")) == Scope("{x}")
 
 
@@ -222,7 +222,7 @@ def test_the_alternatives_that_a_function_names_count() -> None:
     assert function.scope(call()) == Scope("b") | "a"
 
 
-async def _later(call: Invocation) -> str:
+async def _later(call: OperationCall) -> str:
     return "a"
 
 

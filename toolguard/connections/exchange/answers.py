@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from toolguard.connections.exchange.settings import ACCESS_TOKEN, JWT, Exchange, Meaning
+from toolguard.connections.exchange.settings import (
+    ACCESS_TOKEN,
+    JWT,
+    ErrorMeaning,
+    ExchangeSettings,
+)
 from toolguard.connections.http import VaultAnswer
 from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.errors import (
@@ -25,7 +30,7 @@ __all__ = ["read_answer"]
 
 
 def read_answer(
-    answer: VaultAnswer, exchange: Exchange, request: ConnectionRequest, now: float
+    answer: VaultAnswer, exchange: ExchangeSettings, request: ConnectionRequest, now: float
 ) -> Connection | ConnectionTokenError:
     """Return the connection, or the error that says why there is none.
 
@@ -53,9 +58,9 @@ def read_answer(
     return ConnectionResponseError(message, connection=request.name)
 
 
-def _refusal(answer: VaultAnswer, exchange: Exchange, name: str) -> ConnectionTokenError:
+def _refusal(answer: VaultAnswer, exchange: ExchangeSettings, name: str) -> ConnectionTokenError:
     code = answer.members.get("error")
-    meaning: Meaning | None = exchange.meaning_of(code) if isinstance(code, str) else None
+    meaning: ErrorMeaning | None = exchange.find_meaning(code) if isinstance(code, str) else None
     shown = f"{answer.status}, {code}" if meaning else f"{answer.status}"
     if meaning == "connect":
         return ConnectionRequiredError.not_connected(name)
@@ -75,7 +80,7 @@ def _refusal(answer: VaultAnswer, exchange: Exchange, name: str) -> ConnectionTo
 
 
 def _connection(
-    members: Mapping[str, Any], exchange: Exchange, request: ConnectionRequest, now: float
+    members: Mapping[str, Any], exchange: ExchangeSettings, request: ConnectionRequest, now: float
 ) -> Connection:
     """Read a successful answer.
 
@@ -95,7 +100,7 @@ def _connection(
     )
 
 
-def _check_token_type(value: object, exchange: Exchange) -> None:
+def _check_token_type(value: object, exchange: ExchangeSettings) -> None:
     if value is None and not exchange.strict:
         return
     # RFC 8693 §2.2.1: "N_A" marks a token that is not an access token.
@@ -103,7 +108,7 @@ def _check_token_type(value: object, exchange: Exchange) -> None:
         raise ValueError("holds no bearer token")
 
 
-def _check_issued_type(value: object, exchange: Exchange) -> None:
+def _check_issued_type(value: object, exchange: ExchangeSettings) -> None:
     if value is None and not exchange.strict:
         return
     asked = exchange.requested_token_type
@@ -111,7 +116,7 @@ def _check_issued_type(value: object, exchange: Exchange) -> None:
         raise ValueError("holds another kind of token than was asked for")
 
 
-def _lifetime(value: object, exchange: Exchange) -> float | None:
+def _lifetime(value: object, exchange: ExchangeSettings) -> float | None:
     if value is None:
         return None
     try:
@@ -121,7 +126,9 @@ def _lifetime(value: object, exchange: Exchange) -> float | None:
     return seconds if seconds or exchange.strict else None
 
 
-def _scopes(value: object, exchange: Exchange, request: ConnectionRequest) -> tuple[str, ...]:
+def _scopes(
+    value: object, exchange: ExchangeSettings, request: ConnectionRequest
+) -> tuple[str, ...]:
     if value is None:
         if request.scopes and not exchange.sends_scope:
             raise ValueError("does not say which scopes the token has: declare none for the tool")
@@ -133,7 +140,7 @@ def _scopes(value: object, exchange: Exchange, request: ConnectionRequest) -> tu
 
 
 def _usable(
-    connection: Connection, exchange: Exchange, request: ConnectionRequest, now: float
+    connection: Connection, exchange: ExchangeSettings, request: ConnectionRequest, now: float
 ) -> Connection | ConnectionTokenError:
     if connection.is_expired(now):
         return ConnectionRequiredError(

@@ -11,7 +11,12 @@ from typing import Any
 
 from toolguard.connections.client_auth import ClientAuth
 from toolguard.connections.exchange.answers import read_answer
-from toolguard.connections.exchange.settings import ConnectUrl, Exchange, facts_of, form_of
+from toolguard.connections.exchange.settings import (
+    ConnectUrl,
+    ExchangeSettings,
+    build_form,
+    list_settings,
+)
 from toolguard.connections.http import Transport, VaultClient, VaultRequest
 from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.connections.retries import Retries
@@ -34,7 +39,7 @@ class _Asking:
     """One exchange without the client authentication. Its representation shows no token."""
 
     request: ConnectionRequest
-    exchange: Exchange
+    exchange: ExchangeSettings
     form: Mapping[str, Any] = field(repr=False)
 
 
@@ -73,7 +78,7 @@ class TokenExchangeConnections:
         token_endpoint: str,
         *,
         client_auth: ClientAuth,
-        connections: Mapping[str, Exchange],
+        connections: Mapping[str, ExchangeSettings],
         connect_url: ConnectUrl | None = None,
         timeout: float = 10.0,
         retries: Retries = _RETRIES,
@@ -89,10 +94,14 @@ class TokenExchangeConnections:
         if not callable(getattr(client_auth, "credentials", None)):
             raise TypeError('write client_auth=ClientSecretBasic("client-id", secret)')
         if not connections:
-            raise ValueError('write connections={"calendar": Exchange(audience=("calendar",))}')
+            raise ValueError(
+                'write connections={"calendar": ExchangeSettings(audience=("calendar",))}'
+            )
         for name, exchange in connections.items():
-            if not isinstance(exchange, Exchange):
-                raise TypeError(f"the terms of {name!r} are an Exchange: write Exchange(...)")
+            if not isinstance(exchange, ExchangeSettings):
+                raise TypeError(
+                    f"the terms of {name!r} are an ExchangeSettings: write ExchangeSettings(...)"
+                )
         self._token_endpoint = token_endpoint
         self._client_auth = client_auth
         self._connections = dict(connections)
@@ -108,7 +117,7 @@ class TokenExchangeConnections:
 
         That is the token endpoint, the client, and the settings of the connections.
         """
-        terms = {name: facts_of(exchange) for name, exchange in self._connections.items()}
+        terms = {name: list_settings(exchange) for name, exchange in self._connections.items()}
         digest = sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()
         return f"{self._token_endpoint} {self._client_auth.client_id} {digest}"
 
@@ -140,7 +149,7 @@ class TokenExchangeConnections:
         if exchange is None:
             return ConnectionResponseError(
                 f"Nothing says how to ask for {request.name}: write "
-                f"connections={{{request.name!r}: Exchange(...)}}",
+                f"connections={{{request.name!r}: ExchangeSettings(...)}}",
                 connection=request.name,
             )
         refusal = _unaskable(request, exchange)
@@ -154,7 +163,7 @@ class TokenExchangeConnections:
         actor = None if exchange.actor is None else await exchange.actor.token(request)
         if not is_token(subject) or (exchange.actor is not None and not is_token(actor)):
             return _denied(request, "a token that can be sent")
-        return _Asking(request, exchange, form_of(exchange, request, subject, actor))
+        return _Asking(request, exchange, build_form(exchange, request, subject, actor))
 
     async def _ask(self, asking: _Asking) -> Connection | ConnectionTokenError:
         request = asking.request
@@ -188,7 +197,9 @@ class TokenExchangeConnections:
         return f"<TokenExchangeConnections: {', '.join(self._connections)} at {origin}>"
 
 
-def _unaskable(request: ConnectionRequest, exchange: Exchange) -> ConnectionTokenError | None:
+def _unaskable(
+    request: ConnectionRequest, exchange: ExchangeSettings
+) -> ConnectionTokenError | None:
     """Return why no exchange is possible for this caller."""
     if request.access_token is None:
         return _denied(request, "an access token of the caller")

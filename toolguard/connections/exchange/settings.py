@@ -19,11 +19,11 @@ __all__ = [
     "TOKEN_EXCHANGE",
     "Actor",
     "ConnectUrl",
-    "Exchange",
-    "Meaning",
+    "ErrorMeaning",
+    "ExchangeSettings",
     "TokenSource",
-    "facts_of",
-    "form_of",
+    "build_form",
+    "list_settings",
 ]
 
 # RFC 8693 §3: identifiers of token types, which are not secrets.
@@ -39,10 +39,10 @@ TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105
 #: The grant type of a JWT assertion about a user (RFC 7523 §2.1).
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
-#: The placeholder of the tenant of the caller's verified token in ``Exchange.tenant``.
+#: The placeholder of the tenant of the caller's verified token in ``ExchangeSettings.tenant``.
 TENANT = "{tenant_id}"
 
-Meaning = Literal["connect", "denied", "later", "configuration"]
+ErrorMeaning = Literal["connect", "denied", "later", "configuration"]
 """What an error of the token endpoint requires.
 
 ``connect``: the user has to connect the account, or to consent. ``denied``: the caller cannot do
@@ -60,7 +60,7 @@ Its arguments are the request and the members of the server's error, which are e
 returned a token with too few scopes.
 """
 
-_MEANINGS: Mapping[str, Meaning] = {
+_MEANINGS: Mapping[str, ErrorMeaning] = {
     # RFC 6749 §5.2: the grant has ended, or does not include the requested scopes.
     "invalid_grant": "connect",
     "invalid_scope": "denied",
@@ -122,7 +122,7 @@ def _is_granted(asked: str, granted: Collection[str]) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exchange:
+class ExchangeSettings:
     """The settings of the token exchange for one connection (RFC 8693 §2.1).
 
     The settings for well-known vendors are in :mod:`toolguard.connections.exchange`.
@@ -168,7 +168,7 @@ class Exchange:
     tenant: Mapping[str, str] = field(default_factory=dict)
     grant_type: str = TOKEN_EXCHANGE
     strict: bool = True
-    refusals: Mapping[str, Meaning] = field(default_factory=dict, repr=False)
+    refusals: Mapping[str, ErrorMeaning] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("audience", "resource", "default_scopes"):
@@ -191,12 +191,12 @@ class Exchange:
         if self.tenant and not any(TENANT in value for value in self.tenant.values()):
             raise ValueError(f'name the tenant: write tenant={{"organization": "{TENANT}"}}')
 
-    def meaning_of(self, code: str) -> Meaning | None:
+    def find_meaning(self, code: str) -> ErrorMeaning | None:
         """Return the meaning of the error ``code``; None if the code is unknown."""
         return self.refusals.get(code) or _MEANINGS.get(code)
 
 
-def facts_of(exchange: Exchange) -> list[Any]:
+def list_settings(exchange: ExchangeSettings) -> list[Any]:
     """Return the settings as JSON for a cache key; of functions only whether they are set."""
     return [
         *(exchange.grant_type, exchange.audience, exchange.resource, exchange.default_scopes),
@@ -206,8 +206,8 @@ def facts_of(exchange: Exchange) -> list[Any]:
     ]
 
 
-def form_of(
-    exchange: Exchange,
+def build_form(
+    exchange: ExchangeSettings,
     request: ConnectionRequest,
     subject_token: str,
     actor_token: str | None = None,
