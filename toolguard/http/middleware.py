@@ -55,7 +55,8 @@ _PREFLIGHT = {b"origin", b"access-control-request-method"}
 _SESSION_HEADER = b"mcp-session-id"
 _EVENT_HEADER = b"last-event-id"
 # In every spelling of a request (RFC 3875 §4.1.18): the session, or the event to resume from.
-_NAMED = re.compile(rb"(mcp[-_]session[-_]id)|last[-_]event[-_]id", re.IGNORECASE)
+_SESSION_NAME = re.compile(rb"mcp[-_]session[-_]id", re.IGNORECASE)
+_EVENT_NAME = re.compile(rb"last[-_]event[-_]id", re.IGNORECASE)
 
 
 class GuardMiddleware:
@@ -191,7 +192,7 @@ class GuardMiddleware:
                 raise _no_owner()
         if not sent:
             return
-        others = [pair for pair in scope["headers"] if not _is_event(pair[0])]
+        others = [pair for pair in scope["headers"] if not _EVENT_NAME.fullmatch(pair[0])]
         scope["headers"] = others  # it has a meaning in GET only
         if scope["method"] == "GET":
             owner = EventOwner.of(principal, session_id)
@@ -303,12 +304,8 @@ def _sessions_and_events(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[s
     sessions: list[str] = []
     events: list[str] = []
     for name, value in headers:
-        found = _NAMED.fullmatch(name)
-        if found is not None:
-            (sessions if found[1] else events).append(value.decode("latin-1"))
+        if _SESSION_NAME.fullmatch(name):
+            sessions.append(value.decode("latin-1"))
+        elif _EVENT_NAME.fullmatch(name):
+            events.append(value.decode("latin-1"))
     return sessions, events
-
-
-def _is_event(name: bytes) -> bool:
-    found = _NAMED.fullmatch(name)
-    return found is not None and not found[1]
