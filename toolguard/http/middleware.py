@@ -89,11 +89,13 @@ class GuardMiddleware:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})  # fail closed: never guarded
             return
-        if scope["method"] == "OPTIONS" and _is_preflight(scope["headers"]):
-            # It has no credentials, so it is not passed on. A CORS middleware around this one has
-            # answered those of its origins.
-            await send_empty(send, 204)
-            return
+        if scope["method"] == "OPTIONS":
+            names = {name for name, _ in scope["headers"]}
+            if b"authorization" not in names and names >= _PREFLIGHT:
+                # A CORS preflight has no credentials (Fetch), so it is not passed on. A CORS
+                # middleware around this one has answered those of its origins.
+                await send_empty(send, 204)
+                return
         try:
             state = await self._authenticate(scope)
         except KeysUnavailableError as outage:
@@ -276,12 +278,6 @@ class _NotFoundError(Exception):
 
 class _NoStreamError(Exception):
     """The client requested a stream that is not offered."""
-
-
-def _is_preflight(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Return whether an OPTIONS request is a CORS preflight, which has no credentials (Fetch)."""
-    names = {name for name, _ in headers}
-    return b"authorization" not in names and names >= _PREFLIGHT
 
 
 def _no_owner() -> AccessDeniedError:

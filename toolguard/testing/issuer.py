@@ -219,17 +219,14 @@ class LocalIssuer(BadTokens):
             headers: as for :meth:`mint`; bytes are used as the whole header.
         """
         if not isinstance(headers, bytes):
-            headers = self._header(headers or {})
+            usual = {"typ": self.provider.typ, "alg": self.algorithm, "kid": self.key_id}
+            members = {**usual, **(headers or {})}
+            headers = _json({name: value for name, value in members.items() if value is not None})
         signing_input = b".".join(map(base64url_encode, (headers, payload)))
         # Not PyJWS.encode: it uses the header's `alg`, and refuses invalid headers.
         signer = _JWS.get_algorithm_by_name(self.algorithm)
         signature = signer.sign(signing_input, self._keys[self.key_id])
         return b".".join((signing_input, base64url_encode(signature))).decode()
-
-    def _header(self, members: Mapping[str, Any]) -> bytes:
-        usual = {"typ": self.provider.typ, "alg": self.algorithm, "kid": self.key_id}
-        stated = {name: value for name, value in {**usual, **members}.items() if value is not None}
-        return _json(stated)
 
     def jwks(self) -> dict[str, Any]:
         """Return the public keys (RFC 7517 §5)."""

@@ -1,4 +1,4 @@
-"""Compute the code challenges of PKCE (RFC 7636), for clients and for both authorization servers."""
+"""Compute the code challenges of PKCE (RFC 7636)."""
 
 from __future__ import annotations
 
