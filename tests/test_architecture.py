@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
 KNOW_A_FRAMEWORK = ("http.", "frameworks.", "testing.", "dev.")
-SPEAK_HTTP = ("connections.http", "connections.auth", "tokens.jwks", "testing.", "dev.")
+SPEAK_HTTP = ("connections.http", "connections.auth", "tokens.fetching", "testing.", "dev.")
 KNOW_PRIVATE_NAMES = ("frameworks.internals",)
 
 # The edges where code of other people's runs: a check, a function of scopes, a provider, a guarded

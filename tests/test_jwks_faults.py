@@ -347,6 +347,7 @@ def test_a_document_that_is_no_key_set_is_a_failure_and_old_keys_serve(body: byt
         served.reverse()
         assert names(source) is None
         refresh(source)
+        settle(source)
         assert names(source) == ["a"]
         cold = JWKS(url=server.url, clock=clock)
         with pytest.raises(KeysUnavailableError):

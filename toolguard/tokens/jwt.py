@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, NoReturn
 
 from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.exceptions import InvalidKeyError
@@ -43,6 +43,10 @@ DEFAULT_TOKEN_TYPES = ("at+jwt", "JWT")
 """The accepted ``typ`` values: that of RFC 9068, and the generic one that most issuers send."""
 
 _MAX_LEEWAY = 300
+# One may end early because stale keys may serve, one may have started before the token came.
+_REFRESHES = 3
+# The key ids that verified signatures; more than one key set may hold.
+_MAX_PROVEN = 200
 
 _PYJWT = get_default_algorithms()
 _ALGORITHMS: Mapping[str, Algorithm] = {
@@ -129,6 +133,7 @@ class JWTVerifier:
         self._token_types = _checked_types(token_types)
         self._permissions_are_scopes = permissions_are_scopes
         self._require_single_audience = require_single_audience
+        self._proven: dict[str | None, None] = {}
         self._memo = Memo(_checked_size(remember))
         self._clock = clock
 
@@ -159,14 +164,15 @@ class JWTVerifier:
         """
         try:
             principal = self._judge(token)
-            if principal is None:
-                await self._keys.refresh()
-                principal = self._judge_finally(token)
+            for _ in range(_REFRESHES):
+                if principal is None:
+                    await self._keys.refresh()
+                    principal = self._judge(token, refreshed=True)
+            return principal or _unknown_keys()
         except BaseException as error:
             forget_variables(error)
             del token
             raise
-        return principal
 
     def verify_now(self, token: str) -> Principal | None:
         """Verify ``token`` without I/O; return None if keys have to be fetched first.
@@ -181,12 +187,6 @@ class JWTVerifier:
             forget_variables(error)
             del token
             raise
-
-    def _judge_finally(self, token: str) -> Principal:
-        principal = self._judge(token, refreshed=True)
-        if principal is None:
-            raise KeysUnavailableError("The keys of the authorization server are not known")
-        return principal
 
     def _judge(self, token: str, *, refreshed: bool = False) -> Principal | None:
         """Return the principal; None if keys must be fetched first."""
@@ -228,15 +228,20 @@ class JWTVerifier:
             return None
         for key in keys:
             if _signed(jws, key):
+                self._remember_proven(jws.kid)
                 return key
         if not keys:
             raise InvalidTokenError(
                 "key", "The token is signed with a key that its issuer does not publish"
             )
         # The issuer may have replaced a key under its old name.
-        if not refreshed and self._keys.suspect(jws.kid):
+        if not refreshed and jws.kid in self._proven and self._keys.suspect(jws.kid):
             return None
         raise InvalidTokenError("signature", "The signature of the token is wrong")
+
+    def _remember_proven(self, kid: str | None) -> None:
+        if kid not in self._proven and len(self._proven) < _MAX_PROVEN:
+            self._proven[kid] = None
 
     def _accept(self, jws: CompactJWS, key: Key) -> Verified:
         """Check the claims of a signed token, except the time claims."""
@@ -266,6 +271,10 @@ class JWTVerifier:
 
     def __repr__(self) -> str:
         return f"<JWTVerifier: tokens of {self.issuer} for {', '.join(self._audiences)}>"
+
+
+def _unknown_keys() -> NoReturn:
+    raise KeysUnavailableError("The keys of the authorization server are not known")
 
 
 def _signed(jws: CompactJWS, key: Key) -> bool:
