@@ -25,22 +25,24 @@ class KeyLocation:
 
     Args:
         url: the URL of the JWK set.
-        issuer: the issuer, whose metadata is to be discovered.
+        issuer: the issuer, whose metadata is to be discovered; with ``well_known_url``, the
+            ``issuer`` that the metadata there has to name.
         well_known_url: the URL of the issuer's metadata.
 
     Raises:
-        ValueError: unless exactly one of them is given, and is a secure URL.
+        ValueError: if it is not clear where the keys are, or not by a secure URL.
     """
 
     def __init__(self, *, url: str | None, issuer: str | None, well_known_url: str | None) -> None:
-        given = [address for address in (url, issuer, well_known_url) if address is not None]
-        if len(given) != 1:
+        named = None if well_known_url is not None else issuer
+        given = [address for address in (url, named, well_known_url) if address is not None]
+        if len(given) != 1 or (url is not None and issuer is not None):
             raise ValueError(
                 'give one address of the keys: issuer="https://auth.example.com", url= of a JWK '
                 "set, or well_known_url="
             )
         # RFC 8414 §2: an issuer has neither query nor fragment.
-        if not is_secure_url(given[0]) or (issuer is not None and "?" in issuer):
+        if not is_secure_url(given[0]) or (named is not None and "?" in named):
             raise ValueError(
                 "keys come from an https URL (http only on this machine) without user name and "
                 "fragment, and an issuer has no query: write https://auth.example.com"
@@ -48,7 +50,7 @@ class KeyLocation:
         self.address = given[0]
         #: The issuer, as given or discovered.
         self.issuer = issuer
-        self._documents = () if url else discovery_urls(issuer) if issuer else (self.address,)
+        self._documents = () if url else discovery_urls(named) if named else (self.address,)
         self._key_set = url or ""
         self._known_until = -math.inf
 

@@ -152,7 +152,8 @@ class JWKS:
         url: the URL of the JWK set.
         issuer: the issuer, to find its JWK set by discovery; its metadata must name exactly this
             issuer (RFC 8414 §3.3).
-        well_known_url: the URL of the issuer's metadata; the issuer is the one it names.
+        well_known_url: the URL of the issuer's metadata; the issuer is the one it names, and has
+            to be ``issuer`` if that is given too.
         max_stale: seconds for which stale keys are used while the issuer cannot be reached; a
             withdrawn key stays valid that long in such an outage. 0 for never.
         timeout: seconds for a whole fetch, discovery included.
@@ -161,7 +162,7 @@ class JWKS:
         jitter: returns numbers from 0 to 1, which spread the attempts of many processes.
 
     Raises:
-        ValueError: unless exactly one of the three URLs is given, with https (http only on this
+        ValueError: if it is not clear where the keys are, or not with https (http only on this
             machine), or if a time is out of range.
 
     >>> JWKS(issuer="https://auth.example.com")

@@ -56,12 +56,13 @@ class CompactJWS:
     signature: bytes = field(repr=False)
 
 
-def parse(token: str) -> CompactJWS:
+def parse(token: str, ignored: frozenset[str] = frozenset()) -> CompactJWS:
     """Return the parts of ``token`` (RFC 7515 §7.1).
 
     Args:
         token: the compact serialization: three base64url segments without padding, of which the
             first decodes to a JSON object. At most ``MAX_TOKEN_LENGTH`` characters.
+        ignored: those of ``jku``, ``jwk``, ``x5c`` and ``x5u`` that are ignored, not refused.
 
     Raises:
         InvalidTokenError: for every other text, with reason ``malformed``, ``algorithm``, ``key``
@@ -79,7 +80,7 @@ def parse(token: str) -> CompactJWS:
     header, payload, signature = match.groups()
     read = _known_header if len(header) <= _MAX_KEPT_LENGTH else _read_header
     return CompactJWS(
-        *read(header),
+        *read(header, ignored),
         payload=_base64url(payload),
         signing_input=token[: match.end(2)].encode("ascii"),
         signature=_base64url(signature),
@@ -113,13 +114,13 @@ class _Header(NamedTuple):
     typ: str
 
 
-def _read_header(segment: str) -> _Header:
+def _read_header(segment: str, ignored: frozenset[str]) -> _Header:
     header = parse_object(_base64url(segment))
     if not _UNSUPPORTED_PARAMETERS.isdisjoint(header):
         raise InvalidTokenError(
             "malformed", "The token header asks for an extension that is not supported"
         )
-    if not _KEY_PARAMETERS.isdisjoint(header):
+    if not (_KEY_PARAMETERS - ignored).isdisjoint(header):
         raise InvalidTokenError("key", "The token header brings its own key")
     algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "jwt")
     if not isinstance(algorithm, str):

@@ -20,9 +20,11 @@ from toolguard.parsing.audience import accepted_audiences, audience_names, canon
 from toolguard.principal import Principal
 from toolguard.tokens.claims import check_bearer, check_subject, check_times, read_times
 from toolguard.tokens.forgetting import forget_variables
+from toolguard.tokens.issuers.issuer import MAX_LEEWAY, Issuer
 from toolguard.tokens.jws import CompactJWS, media_type, parse, parse_object
 from toolguard.tokens.keys import Key, KeySource
 from toolguard.tokens.memo import Memo, Verified
+from toolguard.tokens.profile import STRICT, Profile
 from toolguard.tokens.verifier import Verifier
 
 __all__ = [
@@ -42,7 +44,6 @@ DEFAULT_ALGORITHMS = (
 DEFAULT_TOKEN_TYPES = ("at+jwt", "JWT")
 """The accepted ``typ`` values: that of RFC 9068, and the generic one that most issuers send."""
 
-_MAX_LEEWAY = 300
 # One may end early because stale keys may serve, one may have started before the token came.
 _REFRESHES = 3
 # The key ids that verified signatures; more than one key set may hold.
@@ -54,22 +55,6 @@ _ALGORITHMS: Mapping[str, Algorithm] = {
     name: _PYJWT["EdDSA" if name == "Ed25519" else name]
     for name in DEFAULT_ALGORITHMS
 }
-
-# Claims that only another kind of JWT carries (RFC 8725 §3.12).
-_FOREIGN_CLAIMS = frozenset(
-    {
-        *("at_hash", "c_hash", "s_hash"),  # ID token: OpenID Connect Core §3.3.2.11, FAPI 1.0
-        *("htm", "htu", "ath"),  # DPoP proof: RFC 9449 §4.2
-        *("_sd", "_sd_alg", "vct"),  # SD-JWT and credentials: RFC 9901
-        "token_introspection",  # signed introspection response: RFC 9701 §5
-    }
-)
-# Claims that state the kind of a token: Keycloak, Cognito, common frameworks, Descope.
-_KIND_CLAIMS = ("typ", "token_use", "token_type", "drn")
-_FOREIGN_KINDS = frozenset(
-    {"id", "id_token", "refresh", "refresh_token", "offline", "logout", "dsr"}
-)
-_ACCESS_KINDS = frozenset({"bearer", "access", "access_token"})
 
 _URL = re.compile(
     r"https?://[A-Z0-9._~:\[\]-]+([/?][\x21\x22\x24-\x7E]*)?", re.ASCII | re.IGNORECASE
@@ -98,6 +83,7 @@ class JWTVerifier:
             them here (RFC 8707 §3).
         remember: how many valid tokens to remember, so that their signatures are not verified
             again while the key source returns the same key; 0 for none.
+        profile: the differences of the issuer's tokens; use :meth:`of` for a described issuer.
         clock: returns the time, in seconds since the epoch.
 
     Raises:
@@ -118,6 +104,7 @@ class JWTVerifier:
         permissions_are_scopes: bool = False,
         require_single_audience: bool = False,
         remember: int = 1024,
+        profile: Profile = STRICT,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not all(callable(getattr(keys, name, None)) for name in ("find", "refresh")):
@@ -133,9 +120,39 @@ class JWTVerifier:
         self._token_types = _checked_types(token_types)
         self._permissions_are_scopes = permissions_are_scopes
         self._require_single_audience = require_single_audience
+        self._profile = profile
         self._proven: dict[str | None, None] = {}
         self._memo = Memo(_checked_size(remember))
         self._clock = clock
+
+    @classmethod
+    def of(
+        cls,
+        issuer: Issuer,
+        *,
+        audience: str | Sequence[str] = (),
+        keys: KeySource | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> JWTVerifier:
+        """Return the verifier of a described issuer's tokens.
+
+        Args:
+            issuer: the description.
+            audience: the ``aud`` of this server, if the description has none.
+            keys: the source of its keys, instead of the described one.
+            clock: returns the time, in seconds since the epoch.
+        """
+        return cls(
+            issuer=issuer.url,
+            audience=issuer.audiences or audience,
+            keys=issuer.key_source() if keys is None else keys,
+            algorithms=issuer.algorithms or DEFAULT_ALGORITHMS,
+            leeway=issuer.leeway,
+            token_types=issuer.token_types or DEFAULT_TOKEN_TYPES,
+            permissions_are_scopes=issuer.permissions_are_scopes,
+            profile=issuer.profile,
+            clock=clock,
+        )
 
     @property
     def issuer(self) -> str | None:
@@ -211,10 +228,13 @@ class JWTVerifier:
     def _holds(self, verified: Verified) -> bool:
         """Return whether the key and the issuer of a remembered token are still in use."""
         keys = self._keys.find(verified.kid, verified.algorithm) or ()
-        return any(key is verified.key for key in keys) and verified.issuer == self.issuer
+        names = self._profile.names
+        # The names of a described issuer do not change; a discovered one may become known.
+        is_trusted = names is not None or verified.issuer == self.issuer
+        return is_trusted and any(key is verified.key for key in keys)
 
     def _read(self, token: str) -> CompactJWS:
-        jws = parse(token)
+        jws = parse(token, self._profile.ignored_parameters)
         if jws.algorithm not in self._algorithms:
             raise InvalidTokenError("algorithm", "The token uses an algorithm not accepted here")
         if jws.typ not in self._token_types:
@@ -247,8 +267,10 @@ class JWTVerifier:
         """Check the claims of a signed token, except the time claims."""
         claims = parse_object(jws.payload)
         self._check_parties(claims)
+        if not self._profile.vouches(key.issuer, claims):
+            raise InvalidTokenError("key", "The key of the token is one of another issuer")
         check_bearer(claims)
-        _check_kind(claims, jws.typ)
+        self._profile.check_kind(claims, jws.typ)
         times = read_times(claims)
         principal = Principal.from_claims(
             claims, permissions_are_scopes=self._permissions_are_scopes
@@ -256,18 +278,22 @@ class JWTVerifier:
         return Verified(jws.algorithm, jws.kid, key, times, principal)
 
     def _check_parties(self, claims: Mapping[str, Any]) -> None:
-        if claims.get("iss") != self.issuer:
+        if not self._profile.issued(claims, self.issuer):
             raise InvalidTokenError("issuer", "The token is of another issuer")
+        if not self._profile.admits_client(claims):
+            self._check_audience(claims)
+        check_subject(claims)
+        # RFC 7519 §4.1.7.
+        if not isinstance(claims.get("jti", ""), str):
+            raise InvalidTokenError("claims", "The jti claim of the token is not a string")
+
+    def _check_audience(self, claims: Mapping[str, Any]) -> None:
         named = audience_names(claims.get("aud"))
         if named is None:
             raise InvalidTokenError("audience", "The token names no audience")
         ours = [canonical_audience(name) in self._accepted for name in named]
         if not any(ours) or (self._require_single_audience and not all(ours)):
             raise InvalidTokenError("audience", "The token is for another audience")
-        check_subject(claims)
-        # RFC 7519 §4.1.7.
-        if not isinstance(claims.get("jti", ""), str):
-            raise InvalidTokenError("claims", "The jti claim of the token is not a string")
 
     def __repr__(self) -> str:
         return f"<JWTVerifier: tokens of {self.issuer} for {', '.join(self._audiences)}>"
@@ -287,25 +313,6 @@ def _signed(jws: CompactJWS, key: Key) -> bool:
     except (InvalidKeyError, TypeError):
         return False
     return algorithm.verify(jws.signing_input, material, jws.signature)
-
-
-def _check_kind(claims: Mapping[str, Any], typ: str) -> None:
-    """Refuse JWTs that the same issuer signs for other purposes, where they can be told apart."""
-    values = [claims[name] for name in _KIND_CLAIMS if name in claims]
-    stated = {value.lower() for value in values if isinstance(value, str)}
-    is_foreign = (
-        not _FOREIGN_CLAIMS.isdisjoint(claims)
-        or not _FOREIGN_KINDS.isdisjoint(stated)
-        # RFC 8417 §2.2: the events of a security event, a logout token among them, are an object.
-        or isinstance(claims.get("events"), dict)
-        # RFC 7523 §3: a JWT whose `sub` is its `iss` is an assertion, not an access token.
-        or claims.get("sub") == claims["iss"]
-        # OpenID Connect Core §2: an ID token repeats the nonce of its request. Keycloak before
-        # 25 put it into access tokens too, but says of those that they are "Bearer".
-        or ("nonce" in claims and typ == "jwt" and _ACCESS_KINDS.isdisjoint(stated))
-    )
-    if is_foreign:
-        raise InvalidTokenError("type", "The token is not an access token")
 
 
 def _configured_audiences(audience: str | Sequence[str]) -> tuple[str, ...]:
@@ -336,8 +343,8 @@ def _checked_algorithms(algorithms: Collection[str]) -> frozenset[str]:
 
 def _checked_leeway(leeway: float) -> float:
     # NaN fails this comparison, too. RFC 9068 §4 allows "no more than a few minutes".
-    if not 0 <= leeway <= _MAX_LEEWAY:
-        raise ValueError(f"leeway is a number of seconds from 0 to {_MAX_LEEWAY}, not {leeway!r}")
+    if not 0 <= leeway <= MAX_LEEWAY:
+        raise ValueError(f"leeway is a number of seconds from 0 to {MAX_LEEWAY}, not {leeway!r}")
     return leeway
 
 

@@ -85,11 +85,13 @@ class Key:
         kid: its key id in the set (RFC 7517 §4.5); None if it has no key id.
         algorithms: the JWS algorithms it may verify: those of its type, narrowed by its ``alg``.
         material: the key as an object of ``cryptography``.
+        issuer: its ``issuer`` member, with which Entra says whose tokens it signs; None without.
     """
 
     kid: str | None
     algorithms: frozenset[str]
     material: PublicKey = field(hash=False)
+    issuer: str | None = None
 
     def __repr__(self) -> str:
         return f"<Key: {self.kid!r} for {' '.join(sorted(self.algorithms))}>"
@@ -310,7 +312,10 @@ def _read_key(jwk: object) -> Key:
     if operations not in (["verify"], ["sign", "verify"], ["verify", "sign"]):
         raise KeySetError("is not for verifying signatures (key_ops)")
     algorithms, material = _examined(_material(jwk))
-    return Key(kid, _narrowed(algorithms, jwk.get("alg")), material)
+    issuer = jwk.get("issuer")
+    if issuer is not None and not isinstance(issuer, str):
+        raise KeySetError("has an issuer that is not a string")
+    return Key(kid, _narrowed(algorithms, jwk.get("alg")), material, issuer)
 
 
 def _material(jwk: Mapping[str, Any]) -> object:
