@@ -48,6 +48,7 @@ CATCH_EVERYTHING = {
     "frameworks.serving": ["_answer", "run", "serve"],
     "policies.decision": ["_Evaluation._ask", "_Evaluation._with_call_scopes"],
     "tokens.jwt": ["JWTVerifier.verify", "JWTVerifier.verify_now"],
+    "tokens.trust": ["TrustedIssuers.verify", "TrustedIssuers.verify_now"],
 }
 
 NO_NOUNS = {"utils", "util", "helpers", "common", "base", "types", "core", "misc"}

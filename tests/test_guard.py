@@ -127,7 +127,7 @@ def test_an_issuer_that_the_verifier_names_is_taken_from_it() -> None:
 def test_nobody_to_trust_is_refused() -> None:
     refuses(
         ValueError,
-        "give exactly one of issuer=, well_known_url= and verifier=",
+        "give exactly one of issuer=, issuers=, well_known_url= and verifier=",
         lambda: ToolGuard(audience=URL),
     )
 
@@ -137,7 +137,7 @@ def test_two_to_trust_are_refused() -> None:
 
     refuses(
         ValueError,
-        "give exactly one of issuer=, well_known_url= and verifier=",
+        "give exactly one of issuer=, issuers=, well_known_url= and verifier=",
         lambda: ToolGuard(
             issuer="https://auth.example.com", well_known_url=well_known, audience=URL
         ),

@@ -64,6 +64,7 @@ from toolguard.guard import ToolGuard
 from toolguard.policies.operations import Invocation
 from toolguard.policies.scopes import Scope, ScopeHierarchy
 from toolguard.principal import Principal
+from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ __all__ = [
     "InvalidInputError",
     "InvalidTokenError",
     "Invocation",
+    "Issuer",
     "JWTVerifier",
     "KeysUnavailableError",
     "MalformedCredentialsError",

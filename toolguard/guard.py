@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from toolguard.calls.request import RequestAuth, TaskExpiry, UnauthorizedTools, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken
 from toolguard.connections.cache import provider_for
+from toolguard.connections.of_issuers import of_issuers
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, withhold
-from toolguard.errors import ToolGuardError
+from toolguard.errors import KeysUnavailableError, ToolGuardError
 from toolguard.http import metadata as resources
 from toolguard.http.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url
 from toolguard.http.door import Denials, Door, Outages, Wire
@@ -38,6 +39,7 @@ from toolguard.settings import (
     sent_arguments,
     verifier_of,
 )
+from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -66,6 +68,10 @@ class ToolGuard:
 
     Args:
         issuer: the authorization server's issuer URL; its keys are discovered (RFC 8414, OpenID).
+            Or one :class:`~toolguard.tokens.issuers.Issuer`.
+        issuers: several authorization servers, described; a token is held against exactly the one
+            that its ``iss`` names. Clients are told of all of them. Connections belong to the
+            users of the first one, and of those with ``shares_connections=True``.
         well_known_url: the URL of its metadata document, instead of ``issuer``.
         verifier: your own verifier, instead of both; ``issuer`` is then only published.
             ``"framework"`` accepts the verification of the server's own auth for this request
@@ -116,7 +122,8 @@ class ToolGuard:
     def __init__(  # noqa: PLR0913 - the settings of a server, all by keyword
         self,
         *,
-        issuer: str | None = None,
+        issuer: str | Issuer | None = None,
+        issuers: Sequence[Issuer] | None = None,
         well_known_url: str | None = None,
         verifier: Verifier | Literal["framework"] | None = None,
         audience: str | Sequence[str] | None = None,
@@ -143,9 +150,12 @@ class ToolGuard:
         if verifier == "framework":
             verifier = framework_verifier((*audiences, self.resource), clock)
         self._issuer, self.verifier = verifier_of(
-            issuer, well_known_url, verifier, audiences, clock
+            issuer, well_known_url, verifier, audiences, clock, issuers=issuers
         )
-        self.connections = provider_for(connections, connection_max_age, clock)
+        self._audiences = audiences
+        self.connections = of_issuers(
+            provider_for(connections, connection_max_age, clock), self.verifier
+        )
         self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
         #: The state that all middlewares of this guard share.
         self.door = Door(
@@ -363,6 +373,44 @@ class ToolGuard:
         return getattr(self.verifier, "issuer", None) or self._issuer
 
     @property
+    def issuers(self) -> tuple[str, ...]:
+        """The authorization servers that clients are told of (RFC 9728)."""
+        published: tuple[str, ...] = getattr(self.verifier, "published", ())
+        return published or ((self.issuer,) if self.issuer else ())
+
+    def add_issuer(self, issuer: Issuer) -> None:
+        """Trust the tokens of one more authorization server from now on; also while serving.
+
+        Args:
+            issuer: the description, for instance of a tenant that has just signed up.
+
+        Raises:
+            ValueError: if a trusted issuer claims the same tokens, or the guard was not given
+                ``issuer=`` or ``issuers=``.
+        """
+        from toolguard.tokens.trust import with_issuer  # noqa: PLC0415 - imports cryptography
+
+        verifier = with_issuer(self.verifier, issuer, self._audiences, self.clock)
+        # First: no principal of the new issuer may use connections of the others' users.
+        self.connections = of_issuers(self.connections, verifier)
+        self.leeway = verifier.leeway
+        self.verifier = verifier
+
+    async def discover(self) -> bool:
+        """Fetch what clients are told of the issuer, if only its metadata has it.
+
+        Returns:
+            Whether :meth:`metadata` is complete.
+        """
+        ask = getattr(self.verifier, "discover", None)
+        try:
+            if ask is not None:
+                await ask()
+        except KeysUnavailableError:
+            return False
+        return True
+
+    @property
     def policies(self) -> tuple[Policy, ...]:
         """The declared policies of the protected servers' operations, in their order."""
         return self._surface().policies
@@ -408,10 +456,9 @@ class ToolGuard:
 
     def metadata(self) -> dict[str, Any]:
         """Return the protected resource metadata of this server (RFC 9728 §2)."""
-        servers = [self.issuer] if self.issuer else []
         hides_all = self.unauthorized_tools == "hide-all"
         scopes = self.initial_scopes if hides_all else self.scopes_supported
-        return resources.protected_resource_metadata(self.resource, servers, scopes)
+        return resources.protected_resource_metadata(self.resource, self.issuers, scopes)
 
     def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:
         """Return the challenge for ``refusal``; None if it has none.
@@ -480,7 +527,7 @@ class ToolGuard:
             await aclose()
 
     def __repr__(self) -> str:
-        return f"<ToolGuard: {self.resource} trusts {self.issuer}>"
+        return f"<ToolGuard: {self.resource} trusts {', '.join(self.issuers) or None}>"
 
 
 @dataclass(frozen=True)

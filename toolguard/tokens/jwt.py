@@ -163,6 +163,30 @@ class JWTVerifier:
         return discovered
 
     @property
+    def profile(self) -> Profile:
+        """The declared differences of the issuer's tokens."""
+        return self._profile
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The authorization servers that clients are told of (RFC 9728)."""
+        return self._profile.published or ((self.issuer,) if self.issuer else ())
+
+    @property
+    def shares_connections(self) -> bool:
+        """Whether the issuer's subjects are known to the connection provider."""
+        return self._profile.shares_connections
+
+    async def discover(self) -> None:
+        """Fetch the issuer's name, if only its metadata has it.
+
+        Raises:
+            KeysUnavailableError: if it cannot be fetched.
+        """
+        if self.issuer is None:
+            await self._keys.refresh()
+
+    @property
     def audiences(self) -> tuple[str, ...]:
         """The ``aud`` values of this server, as configured."""
         return self._audiences
@@ -222,8 +246,12 @@ class JWTVerifier:
 
     def _examine(self, token: str, *, refreshed: bool) -> Verified | None:
         jws = self._read(token)
+        claims = parse_object(jws.payload)
+        # Before the look-up: a token of another issuer causes none, and no request.
+        if self.issuer is not None and not self._profile.issued(claims, self.issuer):
+            raise InvalidTokenError("issuer", "The token is of another issuer")
         key = self._signer(jws, refreshed=refreshed)
-        return None if key is None else self._accept(jws, key)
+        return None if key is None else self._accept(jws, claims, key)
 
     def _holds(self, verified: Verified) -> bool:
         """Return whether the key and the issuer of a remembered token are still in use."""
@@ -263,9 +291,8 @@ class JWTVerifier:
         if kid not in self._proven and len(self._proven) < _MAX_PROVEN:
             self._proven[kid] = None
 
-    def _accept(self, jws: CompactJWS, key: Key) -> Verified:
+    def _accept(self, jws: CompactJWS, claims: Mapping[str, Any], key: Key) -> Verified:
         """Check the claims of a signed token, except the time claims."""
-        claims = parse_object(jws.payload)
         self._check_parties(claims)
         if not self._profile.vouches(key.issuer, claims):
             raise InvalidTokenError("key", "The key of the token is one of another issuer")

@@ -39,6 +39,8 @@ class Profile:
         must_carry: claims that every access token has, with their value, or None for any.
         ignored_parameters: header parameters that name a key and are ignored.
         key_issuer_claim: the claim that fills in the ``issuer`` of its keys.
+        published: the authorization servers that clients are told of; empty for the issuer.
+        shares_connections: whether its subjects are known to the connection provider.
     """
 
     names: IssuerNames | None = None
@@ -47,6 +49,8 @@ class Profile:
     must_carry: Mapping[str, str | None] = field(default_factory=dict)
     ignored_parameters: frozenset[str] = frozenset()
     key_issuer_claim: str | None = None
+    published: tuple[str, ...] = ()
+    shares_connections: bool = False
 
     def issued(self, claims: Mapping[str, Any], issuer: str | None) -> bool:
         """Return whether the claims are of this issuer."""

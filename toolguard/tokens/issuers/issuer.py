@@ -140,6 +140,8 @@ class Issuer:
             must_carry=self.must_carry,
             ignored_parameters=frozenset(self.ignored_parameters),
             key_issuer_claim=self.key_issuer_claim,
+            published=tuple(self.published),
+            shares_connections=self.shares_connections,
         )
 
     def key_source(self) -> KeySource:
