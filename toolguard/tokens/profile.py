@@ -37,6 +37,7 @@ class Profile:
         clients: the clients whose tokens are accepted without ``aud``.
         may_carry: claims of ID tokens that its access tokens have too.
         must_carry: claims that every access token has, with their value, or None for any.
+        must_carry_one_of: claims of which every access token has at least one.
         ignored_parameters: header parameters that name a key and are ignored.
         key_issuer_claim: the claim that fills in the ``issuer`` of its keys.
         published: the authorization servers that clients are told of; empty for the issuer.
@@ -47,6 +48,7 @@ class Profile:
     clients: frozenset[str] = frozenset()
     may_carry: frozenset[str] = frozenset()
     must_carry: Mapping[str, str | None] = field(default_factory=dict)
+    must_carry_one_of: frozenset[str] = frozenset()
     ignored_parameters: frozenset[str] = frozenset()
     key_issuer_claim: str | None = None
     published: tuple[str, ...] = ()
@@ -95,6 +97,7 @@ class Profile:
                 and _ACCESS_KINDS.isdisjoint(stated)
             )
             or not all(_is_as(claims, name, value) for name, value in self.must_carry.items())
+            or (self.must_carry_one_of and self.must_carry_one_of.isdisjoint(claims))
         )
         if is_foreign:
             raise InvalidTokenError("type", "The token is not an access token")

@@ -16,7 +16,7 @@ from toolguard.tokens.profile import Profile
 if TYPE_CHECKING:
     from toolguard.tokens.keys import KeySource
 
-__all__ = ["MAX_LEEWAY", "Issuer"]
+__all__ = ["MAX_LEEWAY", "Issuer", "host_of"]
 
 MAX_LEEWAY = 300
 """RFC 9068 §4 allows a leeway of "no more than a few minutes"."""
@@ -56,6 +56,7 @@ class Issuer:
         may_carry: claims of ID tokens that its access tokens have too: ``at_hash``, ``nonce``.
         must_carry: the claims that every access token of it has, with their value, or None for
             any value: ``{"token_use": "access"}``.
+        must_carry_one_of: claims of which every access token of it has at least one.
         ignored_parameters: header parameters that name a key and are ignored, instead of refused:
             ``jku``, ``jwk``, ``x5c``, ``x5u``. The keys are never taken from there.
         permissions_are_scopes: whether the ``permissions`` claim counts as scopes.
@@ -87,6 +88,7 @@ class Issuer:
     token_types: Collection[str] = ()
     may_carry: Collection[str] = ()
     must_carry: Mapping[str, str | None] = field(default_factory=dict)
+    must_carry_one_of: Collection[str] = ()
     ignored_parameters: Collection[str] = ()
     permissions_are_scopes: bool = False
     leeway: float = 5.0
@@ -112,7 +114,7 @@ class Issuer:
 
     def _normalize(self) -> None:
         lists = ("names", "published", "audience", "clients", "algorithms", "token_types")
-        for name in (*lists, "may_carry", "ignored_parameters"):
+        for name in (*lists, "may_carry", "must_carry_one_of", "ignored_parameters"):
             given = getattr(self, name)
             if isinstance(given, str):
                 given = (given,)
@@ -138,6 +140,7 @@ class Issuer:
             clients=frozenset(self.clients),
             may_carry=frozenset(self.may_carry),
             must_carry=self.must_carry,
+            must_carry_one_of=frozenset(self.must_carry_one_of),
             ignored_parameters=frozenset(self.ignored_parameters),
             key_issuer_claim=self.key_issuer_claim,
             published=tuple(self.published),
