@@ -90,7 +90,10 @@ def test_bad_tokens_of_every_provider_are_refused_for_their_reasons(
     tokens = issuer.invalid_tokens("bob", scopes=["read", "openid"])
 
     assert accepted(verifier, issuer.mint("bob", scopes=["read", "openid"])).user_id == "bob"
-    assert {name: refusal(verifier, token) for name, token in tokens.items()} == INVALID_TOKENS
+    # XSUAA has jku in every header, where it is ignored: what is wrong is the signature.
+    differing = {"own_key_url": "signature"} if provider == "xsuaa" else {}
+    refused = {name: refusal(verifier, token) for name, token in tokens.items()}
+    assert refused == {**INVALID_TOKENS, **differing}
 
 
 @given(

@@ -70,8 +70,8 @@ def azure_b2c(
     """Return Azure AD B2C, for one user flow or custom policy.
 
     Azure AD B2C, "Overview of tokens": the issuer is ``https://NAME.b2clogin.com/TENANT-ID/v2.0/``,
-    and the metadata is below the name of the tenant and the policy. Access tokens have ``scp``
-    (with a user) or ``roles`` (an application alone), ID tokens have neither.
+    and the metadata is below the name of the tenant and the policy. Only access
+    tokens name the client that got them (``azp``).
 
     Args:
         tenant: the name of the tenant, such as ``contoso``.
@@ -88,7 +88,7 @@ def azure_b2c(
     given: dict[str, Any] = {
         "metadata_url": f"{metadata}/openid-configuration",
         "audience": client_id,
-        "must_carry_one_of": ("scp", "roles"),
+        "must_carry": {"azp": None},
         "may_carry": ("nonce",),
     }
     return Issuer(f"https://{host}/{tenant_id}/v2.0/", **{**given, **settings})
