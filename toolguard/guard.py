@@ -192,13 +192,20 @@ class ToolGuard:
         ``DESCOPE_MCP_WELL_KNOWN_URL`` Descope's metadata URL: issuer, keys and connections
         ``DESCOPE_MANAGEMENT_KEY``     used for connections if the caller has no token; removed
                                        from ``os.environ``
-        ``TOOLGUARD_ISSUER``           issuer URL of any other authorization server
+        ``TOOLGUARD_ISSUER``           issuer URLs of other authorization servers, or presets
+                                       of :mod:`toolguard.tokens.issuers` with their argument:
+                                       ``auth0:acme.eu.auth0.com``; separated by blanks
+        ``TOOLGUARD_CLIENT_ID``        client ids, for presets that need them (Entra, Cognito)
+        ``TOOLGUARD_LEEWAY``           seconds by which their clocks may differ, 0 to 300
+        ``TOOLGUARD_TOKEN_TYPES``      the ``typ`` headers to accept, such as ``at+jwt``
         ``MCP_SERVER_URL``             this server's URL: the audience and the resource
-        ``TOOLGUARD_AUDIENCE``         the audience, if it is not that URL
+        ``TOOLGUARD_AUDIENCE``         the audiences, if they are not that URL
         ============================== ========================================================
 
+        ``TOOLGUARD_PERMISSIONS_ARE_SCOPES=true`` counts the ``permissions`` claim as scopes.
+
         Raises:
-            ValueError: naming the variable that is missing.
+            ValueError: naming the variable that is missing or wrong.
         """
         return cls(**from_environment(environ, settings))
 

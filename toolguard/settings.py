@@ -30,11 +30,12 @@ def from_environment(environ: Mapping[str, str], settings: Mapping[str, Any]) ->
         ValueError: naming the variable that is missing.
     """
     server_url = environ.get("MCP_SERVER_URL") or None
-    audience = environ.get("TOOLGUARD_AUDIENCE") or server_url
+    named = environ.get("TOOLGUARD_AUDIENCE", "").split()
+    audience = (named if len(named) > 1 else named[0]) if named else server_url
     if not (audience or settings.get("audience")):
         raise ValueError("set MCP_SERVER_URL to the address that clients connect to")
     found = {"audience": audience, "resource": server_url, **settings}
-    if settings.keys().isdisjoint({"issuer", "well_known_url", "verifier"}):
+    if settings.keys().isdisjoint({"issuer", "issuers", "well_known_url", "verifier"}):
         found.update(_issuer_from(environ, with_vault="connections" not in settings))
     return found
 
@@ -47,7 +48,9 @@ def _issuer_from(environ: Mapping[str, str], *, with_vault: bool) -> dict[str, A
     if not (well_known_url or issuer):
         raise ValueError("set TOOLGUARD_ISSUER (or DESCOPE_MCP_WELL_KNOWN_URL for Descope)")
     if not well_known_url:
-        return {"issuer": issuer}
+        from toolguard.tokens.issuers.environment import issuers_from  # noqa: PLC0415 - its only use
+
+        return {"issuers": issuers_from(environ)}
     if not with_vault:
         return {"well_known_url": well_known_url}
     from toolguard.connections.descope.provider import DescopeConnections  # noqa: PLC0415 - imports httpx
