@@ -25,8 +25,8 @@ def like(name: ProviderName | Provider, **settings: Any) -> LocalIssuer:
     return LocalIssuer.like(name, algorithm="ES256", clock=lambda: NOW, **settings)
 
 
-# Dex writes no client, and scopes of XSUAA have a prefix.
-USUAL = [name for name in NAMES if name not in ("dex", "xsuaa")]
+# Dex writes no client.
+USUAL = [name for name in NAMES if name != "dex"]
 # Their access tokens are told from ID tokens by the client that got them.
 NAME_CLIENTS = ("okta", "entra", "azure-b2c", "adfs", "authentik", "xsuaa", "ory")
 

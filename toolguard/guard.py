@@ -40,7 +40,7 @@ from toolguard.settings import (
     verifier_of,
 )
 from toolguard.tokens.issuers.issuer import Issuer
-from toolguard.tokens.verifier import Verifier
+from toolguard.tokens.verifier import Verifier, scope_names_of
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -264,6 +264,7 @@ class ToolGuard:
         )
         self._adapters.append(adapter)
         adapter.install(self)
+        self._check_scope_names()
         if self.default == "public":
             _log.warning("operations without a guard are public on %r", server)
         return server
@@ -456,6 +457,17 @@ class ToolGuard:
             )
         return self._known
 
+    def _check_scope_names(self) -> None:
+        """Check that scopes are declared by their short names.
+
+        Raises:
+            ValueError: if one is declared as a client asks for it.
+        """
+        declared = (*self.scopes_supported, *(self._initial_scopes or ()))
+        for each in getattr(self.verifier, "verifiers", (self.verifier,)):
+            names = scope_names_of(each, None)
+            names.check((*declared, *self.scope_hierarchy.names))
+
     @property
     def metadata_url(self) -> str:
         """The URL of this server's protected resource metadata (RFC 9728)."""
@@ -464,8 +476,16 @@ class ToolGuard:
     def metadata(self) -> dict[str, Any]:
         """Return the protected resource metadata of this server (RFC 9728 §2)."""
         hides_all = self.unauthorized_tools == "hide-all"
-        scopes = self.initial_scopes if hides_all else self.scopes_supported
-        return resources.protected_resource_metadata(self.resource, self.issuers, scopes)
+        known = self.initial_scopes if hides_all else self.scopes_supported
+        issuers = getattr(self.verifier, "verifiers", (self.verifier,))
+        scopes = dict.fromkeys(
+            scope_names_of(each, None).requested(scope) for each in issuers for scope in known
+        )
+        return resources.protected_resource_metadata(self.resource, self.issuers, [*scopes])
+
+    def _as_requested(self, scopes: Iterable[str]) -> tuple[str, ...]:
+        """Return the names by which a client asks the first issuer for these scopes."""
+        return tuple(map(scope_names_of(self.verifier, None).requested, scopes))
 
     def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:
         """Return the challenge for ``refusal``; None if it has none.
@@ -477,7 +497,9 @@ class ToolGuard:
         return challenge_for(
             refusal,
             resource_metadata=self._metadata_url,
-            default_scope=self.initial_scopes if refusal.status == 401 else (),  # noqa: PLR2004
+            default_scope=self._as_requested(
+                self.initial_scopes if refusal.status == 401 else ()  # noqa: PLR2004
+            ),
             scopes=self.door.wire.scopes_for(revision),
         )
 

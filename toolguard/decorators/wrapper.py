@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, TypeVar, overload
 
 import anyio.to_thread
 
-from toolguard.calls.message import Frame, current_frame, refusal_in, standing
+from toolguard.calls.message import Frame, current_frame, name_scopes, refusal_in, standing
 from toolguard.calls.rows import State
 from toolguard.decorators.injection import Connections, Injection, unwrapped
 from toolguard.policies.policy import Policy
@@ -143,6 +143,8 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[Frame]:
             yield frame
     except Exception as error:
         refusal = refusal_in(error)
+        if refusal is not None:
+            name_scopes(refusal, frame.guard, frame.message.auth)
         row.ended(refusal)
         if row.nested:
             frame.message.nested_refusal = refusal

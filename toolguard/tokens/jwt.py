@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, NoReturn
 
@@ -17,6 +18,7 @@ from jwt.exceptions import InvalidKeyError
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
+from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.principal import Principal
 from toolguard.tokens.claims import check_bearer, check_subject, check_times, read_times
 from toolguard.tokens.forgetting import forget_variables
@@ -177,6 +179,11 @@ class JWTVerifier:
         """Whether the issuer's subjects are known to the connection provider."""
         return self._profile.shares_connections
 
+    def scope_names_of(self, issuer: str | None) -> ScopeNames:
+        """Return how scopes are called at the issuer."""
+        del issuer
+        return self._profile.scope_names
+
     async def discover(self) -> None:
         """Fetch the issuer's name, if only its metadata has it.
 
@@ -302,6 +309,9 @@ class JWTVerifier:
         principal = Principal.from_claims(
             claims, permissions_are_scopes=self._permissions_are_scopes
         )
+        if self._profile.scope_names is not SAME:
+            scopes = self._profile.scope_names.read(principal.scopes)
+            principal = replace(principal, scopes=scopes)
         return Verified(jws.algorithm, jws.kid, key, times, principal)
 
     def _check_parties(self, claims: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolguard.errors import InvalidTokenError
+from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.tokens.issuer_names import IssuerNames
 
 __all__ = ["STRICT", "Profile"]
@@ -42,6 +43,7 @@ class Profile:
         key_issuer_claim: the claim that fills in the ``issuer`` of its keys.
         published: the authorization servers that clients are told of; empty for the issuer.
         shares_connections: whether its subjects are known to the connection provider.
+        scope_names: how its scopes are called in tokens and by clients.
     """
 
     names: IssuerNames | None = None
@@ -53,6 +55,7 @@ class Profile:
     key_issuer_claim: str | None = None
     published: tuple[str, ...] = ()
     shares_connections: bool = False
+    scope_names: ScopeNames = SAME
 
     def issued(self, claims: Mapping[str, Any], issuer: str | None) -> bool:
         """Return whether the claims are of this issuer."""

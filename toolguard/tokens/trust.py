@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from toolguard.errors import InvalidTokenError
+from toolguard.parsing.scope_names import ScopeNames
 from toolguard.principal import Principal
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.issuers.issuer import Issuer
@@ -81,6 +82,11 @@ class TrustedIssuers:
         """Return whether the subjects of ``issuer`` are known to the connection provider."""
         found = self._verifier_of(issuer)
         return found is self.verifiers[0] or (found is not None and found.shares_connections)
+
+    def scope_names_of(self, issuer: str | None) -> ScopeNames:
+        """Return how scopes are called at ``issuer``; None is the first one."""
+        found = self.verifiers[0] if issuer is None else self._verifier_of(issuer)
+        return (found or self.verifiers[0]).profile.scope_names
 
     async def verify(self, token: str) -> Principal:
         """Verify ``token`` and return its principal; suspends only to fetch keys.

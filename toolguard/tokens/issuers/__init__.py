@@ -4,6 +4,7 @@ A preset is a function that returns an :class:`Issuer`; its documentation names 
 that it rests on, and each takes further fields of :class:`Issuer` by keyword.
 """
 
+from toolguard.parsing.scope_names import ScopeNames
 from toolguard.tokens.issuers.hosted import (
     auth0,
     cognito,
@@ -20,6 +21,7 @@ from toolguard.tokens.issuers.self_hosted import authentik, casdoor, dex, keyclo
 
 __all__ = [
     "Issuer",
+    "ScopeNames",
     "adfs",
     "auth0",
     "authentik",

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from toolguard.parsing.scope_names import ScopeNames
 from toolguard.parsing.secure_urls import secure_origin
 from toolguard.tokens.issuers.issuer import Issuer, host_of
 
@@ -101,7 +102,9 @@ def okta(issuer: str, **settings: Any) -> Issuer:
     return Issuer(issuer, **{"must_carry": {"cid": None}, **settings})
 
 
-def cognito(pool: str, *, clients: Sequence[str], **settings: Any) -> Issuer:
+def cognito(
+    pool: str, *, clients: Sequence[str], resource_server: str | None = None, **settings: Any
+) -> Issuer:
     """Return a user pool of Amazon Cognito.
 
     Amazon Cognito, "Understanding the access token": ``token_use`` is ``access``. There is no
@@ -111,6 +114,8 @@ def cognito(pool: str, *, clients: Sequence[str], **settings: Any) -> Issuer:
     Args:
         pool: the id of the user pool, such as ``eu-west-1_Abc``.
         clients: the ids of the app clients that are for this server.
+        resource_server: the identifier of the resource server, which is written before the name
+            of each scope: then tools use the short name.
         settings: further fields of :class:`Issuer`.
 
     >>> cognito("eu-west-1_Abc", clients=["1example23456789"]).url
@@ -123,6 +128,8 @@ def cognito(pool: str, *, clients: Sequence[str], **settings: Any) -> Issuer:
         raise ValueError("write clients=[...]: the app clients whose tokens are for this server")
     url = f"https://cognito-idp.{match['region']}.amazonaws.com/{pool}"
     given: dict[str, Any] = {"clients": clients, "must_carry": {"token_use": "access"}}
+    if resource_server is not None:
+        given["scope_names"] = ScopeNames(f"{resource_server}/", in_tokens=True)
     return Issuer(url, **{**given, **settings})
 
 

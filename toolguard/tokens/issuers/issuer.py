@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.parsing.secure_urls import is_secure_url
 from toolguard.tokens.issuer_names import IssuerNames, read_names
 from toolguard.tokens.profile import Profile
@@ -60,6 +61,8 @@ class Issuer:
         ignored_parameters: header parameters that name a key and are ignored, instead of refused:
             ``jku``, ``jwk``, ``x5c``, ``x5u``. The keys are never taken from there.
         permissions_are_scopes: whether the ``permissions`` claim counts as scopes.
+        scope_names: how its scopes are called in tokens, and when a client asks for them; tools
+            use the short names.
         leeway: seconds by which its clock may differ, from 0 to 300.
         shares_connections: where several issuers are trusted: whether the subjects of this one
             are known to the connection provider by the same ids. The first issuer's always are.
@@ -91,6 +94,7 @@ class Issuer:
     must_carry_one_of: Collection[str] = ()
     ignored_parameters: Collection[str] = ()
     permissions_are_scopes: bool = False
+    scope_names: ScopeNames = SAME
     leeway: float = 5.0
     shares_connections: bool = False
 
@@ -145,6 +149,7 @@ class Issuer:
             key_issuer_claim=self.key_issuer_claim,
             published=tuple(self.published),
             shares_connections=self.shares_connections,
+            scope_names=self.scope_names,
         )
 
     def key_source(self) -> KeySource:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from toolguard.parsing.scope_names import ScopeNames
 from toolguard.tokens.issuers.issuer import Issuer, host_of
 
 __all__ = ["adfs", "azure_b2c", "entra"]
@@ -59,6 +60,8 @@ def entra(
         "key_issuer_claim": "tid",
         "audience": (client_id, f"api://{client_id}"),
         "must_carry_one_of": ("azp", "appid"),
+        # "Scopes and permissions": a client asks for api://APP/notes.read, and gets notes.read.
+        "scope_names": ScopeNames(f"api://{client_id}/"),
         **several,
     }
     return Issuer(url if several else published[0], **{**given, **settings})

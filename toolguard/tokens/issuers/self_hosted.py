@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from toolguard.parsing.scope_names import ScopeNames
 from toolguard.tokens.issuers.issuer import Issuer, host_of
 
 __all__ = ["authentik", "casdoor", "dex", "keycloak", "xsuaa"]
@@ -98,5 +99,6 @@ def xsuaa(server: str, *, xsappname: str, **settings: Any) -> Issuer:
         "audience": xsappname,
         "ignored_parameters": ("jku",),
         "must_carry": {"cid": None},
+        "scope_names": ScopeNames(f"{xsappname}.", in_tokens=True),
     }
     return Issuer(f"https://{host}/oauth/token", **{**given, **settings})
