@@ -20,6 +20,7 @@ from toolguard.tokens.issuers import ScopeNames as Public
 try_sdk = pytest.importorskip("mcp.server.mcpserver")
 API = "api://00001111-aaaa-2222-bbbb-3333cccc4444"
 SERVER = "https://mcp.test/mcp"
+PREFIXES = scope_tokens().filter(is_requestable)
 ENTRA = LocalIssuer.like("entra", algorithm="ES256")
 
 
@@ -137,7 +138,7 @@ def test_an_error_keeps_short_names_for_python_and_shows_clients_the_others() ->
 @pytest.mark.parametrize("in_tokens", [False, True])
 @given(
     shorts=st.lists(scope_tokens(), unique=True, max_size=5),
-    prefix=scope_tokens().filter(is_requestable),
+    prefix=PREFIXES,
 )
 def test_names_are_a_bijection(in_tokens: bool, shorts: list[str], prefix: str) -> None:
     names = ScopeNames(prefix, in_tokens=in_tokens)
@@ -154,7 +155,7 @@ def test_names_are_a_bijection(in_tokens: bool, shorts: list[str], prefix: str) 
 @given(
     scopes=st.lists(scope_tokens(), max_size=5),
     short=scope_tokens(),
-    prefix=scope_tokens().filter(is_requestable),
+    prefix=PREFIXES,
 )
 def test_a_token_grants_only_what_a_client_asked_for(
     scopes: list[str], short: str, prefix: str

@@ -138,13 +138,23 @@ def read_metadata(metadata: object, *, issuer: str | None, source: str) -> tuple
         raise KeySetError("it is not an object")
     named, key_set = metadata.get("issuer"), metadata.get("jwks_uri")
     if not isinstance(named, str) or not named or named != (issuer or named):
-        raise KeySetError("it is not of the expected issuer")
+        raise KeySetError(f"it is not of the expected issuer: {_difference(named, issuer)}")
     if not isinstance(key_set, str) or not is_secure_url(key_set):
         raise KeySetError("its jwks_uri is missing, or not https")
     if _is_https(source) and not _is_https(key_set):
         # A remote issuer must not send requests to this machine.
         raise KeySetError("its jwks_uri is http, though it came by https")
     return named, key_set
+
+
+def _difference(named: object, issuer: str | None) -> str:
+    """Return what was expected and found, and what to write if it is a slash."""
+    if not isinstance(named, str) or issuer is None:
+        return "it names none"
+    found = f"expected {issuer!r}, found {named[:200]!a}"
+    if named.rstrip("/") == issuer.rstrip("/"):
+        return f"{found}: write the issuer with exactly this slash"
+    return found
 
 
 def _is_https(url: str) -> bool:

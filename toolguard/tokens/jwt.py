@@ -21,6 +21,7 @@ from toolguard.parsing.audience import accepted_audiences, audience_names, canon
 from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.principal import Principal
 from toolguard.tokens.claims import check_bearer, check_subject, check_times, read_times
+from toolguard.tokens.faults import Faults, warn_of_shared
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.issuers.issuer import MAX_LEEWAY, Issuer
 from toolguard.tokens.jws import CompactJWS, media_type, parse, parse_object
@@ -126,6 +127,8 @@ class JWTVerifier:
         self._proven: dict[str | None, None] = {}
         self._memo = Memo(_checked_size(remember))
         self._clock = clock
+        self._faults = Faults(issuer or "", clock)
+        warn_of_shared(self._audiences)
 
     @classmethod
     def of(
@@ -256,6 +259,7 @@ class JWTVerifier:
         claims = parse_object(jws.payload)
         # Before the look-up: a token of another issuer causes none, and no request.
         if self.issuer is not None and not self._profile.issued(claims, self.issuer):
+            self._faults.tell("iss", self._issuer_names, claims.get("iss"))
             raise InvalidTokenError("issuer", "The token is of another issuer")
         key = self._signer(jws, refreshed=refreshed)
         return None if key is None else self._accept(jws, claims, key)
@@ -267,6 +271,11 @@ class JWTVerifier:
         # The names of a described issuer do not change; a discovered one may become known.
         is_trusted = names is not None or verified.issuer == self.issuer
         return is_trusted and any(key is verified.key for key in keys)
+
+    @property
+    def _issuer_names(self) -> tuple[str, ...]:
+        names = self._profile.names
+        return (str(self.issuer),) if names is None else tuple(names.exact) or (str(self.issuer),)
 
     def _read(self, token: str) -> CompactJWS:
         jws = parse(token, self._profile.ignored_parameters)
@@ -286,6 +295,7 @@ class JWTVerifier:
                 self._remember_proven(jws.kid)
                 return key
         if not keys:
+            self._faults.tell("kid", "one that the issuer publishes", jws.kid)
             raise InvalidTokenError(
                 "key", "The token is signed with a key that its issuer does not publish"
             )
@@ -327,9 +337,11 @@ class JWTVerifier:
     def _check_audience(self, claims: Mapping[str, Any]) -> None:
         named = audience_names(claims.get("aud"))
         if named is None:
+            self._faults.tell("aud", self._audiences, claims.get("aud"))
             raise InvalidTokenError("audience", "The token names no audience")
         ours = [canonical_audience(name) in self._accepted for name in named]
         if not any(ours) or (self._require_single_audience and not all(ours)):
+            self._faults.tell("aud", self._audiences, claims.get("aud"))
             raise InvalidTokenError("audience", "The token is for another audience")
 
     def __repr__(self) -> str:

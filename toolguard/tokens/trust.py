@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from toolguard.errors import InvalidTokenError
 from toolguard.parsing.scope_names import ScopeNames
 from toolguard.principal import Principal
+from toolguard.tokens.faults import Faults
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.jws import KEY_PARAMETERS, parse, parse_object
@@ -51,6 +53,7 @@ class TrustedIssuers:
             for each in verifiers
             if each.profile.names is not None and each.profile.names.patterns
         )
+        self._faults = Faults("several issuers", time.time)
         # Which verifier accepted a token, by digest: the payload is not read again for routing.
         self._routes: dict[bytes, JWTVerifier] = {}
 
@@ -134,6 +137,7 @@ class TrustedIssuers:
         issuer = claims.get("iss")
         found = self._verifier_of(issuer) if isinstance(issuer, str) else None
         if found is None:
+            self._faults.tell("iss", tuple(self._exact) or self.published, issuer)
             raise InvalidTokenError("issuer", "The token is of an issuer that is not trusted here")
         return digest, found
 
