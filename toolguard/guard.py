@@ -203,6 +203,8 @@ class ToolGuard:
         ============================== ========================================================
 
         ``TOOLGUARD_PERMISSIONS_ARE_SCOPES=true`` counts the ``permissions`` claim as scopes.
+        ``TOOLGUARD_INSECURE_ORIGINS`` names origins that may be asked by plain http, in a network
+        of containers: ``http://keycloak:8080``.
 
         Raises:
             ValueError: naming the variable that is missing or wrong.

@@ -28,12 +28,20 @@ class KeyLocation:
         issuer: the issuer, whose metadata is to be discovered; with ``well_known_url``, the
             ``issuer`` that the metadata there has to name.
         well_known_url: the URL of the issuer's metadata.
+        admits: returns whether a document may be fetched from a URL.
 
     Raises:
         ValueError: if it is not clear where the keys are, or not by a secure URL.
     """
 
-    def __init__(self, *, url: str | None, issuer: str | None, well_known_url: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        url: str | None,
+        issuer: str | None,
+        well_known_url: str | None,
+        admits: Callable[[str], bool] = is_secure_url,
+    ) -> None:
         named = None if well_known_url is not None else issuer
         given = [address for address in (url, named, well_known_url) if address is not None]
         if len(given) != 1 or (url is not None and issuer is not None):
@@ -42,12 +50,13 @@ class KeyLocation:
                 "set, or well_known_url="
             )
         # RFC 8414 §2: an issuer has neither query nor fragment.
-        if not is_secure_url(given[0]) or (named is not None and "?" in named):
+        if not admits(given[0]) or (named is not None and "?" in named):
             raise ValueError(
                 "keys come from an https URL (http only on this machine) without user name and "
                 "fragment, and an issuer has no query: write https://auth.example.com"
             )
         self.address = given[0]
+        self._admits = admits
         #: The issuer, as given or discovered.
         self.issuer = issuer
         self._documents = () if url else discovery_urls(named) if named else (self.address,)
@@ -75,7 +84,9 @@ class KeyLocation:
             try:
                 metadata = parse_json(get(url))
                 # Users are known by their issuer: once discovered, it does not change.
-                return read_metadata(metadata, issuer=self.issuer, source=self.address)
+                return read_metadata(
+                    metadata, issuer=self.issuer, source=self.address, admits=self._admits
+                )
             except (KeySetError, KeysUnavailableError, OSError) as error:  # noqa: PERF203 - of four
                 problems.append(f"{url}: {error}")
         raise KeysUnavailableError(f"no metadata of the issuer ({'; '.join(problems)})")
@@ -121,7 +132,13 @@ def issuer_of(well_known_url: str) -> str:
     )
 
 
-def read_metadata(metadata: object, *, issuer: str | None, source: str) -> tuple[str, str]:
+def read_metadata(
+    metadata: object,
+    *,
+    issuer: str | None,
+    source: str,
+    admits: Callable[[str], bool] = is_secure_url,
+) -> tuple[str, str]:
     """Return the issuer and the URL of its JWK set (``jwks_uri``) from its metadata.
 
     Args:
@@ -129,6 +146,7 @@ def read_metadata(metadata: object, *, issuer: str | None, source: str) -> tuple
         issuer: the expected ``issuer``, compared character by character (RFC 8414 §3.3); None to
             accept the one in the metadata.
         source: the configured URL that led to the metadata.
+        admits: returns whether a document may be fetched from a URL.
 
     Raises:
         KeySetError: if the metadata has another ``issuer``, or no ``jwks_uri`` that is as secure
@@ -139,7 +157,7 @@ def read_metadata(metadata: object, *, issuer: str | None, source: str) -> tuple
     named, key_set = metadata.get("issuer"), metadata.get("jwks_uri")
     if not isinstance(named, str) or not named or named != (issuer or named):
         raise KeySetError(f"it is not of the expected issuer: {_difference(named, issuer)}")
-    if not isinstance(key_set, str) or not is_secure_url(key_set):
+    if not isinstance(key_set, str) or not admits(key_set):
         raise KeySetError("its jwks_uri is missing, or not https")
     if _is_https(source) and not _is_https(key_set):
         # A remote issuer must not send requests to this machine.

@@ -25,6 +25,7 @@ from toolguard.errors import KeysUnavailableError
 from toolguard.tokens.discovery import KeyLocation, issuer_of
 from toolguard.tokens.fetching import BusyError, Fetch, HttpFetch
 from toolguard.tokens.keys import Key, KeySet, KeySetError, parse_json
+from toolguard.tokens.network import DEFAULT_NETWORK, Network
 
 __all__ = ["JWKS", "Fetch", "HttpFetch", "issuer_of"]
 
@@ -158,6 +159,7 @@ class JWKS:
             withdrawn key stays valid that long in such an outage. 0 for never.
         timeout: seconds for a whole fetch, discovery included.
         fetch: the function that fetches a document; see :data:`Fetch`.
+        network: the proxies, the certificates and the origins without TLS.
         clock: a monotonic clock, in seconds.
         jitter: returns numbers from 0 to 1, which spread the attempts of many processes.
 
@@ -178,15 +180,18 @@ class JWKS:
         max_stale: float = 3_600.0,
         timeout: float = 5.0,
         fetch: Fetch | None = None,
+        network: Network = DEFAULT_NETWORK,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         if not 0 <= max_stale < math.inf or not 0 < timeout < math.inf:
             raise ValueError("max_stale is 0 or more seconds, timeout is more than 0")
-        self._location = KeyLocation(url=url, issuer=issuer, well_known_url=well_known_url)
+        self._location = KeyLocation(
+            url=url, issuer=issuer, well_known_url=well_known_url, admits=network.admits
+        )
         self._max_stale = max_stale
         self._timeout = timeout
-        self._fetch = HttpFetch() if fetch is None else fetch
+        self._fetch = HttpFetch(network=network) if fetch is None else fetch
         self._clock = clock
         self._jitter = jitter
         self._state = _State()

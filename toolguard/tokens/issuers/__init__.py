@@ -18,9 +18,11 @@ from toolguard.tokens.issuers.hosted import (
 from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.issuers.microsoft import adfs, azure_b2c, entra
 from toolguard.tokens.issuers.self_hosted import authentik, casdoor, dex, keycloak, xsuaa
+from toolguard.tokens.network import Network
 
 __all__ = [
     "Issuer",
+    "Network",
     "ScopeNames",
     "adfs",
     "auth0",

@@ -7,6 +7,7 @@ from typing import Any
 
 from toolguard.tokens.issuers import hosted, microsoft, self_hosted
 from toolguard.tokens.issuers.issuer import Issuer
+from toolguard.tokens.network import Network
 
 __all__ = ["issuers_from"]
 
@@ -82,6 +83,12 @@ def _settings(environ: Mapping[str, str]) -> dict[str, Any]:
             ) from None
         if not 0 <= found["leeway"] <= 300:  # noqa: PLR2004 - RFC 9068 §4: a few minutes
             raise ValueError(f"TOOLGUARD_LEEWAY is {leeway!r}: write seconds from 0 to 300")
+    origins = environ.get("TOOLGUARD_INSECURE_ORIGINS", "").split()
+    if origins:
+        try:
+            found["network"] = Network(insecure_origins=origins)
+        except ValueError as error:
+            raise ValueError(f"TOOLGUARD_INSECURE_ORIGINS: {error}") from None
     types = environ.get("TOOLGUARD_TOKEN_TYPES", "").split()
     if types:
         found["token_types"] = types

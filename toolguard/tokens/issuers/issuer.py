@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.parsing.secure_urls import is_secure_url
 from toolguard.tokens.issuer_names import IssuerNames, read_names
+from toolguard.tokens.network import DEFAULT_NETWORK, Network
 from toolguard.tokens.profile import Profile
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Issuer:
         ignored_parameters: header parameters that name a key and are ignored, instead of refused:
             ``jku``, ``jwk``, ``x5c``, ``x5u``. The keys are never taken from there.
         permissions_are_scopes: whether the ``permissions`` claim counts as scopes.
+        network: the proxies, the certificates and the origins without TLS, for its documents.
         scope_names: how its scopes are called in tokens, and when a client asks for them; tools
             use the short names.
         leeway: seconds by which its clock may differ, from 0 to 300.
@@ -94,12 +96,13 @@ class Issuer:
     must_carry_one_of: Collection[str] = ()
     ignored_parameters: Collection[str] = ()
     permissions_are_scopes: bool = False
+    network: Network = DEFAULT_NETWORK
     scope_names: ScopeNames = SAME
     leeway: float = 5.0
     shares_connections: bool = False
 
     def __post_init__(self) -> None:
-        _check_url(self.url)
+        _check_url(self.url, self.network)
         self._normalize()
         object.__setattr__(
             self, "issuer_names", read_names(self.names, self.members, self.member_claims)
@@ -159,10 +162,14 @@ class Issuer:
         from toolguard.tokens.jwks import JWKS  # noqa: PLC0415 - imports httpx
 
         if self.jwks_url is not None:
-            return JWKS(url=self.jwks_url)
+            return JWKS(url=self.jwks_url, network=self.network)
         if self.metadata_url is None and self.metadata_issuer is None:
-            return JWKS(issuer=self.url)
-        return JWKS(well_known_url=self.metadata_url, issuer=self.metadata_issuer or self.url)
+            return JWKS(issuer=self.url, network=self.network)
+        return JWKS(
+            well_known_url=self.metadata_url,
+            issuer=self.metadata_issuer or self.url,
+            network=self.network,
+        )
 
     def with_settings(self, **settings: Any) -> Issuer:
         """Return a copy with other values for some fields.
@@ -179,7 +186,7 @@ class Issuer:
         return hash((self.url, tuple(self.names)))
 
 
-def _check_url(url: str) -> None:
+def _check_url(url: str, network: Network) -> None:
     if not url:
         raise ValueError('an issuer is a URL: write Issuer("https://auth.example.com")')
     if "/.well-known/" in url:
@@ -188,10 +195,11 @@ def _check_url(url: str) -> None:
             "/.well-known/, as the tokens have it in iss, or well_known_url= instead of issuer="
         )
     # RFC 8414 §2: an issuer has neither query nor fragment.
-    if not is_secure_url(url) or "?" in url:
+    if not network.admits(url) or "?" in url:
         raise ValueError(
             f"{_shown(url)} is not an issuer: write https://auth.example.com, without user name, "
-            "query and fragment (http only on this machine)"
+            "query and fragment (http only on this machine, or from "
+            'network=Network(insecure_origins=["http://keycloak:8080"]))'
         )
 
 
