@@ -25,6 +25,7 @@ from toolguard.connections import (
     ConnectionRequest,
     StaticConnections,
 )
+from toolguard.decorators.agents import requires_actor, requires_machine, requires_user
 from toolguard.decorators.annotations import sent_by_client
 from toolguard.decorators.requires import (
     all_of,
@@ -63,7 +64,7 @@ from toolguard.frameworks.framework_auth import verifier_for
 from toolguard.guard import ToolGuard
 from toolguard.policies.operations import Invocation
 from toolguard.policies.scopes import Scope, ScopeHierarchy
-from toolguard.principal import Principal
+from toolguard.principal import Actor, Principal
 from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.verifier import Verifier
 
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessDeniedError",
+    "Actor",
     "Connection",
     "ConnectionDeniedError",
     "ConnectionProvider",
@@ -104,14 +106,17 @@ __all__ = [
     "current_principal",
     "public",
     "requires",
+    "requires_actor",
     "requires_auth",
     "requires_claim",
     "requires_client",
+    "requires_machine",
     "requires_permissions",
     "requires_recent_auth",
     "requires_roles",
     "requires_scopes",
     "requires_tenant",
+    "requires_user",
     "sent_by_client",
     "verifier_for",
     "with_connection",

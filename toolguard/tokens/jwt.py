@@ -20,7 +20,13 @@ from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
 from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.principal import Principal
-from toolguard.tokens.claims import check_bearer, check_subject, check_times, read_times
+from toolguard.tokens.claims import (
+    check_actors,
+    check_bearer,
+    check_subject,
+    check_times,
+    read_times,
+)
 from toolguard.tokens.faults import Faults, warn_of_shared
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.issuers.issuer import MAX_LEEWAY, Issuer
@@ -330,6 +336,7 @@ class JWTVerifier:
         if not self._profile.admits_client(claims):
             self._check_audience(claims)
         check_subject(claims)
+        check_actors(claims)
         # RFC 7519 §4.1.7.
         if not isinstance(claims.get("jti", ""), str):
             raise InvalidTokenError("claims", "The jti claim of the token is not a string")
