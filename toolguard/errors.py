@@ -67,6 +67,7 @@ InvalidTokenReason = Literal[
     "issuer",
     "claims",
     "bound",
+    "inactive",
 ]
 """Why a token was refused. For logs and tests; the caller gets a sentence without claims."""
 

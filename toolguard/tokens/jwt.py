@@ -15,12 +15,14 @@ from typing import Any, NoReturn
 
 from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.exceptions import InvalidKeyError
+from typing_extensions import Self
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
 from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.principal import Principal
 from toolguard.tokens.claims import (
+    Times,
     check_actors,
     check_bearer,
     check_subject,
@@ -144,7 +146,7 @@ class JWTVerifier:
         audience: str | Sequence[str] = (),
         keys: KeySource | None = None,
         clock: Callable[[], float] = time.time,
-    ) -> JWTVerifier:
+    ) -> Self:
         """Return the verifier of a described issuer's tokens.
 
         Args:
@@ -316,11 +318,24 @@ class JWTVerifier:
 
     def _accept(self, jws: CompactJWS, claims: Mapping[str, Any], key: Key) -> Verified:
         """Check the claims of a signed token, except the time claims."""
-        self._check_parties(claims)
         if not self._profile.vouches(key.issuer, claims):
             raise InvalidTokenError("key", "The key of the token is one of another issuer")
+        times, principal = self.examined(claims, jws.typ)
+        return Verified(jws.algorithm, jws.kid, key, times, principal)
+
+    def examined(self, claims: Mapping[str, Any], typ: str) -> tuple[Times, Principal]:
+        """Return the period and the principal of claims whose origin has been verified.
+
+        Args:
+            claims: the claims of a token.
+            typ: the ``typ`` of its header.
+
+        Raises:
+            InvalidTokenError: if one of the claims is not accepted; times are not compared.
+        """
+        self._check_parties(claims)
         check_bearer(claims)
-        self._profile.check_kind(claims, jws.typ)
+        self._profile.check_kind(claims, typ)
         times = read_times(claims)
         principal = Principal.from_claims(
             claims, permissions_are_scopes=self._permissions_are_scopes
@@ -328,7 +343,7 @@ class JWTVerifier:
         if self._profile.scope_names is not SAME:
             scopes = self._profile.scope_names.read(principal.scopes)
             principal = replace(principal, scopes=scopes)
-        return Verified(jws.algorithm, jws.kid, key, times, principal)
+        return times, principal
 
     def _check_parties(self, claims: Mapping[str, Any]) -> None:
         if not self._profile.issued(claims, self.issuer):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from typing import Protocol, cast
 
 from toolguard.errors import InvalidTokenError
 from toolguard.parsing.scope_names import ScopeNames
@@ -14,10 +15,54 @@ from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.jws import KEY_PARAMETERS, parse, parse_object
 from toolguard.tokens.jwt import JWTVerifier
+from toolguard.tokens.profile import Profile
 
 __all__ = ["TrustedIssuers", "trusted", "with_issuer"]
 
 _MAX_ROUTES = 2_048
+_DOTS_OF_A_JWT = 2
+
+
+class IssuerVerifier(Protocol):
+    """A verifier of the tokens of one described issuer."""
+
+    @property
+    def issuer(self) -> str | None:
+        """The issuer whose tokens are accepted."""
+        ...
+
+    @property
+    def profile(self) -> Profile:
+        """The declared differences of the issuer's tokens."""
+        ...
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The authorization servers that clients are told of."""
+        ...
+
+    @property
+    def audiences(self) -> tuple[str, ...]:
+        """The ``aud`` values of this server."""
+        ...
+
+    @property
+    def leeway(self) -> float:
+        """Seconds by which the issuer's clock may differ."""
+        ...
+
+    @property
+    def shares_connections(self) -> bool:
+        """Whether the issuer's subjects are known to the connection provider."""
+        ...
+
+    def verify_now(self, token: str) -> Principal | None:
+        """Verify a token without I/O; None if that is not possible."""
+        ...
+
+    async def verify(self, token: str) -> Principal:
+        """Verify a token."""
+        ...
 
 
 class TrustedIssuers:
@@ -35,7 +80,7 @@ class TrustedIssuers:
         ValueError: if there are none, or two of them claim the same ``iss``.
     """
 
-    def __init__(self, verifiers: Sequence[JWTVerifier]) -> None:
+    def __init__(self, verifiers: Sequence[IssuerVerifier]) -> None:
         if not verifiers:
             raise ValueError('write issuers=[Issuer("https://auth.example.com")]: at least one')
         for position, each in enumerate(verifiers):
@@ -53,9 +98,16 @@ class TrustedIssuers:
             for each in verifiers
             if each.profile.names is not None and each.profile.names.patterns
         )
+        asking = [each for each in verifiers if getattr(each, "takes_opaque", False)]
+        if len(asking) > 1:
+            raise ValueError(
+                "opaque tokens do not tell their issuer: of several issuers, one may have "
+                "introspection= without confirm=True"
+            )
+        self._opaque = asking[0] if asking else None
         self._faults = Faults("several issuers", time.time)
         # Which verifier accepted a token, by digest: the payload is not read again for routing.
-        self._routes: dict[bytes, JWTVerifier] = {}
+        self._routes: dict[bytes, IssuerVerifier] = {}
 
     @property
     def issuer(self) -> str | None:
@@ -126,11 +178,13 @@ class TrustedIssuers:
             self._remember(digest, verifier)
         return principal
 
-    def _route(self, token: str) -> tuple[bytes, JWTVerifier]:
+    def _route(self, token: str) -> tuple[bytes, IssuerVerifier]:
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
         known = self._routes.get(digest)
         if known is not None:
             return digest, known
+        if self._opaque is not None and token.count(".") != _DOTS_OF_A_JWT:
+            return digest, self._opaque
         # Nothing in it has been verified: it only chooses the issuer that the token is held
         # against, which then checks this very claim.
         claims = parse_object(parse(token, KEY_PARAMETERS).payload)
@@ -141,14 +195,14 @@ class TrustedIssuers:
             raise InvalidTokenError("issuer", "The token is of an issuer that is not trusted here")
         return digest, found
 
-    def _verifier_of(self, issuer: str) -> JWTVerifier | None:
+    def _verifier_of(self, issuer: str) -> IssuerVerifier | None:
         found = self._exact.get(issuer)
         if found is not None:
             return found
         fitting = [each for each in self._open if _has(each, issuer)]
         return fitting[0] if len(fitting) == 1 else None
 
-    def _remember(self, digest: bytes, verifier: JWTVerifier) -> None:
+    def _remember(self, digest: bytes, verifier: IssuerVerifier) -> None:
         if len(self._routes) >= _MAX_ROUTES:
             self._routes = {}
         self._routes[digest] = verifier
@@ -159,7 +213,7 @@ class TrustedIssuers:
 
 def trusted(
     issuers: Sequence[Issuer], audiences: Sequence[str], clock: Callable[[], float]
-) -> JWTVerifier | TrustedIssuers:
+) -> IssuerVerifier | TrustedIssuers:
     """Return the verifier of the tokens of these issuers.
 
     Args:
@@ -186,33 +240,40 @@ def with_issuer(
         TypeError: if ``issuer`` is not an :class:`Issuer`.
     """
     known = verifier.verifiers if isinstance(verifier, TrustedIssuers) else (verifier,)
-    described = [
-        each for each in known if isinstance(each, JWTVerifier) and each.profile.names is not None
-    ]
-    if len(described) != len(known):
+    if any(getattr(getattr(each, "profile", None), "names", None) is None for each in known):
         raise ValueError(
             "issuers are added to issuers: write ToolGuard(issuers=[...]) instead of "
             "well_known_url= or verifier="
         )
+    described = cast("tuple[IssuerVerifier, ...]", known)
     return TrustedIssuers([*described, _verifier_for(issuer, audiences, clock)])
 
 
 def _verifier_for(
     issuer: Issuer, audiences: Sequence[str], clock: Callable[[], float]
-) -> JWTVerifier:
+) -> IssuerVerifier:
     if not isinstance(issuer, Issuer):
         raise TypeError(f"write issuers=[Issuer(...)]: {type(issuer).__name__} is not an Issuer")
     if not (audiences or issuer.audiences):
         raise ValueError('give audience=: what tokens for this server name in their "aud"')
-    return JWTVerifier.of(issuer, audience=audiences, clock=clock)
+    if issuer.introspection is None:
+        return JWTVerifier.of(issuer, audience=audiences, clock=clock)
+    from toolguard.tokens.introspection import (  # noqa: PLC0415 - imports httpx
+        ConfirmedVerifier,
+        IntrospectionVerifier,
+    )
+
+    if issuer.confirm:
+        return ConfirmedVerifier.confirming(issuer, audience=audiences, clock=clock)
+    return IntrospectionVerifier(issuer, audience=audiences, clock=clock)
 
 
-def _has(verifier: JWTVerifier, issuer: str) -> bool:
+def _has(verifier: IssuerVerifier, issuer: str) -> bool:
     names = verifier.profile.names
     return names is not None and names.has(issuer)
 
 
-def _check_apart(one: JWTVerifier, other: JWTVerifier) -> None:
+def _check_apart(one: IssuerVerifier, other: IssuerVerifier) -> None:
     if one.profile.names is None or other.profile.names is None:
         raise ValueError("each of several issuers is described: write JWTVerifier.of(Issuer(...))")
     shared = one.profile.names.overlap(other.profile.names)

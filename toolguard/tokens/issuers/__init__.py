@@ -5,6 +5,7 @@ that it rests on, and each takes further fields of :class:`Issuer` by keyword.
 """
 
 from toolguard.parsing.scope_names import ScopeNames
+from toolguard.tokens.introspection_client import BasicClient, BearerClient, Introspection
 from toolguard.tokens.issuers.hosted import (
     auth0,
     cognito,
@@ -21,6 +22,9 @@ from toolguard.tokens.issuers.self_hosted import authentik, casdoor, dex, keyclo
 from toolguard.tokens.network import Network
 
 __all__ = [
+    "BasicClient",
+    "BearerClient",
+    "Introspection",
     "Issuer",
     "Network",
     "ScopeNames",

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.parsing.secure_urls import is_secure_url
+from toolguard.tokens.introspection_client import Introspection
 from toolguard.tokens.issuer_names import IssuerNames, read_names
 from toolguard.tokens.network import DEFAULT_NETWORK, Network
 from toolguard.tokens.profile import Profile
@@ -63,6 +64,9 @@ class Issuer:
             ``jku``, ``jwk``, ``x5c``, ``x5u``. The keys are never taken from there.
         permissions_are_scopes: whether the ``permissions`` claim counts as scopes.
         network: the proxies, the certificates and the origins without TLS, for its documents.
+        introspection: how to ask it about tokens (RFC 7662), which may then be opaque.
+        confirm: whether its tokens are JWTs that are verified here, and confirmed by
+            ``introspection`` afterwards: for revocation.
         scope_names: how its scopes are called in tokens, and when a client asks for them; tools
             use the short names.
         leeway: seconds by which its clock may differ, from 0 to 300.
@@ -97,6 +101,8 @@ class Issuer:
     ignored_parameters: Collection[str] = ()
     permissions_are_scopes: bool = False
     network: Network = DEFAULT_NETWORK
+    introspection: Introspection | None = None
+    confirm: bool = False
     scope_names: ScopeNames = SAME
     leeway: float = 5.0
     shares_connections: bool = False
@@ -109,6 +115,8 @@ class Issuer:
         )
         if sum(given is not None for given in (self.metadata_url, self.jwks_url, self.keys)) > 1:
             raise ValueError("write one of metadata_url=, jwks_url= and keys=")
+        if self.confirm and self.introspection is None:
+            raise ValueError("confirm=True needs introspection=Introspection(...)")
         _check_subset("may_carry", self.may_carry, _CARRIED)
         _check_subset("ignored_parameters", self.ignored_parameters, _KEY_PARAMETERS)
         # NaN fails this comparison, too.
