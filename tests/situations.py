@@ -23,7 +23,7 @@ from toolguard import (
 )
 from toolguard.decorators.requires import RuleLike
 from toolguard.decorators.wrapper import GuardDecorator
-from toolguard.policies.argument_scopes import CallScope
+from toolguard.policies.argument_scopes import ArgumentScope
 from toolguard.policies.decision import PERMIT, decide
 from toolguard.policies.decision import Caller as Holder
 from toolguard.policies.formulas import Alternative, Rule, requirements_in
@@ -149,10 +149,10 @@ class Situation:
     def scopes_in(self, alternative: Alternative) -> set[str]:
         """Return the scopes that it may name for this call; none if that is invalid."""
         call = Invocation("tool", "tool", self.arguments)
-        of_call = [each for each in alternative if isinstance(each, CallScope)]
+        resolve_argument_scopes = [each for each in alternative if isinstance(each, ArgumentScope)]
         named: set[str] = {each for each in alternative if isinstance(each, str)}
         try:
-            return named.union(*(each.scope(call).tokens for each in of_call))
+            return named.union(*(each.scope(call).tokens for each in resolve_argument_scopes))
         except InvalidInputError:
             return set()
 

@@ -244,7 +244,7 @@ def test_a_loop_that_was_closed_on_its_way_leaves_nothing_behind(
     upstream.gate = None
 
     assert outcome(connections) == "alice-4"
-    assert len(connections._flights._by_loop) == 1
+    assert len(connections._in_flight._by_loop) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -252,7 +252,7 @@ def test_a_loop_that_was_closed_on_its_way_leaves_nothing_behind(
 def test_a_child_process_does_not_wait_for_a_lock_of_its_parent(clock: FrozenClock) -> None:
     cache = MemoryTokenCache(clock=clock)
     asyncio.run(cache.put("key", Connection("token"), 60))
-    lock, _ = cache._shelf._here()
+    lock, _ = cache._entries._here()
     with lock:
         child = os.fork()
         if child == 0:

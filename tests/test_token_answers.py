@@ -32,7 +32,7 @@ from toolguard.connections.exchange.settings import (
     JWT,
     REFRESH_TOKEN,
     Actor,
-    Exchange,
+    ExchangeSettings,
 )
 from toolguard.errors import (
     ConnectionDeniedError,
@@ -43,10 +43,10 @@ from toolguard.errors import (
     ConnectionUnavailableError,
 )
 
-LENIENT = Exchange(audience=("calendar-api",), strict=False)
+LENIENT = ExchangeSettings(audience=("calendar-api",), strict=False)
 
 
-def nonsense(endpoint: TokenEndpoint, *scopes: str, exchange: Exchange = CALENDAR) -> str:
+def nonsense(endpoint: TokenEndpoint, *scopes: str, exchange: ExchangeSettings = CALENDAR) -> str:
     """Return what is said of an answer that makes no sense."""
     with pytest.raises(ConnectionResponseError) as caught:
         fetch(endpoint, asked(*scopes), exchange)
@@ -105,7 +105,7 @@ def test_what_is_not_said_to_be_a_bearer_token_is_not_used_as_one(token_type: ob
 def test_the_kind_of_token_is_what_was_asked_for(
     asked_for: str | None, issued: object, is_good: bool
 ) -> None:
-    exchange = Exchange(requested_token_type=asked_for)
+    exchange = ExchangeSettings(requested_token_type=asked_for)
     endpoint = giving(issued_token_type=issued)
 
     if is_good:
@@ -176,7 +176,7 @@ def test_without_a_scope_the_answer_means_what_was_asked_for() -> None:
 
 
 def test_a_server_that_takes_no_scopes_has_to_name_them() -> None:
-    exchange = Exchange(sends_scope=False)
+    exchange = ExchangeSettings(sends_scope=False)
     named, unnamed, unasked = giving(scope="read write"), giving(), giving()
 
     assert fetch(named, asked("read"), exchange).scopes == ("read", "write")
@@ -222,7 +222,7 @@ def test_lenient_terms_accept_nothing_that_is_wrong(members: dict[str, object]) 
 # Refusals --------------------------------------------------------------------------------------
 
 
-def refused(endpoint: TokenEndpoint, exchange: Exchange = CALENDAR) -> ConnectionTokenError:
+def refused(endpoint: TokenEndpoint, exchange: ExchangeSettings = CALENDAR) -> ConnectionTokenError:
     with pytest.raises(ConnectionTokenError) as caught:
         fetch(endpoint, asked("read"), exchange)
     assert len(endpoint.requests) == 1, "a refusal is never asked for twice"
@@ -299,7 +299,7 @@ def test_a_refusal_without_json_is_still_a_refusal() -> None:
 
 
 def test_what_a_vendor_means_by_an_error_comes_before_the_usual() -> None:
-    exchange = Exchange(refusals={"invalid_grant": "denied", "E_NOT_LINKED": "connect"})
+    exchange = ExchangeSettings(refusals={"invalid_grant": "denied", "E_NOT_LINKED": "connect"})
 
     assert isinstance(refused(refusing("invalid_grant"), exchange), ConnectionDeniedError)
     assert isinstance(refused(refusing("E_NOT_LINKED"), exchange), ConnectionRequiredError)
@@ -325,7 +325,7 @@ JSON = st.recursive(
 
 
 def outcome_of(
-    endpoint: TokenEndpoint, request: ConnectionRequest, exchange: Exchange
+    endpoint: TokenEndpoint, request: ConnectionRequest, exchange: ExchangeSettings
 ) -> Connection | ConnectionTokenError:
     try:
         return fetch(endpoint, request, exchange)
@@ -353,7 +353,7 @@ def test_any_answer_is_a_good_connection_or_an_error_of_ours_without_the_token(
     status: int, answer: Any, strict: bool, sends_scope: bool
 ) -> None:
     endpoint = TokenEndpoint(httpx.Response(status, content=json.dumps(answer)))
-    exchange = Exchange(strict=strict, sends_scope=sends_scope)
+    exchange = ExchangeSettings(strict=strict, sends_scope=sends_scope)
 
     outcome = outcome_of(endpoint, asked("read", access_token=CANARY), exchange)
 
@@ -420,7 +420,7 @@ def test_no_error_and_no_log_line_shows_a_token_or_a_secret(
 
     connections = provider(
         TokenEndpoint(answer),
-        Exchange(audience=("calendar-api",), actor=Actor(own)),
+        ExchangeSettings(audience=("calendar-api",), actor=Actor(own)),
         client_auth=ClientSecretPost("mcp-server", "canary-secret"),
     )
 

@@ -23,7 +23,7 @@ from token_endpoint import (
 from toolguard.connections import Connection, ConnectionProvider, ConnectionRequest
 from toolguard.connections.client_auth import ClientSecretPost, PrivateKeyJWT
 from toolguard.connections.exchange import TokenExchangeConnections
-from toolguard.connections.exchange.settings import JWT, REFRESH_TOKEN, Actor, Exchange
+from toolguard.connections.exchange.settings import JWT, REFRESH_TOKEN, Actor, ExchangeSettings
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,
@@ -65,7 +65,7 @@ def test_the_callers_token_is_exchanged_at_the_token_endpoint_and_nowhere_else()
 
 
 def test_everything_that_rfc_8693_knows_can_be_asked_for() -> None:
-    exchange = Exchange(
+    exchange = ExchangeSettings(
         audience=("calendar-api", "contacts-api"),
         resource=("https://calendar.example.com/", "https://contacts.example.com/"),
         requested_token_type=JWT,
@@ -91,7 +91,7 @@ def test_everything_that_rfc_8693_knows_can_be_asked_for() -> None:
 
 
 def test_scopes_are_the_tools_and_the_default_only_where_it_names_none() -> None:
-    exchange = Exchange(default_scopes=("everything",))
+    exchange = ExchangeSettings(default_scopes=("everything",))
     with_scopes, without = giving(), giving()
 
     fetch(with_scopes, asked("read"), exchange)
@@ -128,7 +128,7 @@ def test_an_exchange_may_start_from_a_token_that_the_server_keeps_for_the_user()
         return f"refresh-of-{request.principal.user_id}"
 
     endpoint = giving()
-    exchange = Exchange(subject_token=kept, subject_token_type=REFRESH_TOKEN)
+    exchange = ExchangeSettings(subject_token=kept, subject_token_type=REFRESH_TOKEN)
 
     fetch(endpoint, exchange=exchange)
 
@@ -140,7 +140,7 @@ def test_an_exchange_may_start_from_a_token_that_the_server_keeps_for_the_user()
 
 
 def test_a_token_that_may_be_good_for_once_is_not_shown_twice() -> None:
-    exchange = Exchange(subject_token=own_token, subject_token_type=REFRESH_TOKEN)
+    exchange = ExchangeSettings(subject_token=own_token, subject_token_type=REFRESH_TOKEN)
     endpoint = TokenEndpoint(httpx.Response(503))
 
     with pytest.raises(ConnectionUnavailableError):
@@ -152,7 +152,7 @@ def test_a_token_that_may_be_good_for_once_is_not_shown_twice() -> None:
 # For whom --------------------------------------------------------------------------------------
 
 
-def denied(request: ConnectionRequest, exchange: Exchange = CALENDAR) -> str:
+def denied(request: ConnectionRequest, exchange: ExchangeSettings = CALENDAR) -> str:
     """Return why nothing was asked at all."""
     endpoint = giving()
     with pytest.raises(ConnectionDeniedError) as caught:
@@ -162,7 +162,7 @@ def denied(request: ConnectionRequest, exchange: Exchange = CALENDAR) -> str:
 
 
 def test_without_a_token_of_the_caller_nothing_is_asked() -> None:
-    with_own = Exchange(subject_token=own_token)
+    with_own = ExchangeSettings(subject_token=own_token)
 
     assert denied(asked(access_token=None)) == "calendar needs an access token of the caller"
     assert denied(asked(access_token=None), with_own) == denied(asked(access_token=None))
@@ -178,7 +178,7 @@ def test_a_tenant_has_a_connection_only_where_the_terms_say_how() -> None:
 
 
 def test_the_tenant_of_the_callers_token_takes_the_place_the_terms_give_it() -> None:
-    exchange = Exchange(
+    exchange = ExchangeSettings(
         audience=("calendar-api",),
         tenant={"organization": "{tenant_id}", "audience": "calendar:{tenant_id}:{tenant_id}"},
     )
@@ -195,7 +195,7 @@ def test_the_tenant_of_the_callers_token_takes_the_place_the_terms_give_it() -> 
 
 @pytest.mark.parametrize("tenant_id", ["", "a b", "acme\n", "\ud800"])
 def test_a_tenant_that_cannot_be_named_has_no_connection(tenant_id: str) -> None:
-    exchange = Exchange(tenant={"organization": "{tenant_id}"})
+    exchange = ExchangeSettings(tenant={"organization": "{tenant_id}"})
 
     assert (
         denied(asked(tenant_id=tenant_id), exchange) == "calendar needs a tenant that can be named"
@@ -205,13 +205,15 @@ def test_a_tenant_that_cannot_be_named_has_no_connection(tenant_id: str) -> None
 def test_braces_in_the_name_of_a_tenant_are_not_filled_in_again() -> None:
     endpoint = giving()
 
-    fetch(endpoint, asked(tenant_id="{tenant_id}{0}"), Exchange(tenant={"o": "x{tenant_id}"}))
+    fetch(
+        endpoint, asked(tenant_id="{tenant_id}{0}"), ExchangeSettings(tenant={"o": "x{tenant_id}"})
+    )
 
     assert endpoint.form["o"] == "x{tenant_id}{0}"
 
 
 def test_an_actor_without_a_token_acts_for_nobody() -> None:
-    assert denied(asked(), Exchange(actor=Actor(no_token))) == (
+    assert denied(asked(), ExchangeSettings(actor=Actor(no_token))) == (
         "calendar needs a token that can be sent"
     )
 
@@ -220,7 +222,7 @@ def test_a_user_for_whom_no_token_is_kept_has_to_connect() -> None:
     endpoint = giving()
 
     with pytest.raises(ConnectionRequiredError, match="Connect calendar first"):
-        fetch(endpoint, exchange=Exchange(subject_token=no_token))
+        fetch(endpoint, exchange=ExchangeSettings(subject_token=no_token))
 
     assert endpoint.requests == []
 
@@ -232,7 +234,7 @@ def test_a_connection_without_terms_is_not_asked_for() -> None:
         fetch(endpoint, asked(name="github"))
 
     assert str(caught.value) == (
-        "Nothing says how to ask for github: write connections={'github': Exchange(...)}"
+        "Nothing says how to ask for github: write connections={'github': ExchangeSettings(...)}"
     )
     assert endpoint.requests == []
 
@@ -305,7 +307,11 @@ def test_a_token_endpoint_to_which_no_token_may_go_is_refused(url: str) -> None:
     [
         ({"client_auth": "secret"}, TypeError, "write client_auth=ClientSecretBasic"),
         ({"connections": {}}, ValueError, r"write connections=\{"),
-        ({"connections": {"calendar": "calendar-api"}}, TypeError, r"terms of 'calendar'"),
+        (
+            {"connections": {"calendar": "calendar-api"}},
+            TypeError,
+            "'calendar' needs",
+        ),
         ({"timeout": 0}, ValueError, "write timeout="),
     ],
 )
@@ -335,7 +341,7 @@ def test_terms_that_cannot_be_sent_are_not_made(
     terms: dict[str, Any], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind, match=message):
-        Exchange(**terms)
+        ExchangeSettings(**terms)
 
 
 def test_an_actor_is_a_function_and_has_a_type() -> None:
@@ -346,8 +352,8 @@ def test_an_actor_is_a_function_and_has_a_type() -> None:
 
 
 def test_a_later_change_of_what_was_given_changes_nothing() -> None:
-    extra, table = {"tier": "gold"}, {"calendar": Exchange()}
-    table["calendar"] = Exchange(extra=extra)
+    extra, table = {"tier": "gold"}, {"calendar": ExchangeSettings()}
+    table["calendar"] = ExchangeSettings(extra=extra)
     endpoint = giving()
     connections = provider(endpoint, connections=table)
     extra["tier"] = "lead"
@@ -381,13 +387,13 @@ TERMS: dict[str, Any] = {
 }
 
 
-def namespace_of(exchange: Exchange, **settings: Any) -> str:
+def namespace_of(exchange: ExchangeSettings, **settings: Any) -> str:
     return provider(giving(), exchange, **settings).cache_namespace
 
 
 @pytest.mark.parametrize("name", TERMS)
 def test_what_was_got_on_other_terms_is_kept_apart(name: str) -> None:
-    assert namespace_of(Exchange(**{name: TERMS[name]})) != namespace_of(Exchange())
+    assert namespace_of(ExchangeSettings(**{name: TERMS[name]})) != namespace_of(ExchangeSettings())
 
 
 def test_what_is_kept_depends_on_the_client_and_on_nothing_of_this_process() -> None:
@@ -399,7 +405,7 @@ def test_what_is_kept_depends_on_the_client_and_on_nothing_of_this_process() -> 
     signing = PrivateKeyJWT("mcp-server", private_key(), key_id="k1")
 
     assert len(namespaces) == 3
-    assert namespace_of(Exchange(audience=("calendar-api",))) in namespaces
+    assert namespace_of(ExchangeSettings(audience=("calendar-api",))) in namespaces
     assert namespace_of(CALENDAR, client_auth=signing) in namespaces
     assert not any("secret" in namespace for namespace in namespaces)
     assert namespace_of(CALENDAR).startswith("https://auth.example.com/token mcp-server ")

@@ -18,7 +18,7 @@ from token_endpoint import GOOD, Waits, asked
 from toolguard.connections import Connection
 from toolguard.connections.client_auth import PrivateKeyJWT
 from toolguard.connections.exchange import TokenExchangeConnections
-from toolguard.connections.exchange.settings import Exchange
+from toolguard.connections.exchange.settings import ExchangeSettings
 from toolguard.connections.retries import Retries
 from toolguard.errors import (
     ConnectionRequiredError,
@@ -104,7 +104,7 @@ def exchange_with(
 ) -> Connection:
     values = {
         "client_auth": PrivateKeyJWT("mcp-server", private_key(), key_id="client-key"),
-        "connections": {"calendar": Exchange(resource=("https://calendar.example.com/",))},
+        "connections": {"calendar": ExchangeSettings(resource=("https://calendar.example.com/",))},
         "retries": Retries(sleep=Waits()),
         **settings,
     }
@@ -161,7 +161,11 @@ def test_an_outage_is_got_over_with_an_assertion_that_is_not_a_replay(
         (
             lambda issuer: issuer.mint("alice"),
             (),
-            {"connections": {"calendar": Exchange(resource=("https://bank.example.com/",))}},
+            {
+                "connections": {
+                    "calendar": ExchangeSettings(resource=("https://bank.example.com/",))
+                }
+            },
             ConnectionResponseError,
         ),
         (

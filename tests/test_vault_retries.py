@@ -351,12 +351,12 @@ def test_no_wait_is_longer_than_a_call_can_bear_and_no_third_one_is_begun(
 
 @pytest.mark.parametrize("most", [-1, 3, 100])
 def test_more_attempts_than_help_cannot_be_asked_for(most: int) -> None:
-    with pytest.raises(ValueError, match="write most=2"):
-        Retries(most=most)
+    with pytest.raises(ValueError, match="write max_retries=2"):
+        Retries(max_retries=most)
 
 
 def test_one_more_attempt_is_one() -> None:
     failure = Failure(ERROR, "unsent")
 
-    assert Retries(most=1, jitter=lambda: 0.0).delay(failure, [], is_idempotent=False) == 0.1
-    assert Retries(most=1).delay(failure, ["unsent"], is_idempotent=False) is None
+    assert Retries(max_retries=1, jitter=lambda: 0.0).delay(failure, [], is_idempotent=False) == 0.1
+    assert Retries(max_retries=1).delay(failure, ["unsent"], is_idempotent=False) is None

@@ -11,7 +11,7 @@ from token_endpoint import GOOD, TokenEndpoint, asked, fetch, giving, refusing
 
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.connections.client_auth import ClientSecretPost, PrivateKeyJWT
-from toolguard.connections.exchange.settings import Exchange
+from toolguard.connections.exchange.settings import ExchangeSettings
 from toolguard.connections.exchange.vendors import (
     auth0_token_vault,
     connect_url_from,
@@ -37,7 +37,7 @@ async def kept_refresh_token(request: ConnectionRequest) -> str | None:
     return "v1.refresh"
 
 
-def sent(exchange: Exchange, *scopes: str, **settings: Any) -> dict[str, str | list[str]]:
+def sent(exchange: ExchangeSettings, *scopes: str, **settings: Any) -> dict[str, str | list[str]]:
     """Return the parameters that the server is sent, whatever it makes of them."""
     endpoint = refusing("access_denied")
     with pytest.raises(ConnectionDeniedError):
@@ -45,12 +45,12 @@ def sent(exchange: Exchange, *scopes: str, **settings: Any) -> dict[str, str | l
     return endpoint.form
 
 
-def given(answer: dict[str, Any], exchange: Exchange, *scopes: str) -> Connection:
+def given(answer: dict[str, Any], exchange: ExchangeSettings, *scopes: str) -> Connection:
     return fetch(TokenEndpoint(httpx.Response(200, json=answer)), asked(*scopes), exchange)
 
 
 def refused(
-    endpoint: TokenEndpoint, exchange: Exchange, *scopes: str, **settings: Any
+    endpoint: TokenEndpoint, exchange: ExchangeSettings, *scopes: str, **settings: Any
 ) -> ConnectionTokenError:
     with pytest.raises(ConnectionTokenError) as caught:
         fetch(endpoint, asked(*scopes), exchange, **settings)

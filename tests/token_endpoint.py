@@ -11,7 +11,7 @@ import httpx
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.connections.client_auth import ClientSecretBasic
 from toolguard.connections.exchange import TokenExchangeConnections
-from toolguard.connections.exchange.settings import ACCESS_TOKEN, Exchange
+from toolguard.connections.exchange.settings import ACCESS_TOKEN, ExchangeSettings
 from toolguard.connections.retries import Retries
 from toolguard.principal import Principal
 
@@ -23,7 +23,7 @@ GOOD: dict[str, Any] = {
     "token_type": "Bearer",
     "expires_in": 300,
 }
-CALENDAR = Exchange(audience=("calendar-api",))
+CALENDAR = ExchangeSettings(audience=("calendar-api",))
 
 
 class TokenEndpoint:
@@ -92,7 +92,7 @@ def asked(
 
 
 def provider(
-    endpoint: TokenEndpoint, exchange: Exchange = CALENDAR, **settings: Any
+    endpoint: TokenEndpoint, exchange: ExchangeSettings = CALENDAR, **settings: Any
 ) -> TokenExchangeConnections:
     values = {
         "client_auth": ClientSecretBasic("mcp-server", "secret"),
@@ -107,7 +107,7 @@ def provider(
 def fetch(
     endpoint: TokenEndpoint,
     request: ConnectionRequest | None = None,
-    exchange: Exchange = CALENDAR,
+    exchange: ExchangeSettings = CALENDAR,
     **settings: Any,
 ) -> Connection:
     """Return what a provider makes of the endpoint's answer."""

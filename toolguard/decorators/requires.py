@@ -85,7 +85,7 @@ def requires_scopes(*scopes: ScopeLike | ScopesOf) -> GuardDecorator:
 def _scope_rule(given: object) -> Rule:
     if callable(given):
         return Rule(ScopeFunction(_function_of_call(given)))
-    rule = all_of_scopes(cast("ScopeLike", given)).replacing(_scope_condition)
+    rule = all_of_scopes(cast("ScopeLike", given)).substitute(_scope_condition)
     if all(isinstance(each, str) for each in rule.conditions):
         scope = Scope.of(rule.alternatives)
         check_requestable(scope.tokens)

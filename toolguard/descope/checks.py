@@ -14,7 +14,7 @@ from toolguard.policies.policy import Policy
 from toolguard.policies.scopes import ScopeHierarchy, all_of
 from toolguard.principal import Principal
 
-__all__ = ["check", "check_owner", "require_scopes", "rule_of", "user_id_of"]
+__all__ = ["check", "check_owner", "require_scopes", "require_user_id", "rule_of"]
 
 
 def require_scopes(
@@ -78,7 +78,7 @@ def check(
         raise refusal
 
 
-def user_id_of(principal: Principal) -> str:
+def require_user_id(principal: Principal) -> str:
     """Return the user id of ``principal``.
 
     Raises:

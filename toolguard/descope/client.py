@@ -19,7 +19,7 @@ from toolguard.connections.descope.models import (
     validation_result,
 )
 from toolguard.connections.descope.provider import DescopeConnections
-from toolguard.descope.checks import check, check_owner, rule_of, user_id_of
+from toolguard.descope.checks import check, check_owner, require_user_id, rule_of
 from toolguard.descope.default import default
 from toolguard.errors import ToolGuardError
 from toolguard.guard import ToolGuard
@@ -159,13 +159,13 @@ class DescopeMCP:
             AccessDeniedError: if it names no user.
             KeysUnavailableError: if the token cannot be verified at this time.
         """
-        return user_id_of(self._verify(access_token, audience))
+        return require_user_id(self._verify(access_token, audience))
 
     async def avalidate_token_and_get_user_id(
         self, access_token: str, *, audience: str | Sequence[str] | None = None
     ) -> str:
         """Return the user id as :meth:`validate_token_and_get_user_id` does, without blocking."""
-        return user_id_of(await self._verifier(audience).verify(access_token))
+        return require_user_id(await self._verifier(audience).verify(access_token))
 
     def validate_token_require_scopes_and_get_user_id(
         self,
@@ -186,7 +186,7 @@ class DescopeMCP:
         rule = rule_of(required_scopes)
         principal = self._verify(access_token, audience)
         check(rule, principal, error_description, self.scope_hierarchy)
-        return user_id_of(principal)
+        return require_user_id(principal)
 
     async def avalidate_token_require_scopes_and_get_user_id(
         self,
@@ -200,7 +200,7 @@ class DescopeMCP:
         rule = rule_of(required_scopes)
         principal = await self._verifier(audience).verify(access_token)
         check(rule, principal, error_description, self.scope_hierarchy)
-        return user_id_of(principal)
+        return require_user_id(principal)
 
     def require_scopes(
         self,
@@ -290,7 +290,7 @@ class DescopeMCP:
         policy = Policy() if required_scopes is None else rule_of(required_scopes)
 
         async def admits(context: Any) -> bool:
-            token = _token_of(context)
+            token = _find_token(context)
             if token is None:
                 return False
             try:
@@ -323,7 +323,7 @@ class DescopeMCP:
         return f"<DescopeMCP: {self.config.project.project_id} for {audiences}>"
 
 
-def _token_of(context: Any) -> str | None:
+def _find_token(context: Any) -> str | None:
     """Return the caller's token in a check of fastmcp's."""
     frame = here()
     if frame is not None:

@@ -20,12 +20,12 @@ from toolguard.policies.operations import Invocation
 from toolguard.policies.scopes import Scope, ScopeLike, all_of
 
 __all__ = [
-    "CallScope",
+    "ArgumentScope",
     "ScopeFunction",
     "ScopeTemplate",
     "ScopesOf",
     "bounded_scopes",
-    "of_call",
+    "resolve_argument_scopes",
 ]
 
 # The maximum number of scopes that the arguments of one call may name.
@@ -39,7 +39,7 @@ ScopesOf: TypeAlias = Callable[[Invocation], "ScopeLike | Iterable[ScopeLike]"]
 """A function that returns the scopes a call needs, all of them if it returns several."""
 
 
-class CallScope(Requirement):
+class ArgumentScope(Requirement):
     """A scope that is known once the arguments of the call are known."""
 
     opaque: ClassVar[bool] = False
@@ -54,7 +54,7 @@ class CallScope(Requirement):
         return self.scope(attempt.call).allows(attempt.scopes)
 
 
-def of_call(rule: Rule, invocation: Invocation) -> Rule:
+def resolve_argument_scopes(rule: Rule, invocation: Invocation) -> Rule:
     """Return ``rule`` with its argument scopes replaced by the scopes of this call.
 
     Raises:
@@ -68,7 +68,7 @@ def of_call(rule: Rule, invocation: Invocation) -> Rule:
         scopes = None if isinstance(condition, str) else named[condition]
         return Rule(condition) if scopes is None else scopes
 
-    return rule.replacing(known)
+    return rule.substitute(known)
 
 
 def bounded_scopes(named: ScopeLike | Iterable[ScopeLike]) -> list[Scope]:
@@ -116,7 +116,7 @@ def _too_many() -> InvalidInputError:
 
 
 @dataclass(frozen=True)
-class ScopeTemplate(CallScope):
+class ScopeTemplate(ArgumentScope):
     """A scope with fields for arguments, such as ``"calendar.{calendar_id}.write"``.
 
     ``{{`` and ``}}`` stand for literal braces. No two calls with different arguments need the same
@@ -201,7 +201,7 @@ class ScopeTemplate(CallScope):
 
 
 @dataclass(frozen=True)
-class ScopeFunction(CallScope):
+class ScopeFunction(ArgumentScope):
     """The scopes that a function of the developer's returns."""
 
     function: ScopesOf

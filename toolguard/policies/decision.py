@@ -21,7 +21,7 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
-from toolguard.policies.argument_scopes import of_call
+from toolguard.policies.argument_scopes import resolve_argument_scopes
 from toolguard.policies.formulas import (
     Alternative,
     Attempt,
@@ -126,7 +126,7 @@ async def decide(
     evaluation = _Evaluation(attempt, is_known=call is not None, listing=listing)
     left: list[Alternative] = []
     for alternative in policy.rule.alternatives:
-        for rest in await evaluation.left_of(alternative):
+        for rest in await evaluation.evaluate(alternative):
             if all(_is_met(condition, attempt) for condition in rest):
                 return PERMIT
             left.append(rest)
@@ -234,7 +234,7 @@ class _Evaluation:
     undecided: bool = False
     _answers: dict[Requirement, bool] = field(default_factory=dict)
 
-    async def left_of(self, alternative: Alternative) -> Iterable[Alternative]:
+    async def evaluate(self, alternative: Alternative) -> Iterable[Alternative]:
         """Return the conditions that a client can act on, as alternatives; empty if denied."""
         opaque = [each for each in requirements_in(alternative) if each.opaque]
         # Requirements that need neither arguments nor functions of the user's come first.
@@ -259,7 +259,7 @@ class _Evaluation:
             self.undecided = True
             return ()
         try:
-            return of_call(Rule.of((tuple(rest),)), self.attempt.call).alternatives
+            return resolve_argument_scopes(Rule.of((tuple(rest),)), self.attempt.call).alternatives
         except InvalidInputError as refusal:
             self.invalid = refusal
             return ()

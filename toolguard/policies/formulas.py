@@ -151,7 +151,7 @@ class Rule:
         """The scope-tokens of each alternative, without its other conditions."""
         return tuple(tuple(c for c in each if isinstance(c, str)) for each in self._alternatives)
 
-    def replacing(self, replacement: Callable[[Condition], Rule]) -> Rule:
+    def substitute(self, replacement: Callable[[Condition], Rule]) -> Rule:
         """Return this rule with a rule in place of each condition."""
         whole: Rule = Rule.of(())
         for group in self._alternatives:

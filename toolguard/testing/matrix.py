@@ -16,7 +16,7 @@ from toolguard.calls.message import caller_of
 from toolguard.calls.waiting import wait_for
 from toolguard.errors import ToolGuardError
 from toolguard.frameworks import Operation
-from toolguard.policies.argument_scopes import of_call
+from toolguard.policies.argument_scopes import resolve_argument_scopes
 from toolguard.policies.decision import PERMIT, decide
 from toolguard.policies.formulas import Rule
 from toolguard.policies.operations import Invocation
@@ -288,7 +288,7 @@ class _Survey:
 def _grants(rule: Rule, invocation: Invocation) -> tuple[tuple[str, ...], ...]:
     """Return the scopes of each alternative, as this call needs them."""
     try:
-        return of_call(rule, invocation).grants
+        return resolve_argument_scopes(rule, invocation).grants
     except ToolGuardError:  # not with these arguments
         return ()
 

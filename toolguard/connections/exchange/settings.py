@@ -19,11 +19,11 @@ __all__ = [
     "TOKEN_EXCHANGE",
     "Actor",
     "ConnectUrl",
-    "Exchange",
-    "Meaning",
+    "ErrorMeaning",
+    "ExchangeSettings",
     "TokenSource",
-    "facts_of",
-    "form_of",
+    "build_form",
+    "list_settings",
 ]
 
 # RFC 8693 §3: identifiers of token types, which are not secrets.
@@ -39,10 +39,10 @@ TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"  # noqa: S105
 #: The grant type of a JWT assertion about a user (RFC 7523 §2.1).
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
-#: The placeholder of the tenant of the caller's verified token in ``Exchange.tenant``.
+#: The placeholder of the tenant of the caller's verified token in ``ExchangeSettings.tenant``.
 TENANT = "{tenant_id}"
 
-Meaning = Literal["connect", "denied", "later", "configuration"]
+ErrorMeaning = Literal["connect", "denied", "later", "configuration"]
 """What an error of the token endpoint requires.
 
 ``connect``: the user has to connect the account, or to consent. ``denied``: the caller cannot do
@@ -60,7 +60,7 @@ Its arguments are the request and the members of the server's error, which are e
 returned a token with too few scopes.
 """
 
-_MEANINGS: Mapping[str, Meaning] = {
+_MEANINGS: Mapping[str, ErrorMeaning] = {
     # RFC 6749 §5.2: the grant has ended, or does not include the requested scopes.
     "invalid_grant": "connect",
     "invalid_scope": "denied",
@@ -117,7 +117,7 @@ class Actor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exchange:
+class ExchangeSettings:
     """The settings of the token exchange for one connection (RFC 8693 §2.1).
 
     The settings for well-known vendors are in :mod:`toolguard.connections.exchange`.
@@ -165,7 +165,7 @@ class Exchange:
     tenant: Mapping[str, str] = field(default_factory=dict)
     grant_type: str = TOKEN_EXCHANGE
     strict: bool = True
-    refusals: Mapping[str, Meaning] = field(default_factory=dict, repr=False)
+    refusals: Mapping[str, ErrorMeaning] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("audience", "resource", "default_scopes"):
@@ -188,23 +188,23 @@ class Exchange:
         if self.tenant and not any(TENANT in value for value in self.tenant.values()):
             raise ValueError(f'name the tenant: write tenant={{"organization": "{TENANT}"}}')
 
-    def meaning_of(self, code: str) -> Meaning | None:
+    def find_meaning(self, code: str) -> ErrorMeaning | None:
         """Return the meaning of the error ``code``; None if the code is unknown."""
         return self.refusals.get(code) or _MEANINGS.get(code)
 
 
-def facts_of(exchange: Exchange) -> list[Any]:
+def list_settings(settings: ExchangeSettings) -> list[Any]:
     """Return the settings as JSON for a cache key; of functions only whether they are set."""
     return [
-        *(exchange.grant_type, exchange.audience, exchange.resource, exchange.default_scopes),
-        *(exchange.requested_token_type, exchange.subject_token_type, exchange.sends_scope),
-        *(sorted(exchange.extra.items()), sorted(exchange.tenant.items()), exchange.strict),
-        *(exchange.subject_token is None, exchange.actor and exchange.actor.token_type),
+        *(settings.grant_type, settings.audience, settings.resource, settings.default_scopes),
+        *(settings.requested_token_type, settings.subject_token_type, settings.sends_scope),
+        *(sorted(settings.extra.items()), sorted(settings.tenant.items()), settings.strict),
+        *(settings.subject_token is None, settings.actor and settings.actor.token_type),
     ]
 
 
-def form_of(
-    exchange: Exchange,
+def build_form(
+    settings: ExchangeSettings,
     request: ConnectionRequest,
     subject_token: str,
     actor_token: str | None = None,
@@ -212,27 +212,27 @@ def form_of(
     """Return the parameters of the request, without those that authenticate the client.
 
     Args:
-        exchange: the settings of the exchange.
+        settings: the settings of the exchange.
         request: the requested connection.
         subject_token: the token of the user that the connection is for.
         actor_token: the token of the acting party; set if and only if there is an actor.
     """
-    subject = {"subject_token": subject_token, "subject_token_type": exchange.subject_token_type}
-    scopes = (request.scopes or exchange.default_scopes) if exchange.sends_scope else ()
+    subject = {"subject_token": subject_token, "subject_token_type": settings.subject_token_type}
+    scopes = (request.scopes or settings.default_scopes) if settings.sends_scope else ()
     form: dict[str, Any] = {
-        "grant_type": exchange.grant_type,
-        **({"assertion": subject_token} if exchange.grant_type == JWT_BEARER else subject),
-        "audience": exchange.audience,
-        "resource": exchange.resource,
-        "requested_token_type": exchange.requested_token_type,
+        "grant_type": settings.grant_type,
+        **({"assertion": subject_token} if settings.grant_type == JWT_BEARER else subject),
+        "audience": settings.audience,
+        "resource": settings.resource,
+        "requested_token_type": settings.requested_token_type,
         "scope": " ".join(scopes),
-        **exchange.extra,
+        **settings.extra,
     }
     # RFC 8693 §2.1: the type is sent if and only if there is an actor token.
-    if exchange.actor is not None and actor_token is not None:
-        form |= {"actor_token": actor_token, "actor_token_type": exchange.actor.token_type}
+    if settings.actor is not None and actor_token is not None:
+        form |= {"actor_token": actor_token, "actor_token_type": settings.actor.token_type}
     if request.tenant_id is not None:
-        for name, value in exchange.tenant.items():
+        for name, value in settings.tenant.items():
             form[name] = value.replace(TENANT, request.tenant_id)
     return {name: value for name, value in form.items() if value}
 

@@ -1,6 +1,6 @@
 """Token exchange settings for well-known authorization servers.
 
-Each function returns the :class:`Exchange` of one connection.
+Each function returns the :class:`ExchangeSettings` of one connection.
 Parameter names are those of the vendors' public documentation.
 """
 
@@ -15,7 +15,7 @@ from toolguard.connections.exchange.settings import (
     JWT_BEARER,
     REFRESH_TOKEN,
     ConnectUrl,
-    Exchange,
+    ExchangeSettings,
     TokenSource,
 )
 from toolguard.connections.protocol import ConnectionRequest
@@ -36,7 +36,7 @@ _AUTH0_TOKEN = "http://auth0.com/oauth/token-type/federated-connection-access-to
 _ENTRA_UNLISTED = frozenset({".default", "openid", "profile", "email", "offline_access"})
 
 
-def keycloak(*audience: str) -> Exchange:
+def keycloak(*audience: str) -> ExchangeSettings:
     """Return Keycloak's standard token exchange: a token of the realm for its other clients.
 
     The token endpoint is ``https://HOST/realms/REALM/protocol/openid-connect/token``; the client
@@ -50,10 +50,10 @@ def keycloak(*audience: str) -> Exchange:
     """
     if not audience:
         raise ValueError('write keycloak("calendar-api"): the client id of the service')
-    return Exchange(audience=audience, requested_token_type=ACCESS_TOKEN)
+    return ExchangeSettings(audience=audience, requested_token_type=ACCESS_TOKEN)
 
 
-def keycloak_brokered(alias: str) -> Exchange:
+def keycloak_brokered(alias: str) -> ExchangeSettings:
     """Return Keycloak's exchange for the user's token at a brokered identity provider.
 
     This is its "legacy token exchange" (``requested_issuer``). The answer never names the granted
@@ -63,7 +63,7 @@ def keycloak_brokered(alias: str) -> Exchange:
     Args:
         alias: the identity provider's alias in the realm, such as ``"google"``.
     """
-    return Exchange(
+    return ExchangeSettings(
         requested_token_type=ACCESS_TOKEN,
         extra={"requested_issuer": _named(alias, 'keycloak_brokered("google")')},
         sends_scope=False,
@@ -75,7 +75,7 @@ def keycloak_brokered(alias: str) -> Exchange:
 
 def keycloak_external(
     alias: str, *, audience: str | None = None, subject_token_type: str = ACCESS_TOKEN
-) -> Exchange:
+) -> ExchangeSettings:
     """Return Keycloak's exchange of a token from another issuer.
 
     This is its "legacy token exchange" (``subject_issuer``). The caller's token is sent to
@@ -86,7 +86,7 @@ def keycloak_external(
         audience: the client id of the service that the token is for; None for this client.
         subject_token_type: the token type of the caller's token (RFC 8693 §3).
     """
-    return Exchange(
+    return ExchangeSettings(
         audience=(audience,) if audience else (),
         requested_token_type=ACCESS_TOKEN,
         subject_token_type=subject_token_type,
@@ -96,7 +96,7 @@ def keycloak_external(
     )
 
 
-def okta(audience: str) -> Exchange:
+def okta(audience: str) -> ExchangeSettings:
     """Return Okta's on-behalf-of token exchange at a custom authorization server.
 
     The token endpoint is ``https://HOST/oauth2/SERVER/v1/token``. Okta requires scopes: declare
@@ -105,14 +105,16 @@ def okta(audience: str) -> Exchange:
     Args:
         audience: the audience of the service's authorization server, such as ``"api://calendar"``.
     """
-    return Exchange(
+    return ExchangeSettings(
         audience=(_named(audience, 'okta("api://calendar")'),),
         # Okta's error for a caller's token that it does not accept: connecting would not help.
         refusals={"invalid_grant": "denied"},
     )
 
 
-def auth0_token_vault(connection: str, *, refresh_token: TokenSource | None = None) -> Exchange:
+def auth0_token_vault(
+    connection: str, *, refresh_token: TokenSource | None = None
+) -> ExchangeSettings:
     """Return Auth0's exchange for the user's token in its Token Vault.
 
     The token endpoint is ``https://DOMAIN/oauth/token``. Auth0 accepts no scopes there; those that
@@ -123,7 +125,7 @@ def auth0_token_vault(connection: str, *, refresh_token: TokenSource | None = No
         refresh_token: returns the user's Auth0 refresh token, if this server keeps it; None
             exchanges the access token of the call.
     """
-    return Exchange(
+    return ExchangeSettings(
         grant_type=_AUTH0_GRANT,
         requested_token_type=_AUTH0_TOKEN,
         subject_token_type=ACCESS_TOKEN if refresh_token is None else REFRESH_TOKEN,
@@ -138,7 +140,7 @@ def auth0_token_vault(connection: str, *, refresh_token: TokenSource | None = No
     )
 
 
-def entra_on_behalf_of(*default_scopes: str) -> Exchange:
+def entra_on_behalf_of(*default_scopes: str) -> ExchangeSettings:
     """Return Microsoft Entra's on-behalf-of flow.
 
     The token endpoint is ``https://login.microsoftonline.com/TENANT/oauth2/v2.0/token``, with a
@@ -148,7 +150,7 @@ def entra_on_behalf_of(*default_scopes: str) -> Exchange:
         default_scopes: the scopes to request if the tool declares none, since Entra requires
             some; such as ``"https://graph.microsoft.com/.default"``. All of one service.
     """
-    return Exchange(
+    return ExchangeSettings(
         grant_type=JWT_BEARER,
         default_scopes=default_scopes,
         extra={"requested_token_use": "on_behalf_of"},
