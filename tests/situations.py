@@ -26,7 +26,7 @@ from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.policies.argument_scopes import ArgumentScope
 from toolguard.policies.decision import PERMIT, decide
 from toolguard.policies.decision import Caller as Holder
-from toolguard.policies.formulas import Alternative, Rule, requirements_in
+from toolguard.policies.formulas import Alternative, Formula, requirements_in
 from toolguard.policies.policy import Policy
 from toolguard.testing.strategies import (
     NOW,
@@ -93,7 +93,7 @@ ARGUMENTS = st.fixed_dictionaries(
 ANY_ARGUMENTS = tool_arguments("paid", "signed", "tenant", "action", "scopes")
 
 
-def rule_of(rule: RuleLike) -> Rule:
+def rule_of(rule: RuleLike) -> Formula:
     asked = rule.policy.rule if isinstance(rule, GuardDecorator) else all_of(rule)
     assert asked is not None
     return asked
@@ -134,7 +134,7 @@ class Situation:
     def lets_in(self, rule: RuleLike) -> bool:
         return self.refusal(rule) is None
 
-    def decision(self, rule: Rule, *, early: bool = False) -> bool | ToolGuardError:
+    def decision(self, rule: Formula, *, early: bool = False) -> bool | ToolGuardError:
         """Return what is decided with the arguments, or before they are known."""
         invocation = None if early else Invocation("tool", "tool", self.arguments)
         holder = Holder(self.caller, self.hierarchy.expand(self.caller.scopes), NOW)
@@ -144,7 +144,7 @@ class Situation:
     def leaves_open(self, alternative: Alternative) -> bool:
         """Return whether what is left of it are scopes and a sign-in."""
         opaque = [each for each in requirements_in(alternative) if each.opaque]
-        return all(self.decision(Rule(each)) is True for each in opaque)
+        return all(self.decision(Formula(each)) is True for each in opaque)
 
     def scopes_in(self, alternative: Alternative) -> set[str]:
         """Return the scopes that it may name for this call; none if that is invalid."""

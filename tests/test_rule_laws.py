@@ -41,7 +41,7 @@ from toolguard import (
     requires_tenant,
 )
 from toolguard.decorators.requires import RuleLike
-from toolguard.policies.formulas import Rule
+from toolguard.policies.formulas import Formula
 from toolguard.policies.scopes import Scope
 from toolguard.testing.strategies import (
     NOW,
@@ -141,7 +141,7 @@ def test_all_of_and_any_of_distribute_over_each_other(
 def test_scopes_are_decided_alike_by_themselves_and_as_part_of_a_rule(
     scope: Scope, situation: Situation
 ) -> None:
-    decision = situation.decision(Rule.of(scope.alternatives))
+    decision = situation.decision(Formula.of(scope.alternatives))
 
     assert situation.lets_in(scope) is (decision is True)
     assert told(situation.refusal(scope)) == told(decision)

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast, overload
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.parsing.scope_token import check_requestable
 from toolguard.policies.argument_scopes import ScopeFunction, ScopesOf, ScopeTemplate
-from toolguard.policies.formulas import Condition, Rule
+from toolguard.policies.formulas import Condition, Formula
 from toolguard.policies.operations import Invocation
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.policies.requirements import (
@@ -82,9 +82,9 @@ def requires_scopes(*scopes: ScopeLike | ScopesOf) -> GuardDecorator:
     return GuardDecorator(Policy(functools.reduce(operator.and_, map(_scope_rule, scopes))))
 
 
-def _scope_rule(given: object) -> Rule:
+def _scope_rule(given: object) -> Formula:
     if callable(given):
-        return Rule(ScopeFunction(_function_of_call(given)))
+        return Formula(ScopeFunction(_function_of_call(given)))
     rule = all_of_scopes(cast("ScopeLike", given)).substitute(_scope_condition)
     if all(isinstance(each, str) for each in rule.conditions):
         scope = Scope.of(rule.alternatives)
@@ -93,11 +93,11 @@ def _scope_rule(given: object) -> Rule:
     return rule
 
 
-def _scope_condition(token: Condition) -> Rule:
+def _scope_condition(token: Condition) -> Formula:
     if not isinstance(token, str) or not {"{", "}"} & set(token):
-        return Rule(token)
+        return Formula(token)
     template = ScopeTemplate(token)
-    return Rule(template) if template.arguments else template.scope(Invocation("tool", ""))
+    return Formula(template) if template.arguments else template.scope(Invocation("tool", ""))
 
 
 def _function_of_call(function: Callable[..., Any]) -> ScopesOf:
@@ -314,7 +314,7 @@ def requires_recent_auth(
     if (max_age is None and not classes) or (max_age is not None and max_age < 1):
         raise ValueError("write requires_recent_auth(max_age=300), in seconds, or acr_values=[...]")
     check_requestable(classes, "class")
-    return GuardDecorator(Policy(Rule(RecentAuthentication(max_age, classes))))
+    return GuardDecorator(Policy(Formula(RecentAuthentication(max_age, classes))))
 
 
 @overload
@@ -377,11 +377,11 @@ def _policy(rule: RuleLike) -> Policy:
 
 
 def _all(requirements: Iterable[Requirement]) -> GuardDecorator:
-    return GuardDecorator(Policy(functools.reduce(operator.and_, map(Rule, requirements))))
+    return GuardDecorator(Policy(functools.reduce(operator.and_, map(Formula, requirements))))
 
 
 def _any(requirements: Iterable[Requirement]) -> GuardDecorator:
-    return GuardDecorator(Policy(functools.reduce(operator.or_, map(Rule, requirements))))
+    return GuardDecorator(Policy(functools.reduce(operator.or_, map(Formula, requirements))))
 
 
 def _check_names(names: tuple[object, ...], example: str) -> None:

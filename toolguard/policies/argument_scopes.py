@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from toolguard.errors import InvalidInputError
 from toolguard.parsing.scope_token import check_requestable
-from toolguard.policies.formulas import Attempt, Condition, Requirement, Rule
+from toolguard.policies.formulas import Attempt, Condition, Formula, Requirement
 from toolguard.policies.operations import Invocation
 from toolguard.policies.scopes import Scope, ScopeLike, all_of
 
@@ -54,7 +54,7 @@ class ArgumentScope(Requirement):
         return self.scope(attempt.call).allows(attempt.scopes)
 
 
-def resolve_argument_scopes(rule: Rule, invocation: Invocation) -> Rule:
+def resolve_argument_scopes(rule: Formula, invocation: Invocation) -> Formula:
     """Return ``rule`` with its argument scopes replaced by the scopes of this call.
 
     Raises:
@@ -64,9 +64,9 @@ def resolve_argument_scopes(rule: Rule, invocation: Invocation) -> Rule:
     named = {each: each.scope(invocation) for each in rule.requirements}
     _check_bounds([scopes for scopes in named.values() if scopes is not None])
 
-    def known(condition: Condition) -> Rule:
+    def known(condition: Condition) -> Formula:
         scopes = None if isinstance(condition, str) else named[condition]
-        return Rule(condition) if scopes is None else scopes
+        return Formula(condition) if scopes is None else scopes
 
     return rule.substitute(known)
 
@@ -91,7 +91,7 @@ def bounded_scopes(named: ScopeLike | Iterable[ScopeLike]) -> list[Scope]:
     return scopes
 
 
-def _check_bounds(scopes: Sequence[Rule]) -> None:
+def _check_bounds(scopes: Sequence[Formula]) -> None:
     """Check that the number and the length of the scopes of one call are bounded.
 
     Raises:

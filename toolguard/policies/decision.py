@@ -26,8 +26,8 @@ from toolguard.policies.formulas import (
     Alternative,
     Attempt,
     Condition,
+    Formula,
     Requirement,
-    Rule,
     requirements_in,
 )
 from toolguard.policies.operations import Invocation
@@ -259,7 +259,8 @@ class _Evaluation:
             self.undecided = True
             return ()
         try:
-            return resolve_argument_scopes(Rule.of((tuple(rest),)), self.attempt.call).alternatives
+            formula = Formula.of((tuple(rest),))
+            return resolve_argument_scopes(formula, self.attempt.call).alternatives
         except InvalidInputError as refusal:
             self.invalid = refusal
             return ()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from toolguard.policies.formulas import Alternative, Requirement, Rule, requirements_in
+from toolguard.policies.formulas import Alternative, Formula, Requirement, requirements_in
 
 __all__ = ["DEFAULT_POLICIES", "ConnectionNeed", "DefaultRule", "Policy"]
 
@@ -46,7 +46,7 @@ class Policy:
         public: whether callers without a token are permitted.
     """
 
-    rule: Rule | None = None
+    rule: Formula | None = None
     connections: tuple[ConnectionNeed, ...] = ()
     public: bool = False
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias, overload
 
 from toolguard.parsing.scope_token import is_scope_token
-from toolguard.policies.formulas import Rule
+from toolguard.policies.formulas import Formula
 
 __all__ = ["Scope", "ScopeHierarchy", "ScopeLike", "all_of", "any_of"]
 
@@ -34,7 +34,7 @@ def _scope_token(value: object) -> str:
     return value
 
 
-class Scope(Rule):
+class Scope(Formula):
     """A scope expression: the scopes that must be granted for an operation to be permitted.
 
     Combine with ``&`` (both) and ``|`` (either); strings are accepted on either side.
@@ -91,30 +91,30 @@ class Scope(Rule):
     @overload
     def __and__(self, other: ScopeLike) -> Scope: ...
     @overload
-    def __and__(self, other: Rule) -> Rule: ...
-    def __and__(self, other: Rule | str) -> Rule:
+    def __and__(self, other: Formula) -> Formula: ...
+    def __and__(self, other: Formula | str) -> Formula:
         return super().__and__(Scope(other) if isinstance(other, str) else other)
 
     @overload
     def __rand__(self, other: str) -> Scope: ...
     @overload
-    def __rand__(self, other: Rule) -> Rule: ...
-    def __rand__(self, other: Rule | str) -> Rule:
-        return Rule.__and__(other if isinstance(other, Rule) else Scope(other), self)
+    def __rand__(self, other: Formula) -> Formula: ...
+    def __rand__(self, other: Formula | str) -> Formula:
+        return Formula.__and__(other if isinstance(other, Formula) else Scope(other), self)
 
     @overload
     def __or__(self, other: ScopeLike) -> Scope: ...
     @overload
-    def __or__(self, other: Rule) -> Rule: ...
-    def __or__(self, other: Rule | str) -> Rule:
+    def __or__(self, other: Formula) -> Formula: ...
+    def __or__(self, other: Formula | str) -> Formula:
         return super().__or__(Scope(other) if isinstance(other, str) else other)
 
     @overload
     def __ror__(self, other: str) -> Scope: ...
     @overload
-    def __ror__(self, other: Rule) -> Rule: ...
-    def __ror__(self, other: Rule | str) -> Rule:
-        return Rule.__or__(other if isinstance(other, Rule) else Scope(other), self)
+    def __ror__(self, other: Formula) -> Formula: ...
+    def __ror__(self, other: Formula | str) -> Formula:
+        return Formula.__or__(other if isinstance(other, Formula) else Scope(other), self)
 
 
 ScopeLike: TypeAlias = Scope | str
