@@ -94,7 +94,7 @@ ANY_ARGUMENTS = tool_arguments("paid", "signed", "tenant", "action", "scopes")
 
 
 def rule_of(rule: RuleLike) -> Formula:
-    asked = rule.policy.rule if isinstance(rule, GuardDecorator) else all_of(rule)
+    asked = rule.policy.formula if isinstance(rule, GuardDecorator) else all_of(rule)
     assert asked is not None
     return asked
 

@@ -132,7 +132,7 @@ def test_a_template_holds_for_the_calls_whose_scope_is_granted(name: str) -> Non
 
 
 def test_braces_that_are_doubled_are_braces() -> None:
-    assert requires_scopes("a{{b}}").policy.rule == Scope("a{b}")
+    assert requires_scopes("a{{b}}").policy.formula == Scope("a{b}")
     assert ScopeTemplate("{{{id}}}").scope(call(id="x")) == Scope("{x}")
 
 

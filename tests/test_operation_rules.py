@@ -71,7 +71,7 @@ def test_all_rules_that_match_apply_whatever_their_order(scopes: dict[str, str],
     found = OperationRules(guards).policy("tool", name)
     backwards = OperationRules(dict(reversed(guards.items()))).policy("tool", name)
 
-    assert (set(found.rule.scopes) if found and found.rule is not None else set()) == wanted
+    assert (set(found.formula.scopes) if found and found.formula is not None else set()) == wanted
     assert found == backwards
 
 

@@ -124,7 +124,7 @@ def test_permissions_and_roles_are_not_scopes() -> None:
 
 
 def test_stacked_scopes_are_all_required() -> None:
-    assert (Policy(Scope("a")) & Policy(Scope("b"))).rule == all_of("a", "b")
+    assert (Policy(Scope("a")) & Policy(Scope("b"))).formula == all_of("a", "b")
 
 
 def test_a_policy_that_asks_for_a_token_only_adds_nothing_to_one_that_asks_for_scopes() -> None:
@@ -176,7 +176,7 @@ def test_the_first_scopes_are_the_fewest_that_open_the_operation() -> None:
 # --- laws; test_rule_laws.py has those of every rule
 
 # Of one to four decorators on one function.
-STACKS = st.lists(st.builds(Policy, rule=st.none() | scope_rules()), min_size=1, max_size=4)
+STACKS = st.lists(st.builds(Policy, formula=st.none() | scope_rules()), min_size=1, max_size=4)
 
 
 @given(STACKS)

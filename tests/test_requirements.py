@@ -336,7 +336,7 @@ def test_a_guard_reads_like_the_rule_it_is(guard: GuardDecorator, text: str) -> 
 def test_guards_that_say_the_same_are_equal_policies() -> None:
     once = all_of(requires_roles("a"), any_of("x", requires_roles("a")))
 
-    assert once.policy == requires_roles("a").policy == Policy(once.policy.rule)
+    assert once.policy == requires_roles("a").policy == Policy(once.policy.formula)
     assert hash(requires_tenant("a", "b").policy) == hash(requires_tenant("b", "a").policy)
 
 

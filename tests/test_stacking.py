@@ -62,7 +62,7 @@ def test_there_is_one_wrapper_whatever_the_order_and_however_many_decorators(
     assert wrappers(guarded) == [guarded, tool]
     policy = policy_of(guarded)
     assert policy is not None
-    assert policy.rule == all_of("a", "b")
+    assert policy.formula == all_of("a", "b")
     assert {need.name for need in policy.connections} == {"mail", "calendar"}
     assert str(inspect.signature(guarded)) == "() -> str"
 
@@ -229,7 +229,7 @@ def test_all_guards_on_the_way_count() -> None:
     policy = policy_of(guarded)
 
     assert policy is not None
-    assert policy.rule == all_of("a", "b", "c")
+    assert policy.formula == all_of("a", "b", "c")
 
 
 def test_nothing_guards_an_ordinary_function() -> None:

@@ -126,7 +126,7 @@ def test_a_failing_example_says_what_was_drawn_and_shows_no_token() -> None:
 )
 def test_rules_of_every_kind_are_drawn(kind: type) -> None:
     def asks_for(guard: GuardDecorator) -> bool:
-        rule = guard.policy.rule
+        rule = guard.policy.formula
         return rule is not None and isinstance(rule.conditions[0], kind)
 
     assert asks_for(find(guards(), asks_for, settings=QUICKLY))

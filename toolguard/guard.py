@@ -394,9 +394,9 @@ class ToolGuard:
                 revision,
                 policies,
                 has_public=any(policy.public for policy in policies),
-                scopes_supported=resources.scopes_supported(p.rule for p in policies),
+                scopes_supported=resources.scopes_supported(p.formula for p in policies),
                 first_scopes=resources.first_scopes(
-                    (p.rule for p in policies), self.scope_hierarchy
+                    (p.formula for p in policies), self.scope_hierarchy
                 ),
             )
         return self._known

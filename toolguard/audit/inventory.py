@@ -100,7 +100,7 @@ def _protected(
         return _described(listed, "nobody", "nobody (default)", guarded=guarded)
     whole = _together(asked)
     words = _words(whole) if guarded else f"{_words(whole)} (default)"
-    access: Access = "authenticated" if whole.rule is None else "restricted"
+    access: Access = "authenticated" if whole.formula is None else "restricted"
     if whole.public:
         access = "everybody"
     return _described(listed, access, words, guarded=guarded, policy=whole)
@@ -121,7 +121,7 @@ def _described(
     guarded: bool = False,
     policy: Policy | None = None,
 ) -> AuditedOperation:
-    rule = policy.rule if policy is not None else None
+    rule = policy.formula if policy is not None else None
     requirements = rule.requirements if rule is not None else ()
     return AuditedOperation(
         listed.kind,

@@ -178,7 +178,7 @@ def _check_read(
     for name in policy.arguments:
         if name not in names:
             raise TypeError(
-                f"the rule {policy.rule} reads an argument that {name_of(function)}() does not "
+                f"the rule {policy.formula} reads an argument that {name_of(function)}() does not "
                 f"have: add `{name}: str` to its parameters"
             )
 

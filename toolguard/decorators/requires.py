@@ -366,7 +366,7 @@ def any_of(*rules: RuleLike) -> Scope | GuardDecorator:
     policies = [_policy(rule) for rule in rules]
     if any(policy.public or policy.connections for policy in policies):
         raise ValueError("any_of() takes rules: write public and with_connection() by themselves")
-    wanted = [policy.rule for policy in policies if policy.rule is not None]
+    wanted = [policy.formula for policy in policies if policy.formula is not None]
     if len(wanted) < len(policies):  # one of them permits every verified caller
         return GuardDecorator(Policy())
     return GuardDecorator(Policy(functools.reduce(operator.or_, wanted)))

@@ -50,7 +50,7 @@ def rule_of(required_scopes: Sequence[str]) -> Policy:
         raise TypeError(f"scopes are a list: write {required_scopes.split()!r}")
     if not required_scopes:
         raise ValueError("name at least one scope; for any good token leave the list out")
-    return Policy(rule=all_of(*required_scopes))
+    return Policy(formula=all_of(*required_scopes))
 
 
 def check(

@@ -120,12 +120,12 @@ async def decide(
     if decided is not None:
         return decided
     assert policy is not None  # noqa: S101 - decided above
-    assert policy.rule is not None  # noqa: S101 - the same
+    assert policy.formula is not None  # noqa: S101 - the same
     assert caller.principal is not None  # noqa: S101 - the same
     attempt = _attempt(caller, caller.principal, call)
     evaluation = _Evaluation(attempt, is_known=call is not None, listing=listing)
     left: list[Alternative] = []
-    for alternative in policy.rule.alternatives:
+    for alternative in policy.formula.alternatives:
         for rest in await evaluation.evaluate(alternative):
             if all(_is_met(condition, attempt) for condition in rest):
                 return PERMIT
@@ -147,7 +147,7 @@ def decide_on_scopes(policy: Policy, caller: Caller) -> Decision:
     """
     decided = _without_opaque(policy, caller)
     if decided is None:
-        raise TypeError(f"{policy.rule!r} asks for more than scopes")
+        raise TypeError(f"{policy.formula!r} asks for more than scopes")
     return decided
 
 
@@ -161,7 +161,7 @@ def _without_opaque(policy: Policy | None, caller: Caller) -> Decision | None:
     is_expired = caller.principal.is_expired(caller.now - caller.leeway)
     if is_expired and not caller.outlives_token:
         return _refuse(InvalidTokenError("expired", "The access token has expired"))
-    rule = policy.rule
+    rule = policy.formula
     if rule is None or (isinstance(rule, Scope) and rule.allows(caller.scopes)):
         return PERMIT
     if not isinstance(rule, Scope):

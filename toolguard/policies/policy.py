@@ -41,17 +41,17 @@ class Policy:
     """The policy of one operation. Immutable; stacked decorators merge theirs with ``&``.
 
     Attributes:
-        rule: the formula that the caller must meet; None requires a valid token only.
+        formula: the formula that the caller must meet; None requires a valid token only.
         connections: the connections to fetch for the caller once the call is permitted.
         public: whether callers without a token are permitted.
     """
 
-    rule: Formula | None = None
+    formula: Formula | None = None
     connections: tuple[ConnectionNeed, ...] = ()
     public: bool = False
 
     def __post_init__(self) -> None:
-        if self.public and (self.rule is not None or self.connections):
+        if self.public and (self.formula is not None or self.connections):
             raise ValueError(_PUBLIC_AND_GUARDED)
         parameters = [need.parameter for need in self.connections]
         for name in parameters:
@@ -71,17 +71,17 @@ class Policy:
             if self != other:
                 raise ValueError(_PUBLIC_AND_GUARDED)
             return self
-        rules = [rule for rule in (self.rule, other.rule) if rule is not None]
+        rules = [rule for rule in (self.formula, other.formula) if rule is not None]
         return replace(
             self,
-            rule=rules[0] & rules[1] if len(rules) == 2 else next(iter(rules), None),  # noqa: PLR2004
+            formula=rules[0] & rules[1] if len(rules) == 2 else next(iter(rules), None),  # noqa: PLR2004
             connections=tuple(dict.fromkeys((*self.connections, *other.connections))),
         )
 
     @property
     def requirements(self) -> tuple[Requirement, ...]:
         """The conditions of the rule that are not scope-tokens."""
-        return self.rule.requirements if self.rule is not None else ()
+        return self.formula.requirements if self.formula is not None else ()
 
     @functools.cached_property
     def reads_call(self) -> bool:
@@ -99,20 +99,20 @@ class Policy:
 
         Clients can request scopes but not roles: alternatives of scopes alone come first.
         """
-        if self.rule is None:
+        if self.formula is None:
             return ()
 
         def distance(way: tuple[Alternative, tuple[str, ...]]) -> tuple[bool, int]:
             alternative, scopes = way
             return any(each.opaque for each in requirements_in(alternative)), len(scopes)
 
-        ways = zip(self.rule.alternatives, self.rule.grants, strict=True)
+        ways = zip(self.formula.alternatives, self.formula.grants, strict=True)
         return min(ways, key=distance, default=((), ()))[1]
 
     def __str__(self) -> str:
         if self.public:
             return "public"
-        parts = [str(self.rule) if self.rule is not None else "any authenticated caller"]
+        parts = [str(self.formula) if self.formula is not None else "any authenticated caller"]
         parts += [f"connection {need.name}" for need in self.connections]
         return ", ".join(parts)
 

@@ -88,7 +88,7 @@ def security_schemes(policy: Policy) -> list[dict[str, Any]]:
 
 
 def _grants(policy: Policy) -> tuple[tuple[str, ...], ...]:
-    grants = policy.rule.grants if policy.rule is not None else ()
+    grants = policy.formula.grants if policy.formula is not None else ()
     return tuple(dict.fromkeys(group for group in grants if group))
 
 

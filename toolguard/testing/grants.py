@@ -49,7 +49,7 @@ def opening_claims(
     >>> claims["scopes"], claims["roles"]
     (['notes.write'], ['editor'])
     """
-    conditions = policy.rule.conditions if policy.rule is not None else ()
+    conditions = policy.formula.conditions if policy.formula is not None else ()
     tenants = tuple(dict.fromkeys(_tenants(policy, conditions, arguments)))
     claims: dict[str, Any] = {
         "scopes": [each for each in conditions if isinstance(each, str)],
@@ -83,7 +83,7 @@ def _tenants(
 
 def _of_one_alternative(policy: Policy) -> Iterator[tuple[str, str]]:
     """Yield the claims that have one value in a token, for one alternative of the policy."""
-    alternatives = policy.rule.alternatives if policy.rule is not None else ()
+    alternatives = policy.formula.alternatives if policy.formula is not None else ()
     chosen = min(alternatives, key=_luck, default=())
     classes = [
         each.acr_values

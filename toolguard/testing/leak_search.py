@@ -234,7 +234,7 @@ class LeakSearch:
     async def _try(self, wire: _Wire, target: _Target) -> None:
         """Call one operation as a permitted caller, and as each kind of refused caller."""
         await self._enter(wire, target)
-        if target.policy.rule is not None:
+        if target.policy.formula is not None:
             await wire.call(target, "no scope", self._minted(self._issuer.mint))
         claims = self._opening(target)
         expired = self._minted(self._issuer.mint_expired, **claims)

@@ -178,7 +178,7 @@ class _Survey:
             return ()
         if policy.public:
             return PUBLIC
-        rule = policy.rule if policy.rule is not None else Formula.of(((),))
+        rule = policy.formula if policy.formula is not None else Formula.of(((),))
         invocation = self._invocation(name, operation)
         smallest: dict[frozenset[str], None] = {}
         for candidate in self._candidates(rule, invocation):
