@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from toolguard import requires_auth
 from toolguard.audit.findings import unmatched_rules, unoffered_scopes
-from toolguard.policies.by_name import OperationRules
+from toolguard.policies.by_name import PoliciesByName
 
 patterns = st.text("ab*", min_size=1, max_size=4)
 
@@ -27,7 +27,7 @@ TEXTS = ["".join(letters) for length in range(7) for letters in product("ab", re
 def test_a_rule_overlaps_a_template_exactly_if_some_uri_is_of_both(one: str, other: str) -> None:
     template = "x://" + other.replace("*", "{argument}")
     pattern = f"resource:x://{one}"
-    rules = OperationRules({pattern: requires_auth})
+    rules = PoliciesByName({pattern: requires_auth})
 
     found = [*unmatched_rules(rules, [("resource", template, ())])]
 
@@ -36,7 +36,7 @@ def test_a_rule_overlaps_a_template_exactly_if_some_uri_is_of_both(one: str, oth
 
 
 def test_long_patterns_are_held_against_each_other_in_time() -> None:
-    rules = OperationRules({"resource:x://" + "a*" * 300: requires_auth})
+    rules = PoliciesByName({"resource:x://" + "a*" * 300: requires_auth})
     template = "x://" + "{argument}a" * 300 + "b"
 
     assert len([*unmatched_rules(rules, [("resource", template, ())])]) == 0

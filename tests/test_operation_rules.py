@@ -18,15 +18,15 @@ from toolguard import (
     requires_scopes,
     with_connection,
 )
-from toolguard.policies.by_name import OperationRules
+from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import Policy
 
 AUTH = Policy()
 
 
-def rules(**named: Any) -> OperationRules:
-    return OperationRules(named)
+def rules(**named: Any) -> PoliciesByName:
+    return PoliciesByName(named)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def rules(**named: Any) -> OperationRules:
 def test_a_pattern_matches_names_of_its_kind(
     pattern: str, kind: Kind, name: str, *, matches: bool
 ) -> None:
-    found = OperationRules({pattern: requires_auth}).policy(kind, name)
+    found = PoliciesByName({pattern: requires_auth}).policy(kind, name)
 
     assert (found is not None) == matches
 
@@ -68,8 +68,8 @@ _names = st.text("abc_", min_size=1, max_size=4)
 def test_all_rules_that_match_apply_whatever_their_order(scopes: dict[str, str], name: str) -> None:
     guards = {pattern: requires_scopes(scope) for pattern, scope in scopes.items()}
     wanted = {scope for pattern, scope in scopes.items() if fnmatchcase(name, pattern)}
-    found = OperationRules(guards).policy("tool", name)
-    backwards = OperationRules(dict(reversed(guards.items()))).policy("tool", name)
+    found = PoliciesByName(guards).policy("tool", name)
+    backwards = PoliciesByName(dict(reversed(guards.items()))).policy("tool", name)
 
     assert (set(found.formula.scopes) if found and found.formula is not None else set()) == wanted
     assert found == backwards
@@ -108,7 +108,7 @@ def test_a_rule_that_is_none_is_refused_where_it_is_written(
     kind: type[Exception], made: dict[str, Any]
 ) -> None:
     with pytest.raises(kind):
-        OperationRules(made)
+        PoliciesByName(made)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_rule_with_an_unknown_prefix_is_refused(pattern: str) -> None:
         rf'"tool:{re.escape(pattern)}"$'
     )
     with pytest.raises(ValueError, match=message):
-        OperationRules({pattern: requires_auth})
+        PoliciesByName({pattern: requires_auth})
 
 
 @pytest.mark.parametrize("kind", ["tool", "resource", "prompt"])
@@ -142,7 +142,7 @@ def test_a_rule_with_an_unknown_prefix_is_refused(pattern: str) -> None:
 def test_a_tag_rule_matches_any_operation_with_the_tag(
     kind: Kind, tags: Any, *, matches: bool
 ) -> None:
-    known = OperationRules({"tag:admin*": requires_auth})
+    known = PoliciesByName({"tag:admin*": requires_auth})
 
     for respelled in (False, True):
         found = known.policy(kind, "admin", tags=tags, respelled=respelled)
@@ -152,7 +152,7 @@ def test_a_tag_rule_matches_any_operation_with_the_tag(
 
 
 def test_rules_by_tag_and_by_name_apply_together() -> None:
-    known = OperationRules({"tag:admin": requires_scopes("x"), "a": requires_scopes("y")})
+    known = PoliciesByName({"tag:admin": requires_scopes("x"), "a": requires_scopes("y")})
 
     assert str(known.policy("tool", "a", tags={"admin"})) == "x & y"
     assert str(known.policy("tool", "a")) == "y"

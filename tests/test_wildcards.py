@@ -13,7 +13,7 @@ from toolguard import requires_auth
 from toolguard.errors import InvalidInputError
 from toolguard.parsing.wildcards import wildcard
 from toolguard.policies.argument_scopes import ScopeTemplate
-from toolguard.policies.by_name import OperationRules
+from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.formulas import Attempt
 from toolguard.policies.operations import Invocation
 from toolguard.policies.requirements import IsClient
@@ -31,7 +31,7 @@ def test_a_wildcard_matches_what_trying_all_combinations_matches(pattern: str, t
 
 
 def test_a_name_cannot_keep_the_rules_busy() -> None:
-    rules = OperationRules({"*a*a*a*a*b": requires_auth})
+    rules = PoliciesByName({"*a*a*a*a*b": requires_auth})
     begun = time.perf_counter()
 
     assert rules.policy("tool", "a" * 2_048) is None

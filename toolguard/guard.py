@@ -23,7 +23,7 @@ from toolguard.http import metadata as resources
 from toolguard.http.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url
 from toolguard.http.door import Denials, Door, Outages, Wire
 from toolguard.http.event_ids import EventIds
-from toolguard.policies.by_name import OperationRules
+from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.policy import DefaultRule, Policy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
@@ -170,7 +170,7 @@ class ToolGuard:
         if (stdio == "trusted") != bool(stdio_user_id):
             raise ValueError('write stdio="trusted", stdio_user_id="..." together, or neither')
         self._adapters: list[Adapter] = []
-        self._rules: list[OperationRules] = []
+        self._rules: list[PoliciesByName] = []
         self._known: _Surface | None = None
         self._metadata_url = metadata_url(self.resource)
 
@@ -241,7 +241,7 @@ class ToolGuard:
         sent = sent_arguments(sent_by_client or {})
         adapter.claim(
             self,
-            OperationRules(rules or {}),
+            PoliciesByName(rules or {}),
             sent_by_client=sent,
             open_routes=open_routes_of(open_routes),
         )
@@ -289,7 +289,7 @@ class ToolGuard:
             if path is not None or others is not None:
                 raise ValueError("path= and others= go with rules=: without, all paths are alike")
             return guarded_app(app, self, forward_token=forward_token)
-        known = OperationRules(rules)
+        known = PoliciesByName(rules)
         if known.uses_tags:
             raise ValueError("messages do not tell tags: write rules by name for asgi()")
         door = guarded_server(

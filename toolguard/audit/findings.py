@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from toolguard.audit.report import AuditedOperation, Finding
 from toolguard.frameworks import Adapter
 from toolguard.frameworks.custom_routes import unmatched_paths
-from toolguard.policies.by_name import OperationRules
+from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.operations import Kind
 
 __all__ = ["unguarded", "unmatched_rules", "unoffered_scopes"]
@@ -44,7 +44,7 @@ def _pattern(kind: Kind, name: str) -> str:
 
 
 def unmatched_rules(
-    rules: OperationRules, known: Sequence[tuple[Kind, str, Collection[str]]]
+    rules: PoliciesByName, known: Sequence[tuple[Kind, str, Collection[str]]]
 ) -> Iterator[Finding]:
     """Yield the rules that match none of the operations in ``known``.
 

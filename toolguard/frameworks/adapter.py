@@ -23,7 +23,7 @@ from toolguard.frameworks.custom_routes import check_open_routes
 from toolguard.frameworks.lists import Lists
 from toolguard.frameworks.operation import Catalog, Operation, Resolved, Revision
 from toolguard.frameworks.server_guard import ServerGuard
-from toolguard.policies.by_name import OperationRules
+from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.combined import whole_policy
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
@@ -71,7 +71,7 @@ class Adapter(ABC):
         #: The guard that protects the server; None if the server is not protected.
         self.guard: ServerGuard | None = None
         #: The policies by patterns of operation names.
-        self.rules = OperationRules({})
+        self.rules = PoliciesByName({})
         #: Tool -> its parameters that look like injected ones but are sent by clients.
         self.sent_by_client: Mapping[str, Collection[str]] = {}
         #: The paths of custom routes that are declared to be open.
@@ -277,7 +277,7 @@ class Adapter(ABC):
     def claim(
         self,
         guard: ServerGuard,
-        rules: OperationRules,
+        rules: PoliciesByName,
         *,
         sent_by_client: Mapping[str, Collection[str]] | None = None,
         open_routes: Collection[str] = (),

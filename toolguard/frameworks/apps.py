@@ -30,7 +30,7 @@ from toolguard.frameworks.serving import ALTERED
 from toolguard.http.answers import respond
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.http.proxy import MessageGuard
-from toolguard.policies.by_name import OperationRules
+from toolguard.policies.by_name import PoliciesByName
 
 if TYPE_CHECKING:
     from toolguard.frameworks.adapter import Adapter
@@ -224,7 +224,7 @@ def guarded_app(app: ASGIApp, guard: ServerGuard, *, forward_token: bool = False
 def guarded_server(
     app: ASGIApp,
     guard: ServerGuard,
-    rules: OperationRules,
+    rules: PoliciesByName,
     *,
     path: str = "/mcp",
     others: OtherPaths = "refuse",

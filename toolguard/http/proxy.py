@@ -24,7 +24,7 @@ from toolguard.http.door import HTTPGuard
 from toolguard.http.jsonrpc import MCPMessage, held_body, parse_message, replay, spelled_out
 from toolguard.http.middleware import ASGIApp, Message, Receive, Scope, Send
 from toolguard.parsing.lookalikes import letters
-from toolguard.policies.by_name import OperationRules
+from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.operations import Asked, Invocation, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
@@ -46,7 +46,7 @@ class MessageGuard:
         rules: the policies by patterns of operation names.
     """
 
-    def __init__(self, app: ASGIApp, guard: HTTPGuard, rules: OperationRules) -> None:
+    def __init__(self, app: ASGIApp, guard: HTTPGuard, rules: PoliciesByName) -> None:
         self.app = app
         self.guard = guard
         self.rules = rules
