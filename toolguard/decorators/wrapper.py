@@ -162,11 +162,11 @@ async def _caller(
         ToolGuardError: if the call is refused.
     """
     row = frame.entered
-    reads_call = policy.reads_call or row.state is State.NEEDS_ARGUMENTS
-    if row.state is State.PERMITTED and not reads_call:
+    reads_arguments = policy.reads_arguments or row.state is State.NEEDS_ARGUMENTS
+    if row.state is State.PERMITTED and not reads_arguments:
         frame.check_open(row.principal)
         return row.principal
-    arguments = MappingProxyType(dict(sent())) if reads_call else row.call.arguments
+    arguments = MappingProxyType(dict(sent())) if reads_arguments else row.call.arguments
     return await frame.authorize(replace(row.call, arguments=arguments))
 
 

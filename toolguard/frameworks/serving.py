@@ -292,11 +292,11 @@ async def run(
     try:
         row.policy = adapter.policy_for(resolved, sent.name if sent else None)
         with standing(frame):
-            reads_call = row.policy is not None and row.policy.reads_call
-            if reads_call and resolved.owner is None:
+            reads_arguments = row.policy is not None and row.policy.reads_arguments
+            if reads_arguments and resolved.owner is None:
                 _check_listed(operation, call)
             # The wrapper decides, on the arguments that the framework has validated.
-            await frame.authorize(None if reads_call and resolved.owner else call)
+            await frame.authorize(None if reads_arguments and resolved.owner else call)
             if validated is not None and row.state is State.NEEDS_ARGUMENTS:
                 await frame.authorize(replace(call, arguments=validated()))
             return await proceed()
@@ -362,7 +362,7 @@ async def _settle(adapter: Adapter, door: Frame, incoming: Incoming, result: Any
     sent = message.sent
     if sent is not None:  # answered without a look-up, such as by a cache
         row = (await _decide_by_name(adapter, door, sent, incoming)).entered
-        if row.owner is not None and row.policy is not None and row.policy.reads_call:
+        if row.owner is not None and row.policy is not None and row.policy.reads_arguments:
             raise AccessDeniedError(rule="an answer without a decision on its arguments")
 
 

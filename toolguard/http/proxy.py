@@ -131,7 +131,7 @@ class MessageGuard:
             policy = self.rules.policy_of_all(asked.kind, names, default)
         except ValueError as error:
             raise GuardNotConfiguredError(str(error)) from None
-        if policy is not None and policy.reads_call:
+        if policy is not None and policy.reads_arguments:
             _check_spellings(arguments, policy.arguments)
         return policy
 

@@ -43,7 +43,7 @@ class ArgumentScope(Requirement):
     """A scope that is known once the arguments of the call are known."""
 
     opaque: ClassVar[bool] = False
-    reads_call: ClassVar[bool] = True
+    reads_arguments: ClassVar[bool] = True
 
     @abstractmethod
     def scope(self, call: Invocation) -> Scope:

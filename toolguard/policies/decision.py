@@ -238,9 +238,9 @@ class _Evaluation:
         """Return the conditions that a client can act on, as alternatives; empty if denied."""
         opaque = [each for each in requirements_in(alternative) if each.opaque]
         # Requirements that need neither arguments nor functions of the user's come first.
-        for requirement in sorted(opaque, key=lambda each: each.reads_call):
+        for requirement in sorted(opaque, key=lambda each: each.reads_arguments):
             is_open = not self.is_known or (self.listing and bool(requirement.arguments))
-            if requirement.reads_call and is_open:
+            if requirement.reads_arguments and is_open:
                 self.undecided = True
                 return ()
             if requirement not in self._answers:

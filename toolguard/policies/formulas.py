@@ -47,7 +47,7 @@ class Requirement(ABC):
     #: sufficed.
     opaque: ClassVar[bool] = True
     #: Whether the answer depends on the call, and not only on the caller.
-    reads_call: ClassVar[bool] = False
+    reads_arguments: ClassVar[bool] = False
 
     @abstractmethod
     def holds(self, attempt: Attempt) -> bool | Awaitable[bool]:
@@ -61,7 +61,7 @@ class Requirement(ABC):
     @property
     def names_scopes(self) -> bool:
         """Whether :meth:`scope` replaces it by scopes once the call is known."""
-        return self.reads_call and not self.opaque
+        return self.reads_arguments and not self.opaque
 
     def scope(self, call: Invocation) -> Formula | None:  # noqa: ARG002 - of those that name scopes
         """Return the scopes that ``call`` needs; None if it is not a requirement of scopes.

@@ -84,9 +84,9 @@ class Policy:
         return self.formula.requirements if self.formula is not None else ()
 
     @functools.cached_property
-    def reads_call(self) -> bool:
+    def reads_arguments(self) -> bool:
         """Whether the decision depends on the call, and not only on the caller."""
-        return any(each.reads_call for each in self.requirements)
+        return any(each.reads_arguments for each in self.requirements)
 
     @property
     def arguments(self) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ class BelongsToTenantOf(Requirement):
     """The user belongs to the tenant that an argument of the call names."""
 
     parameter: str
-    reads_call: ClassVar[bool] = True
+    reads_arguments: ClassVar[bool] = True
 
     def holds(self, attempt: Attempt) -> bool:
         """Return whether the token names the tenant in the argument, which must be a string."""
@@ -142,7 +142,7 @@ class Check(Requirement):
     """A function of the developer's returns True."""
 
     function: Callable[[Principal, Invocation], bool | Awaitable[bool]]
-    reads_call: ClassVar[bool] = True
+    reads_arguments: ClassVar[bool] = True
 
     async def holds(self, attempt: Attempt) -> bool:
         """Return the result of the function; a synchronous one runs in a worker thread."""
