@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from toolguard import (
     InvalidInputError,
-    Invocation,
+    OperationCall,
     Principal,
     ScopeHierarchy,
     ToolGuardError,
@@ -56,11 +56,11 @@ __all__ = [
 ]
 
 
-async def is_paid(principal: Principal, call: Invocation) -> Any:
+async def is_paid(principal: Principal, call: OperationCall) -> Any:
     return said(call.arguments["paid"])
 
 
-async def is_signed(principal: Principal, call: Invocation) -> Any:
+async def is_signed(principal: Principal, call: OperationCall) -> Any:
     return said(call.arguments["signed"])
 
 
@@ -70,7 +70,7 @@ def said(answer: object) -> object:
     return answer
 
 
-def scopes_of(call: Invocation) -> Any:
+def scopes_of(call: OperationCall) -> Any:
     return call.arguments.get("scopes", "read")
 
 
@@ -136,7 +136,7 @@ class Situation:
 
     def decision(self, rule: Formula, *, early: bool = False) -> bool | ToolGuardError:
         """Return what is decided with the arguments, or before they are known."""
-        invocation = None if early else Invocation("tool", "tool", self.arguments)
+        invocation = None if early else OperationCall("tool", "tool", self.arguments)
         holder = Holder(self.caller, self.hierarchy.expand(self.caller.scopes), NOW)
         decision = asyncio.run(decide(Policy(rule), holder, invocation))
         return decision.refusal or decision is PERMIT
@@ -148,7 +148,7 @@ class Situation:
 
     def scopes_in(self, alternative: Alternative) -> set[str]:
         """Return the scopes that it may name for this call; none if that is invalid."""
-        call = Invocation("tool", "tool", self.arguments)
+        call = OperationCall("tool", "tool", self.arguments)
         resolve_argument_scopes = [each for each in alternative if isinstance(each, ArgumentScope)]
         named: set[str] = {each for each in alternative if isinstance(each, str)}
         try:

@@ -20,7 +20,7 @@ from toolguard.errors import (
     GuardNotConfiguredError,
     ToolGuardError,
 )
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.policies.scopes import Scope
 from toolguard.principal import Principal
@@ -45,7 +45,7 @@ async def admitted(
 
 
 async def connected(door: Frame, policy: Policy) -> Connections:
-    call = Invocation("tool", "read")
+    call = OperationCall("tool", "read")
     frame = door.enter(policy, call)
     return await frame.connect(policy.connections, await frame.authorize(call))
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from toolguard import (
     InsufficientScopeError,
     InvalidInputError,
-    Invocation,
+    OperationCall,
     Scope,
     all_of,
     any_of,
@@ -27,8 +27,8 @@ from toolguard.policies.formulas import Attempt
 from toolguard.principal import Principal
 
 
-def call(**arguments: Any) -> Invocation:
-    return Invocation("tool", "add", arguments)
+def call(**arguments: Any) -> OperationCall:
+    return OperationCall("tool", "add", arguments)
 
 
 class Calendar(str, enum.Enum):
@@ -222,7 +222,7 @@ def test_the_alternatives_that_a_function_names_count() -> None:
     assert function.scope(call()) == Scope("b") | "a"
 
 
-async def _later(call: Invocation) -> str:
+async def _later(call: OperationCall) -> str:
     return "a"
 
 

@@ -21,7 +21,7 @@ from toolguard.errors import (
     MalformedCredentialsError,
     MissingTokenError,
 )
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 
@@ -171,7 +171,7 @@ def test_a_challenge_names_what_is_required_or_that_and_what_is_held(mode: str, 
 
 async def over_stdio(made: ToolGuard, policy: Policy) -> Principal | None:
     with made.serving_stdio():
-        call = Invocation("tool", "read")
+        call = OperationCall("tool", "read")
         frame = Frame(made, Message(await made.stdio_auth())).enter(policy, call)
         return await frame.authorize(call)
 

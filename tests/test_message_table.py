@@ -32,7 +32,7 @@ from toolguard.errors import (
     ToolGuardError,
 )
 from toolguard.policies.decision import NEEDS_ARGUMENTS, PERMIT, Decision, Verdict
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.policies.scopes import Scope
 from toolguard.principal import Principal
@@ -43,7 +43,7 @@ def request(guard: Desk, principal: Principal | None = person()) -> RequestAuth:
     return RequestAuth(None if principal is None else TOKEN, principal, guard)
 
 
-CALL = Invocation("tool", "read")
+CALL = OperationCall("tool", "read")
 
 
 def door(guard: Desk, state: RequestAuth | None) -> Frame:

@@ -15,7 +15,7 @@ from toolguard import (
     AccessDeniedError,
     InsufficientAuthenticationError,
     InsufficientScopeError,
-    Invocation,
+    OperationCall,
     Principal,
     ToolGuardError,
     all_of,
@@ -36,7 +36,7 @@ from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.policies.policy import Policy
 from toolguard.testing import FrozenClock
 
-CALL = Invocation("tool", "delete", {"tenant_id": "t1"})
+CALL = OperationCall("tool", "delete", {"tenant_id": "t1"})
 
 
 def refusal(guard: GuardDecorator, caller: Principal, **arguments: Any) -> ToolGuardError | None:
@@ -151,11 +151,11 @@ def test_a_pattern_for_a_host_reaches_into_no_other_part_of_a_url(client_id: str
 def test_a_check_decides_on_the_caller_and_the_call(answer: bool) -> None:
     seen: list[Any] = []
 
-    def check(principal: Principal, call: Invocation) -> bool:
+    def check(principal: Principal, call: OperationCall) -> bool:
         seen.append((principal.user_id, dict(call.arguments)))
         return answer
 
-    async def later(principal: Principal, call: Invocation) -> bool:
+    async def later(principal: Principal, call: OperationCall) -> bool:
         return check(principal, call)
 
     for each in (check, later):
@@ -167,7 +167,7 @@ def test_a_check_decides_on_the_caller_and_the_call(answer: bool) -> None:
 def test_a_synchronous_check_does_not_block_the_event_loop() -> None:
     threads: list[threading.Thread] = []
 
-    def check(principal: Principal, call: Invocation) -> bool:
+    def check(principal: Principal, call: OperationCall) -> bool:
         threads.append(threading.current_thread())
         return True
 
@@ -178,7 +178,7 @@ def test_a_synchronous_check_does_not_block_the_event_loop() -> None:
 def test_a_check_is_asked_once_for_each_call_however_often_the_rule_names_it() -> None:
     asked: list[str] = []
 
-    def check(principal: Principal, call: Invocation) -> bool:
+    def check(principal: Principal, call: OperationCall) -> bool:
         asked.append(call.name)
         return False
 
@@ -188,7 +188,7 @@ def test_a_check_is_asked_once_for_each_call_however_often_the_rule_names_it() -
 
 
 def test_a_check_is_not_asked_where_the_role_beside_it_says_no() -> None:
-    def check(principal: Principal, call: Invocation) -> bool:
+    def check(principal: Principal, call: OperationCall) -> bool:
         raise AssertionError("asked")
 
     assert refusal(all_of(requires(check), requires_roles("admin")), person()) is not None
@@ -198,7 +198,7 @@ def test_a_check_is_not_asked_where_the_role_beside_it_says_no() -> None:
 def test_what_is_neither_true_nor_false_is_a_no_and_is_logged(
     answer: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def check(principal: Principal, call: Invocation) -> Any:
+    def check(principal: Principal, call: OperationCall) -> Any:
         return answer
 
     assert isinstance(refusal(requires(check), person()), AccessDeniedError)
@@ -210,7 +210,7 @@ def _failing(*_: object) -> bool:
     raise RuntimeError("the token is eyJhbGciOi")
 
 
-async def _failing_later(principal: Principal, call: Invocation) -> bool:
+async def _failing_later(principal: Principal, call: OperationCall) -> bool:
     raise RuntimeError("the token is eyJhbGciOi")
 
 
@@ -237,7 +237,7 @@ def test_an_exception_in_a_check_refuses_and_is_logged_with_its_name_alone(
 def test_a_token_that_expires_while_a_check_runs_is_not_used() -> None:
     clock = FrozenClock(NOW)
 
-    def check(principal: Principal, call: Invocation) -> bool:
+    def check(principal: Principal, call: OperationCall) -> bool:
         clock.advance(3_600)
         return True
 
@@ -380,7 +380,7 @@ def test_a_rule_about_an_argument_that_is_not_there_is_refused_where_it_is_writt
 
 
 def test_a_check_that_is_cancelled_stays_cancelled() -> None:
-    async def check(principal: Principal, call: Invocation) -> bool:
+    async def check(principal: Principal, call: OperationCall) -> bool:
         raise asyncio.CancelledError
 
     @requires(check)

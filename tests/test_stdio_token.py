@@ -18,7 +18,7 @@ from toolguard import InvalidTokenError, MissingTokenError, Principal, ToolGuard
 from toolguard.calls.message import Frame, Message
 from toolguard.calls.stdio import StdioToken
 from toolguard.environment import secret
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
 from toolguard.settings import from_environment
 
@@ -51,7 +51,7 @@ def asks(made: ToolGuard, policy: Policy) -> str | None:
     """Return the user as whom one message over stdio is served; None for no caller."""
 
     async def ask() -> str | None:
-        call = Invocation("tool", "x")
+        call = OperationCall("tool", "x")
         door = Frame(made, Message(await made.stdio_auth()))
         principal = await door.enter(policy, call).authorize(call)
         return None if principal is None else principal.user_id

@@ -15,7 +15,7 @@ from toolguard.parsing.wildcards import wildcard
 from toolguard.policies.argument_scopes import ScopeTemplate
 from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.formulas import Attempt
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.requirements import IsClient
 from toolguard.principal import Principal
 
@@ -42,7 +42,7 @@ def test_a_name_cannot_keep_the_rules_busy() -> None:
 def test_a_client_id_cannot_keep_a_rule_busy() -> None:
     begun = time.perf_counter()
     caller = Principal("alice", client_id="a" * 2_048, issuer="https://issuer.example")
-    attempt = Attempt(caller, frozenset(), Invocation("tool", "x"), now=0.0)
+    attempt = Attempt(caller, frozenset(), OperationCall("tool", "x"), now=0.0)
 
     assert not IsClient("*a*a*a*a*/").holds(attempt)
     assert time.perf_counter() - begun < SOON
@@ -54,7 +54,7 @@ def test_arguments_cannot_keep_a_template_busy() -> None:
 
     with pytest.raises(InvalidInputError):
         ScopeTemplate("{x}.{y}.{z}.{x}").scope(
-            Invocation("tool", "add", {"x": f"{dots[1:]}a", "y": dots, "z": dots})
+            OperationCall("tool", "add", {"x": f"{dots[1:]}a", "y": dots, "z": dots})
         )
     assert time.perf_counter() - begun < SOON
 
@@ -62,5 +62,5 @@ def test_arguments_cannot_keep_a_template_busy() -> None:
 def test_an_argument_may_occur_twice_in_a_template() -> None:
     template = ScopeTemplate("{org}.{item}.of.{org}")
 
-    made = template.scope(Invocation("tool", "add", {"org": "a", "item": "b"}))
+    made = template.scope(OperationCall("tool", "add", {"org": "a", "item": "b"}))
     assert made.tokens == ("a.b.of.a",)

@@ -61,7 +61,7 @@ from toolguard.errors import (
 )
 from toolguard.frameworks.framework_auth import verifier_for
 from toolguard.guard import ToolGuard
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.scopes import Scope, ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.tokens.verifier import Verifier
@@ -85,11 +85,11 @@ __all__ = [
     "InsufficientScopeError",
     "InvalidInputError",
     "InvalidTokenError",
-    "Invocation",
     "JWTVerifier",
     "KeysUnavailableError",
     "MalformedCredentialsError",
     "MissingTokenError",
+    "OperationCall",
     "Principal",
     "Scope",
     "ScopeHierarchy",

@@ -13,7 +13,7 @@ from pydantic import AliasChoices, BaseModel, Field
 from wire import Caller
 
 from toolguard import (
-    Invocation,
+    OperationCall,
     Principal,
     all_of,
     any_of,
@@ -461,7 +461,7 @@ def test_a_function_replaced_during_the_decision_is_decided_on(
         server._resource_manager.list_templates,
     )
 
-    async def swap(caller: Principal, call: Invocation) -> bool:
+    async def swap(caller: Principal, call: OperationCall) -> bool:
         for each in (each for listed in lists for each in listed()):
             each.fn = second
         return True

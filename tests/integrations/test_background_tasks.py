@@ -31,7 +31,7 @@ from task_servers import (
 
 from toolguard import (
     InvalidTokenError,
-    Invocation,
+    OperationCall,
     Principal,
     ToolGuard,
     current_principal,
@@ -213,7 +213,7 @@ def test_a_plain_call_of_a_task_tool_is_decided_once(
 ) -> None:
     server, asked = server_with_tasks(), list[str]()
 
-    def check(principal: Principal, call: Invocation) -> bool:
+    def check(principal: Principal, call: OperationCall) -> bool:
         asked.append(f"{call.name} by {principal.user_id}")
         return True
 
@@ -255,7 +255,7 @@ def test_a_rule_reads_the_arguments_that_the_task_is_given(
 ) -> None:
     server, read = server_with_tasks(), list[Any]()
 
-    def check(_: Principal, call: Invocation) -> bool:
+    def check(_: Principal, call: OperationCall) -> bool:
         read.append((call.arguments["book"], call.arguments["page"]))
         return bool(call.arguments["book"] == 7)
 

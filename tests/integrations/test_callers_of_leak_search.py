@@ -11,7 +11,7 @@ from lines import FASTMCP_LINES, Guarding, Line
 from own_auth import Issued, authenticated
 
 from toolguard import (
-    Invocation,
+    OperationCall,
     Principal,
     all_of,
     any_of,
@@ -88,7 +88,7 @@ def test_the_connection_of_a_tenant_is_handed_out(line: Line, guarding: Guarding
 def test_what_only_a_function_knows_is_said_in_claims_and_arguments(
     line: Line, guarding: Guarding
 ) -> None:
-    def small(principal: Principal, call: Invocation) -> bool:
+    def small(principal: Principal, call: OperationCall) -> bool:
         return bool(call.arguments["amount"] == 7)
 
     server = line.server("desk")

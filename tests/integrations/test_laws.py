@@ -30,7 +30,7 @@ from wire import message, request_headers
 
 from toolguard import (
     Connection,
-    Invocation,
+    OperationCall,
     Principal,
     public,
     requires,
@@ -145,7 +145,7 @@ class Notes:
         server = line.server("notes")
         by_owner = requires_scopes("notes.{owner}")
 
-        async def is_owner(caller: Principal, call: Invocation) -> bool:
+        async def is_owner(caller: Principal, call: OperationCall) -> bool:
             return f"notes.{call.arguments['owner']}" in caller.scopes
 
         tools = {
@@ -692,7 +692,7 @@ async def _counted(app: Any, body: Mapping[str, Any], headers: Mapping[str, str]
     return steps
 
 
-def _scopes_of(call: Invocation) -> list[str]:
+def _scopes_of(call: OperationCall) -> list[str]:
     return [f"notes.{each}" for each in call.arguments["ids"]]
 
 

@@ -19,7 +19,7 @@ from lines import Guarding, Line
 
 from toolguard import (
     InsufficientScopeError,
-    Invocation,
+    OperationCall,
     Principal,
     all_of,
     current_principal,
@@ -86,7 +86,7 @@ class Office:
         }.items():
             self.server.tool(name)(function)
 
-    async def _has_waited(self, caller: Principal, _: Invocation) -> bool:
+    async def _has_waited(self, caller: Principal, _: OperationCall) -> bool:
         await self.turns.wait()
         return current_principal().user_id == caller.user_id
 

@@ -11,7 +11,7 @@ from lines import FASTMCP_LINES, Guarding, Line, Server
 from wire import Caller, Reply, Visit
 
 from toolguard import (
-    Invocation,
+    OperationCall,
     Principal,
     all_of,
     any_of,
@@ -28,7 +28,7 @@ from toolguard.calls.request import UnauthorizedTools
 from toolguard.testing import GuardedClient, LocalIssuer
 
 
-def _never(principal: Principal, call: Invocation) -> bool:
+def _never(principal: Principal, call: OperationCall) -> bool:
     raise AssertionError("a list asks no check")
 
 
@@ -235,7 +235,7 @@ def test_a_list_asks_a_check_once_for_each_operation(
 ) -> None:
     asked: list[str] = []
 
-    def check(principal: Principal, call: Invocation) -> bool:
+    def check(principal: Principal, call: OperationCall) -> bool:
         asked.append(call.name)
         return call.name == "granted"
 

@@ -22,7 +22,7 @@ from starlette.routing import Mount
 from toolguard import (
     Connection,
     InsufficientScopeError,
-    Invocation,
+    OperationCall,
     Principal,
     public,
     requires,
@@ -244,7 +244,7 @@ def test_resources_and_templates_are_searched(line: Line, guarding: Guarding) ->
 def test_a_refusal_is_searched_and_that_there_was_no_more_is_said(
     line: Line, guarding: Guarding
 ) -> None:
-    def told(principal: Principal, call: Invocation) -> bool:
+    def told(principal: Principal, call: OperationCall) -> bool:
         _log.info("who calls with %s?", current_access_token())
         return False
 

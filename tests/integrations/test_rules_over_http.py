@@ -12,7 +12,7 @@ from wire import Caller, Visit, asked_for, denied_with
 
 from toolguard import (
     InsufficientScopeError,
-    Invocation,
+    OperationCall,
     Principal,
     all_of,
     any_of,
@@ -32,11 +32,11 @@ METADATA = 'resource_metadata="https://mcp.test/.well-known/oauth-protected-reso
 DENIED = {"error": "access_denied", "error_description": "You are not allowed to do this"}
 
 
-async def _small(principal: Principal, call: Invocation) -> bool:
+async def _small(principal: Principal, call: OperationCall) -> bool:
     return call.kind == "tool" and int(call.arguments["amount"]) < 100
 
 
-def _by_amount(principal: Principal, call: Invocation) -> bool:
+def _by_amount(principal: Principal, call: OperationCall) -> bool:
     if call.arguments["amount"] < 0:
         raise ValueError("a secret of the check")
     return bool(call.arguments["amount"] < 100)

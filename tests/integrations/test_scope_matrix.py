@@ -9,7 +9,7 @@ from lines import Guarding, Line, Server
 
 from toolguard import (
     InsufficientScopeError,
-    Invocation,
+    OperationCall,
     Principal,
     all_of,
     any_of,
@@ -29,7 +29,7 @@ from toolguard.testing.matrix import (
 )
 
 
-def _rich(principal: Principal, call: Invocation) -> bool:
+def _rich(principal: Principal, call: OperationCall) -> bool:
     return bool(call.arguments.get("amount", 0) < 100)
 
 

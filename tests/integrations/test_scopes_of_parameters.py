@@ -10,7 +10,7 @@ import pytest
 from lines import FASTMCP_LINES, MODERN_PROTOCOL, MODES, Guarding, Line
 from wire import Caller, Visit, asked_for
 
-from toolguard import Invocation, Principal, requires, requires_scopes
+from toolguard import OperationCall, Principal, requires, requires_scopes
 from toolguard.testing import GuardedClient, LocalIssuer
 
 METADATA = 'resource_metadata="https://mcp.test/.well-known/oauth-protected-resource/mcp"'
@@ -159,7 +159,7 @@ def test_what_a_cache_answers_for_a_rule_about_the_call_is_refused(
 ) -> None:
     allowed, ran = [True], []
 
-    async def check(principal: Principal, call: Invocation) -> bool:
+    async def check(principal: Principal, call: OperationCall) -> bool:
         return allowed[0]
 
     server = line.server("cached")

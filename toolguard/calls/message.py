@@ -23,7 +23,7 @@ from toolguard.errors import (
     ToolGuardError,
 )
 from toolguard.policies.decision import Caller, Decision, Verdict, decide
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
 
@@ -82,7 +82,7 @@ class Message:
         self.auth = auth
         self.outer = outer
         self.is_current = is_current
-        self.sent: Invocation | None = None
+        self.sent: OperationCall | None = None
         self.rows: list[Row] = []
         self.nested_refusal: ToolGuardError | None = None
         self.task: str | None = None
@@ -162,7 +162,7 @@ class Frame:
         self.row = row
 
     def enter(
-        self, policy: Policy | None, call: Invocation, owner: Callable[..., Any] | None = None
+        self, policy: Policy | None, call: OperationCall, owner: Callable[..., Any] | None = None
     ) -> Frame:
         """Return the frame inside an operation that the message, or an entered operation, calls."""
         row = Row(policy, call, owner, nested=self.row is not None)
@@ -187,7 +187,7 @@ class Frame:
         It is never the operation of the message, wherever it is called: it has its own decision.
         """
         call = self.row.call if self.row is not None else self.message.sent
-        row = Row(policy, call or Invocation("tool", ""), owner, nested=True)
+        row = Row(policy, call or OperationCall("tool", ""), owner, nested=True)
         return Frame(self.guard, self.message, row)
 
     async def connect(
@@ -207,7 +207,7 @@ class Frame:
         self.check_valid(principal)
         return await connecting.connect(needs)
 
-    async def authorize(self, call: Invocation | None) -> Principal | None:
+    async def authorize(self, call: OperationCall | None) -> Principal | None:
         """Decide on the operation and return the caller, None for a caller without a token.
 
         Args:

@@ -11,7 +11,7 @@ from typing import Any
 
 from toolguard.errors import ToolGuardError
 from toolguard.policies.decision import Decision, Verdict
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 
@@ -79,7 +79,7 @@ class Row:
     def __init__(
         self,
         policy: Policy | None,
-        call: Invocation,
+        call: OperationCall,
         owner: Callable[..., Any] | None = None,
         *,
         nested: bool = False,

@@ -13,7 +13,7 @@ from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.parsing.scope_token import check_requestable
 from toolguard.policies.argument_scopes import ScopeFunction, ScopesOf, ScopeTemplate
 from toolguard.policies.formulas import Condition, Formula
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.policies.requirements import (
     BelongsToTenant,
@@ -61,7 +61,7 @@ def requires_scopes(*scopes: ScopeLike | ScopesOf) -> GuardDecorator:
         scopes: scope-tokens (RFC 6749 §3.3), or expressions: ``any_of("a", "b")``, ``"a" & b``.
             For scopes that depend on the call, write an argument in braces,
             ``"calendar.{calendar_id}.write"`` (``{{`` for a literal brace), or a function,
-            ``lambda call: ...``, of the :class:`Invocation`. An argument of which no scope-token
+            ``lambda call: ...``, of the :class:`OperationCall`. An argument of which no scope-token
             can be made is invalid input.
 
     Raises:
@@ -97,7 +97,7 @@ def _scope_condition(token: Condition) -> Formula:
     if not isinstance(token, str) or not {"{", "}"} & set(token):
         return Formula(token)
     template = ScopeTemplate(token)
-    return Formula(template) if template.arguments else template.scope(Invocation("tool", ""))
+    return Formula(template) if template.arguments else template.scope(OperationCall("tool", ""))
 
 
 def _function_of_call(function: Callable[..., Any]) -> ScopesOf:
@@ -261,12 +261,12 @@ def requires_claim(name: str, predicate: Callable[[Any], bool]) -> GuardDecorato
 
 
 def requires(
-    check: Callable[[Principal, Invocation], bool | Awaitable[bool]],
+    check: Callable[[Principal, OperationCall], bool | Awaitable[bool]],
 ) -> GuardDecorator:
     """Require your own check to return True.
 
     Args:
-        check: a function of the :class:`Principal` and the :class:`Invocation`; a coroutine
+        check: a function of the :class:`Principal` and the :class:`OperationCall`; a coroutine
             function, or an ordinary one, which runs in a worker thread. Only True permits the
             call; an exception refuses it, and is logged with the name of the check.
 

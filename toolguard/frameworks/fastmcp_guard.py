@@ -36,7 +36,7 @@ from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.overrides import check_overrides, own_methods
 from toolguard.frameworks.serving import ALTERED, Incoming, outside, run, serve
-from toolguard.policies.operations import CALLS, Invocation, Kind, asked_of
+from toolguard.policies.operations import CALLS, Kind, OperationCall, asked_of
 from toolguard.policies.published import LISTS
 
 __all__ = [
@@ -542,7 +542,7 @@ async def _pass_on(
     except ValueError as error:  # mounted or altered while serving
         refusal = GuardNotConfiguredError(str(error))
         if frame is not None:
-            frame.enter(None, Invocation("tool", names[-1])).entered.ended(refusal)
+            frame.enter(None, OperationCall("tool", names[-1])).entered.ended(refusal)
         raise adapter.refusal_error(refusal, nested=False) from None
     if frame is None:  # called by code of the user's, outside of a message
         frame = await outside(adapter.required_guard)
@@ -611,14 +611,14 @@ async def _nested_by_names(
     if not way.names or frame is None or way.frame.row is not frame.row:
         return await nested()
     kind, here_named = asked_of(context.method or "", _params(context))[0]
-    call = Invocation.sent(kind, way.names[0], _params(context).get("arguments"))
+    call = OperationCall.sent(kind, way.names[0], _params(context).get("arguments"))
     return await by_names(way.adapter, (*way.names, here_named), call, nested)
 
 
 async def by_names(
     adapter: AttachableAdapter,
     names: tuple[str, ...],
-    call: Invocation,
+    call: OperationCall,
     proceed: Callable[[], Awaitable[Any]],
 ) -> Any:
     """Run what another guard decides on, if the rules for its names here let the caller.

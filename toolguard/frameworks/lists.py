@@ -15,7 +15,7 @@ from toolguard.errors import (
 )
 from toolguard.frameworks.operation import Catalog, Operation, Revision
 from toolguard.policies.decision import decide
-from toolguard.policies.operations import Invocation, Kind
+from toolguard.policies.operations import Kind, OperationCall
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS, published
 
@@ -101,11 +101,11 @@ class Lists:
             if door.guard.unauthorized_tools != "show":
                 return None
         known = policy or DEFAULT_POLICIES[door.guard.default]
-        if await self._is_hidden(door, known, Invocation(kind, name)):
+        if await self._is_hidden(door, known, OperationCall(kind, name)):
             return None
         return dict(item) if known is None else published(item, kind, known)
 
-    async def _is_hidden(self, door: Frame, policy: Policy | None, call: Invocation) -> bool:
+    async def _is_hidden(self, door: Frame, policy: Policy | None, call: OperationCall) -> bool:
         if door.guard.unauthorized_tools == "show":
             return False
         message = door.message

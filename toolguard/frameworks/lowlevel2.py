@@ -31,7 +31,7 @@ from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.serving import run
-from toolguard.policies.operations import CALLS, Asked, Invocation, Kind, asked_of, is_handshake
+from toolguard.policies.operations import CALLS, Asked, Kind, OperationCall, asked_of, is_handshake
 from toolguard.policies.published import LISTS
 
 __all__ = ["adapter"]
@@ -110,7 +110,7 @@ class _Server(LowLevelAdapter):
         async def unknown() -> HandlerResult:
             raise self.unknown(kind, name)
 
-        call = Invocation.sent(kind, name, given.get("arguments"))
+        call = OperationCall.sent(kind, name, given.get("arguments"))
         operation = found or Operation(kind, name, None)
         proceed = functools.partial(handler, ctx, params)
         result: HandlerResult = await run(self, operation, call.arguments, proceed, unknown)

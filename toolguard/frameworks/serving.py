@@ -29,7 +29,7 @@ from toolguard.frameworks.lists import hides
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.http.identity import telling, telling_stranger
-from toolguard.policies.operations import CALLS, COMPLETE, Invocation, asked_of, is_handshake
+from toolguard.policies.operations import CALLS, COMPLETE, OperationCall, asked_of, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
@@ -190,8 +190,8 @@ def _as_unknown(door: Frame, refusal: ToolGuardError) -> ToolGuardError | None:
     return MissingTokenError(str(refusal))
 
 
-def _unnamed() -> Invocation:
-    return Invocation("tool", "")
+def _unnamed() -> OperationCall:
+    return OperationCall("tool", "")
 
 
 async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
@@ -217,7 +217,7 @@ async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
         frame = door.enter(default, _unnamed())
         await frame.authorize(None)
         return frame
-    calls = [Invocation.sent(*each, incoming.params.get("arguments")) for each in asked]
+    calls = [OperationCall.sent(*each, incoming.params.get("arguments")) for each in asked]
     door.message.sent = calls[0]
     if method in CALLS and not adapter.decides_by_name:
         return door  # decided where the framework finds it
@@ -229,7 +229,7 @@ async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
 
 
 async def _decide_by_name(
-    adapter: Adapter, door: Frame, call: Invocation, incoming: Incoming
+    adapter: Adapter, door: Frame, call: OperationCall, incoming: Incoming
 ) -> Frame:
     """Decide on the operation that a message names, without a look-up of the framework.
 
@@ -286,7 +286,7 @@ async def run(
         door = Frame(adapter.required_guard, door.message, door.row)
     resolved = adapter.resolve(operation)
     sent = door.message.sent if door.row is None else None
-    call = Invocation(operation.kind, sent.name if sent else operation.name, arguments)
+    call = OperationCall(operation.kind, sent.name if sent else operation.name, arguments)
     frame = door.enter(None, call, resolved.owner)
     row = frame.entered
     try:
@@ -324,7 +324,7 @@ async def outside(guard: ServerGuard) -> Frame:
     return Frame(guard, Message(None if caller is None else await caller.auth_for(guard)))
 
 
-def _check_listed(operation: Operation, call: Invocation) -> None:
+def _check_listed(operation: Operation, call: OperationCall) -> None:
     """Check that a rule reads the same arguments as the function.
 
     The SDK drops arguments that a tool does not declare, unless they are pydantic aliases of

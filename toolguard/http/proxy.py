@@ -25,7 +25,7 @@ from toolguard.http.jsonrpc import MCPMessage, held_body, parse_message, replay,
 from toolguard.http.middleware import ASGIApp, Message, Receive, Scope, Send
 from toolguard.parsing.lookalikes import letters
 from toolguard.policies.by_name import PoliciesByName
-from toolguard.policies.operations import Asked, Invocation, is_handshake
+from toolguard.policies.operations import Asked, OperationCall, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
@@ -115,11 +115,11 @@ class MessageGuard:
         if message.method in LISTS:  # open to all callers if some operation is public
             default = Policy(public=self.admits_anonymous)
         if not message.asked and not is_handshake(message.method or ""):
-            await door.enter(default, Invocation("tool", "")).authorize(None)
+            await door.enter(default, OperationCall("tool", "")).authorize(None)
         for asked in message.asked:
             await anyio.lowlevel.checkpoint()  # computing the spellings of a name takes time
             arguments = message.params.get("arguments")
-            call = Invocation.sent(*asked, arguments)
+            call = OperationCall.sent(*asked, arguments)
             policy = await self._policy(asked, arguments, default)
             await door.enter(policy, call).authorize(call)
 

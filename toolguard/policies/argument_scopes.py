@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeAlias
 from toolguard.errors import InvalidInputError
 from toolguard.parsing.scope_token import check_requestable
 from toolguard.policies.formulas import Attempt, Condition, Formula, Requirement
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.scopes import Scope, ScopeLike, all_of
 
 __all__ = [
@@ -35,7 +35,7 @@ _MAX_LENGTH = 256
 # A challenge contains them twice, and some clients refuse lines of more than 8 KiB.
 _MAX_TOTAL = 3_072
 
-ScopesOf: TypeAlias = Callable[[Invocation], "ScopeLike | Iterable[ScopeLike]"]
+ScopesOf: TypeAlias = Callable[[OperationCall], "ScopeLike | Iterable[ScopeLike]"]
 """A function that returns the scopes a call needs, all of them if it returns several."""
 
 
@@ -46,7 +46,7 @@ class ArgumentScope(Requirement):
     reads_arguments: ClassVar[bool] = True
 
     @abstractmethod
-    def scope(self, call: Invocation) -> Scope:
+    def scope(self, call: OperationCall) -> Scope:
         """Return the scopes that this call needs; see :meth:`Requirement.scope`."""
 
     def holds(self, attempt: Attempt) -> bool:
@@ -54,7 +54,7 @@ class ArgumentScope(Requirement):
         return self.scope(attempt.call).allows(attempt.scopes)
 
 
-def resolve_argument_scopes(rule: Formula, invocation: Invocation) -> Formula:
+def resolve_argument_scopes(rule: Formula, invocation: OperationCall) -> Formula:
     """Return ``rule`` with its argument scopes replaced by the scopes of this call.
 
     Raises:
@@ -130,7 +130,7 @@ class ScopeTemplate(ArgumentScope):
             adjacent, or no argument can make it a scope.
 
     >>> template = ScopeTemplate("calendar.{calendar_id}.write")
-    >>> template.scope(Invocation("tool", "add", {"calendar_id": "work"}))
+    >>> template.scope(OperationCall("tool", "add", {"calendar_id": "work"}))
     <Scope: calendar.work.write>
     """
 
@@ -178,7 +178,7 @@ class ScopeTemplate(ArgumentScope):
         parts = (re.escape(text) + ("(.+?)" if name else "") for text, name in self._parts)
         return re.compile("".join(parts))
 
-    def scope(self, call: Invocation) -> Scope:
+    def scope(self, call: OperationCall) -> Scope:
         """Return the scope for the arguments of this call.
 
         Raises:
@@ -206,7 +206,7 @@ class ScopeFunction(ArgumentScope):
 
     function: ScopesOf
 
-    def scope(self, call: Invocation) -> Scope:
+    def scope(self, call: OperationCall) -> Scope:
         """Return the scopes that the function names.
 
         Raises:

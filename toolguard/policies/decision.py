@@ -30,7 +30,7 @@ from toolguard.policies.formulas import (
     Requirement,
     requirements_in,
 )
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
 from toolguard.policies.requirements import RecentAuthentication
 from toolguard.policies.scopes import Scope
@@ -103,7 +103,7 @@ class Caller:
 async def decide(
     policy: Policy | None,
     caller: Caller,
-    call: Invocation | None = None,
+    call: OperationCall | None = None,
     *,
     listing: bool = False,
 ) -> Decision:
@@ -169,8 +169,8 @@ def _without_opaque(policy: Policy | None, caller: Caller) -> Decision | None:
     return _refuse(_name_missing(_attempt(caller, caller.principal), rule.alternatives))
 
 
-def _attempt(caller: Caller, principal: Principal, call: Invocation | None = None) -> Attempt:
-    known = call or Invocation("tool", "")
+def _attempt(caller: Caller, principal: Principal, call: OperationCall | None = None) -> Attempt:
+    known = call or OperationCall("tool", "")
     return Attempt(principal, caller.scopes, known, caller.now, caller.leeway)
 
 

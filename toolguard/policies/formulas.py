@@ -15,7 +15,7 @@ from typing import ClassVar, TypeAlias, Union
 
 from typing_extensions import Self
 
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.principal import Principal
 
 __all__ = ["Alternative", "Attempt", "Condition", "Formula", "Requirement", "requirements_in"]
@@ -35,7 +35,7 @@ class Attempt:
 
     principal: Principal
     scopes: frozenset[str]
-    call: Invocation
+    call: OperationCall
     now: float
     leeway: float = 0.0
 
@@ -63,7 +63,7 @@ class Requirement(ABC):
         """Whether :meth:`scope` replaces it by scopes once the call is known."""
         return self.reads_arguments and not self.opaque
 
-    def scope(self, call: Invocation) -> Formula | None:  # noqa: ARG002 - of those that name scopes
+    def scope(self, call: OperationCall) -> Formula | None:  # noqa: ARG002 - of those that name scopes
         """Return the scopes that ``call`` needs; None if it is not a requirement of scopes.
 
         Raises:

@@ -21,8 +21,8 @@ __all__ = [
     "MAX_NAMES",
     "METHODS",
     "Asked",
-    "Invocation",
     "Kind",
+    "OperationCall",
     "asked_of",
     "is_handshake",
 ]
@@ -161,7 +161,7 @@ def _malformed(message: str) -> MalformedMessageError:
 
 
 @dataclass(frozen=True)
-class Invocation:
+class OperationCall:
     """One call of an operation, as passed to requirements that depend on the call.
 
     Attributes:
@@ -177,7 +177,7 @@ class Invocation:
     arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def sent(cls, kind: Kind, name: str, arguments: object = None) -> Invocation:
+    def sent(cls, kind: Kind, name: str, arguments: object = None) -> OperationCall:
         """Return the call as a client sent it; the only argument of a resource is its URI."""
         given = {"uri": name} if kind == "resource" else arguments
         return cls(kind, name, given if isinstance(given, Mapping) else {})

@@ -18,7 +18,7 @@ import anyio.to_thread
 
 from toolguard.parsing.wildcards import wildcard
 from toolguard.policies.formulas import Attempt, Requirement
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.principal import Principal
 
 __all__ = [
@@ -141,7 +141,7 @@ class HasClaim(Requirement):
 class Check(Requirement):
     """A function of the developer's returns True."""
 
-    function: Callable[[Principal, Invocation], bool | Awaitable[bool]]
+    function: Callable[[Principal, OperationCall], bool | Awaitable[bool]]
     reads_arguments: ClassVar[bool] = True
 
     async def holds(self, attempt: Attempt) -> bool:
