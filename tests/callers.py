@@ -18,7 +18,7 @@ from toolguard.errors import InvalidTokenError, ToolGuardError
 from toolguard.http.challenge import Challenge, challenge_for
 from toolguard.http.door import Door
 from toolguard.http.event_ids import EventIds
-from toolguard.policies.policy import DefaultRule
+from toolguard.policies.policy import DefaultPolicy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.tokens.jwt import Verifier
@@ -64,7 +64,7 @@ class Desk:
         *,
         hierarchy: Mapping[str, Iterable[str]] | None = None,
         connections: ConnectionProvider | None = None,
-        default: DefaultRule = "authenticated",
+        default: DefaultPolicy = "authenticated",
         unauthorized_tools: UnauthorizedTools = "show",
         leeway: float = 0.0,
         clock: Callable[[], float] = lambda: NOW,
@@ -74,7 +74,7 @@ class Desk:
         self.verifier: Verifier = verifier or Tokens()
         self.scope_hierarchy = ScopeHierarchy(hierarchy)
         self.connections = connections
-        self.default: DefaultRule = default
+        self.default: DefaultPolicy = default
         self.unauthorized_tools: UnauthorizedTools = unauthorized_tools
         self.leeway = leeway
         self.clock = clock

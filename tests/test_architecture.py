@@ -39,7 +39,7 @@ KNOW_PRIVATE_NAMES = ("frameworks.internals",)
 # verifiers take the token out of what they pass on.
 CATCH_EVERYTHING = {
     "audit.loading": ["_run"],
-    "connections.fetching": ["Connecting._outcome"],
+    "connections.fetching": ["ConnectionFetcher._outcome"],
     "decorators.wrapper": ["entering"],
     "frameworks.background": ["BackgroundTasks.run"],
     "frameworks.fastmcp_catalog": ["_Walk._made_of"],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from toolguard.errors import MalformedMessageError
 from toolguard.http.jsonrpc import MCPMessage
 from toolguard.parsing.lookalikes import resembles
-from toolguard.policies.operations import MAX_NAMES, METHODS, asked_of
+from toolguard.policies.operations import MAX_NAMES, METHODS, named_operations
 from toolguard.testing.strategies import json_values
 
 PARAMS: Mapping[str, Mapping[str, Any]] = {
@@ -32,14 +32,14 @@ def test_every_method_that_names_operations_has_an_example() -> None:
 
 @pytest.mark.parametrize("method", PARAMS)
 def test_a_known_method_names_one_operation(method: str) -> None:
-    (asked,) = asked_of(method, PARAMS[method])
+    (asked,) = named_operations(method, PARAMS[method])
 
     assert asked.name in ("add", "plan", "a://b")
 
 
 @pytest.mark.parametrize("method", ["tools/list", "tasks/get", "initialize", "x/y", ""])
 def test_a_message_about_the_server_names_no_operation(method: str) -> None:
-    assert asked_of(method, {"name": "add", "uri": "a://b", "taskId": "1"}) == ()
+    assert named_operations(method, {"name": "add", "uri": "a://b", "taskId": "1"}) == ()
 
 
 @pytest.mark.parametrize("name", ["", " ", "\t", "a\0", "x" * 2_049, 5, None, True, ["add"], {}])
@@ -48,7 +48,7 @@ def test_a_message_about_the_server_names_no_operation(method: str) -> None:
 )
 def test_a_name_that_cannot_be_used_is_refused(method: str, parameter: str, name: object) -> None:
     with pytest.raises(MalformedMessageError) as raised:
-        asked_of(method, {parameter: name})
+        named_operations(method, {parameter: name})
 
     assert raised.value.code == -32602
 
@@ -57,7 +57,7 @@ def test_a_name_that_cannot_be_used_is_refused(method: str, parameter: str, name
 def test_a_missing_name_is_refused(method: str) -> None:
     if method != "subscriptions/listen":
         with pytest.raises(MalformedMessageError):
-            asked_of(method, {})
+            named_operations(method, {})
 
 
 @pytest.mark.parametrize(
@@ -71,31 +71,31 @@ def test_a_missing_name_is_refused(method: str) -> None:
 )
 def test_a_reference_with_two_readings_is_refused(params: dict[str, Any]) -> None:
     with pytest.raises(MalformedMessageError):
-        asked_of("completion/complete", params)
+        named_operations("completion/complete", params)
 
 
 @pytest.mark.parametrize("second", ["resource_subscriptions", "ResourceSubscriptions"])
 def test_a_second_spelling_of_subscriptions_is_refused(second: str) -> None:
     for uris in ({second: ["c://d"]}, {"resourceSubscriptions": ["a://b"], second: ["c://d"]}):
         with pytest.raises(MalformedMessageError):
-            asked_of("subscriptions/listen", {"notifications": uris})
+            named_operations("subscriptions/listen", {"notifications": uris})
 
 
 def test_more_names_than_allowed_are_refused_unread() -> None:
     enough = [f"a://{number}" for number in range(MAX_NAMES)]
     params = {"notifications": {"resourceSubscriptions": enough}}
 
-    assert len(asked_of("subscriptions/listen", params)) == MAX_NAMES
+    assert len(named_operations("subscriptions/listen", params)) == MAX_NAMES
     enough.append("\0")
     with pytest.raises(MalformedMessageError, match="at most 100"):
-        asked_of("subscriptions/listen", params)
+        named_operations("subscriptions/listen", params)
 
 
 @given(st.sampled_from(METHODS), st.dictionaries(st.text(max_size=8), json_values(), max_size=3))
 def test_reading_names_something_or_refuses(method: str, stray: dict[str, Any]) -> None:
     params = {**PARAMS[method], **stray}
     try:
-        asked = asked_of(method, params)
+        asked = named_operations(method, params)
     except MalformedMessageError:
         return
     assert all(each.name.strip() for each in asked)
@@ -105,7 +105,7 @@ def test_reading_names_something_or_refuses(method: str, stray: dict[str, Any]) 
 def test_a_message_asks_for_what_the_reader_finds(method: str, stray: dict[str, Any]) -> None:
     params = {**PARAMS[method], **stray}
     try:
-        asked = asked_of(method, params)
+        asked = named_operations(method, params)
     except MalformedMessageError:
         with pytest.raises(MalformedMessageError):
             MCPMessage(method, params)

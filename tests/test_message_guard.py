@@ -19,7 +19,7 @@ from toolguard.http.jsonrpc import MAX_BODY
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.http.proxy import MessageGuard
 from toolguard.policies.by_name import PoliciesByName
-from toolguard.policies.policy import DefaultRule
+from toolguard.policies.policy import DefaultPolicy
 
 RULES: Mapping[str, GuardDecorator] = {
     "delete_*": requires_scopes("notes.delete"),
@@ -58,7 +58,7 @@ class Front:
         self,
         rules: Mapping[str, GuardDecorator] = RULES,
         *,
-        default: DefaultRule = "authenticated",
+        default: DefaultPolicy = "authenticated",
         door: Door | None = None,
     ) -> None:
         people = {"alice": person("alice"), "editor": person("editor", "notes.delete")}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from toolguard.calls.request import RequestAuth, TaskExpiry, UnauthorizedTools, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken
-from toolguard.connections.cache import provider_for
+from toolguard.connections.cache import build_provider
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, withhold
@@ -24,7 +24,7 @@ from toolguard.http.challenge import Challenge, ChallengeScopes, challenge_for, 
 from toolguard.http.door import Denials, Door, Outages, Wire
 from toolguard.http.event_ids import EventIds
 from toolguard.policies.by_name import PoliciesByName
-from toolguard.policies.policy import DefaultRule, Policy
+from toolguard.policies.policy import DefaultPolicy, Policy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.settings import (
@@ -129,7 +129,7 @@ class ToolGuard:
         outages: Outages = "http",
         secret: str | bytes | None = None,
         initial_scopes: Sequence[str] | None = None,
-        default: DefaultRule = "authenticated",
+        default: DefaultPolicy = "authenticated",
         unauthorized_tools: UnauthorizedTools = "show",
         task_expiry: TaskExpiry = "continue",
         stdio: StdioRule = "token",
@@ -145,7 +145,7 @@ class ToolGuard:
         self._issuer, self.verifier = verifier_of(
             issuer, well_known_url, verifier, audiences, clock
         )
-        self.connections = provider_for(connections, connection_max_age, clock)
+        self.connections = build_provider(connections, connection_max_age, clock)
         self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
         #: The state that all middlewares of this guard share.
         self.door = Door(
@@ -156,7 +156,9 @@ class ToolGuard:
             ),
             EventIds(secret),
         )
-        self.default: DefaultRule = one_of("default", default, ("authenticated", "deny", "public"))
+        self.default: DefaultPolicy = one_of(
+            "default", default, ("authenticated", "deny", "public")
+        )
         self.unauthorized_tools: UnauthorizedTools = one_of(
             "unauthorized_tools", unauthorized_tools, ("show", "hide", "hide-all")
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 from toolguard.calls.request import Guard, RequestAuth
 from toolguard.calls.rows import Row, State
-from toolguard.connections.fetching import Connecting
+from toolguard.connections.fetching import ConnectionFetcher
 from toolguard.connections.protocol import Connection
 from toolguard.errors import (
     GuardNotConfiguredError,
@@ -201,7 +201,7 @@ class Frame:
         auth = self.message.auth
         if not needs or principal is None or auth is None:
             return {}
-        connecting = Connecting(
+        connecting = ConnectionFetcher(
             self.guard.connections, principal, auth.token, self.guard.clock, self.check_valid
         )
         self.check_valid(principal)

@@ -39,7 +39,7 @@ from toolguard.errors import (
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache", "provider_for"]
+__all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache", "build_provider"]
 
 
 class TokenCache(Protocol):
@@ -243,7 +243,7 @@ class _FunctionProvider:
         return await self.function(request)
 
 
-def provider_for(
+def build_provider(
     connections: ConnectionProvider | ConnectionFunction | None,
     max_age: float,
     clock: Callable[[], float],

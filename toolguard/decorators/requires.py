@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, cast, overload
 
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.parsing.scope_token import check_requestable
-from toolguard.policies.argument_scopes import ScopeFunction, ScopesOf, ScopeTemplate
+from toolguard.policies.argument_scopes import ScopeFunction, ScopesForCall, ScopeTemplate
 from toolguard.policies.formulas import Condition, Formula
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
@@ -52,7 +52,7 @@ RuleLike: TypeAlias = ScopeLike | GuardDecorator
 """A scope, a scope expression, or any guard."""
 
 
-def requires_scopes(*scopes: ScopeLike | ScopesOf) -> GuardDecorator:
+def requires_scopes(*scopes: ScopeLike | ScopesForCall) -> GuardDecorator:
     """Require the caller's token to have all of these scopes.
 
     A caller who lacks one is challenged with 403 ``insufficient_scope`` (RFC 6750 §3.1).
@@ -100,7 +100,7 @@ def _scope_condition(token: Condition) -> Formula:
     return Formula(template) if template.arguments else template.scope(OperationCall("tool", ""))
 
 
-def _function_of_call(function: Callable[..., Any]) -> ScopesOf:
+def _function_of_call(function: Callable[..., Any]) -> ScopesForCall:
     try:
         parameters = [*inspect.signature(function).parameters]
     except (TypeError, ValueError):  # a built-in

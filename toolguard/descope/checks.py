@@ -14,7 +14,7 @@ from toolguard.policies.policy import Policy
 from toolguard.policies.scopes import ScopeHierarchy, all_of
 from toolguard.principal import Principal
 
-__all__ = ["check", "check_owner", "require_scopes", "require_user_id", "rule_of"]
+__all__ = ["check", "check_owner", "require_all", "require_scopes", "require_user_id"]
 
 
 def require_scopes(
@@ -36,10 +36,10 @@ def require_scopes(
     >>> require_scopes({"scopes": ["calendar.read", "profile"]}, ["calendar.read"])
     """
     principal = Principal.from_claims(token_result)
-    check(rule_of(required_scopes), principal, error_description, default.scope_hierarchy)
+    check(require_all(required_scopes), principal, error_description, default.scope_hierarchy)
 
 
-def rule_of(required_scopes: Sequence[str]) -> Policy:
+def require_all(required_scopes: Sequence[str]) -> Policy:
     """Return the rule that requires all of these scopes.
 
     Raises:

@@ -19,7 +19,7 @@ from toolguard.connections.descope.models import (
     validation_result,
 )
 from toolguard.connections.descope.provider import DescopeConnections
-from toolguard.descope.checks import check, check_owner, require_user_id, rule_of
+from toolguard.descope.checks import check, check_owner, require_all, require_user_id
 from toolguard.descope.default import default
 from toolguard.errors import ToolGuardError
 from toolguard.guard import ToolGuard
@@ -183,7 +183,7 @@ class DescopeMCP:
             AccessDeniedError: if it names no user.
             KeysUnavailableError: if the token cannot be verified at this time.
         """
-        rule = rule_of(required_scopes)
+        rule = require_all(required_scopes)
         principal = self._verify(access_token, audience)
         check(rule, principal, error_description, self.scope_hierarchy)
         return require_user_id(principal)
@@ -197,7 +197,7 @@ class DescopeMCP:
         error_description: str | None = None,
     ) -> str:
         """Do :meth:`validate_token_require_scopes_and_get_user_id` without blocking."""
-        rule = rule_of(required_scopes)
+        rule = require_all(required_scopes)
         principal = await self._verifier(audience).verify(access_token)
         check(rule, principal, error_description, self.scope_hierarchy)
         return require_user_id(principal)
@@ -210,7 +210,7 @@ class DescopeMCP:
     ) -> None:
         """Check scopes as :func:`toolguard.descope.require_scopes` does."""
         principal = Principal.from_claims(token_result)
-        check(rule_of(required_scopes), principal, error_description, self.scope_hierarchy)
+        check(require_all(required_scopes), principal, error_description, self.scope_hierarchy)
 
     def get_connection_token(
         self,
@@ -287,7 +287,7 @@ class DescopeMCP:
             @mcp.tool(auth=descope.create_auth_check(["calendar.read"]))
             def list_events() -> list[str]: ...
         """
-        policy = Policy() if required_scopes is None else rule_of(required_scopes)
+        policy = Policy() if required_scopes is None else require_all(required_scopes)
 
         async def admits(context: Any) -> bool:
             token = _find_token(context)

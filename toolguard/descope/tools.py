@@ -10,7 +10,7 @@ from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.connections.protocol import Connection
 from toolguard.decorators.requires import with_connection
 from toolguard.decorators.wrapper import GuardDecorator
-from toolguard.descope.checks import rule_of
+from toolguard.descope.checks import require_all
 from toolguard.descope.client import DescopeMCP
 from toolguard.frameworks import adapter_for, sdk_server_class
 from toolguard.policies.argument_scopes import bounded_scopes
@@ -59,7 +59,7 @@ def add_descope_tools(
     """
     if not expose_tokens:
         raise ValueError(_NOT_ASKED_FOR)
-    guarded = GuardDecorator(rule_of(required_scopes))
+    guarded = GuardDecorator(require_all(required_scopes))
     _protect(server, config)
     for tool in (
         fetch_user_token_by_scopes,

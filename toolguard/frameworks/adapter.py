@@ -24,7 +24,7 @@ from toolguard.frameworks.lists import Lists
 from toolguard.frameworks.operation import Catalog, Operation, Resolved, Revision
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.policies.by_name import PoliciesByName
-from toolguard.policies.combined import whole_policy
+from toolguard.policies.combined import combine_policies
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 
@@ -227,7 +227,7 @@ class Adapter(ABC):
         self, resolved: Resolved, sent: str | None, default: Policy | None
     ) -> Policy | None:
         operation = resolved.operation
-        return whole_policy(
+        return combine_policies(
             self.rules,
             operation.kind,
             names=operation.names,

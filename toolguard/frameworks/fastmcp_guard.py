@@ -36,7 +36,7 @@ from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.overrides import check_overrides, own_methods
 from toolguard.frameworks.serving import ALTERED, Incoming, outside, run, serve
-from toolguard.policies.operations import CALLS, Kind, OperationCall, asked_of
+from toolguard.policies.operations import CALLS, Kind, OperationCall, named_operations
 from toolguard.policies.published import LISTS
 
 __all__ = [
@@ -610,7 +610,7 @@ async def _nested_by_names(
     frame = here()
     if not way.names or frame is None or way.frame.row is not frame.row:
         return await nested()
-    kind, here_named = asked_of(context.method or "", _params(context))[0]
+    kind, here_named = named_operations(context.method or "", _params(context))[0]
     call = OperationCall.sent(kind, way.names[0], _params(context).get("arguments"))
     return await by_names(way.adapter, (*way.names, here_named), call, nested)
 

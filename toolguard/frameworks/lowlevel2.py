@@ -31,7 +31,14 @@ from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.serving import run
-from toolguard.policies.operations import CALLS, Asked, Kind, OperationCall, asked_of, is_handshake
+from toolguard.policies.operations import (
+    CALLS,
+    Kind,
+    NamedOperation,
+    OperationCall,
+    is_handshake,
+    named_operations,
+)
 from toolguard.policies.published import LISTS
 
 __all__ = ["adapter"]
@@ -45,7 +52,7 @@ class _Sent(NamedTuple):
 
     context: _Context
     method: str
-    asked: tuple[Asked, ...]
+    asked: tuple[NamedOperation, ...]
 
 
 _sent: ContextVar[_Sent | None] = ContextVar("toolguard_sent", default=None)
@@ -102,7 +109,7 @@ class _Server(LowLevelAdapter):
 
     async def _guarded_call(self, handler: _Handler, ctx: _Context, params: Any) -> HandlerResult:
         given: Mapping[str, Any] = ctx.params or {}
-        kind, name = asked_of(ctx.method, given)[0]
+        kind, name = named_operations(ctx.method, given)[0]
         found = await self.find(kind, name, None)
         if found is None and not self.has_rule(kind, name):
             raise self.unknown(kind, name)
@@ -177,9 +184,9 @@ async def _page(ask: Callable[..., Awaitable[BaseModel]], cursor: str | None) ->
     return to_json(await ask(cursor=cursor))
 
 
-def _asked(ctx: _Context) -> tuple[Asked, ...]:
+def _asked(ctx: _Context) -> tuple[NamedOperation, ...]:
     try:
-        return asked_of(ctx.method, ctx.params or {})
+        return named_operations(ctx.method, ctx.params or {})
     except MalformedMessageError:
         return ()
 

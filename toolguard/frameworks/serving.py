@@ -29,7 +29,13 @@ from toolguard.frameworks.lists import hides
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.http.identity import telling, telling_stranger
-from toolguard.policies.operations import CALLS, COMPLETE, OperationCall, asked_of, is_handshake
+from toolguard.policies.operations import (
+    CALLS,
+    COMPLETE,
+    OperationCall,
+    is_handshake,
+    named_operations,
+)
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
@@ -209,7 +215,7 @@ async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
         return frame
     default = DEFAULT_POLICIES[door.guard.default]
     try:
-        asked = asked_of(method, incoming.params)
+        asked = named_operations(method, incoming.params)
     except MalformedMessageError:
         await door.enter(default or Policy(), _unnamed()).authorize(None)
         raise

@@ -25,7 +25,7 @@ from toolguard.http.jsonrpc import MCPMessage, held_body, parse_message, replay,
 from toolguard.http.middleware import ASGIApp, Message, Receive, Scope, Send
 from toolguard.parsing.lookalikes import letters
 from toolguard.policies.by_name import PoliciesByName
-from toolguard.policies.operations import Asked, OperationCall, is_handshake
+from toolguard.policies.operations import NamedOperation, OperationCall, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
@@ -124,7 +124,7 @@ class MessageGuard:
             await door.enter(policy, call).authorize(call)
 
     async def _policy(
-        self, asked: Asked, arguments: object, default: Policy | None
+        self, asked: NamedOperation, arguments: object, default: Policy | None
     ) -> Policy | None:
         names = await spelled_out(asked)
         try:

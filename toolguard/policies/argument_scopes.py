@@ -23,7 +23,7 @@ __all__ = [
     "ArgumentScope",
     "ScopeFunction",
     "ScopeTemplate",
-    "ScopesOf",
+    "ScopesForCall",
     "bounded_scopes",
     "resolve_argument_scopes",
 ]
@@ -35,7 +35,7 @@ _MAX_LENGTH = 256
 # A challenge contains them twice, and some clients refuse lines of more than 8 KiB.
 _MAX_TOTAL = 3_072
 
-ScopesOf: TypeAlias = Callable[[OperationCall], "ScopeLike | Iterable[ScopeLike]"]
+ScopesForCall: TypeAlias = Callable[[OperationCall], "ScopeLike | Iterable[ScopeLike]"]
 """A function that returns the scopes a call needs, all of them if it returns several."""
 
 
@@ -54,21 +54,21 @@ class ArgumentScope(Requirement):
         return self.scope(attempt.call).allows(attempt.scopes)
 
 
-def resolve_argument_scopes(rule: Formula, invocation: OperationCall) -> Formula:
-    """Return ``rule`` with its argument scopes replaced by the scopes of this call.
+def resolve_argument_scopes(formula: Formula, call: OperationCall) -> Formula:
+    """Return ``formula`` with its argument scopes replaced by the scopes of this call.
 
     Raises:
         InvalidInputError: if a scope cannot be made of these arguments, or they name more scopes
             than one challenge can request.
     """
-    named = {each: each.scope(invocation) for each in rule.requirements}
+    named = {each: each.scope(call) for each in formula.requirements}
     _check_bounds([scopes for scopes in named.values() if scopes is not None])
 
     def known(condition: Condition) -> Formula:
         scopes = None if isinstance(condition, str) else named[condition]
         return Formula(condition) if scopes is None else scopes
 
-    return rule.substitute(known)
+    return formula.substitute(known)
 
 
 def bounded_scopes(named: ScopeLike | Iterable[ScopeLike]) -> list[Scope]:
@@ -204,7 +204,7 @@ class ScopeTemplate(ArgumentScope):
 class ScopeFunction(ArgumentScope):
     """The scopes that a function of the developer's returns."""
 
-    function: ScopesOf
+    function: ScopesForCall
 
     def scope(self, call: OperationCall) -> Scope:
         """Return the scopes that the function names.

@@ -16,10 +16,10 @@ from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import Policy
 
-__all__ = ["whole_policy"]
+__all__ = ["combine_policies"]
 
 
-def whole_policy(  # noqa: PLR0913 - everything that has a say
+def combine_policies(  # noqa: PLR0913 - everything that has a say
     rules: PoliciesByName,
     kind: Kind,
     *,

@@ -20,11 +20,11 @@ __all__ = [
     "COMPLETE",
     "MAX_NAMES",
     "METHODS",
-    "Asked",
     "Kind",
+    "NamedOperation",
     "OperationCall",
-    "asked_of",
     "is_handshake",
+    "named_operations",
 ]
 
 Kind: TypeAlias = Literal["tool", "resource", "prompt"]
@@ -64,7 +64,7 @@ _INVALID_PARAMS = -32602
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-class Asked(NamedTuple):
+class NamedOperation(NamedTuple):
     """One operation that a message names.
 
     Attributes:
@@ -81,7 +81,7 @@ def is_handshake(method: str) -> bool:
     return method in _HANDSHAKE or method.startswith("notifications/")
 
 
-def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Asked, ...]:
+def named_operations(method: str, params: Mapping[str, Any]) -> tuple[NamedOperation, ...]:
     """Return the operations that a message names; none for a message about the server.
 
     Args:
@@ -93,9 +93,9 @@ def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Asked, ...]:
             name, more than :data:`MAX_NAMES` of them, or a member that a lenient reader could
             take for the one that is read.
 
-    >>> asked_of("tools/call", {"name": "add", "arguments": {}})
-    (Asked(kind='tool', name='add'),)
-    >>> asked_of("tools/list", {})
+    >>> named_operations("tools/call", {"name": "add", "arguments": {}})
+    (NamedOperation(kind='tool', name='add'),)
+    >>> named_operations("tools/list", {})
     ()
     """
     if method in _OPERATIONS:
@@ -108,9 +108,9 @@ def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Asked, ...]:
     return ()
 
 
-def _named(kind: Kind, parameter: str, params: Mapping[str, Any]) -> Asked:
+def _named(kind: Kind, parameter: str, params: Mapping[str, Any]) -> NamedOperation:
     _refuse_lookalikes(params, parameter)
-    return Asked(kind, _usable(parameter, params.get(parameter)))
+    return NamedOperation(kind, _usable(parameter, params.get(parameter)))
 
 
 def _usable(parameter: str, name: object) -> str:
@@ -132,7 +132,7 @@ def _reference(ref: Mapping[str, Any]) -> tuple[Kind, str]:
     return _REFERENCES[kind]
 
 
-def _subscribed(notifications: Mapping[str, Any]) -> tuple[Asked, ...]:
+def _subscribed(notifications: Mapping[str, Any]) -> tuple[NamedOperation, ...]:
     # Frameworks that accept a second name of the member (mcp 2) read both.
     _refuse_lookalikes(notifications, _SUBSCRIPTIONS)
     uris = notifications.get(_SUBSCRIPTIONS)
@@ -140,7 +140,7 @@ def _subscribed(notifications: Mapping[str, Any]) -> tuple[Asked, ...]:
         return ()
     if not isinstance(uris, list) or len(uris) > MAX_NAMES:
         raise _malformed(f"{_SUBSCRIPTIONS} must be a list of at most {MAX_NAMES} URIs")
-    return tuple(Asked("resource", _usable(_SUBSCRIPTIONS, uri)) for uri in uris)
+    return tuple(NamedOperation("resource", _usable(_SUBSCRIPTIONS, uri)) for uri in uris)
 
 
 def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from toolguard.policies.formulas import Alternative, Formula, Requirement, requirements_in
 
-__all__ = ["DEFAULT_POLICIES", "ConnectionNeed", "DefaultRule", "Policy"]
+__all__ = ["DEFAULT_POLICIES", "ConnectionNeed", "DefaultPolicy", "Policy"]
 
 
 _PUBLIC_AND_GUARDED = "@public cannot be combined with another guard: remove one of them"
@@ -117,10 +117,10 @@ class Policy:
         return ", ".join(parts)
 
 
-DefaultRule = Literal["authenticated", "deny", "public"]
+DefaultPolicy = Literal["authenticated", "deny", "public"]
 """The policy of an operation without a guard, by name."""
 
-DEFAULT_POLICIES: Mapping[DefaultRule, Policy | None] = {
+DEFAULT_POLICIES: Mapping[DefaultPolicy, Policy | None] = {
     "authenticated": Policy(),
     "deny": None,
     "public": Policy(public=True),
