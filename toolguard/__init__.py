@@ -3,30 +3,33 @@
 ::
 
     from mcp.server.mcpserver import MCPServer
-    from toolguard import ToolGuard, requires_scopes, with_connection
+    from toolguard import StaticConnections, ToolGuard, requires_scopes, with_connection
 
     mcp = MCPServer("calendar")
 
     @mcp.tool()
     @requires_scopes("mcp:calendar.write")
-    @with_connection("google-calendar", scopes=["https://www.googleapis.com/auth/calendar"])
+    @with_connection("google-calendar")
     async def create_event(title: str, *, user_id: str, connection_token: str) -> str: ...
 
-    ToolGuard.from_env().protect(mcp)
+    vault = StaticConnections({"google-calendar": {"alice": "alices-google-token"}})
+    ToolGuard.from_env(connections=vault).protect(mcp)
     mcp.run(transport="streamable-http")
 """
 
 from typing import TYPE_CHECKING, Any
 
 from toolguard.calls.message import current_principal
+from toolguard.calls.stdio import TrustedUser
 from toolguard.connections import (
+    CachedConnections,
     Connection,
     ConnectionProvider,
     ConnectionRequest,
     StaticConnections,
 )
 from toolguard.decorators.agents import requires_actor, requires_machine, requires_user
-from toolguard.decorators.annotations import sent_by_client
+from toolguard.decorators.annotations import injected, sent_by_client
 from toolguard.decorators.requires import (
     all_of,
     any_of,
@@ -62,7 +65,8 @@ from toolguard.errors import (
 )
 from toolguard.frameworks.framework_auth import verifier_for
 from toolguard.guard import ToolGuard
-from toolguard.policies.operations import Invocation
+from toolguard.http.door import Refusals
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.scopes import Scope, ScopeHierarchy
 from toolguard.principal import Actor, Principal
 from toolguard.tokens.issuers.issuer import Issuer
@@ -71,9 +75,12 @@ from toolguard.tokens.verifier import Verifier
 if TYPE_CHECKING:
     from toolguard.tokens.jwt import JWTVerifier
 
+    __version__: str
+
 __all__ = [
     "AccessDeniedError",
     "Actor",
+    "CachedConnections",
     "Connection",
     "ConnectionDeniedError",
     "ConnectionProvider",
@@ -88,22 +95,25 @@ __all__ = [
     "InsufficientScopeError",
     "InvalidInputError",
     "InvalidTokenError",
-    "Invocation",
     "Issuer",
     "JWTVerifier",
     "KeysUnavailableError",
     "MalformedCredentialsError",
     "MissingTokenError",
+    "OperationCall",
     "Principal",
+    "Refusals",
     "Scope",
     "ScopeHierarchy",
     "StaticConnections",
     "ToolGuard",
     "ToolGuardError",
+    "TrustedUser",
     "Verifier",
     "all_of",
     "any_of",
     "current_principal",
+    "injected",
     "public",
     "requires",
     "requires_actor",
@@ -125,8 +135,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import slow modules on first use (PEP 562)."""
-    if name != "JWTVerifier":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from toolguard.tokens.jwt import JWTVerifier  # noqa: PLC0415 - imports cryptography
+    if name == "JWTVerifier":
+        from toolguard.tokens.jwt import JWTVerifier  # noqa: PLC0415 - imports cryptography
 
-    return JWTVerifier
+        return JWTVerifier
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - takes long to import
+
+        return version("toolguard-mcp")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -118,7 +118,7 @@ def _dev(arguments: argparse.Namespace) -> int:
     from toolguard.dev.command import DevSettings, run_dev  # noqa: PLC0415 - see _demo
 
     if arguments.show_world:
-        print(files("toolguard.dev").joinpath("world.toml").read_text("utf-8"), end="")
+        print(files("toolguard.dev.oauth").joinpath("world.toml").read_text("utf-8"), end="")
         return 0
     settings = DevSettings(
         arguments.world, arguments.state, port=arguments.port, calendar=arguments.calendar
@@ -128,14 +128,18 @@ def _dev(arguments: argparse.Namespace) -> int:
 
 def _demo(arguments: argparse.Namespace) -> int:
     # These import the frameworks; `toolguard --version` need not.
-    from toolguard.dev.narrator import Narrator, UnexpectedStepError  # noqa: PLC0415
-    from toolguard.dev.story import tell  # noqa: PLC0415
+    from toolguard.dev.story.narrator import Narrator, UnexpectedStepError  # noqa: PLC0415
+    from toolguard.dev.story.run import tell  # noqa: PLC0415
+    from toolguard.pages.layout import MissingTemplatesError  # noqa: PLC0415
 
     # The frameworks would set up a log of their own in the middle of the story.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         anyio.run(partial(tell, Narrator(sys.stdout), real_browser=arguments.browser))
     except UnexpectedStepError:
+        return 1
+    except MissingTemplatesError as error:
+        print(f"toolguard demo: {error}")
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED

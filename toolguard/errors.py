@@ -34,6 +34,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
+from typing_extensions import Self
+
 __all__ = [
     "AccessDeniedError",
     "ConnectionDeniedError",
@@ -299,6 +301,10 @@ class AccessDeniedError(ToolGuardError):
 
     The text names no scope and no rule, so that clients do not retry and do not learn what would
     have sufficed. ``rule`` is for the log.
+
+    Args:
+        message: one sentence for the caller; it names no scope and no rule.
+        rule: the rule that refused, for the log only.
     """
 
     status = 403
@@ -392,6 +398,29 @@ class ConnectionRequiredError(ConnectionTokenError):
         self.connect_url = connect_url
         self.missing_scopes = tuple(missing_scopes)
 
+    @classmethod
+    def not_connected(cls, connection: str) -> Self:
+        """Return the error for an account that the user has not connected.
+
+        Args:
+            connection: the name of the connection.
+        """
+        return cls(f"Connect {connection} first, then try again", connection=connection)
+
+    @classmethod
+    def lacking_scopes(cls, connection: str, missing_scopes: Sequence[str]) -> Self:
+        """Return the error for an account that is connected with too few scopes.
+
+        Args:
+            connection: the name of the connection.
+            missing_scopes: the scopes that the account was not connected with.
+        """
+        return cls(
+            f"Connect {connection} again and allow what is missing",
+            connection=connection,
+            missing_scopes=missing_scopes,
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the error, with the connect URL and the missing scopes if they are known."""
         body = super().to_dict()
@@ -409,7 +438,13 @@ class ConnectionDeniedError(ConnectionTokenError):
 
 
 class ConnectionRateLimitedError(ConnectionTokenError):
-    """The vault limits the rate of requests; ``retry_after`` is in seconds if it sent one."""
+    """The vault limits the rate of requests; ``retry_after`` is in seconds if it sent one.
+
+    Args:
+        message: one sentence.
+        connection: the name of the connection.
+        retry_after: seconds until the next attempt, if the vault sent them.
+    """
 
     error = "connection_rate_limited"
 

@@ -12,31 +12,35 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from typing_extensions import Unpack
+
 from toolguard.calls.request import RequestAuth, TaskExpiry, UnauthorizedTools, signed_in
-from toolguard.calls.stdio import HOW_TO_SET, StdioToken
-from toolguard.connections.cache import provider_for
+from toolguard.calls.stdio import HOW_TO_SET, StdioToken, TrustedUser
+from toolguard.connections.cache import build_provider
 from toolguard.connections.of_issuers import of_issuers
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, withhold
 from toolguard.errors import KeysUnavailableError, ToolGuardError
 from toolguard.http import metadata as resources
-from toolguard.http.challenge import Challenge, ChallengeScopes, challenge_for, metadata_url
-from toolguard.http.door import Denials, Door, Outages, Wire
+from toolguard.http.challenge import Challenge, challenge_for, metadata_url
+from toolguard.http.door import Door, Refusals
 from toolguard.http.event_ids import EventIds
-from toolguard.policies.by_name import OperationRules
-from toolguard.policies.policy import DefaultRule, Policy
+from toolguard.parsing.choice import one_of
+from toolguard.policies.by_name import PoliciesByName
+from toolguard.policies.policy import DefaultPolicy, Policy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.settings import (
+    GuardSettings,
     audiences_of,
     framework_verifier,
     from_environment,
     initial_scopes_of,
-    one_of,
     open_routes_of,
     resource_of,
     sent_arguments,
+    trusted_user,
     verifier_of,
 )
 from toolguard.tokens.issuers.issuer import Issuer
@@ -44,17 +48,17 @@ from toolguard.tokens.verifier import Verifier, scope_names_of
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+    from starlette.routing import Route
 
     from toolguard.frameworks import Adapter
     from toolguard.frameworks.apps import OtherPaths
     from toolguard.http.middleware import ASGIApp
 
-__all__ = ["StdioRule", "ToolGuard"]
+__all__ = ["ToolGuard"]
 
 ServerT = TypeVar("ServerT")
 
-StdioRule = Literal["token", "trusted"]
-"""The caller over stdio: the subject of TOOLGUARD_ACCESS_TOKEN, or the user of the process."""
+_REFUSALS = Refusals()
 
 _log = logging.getLogger("toolguard")
 _over_stdio: ContextVar[bool] = ContextVar("toolguard_over_stdio", default=False)
@@ -79,40 +83,30 @@ class ToolGuard:
         audience: the ``aud`` of accepted tokens: normally this server's URL. Your own
             ``verifier`` checks it itself; then it only determines the resource.
         resource: this server's URL, if no audience is one (RFC 9728 ``resource``).
-        connections: the provider of third-party tokens, or an async function.
-        connection_max_age: seconds for which a connection is cached for the same caller with the
-            same token; 0 for no cache. For further settings, pass a :class:`CachedConnections`.
+        connections: the provider of third-party tokens, or an async function. A connection is
+            cached for the same caller with the same token for at most 60 seconds; for another
+            time, pass a :class:`~toolguard.connections.CachedConnections`.
         scope_hierarchy: the scopes that a scope includes: ``{"a.write": ["a.read"]}``.
-        challenge_scopes: the scopes in the challenge of a 403. ``"required"``: those the operation
-            needs. ``"combined"``: also those the caller has. ``"auto"``: ``"required"`` for
-            requests of protocol revision 2026-07-28 and later, whose clients add scopes;
-            ``"combined"`` for earlier ones, whose clients replace them.
-        denials: how to report a denial that no scope would change. ``"http"``: with 403.
-            ``"tool-error"``: as the framework reports errors. ``"auto"``: ``"http"`` for requests
-            of 2026-07-28 and later; earlier clients end the session at a 403.
-        outages: how to report that tokens cannot be verified now. ``"http"``: with 503.
-            ``"tool-error"``: as the framework reports errors, for clients that end their session
-            at a 503 (mcp 1, fastmcp 3).
-        secret: the key that seals the ids of events, from which a client resumes a stream: at
-            least 16 bytes, the same for all replicas; by default the environment variable
-            ``TOOLGUARD_SECRET``, or else a random secret for this process.
-        initial_scopes: the scopes that a client is told to request first; by default the smallest
-            grant that permits some operation.
         default: the policy of an operation without a guard: ``"authenticated"``, ``"deny"``, or
             ``"public"``, which is logged.
+        initial_scopes: the scopes that a client is told to request first; by default the smallest
+            grant that permits some operation.
         unauthorized_tools: the operations that lists omit for a caller: ``"show"``: none, so that
             a client can step up. ``"hide"``: those that no consent could permit (denied by tenant,
             role, ...). ``"hide-all"``: all that would be refused; the metadata document then
             names ``initial_scopes`` only.
+        refusals: how refusals are answered over HTTP, if not by the specification's defaults.
+        stdio: ``"token"``: the caller over stdio is the subject of the token in
+            ``TOOLGUARD_ACCESS_TOKEN``, or in the file ``TOOLGUARD_ACCESS_TOKEN_FILE``, which is
+            read again when it changes. ``TrustedUser("ada")``: the caller is that user, with every
+            scope; this is logged.
         task_expiry: how to treat a background task (``task=True`` of fastmcp) whose token expires
             before it has ended. ``"continue"``: it continues, and connections are refused from
             then on. ``"stop"``: it is refused when it starts, and when it next calls a guarded
             function.
-        stdio: ``"token"``: the caller over stdio is the subject of the token in
-            ``TOOLGUARD_ACCESS_TOKEN``, or in the file ``TOOLGUARD_ACCESS_TOKEN_FILE``, which is
-            read again when it changes. ``"trusted"``: the caller is ``stdio_user_id``, with every
-            scope; this is logged.
-        stdio_user_id: the user id for ``stdio="trusted"``.
+        secret: the key that seals the ids of events, from which a client resumes a stream: at
+            least 16 bytes, the same for all replicas; by default the environment variable
+            ``TOOLGUARD_SECRET``, or else a random secret for this process.
         clock: returns the time, in seconds since the epoch.
 
     Raises:
@@ -129,18 +123,14 @@ class ToolGuard:
         audience: str | Sequence[str] | None = None,
         resource: str | None = None,
         connections: ConnectionProvider | ConnectionFunction | None = None,
-        connection_max_age: float = 60.0,
         scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
-        challenge_scopes: ChallengeScopes | Literal["auto"] = "auto",
-        denials: Denials = "auto",
-        outages: Outages = "http",
-        secret: str | bytes | None = None,
+        default: DefaultPolicy = "authenticated",
         initial_scopes: Sequence[str] | None = None,
-        default: DefaultRule = "authenticated",
         unauthorized_tools: UnauthorizedTools = "show",
+        refusals: Refusals = _REFUSALS,
+        stdio: Literal["token"] | TrustedUser = "token",
         task_expiry: TaskExpiry = "continue",
-        stdio: StdioRule = "token",
-        stdio_user_id: str | None = None,
+        secret: str | bytes | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         audiences = audiences_of(audience)
@@ -153,20 +143,13 @@ class ToolGuard:
             issuer, well_known_url, verifier, audiences, clock, issuers=issuers
         )
         self._audiences = audiences
-        self.connections = of_issuers(
-            provider_for(connections, connection_max_age, clock), self.verifier
-        )
+        self.connections = of_issuers(build_provider(connections, clock), self.verifier)
         self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
         #: The state that all middlewares of this guard share.
-        self.door = Door(
-            Wire(
-                one_of("challenge_scopes", challenge_scopes, ("auto", "required", "combined")),
-                one_of("denials", denials, ("auto", "http", "tool-error")),
-                one_of("outages", outages, ("http", "tool-error")),
-            ),
-            EventIds(secret),
+        self.door = Door(refusals, EventIds(secret))
+        self.default: DefaultPolicy = one_of(
+            "default", default, ("authenticated", "deny", "public")
         )
-        self.default: DefaultRule = one_of("default", default, ("authenticated", "deny", "public"))
         self.unauthorized_tools: UnauthorizedTools = one_of(
             "unauthorized_tools", unauthorized_tools, ("show", "hide", "hide-all")
         )
@@ -174,19 +157,18 @@ class ToolGuard:
         self.clock = clock
         self.leeway: float = getattr(self.verifier, "leeway", 0.0)
         self._initial_scopes = initial_scopes_of(initial_scopes)
-        self._stdio: StdioRule = one_of("stdio", stdio, ("token", "trusted"))
-        self._stdio_user_id = stdio_user_id
+        self._trusted = trusted_user(stdio)
         self._stdio_token: StdioToken | None = None
-        if (stdio == "trusted") != bool(stdio_user_id):
-            raise ValueError('write stdio="trusted", stdio_user_id="..." together, or neither')
         self._adapters: list[Adapter] = []
-        self._rules: list[OperationRules] = []
+        self._rules: list[PoliciesByName] = []
         self._known: _Surface | None = None
         self._metadata_url = metadata_url(self.resource)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] = os.environ, **settings: Any) -> ToolGuard:
-        """Return a guard configured by the environment; ``settings`` are passed on.
+    def from_env(
+        cls, environ: Mapping[str, str] = os.environ, **settings: Unpack[GuardSettings]
+    ) -> ToolGuard:
+        """Return a guard configured by the environment.
 
         ============================== ========================================================
         ``DESCOPE_MCP_WELL_KNOWN_URL`` Descope's metadata URL: issuer, keys and connections
@@ -206,8 +188,12 @@ class ToolGuard:
         ``TOOLGUARD_INSECURE_ORIGINS`` names origins that may be asked by plain http, in a network
         of containers: ``http://keycloak:8080``.
 
+        Args:
+            environ: the environment variables.
+            settings: further settings of the guard, and settings that replace a variable.
+
         Raises:
-            ValueError: naming the variable that is missing or wrong.
+            ValueError: naming the variable that is missing or wrong, or if a setting is invalid.
         """
         return cls(**from_environment(environ, settings))
 
@@ -260,7 +246,7 @@ class ToolGuard:
         sent = sent_arguments(sent_by_client or {})
         adapter.claim(
             self,
-            OperationRules(rules or {}),
+            PoliciesByName(rules or {}),
             sent_by_client=sent,
             open_routes=open_routes_of(open_routes),
         )
@@ -309,7 +295,7 @@ class ToolGuard:
             if path is not None or others is not None:
                 raise ValueError("path= and others= go with rules=: without, all paths are alike")
             return guarded_app(app, self, forward_token=forward_token)
-        known = OperationRules(rules)
+        known = PoliciesByName(rules)
         if known.uses_tags:
             raise ValueError("messages do not tell tags: write rules by name for asgi()")
         door = guarded_server(
@@ -452,9 +438,9 @@ class ToolGuard:
                 revision,
                 policies,
                 has_public=any(policy.public for policy in policies),
-                scopes_supported=resources.scopes_supported(p.rule for p in policies),
+                scopes_supported=resources.scopes_supported(p.formula for p in policies),
                 first_scopes=resources.first_scopes(
-                    (p.rule for p in policies), self.scope_hierarchy
+                    (p.formula for p in policies), self.scope_hierarchy
                 ),
             )
         return self._known
@@ -489,6 +475,17 @@ class ToolGuard:
         """Return the names by which a client asks the first issuer for these scopes."""
         return tuple(map(scope_names_of(self.verifier, None).requested, scopes))
 
+    def metadata_route(self) -> Route:
+        """Return the route of that document, for the root of an application around the server's.
+
+        RFC 9728 §3.1 places it at the root of the host, which a mounted application cannot serve::
+
+            app = Starlette(routes=[Mount("/notes", app=notes), guard.metadata_route()])
+        """
+        from toolguard.frameworks.apps import metadata_route  # noqa: PLC0415 - imports starlette
+
+        return metadata_route(self)
+
     def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:
         """Return the challenge for ``refusal``; None if it has none.
 
@@ -502,7 +499,7 @@ class ToolGuard:
             default_scope=self._as_requested(
                 self.initial_scopes if refusal.status == 401 else ()  # noqa: PLR2004
             ),
-            scopes=self.door.wire.scopes_for(revision),
+            scopes=self.door.refusals.scopes_for(revision),
         )
 
     @contextmanager
@@ -515,11 +512,11 @@ class ToolGuard:
         Raises:
             ValueError: if the environment names both a token and a file with a token.
         """
-        if self._stdio == "trusted":
-            _log.warning("stdio is trusted: every call is made as %r", self._stdio_user_id)
+        if self._trusted is not None:
+            _log.warning("stdio is trusted: every call is made as %r", self._trusted.user_id)
         self._stdio_token = StdioToken.taken_from(os.environ) or self._stdio_token
         withhold(MANAGEMENT_KEY, CACHE_KEYS, SECRET)
-        if self._stdio == "token" and self._stdio_token is None:
+        if self._trusted is None and self._stdio_token is None:
             _log.warning("only public operations can be used: %s", HOW_TO_SET)
         # A caller signed in by the code that starts the server does not send its messages.
         over_stdio, caller = _over_stdio.set(True), signed_in.set(None)
@@ -533,9 +530,9 @@ class ToolGuard:
         """Return the caller of a message that came without an HTTP request; None if unknown."""
         if not _over_stdio.get():
             return None
-        if self._stdio == "trusted":
+        if self._trusted is not None:
             principal = Principal(
-                self._stdio_user_id, "stdio", scopes=self.scopes_supported, expires_at=math.inf
+                self._trusted.user_id, "stdio", scopes=self.scopes_supported, expires_at=math.inf
             )
             return RequestAuth(None, principal, self)
         if self._stdio_token is None:

@@ -81,13 +81,12 @@ class Principal:
                 RBAC, where the authorization server puts the granted scopes there).
         """
         tenant_id = _first_string(claims, _TENANT_CLAIMS)
-        tenants = claims.get("tenants")
-        tenant_map = tenants if isinstance(tenants, Mapping) else {}
+        tenant_map = _object(claims.get("tenants"))
         if tenant_id is None and len(tenant_map) == 1:
             tenant_id = next(iter(tenant_map))
-        current = tenant_map.get(tenant_id)
-        facts = (claims, current) if isinstance(current, Mapping) else (claims,)
-        permissions = _unique(item for fact in facts for item in _strings(fact.get("permissions")))
+        current = _object(None if tenant_id is None else tenant_map.get(tenant_id))
+        facts = (claims, current) if current else (claims,)
+        permissions = _unique([p for fact in facts for p in _strings(fact.get("permissions"))])
         scopes = _scopes(claims)
         return cls(
             user_id=_user_id(claims),
@@ -97,7 +96,7 @@ class Principal:
             tenant_ids=_unique((*([tenant_id] if tenant_id else ()), *_strings([*tenant_map]))),
             scopes=_unique((*scopes, *permissions)) if permissions_are_scopes else scopes,
             permissions=permissions,
-            roles=_unique(role for fact in facts for role in _roles(fact)),
+            roles=_unique([role for fact in facts for role in _roles(fact)]),
             expires_at=_number(claims.get("exp")),
             claims=MappingProxyType(dict(claims)),
         )
@@ -188,40 +187,44 @@ def _user_id(claims: Mapping[str, Any]) -> str | None:
 
     A claim that is empty or of the wrong type must not be replaced by another one.
     """
-    nested = claims.get("user")
-    if isinstance(nested, Mapping) and not any(name in claims for name in _USER_CLAIMS):
-        return _first_string(nested, _first_present(nested, ("id", *_USER_CLAIMS)))
-    return _first_string(claims, _first_present(claims, _USER_CLAIMS))
-
-
-def _first_present(claims: Mapping[str, Any], names: Iterable[str]) -> list[str]:
-    return [name for name in names if name in claims][:1]
+    nested = _object(claims.get("user"))
+    for holder, names in ((claims, _USER_CLAIMS), (nested, ("id", *_USER_CLAIMS))):
+        for name in names:
+            if name in holder:
+                return _first_string(holder, (name,))
+    return None
 
 
 def _roles(claims: Mapping[str, Any]) -> tuple[str, ...]:
     """Read `roles` (Descope, Entra), `realm_access` (Keycloak), `cognito:groups`, `role`."""
-    realm = claims.get("realm_access")
     return (
         *_strings(claims.get("roles")),
-        *_strings(realm.get("roles") if isinstance(realm, Mapping) else None),
+        *_strings(_object(claims.get("realm_access")).get("roles")),
         *_strings(claims.get("cognito:groups")),
         *((role,) if isinstance(role := claims.get("role"), str) and role else ()),
     )
 
 
 def _first_string(claims: Mapping[str, Any], names: Iterable[str]) -> str | None:
-    values = (claims.get(name) for name in names)
-    return next((value for value in values if isinstance(value, str) and value), None)
+    for name in names:
+        value = claims.get(name)
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    return value if value is not None and isinstance(value, Mapping) else {}
 
 
 def _strings(value: object) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)):
         return ()
-    return tuple(item for item in value if isinstance(item, str))
+    return tuple([item for item in value if isinstance(item, str)])
 
 
 def _unique(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(value for value in values if value))
+    return tuple(dict.fromkeys(filter(None, values)))
 
 
 def _number(value: object) -> float:

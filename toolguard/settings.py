@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
+from typing_extensions import TypedDict
+
+from toolguard.calls.request import TaskExpiry, UnauthorizedTools
+from toolguard.calls.stdio import TrustedUser
+from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.environment import MANAGEMENT_KEY, taken
+from toolguard.http.door import Refusals
 from toolguard.http.metadata import canonical_resource
 from toolguard.parsing.scope_token import check_requestable
+from toolguard.policies.policy import DefaultPolicy
+from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.verifier import Verifier
 
 __all__ = [
+    "GuardSettings",
     "audiences_of",
     "framework_verifier",
     "from_environment",
     "initial_scopes_of",
-    "one_of",
     "resource_of",
     "sent_arguments",
+    "trusted_user",
     "verifier_of",
 ]
+
+
+class GuardSettings(TypedDict, total=False):
+    """The keywords of :class:`~toolguard.ToolGuard`, for functions that pass them on."""
+
+    issuer: str | Issuer | None
+    issuers: Sequence[Issuer] | None
+    well_known_url: str | None
+    verifier: Verifier | Literal["framework"] | None
+    audience: str | Sequence[str] | None
+    resource: str | None
+    connections: ConnectionProvider | ConnectionFunction | None
+    scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None
+    default: DefaultPolicy
+    initial_scopes: Sequence[str] | None
+    unauthorized_tools: UnauthorizedTools
+    refusals: Refusals
+    stdio: Literal["token"] | TrustedUser
+    task_expiry: TaskExpiry
+    secret: str | bytes | None
+    clock: Callable[[], float]
 
 
 def from_environment(environ: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,6 +208,19 @@ def initial_scopes_of(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
     return tuple(scopes)
 
 
+def trusted_user(stdio: object) -> TrustedUser | None:
+    """Return the trusted caller over stdio; None if a token names the caller.
+
+    Raises:
+        ValueError: if ``stdio`` is neither ``"token"`` nor a trusted user.
+    """
+    if isinstance(stdio, TrustedUser):
+        return stdio
+    if stdio != "token":
+        raise ValueError(f'stdio={stdio!r}: write "token" or TrustedUser("ada")')
+    return None
+
+
 def sent_arguments(declared: Mapping[str, Collection[str]]) -> dict[str, frozenset[str]]:
     """Return, for each operation, the declared arguments of clients.
 
@@ -203,17 +246,3 @@ def open_routes_of(paths: Collection[str]) -> tuple[str, ...]:
         if not path.startswith("/"):
             raise ValueError(f"open_routes names {path!r}: write the whole path, {'/' + path!r}")
     return tuple(paths)
-
-
-ChoiceT = TypeVar("ChoiceT", bound=str)
-
-
-def one_of(name: str, value: ChoiceT, choices: tuple[str, ...]) -> ChoiceT:
-    """Return ``value``, if it is one of ``choices``.
-
-    Raises:
-        ValueError: if not.
-    """
-    if value not in choices:
-        raise ValueError(f"{name}={value!r}: write one of {', '.join(map(repr, choices))}")
-    return value

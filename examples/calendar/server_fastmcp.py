@@ -12,7 +12,7 @@ from fastmcp import FastMCP
 from google_calendar import EVENTS, ask
 from pydantic import Field
 
-from toolguard import Connection, ToolGuard, requires_scopes, with_connection
+from toolguard import Connection, Refusals, ToolGuard, requires_scopes, with_connection
 
 CALENDAR = "https://www.googleapis.com/auth/calendar"
 # It becomes part of a URL: "../.." must not.
@@ -79,7 +79,7 @@ ToolGuard.from_env(
     # The vault gives connections only to tokens with this scope: clients ask for it at once.
     initial_scopes=["mcp:calendar.readonly", "outbound.token.fetch"],
     # ... and keep it when they step up, also those that replace their scopes.
-    challenge_scopes="combined",
+    refusals=Refusals(challenge_scopes="combined"),
 ).protect(mcp)
 
 if __name__ == "__main__":

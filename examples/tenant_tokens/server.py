@@ -10,7 +10,7 @@ import os
 import httpx
 from fastmcp import FastMCP
 
-from toolguard import Connection, ToolGuard, requires_scopes, with_connection
+from toolguard import Connection, Refusals, ToolGuard, requires_scopes, with_connection
 
 SLACK = os.environ.get("SLACK_API_URL", "https://slack.com")
 
@@ -36,7 +36,7 @@ ToolGuard.from_env(
     # The vault gives connections only to tokens with this scope: clients ask for it at once.
     initial_scopes=["workspace:write", "outbound.token.fetch"],
     # ... and keep it when they step up, also those that replace their scopes.
-    challenge_scopes="combined",
+    refusals=Refusals(challenge_scopes="combined"),
 ).protect(mcp)
 
 if __name__ == "__main__":

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from typing_extensions import assert_type
 
 from toolguard import (
+    CachedConnections,
     Connection,
     ConnectionProvider,
     ConnectionRequest,
     InsufficientScopeError,
     JWTVerifier,
     Principal,
+    Refusals,
     Scope,
     ScopeHierarchy,
     StaticConnections,
     ToolGuard,
     ToolGuardError,
+    TrustedUser,
     Verifier,
     all_of,
     any_of,
+    injected,
     public,
     requires_auth,
     requires_scopes,
@@ -31,7 +35,7 @@ from toolguard import (
 from toolguard.http.challenge import Challenge, parse
 from toolguard.tokens.keys import StaticKeys
 
-# --- decorators: what comes out is awaitable, with the result of what went in
+# --- decorators: the parameters stay; the result is awaitable
 
 
 @requires_scopes("calendar.write")
@@ -60,11 +64,18 @@ async def send(*, mail: str, calendar: Connection) -> list[str]:
 def send_sync(*, connection_token: str) -> None: ...
 
 
-assert_type(create, Callable[..., Coroutine[Any, Any, int]])
-assert_type(count, Callable[..., Coroutine[Any, Any, int]])
-assert_type(about, Callable[..., Coroutine[Any, Any, str]])
-assert_type(send, Callable[..., Coroutine[Any, Any, list[str]]])
-assert_type(send_sync, Callable[..., Coroutine[Any, Any, None]])
+class Create(Protocol):
+    def __call__(self, title: str, *, user_id: str) -> Coroutine[Any, Any, int]: ...
+
+
+class Send(Protocol):
+    def __call__(self, *, mail: str, calendar: Connection) -> Coroutine[Any, Any, list[str]]: ...
+
+
+create_: Create = create
+count_: Callable[[str], Coroutine[Any, Any, int]] = count
+assert_type(about, Callable[[], Coroutine[Any, Any, str]])
+send_: Send = send
 
 
 class Calendar:
@@ -72,12 +83,27 @@ class Calendar:
     async def events(self, day: str, *, user_id: str) -> list[str]:
         return [day, user_id]
 
+    @requires_auth
+    async def today(self, *, user_id: str = injected) -> list[str]:
+        return [user_id]
+
+
+@any_of("notes.read", requires_auth)
+async def notes(day: str, *, user_id: str = injected, caller: Principal = injected) -> str:
+    return day + user_id + str(caller)
+
 
 async def call() -> None:
-    assert_type(await create("title"), int)
-    assert_type(await count("title"), int)
-    assert_type(await send(), list[str])
-    assert_type(asyncio.run(create("title")), int)
+    assert_type(await create("title", user_id="replaced"), int)
+    assert_type(await count(title="title"), int)
+    assert_type(await notes("monday"), str)
+    assert_type(await Calendar().today(), list[str])
+    assert_type(asyncio.run(notes("monday")), str)
+    await count("title", "more")  # type: ignore[call-arg]
+    await count(titel="title")  # type: ignore[call-arg]
+    await notes(7)  # type: ignore[arg-type]
+    await create("title")  # type: ignore[call-arg]
+    count("title") + 1  # type: ignore[operator]
 
 
 # --- scopes
@@ -141,8 +167,12 @@ ToolGuard(verifier=Opaque(), audience=["https://mcp.example/mcp"], connections=f
 ToolGuard(verifier=Opaque(), resource="https://mcp.example", scope_hierarchy={"a": ["b"]})
 ToolGuard("https://issuer.example")  # type: ignore[call-arg]
 ToolGuard(verifier=Opaque(), default="open")  # type: ignore[arg-type]
-guard = ToolGuard.from_env()
+ToolGuard(verifier=Opaque(), stdio=TrustedUser("ada"), refusals=Refusals(denials="http"))
+ToolGuard(verifier=Opaque(), refusals={"denials": "http"})  # type: ignore[arg-type]
+guard = ToolGuard.from_env(default="deny", connections=CachedConnections(fetch, max_age=5))
 assert_type(guard, ToolGuard)
+ToolGuard.from_env(default="open")  # type: ignore[arg-type]
+ToolGuard.from_env(defualt="deny")  # type: ignore[call-arg]
 assert_type(guard.protect(Server()), Server)
 assert_type(guard.scopes_supported, tuple[str, ...])
 

@@ -88,7 +88,7 @@ def _asked(adapter: Adapter, operations: Collection[AuditedOperation]) -> dict[s
         for scope in each.scopes:
             asked.setdefault(scope, []).append(f"{each.kind} {each.name!r}")
     for policy in adapter.rules.policies:
-        for scope in policy.rule.scopes if policy.rule is not None else ():
+        for scope in policy.formula.scopes if policy.formula is not None else ():
             asked.setdefault(scope, ["a rule of protect(rules=...)"])
     for scope in adapter.guard.initial_scopes if adapter.guard is not None else ():
         asked.setdefault(scope, ["ToolGuard(initial_scopes=...)"])

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from toolguard.audit.report import AuditedOperation, Finding
 from toolguard.frameworks import Adapter
 from toolguard.frameworks.custom_routes import unmatched_paths
-from toolguard.policies.by_name import OperationRules
+from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.operations import Kind
 
 __all__ = ["unguarded", "unmatched_rules", "unoffered_scopes"]
@@ -44,7 +44,7 @@ def _pattern(kind: Kind, name: str) -> str:
 
 
 def unmatched_rules(
-    rules: OperationRules, known: Sequence[tuple[Kind, str, Collection[str]]]
+    rules: PoliciesByName, known: Sequence[tuple[Kind, str, Collection[str]]]
 ) -> Iterator[Finding]:
     """Yield the rules that match none of the operations in ``known``.
 
@@ -82,12 +82,14 @@ def unoffered_scopes(
     """
     for scope, who in asked.items():
         if scope not in offered:
+            first, *others = who
+            names = f"{first} (and {len(others)} more)" if others else first
             yield Finding(
                 "unoffered-scope",
                 "scope",
                 scope,
                 f"the authorization server does not offer scope {scope!r}"
-                f"{_similar(scope, offered)}, which {_enumerated(who)} asks for: correct it, or "
+                f"{_similar(scope, offered)}, which {names} asks for: correct it, or "
                 "have it offered",
             )
 
@@ -95,11 +97,6 @@ def unoffered_scopes(
 def _similar(name: str, names: Collection[str]) -> str:
     found = difflib.get_close_matches(name, names, n=1)
     return f" (did you mean {found[0]!r}?)" if found else ""
-
-
-def _enumerated(who: Collection[str]) -> str:
-    first, *others = who
-    return f"{first} (and {len(others)} more)" if others else first
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from toolguard.audit.report import AuditedOperation, Report
-from toolguard.policies.policy import ConnectionNeed
 
 __all__ = ["FORMATS", "Format", "as_json", "as_markdown", "as_mermaid", "as_text"]
 
@@ -37,8 +36,14 @@ def as_text(report: Report) -> str:
     There is a separate column of scopes only if some rule requires more than scopes, or has
     alternatives.
     """
-    shown = [index for index, _ in enumerate(_HEADINGS) if index != _SCOPES or _mixed(report)]
-    rows = [[_cells(each)[index] for index in shown] for each in report.operations]
+    scoped = [each for each in report.operations if each.scopes]
+    is_mixed = any(each.rule != " & ".join(each.scopes) for each in scoped)
+    shown = [index for index, _ in enumerate(_HEADINGS) if index != _SCOPES or is_mixed]
+    rows = []
+    for each in report.operations:
+        lists = ([*map(_shown, items)] for items in _lists(each))
+        cells = [[f"{each.kind} {_shown(_name(each))}"], [_line(each.rule)], *lists]
+        rows.append([cells[index] for index in shown])
     headings = [[_HEADINGS[index]] for index in shown]
     widths = _widths([headings, *rows])
     lines = [*textwrap.wrap(_summary(report), _WIDTH), ""]
@@ -125,14 +130,12 @@ def _name(operation: AuditedOperation) -> str:
 
 
 def _lists(operation: AuditedOperation) -> tuple[Sequence[str], ...]:
-    scopes = (*operation.scopes, *operation.call_scopes)
-    return scopes, [_connection(need) for need in operation.connections], operation.injected
-
-
-def _connection(need: ConnectionNeed) -> str:
-    flags = [name for name in ("tenant", "optional", "fresh") if getattr(need, name)]
-    details = [*flags, *need.scopes]
-    return f"{need.name} ({', '.join(details)})" if details else need.name
+    connections = []
+    for need in operation.connections:
+        flags = [name for name in ("tenant", "optional", "fresh") if getattr(need, name)]
+        details = ", ".join([*flags, *need.scopes])
+        connections.append(f"{need.name} ({details})" if details else need.name)
+    return (*operation.scopes, *operation.call_scopes), connections, operation.injected
 
 
 def _is_wrong(operation: AuditedOperation) -> bool:
@@ -160,16 +163,6 @@ _Cell = Sequence[str]
 
 class _Wrapper(textwrap.TextWrapper):
     wordsep_simple_re = _BREAK
-
-
-def _mixed(report: Report) -> bool:
-    return any(each.rule != " & ".join(each.scopes) for each in report.operations if each.scopes)
-
-
-def _cells(operation: AuditedOperation) -> tuple[_Cell, ...]:
-    lists = ([*map(_shown, items)] for items in _lists(operation))
-    name = f"{operation.kind} {_shown(_name(operation))}"
-    return [name], [_line(operation.rule)], *lists
 
 
 def _widths(table: Sequence[Sequence[_Cell]]) -> list[int]:

@@ -14,7 +14,6 @@ from toolguard.frameworks import Adapter, Operation, adapter_for
 from toolguard.frameworks.adapter import check_declaration
 from toolguard.frameworks.custom_routes import custom_routes
 from toolguard.frameworks.framework_auth import has_auth
-from toolguard.policies.argument_scopes import CallScope
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 
 __all__ = ["inventory", "open_routes"]
@@ -49,7 +48,9 @@ def _audited(server: Any, listed: Operation) -> AuditedOperation:
         audited = _with_own_check(_decided(server, way, listed), listed)
     except ValueError as error:
         audited = _described(listed, "nobody", "nobody: public and guarded at once")
-        problems.append(_contradiction(listed, str(error)))
+        named = f"{listed.kind} {listed.name!r}"
+        message = str(error) if named in str(error) else f"{named}: {error}"
+        problems.append(_finding("contradiction", listed, message))
     if audited.guarded and way[0][0].guard is None and audited.access == "nobody":
         problems.append(_no_guard(listed))
     return replace(audited, problems=tuple(problems))
@@ -59,7 +60,12 @@ def _decided(server: Any, way: _Way, listed: Operation) -> AuditedOperation:
     policies = [*_policies(way, listed)]
     if way[0][0].guard is not None:
         return _protected(listed, policies)
-    return _refusing(listed, policies) if policies else _open(listed, server)
+    if not policies:
+        return _open(listed, server)
+    # A decorated operation of a server without a guard refuses every caller.
+    whole = _together([policy for policy, _ in policies if policy is not None])
+    words = f"nobody: no guard protects the server (would be: {_words(whole)})"
+    return _described(listed, "nobody", words, guarded=True, policy=whole)
 
 
 def _policies(way: _Way, listed: Operation) -> Iterator[tuple[Policy | None, bool]]:
@@ -94,16 +100,10 @@ def _protected(
         return _described(listed, "nobody", "nobody (default)", guarded=guarded)
     whole = _together(asked)
     words = _words(whole) if guarded else f"{_words(whole)} (default)"
-    return _described(listed, _access(whole), words, guarded=guarded, policy=whole)
-
-
-def _refusing(
-    listed: Operation, policies: Sequence[tuple[Policy | None, bool]]
-) -> AuditedOperation:
-    """Describe a decorated operation of a server without a guard: it refuses every caller."""
-    whole = _together([policy for policy, _ in policies if policy is not None])
-    words = f"nobody: no guard protects the server (would be: {_words(whole)})"
-    return _described(listed, "nobody", words, guarded=True, policy=whole)
+    access: Access = "authenticated" if whole.formula is None else "restricted"
+    if whole.public:
+        access = "everybody"
+    return _described(listed, access, words, guarded=guarded, policy=whole)
 
 
 def _open(listed: Operation, server: Any) -> AuditedOperation:
@@ -121,8 +121,8 @@ def _described(
     guarded: bool = False,
     policy: Policy | None = None,
 ) -> AuditedOperation:
-    rule = policy.rule if policy is not None else None
-    conditions = rule.conditions if rule is not None else ()
+    rule = policy.formula if policy is not None else None
+    requirements = rule.requirements if rule is not None else ()
     return AuditedOperation(
         listed.kind,
         listed.name,
@@ -132,7 +132,7 @@ def _described(
         guarded,
         tuple(tuple(map(str, group)) for group in (rule.alternatives if rule is not None else ())),
         rule.scopes if rule is not None else (),
-        tuple(str(each) for each in conditions if isinstance(each, CallScope)),
+        tuple(str(each) for each in requirements if each.names_scopes),
         policy.connections if policy is not None else (),
         injected_parameters(listed.function) if listed.function is not None else (),
     )
@@ -152,12 +152,6 @@ def _together(policies: Sequence[Policy]) -> Policy:
     return functools.reduce(operator.and_, asking) if asking else Policy(public=bool(policies))
 
 
-def _access(policy: Policy) -> Access:
-    if policy.public:
-        return "everybody"
-    return "authenticated" if policy.rule is None else "restricted"
-
-
 def _words(policy: Policy) -> str:
     return str(replace(policy, connections=()))
 
@@ -170,12 +164,6 @@ def _misdeclared(way: _Way, listed: Operation) -> Iterator[Finding]:
         check_declaration(operation, next(guards, None), sent)
     except ValueError as error:
         yield _finding("misdeclared", listed, str(error))
-
-
-def _contradiction(listed: Operation, reason: str) -> Finding:
-    named = f"{listed.kind} {listed.name!r}"
-    message = reason if named in reason else f"{named}: {reason}"
-    return _finding("contradiction", listed, message)
 
 
 def _no_guard(listed: Operation) -> Finding:

@@ -75,14 +75,14 @@ def _run(what: str, code: Callable[[], T]) -> T:
 def _reason(error: BaseException) -> str:
     text = " ".join(str(error).split())
     said = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    frames = (frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame))
-    last = next(reversed([*frames]), None)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith((_OWN_FILES, "<"))
+        and "site-packages" not in frame.filename
+    ]
+    last = frames[-1] if frames else None
     return said if last is None else f"{said} ({last.filename}, line {last.lineno})"
-
-
-def _is_users(frame: traceback.FrameSummary) -> bool:
-    path = frame.filename
-    return not path.startswith((_OWN_FILES, "<")) and "site-packages" not in path
 
 
 def _module(source: str) -> ModuleType:
@@ -91,7 +91,8 @@ def _module(source: str) -> ModuleType:
         return importlib.import_module(source)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {source}")
-    name = ".".join([*_packages(path), path.stem])
+    packages = [each.name for each in itertools.takewhile(_is_package, path.resolve().parents)]
+    name = ".".join([*reversed(packages), path.stem])
     if "." in name:  # so that its relative imports work
         return importlib.import_module(name)
     # A module of that name may be imported already, such as one of the standard library.
@@ -106,12 +107,6 @@ def _module(source: str) -> ModuleType:
         spec.loader.exec_module(module)
         broken_off.pop_all()
     return module
-
-
-def _packages(path: Path) -> list[str]:
-    """Return the names of the packages around a file, outermost first."""
-    around = itertools.takewhile(_is_package, path.resolve().parents)
-    return [each.name for each in around][::-1]
 
 
 def _is_package(directory: Path) -> bool:

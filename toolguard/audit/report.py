@@ -133,16 +133,16 @@ class Report:
             "format": 1,
             "server": self.server,
             "guard": None if self.guard is None else _values(self.guard),
-            "operations": [_operation(each) for each in self.operations],
+            "operations": [
+                {
+                    **{name: value for name, value in _values(each).items() if name != "problems"},
+                    "connections": [_values(need) for need in each.connections],
+                }
+                for each in self.operations
+            ],
             "findings": [_values(each) for each in self.findings],
             "notes": list(self.notes),
         }
-
-
-def _operation(operation: AuditedOperation) -> dict[str, Any]:
-    found = _values(operation)
-    del found["problems"]
-    return {**found, "connections": [_values(each) for each in operation.connections]}
 
 
 def _values(facts: object) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, field
 from typing import Any
 
 from toolguard.calls.request import Guard, RequestAuth
 from toolguard.calls.rows import Row, State
-from toolguard.connections.fetching import Connecting
+from toolguard.connections.fetching import ConnectionFetcher
 from toolguard.connections.protocol import Connection
 from toolguard.errors import (
     GuardNotConfiguredError,
@@ -23,8 +24,8 @@ from toolguard.errors import (
     ToolGuardError,
 )
 from toolguard.parsing.scope_names import SAME
-from toolguard.policies.decision import Caller, Decision, Verdict, decide
-from toolguard.policies.operations import Invocation
+from toolguard.policies.decision import Caller, Decision, Verdict, decide, decide_now
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
 from toolguard.tokens.verifier import scope_names_of
@@ -37,60 +38,43 @@ __all__ = [
     "current_frame",
     "current_principal",
     "here",
+    "leave",
     "name_scopes",
     "refusal_in",
+    "stand",
     "standing",
 ]
 
 _log = logging.getLogger("toolguard")
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Message:
     """One JSON-RPC message.
 
-    Args:
+    Attributes:
         auth: the request that carried it; None if no request was found.
         outer: the frame around it, if one server calls another inside a call.
         is_current: returns whether the message being processed is still this one. An in-process
             session may have been started by one caller and be used by another.
-
-    Attributes:
         sent: the operation that the message names, with the arguments that the client sent.
         rows: the decisions, one for each operation that was entered and is not nested.
         nested_refusal: the last refusal of a guarded function that code of the user's called. It
             decides nothing; it shows which refusal a framework turned into an error result.
         task: the id of the background task that runs as this message; None for a message that a
             client sent.
+        closed: whether the message has been served, so that it has no caller any more.
     """
 
-    __slots__ = (
-        "_principals",
-        "auth",
-        "closed",
-        "is_current",
-        "nested_refusal",
-        "outer",
-        "rows",
-        "sent",
-        "task",
-    )
-
-    def __init__(
-        self,
-        auth: RequestAuth | None,
-        *,
-        outer: Frame | None = None,
-        is_current: Callable[[], bool] = lambda: True,
-    ) -> None:
-        self.auth = auth
-        self.outer = outer
-        self.is_current = is_current
-        self.sent: Invocation | None = None
-        self.rows: list[Row] = []
-        self.nested_refusal: ToolGuardError | None = None
-        self.task: str | None = None
-        self.closed = False
-        self._principals: dict[int, tuple[Guard, Principal | None]] = {}
+    auth: RequestAuth | None
+    outer: Frame | None = None
+    is_current: Callable[[], bool] = lambda: True
+    sent: OperationCall | None = None
+    rows: list[Row] = field(default_factory=list)
+    nested_refusal: ToolGuardError | None = None
+    task: str | None = None
+    closed: bool = False
+    _principals: dict[int, tuple[Guard, Principal | None]] = field(default_factory=dict)
 
     async def principal(self, guard: Guard) -> Principal | None:
         """Return the caller as ``guard`` knows them; None for a caller without a token.
@@ -139,8 +123,8 @@ class Message:
     @property
     def is_permitted(self) -> bool:
         """Whether the operation of the message was decided on and permitted."""
-        last = self.rows[-1].state if self.rows else State.UNDECIDED
-        return last is State.PERMITTED and not self.needs_arguments
+        states = [row.state for row in self.rows]
+        return states[-1:] == [State.PERMITTED] and State.NEEDS_ARGUMENTS not in states
 
     @property
     def needs_arguments(self) -> bool:
@@ -148,24 +132,22 @@ class Message:
         return any(row.state is State.NEEDS_ARGUMENTS for row in self.rows)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Frame:
     """The position of the running code in a message.
 
-    Args:
+    Attributes:
         guard: the guard that protects the server which runs it.
         message: the message.
         row: the innermost operation that has been entered; None outside of operations.
     """
 
-    __slots__ = ("guard", "message", "row")
-
-    def __init__(self, guard: Guard, message: Message, row: Row | None = None) -> None:
-        self.guard = guard
-        self.message = message
-        self.row = row
+    guard: Guard
+    message: Message
+    row: Row | None = None
 
     def enter(
-        self, policy: Policy | None, call: Invocation, owner: Callable[..., Any] | None = None
+        self, policy: Policy | None, call: OperationCall, owner: Callable[..., Any] | None = None
     ) -> Frame:
         """Return the frame inside an operation that the message, or an entered operation, calls."""
         row = Row(policy, call, owner, nested=self.row is not None)
@@ -190,7 +172,7 @@ class Frame:
         It is never the operation of the message, wherever it is called: it has its own decision.
         """
         call = self.row.call if self.row is not None else self.message.sent
-        row = Row(policy, call or Invocation("tool", ""), owner, nested=True)
+        row = Row(policy, call or OperationCall("tool", ""), owner, nested=True)
         return Frame(self.guard, self.message, row)
 
     async def connect(
@@ -202,15 +184,15 @@ class Frame:
             ToolGuardError: if a connection cannot be fetched.
         """
         auth = self.message.auth
-        if not needs or principal is None or auth is None:
+        if principal is None or auth is None:
             return {}
-        connecting = Connecting(
+        connecting = ConnectionFetcher(
             self.guard.connections, principal, auth.token, self.guard.clock, self.check_valid
         )
         self.check_valid(principal)
         return await connecting.connect(needs)
 
-    async def authorize(self, call: Invocation | None) -> Principal | None:
+    async def authorize(self, call: OperationCall | None) -> Principal | None:
         """Decide on the operation and return the caller, None for a caller without a token.
 
         Args:
@@ -220,12 +202,14 @@ class Frame:
         Raises:
             ToolGuardError: a refusal that names everything that is missing.
         """
-        row = self.entered
+        row, auth = self.entered, self.message.auth
         try:
             principal = await self.message.principal(self.guard)
-            caller = caller_of(self.guard, principal, self.message.auth)
-            decision = await decide(row.policy, caller, call)
-            self.check_open(principal)  # a check of the user's may have taken long
+            caller = caller_of(self.guard, principal, auth)
+            decision = decide_now(row.policy, caller)
+            if decision is None or auth is None or auth.guard is not self.guard:
+                decision = decision or await decide(row.policy, caller, call)
+                self.check_open(principal)  # a requirement or a verifier may take long
         except ToolGuardError as refusal:
             decision, principal = Decision(Verdict.REFUSE, refusal), None
         row.decided(decision, principal)
@@ -261,7 +245,8 @@ class Frame:
         """
         if self.message.closed:
             raise GuardNotConfiguredError("The call has ended; there is no caller any more")
-        if principal is not None and principal.is_expired(self.guard.clock() - self.guard.leeway):
+        now = self.guard.clock() - self.guard.leeway
+        if principal is not None and principal.expires_at <= now:
             raise InvalidTokenError("expired", "The access token has expired")
 
 
@@ -285,6 +270,13 @@ def caller_of(guard: Guard, principal: Principal | None, auth: RequestAuth | Non
 
 
 _current: ContextVar[Frame | None] = ContextVar("toolguard_frame", default=None)
+
+
+stand: Callable[[Frame], Token[Frame | None]] = _current.set
+"""Make a frame the current one; return the token for :func:`leave`. Cheaper than a block."""
+
+leave: Callable[[Token[Frame | None]], None] = _current.reset
+"""Make the previous frame the current one again."""
 
 
 @contextmanager

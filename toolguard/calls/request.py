@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from toolguard.connections.protocol import ConnectionProvider
 from toolguard.errors import ToolGuardError
-from toolguard.policies.policy import DefaultRule
+from toolguard.policies.policy import DefaultPolicy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.tokens.verifier import Verifier
@@ -44,7 +44,7 @@ class Guard(Protocol):
     verifier: Verifier
     scope_hierarchy: ScopeHierarchy
     connections: ConnectionProvider | None
-    default: DefaultRule
+    default: DefaultPolicy
     unauthorized_tools: UnauthorizedTools
     leeway: float
     clock: Callable[[], float]

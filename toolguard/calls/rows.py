@@ -6,12 +6,13 @@ States change only here, through :meth:`Row.decided`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from toolguard.errors import ToolGuardError
 from toolguard.policies.decision import Decision, Verdict
-from toolguard.policies.operations import Invocation
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 
@@ -47,16 +48,15 @@ _NEXT: Mapping[State, Mapping[Verdict, State]] = {
 }
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Row:
     """One guarded operation that a message has entered.
 
-    Args:
+    Attributes:
         policy: the whole policy of the operation; None if no caller may do it.
         call: the call, with the arguments as known where the operation is entered.
         owner: the wrapper that decides on the validated arguments; None if there is no wrapper.
         nested: whether it was entered inside of another operation.
-
-    Attributes:
         state: the state of the decision.
         principal: the caller, once permitted; None for a caller without a token.
         refusal: the refusal that the operation ended in.
@@ -64,35 +64,15 @@ class Row:
         running: whether the wrapper has called its function.
     """
 
-    __slots__ = (
-        "call",
-        "concluded",
-        "nested",
-        "owner",
-        "policy",
-        "principal",
-        "refusal",
-        "running",
-        "state",
-    )
-
-    def __init__(
-        self,
-        policy: Policy | None,
-        call: Invocation,
-        owner: Callable[..., Any] | None = None,
-        *,
-        nested: bool = False,
-    ) -> None:
-        self.policy = policy
-        self.call = call
-        self.owner = owner
-        self.nested = nested
-        self.state = State.UNDECIDED
-        self.principal: Principal | None = None
-        self.refusal: ToolGuardError | None = None
-        self.concluded = False
-        self.running = False
+    policy: Policy | None
+    call: OperationCall
+    owner: Callable[..., Any] | None = None
+    nested: bool = False
+    state: State = State.UNDECIDED
+    principal: Principal | None = None
+    refusal: ToolGuardError | None = None
+    concluded: bool = False
+    running: bool = False
 
     def decided(self, decision: Decision, principal: Principal | None) -> None:
         """Record a decision; a transition that is not in the table is a refusal."""

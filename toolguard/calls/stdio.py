@@ -1,4 +1,4 @@
-"""The access token of a stdio server, where requests carry no token."""
+"""The caller over stdio, where requests carry no token."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import os
 import stat
 import time
 from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from toolguard.errors import InvalidTokenError, MissingTokenError, ToolGuardError
 
-__all__ = ["HOW_TO_SET", "StdioToken"]
+__all__ = ["HOW_TO_SET", "StdioToken", "TrustedUser"]
 
 _TOKEN = "TOOLGUARD_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
 _FILE = "TOOLGUARD_ACCESS_TOKEN_FILE"
@@ -21,6 +22,24 @@ HOW_TO_SET = f"Set {_TOKEN} or {_FILE} in the environment of this stdio server"
 _MAX_BYTES = 65_536
 # Two writes of the same size within one tick of a file system's clock cannot be told apart.
 _TICK = 2.0
+
+
+@dataclass(frozen=True)
+class TrustedUser:
+    """The caller over stdio without a token: everybody who can start the server, with every scope.
+
+    Attributes:
+        user_id: the user id of the caller.
+
+    Raises:
+        ValueError: if it is empty.
+    """
+
+    user_id: str
+
+    def __post_init__(self) -> None:
+        if not self.user_id:
+            raise ValueError('name the user: stdio=TrustedUser("ada")')
 
 
 class StdioToken:

@@ -20,7 +20,8 @@ from uuid import uuid4
 
 import anyio
 
-from toolguard.connections.memory import MemoryTokenCache, Shelf
+from toolguard.connections.memory import MemoryTokenCache, TTLCache
+from toolguard.connections.per_loop import PerLoop, running_loop
 from toolguard.connections.protocol import (
     Connection,
     ConnectionFunction,
@@ -38,7 +39,7 @@ from toolguard.errors import (
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache", "provider_for"]
+__all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache", "build_provider"]
 
 
 class TokenCache(Protocol):
@@ -82,9 +83,9 @@ class CachedConnections:
     that is not a user (a client) are cached only if they belong to a tenant.
 
     Args:
-        provider: the provider to cache. To share entries between processes, it states in
-            ``cache_namespace: str`` what its answers depend on beside the request, such as its
-            URL and account; this must not contain a secret.
+        provider: the provider to cache, or an async function. To share entries between processes,
+            it states in ``cache_namespace: str`` what its answers depend on beside the request,
+            such as its URL and account; this must not contain a secret.
         cache: stores the connections; by default a new :class:`MemoryTokenCache`.
         namespace: replaces the provider's ``cache_namespace``.
         max_age: the maximum age of an entry in seconds; policies may change at any time. 0
@@ -108,7 +109,7 @@ class CachedConnections:
 
     def __init__(  # noqa: PLR0913 - a settings constructor
         self,
-        provider: ConnectionProvider,
+        provider: ConnectionProvider | ConnectionFunction,
         *,
         cache: TokenCache | None = None,
         namespace: str | None = None,
@@ -120,7 +121,12 @@ class CachedConnections:
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         if not isinstance(provider, ConnectionProvider):
-            raise TypeError("write CachedConnections(provider): an object with an async fetch()")
+            if not callable(provider):
+                raise TypeError(
+                    "connections come from a provider with an async fetch(), or from such a "
+                    f"function, not from {type(provider).__name__}"
+                )
+            provider = _FunctionProvider(provider)
         if not all(0 <= seconds < math.inf for seconds in (max_age, skew, not_connected_for)):
             raise ValueError("max_age, skew and not_connected_for are seconds, 0 or more")
         if not 0 < timeout < math.inf:
@@ -133,11 +139,14 @@ class CachedConnections:
         self._not_connected_for = not_connected_for
         self._timeout = timeout
         self._clock = clock
-        self._not_connected: Shelf[ConnectionRequiredError] = Shelf(10_000, timer)
-        self._flights = _Flights()
+        self._not_connected: TTLCache[ConnectionRequiredError] = TTLCache(10_000, timer)
+        self._in_flight = _RequestsInFlight()
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection, from the cache or from the provider.
+
+        Args:
+            request: what the tool needs, and who calls it.
 
         Raises:
             ConnectionTokenError: as raised by the provider.
@@ -147,15 +156,19 @@ class CachedConnections:
         if key is None or self._max_age == 0:
             return await self._provider.fetch(request)
         if not request.fresh:
-            kept = None if self._cache.shared else await self._kept(key)
-            if kept is not None:
-                return kept
+            cached = None if self._cache.shared else await self._read(key)
+            if cached is not None:
+                return cached
             refusal = self._not_connected.get(key)
             if refusal is not None:
                 raise copy(refusal)
-        task = self._flights.join(key, partial(self._obtain, key, request), fresh=request.fresh)
+        task = self._in_flight.join(
+            key, partial(self._fetch_and_store, key, request), fresh=request.fresh
+        )
+        import asyncio  # noqa: PLC0415 - takes long to import
+
         # Unlike awaiting the task, this does not cancel it with the call that waits.
-        await _ended(task)
+        await asyncio.wait({task})
         return _result(task, request.name)
 
     @property
@@ -169,22 +182,24 @@ class CachedConnections:
         if aclose is not None:
             await aclose()
 
-    async def _obtain(self, key: str, request: ConnectionRequest, flight: _Flight) -> Connection:
+    async def _fetch_and_store(
+        self, key: str, request: ConnectionRequest, current: _InFlight
+    ) -> Connection:
         if not request.fresh:
-            kept = await self._kept(key) or await self._kept(key, claim=True)
-            if kept is not None:
-                return kept
+            cached = await self._read(key) or await self._read(key, claim=True)
+            if cached is not None:
+                return cached
         try:
-            connection = await self._ask(request)
+            connection = await self._ask_provider(request)
         except ConnectionTokenError as error:
-            if self._flights.is_latest(key, flight):
-                await self._note(key, error, fresh=request.fresh)
+            if self._in_flight.is_latest(key, current):
+                await self._record_failure(key, error, fresh=request.fresh)
             raise
-        if self._flights.is_latest(key, flight):
-            await self._keep(key, connection)
+        if self._in_flight.is_latest(key, current):
+            await self._write(key, connection)
         return connection
 
-    async def _ask(self, request: ConnectionRequest) -> Connection:
+    async def _ask_provider(self, request: ConnectionRequest) -> Connection:
         with anyio.move_on_after(self._timeout):
             # The `refetch` function acts for one call only, so it is not cached.
             return (await self._provider.fetch(request)).with_refetch(None)
@@ -193,12 +208,12 @@ class CachedConnections:
             connection=request.name,
         )
 
-    async def _kept(self, key: str, *, claim: bool = False) -> Connection | None:
+    async def _read(self, key: str, *, claim: bool = False) -> Connection | None:
         connection = await (self._cache.claim(key) if claim else self._cache.get(key))
         # Checked again: the cache has a clock of its own.
         return connection if connection is not None and self._ttl(connection) > 0 else None
 
-    async def _keep(self, key: str, connection: Connection) -> None:
+    async def _write(self, key: str, connection: Connection) -> None:
         self._not_connected.drop(key)
         ttl = self._ttl(connection)
         if ttl > 0:
@@ -206,7 +221,7 @@ class CachedConnections:
         else:
             await self._cache.drop(key)
 
-    async def _note(self, key: str, error: ConnectionTokenError, *, fresh: bool) -> None:
+    async def _record_failure(self, key: str, error: ConnectionTokenError, *, fresh: bool) -> None:
         refused = isinstance(error, (ConnectionRequiredError, ConnectionDeniedError))
         # An outage of the provider does not invalidate the entry.
         if refused or not fresh:
@@ -236,29 +251,19 @@ class _FunctionProvider:
         return await self.function(request)
 
 
-def provider_for(
+def build_provider(
     connections: ConnectionProvider | ConnectionFunction | None,
-    max_age: float,
     clock: Callable[[], float],
 ) -> ConnectionProvider | None:
     """Return the provider of a guard: the given provider or function, with a cache.
 
     Raises:
-        ValueError: if ``max_age`` is not a number of seconds.
         TypeError: if ``connections`` is neither a provider nor a function.
     """
-    if not 0 <= max_age < math.inf:
-        raise ValueError("connection_max_age is a number of seconds, 0 or more")
     if connections is None or isinstance(connections, CachedConnections):
         return connections
-    if not isinstance(connections, ConnectionProvider):
-        if not callable(connections):
-            raise TypeError(
-                "connections= takes a provider with an async fetch(), or such a function"
-            )
-        connections = _FunctionProvider(connections)
     # "Not connected" is not remembered: a user who connects and tries again is served at once.
-    return CachedConnections(connections, max_age=max_age, not_connected_for=0, clock=clock)
+    return CachedConnections(connections, not_connected_for=0, clock=clock)
 
 
 def _namespace(provider: ConnectionProvider, given: str | None, *, shared: bool) -> str:
@@ -303,62 +308,45 @@ def _as_set(values: Iterable[str]) -> list[str]:
 
 
 @dataclass(eq=False)
-class _Flight:
+class _InFlight:
     """One running request to the provider, for all waiting calls in one event loop."""
 
     fresh: bool
     task: asyncio.Task[Connection] = field(init=False)
 
 
-class _Flights:
+class _RequestsInFlight:
     """The running requests by key; each event loop has its own, as tasks belong to a loop."""
 
     def __init__(self) -> None:
-        self._by_loop: dict[asyncio.AbstractEventLoop, dict[str, _Flight]] = {}
+        self._by_loop: PerLoop[dict[str, _InFlight]] = PerLoop(dict)
 
     def join(
-        self, key: str, start: Callable[[_Flight], Coroutine[Any, Any, Connection]], *, fresh: bool
+        self,
+        key: str,
+        start: Callable[[_InFlight], Coroutine[Any, Any, Connection]],
+        *,
+        fresh: bool,
     ) -> asyncio.Task[Connection]:
         """Return the running request for ``key``; start one if there is none, or none is fresh."""
-        flights = self._here()
-        flight = flights.get(key)
-        if flight is None or (fresh and not flight.fresh):
-            flight = flights[key] = _Flight(fresh)
-            flight.task = _running_loop().create_task(start(flight))
-            flight.task.add_done_callback(partial(_land, flights, key, flight))
-        return flight.task
+        running = self._by_loop.get()
+        current = running.get(key)
+        if current is None or (fresh and not current.fresh):
+            current = running[key] = _InFlight(fresh)
+            current.task = running_loop().create_task(start(current))
+            current.task.add_done_callback(partial(_forget, running, key, current))
+        return current.task
 
-    def is_latest(self, key: str, flight: _Flight) -> bool:
+    def is_latest(self, key: str, current: _InFlight) -> bool:
         """Return whether no fresh request overtook this one, whose connection may be older."""
-        return self._here().get(key) is flight
-
-    def _here(self) -> dict[str, _Flight]:
-        loop = _running_loop()
-        flights = self._by_loop.get(loop)
-        if flights is None:
-            for closed in [other for other in list(self._by_loop) if other.is_closed()]:
-                self._by_loop.pop(closed, None)
-            flights = self._by_loop[loop] = {}
-        return flights
+        return self._by_loop.get().get(key) is current
 
 
-def _running_loop() -> asyncio.AbstractEventLoop:
-    import asyncio  # noqa: PLC0415 - takes long to import
-
-    return asyncio.get_running_loop()
-
-
-async def _ended(task: asyncio.Task[Connection]) -> None:
-    import asyncio  # noqa: PLC0415 - takes long to import
-
-    await asyncio.wait({task})
-
-
-def _land(
-    flights: dict[str, _Flight], key: str, flight: _Flight, task: asyncio.Task[Connection]
+def _forget(
+    running: dict[str, _InFlight], key: str, current: _InFlight, task: asyncio.Task[Connection]
 ) -> None:
-    if flights.get(key) is flight:
-        del flights[key]
+    if running.get(key) is current:
+        del running[key]
     if not task.cancelled():
         # Retrieved, or asyncio logs it with its traceback if all waiting calls are gone.
         task.exception()

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from toolguard.tokens.algorithms import BY_CURVE, MIN_RSA_BITS
+
 __all__ = [
     "ClientAuth",
     "ClientCredentials",
@@ -31,10 +33,8 @@ PrivateKey: TypeAlias = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519Private
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _MAX_LIFETIME = 60
-_MIN_RSA_BITS = 2048
 # RFC 7518 §3.1, RFC 8037 §3.1. The first algorithm of a key is its default.
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-_BY_CURVE = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 _UNUSABLE = "a client signs with an RSA key of 2,048 bits or more, P-256, P-384, P-521 or Ed25519"
 
 
@@ -92,7 +92,12 @@ class ClientSecretBasic:
         _check_secret(self.client_id, self.client_secret)
 
     def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
-        """Return the ``Authorization`` header."""
+        """Return the ``Authorization`` header.
+
+        Args:
+            token_endpoint: the URL that the request goes to.
+            now: seconds since the epoch.
+        """
         pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
         encoded = base64.b64encode(pair.encode()).decode()
         return ClientCredentials(authorization=f"Basic {encoded}")
@@ -117,7 +122,12 @@ class ClientSecretPost:
         _check_secret(self.client_id, self.client_secret)
 
     def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
-        """Return ``client_id`` and ``client_secret`` as form parameters."""
+        """Return ``client_id`` and ``client_secret`` as form parameters.
+
+        Args:
+            token_endpoint: the URL that the request goes to.
+            now: seconds since the epoch.
+        """
         return ClientCredentials({"client_id": self.client_id, "client_secret": self.client_secret})
 
 
@@ -177,7 +187,12 @@ class PrivateKeyJWT:
         return self._client_id
 
     def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:
-        """Return the form parameters, with an assertion made for this request."""
+        """Return the form parameters, with an assertion made for this request.
+
+        Args:
+            token_endpoint: the URL that the request goes to.
+            now: seconds since the epoch.
+        """
         issued_at = math.floor(now)
         claims = {
             "iss": self._client_id,
@@ -237,8 +252,8 @@ def _algorithm(key: PrivateKey, algorithm: str | None) -> str:
 
 def _algorithms(key: object) -> tuple[str, ...]:
     if isinstance(key, RSAPrivateKey):
-        return _RSA if key.key_size >= _MIN_RSA_BITS else ()
+        return _RSA if key.key_size >= MIN_RSA_BITS else ()
     if isinstance(key, EllipticCurvePrivateKey):
-        name = _BY_CURVE.get(key.curve.name)
+        name = BY_CURVE.get(key.curve.name)
         return (name,) if name else ()
     return ("EdDSA",) if isinstance(key, Ed25519PrivateKey) else ()

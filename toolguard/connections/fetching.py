@@ -19,13 +19,13 @@ from toolguard.errors import (
 from toolguard.policies.policy import ConnectionNeed
 from toolguard.principal import Principal
 
-__all__ = ["Connecting"]
+__all__ = ["ConnectionFetcher"]
 
 _log = logging.getLogger("toolguard")
 
 
 @dataclass(frozen=True)
-class Connecting:
+class ConnectionFetcher:
     """Fetches connections for one caller.
 
     Attributes:

@@ -7,7 +7,6 @@ request, and the request holds the credential.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import re
@@ -21,6 +20,7 @@ from urllib.parse import urlencode
 import anyio
 import httpx
 
+from toolguard.connections.per_loop import PerLoop
 from toolguard.connections.retries import (
     MAX_RETRY_AFTER,
     NO_RETRIES,
@@ -165,8 +165,7 @@ class VaultClient:
         self._retries = retries
         self._transport = transport
         self._clock = clock
-        # Not a WeakKeyDictionary: a pool refers to its loop, so entries would never be removed.
-        self._clients: dict[asyncio.AbstractEventLoop, httpx.AsyncClient] = {}
+        self._clients = PerLoop(self._new_client)
 
     async def post(
         self, request: VaultRequest, *, again: Callable[[], VaultRequest] | None = None
@@ -198,7 +197,7 @@ class VaultClient:
         earlier: list[FaultKind] = []
         while True:
             seconds = deadline - anyio.current_time()
-            if request.is_idempotent and len(earlier) < self._retries.most:
+            if request.is_idempotent and len(earlier) < self._retries.max_retries:
                 # One attempt does not use up the time for the next ones.
                 seconds /= 2
             outcome = await self._attempt(request, seconds)
@@ -224,29 +223,30 @@ class VaultClient:
 
     async def _exchange(self, request: VaultRequest) -> VaultAnswer | Failure:
         try:
-            async with self._client().stream(
+            async with self._clients.get().stream(
                 "POST", request.url, content=request.content, headers=request.headers
             ) as response:
                 return await self._read(response, request.connection)
         except httpx.HTTPError as fault:
+            kind: FaultKind = "unanswered" if isinstance(fault, _UNANSWERED) else "final"
             return Failure(
                 ConnectionUnavailableError(
                     f"The vault cannot be reached ({type(fault).__name__}): try again",
                     connection=request.connection,
                 ),
-                _fault_kind(fault),
+                "unsent" if isinstance(fault, _UNSENT) else kind,
             )
 
     async def _read(self, response: httpx.Response, connection: str) -> VaultAnswer | Failure:
         early = self._failure(response, connection)
         if early is not None:
             return early
-        body = await _limited(response)
+        body = await _read_limited(response)
         if body is None:
-            return _nonsense("The vault's answer is too long", connection)
+            return _invalid("The vault's answer is too long", connection)
         members = strict_object(body)
         if members is None and response.is_success:
-            return _nonsense("The vault's answer is not JSON", connection)
+            return _invalid("The vault's answer is not JSON", connection)
         return VaultAnswer(response.status_code, members or {})
 
     def _failure(self, response: httpx.Response, connection: str) -> Failure | None:
@@ -265,56 +265,40 @@ class VaultClient:
             )
             return Failure(unavailable, "unanswered" if status in _PASSING else "final", wait)
         if not (response.is_success or response.is_client_error):
-            return _nonsense(f"The vault sends the request elsewhere ({status})", connection)
+            return _invalid(f"The vault sends the request elsewhere ({status})", connection)
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            return _nonsense("The vault's answer is compressed", connection)
+            return _invalid("The vault's answer is compressed", connection)
         return None
 
-    def _client(self) -> httpx.AsyncClient:
-        loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
-        if client is None:
-            self._forget_closed_loops()
-            client = self._clients[loop] = httpx.AsyncClient(
-                transport=self._transport,
-                # The deadline of the whole request replaces a timeout per read.
-                timeout=None,  # noqa: S113 - see above
-                limits=_LIMITS,
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-                follow_redirects=False,
-                event_hooks={"response": [_forget_location]},
-                trust_env=False,
-            )
-        return client
-
-    def _forget_closed_loops(self) -> None:
-        for loop in [loop for loop in list(self._clients) if loop.is_closed()]:
-            self._clients.pop(loop, None)
+    def _new_client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            transport=self._transport,
+            # The deadline of the whole request replaces a timeout per read.
+            timeout=None,  # noqa: S113 - see above
+            limits=_LIMITS,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            follow_redirects=False,
+            event_hooks={"response": [_drop_location]},
+            trust_env=False,
+        )
 
     async def aclose(self) -> None:
         """Close the TCP connections of the running event loop; a later request opens new ones."""
-        self._forget_closed_loops()
-        client = self._clients.pop(asyncio.get_running_loop(), None)
+        client = self._clients.pop()
         if client is not None:
             await client.aclose()
 
 
-def _fault_kind(fault: httpx.HTTPError) -> FaultKind:
-    if isinstance(fault, _UNSENT):
-        return "unsent"
-    return "unanswered" if isinstance(fault, _UNANSWERED) else "final"
-
-
-def _nonsense(message: str, connection: str) -> Failure:
+def _invalid(message: str, connection: str) -> Failure:
     return Failure(ConnectionResponseError(message, connection=connection))
 
 
-async def _forget_location(response: httpx.Response) -> None:
+async def _drop_location(response: httpx.Response) -> None:
     # httpx parses the target of a redirect even if it does not follow it, and raises for some.
     response.headers.pop("Location", None)
 
 
-async def _limited(response: httpx.Response) -> bytes | None:
+async def _read_limited(response: httpx.Response) -> bytes | None:
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk

@@ -13,7 +13,7 @@ from cachetools import TLRUCache
 
 from toolguard.connections.protocol import Connection
 
-__all__ = ["MemoryTokenCache", "Shelf"]
+__all__ = ["MemoryTokenCache", "TTLCache"]
 
 ValueT = TypeVar("ValueT")
 
@@ -32,7 +32,7 @@ class MemoryTokenCache:
     def __init__(
         self, max_entries: int = 10_000, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._shelf: Shelf[Connection] = Shelf(max_entries, clock)
+        self._entries: TTLCache[Connection] = TTLCache(max_entries, clock)
 
     @property
     def shared(self) -> bool:
@@ -41,25 +41,25 @@ class MemoryTokenCache:
 
     async def get(self, key: str) -> Connection | None:
         """Return the connection stored under ``key``; None if there is none."""
-        return self._shelf.get(key)
+        return self._entries.get(key)
 
     async def put(self, key: str, connection: Connection, ttl: float) -> None:
         """Store ``connection`` for ``ttl`` seconds."""
-        self._shelf.put(key, connection, ttl)
+        self._entries.put(key, connection, ttl)
 
     async def drop(self, key: str) -> None:
         """Delete the entry under ``key``."""
-        self._shelf.drop(key)
+        self._entries.drop(key)
 
     async def claim(self, key: str) -> Connection | None:  # noqa: ARG002 - of the protocol
         """Return None: no other process fetches."""
         return None
 
     def __repr__(self) -> str:
-        return f"<MemoryTokenCache: at most {self._shelf.max_entries} connections>"
+        return f"<MemoryTokenCache: at most {self._entries.max_entries} connections>"
 
 
-class Shelf(Generic[ValueT]):
+class TTLCache(Generic[ValueT]):
     """A bounded cache of values, each with its own time to live; thread-safe.
 
     Each process has its own: another thread may hold the lock while a process forks.

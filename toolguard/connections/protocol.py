@@ -207,6 +207,9 @@ class ConnectionProvider(Protocol):
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection.
 
+        Args:
+            request: what the tool needs, and who calls it.
+
         Raises:
             ConnectionTokenError: a subclass that says why there is no connection.
         """

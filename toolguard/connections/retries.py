@@ -37,7 +37,7 @@ FaultKind = Literal["unsent", "unanswered", "rate_limited", "final"]
 it was not processed (429). ``final``: another attempt would fail in the same way.
 """
 
-_MOST = 2
+_MAX_RETRIES = 2
 # Seconds. A tool call waits for this: longer waits are reported to the caller instead.
 _LONGEST_RETRY_AFTER = 2
 _FIRST_BACKOFF = 0.1
@@ -66,7 +66,7 @@ class Retries:
     it was refused with 429 and a ``Retry-After`` of at most 2 s. Others are never repeated.
 
     Attributes:
-        most: the maximum number of further attempts, 0 to 2.
+        max_retries: the maximum number of further attempts, 0 to 2.
         sleep: waits for a number of seconds.
         jitter: returns numbers from 0 to 1, which spread callers that failed at the same time.
 
@@ -74,13 +74,15 @@ class Retries:
         ValueError: if ``most`` is not 0, 1 or 2.
     """
 
-    most: int = _MOST
+    max_retries: int = _MAX_RETRIES
     sleep: Callable[[float], Awaitable[None]] = field(default=anyio.sleep, repr=False)
     jitter: Callable[[], float] = field(default=random.random, repr=False)
 
     def __post_init__(self) -> None:
-        if self.most not in range(_MOST + 1):
-            raise ValueError("write most=2, 1 or 0: more attempts would only hold the caller up")
+        if self.max_retries not in range(_MAX_RETRIES + 1):
+            raise ValueError(
+                "write max_retries=2, 1 or 0: more attempts would only hold the caller up"
+            )
 
     def delay(
         self, failure: Failure, earlier: Sequence[FaultKind], *, is_idempotent: bool
@@ -93,7 +95,7 @@ class Retries:
             is_idempotent: whether the vault may safely process the request twice.
         """
         wait = failure.retry_after or 0
-        if len(earlier) >= self.most or wait > _LONGEST_RETRY_AFTER:
+        if len(earlier) >= self.max_retries or wait > _LONGEST_RETRY_AFTER:
             return None
         allowed = {
             "unsent": True,
@@ -106,7 +108,7 @@ class Retries:
         return wait + _FIRST_BACKOFF * 2.0 ** len(earlier) * (1 + self.jitter())
 
 
-NO_RETRIES = Retries(most=0)
+NO_RETRIES = Retries(max_retries=0)
 """One attempt only."""
 
 

@@ -50,6 +50,9 @@ class ConnectionRouter:
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection from its provider.
 
+        Args:
+            request: what the tool needs, and who calls it.
+
         Raises:
             ConnectionTokenError: as raised by the provider.
             ConnectionResponseError: if there is no provider for a connection of this name.

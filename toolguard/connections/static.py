@@ -29,26 +29,28 @@ class StaticConnections:
     ) -> None:
         if not table:
             raise ValueError('write StaticConnections({"google-calendar": "a-token"})')
-        self._table = {name: _entry(entry) for name, entry in table.items()}
+        self._table = {
+            name: {user_id: _connection(token) for user_id, token in entry.items()}
+            if isinstance(entry, Mapping)
+            else _connection(entry)
+            for name, entry in table.items()
+        }
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection of this user.
+
+        Args:
+            request: what the tool needs, and who calls it.
 
         Raises:
             ConnectionRequiredError: if the table has no connection, or one with too few scopes.
         """
         connection = self._of(request.principal.user_id, request.name)
         if connection is None:
-            raise ConnectionRequiredError(
-                f"Connect {request.name} first, then try again", connection=request.name
-            )
+            raise ConnectionRequiredError.not_connected(request.name)
         missing = [s for s in request.scopes if s not in connection.scopes]
         if connection.scopes and missing:
-            raise ConnectionRequiredError(
-                f"Connect {request.name} again and allow what is missing",
-                connection=request.name,
-                missing_scopes=missing,
-            )
+            raise ConnectionRequiredError.lacking_scopes(request.name, missing)
         return connection
 
     def _of(self, user_id: str | None, name: str) -> Connection | None:
@@ -59,14 +61,6 @@ class StaticConnections:
 
     def __repr__(self) -> str:
         return f"<StaticConnections: {', '.join(self._table)}>"
-
-
-def _entry(
-    entry: str | Connection | Mapping[str, str | Connection],
-) -> Connection | dict[str, Connection]:
-    if isinstance(entry, Mapping):
-        return {user_id: _connection(token) for user_id, token in entry.items()}
-    return _connection(entry)
 
 
 def _connection(token: str | Connection) -> Connection:

@@ -6,19 +6,19 @@ import functools
 import operator
 
 from toolguard.decorators.wrapper import GuardDecorator
-from toolguard.policies.formulas import Rule
+from toolguard.policies.formulas import Formula
 from toolguard.policies.policy import Policy
 from toolguard.policies.requirements import ActsThrough, IsMachine, IsUser
 
 __all__ = ["requires_actor", "requires_machine", "requires_user"]
 
-requires_user = GuardDecorator(Policy(Rule(IsUser())))
+requires_user = GuardDecorator(Policy(Formula(IsUser())))
 """Require a caller with a user: no application on its own, as far as its token tells.
 
 See :attr:`toolguard.Principal.is_machine`. An agent that acts for a user is such a caller.
 """
 
-requires_machine = GuardDecorator(Policy(Rule(IsMachine())))
+requires_machine = GuardDecorator(Policy(Formula(IsMachine())))
 """Require an application on its own, whose token says that no user takes part."""
 
 
@@ -46,5 +46,5 @@ def requires_actor(*patterns: str) -> GuardDecorator:
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise TypeError('names are strings: write requires_actor("agent-*")')
     return GuardDecorator(
-        Policy(functools.reduce(operator.or_, (Rule(ActsThrough(p)) for p in patterns)))
+        Policy(functools.reduce(operator.or_, (Formula(ActsThrough(p)) for p in patterns)))
     )

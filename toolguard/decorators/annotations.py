@@ -14,6 +14,7 @@ __all__ = [
     "accepts_none",
     "accepts_text",
     "evaluated",
+    "injected",
     "is_kind",
     "is_sent_by_client",
     "kinds_of",
@@ -41,6 +42,31 @@ sent_by_client: Final = _SentByClient()
     @mcp.tool()
     @requires_scopes("admin")
     async def ban_user(user_id: Annotated[str, sent_by_client]) -> str: ...
+"""
+
+
+class _Injected:
+    """Stands for the value that a guard will inject."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "injected"
+
+
+injected: Final[Any] = _Injected()
+"""The default of an injected parameter, for functions that your own code calls as well.
+
+A guarded function keeps its parameters for type checkers, the injected ones included, because the
+type system cannot remove a keyword. With this default, a call may leave them out::
+
+    @requires_scopes("notes.read")
+    async def notes(day: str, *, user_id: str = injected) -> list[str]: ...
+
+    @mcp.tool()
+    @requires_auth
+    async def summary(day: str) -> str:
+        return " ".join(await notes(day))
 """
 
 

@@ -19,6 +19,7 @@ from toolguard.decorators.annotations import (
     accepts_none,
     accepts_text,
     evaluated,
+    injected,
     is_kind,
     is_sent_by_client,
     kinds_of,
@@ -178,7 +179,7 @@ def _check_read(
     for name in policy.arguments:
         if name not in names:
             raise TypeError(
-                f"the rule {policy.rule} reads an argument that {name_of(function)}() does not "
+                f"the rule {policy.formula} reads an argument that {name_of(function)}() does not "
                 f"have: add `{name}: str` to its parameters"
             )
 
@@ -218,6 +219,11 @@ def sent_by_clients(function: Callable[..., Any], declared: Collection[str] = ()
     except (TypeError, ValueError):  # no signature, as for built-ins
         return None
     for parameter in parameters:
+        if parameter.default is injected:
+            return (
+                f"has a parameter {parameter.name} = injected that no guard fills: add the guard, "
+                "@requires_auth or @with_connection(..., as_=...)"
+            )
         for kind in (Principal, Connection):
             if mentions(parameter.annotation, kind):
                 return (

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias, cast, overload
 
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.parsing.scope_token import check_requestable
-from toolguard.policies.argument_scopes import ScopeFunction, ScopesOf, ScopeTemplate
-from toolguard.policies.formulas import Condition, Rule
-from toolguard.policies.operations import Invocation
+from toolguard.policies.argument_scopes import ScopeFunction, ScopesForCall, ScopeTemplate
+from toolguard.policies.formulas import Condition, Formula
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.policies.requirements import (
     BelongsToTenant,
@@ -52,7 +52,7 @@ RuleLike: TypeAlias = ScopeLike | GuardDecorator
 """A scope, a scope expression, or any guard."""
 
 
-def requires_scopes(*scopes: ScopeLike | ScopesOf) -> GuardDecorator:
+def requires_scopes(*scopes: ScopeLike | ScopesForCall) -> GuardDecorator:
     """Require the caller's token to have all of these scopes.
 
     A caller who lacks one is challenged with 403 ``insufficient_scope`` (RFC 6750 §3.1).
@@ -61,7 +61,7 @@ def requires_scopes(*scopes: ScopeLike | ScopesOf) -> GuardDecorator:
         scopes: scope-tokens (RFC 6749 §3.3), or expressions: ``any_of("a", "b")``, ``"a" & b``.
             For scopes that depend on the call, write an argument in braces,
             ``"calendar.{calendar_id}.write"`` (``{{`` for a literal brace), or a function,
-            ``lambda call: ...``, of the :class:`Invocation`. An argument of which no scope-token
+            ``lambda call: ...``, of the :class:`OperationCall`. An argument of which no scope-token
             can be made is invalid input.
 
     Raises:
@@ -82,10 +82,10 @@ def requires_scopes(*scopes: ScopeLike | ScopesOf) -> GuardDecorator:
     return GuardDecorator(Policy(functools.reduce(operator.and_, map(_scope_rule, scopes))))
 
 
-def _scope_rule(given: object) -> Rule:
+def _scope_rule(given: object) -> Formula:
     if callable(given):
-        return Rule(ScopeFunction(_function_of_call(given)))
-    rule = all_of_scopes(cast("ScopeLike", given)).replacing(_scope_condition)
+        return Formula(ScopeFunction(_function_of_call(given)))
+    rule = all_of_scopes(cast("ScopeLike", given)).substitute(_scope_condition)
     if all(isinstance(each, str) for each in rule.conditions):
         scope = Scope.of(rule.alternatives)
         check_requestable(scope.tokens)
@@ -93,14 +93,14 @@ def _scope_rule(given: object) -> Rule:
     return rule
 
 
-def _scope_condition(token: Condition) -> Rule:
+def _scope_condition(token: Condition) -> Formula:
     if not isinstance(token, str) or not {"{", "}"} & set(token):
-        return Rule(token)
+        return Formula(token)
     template = ScopeTemplate(token)
-    return Rule(template) if template.arguments else template.scope(Invocation("tool", ""))
+    return Formula(template) if template.arguments else template.scope(OperationCall("tool", ""))
 
 
-def _function_of_call(function: Callable[..., Any]) -> ScopesOf:
+def _function_of_call(function: Callable[..., Any]) -> ScopesForCall:
     try:
         parameters = [*inspect.signature(function).parameters]
     except (TypeError, ValueError):  # a built-in
@@ -249,6 +249,10 @@ def requires_claim(name: str, predicate: Callable[[Any], bool]) -> GuardDecorato
         name: the name of the claim.
         predicate: a function of its value; only True permits the call. An exception refuses it.
 
+    Raises:
+        TypeError: if ``predicate`` is not a function.
+        ValueError: if the name is empty.
+
     Example::
 
         @requires_claim("email_verified", lambda value: value is True)
@@ -261,12 +265,12 @@ def requires_claim(name: str, predicate: Callable[[Any], bool]) -> GuardDecorato
 
 
 def requires(
-    check: Callable[[Principal, Invocation], bool | Awaitable[bool]],
+    check: Callable[[Principal, OperationCall], bool | Awaitable[bool]],
 ) -> GuardDecorator:
     """Require your own check to return True.
 
     Args:
-        check: a function of the :class:`Principal` and the :class:`Invocation`; a coroutine
+        check: a function of the :class:`Principal` and the :class:`OperationCall`; a coroutine
             function, or an ordinary one, which runs in a worker thread. Only True permits the
             call; an exception refuses it, and is logged with the name of the check.
 
@@ -314,7 +318,7 @@ def requires_recent_auth(
     if (max_age is None and not classes) or (max_age is not None and max_age < 1):
         raise ValueError("write requires_recent_auth(max_age=300), in seconds, or acr_values=[...]")
     check_requestable(classes, "class")
-    return GuardDecorator(Policy(Rule(RecentAuthentication(max_age, classes))))
+    return GuardDecorator(Policy(Formula(RecentAuthentication(max_age, classes))))
 
 
 @overload
@@ -366,7 +370,7 @@ def any_of(*rules: RuleLike) -> Scope | GuardDecorator:
     policies = [_policy(rule) for rule in rules]
     if any(policy.public or policy.connections for policy in policies):
         raise ValueError("any_of() takes rules: write public and with_connection() by themselves")
-    wanted = [policy.rule for policy in policies if policy.rule is not None]
+    wanted = [policy.formula for policy in policies if policy.formula is not None]
     if len(wanted) < len(policies):  # one of them permits every verified caller
         return GuardDecorator(Policy())
     return GuardDecorator(Policy(functools.reduce(operator.or_, wanted)))
@@ -377,11 +381,11 @@ def _policy(rule: RuleLike) -> Policy:
 
 
 def _all(requirements: Iterable[Requirement]) -> GuardDecorator:
-    return GuardDecorator(Policy(functools.reduce(operator.and_, map(Rule, requirements))))
+    return GuardDecorator(Policy(functools.reduce(operator.and_, map(Formula, requirements))))
 
 
 def _any(requirements: Iterable[Requirement]) -> GuardDecorator:
-    return GuardDecorator(Policy(functools.reduce(operator.or_, map(Rule, requirements))))
+    return GuardDecorator(Policy(functools.reduce(operator.or_, map(Formula, requirements))))
 
 
 def _check_names(names: tuple[object, ...], example: str) -> None:

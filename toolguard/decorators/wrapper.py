@@ -13,34 +13,47 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, TypeAlias, TypeVar, overload
+from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
 
 import anyio.to_thread
 
-from toolguard.calls.message import Frame, current_frame, name_scopes, refusal_in, standing
-from toolguard.calls.rows import State
+from toolguard.calls.message import (
+    Frame,
+    current_frame,
+    leave,
+    name_scopes,
+    refusal_in,
+    stand,
+)
+from toolguard.calls.rows import Row, State
 from toolguard.decorators.injection import Connections, Injection, unwrapped
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 
 __all__ = [
+    "BARE",
     "GuardDecorator",
     "Guarded",
     "arguments_of",
     "bare_policy",
     "injected_parameters",
-    "is_bare",
     "owner_of",
     "policy_of",
 ]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
-Guarded: TypeAlias = Callable[..., Coroutine[Any, Any, T]]
-"""A guarded function: always a coroutine function, without the injected parameters."""
+Guarded: TypeAlias = Callable[P, Coroutine[Any, Any, T]]
+"""A guarded function: always a coroutine function.
+
+It keeps its parameters for type checkers, the injected ones included: a ``ParamSpec`` cannot lose
+keywords. Give those the default ``injected`` where your own code calls the function.
+"""
 
 _MARK = "__toolguard__"
-_BARE = "__toolguard_bare__"
+BARE = "__toolguard_bare__"
+"""The attribute of a function for which a guard was declared that it does not have itself."""
 
 
 class GuardDecorator:
@@ -54,10 +67,10 @@ class GuardDecorator:
         self.policy = policy
 
     @overload
-    def __call__(self, function: Callable[..., Awaitable[T]]) -> Guarded[T]: ...
+    def __call__(self, function: Callable[P, Awaitable[T]]) -> Guarded[P, T]: ...
     @overload
-    def __call__(self, function: Callable[..., T]) -> Guarded[T]: ...
-    def __call__(self, function: Callable[..., Any]) -> Guarded[Any]:
+    def __call__(self, function: Callable[P, T]) -> Guarded[P, T]: ...
+    def __call__(self, function: Callable[..., Any]) -> Guarded[..., Any]:
         """Guard ``function``, in addition to the guards it already has.
 
         Raises:
@@ -74,7 +87,7 @@ class GuardDecorator:
         mark = getattr(function, _MARK, None)
         if isinstance(mark, _Mark) and mark.wrapper is function:
             whole = self.policy & mark.policy
-            setattr(function, _BARE, whole)  # registered in between, it lacks this guard
+            setattr(function, BARE, whole)  # registered in between, it lacks this guard
             return _guarded(mark.function, whole)
         # Another decorator is between two guards: still decide on both at once.
         inner = policy_of(function)
@@ -101,16 +114,25 @@ class _Mark:
         self.injection = injection
 
 
-def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
+def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
     injection = Injection.plan(function, policy)
     start = _starting(function)
+    reads_arguments = policy.reads_arguments
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
-        with entering(guarded, policy) as frame:
-            principal = await _caller(
-                frame, policy, functools.partial(injection.sent, args, kwargs)
-            )
-            connections = await frame.connect(policy.connections, principal)
+        with entering(guarded, policy) as (frame, row):
+            if row.state is State.PERMITTED and not reads_arguments:
+                principal = row.principal
+                frame.check_open(principal)
+            else:
+                call = row.call
+                if reads_arguments or row.state is State.NEEDS_ARGUMENTS:
+                    sent = MappingProxyType(injection.sent(args, kwargs))
+                    call = replace(call, arguments=sent)
+                principal = await frame.authorize(call)
+            connections: Connections = {}
+            if policy.connections:
+                connections = await frame.connect(policy.connections, principal)
             running = start(injection, args, kwargs, principal, connections)
             del connections  # a traceback shows local variables, and none may hold a token
             return await running
@@ -121,15 +143,15 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[Any]:
         if mark is not None:
             break
         with suppress(AttributeError, TypeError):  # an object that does not accept attributes
-            setattr(layer, _BARE, policy)
+            setattr(layer, BARE, policy)
     return guarded
 
 
 @contextmanager
-def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[Frame]:
-    """Yield the frame inside the function that ``wrapper`` guards, and record how it ends.
+def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[tuple[Frame, Row]]:
+    """Yield frame and row inside the function that ``wrapper`` guards, and record how it ends.
 
-    Its row is that of the operation which the framework entered, if this is the wrapper of that
+    The row is that of the operation which the framework entered, if this is the wrapper of that
     operation; a guarded function that is called by code of the user's has its own row.
     """
     frame = current_frame()
@@ -137,10 +159,9 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[Frame]:
     if row is None or row.owner is not wrapper or row.running:
         frame = frame.within(policy, wrapper)
         row = frame.entered
-    row.running = True
+    row.running, before = True, stand(frame)
     try:
-        with standing(frame):
-            yield frame
+        yield frame, row
     except Exception as error:
         refusal = refusal_in(error)
         if refusal is not None:
@@ -153,23 +174,7 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[Frame]:
         raise
     finally:
         row.running = False
-
-
-async def _caller(
-    frame: Frame, policy: Policy, sent: Callable[[], Mapping[str, Any]]
-) -> Principal | None:
-    """Return the caller if the call is permitted.
-
-    Raises:
-        ToolGuardError: if the call is refused.
-    """
-    row = frame.entered
-    reads_call = policy.reads_call or row.state is State.NEEDS_ARGUMENTS
-    if row.state is State.PERMITTED and not reads_call:
-        frame.check_open(row.principal)
-        return row.principal
-    arguments = MappingProxyType(dict(sent())) if reads_call else row.call.arguments
-    return await frame.authorize(replace(row.call, arguments=arguments))
+        leave(before)
 
 
 def _starting(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
@@ -243,11 +248,6 @@ def injected_parameters(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for mark in marks for name in mark.injection.sources))
 
 
-def is_bare(function: Callable[..., Any]) -> bool:
-    """Return whether a guard was declared for ``function`` that it does not have itself. Cheap."""
-    return getattr(function, _BARE, None) is not None
-
-
 def bare_policy(function: Callable[..., Any]) -> Policy | None:
     """Return the policy that was declared for ``function`` and does *not* guard it.
 
@@ -255,7 +255,7 @@ def bare_policy(function: Callable[..., Any]) -> Policy | None:
     the function itself and not the wrapper.
     """
     for layer, mark in _layers(function):
-        bare = getattr(layer, _BARE, None)
+        bare = getattr(layer, BARE, None)
         if isinstance(bare, Policy):
             return bare
         if mark is not None:

@@ -14,7 +14,7 @@ from toolguard.policies.policy import Policy
 from toolguard.policies.scopes import ScopeHierarchy, all_of
 from toolguard.principal import Principal
 
-__all__ = ["check", "check_owner", "require_scopes", "rule_of", "user_id_of"]
+__all__ = ["check", "check_owner", "require_all", "require_scopes", "require_user_id"]
 
 
 def require_scopes(
@@ -36,10 +36,10 @@ def require_scopes(
     >>> require_scopes({"scopes": ["calendar.read", "profile"]}, ["calendar.read"])
     """
     principal = Principal.from_claims(token_result)
-    check(rule_of(required_scopes), principal, error_description, default.scope_hierarchy)
+    check(require_all(required_scopes), principal, error_description, default.scope_hierarchy)
 
 
-def rule_of(required_scopes: Sequence[str]) -> Policy:
+def require_all(required_scopes: Sequence[str]) -> Policy:
     """Return the rule that requires all of these scopes.
 
     Raises:
@@ -50,7 +50,7 @@ def rule_of(required_scopes: Sequence[str]) -> Policy:
         raise TypeError(f"scopes are a list: write {required_scopes.split()!r}")
     if not required_scopes:
         raise ValueError("name at least one scope; for any good token leave the list out")
-    return Policy(rule=all_of(*required_scopes))
+    return Policy(formula=all_of(*required_scopes))
 
 
 def check(
@@ -78,7 +78,7 @@ def check(
         raise refusal
 
 
-def user_id_of(principal: Principal) -> str:
+def require_user_id(principal: Principal) -> str:
     """Return the user id of ``principal``.
 
     Raises:

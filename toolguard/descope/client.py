@@ -10,6 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from typing_extensions import Unpack
+
 from toolguard.calls.message import here
 from toolguard.calls.waiting import wait_for
 from toolguard.connections.descope.models import (
@@ -19,13 +21,14 @@ from toolguard.connections.descope.models import (
     validation_result,
 )
 from toolguard.connections.descope.provider import DescopeConnections
-from toolguard.descope.checks import check, check_owner, rule_of, user_id_of
+from toolguard.descope.checks import check, check_owner, require_all, require_user_id
 from toolguard.descope.default import default
 from toolguard.errors import ToolGuardError
 from toolguard.guard import ToolGuard
 from toolguard.policies.policy import Policy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
+from toolguard.settings import GuardSettings
 from toolguard.tokens.discovery import issuer_of
 from toolguard.tokens.jwks import JWKS
 from toolguard.tokens.jwt import JWTVerifier
@@ -108,7 +111,7 @@ class DescopeMCP:
         """
         return cls(config.well_known_url, config.management_key, config.mcp_server_url)
 
-    def guard(self, **settings: Any) -> ToolGuard:
+    def guard(self, **settings: Unpack[GuardSettings]) -> ToolGuard:
         """Return a guard with this verifier and these connections, for the decorators.
 
         Args:
@@ -117,16 +120,15 @@ class DescopeMCP:
         Raises:
             ValueError: if there is no ``mcp_server_url`` and no ``resource=`` to name the server.
         """
-        return ToolGuard(
-            **{
-                "verifier": self.verifier,
-                "issuer": issuer_of(self.config.well_known_url),
-                "resource": self.config.mcp_server_url,
-                "connections": self.connections,
-                "scope_hierarchy": self.scope_hierarchy,
-                **settings,
-            }
-        )
+        completed: GuardSettings = {
+            "verifier": self.verifier,
+            "issuer": issuer_of(self.config.well_known_url),
+            "resource": self.config.mcp_server_url,
+            "connections": self.connections,
+            "scope_hierarchy": self.scope_hierarchy,
+        }
+        completed.update(settings)
+        return ToolGuard(**completed)
 
     def validate_token(
         self, access_token: str, *, audience: str | Sequence[str] | None = None
@@ -154,18 +156,22 @@ class DescopeMCP:
     ) -> str:
         """Validate a token and return its user id.
 
+        Args:
+            access_token: the bearer token that the client sent, without ``Bearer``.
+            audience: the required ``aud``, instead of this object's audience.
+
         Raises:
             InvalidTokenError: if the token is not valid.
             AccessDeniedError: if it names no user.
             KeysUnavailableError: if the token cannot be verified at this time.
         """
-        return user_id_of(self._verify(access_token, audience))
+        return require_user_id(self._verify(access_token, audience))
 
     async def avalidate_token_and_get_user_id(
         self, access_token: str, *, audience: str | Sequence[str] | None = None
     ) -> str:
         """Return the user id as :meth:`validate_token_and_get_user_id` does, without blocking."""
-        return user_id_of(await self._verifier(audience).verify(access_token))
+        return require_user_id(await self._verifier(audience).verify(access_token))
 
     def validate_token_require_scopes_and_get_user_id(
         self,
@@ -177,16 +183,23 @@ class DescopeMCP:
     ) -> str:
         """Validate a token, check its scopes, and return its user id.
 
+        Args:
+            access_token: the bearer token that the client sent, without ``Bearer``.
+            required_scopes: the scopes that the token must have.
+            audience: the required ``aud``, instead of this object's audience.
+            error_description: the text of the refusal, instead of one that names the
+                scopes.
+
         Raises:
             InvalidTokenError: if the token is not valid.
             InsufficientScopeError: if it lacks scopes; see :meth:`require_scopes`.
             AccessDeniedError: if it names no user.
             KeysUnavailableError: if the token cannot be verified at this time.
         """
-        rule = rule_of(required_scopes)
+        rule = require_all(required_scopes)
         principal = self._verify(access_token, audience)
         check(rule, principal, error_description, self.scope_hierarchy)
-        return user_id_of(principal)
+        return require_user_id(principal)
 
     async def avalidate_token_require_scopes_and_get_user_id(
         self,
@@ -197,10 +210,10 @@ class DescopeMCP:
         error_description: str | None = None,
     ) -> str:
         """Do :meth:`validate_token_require_scopes_and_get_user_id` without blocking."""
-        rule = rule_of(required_scopes)
+        rule = require_all(required_scopes)
         principal = await self._verifier(audience).verify(access_token)
         check(rule, principal, error_description, self.scope_hierarchy)
-        return user_id_of(principal)
+        return require_user_id(principal)
 
     def require_scopes(
         self,
@@ -210,7 +223,7 @@ class DescopeMCP:
     ) -> None:
         """Check scopes as :func:`toolguard.descope.require_scopes` does."""
         principal = Principal.from_claims(token_result)
-        check(rule_of(required_scopes), principal, error_description, self.scope_hierarchy)
+        check(require_all(required_scopes), principal, error_description, self.scope_hierarchy)
 
     def get_connection_token(
         self,
@@ -287,10 +300,10 @@ class DescopeMCP:
             @mcp.tool(auth=descope.create_auth_check(["calendar.read"]))
             def list_events() -> list[str]: ...
         """
-        policy = Policy() if required_scopes is None else rule_of(required_scopes)
+        policy = Policy() if required_scopes is None else require_all(required_scopes)
 
         async def admits(context: Any) -> bool:
-            token = _token_of(context)
+            token = _find_token(context)
             if token is None:
                 return False
             try:
@@ -323,7 +336,7 @@ class DescopeMCP:
         return f"<DescopeMCP: {self.config.project.project_id} for {audiences}>"
 
 
-def _token_of(context: Any) -> str | None:
+def _find_token(context: Any) -> str | None:
     """Return the caller's token in a check of fastmcp's."""
     frame = here()
     if frame is not None:

@@ -6,19 +6,20 @@ the one that :func:`init_descope_mcp` created; see there for arguments and excep
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from toolguard.connections.descope.models import (
     DescopeConfig,
     TenantTokenRequest,
-    TokenValidationResult,
     UserTokenRequest,
 )
 from toolguard.connections.descope.provider import DescopeConnections
 from toolguard.descope.checks import require_scopes
-from toolguard.descope.client import AuthCheck, DescopeMCP
+from toolguard.descope.client import DescopeMCP
 from toolguard.descope.default import Default
 from toolguard.descope.default import default as any_default
 from toolguard.environment import MANAGEMENT_KEY, taken
@@ -42,6 +43,9 @@ __all__ = [
     "validate_token_require_scopes_and_get_user_id",
 ]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 default: Default[DescopeMCP] = any_default
 
 
@@ -58,6 +62,14 @@ def init_descope_mcp(
 
     Omitted settings are taken from the environment: ``DESCOPE_MCP_WELL_KNOWN_URL``,
     ``DESCOPE_MANAGEMENT_KEY``, ``MCP_SERVER_URL``.
+
+    Args:
+        well_known_url: the MCP server's discovery URL, from Descope's console.
+        management_key: the key for connections without an access token.
+        mcp_server_url: the server's own URL: the required audience of every token.
+        audience: the required audience, instead of the URL.
+        environ: the environment variables.
+        scope_hierarchy: the scopes that a scope includes.
 
     Raises:
         ValueError: if there is no well-known URL or no audience, or one cannot be used.
@@ -80,91 +92,55 @@ def init_descope_mcp(
     return client
 
 
-def validate_token(
-    access_token: str, *, audience: str | Sequence[str] | None = None
-) -> TokenValidationResult:
-    """Validate a token and return its claims; see :meth:`DescopeMCP.validate_token`."""
-    return default.get().validate_token(access_token, audience=audience)
+def _of_default(method: Callable[Concatenate[DescopeMCP, P], T]) -> Callable[P, T]:
+    """Return a function that calls ``method`` of the default client, and looks like it."""
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return method(default.get(), *args, **kwargs)
+
+    async def acall(*args: P.args, **kwargs: P.kwargs) -> Any:
+        result: Any = call(*args, **kwargs)
+        return await result
+
+    function: Any = acall if inspect.iscoroutinefunction(method) else call
+    functools.update_wrapper(function, method)
+    signature = inspect.signature(method)
+    function.__signature__ = signature.replace(parameters=[*signature.parameters.values()][1:])
+    function.__module__, function.__qualname__ = __name__, method.__name__
+    known: Callable[P, T] = function
+    return known
 
 
-async def avalidate_token(
-    access_token: str, *, audience: str | Sequence[str] | None = None
-) -> TokenValidationResult:
-    """Validate a token and return its claims; see :meth:`DescopeMCP.avalidate_token`."""
-    return await default.get().avalidate_token(access_token, audience=audience)
+validate_token = _of_default(DescopeMCP.validate_token)
+"""See :meth:`DescopeMCP.validate_token`."""
 
+avalidate_token = _of_default(DescopeMCP.avalidate_token)
+"""See :meth:`DescopeMCP.avalidate_token`."""
 
-def validate_token_and_get_user_id(
-    access_token: str, *, audience: str | Sequence[str] | None = None
-) -> str:
-    """Return its user id; see :meth:`DescopeMCP.validate_token_and_get_user_id`."""
-    return default.get().validate_token_and_get_user_id(access_token, audience=audience)
+validate_token_and_get_user_id = _of_default(DescopeMCP.validate_token_and_get_user_id)
+"""See :meth:`DescopeMCP.validate_token_and_get_user_id`."""
 
+avalidate_token_and_get_user_id = _of_default(DescopeMCP.avalidate_token_and_get_user_id)
+"""See :meth:`DescopeMCP.avalidate_token_and_get_user_id`."""
 
-async def avalidate_token_and_get_user_id(
-    access_token: str, *, audience: str | Sequence[str] | None = None
-) -> str:
-    """Return its user id; see :meth:`DescopeMCP.avalidate_token_and_get_user_id`."""
-    return await default.get().avalidate_token_and_get_user_id(access_token, audience=audience)
+validate_token_require_scopes_and_get_user_id = _of_default(
+    DescopeMCP.validate_token_require_scopes_and_get_user_id
+)
+"""See :meth:`DescopeMCP.validate_token_require_scopes_and_get_user_id`."""
 
+avalidate_token_require_scopes_and_get_user_id = _of_default(
+    DescopeMCP.avalidate_token_require_scopes_and_get_user_id
+)
+"""See :meth:`DescopeMCP.avalidate_token_require_scopes_and_get_user_id`."""
 
-def validate_token_require_scopes_and_get_user_id(
-    access_token: str,
-    required_scopes: Sequence[str],
-    *,
-    audience: str | Sequence[str] | None = None,
-    error_description: str | None = None,
-) -> str:
-    """Return whom a token with these scopes speaks for; see the method of this name."""
-    return default.get().validate_token_require_scopes_and_get_user_id(
-        access_token, required_scopes, audience=audience, error_description=error_description
-    )
+get_connection_token = _of_default(DescopeMCP.get_connection_token)
+"""See :meth:`DescopeMCP.get_connection_token`."""
 
+aget_connection_token = _of_default(DescopeMCP.aget_connection_token)
+"""See :meth:`DescopeMCP.aget_connection_token`."""
 
-async def avalidate_token_require_scopes_and_get_user_id(
-    access_token: str,
-    required_scopes: Sequence[str],
-    *,
-    audience: str | Sequence[str] | None = None,
-    error_description: str | None = None,
-) -> str:
-    """Return whom a token with these scopes speaks for; see the method of this name."""
-    return await default.get().avalidate_token_require_scopes_and_get_user_id(
-        access_token, required_scopes, audience=audience, error_description=error_description
-    )
-
-
-def get_connection_token(
-    user_id: str,
-    app_id: str,
-    scopes: Sequence[str] | None = None,
-    tenant_id: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    access_token: str | None = None,
-) -> str:
-    """Return a user's third-party token; see :meth:`DescopeMCP.get_connection_token`."""
-    return default.get().get_connection_token(
-        user_id, app_id, scopes, tenant_id, options, access_token
-    )
-
-
-async def aget_connection_token(
-    user_id: str,
-    app_id: str,
-    scopes: Sequence[str] | None = None,
-    tenant_id: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    access_token: str | None = None,
-) -> str:
-    """Return a user's third-party token; see :meth:`DescopeMCP.aget_connection_token`."""
-    return await default.get().aget_connection_token(
-        user_id, app_id, scopes, tenant_id, options, access_token
-    )
-
-
-def create_auth_check(required_scopes: Sequence[str] | None = None) -> AuthCheck:
-    """Return a check for fastmcp's ``auth=``; see :meth:`DescopeMCP.create_auth_check`."""
-    return default.get().create_auth_check(required_scopes)
+create_auth_check = _of_default(DescopeMCP.create_auth_check)
+"""See :meth:`DescopeMCP.create_auth_check`."""
 
 
 async def fetch_user_token(

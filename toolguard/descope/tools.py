@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toolguard.connections.descope.models import DescopeConfig, TokenResponse
 from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.connections.protocol import Connection
+from toolguard.decorators.annotations import injected
 from toolguard.decorators.requires import with_connection
 from toolguard.decorators.wrapper import GuardDecorator
-from toolguard.descope.checks import rule_of
+from toolguard.descope.checks import require_all
 from toolguard.descope.client import DescopeMCP
-from toolguard.frameworks import adapter_for
+from toolguard.frameworks import adapter_for, sdk_server_class
 from toolguard.policies.argument_scopes import bounded_scopes
 
 __all__ = ["add_descope_tools", "create_descope_fastmcp_server"]
@@ -61,7 +60,7 @@ def add_descope_tools(
     """
     if not expose_tokens:
         raise ValueError(_NOT_ASKED_FOR)
-    guarded = GuardDecorator(rule_of(required_scopes))
+    guarded = GuardDecorator(require_all(required_scopes))
     _protect(server, config)
     for tool in (
         fetch_user_token_by_scopes,
@@ -91,7 +90,7 @@ def create_descope_fastmcp_server(
     Raises:
         ValueError: if there is no well-known URL or no audience.
     """
-    server = _server_class()(name, **fastmcp_kwargs)
+    server = sdk_server_class()(name, **fastmcp_kwargs)
     _protect(server, config)
     if expose_tokens:
         add_descope_tools(server, expose_tokens=True)
@@ -109,12 +108,6 @@ def _protect(server: Any, config: DescopeConfig | None) -> None:
         )
     elif guard.connections is None:
         raise ValueError("the guard has no connections: write ToolGuard(..., connections=...)")
-
-
-def _server_class() -> Any:
-    if importlib.util.find_spec("mcp.server.mcpserver") is not None:
-        return importlib.import_module("mcp.server.mcpserver").MCPServer
-    return importlib.import_module("mcp.server.fastmcp").FastMCP
 
 
 async def fetch_user_token_by_scopes(
@@ -153,7 +146,7 @@ async def _token(
     fresh = (options or {}).get("forceRefresh") is True
 
     @with_connection(app_id, scopes=scopes, as_="connection", tenant=tenant, fresh=fresh)
-    async def hand_over(*, connection: Connection) -> str:
+    async def hand_over(*, connection: Connection = injected) -> str:
         return TokenResponse.of(connection).to_json()
 
     return await hand_over()

@@ -6,8 +6,6 @@ auth code: requirements are declared by decorators, and the caller's connection 
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from typing import Annotated, Any
 
 import httpx
@@ -16,6 +14,7 @@ from pydantic import Field
 from toolguard.connections import Connection
 from toolguard.decorators.requires import requires_scopes, with_connection
 from toolguard.errors import ConnectionRequiredError
+from toolguard.frameworks import sdk_server_class
 
 __all__ = ["SCOPE_HIERARCHY", "calendar_server"]
 
@@ -36,7 +35,7 @@ def calendar_server(google_url: str) -> Any:
     Args:
         google_url: the origin of the calendar API, such as ``https://www.googleapis.com``.
     """
-    mcp = _server_class()("calendar")
+    mcp = sdk_server_class()("calendar")
     tools = _CalendarTools(google_url)
     for tool in (
         tools.list_calendar_events,
@@ -115,13 +114,6 @@ class _CalendarTools:
             )
         response.raise_for_status()
         return response.json() if response.content else None
-
-
-def _server_class() -> Any:
-    """Return the server class of the installed ``mcp``: of its line 2, else of its line 1."""
-    if importlib.util.find_spec("mcp.server.mcpserver") is not None:
-        return importlib.import_module("mcp.server.mcpserver").MCPServer
-    return importlib.import_module("mcp.server.fastmcp").FastMCP
 
 
 def _event(item: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 
 from toolguard.dev.calendar import calendar_server
-from toolguard.dev.stage import Stage, stage
+from toolguard.dev.oauth.config import World, WorldError, builtin_world, load_world
+from toolguard.dev.services import Services, run_services
 from toolguard.dev.store import Store
-from toolguard.dev.world import World, WorldError, builtin_world, load_world
+from toolguard.pages.layout import MissingTemplatesError
 from toolguard.testing.loopback import Loopback
 
 __all__ = ["DevSettings", "run_dev"]
@@ -69,7 +70,7 @@ def run_dev(
             world = load_world(settings.world) if settings.world else builtin_world()
             store = running.enter_context(Store(str(settings.state or ":memory:")))
             ports = (settings.port, settings.port + 1) if settings.port else (0, 0)
-            on = running.enter_context(stage(world, store, ports=ports))
+            on = running.enter_context(run_services(world, store, ports=ports))
             url = world.resources[0].url
             if settings.calendar:
                 listener = running.enter_context(Loopback(port=_port_of(url)))
@@ -78,7 +79,7 @@ def run_dev(
             wait()
     except KeyboardInterrupt:
         return 0
-    except (WorldError, OSError, sqlite3.DatabaseError) as error:
+    except (WorldError, MissingTemplatesError, OSError, sqlite3.DatabaseError) as error:
         print(f"toolguard dev: {error}", file=out)
         return 1
     return 0
@@ -111,7 +112,7 @@ def _port_of(url: str) -> int:
     return parts.port or 80
 
 
-def _explain(on: Stage, url: str, out: TextIO, *, calendar: bool) -> None:
+def _explain(on: Services, url: str, out: TextIO, *, calendar: bool) -> None:
     world: World = on.server.world
     people = ", ".join(user.email for user in world.users)
     client = {"mcpServers": {"calendar": {"type": "http", "url": url}}}

@@ -7,12 +7,14 @@ form of its framework. No other folder of the package depends on a framework's c
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
+from typing import Any
 
 from toolguard.frameworks.adapter import PROTECTED, Adapter
 from toolguard.frameworks.operation import Operation
 
-__all__ = ["Adapter", "Operation", "adapter_for"]
+__all__ = ["Adapter", "Operation", "adapter_for", "sdk_server_class"]
 
 # A server's class is recognised by its module, so that only its own framework is imported.
 _LINES = {
@@ -43,6 +45,13 @@ def adapter_for(server: object) -> Adapter:
         f"(either), or a FastMCP of fastmcp 3 or 4, not {type(server).__qualname__}; put any "
         "other ASGI app behind guard.asgi(app)"
     )
+
+
+def sdk_server_class() -> Any:
+    """Return the server class of the installed official SDK: of its line 2, else of its line 1."""
+    if importlib.util.find_spec("mcp.server.mcpserver") is not None:
+        return importlib.import_module("mcp.server.mcpserver").MCPServer
+    return importlib.import_module("mcp.server.fastmcp").FastMCP
 
 
 def _fastmcp_major() -> int | None:

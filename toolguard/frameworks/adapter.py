@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolguard.calls.message import Frame
 from toolguard.decorators.injection import sent_by_clients, unwrapped
-from toolguard.decorators.wrapper import GuardDecorator, bare_policy, is_bare
+from toolguard.decorators.wrapper import BARE, GuardDecorator, bare_policy
 from toolguard.errors import (
     GuardNotConfiguredError,
     InvalidInputError,
@@ -23,8 +23,8 @@ from toolguard.frameworks.custom_routes import check_open_routes
 from toolguard.frameworks.lists import Lists
 from toolguard.frameworks.operation import Catalog, Operation, Resolved, Revision
 from toolguard.frameworks.server_guard import ServerGuard
-from toolguard.policies.by_name import OperationRules
-from toolguard.policies.combined import whole_policy
+from toolguard.policies.by_name import PoliciesByName
+from toolguard.policies.combined import combine_policies
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 
@@ -71,7 +71,7 @@ class Adapter(ABC):
         #: The guard that protects the server; None if the server is not protected.
         self.guard: ServerGuard | None = None
         #: The policies by patterns of operation names.
-        self.rules = OperationRules({})
+        self.rules = PoliciesByName({})
         #: Tool -> its parameters that look like injected ones but are sent by clients.
         self.sent_by_client: Mapping[str, Collection[str]] = {}
         #: The paths of custom routes that are declared to be open.
@@ -80,7 +80,7 @@ class Adapter(ABC):
         self._catalog: tuple[Revision, Catalog] | None = None
         self._public: tuple[Revision, bool] | None = None
         self._checked: Revision | None = None
-        self._resolved: dict[tuple[Kind, tuple[str, ...], frozenset[str], int], Resolved] = {}
+        self._resolved: dict[tuple[object, ...], Resolved] = {}
 
     @abstractmethod
     def operations(self) -> Iterator[Operation]:
@@ -177,11 +177,12 @@ class Adapter(ABC):
     def resolve(self, operation: Operation) -> Resolved:
         """Return an operation with its whole policy, computed once for its function and names."""
         function = operation.function
-        key = (operation.kind, operation.names, operation.tags, id(function))
+        kind, names = operation.kind, (operation.name, operation.other_names)
+        key = (kind, names, operation.tags, id(function))
         known = self._resolved.get(key)
         is_same = known is not None and known.operation.function is function
         # A function may have been guarded after it was registered.
-        if known is not None and is_same and not (function is not None and is_bare(function)):
+        if known is not None and is_same and getattr(function, BARE, None) is None:
             return known
         resolved = Resolved(operation)
         try:
@@ -208,8 +209,9 @@ class Adapter(ABC):
         if resolved.fault is not None:
             raise GuardNotConfiguredError(resolved.fault)
         operation = resolved.operation
-        is_plain = sent is None or (operation.kind != "resource" and sent in operation.names)
-        if is_plain or not self.rules.policies:
+        if sent is None or not self.rules.policies:
+            return resolved.policy
+        if operation.kind != "resource" and sent in operation.names:
             return resolved.policy
         try:
             return self._combine(resolved, sent, self._default)
@@ -227,7 +229,7 @@ class Adapter(ABC):
         self, resolved: Resolved, sent: str | None, default: Policy | None
     ) -> Policy | None:
         operation = resolved.operation
-        return whole_policy(
+        return combine_policies(
             self.rules,
             operation.kind,
             names=operation.names,
@@ -277,7 +279,7 @@ class Adapter(ABC):
     def claim(
         self,
         guard: ServerGuard,
-        rules: OperationRules,
+        rules: PoliciesByName,
         *,
         sent_by_client: Mapping[str, Collection[str]] | None = None,
         open_routes: Collection[str] = (),

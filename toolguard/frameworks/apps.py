@@ -30,7 +30,7 @@ from toolguard.frameworks.serving import ALTERED
 from toolguard.http.answers import respond
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.http.proxy import MessageGuard
-from toolguard.policies.by_name import OperationRules
+from toolguard.policies.by_name import PoliciesByName
 
 if TYPE_CHECKING:
     from toolguard.frameworks.adapter import Adapter
@@ -112,7 +112,7 @@ def guard_endpoints(
     if any(isinstance(route.app, RequireAuthMiddleware) for route in endpoints):
         _check_verifiers(app, guard)  # the auth may have come after protect()
     for route in endpoints:
-        inside = _while_intact(_withholding(route.app), adapter)
+        inside = _within_guard(route.app, adapter)
         # For this server only, even if the guard protects others.
         route.app = GuardMiddleware(
             inside, guard, admits_anonymous=lambda: adapter.admits_anonymous
@@ -132,33 +132,26 @@ def _check_verifiers(app: Starlette, guard: ServerGuard) -> None:
             check_one(verifier, guard)
 
 
-def _withholding(app: ASGIApp) -> ASGIApp:
-    """Return ``app`` without the caller's token; the framework's own check still reads it."""
+def _within_guard(app: ASGIApp, adapter: Adapter) -> ASGIApp:
+    """Return ``app`` without the caller's token; the framework's own check still reads it.
+
+    It refuses every request once the server has lost its guard.
+    """
     if isinstance(app, RequireAuthMiddleware):
-        app.app = _withholding(app.app)
+        app.app = _within_guard(app.app, adapter)
         return app
 
-    async def without(scope: Scope, receive: Receive, send: Send) -> None:
+    async def within(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            headers = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
-            scope["headers"] = headers
+            scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
+            if not adapter.is_intact():
+                _log.error(ALTERED)
+                refusal = GuardNotConfiguredError(ALTERED)
+                await respond(send, refusal, None, is_message=scope["method"] == "POST")
+                return
         await app(scope, receive, send)
 
-    return without
-
-
-def _while_intact(app: ASGIApp, adapter: Adapter) -> ASGIApp:
-    """Return ``app``; it refuses every request once the server has lost its guard."""
-
-    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or adapter.is_intact():
-            await app(scope, receive, send)
-            return
-        _log.error(ALTERED)
-        refusal = GuardNotConfiguredError(ALTERED)
-        await respond(send, refusal, None, is_message=scope["method"] == "POST")
-
-    return checked
+    return within
 
 
 def _around(adapter: Adapter, guard: ServerGuard, lifespan: Lifespan[Any]) -> Lifespan[Any]:
@@ -226,7 +219,7 @@ def guarded_app(app: ASGIApp, guard: ServerGuard, *, forward_token: bool = False
 def guarded_server(
     app: ASGIApp,
     guard: ServerGuard,
-    rules: OperationRules,
+    rules: PoliciesByName,
     *,
     path: str = "/mcp",
     others: OtherPaths = "refuse",

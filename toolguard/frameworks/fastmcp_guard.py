@@ -15,7 +15,7 @@ from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import fastmcp
 from fastmcp.exceptions import NotFoundError, ToolError
@@ -36,7 +36,7 @@ from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.overrides import check_overrides, own_methods
 from toolguard.frameworks.serving import ALTERED, Incoming, outside, run, serve
-from toolguard.policies.operations import CALLS, Invocation, Kind, asked_of
+from toolguard.policies.operations import CALLS, Kind, OperationCall, named_operations
 from toolguard.policies.published import LISTS
 
 __all__ = [
@@ -229,7 +229,7 @@ def guarded(component: Any, attached: Attached) -> Any:
     copy = component.model_copy()
     if _MARK not in vars(copy):
         kind: Any = type(component)
-        copy.__class__ = _class(kind)
+        object.__setattr__(copy, "__class__", _class(kind))  # without pydantic's checks
     vars(copy)[_MARK] = attached
     return copy
 
@@ -361,21 +361,33 @@ def parents(component: Any) -> list[Any]:
     chain = []
     while component is not None:
         chain.append(component)
-        component = getattr(component, "parent_tool", None)
+        component = component.parent_tool if _facts(component.__class__).is_transformed else None
     return chain
+
+
+class _Facts(NamedTuple):
+    """The facts about a class of components: pydantic is slow to report a missing attribute."""
+
+    kind: Kind
+    named_by: str
+    is_transformed: bool
+
+
+@functools.cache
+def _facts(cls: Any) -> _Facts:
+    fields = [name for name in ("uri_template", "uri") if name in {*cls.model_fields, *dir(cls)}]
+    kind: Kind = "resource" if fields else "prompt" if hasattr(cls, "render") else "tool"
+    return _Facts(kind, [*fields, "name"][0], "parent_tool" in cls.model_fields)
 
 
 def name_of(component: Any) -> str:
     """Return the name or the URI (template) of a component."""
-    uri = getattr(component, "uri_template", None) or getattr(component, "uri", None)
-    return str(uri or component.name)
+    return str(getattr(component, _facts(component.__class__).named_by) or component.name)
 
 
 def kind_of(component: Any) -> Kind:
     """Return the kind of operation of a component."""
-    if hasattr(component, "uri") or hasattr(component, "uri_template"):
-        return "resource"
-    return "prompt" if hasattr(component, "render") else "tool"
+    return _facts(component.__class__).kind
 
 
 def described(chain: Sequence[Any], more_names: Sequence[str] = ()) -> Operation:
@@ -385,14 +397,12 @@ def described(chain: Sequence[Any], more_names: Sequence[str] = ()) -> Operation
         chain: the component, and the components it was transformed from.
         more_names: its names on the servers that it is mounted on.
     """
-    listed = name_of(chain[0])
-    names = dict.fromkeys((*(name_of(each) for each in chain), *more_names))
-    del names[listed]
+    listed, *others = dict.fromkeys((*map(name_of, chain), *more_names))
     return Operation(
         kind_of(chain[0]),
         listed,
         getattr(chain[-1], "fn", None),
-        other_names=tuple(names),
+        other_names=tuple(others),
         tags=frozenset(tag for each in chain for tag in each.tags),
     )
 
@@ -471,11 +481,11 @@ async def around(
         with on_way(Way(adapter, inside, (), running)):
             return await proceed()
 
-    kind = kind_of(component)
-    arguments = _arguments(kind, entry, component, args)
-    unknown = functools.partial(_unknown, kind, name_of(component))
+    operation = described(chain, names)
+    arguments = _arguments(operation, entry, args)
+    unknown = functools.partial(_unknown, operation.kind, operation.name)
     validated = functools.partial(_validated, adapter, chain, args) if queued else None
-    return await run(adapter, described(chain, names), arguments, decided, unknown, validated)
+    return await run(adapter, operation, arguments, decided, unknown, validated)
 
 
 def _validated(
@@ -502,10 +512,10 @@ def _reads_itself(template: Any) -> bool:
     return isinstance(template, FunctionResourceTemplate)
 
 
-def _arguments(kind: Kind, entry: str, component: Any, args: tuple[Any, ...]) -> Mapping[str, Any]:
-    if kind == "resource":
+def _arguments(operation: Operation, entry: str, args: tuple[Any, ...]) -> Mapping[str, Any]:
+    if operation.kind == "resource":
         is_given = entry in ("_read", "create_resource") and args and isinstance(args[0], str)
-        return {"uri": args[0] if is_given else name_of(component)}
+        return {"uri": args[0] if is_given else operation.name}
     return (args[0] if args else None) or {}
 
 
@@ -542,7 +552,7 @@ async def _pass_on(
     except ValueError as error:  # mounted or altered while serving
         refusal = GuardNotConfiguredError(str(error))
         if frame is not None:
-            frame.enter(None, Invocation("tool", names[-1])).entered.ended(refusal)
+            frame.enter(None, OperationCall("tool", names[-1])).entered.ended(refusal)
         raise adapter.refusal_error(refusal, nested=False) from None
     if frame is None:  # called by code of the user's, outside of a message
         frame = await outside(adapter.required_guard)
@@ -610,15 +620,15 @@ async def _nested_by_names(
     frame = here()
     if not way.names or frame is None or way.frame.row is not frame.row:
         return await nested()
-    kind, here_named = asked_of(context.method or "", _params(context))[0]
-    call = Invocation.sent(kind, way.names[0], _params(context).get("arguments"))
-    return await by_names(way.adapter, (*way.names, here_named), call, nested)
+    call = named_operations(context.method or "", _params(context))[0]
+    named = OperationCall.sent(call.kind, way.names[0], call.arguments)
+    return await by_names(way.adapter, (*way.names, call.name), named, nested)
 
 
 async def by_names(
     adapter: AttachableAdapter,
     names: tuple[str, ...],
-    call: Invocation,
+    call: OperationCall,
     proceed: Callable[[], Awaitable[Any]],
 ) -> Any:
     """Run what another guard decides on, if the rules for its names here let the caller.

@@ -34,7 +34,7 @@ from toolguard.frameworks.fastmcp_guard import (
     on_way,
     requested_version,
 )
-from toolguard.policies.operations import Invocation, Kind
+from toolguard.policies.operations import Kind, OperationCall
 
 __all__ = ["attend_extension", "attend_workers"]
 
@@ -117,7 +117,7 @@ class _Task:
         arguments = kwargs if self.entry == "fn" or not args else dict(args[0] or {})
         proceed = functools.partial(self.function, *args, **kwargs)
         if hasattr(self.function, _MARK):  # of a mounted server with a guard of its own
-            call = Invocation(kind, name, arguments)
+            call = OperationCall(kind, name, arguments)
             return await by_names(adapter, (name, *names), call, proceed)
         sent = frame.message.sent
         uri = sent.name if sent is not None and sent.kind == "resource" else name

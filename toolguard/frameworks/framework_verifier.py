@@ -66,7 +66,7 @@ class FrameworkVerifier:
         raise GuardNotConfiguredError(
             "The framework verifies the tokens of HTTP requests to its own server, and this call "
             "is none (stdio, in process, or a mounted server): give its guard issuer= or a "
-            'verifier instead of verifier="framework", or stdio="trusted" for a local user'
+            'verifier instead of verifier="framework", or stdio=TrustedUser("...") for a local user'
         )
 
     async def verify_request(self, scope: MutableMapping[str, Any], token: str) -> Principal:

@@ -174,7 +174,9 @@ def mounted(component: Any) -> tuple[Any, str] | None:
 
     None for a component that does not belong to a mounted server.
     """
-    server = getattr(component, "_server", None)
+    # Looked up in the class: pydantic is slow to report that an object lacks an attribute.
+    has_server = "_server" in getattr(type(component), "__private_attributes__", ())
+    server = getattr(component, "_server", None) if has_server else None
     if server is None:
         return None
     names = (getattr(component, name, None) for name in _ORIGINALS)

@@ -15,7 +15,7 @@ from toolguard.errors import (
 )
 from toolguard.frameworks.operation import Catalog, Operation, Revision
 from toolguard.policies.decision import decide
-from toolguard.policies.operations import Invocation, Kind
+from toolguard.policies.operations import Kind, OperationCall
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS, published
 from toolguard.tokens.verifier import scope_names_of
@@ -102,7 +102,7 @@ class Lists:
             if door.guard.unauthorized_tools != "show":
                 return None
         known = policy or DEFAULT_POLICIES[door.guard.default]
-        if await self._is_hidden(door, known, Invocation(kind, name)):
+        if await self._is_hidden(door, known, OperationCall(kind, name)):
             return None
         if known is None:
             return dict(item)
@@ -110,7 +110,7 @@ class Lists:
         issuer = auth.principal.issuer if auth is not None and auth.principal is not None else None
         return published(item, kind, known, scope_names_of(door.guard.verifier, issuer))
 
-    async def _is_hidden(self, door: Frame, policy: Policy | None, call: Invocation) -> bool:
+    async def _is_hidden(self, door: Frame, policy: Policy | None, call: OperationCall) -> bool:
         if door.guard.unauthorized_tools == "show":
             return False
         message = door.message

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.serving import run
-from toolguard.policies.operations import CALLS, Asked, Invocation, Kind, asked_of, is_handshake
+from toolguard.policies.operations import CALLS, Kind, OperationCall, is_handshake, named_operations
 from toolguard.policies.published import LISTS
 
 __all__ = ["adapter"]
@@ -45,7 +45,7 @@ class _Sent(NamedTuple):
 
     context: _Context
     method: str
-    asked: tuple[Asked, ...]
+    asked: tuple[OperationCall, ...]
 
 
 _sent: ContextVar[_Sent | None] = ContextVar("toolguard_sent", default=None)
@@ -101,8 +101,8 @@ class _Server(LowLevelAdapter):
         return known[1]
 
     async def _guarded_call(self, handler: _Handler, ctx: _Context, params: Any) -> HandlerResult:
-        given: Mapping[str, Any] = ctx.params or {}
-        kind, name = asked_of(ctx.method, given)[0]
+        call = named_operations(ctx.method, ctx.params or {})[0]
+        kind, name = call.kind, call.name
         found = await self.find(kind, name, None)
         if found is None and not self.has_rule(kind, name):
             raise self.unknown(kind, name)
@@ -110,7 +110,6 @@ class _Server(LowLevelAdapter):
         async def unknown() -> HandlerResult:
             raise self.unknown(kind, name)
 
-        call = Invocation.sent(kind, name, given.get("arguments"))
         operation = found or Operation(kind, name, None)
         proceed = functools.partial(handler, ctx, params)
         result: HandlerResult = await run(self, operation, call.arguments, proceed, unknown)
@@ -177,9 +176,9 @@ async def _page(ask: Callable[..., Awaitable[BaseModel]], cursor: str | None) ->
     return to_json(await ask(cursor=cursor))
 
 
-def _asked(ctx: _Context) -> tuple[Asked, ...]:
+def _asked(ctx: _Context) -> tuple[OperationCall, ...]:
     try:
-        return asked_of(ctx.method, ctx.params or {})
+        return named_operations(ctx.method, ctx.params or {})
     except MalformedMessageError:
         return ()
 

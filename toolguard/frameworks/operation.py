@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolguard.decorators.wrapper import owner_of, policy_of
 from toolguard.policies.operations import Kind
@@ -23,8 +23,7 @@ def operation_key(kind: Kind, name: str) -> str:
     return name if kind == "tool" else f"{kind}:{name}"
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """One tool, resource, resource template or prompt of a server.
 
     Attributes:

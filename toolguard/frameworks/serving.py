@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
-from toolguard.calls.message import Frame, Message, here, refusal_in, standing
+from toolguard.calls.message import Frame, Message, here, leave, refusal_in, stand
 from toolguard.calls.request import SCOPE_KEY, RequestAuth, signed_in
 from toolguard.calls.rows import State
 from toolguard.errors import (
@@ -28,8 +28,14 @@ from toolguard.errors import (
 from toolguard.frameworks.lists import hides
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.server_guard import ServerGuard
-from toolguard.http.identity import telling, telling_stranger
-from toolguard.policies.operations import CALLS, COMPLETE, Invocation, asked_of, is_handshake
+from toolguard.http.identity import sdk_user, telling_stranger
+from toolguard.policies.operations import (
+    CALLS,
+    COMPLETE,
+    OperationCall,
+    is_handshake,
+    named_operations,
+)
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
@@ -48,7 +54,7 @@ PAST_THE_DOOR = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Incoming:
     """One message to the framework.
 
@@ -91,26 +97,27 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
         ToolGuardError: the refusal that the message ended in.
         Exception: as raised by the framework, if it is not a refusal.
     """
+    auth = await _auth_of(guard, incoming)
     outer = here()
-    auth = await _auth_of(guard, incoming, outer)
-    message = Message(auth, outer=outer, is_current=incoming.is_current)
+    message = Message(auth, outer, incoming.is_current)
     frame = Frame(guard, message)
     refusal: ToolGuardError | None
     goes_on = False
+    user, before = sdk_user.set(None if auth is None else auth.user), stand(frame)
     try:
         if incoming.request is None:  # no middleware has asked
             _check_intact(adapter)
-        with standing(frame), telling(auth):
-            result = await _answer(adapter, frame, incoming)
-        refusal = message.refusal if incoming.is_error(result) else None
-        if refusal is None:
-            goes_on = incoming.goes_on(result)
-            return result
+        result = await _answer(adapter, frame, incoming)
+        goes_on = incoming.goes_on(result)
     except BaseException as error:
         refusal = refusal_in(error) or (message.refusal if isinstance(error, Exception) else None)
         if refusal is None:
             raise
+    else:
+        return result
     finally:
+        leave(before)
+        sdk_user.reset(user)
         message.closed = not goes_on
     if auth is not None and outer is None:
         auth.refusal = refusal
@@ -127,11 +134,10 @@ def _check_intact(adapter: Adapter) -> None:
         raise GuardNotConfiguredError(ALTERED)
 
 
-async def _auth_of(
-    guard: ServerGuard, incoming: Incoming, outer: Frame | None
-) -> RequestAuth | None:
+async def _auth_of(guard: ServerGuard, incoming: Incoming) -> RequestAuth | None:
     """Return the caller of *this* message, never that of the message that opened the session."""
     if incoming.request is None:
+        outer = here()
         if outer is not None:
             return outer.message.auth
         caller = signed_in.get()
@@ -148,24 +154,33 @@ async def _auth_of(
 async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     """Return the framework's answer, if the caller is permitted."""
     frame = await _admit(adapter, door, incoming)
-    is_call = incoming.method in CALLS
+    method, message = incoming.method, door.message
+    is_call = method in CALLS
+    is_about_task = method.startswith("tasks/") and "taskId" in incoming.params
+    is_foreign = is_about_task and await adapter.is_foreign_task(door, incoming.params)
+    stand(frame)
     try:
-        is_about_task = incoming.method.startswith("tasks/") and "taskId" in incoming.params
-        is_foreign = is_about_task and await adapter.is_foreign_task(door, incoming.params)
         # The framework then answers for another caller's task as for an unknown one.
-        with standing(frame), telling_stranger(incoming.request) if is_foreign else nullcontext():
+        with telling_stranger(incoming.request) if is_foreign else nullcontext():
             result = await incoming.serve()
     except Exception:
-        if is_call and not door.message.rows:
+        if is_call and not message.rows:
             await _ask_to_sign_in(door)
         raise
+    finally:
+        stand(door)
     if incoming.is_error(result):
-        if is_call and not door.message.rows:
+        if message.refusal is not None:
+            raise message.refusal
+        if is_call and not message.rows:
             await _ask_to_sign_in(door)
         return result
-    if is_call:
+    is_public = incoming.is_public(result)
+    if is_call and not message.is_permitted:
         await _settle(adapter, door, incoming, result)
-    return await _publish(adapter, door, incoming, result)
+    if is_public or method in LISTS:
+        return await _publish(adapter, door, incoming, result)
+    return result
 
 
 async def _ask_to_sign_in(door: Frame) -> None:
@@ -190,8 +205,8 @@ def _as_unknown(door: Frame, refusal: ToolGuardError) -> ToolGuardError | None:
     return MissingTokenError(str(refusal))
 
 
-def _unnamed() -> Invocation:
-    return Invocation("tool", "")
+def _unnamed() -> OperationCall:
+    return OperationCall("tool", "")
 
 
 async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
@@ -209,7 +224,7 @@ async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
         return frame
     default = DEFAULT_POLICIES[door.guard.default]
     try:
-        asked = asked_of(method, incoming.params)
+        asked = named_operations(method, incoming.params)
     except MalformedMessageError:
         await door.enter(default or Policy(), _unnamed()).authorize(None)
         raise
@@ -217,19 +232,18 @@ async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
         frame = door.enter(default, _unnamed())
         await frame.authorize(None)
         return frame
-    calls = [Invocation.sent(*each, incoming.params.get("arguments")) for each in asked]
-    door.message.sent = calls[0]
+    door.message.sent = asked[0]
     if method in CALLS and not adapter.decides_by_name:
         return door  # decided where the framework finds it
     frame = door
-    for call in calls:
+    for call in asked:
         await anyio.lowlevel.checkpoint()  # let other tasks run
         frame = await _decide_by_name(adapter, door, call, incoming)
     return frame
 
 
 async def _decide_by_name(
-    adapter: Adapter, door: Frame, call: Invocation, incoming: Incoming
+    adapter: Adapter, door: Frame, call: OperationCall, incoming: Incoming
 ) -> Frame:
     """Decide on the operation that a message names, without a look-up of the framework.
 
@@ -279,33 +293,33 @@ async def run(
         Exception: the refusal, in the form that this framework passes on; or as raised by the
             operation.
     """
-    door = here()
-    if door is None:
-        door = await outside(adapter.required_guard)
-    elif door.guard is not adapter.required_guard:  # one server calls another in this process
-        door = Frame(adapter.required_guard, door.message, door.row)
-    resolved = adapter.resolve(operation)
+    guard, resolved = adapter.required_guard, adapter.resolve(operation)
+    door = here() or await outside(guard)
+    if door.guard is not guard:  # one server calls another in this process
+        door = Frame(guard, door.message, door.row)
     sent = door.message.sent if door.row is None else None
-    call = Invocation(operation.kind, sent.name if sent else operation.name, arguments)
-    frame = door.enter(None, call, resolved.owner)
-    row = frame.entered
+    call = OperationCall(operation.kind, sent.name if sent else operation.name, arguments)
+    frame = door.enter(resolved.policy, call, resolved.owner)
+    row, before = frame.entered, stand(frame)
     try:
-        row.policy = adapter.policy_for(resolved, sent.name if sent else None)
-        with standing(frame):
-            reads_call = row.policy is not None and row.policy.reads_call
-            if reads_call and resolved.owner is None:
-                _check_listed(operation, call)
-            # The wrapper decides, on the arguments that the framework has validated.
-            await frame.authorize(None if reads_call and resolved.owner else call)
-            if validated is not None and row.state is State.NEEDS_ARGUMENTS:
-                await frame.authorize(replace(call, arguments=validated()))
-            return await proceed()
+        if resolved.fault or operation.kind == "resource" or call.name != operation.name:
+            row.policy = adapter.policy_for(resolved, sent.name if sent else None)
+        reads_arguments = row.policy is not None and row.policy.reads_arguments
+        if reads_arguments and resolved.owner is None:
+            _check_listed(operation, call)
+        # The wrapper decides, on the arguments that the framework has validated.
+        await frame.authorize(None if reads_arguments and resolved.owner else call)
+        if validated is not None and row.state is State.NEEDS_ARGUMENTS:
+            await frame.authorize(replace(call, arguments=validated()))
+        return await proceed()
     except Exception as error:
         if not row.concluded:
             row.ended(refusal_in(error, adapter.error_types))
         if row.refusal is None:
             raise
         refusal = row.refusal
+    finally:
+        leave(before)
     if row.state is not State.PERMITTED and not row.nested and hides(door, refusal):
         stranger = _as_unknown(door, refusal)
         row.ended(stranger)
@@ -324,7 +338,7 @@ async def outside(guard: ServerGuard) -> Frame:
     return Frame(guard, Message(None if caller is None else await caller.auth_for(guard)))
 
 
-def _check_listed(operation: Operation, call: Invocation) -> None:
+def _check_listed(operation: Operation, call: OperationCall) -> None:
     """Check that a rule reads the same arguments as the function.
 
     The SDK drops arguments that a tool does not declare, unless they are pydantic aliases of
@@ -347,8 +361,6 @@ async def _settle(adapter: Adapter, door: Frame, incoming: Incoming, result: Any
         ToolGuardError: if it was not permitted.
     """
     message = door.message
-    if message.is_permitted:
-        return
     if message.needs_arguments:
         if incoming.to_json(result).get("resultType") != "input_required":
             raise AccessDeniedError(rule="an answer without a decision on its arguments")
@@ -362,7 +374,7 @@ async def _settle(adapter: Adapter, door: Frame, incoming: Incoming, result: Any
     sent = message.sent
     if sent is not None:  # answered without a look-up, such as by a cache
         row = (await _decide_by_name(adapter, door, sent, incoming)).entered
-        if row.owner is not None and row.policy is not None and row.policy.reads_call:
+        if row.owner is not None and row.policy is not None and row.policy.reads_arguments:
             raise AccessDeniedError(rule="an answer without a decision on its arguments")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -11,8 +9,9 @@ from toolguard.calls.request import Guard
 from toolguard.errors import AccessDeniedError, KeysUnavailableError, ToolGuardError
 from toolguard.http.challenge import Challenge, ChallengeScopes
 from toolguard.http.event_ids import EventIds
+from toolguard.parsing.choice import one_of
 
-__all__ = ["Denials", "Door", "HTTPGuard", "HeldBytes", "Outages", "Wire", "revision_of"]
+__all__ = ["Denials", "Door", "HTTPGuard", "HeldBytes", "Outages", "Refusals"]
 
 Denials = Literal["auto", "http", "tool-error"]
 """How to report a refusal that no further scope would change: with 403, or as a tool error."""
@@ -22,44 +21,58 @@ Outages = Literal["http", "tool-error"]
 
 # From this revision, clients add a challenge's scopes to theirs and keep a session after 403.
 _ADDING_UP = "2026-07-28"
-_REVISION = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MAX_HELD = 64 * 1024 * 1024
 
 
-def revision_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return the protocol revision that a request names; None if it is ambiguous or absent."""
-    sent = {value.strip(b" \t") for name, value in headers if name == b"mcp-protocol-version"}
-    if len(sent) != 1:
-        return None
-    (revision,) = sent
-    return revision.decode("ascii") if _REVISION.fullmatch(revision) else None
-
-
 @dataclass(frozen=True)
-class Wire:
-    """How refusals are answered over HTTP.
+class Refusals:
+    """How a guard answers refusals over HTTP.
 
     Attributes:
-        challenge_scopes: ``"required"``: a challenge names the scopes the operation needs.
-            ``"combined"``: also those the caller has. ``"auto"``: ``"required"`` for revisions
-            whose clients add scopes, ``"combined"`` for earlier ones, whose clients replace them.
-        denials: ``"http"``: 403. ``"tool-error"``: as the framework reports errors. ``"auto"``:
-            ``"http"`` for requests of 2026-07-28 and later; earlier clients end their session.
-        outages: ``"http"``: 503. ``"tool-error"``: as the framework reports errors.
+        challenge_scopes: the scopes in the challenge of a 403. ``"required"``: those the operation
+            needs. ``"combined"``: also those the caller has. ``"auto"``: ``"required"`` for
+            requests of protocol revision 2026-07-28 and later, whose clients add scopes;
+            ``"combined"`` for earlier ones, whose clients replace them.
+        denials: how to report a denial that no scope would change. ``"http"``: with 403.
+            ``"tool-error"``: as the framework reports errors. ``"auto"``: ``"http"`` for requests
+            of 2026-07-28 and later; earlier clients end the session at a 403.
+        outages: how to report that tokens cannot be verified now. ``"http"``: with 503.
+            ``"tool-error"``: as the framework reports errors, for clients that end their session
+            at a 503 (mcp 1, fastmcp 3).
+
+    Raises:
+        ValueError: if a setting is none of these values.
+
+    >>> Refusals(outages="tool-error")
+    Refusals(challenge_scopes='auto', denials='auto', outages='tool-error')
     """
 
     challenge_scopes: ChallengeScopes | Literal["auto"] = "auto"
     denials: Denials = "auto"
     outages: Outages = "http"
 
+    def __post_init__(self) -> None:
+        one_of("challenge_scopes", self.challenge_scopes, ("auto", "required", "combined"))
+        one_of("denials", self.denials, ("auto", "http", "tool-error"))
+        one_of("outages", self.outages, ("http", "tool-error"))
+
     def scopes_for(self, revision: str | None) -> ChallengeScopes:
-        """Return whether a challenge to a client of this revision combines scopes."""
+        """Return whether a challenge to a client of this revision combines scopes.
+
+        Args:
+            revision: the client's protocol revision; None if it is not known.
+        """
         if self.challenge_scopes != "auto":
             return self.challenge_scopes
         return "required" if _adds_up(revision) else "combined"
 
     def status_of(self, refusal: ToolGuardError, revision: str | None) -> int | None:
-        """Return the HTTP status for ``refusal``; None to leave the answer to the framework."""
+        """Return the HTTP status for ``refusal``; None to leave the answer to the framework.
+
+        Args:
+            refusal: the refusal of the call.
+            revision: the client's protocol revision; None if it is not known.
+        """
         if isinstance(refusal, AccessDeniedError):
             over_http = self.denials == "http" or (self.denials == "auto" and _adds_up(revision))
         elif isinstance(refusal, KeysUnavailableError):
@@ -100,12 +113,12 @@ class Door:
     """The state that all middlewares of one guard share.
 
     Attributes:
-        wire: how refusals are answered.
+        refusals: how refusals are answered.
         event_ids: seals the ids of events.
         held: the memory that request bodies take up.
     """
 
-    wire: Wire = field(default_factory=Wire)
+    refusals: Refusals = field(default_factory=Refusals)
     event_ids: EventIds = field(default_factory=EventIds)
     held: HeldBytes = field(default_factory=HeldBytes)
 

@@ -13,9 +13,10 @@ import sys
 import uuid
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -27,15 +28,30 @@ from toolguard.principal import Principal
 from toolguard.tokens.memo import own_claims
 from toolguard.tokens.verifier import Verifier
 
-__all__ = ["access_token", "tell", "telling", "telling_digest", "telling_stranger", "told_apart"]
+__all__ = [
+    "access_token",
+    "sdk_user",
+    "telling",
+    "telling_digest",
+    "telling_stranger",
+    "told_apart",
+]
 
 AccessTokenT = TypeVar("AccessTokenT", bound=AccessToken)
 
+sdk_user = cast("ContextVar[object]", auth_context_var)
+"""The caller of the current message for the SDK: an ``AuthenticatedUser`` or None.
 
-def tell(
+In stateful sessions of mcp 1.x the handlers run in the context of the request that opened the
+session, so it is set for each message too. A message without a caller is anonymous.
+"""
+
+
+@contextmanager
+def telling(
     scope: MutableMapping[str, Any], auth: RequestAuth, *, as_user: bool = True
-) -> AbstractContextManager[None]:
-    """Set the caller of a request for the framework; enter the result around the application.
+) -> Iterator[None]:
+    """Set the caller of the request that is processed within the block, for the framework.
 
     Args:
         scope: the ASGI scope of the request.
@@ -53,22 +69,11 @@ def tell(
             scope["auth"] = AuthCredentials(list(auth.principal.scopes))
         if as_user:
             scope["user"] = auth.user
-    return telling(auth)
-
-
-@contextmanager
-def telling(auth: RequestAuth | None) -> Iterator[None]:
-    """Set the caller of the message that is processed within the block, for the SDK.
-
-    In stateful sessions of mcp 1.x the handlers run in the context of the request that opened the
-    session, so this is used around each message too. A message without a caller is anonymous.
-    """
-    user = auth.user if auth is not None else None
-    token = auth_context_var.set(user if isinstance(user, AuthenticatedUser) else None)
+    token = sdk_user.set(auth.user)
     try:
         yield
     finally:
-        auth_context_var.reset(token)
+        sdk_user.reset(token)
 
 
 def telling_stranger(request: Any) -> AbstractContextManager[None]:
@@ -99,14 +104,14 @@ def telling_digest(request: Any, auth: RequestAuth | None) -> AbstractContextMan
 def _telling(request: Any, user: AuthenticatedUser) -> Iterator[None]:
     scope: MutableMapping[str, Any] = {} if request is None else request.scope
     known = {"user": scope["user"]} if "user" in scope else {}
-    token = auth_context_var.set(user)
+    token = sdk_user.set(user)
     scope["user"] = user
     try:
         yield
     finally:
         del scope["user"]
         scope.update(known)
-        auth_context_var.reset(token)
+        sdk_user.reset(token)
 
 
 def access_token(

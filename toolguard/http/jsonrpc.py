@@ -31,7 +31,7 @@ from toolguard.errors import MalformedMessageError, ToolGuardError
 from toolguard.parsing.lookalikes import resembles
 from toolguard.parsing.spellings import spellings, uri_spellings
 from toolguard.parsing.strict_json import strict_object
-from toolguard.policies.operations import METHODS, Asked, asked_of
+from toolguard.policies.operations import METHODS, OperationCall, named_operations
 
 __all__ = [
     "MAX_BODY",
@@ -120,19 +120,19 @@ class MCPMessage:
         MalformedMessageError: if the method needs a name and the parameters have no usable name.
 
     >>> MCPMessage("resources/read", {"uri": "NOTES://work/1"}).asked
-    (Asked(kind='resource', name='NOTES://work/1'),)
+    (OperationCall(kind='resource', name='NOTES://work/1'),)
     """
 
     method: str | None
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
     id: str | int | None = None
-    asked: tuple[Asked, ...] = field(init=False)
+    asked: tuple[OperationCall, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "asked", asked_of(self.method or "", self.params))
+        object.__setattr__(self, "asked", named_operations(self.method or "", self.params))
 
 
-def names_of(asked: Asked) -> tuple[str, ...]:
+def names_of(asked: OperationCall) -> tuple[str, ...]:
     """Return every spelling under which a server could look up an operation, the sent one first.
 
     Match each of them with the rules separately, and permit the message only if all of them are
@@ -142,7 +142,7 @@ def names_of(asked: Asked) -> tuple[str, ...]:
     Raises:
         MalformedMessageError: if the name is not valid.
 
-    >>> names_of(Asked("resource", "NOTES://work/1"))
+    >>> names_of(OperationCall("resource", "NOTES://work/1"))
     ('NOTES://work/1', 'notes://work/1')
     """
     try:
@@ -387,7 +387,7 @@ async def receive_message(
         return await parse_message(body, headers)
 
 
-async def spelled_out(asked: Asked) -> tuple[str, ...]:
+async def spelled_out(asked: OperationCall) -> tuple[str, ...]:
     """Return :func:`names_of` an operation; for a long name in a worker thread."""
     if len(asked.name) <= _LONG:
         return names_of(asked)

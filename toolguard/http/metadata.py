@@ -8,7 +8,7 @@ from typing import Any
 
 from toolguard.parsing.audience import canonical_audience
 from toolguard.parsing.secure_urls import secure_origin
-from toolguard.policies.formulas import Rule
+from toolguard.policies.formulas import Formula
 from toolguard.policies.scopes import ScopeHierarchy
 
 __all__ = [
@@ -52,12 +52,12 @@ def canonical_resource(url: str) -> str:
     return canonical_audience(url).rstrip("/")
 
 
-def scopes_supported(rules: Iterable[Rule | None]) -> tuple[str, ...]:
+def scopes_supported(rules: Iterable[Formula | None]) -> tuple[str, ...]:
     """Return every scope in any of the rules, in the order of the operations."""
     return tuple(dict.fromkeys(t for rule in rules if rule is not None for t in rule.scopes))
 
 
-def first_scopes(rules: Iterable[Rule | None], hierarchy: ScopeHierarchy) -> tuple[str, ...]:
+def first_scopes(rules: Iterable[Formula | None], hierarchy: ScopeHierarchy) -> tuple[str, ...]:
     """Return the scopes a client needs to begin: the smallest grant that permits some operation.
 
     The size counts included scopes, so that a read scope comes before the write scope that

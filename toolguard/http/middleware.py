@@ -28,7 +28,7 @@ from toolguard.http.answers import (
     send_empty,
     send_json,
 )
-from toolguard.http.door import HTTPGuard, revision_of
+from toolguard.http.door import HTTPGuard
 from toolguard.http.event_ids import EventOwner
 from toolguard.http.jsonrpc import receive_message
 from toolguard.http.response import HeldResponse
@@ -50,12 +50,12 @@ ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 """An application (ASGI)."""
 _VerifyRequest = Callable[[Scope, str], Awaitable[Principal]]
 
+_REVISION = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _PREFLIGHT = {b"origin", b"access-control-request-method"}
 _SESSION_HEADER = b"mcp-session-id"
 _EVENT_HEADER = b"last-event-id"
-# In every spelling of a request (RFC 3875 §4.1.18).
-_SESSION = re.compile(rb"mcp[-_]session[-_]id", re.IGNORECASE)
-_EVENT = re.compile(rb"last[-_]event[-_]id", re.IGNORECASE)
+# In every spelling of a request (RFC 3875 §4.1.18): the session, or the event to resume from.
+_NAMED = re.compile(rb"(mcp[-_]session[-_]id)|last[-_]event[-_]id", re.IGNORECASE)
 
 
 class GuardMiddleware:
@@ -103,8 +103,8 @@ class GuardMiddleware:
             await self._serve(scope, receive, send, state)
 
     async def _authenticate(self, scope: Scope) -> RequestAuth:
+        revision = _revision_of(scope["headers"])
         token = bearer_token(scope["headers"])
-        revision = revision_of(scope["headers"])
         if token is not None:
             verifier = self.guard.verifier
             # A verifier may have a method that reads the whole request.
@@ -120,8 +120,8 @@ class GuardMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, state: RequestAuth) -> None:
         try:
-            session_id = self._session_of(scope, state.principal)
-            events = _values(scope["headers"], _EVENT)
+            sessions, events = _sessions_and_events(scope["headers"])
+            session_id = self._session_of(sessions, state.principal) if sessions else None
             if events or scope["method"] in ("GET", "HEAD"):
                 self._check_stream(scope, state.principal, session_id, events)
         except _NotFoundError as missing:
@@ -138,8 +138,7 @@ class GuardMiddleware:
         headers = list(scope["headers"])
         orphans: list[str] = []
 
-        def begin(start: Message) -> Callable[[bytes], bytes] | None:
-            opened = _header(start.get("headers", ()), _SESSION_HEADER)
+        def begin(opened: str | None) -> Callable[[bytes], bytes] | None:
             if opened is not None and not self._owned(opened, state.principal):
                 orphans.append(opened)
                 return None
@@ -149,7 +148,7 @@ class GuardMiddleware:
         response = HeldResponse(send, state, refuse, begin, hold=scope["method"] == "POST")
         # The SDK binds a session to the user that opened it; there may be no such user.
         owned = session_id is None or not self.sessions.opened_anonymously(session_id)
-        with identity.tell(scope, state, as_user=owned):
+        with identity.telling(scope, state, as_user=owned):
             await self.app(scope, receive, response.send)
         await response.finish()
         if orphans:
@@ -158,7 +157,7 @@ class GuardMiddleware:
         if scope["method"] == "DELETE" and session_id is not None and response.status < 300:  # noqa: PLR2004
             self.sessions.close(session_id)
 
-    def _session_of(self, scope: Scope, principal: Principal | None) -> str | None:
+    def _session_of(self, sessions: list[str], principal: Principal | None) -> str:
         """Return the session id of a request, after checking that the caller owns the session.
 
         Raises:
@@ -167,9 +166,6 @@ class GuardMiddleware:
             MissingTokenError: if the session may be the caller's once they have signed in.
             _NotFoundError: if the session is not the caller's.
         """
-        sessions = _values(scope["headers"], _SESSION)
-        if not sessions:
-            return None
         if len(sessions) > 1:
             raise MalformedMessageError("Send one Mcp-Session-Id header")
         if not self.sessions.admits(sessions[0], principal):
@@ -193,9 +189,11 @@ class GuardMiddleware:
                 raise _NoStreamError
             if principal.user_id is None:
                 raise _no_owner()
-        others = [pair for pair in scope["headers"] if not _EVENT.fullmatch(pair[0])]
+        if not sent:
+            return
+        others = [pair for pair in scope["headers"] if not _is_event(pair[0])]
         scope["headers"] = others  # it has a meaning in GET only
-        if sent and scope["method"] == "GET":
+        if scope["method"] == "GET":
             owner = EventOwner.of(principal, session_id)
             event_id = self.guard.door.event_ids.unsealed(sent[0].encode("latin-1"), owner)
             if event_id is None or len(sent) > 1:
@@ -211,7 +209,7 @@ class GuardMiddleware:
     async def _replaces(self, state: RequestAuth, scope: Scope, send: Send) -> bool:
         """Send the refusal that the message ended in; return whether there is one."""
         refusal = state.refusal
-        if refusal is None or self.guard.door.wire.status_of(refusal, state.revision) is None:
+        if refusal is None or self.guard.door.refusals.status_of(refusal, state.revision) is None:
             return False
         await self._respond(refusal, scope, send, state)
         return True
@@ -222,7 +220,7 @@ class GuardMiddleware:
         await respond(
             send,
             refusal,
-            self.guard.challenge(refusal, revision_of(scope["headers"])),
+            self.guard.challenge(refusal, _revision_of(scope["headers"])),
             is_message=scope["method"] == "POST",
             message_id=None if state is None else state.message_id,
         )
@@ -234,10 +232,10 @@ class GuardMiddleware:
 
         The message is read for its id and is not passed on, because its caller is not known.
         """
-        revision = revision_of(scope["headers"])
+        revision = _revision_of(scope["headers"])
         if (
             scope["method"] != "POST"
-            or self.guard.door.wire.status_of(outage, revision) is not None
+            or self.guard.door.refusals.status_of(outage, revision) is not None
         ):
             await self._respond(outage, scope, send)
             return
@@ -292,9 +290,25 @@ def _no_owner() -> AccessDeniedError:
     )
 
 
-def _values(headers: Iterable[tuple[bytes, bytes]], name: re.Pattern[bytes]) -> list[str]:
-    return [value.decode("latin-1") for key, value in headers if name.fullmatch(key)]
+def _revision_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Return the protocol revision that a request names; None if it is ambiguous or absent."""
+    sent = {value.strip(b" \t") for name, value in headers if name == b"mcp-protocol-version"}
+    if len(sent) != 1:
+        return None
+    (revision,) = sent
+    return revision.decode("ascii") if _REVISION.fullmatch(revision) else None
 
 
-def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
-    return next((value.decode("latin-1") for key, value in headers if key == name), None)
+def _sessions_and_events(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[str], list[str]]:
+    sessions: list[str] = []
+    events: list[str] = []
+    for name, value in headers:
+        found = _NAMED.fullmatch(name)
+        if found is not None:
+            (sessions if found[1] else events).append(value.decode("latin-1"))
+    return sessions, events
+
+
+def _is_event(name: bytes) -> bool:
+    found = _NAMED.fullmatch(name)
+    return found is not None and not found[1]

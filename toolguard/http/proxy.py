@@ -24,8 +24,8 @@ from toolguard.http.door import HTTPGuard
 from toolguard.http.jsonrpc import MCPMessage, held_body, parse_message, replay, spelled_out
 from toolguard.http.middleware import ASGIApp, Message, Receive, Scope, Send
 from toolguard.parsing.lookalikes import letters
-from toolguard.policies.by_name import OperationRules
-from toolguard.policies.operations import Asked, Invocation, is_handshake
+from toolguard.policies.by_name import PoliciesByName
+from toolguard.policies.operations import OperationCall, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
@@ -46,7 +46,7 @@ class MessageGuard:
         rules: the policies by patterns of operation names.
     """
 
-    def __init__(self, app: ASGIApp, guard: HTTPGuard, rules: OperationRules) -> None:
+    def __init__(self, app: ASGIApp, guard: HTTPGuard, rules: PoliciesByName) -> None:
         self.app = app
         self.guard = guard
         self.rules = rules
@@ -100,7 +100,7 @@ class MessageGuard:
         send: Send,
     ) -> None:
         state.refusal = refusal
-        status = self.guard.door.wire.status_of(refusal, state.revision)
+        status = self.guard.door.refusals.status_of(refusal, state.revision)
         if status is None and message is not None and message.method and message.id is not None:
             await respond_in_protocol(
                 send, refusal, message.method, message.id, revision=state.revision
@@ -115,23 +115,21 @@ class MessageGuard:
         if message.method in LISTS:  # open to all callers if some operation is public
             default = Policy(public=self.admits_anonymous)
         if not message.asked and not is_handshake(message.method or ""):
-            await door.enter(default, Invocation("tool", "")).authorize(None)
-        for asked in message.asked:
+            await door.enter(default, OperationCall("tool", "")).authorize(None)
+        for call in message.asked:
             await anyio.lowlevel.checkpoint()  # computing the spellings of a name takes time
-            arguments = message.params.get("arguments")
-            call = Invocation.sent(*asked, arguments)
-            policy = await self._policy(asked, arguments, default)
+            policy = await self._policy(call, message.params.get("arguments"), default)
             await door.enter(policy, call).authorize(call)
 
     async def _policy(
-        self, asked: Asked, arguments: object, default: Policy | None
+        self, call: OperationCall, arguments: object, default: Policy | None
     ) -> Policy | None:
-        names = await spelled_out(asked)
+        names = await spelled_out(call)
         try:
-            policy = self.rules.policy_of_all(asked.kind, names, default)
+            policy = self.rules.policy_of_all(call.kind, names, default)
         except ValueError as error:
             raise GuardNotConfiguredError(str(error)) from None
-        if policy is not None and policy.reads_call:
+        if policy is not None and policy.reads_arguments:
             _check_spellings(arguments, policy.arguments)
         return policy
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from toolguard.calls.request import RequestAuth
@@ -16,6 +16,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 # The bytes of a stream without data that are held; a priming event has some 30 bytes.
 _MAX_HELD = 65_536
+_LENGTH = b"content-length"
 
 
 class HeldResponse:
@@ -28,8 +29,9 @@ class HeldResponse:
         send: the ASGI ``send``.
         state: the caller and the outcome of the message.
         refuse: sends the refusal instead of the response; returns whether it did.
-        begin: called with the start of the response; returns the function that seals the ids of
-            its events, or None if the response must not be sent.
+        begin: called with the id of the session that the response opens, None if it opens none;
+            returns the function that seals the ids of its events, or None if the response must not
+            be sent. Not called for a response that neither opens a session nor has events.
         hold: whether the start is held back at all.
     """
 
@@ -38,7 +40,7 @@ class HeldResponse:
         send: Send,
         state: RequestAuth,
         refuse: Callable[[], Awaitable[bool]],
-        begin: Callable[[Message], Callable[[bytes], bytes] | None],
+        begin: Callable[[str | None], Callable[[bytes], bytes] | None],
         *,
         hold: bool,
     ) -> None:
@@ -85,14 +87,17 @@ class HeldResponse:
 
     async def _start(self, start: Message) -> None:
         self.status = start["status"]
-        seal = self._begin(start)
-        if seal is None:
-            self._replaced = True
-            return
-        if _is_event_stream(start["headers"]):
-            self._events = EventStream(seal)
-            headers = [pair for pair in start["headers"] if pair[0].lower() != b"content-length"]
-            start = {**start, "headers": headers}
+        sent = {name.lower(): value for name, value in start.get("headers", ())}
+        opened, is_stream = sent.get(b"mcp-session-id"), _is_event_stream(sent)
+        if opened is not None or is_stream:
+            seal = self._begin(None if opened is None else opened.decode("latin-1"))
+            if seal is None:
+                self._replaced = True
+                return
+            if is_stream:
+                self._events = EventStream(seal)
+                headers = [pair for pair in start["headers"] if pair[0].lower() != _LENGTH]
+                start = {**start, "headers": headers}
         self._held.append(start)
         if not self._hold and self._state.refusal is None:
             await self._flush()
@@ -137,7 +142,6 @@ class HeldResponse:
             await self._send(message)
 
 
-def _is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    sent = {name.lower(): value for name, value in headers}
+def _is_event_stream(sent: Mapping[bytes, bytes]) -> bool:
     kind = sent.get(b"content-type", b"").partition(b";")[0].strip().lower()
     return kind == b"text/event-stream" and b"content-encoding" not in sent

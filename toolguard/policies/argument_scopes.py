@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -15,17 +15,17 @@ from typing import Any, ClassVar, TypeAlias
 
 from toolguard.errors import InvalidInputError
 from toolguard.parsing.scope_token import check_requestable
-from toolguard.policies.formulas import Condition, Rule
-from toolguard.policies.operations import Invocation
+from toolguard.policies.formulas import Attempt, Condition, Formula, Requirement
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.scopes import Scope, ScopeLike, all_of
 
 __all__ = [
-    "CallScope",
+    "ArgumentScope",
     "ScopeFunction",
     "ScopeTemplate",
-    "ScopesOf",
+    "ScopesForCall",
     "bounded_scopes",
-    "of_call",
+    "resolve_argument_scopes",
 ]
 
 # The maximum number of scopes that the arguments of one call may name.
@@ -35,46 +35,40 @@ _MAX_LENGTH = 256
 # A challenge contains them twice, and some clients refuse lines of more than 8 KiB.
 _MAX_TOTAL = 3_072
 
-ScopesOf: TypeAlias = Callable[[Invocation], "ScopeLike | Iterable[ScopeLike]"]
+ScopesForCall: TypeAlias = Callable[[OperationCall], "ScopeLike | Iterable[ScopeLike]"]
 """A function that returns the scopes a call needs, all of them if it returns several."""
 
 
-class CallScope(ABC):
+class ArgumentScope(Requirement):
     """A scope that is known once the arguments of the call are known."""
 
-    #: See :attr:`toolguard.policies.requirements.Requirement.reads_call`.
-    reads_call: ClassVar[bool] = True
-
-    @property
-    @abstractmethod
-    def arguments(self) -> tuple[str, ...]:
-        """The names of the arguments that it is known to read."""
+    opaque: ClassVar[bool] = False
+    reads_arguments: ClassVar[bool] = True
 
     @abstractmethod
-    def scope(self, invocation: Invocation) -> Scope:
-        """Return the scopes that this call needs.
+    def scope(self, call: OperationCall) -> Scope:
+        """Return the scopes that this call needs; see :meth:`Requirement.scope`."""
 
-        Raises:
-            InvalidInputError: if they would not be scopes that a challenge can request.
-        """
+    def holds(self, attempt: Attempt) -> bool:
+        """Return whether the caller was granted the scopes that this call needs."""
+        return self.scope(attempt.call).allows(attempt.scopes)
 
 
-def of_call(rule: Rule, invocation: Invocation) -> Rule:
-    """Return ``rule`` with its argument scopes replaced by the scopes of this call.
+def resolve_argument_scopes(formula: Formula, call: OperationCall) -> Formula:
+    """Return ``formula`` with its argument scopes replaced by the scopes of this call.
 
     Raises:
         InvalidInputError: if a scope cannot be made of these arguments, or they name more scopes
             than one challenge can request.
     """
-    named = {
-        each: each.scope(invocation) for each in rule.conditions if isinstance(each, CallScope)
-    }
-    _check_bounds([*named.values()])
+    named = {each: each.scope(call) for each in formula.requirements}
+    _check_bounds([scopes for scopes in named.values() if scopes is not None])
 
-    def known(condition: Condition) -> Rule:
-        return named[condition] if isinstance(condition, CallScope) else Rule(condition)
+    def known(condition: Condition) -> Formula:
+        scopes = None if isinstance(condition, str) else named[condition]
+        return Formula(condition) if scopes is None else scopes
 
-    return rule.replacing(known)
+    return formula.substitute(known)
 
 
 def bounded_scopes(named: ScopeLike | Iterable[ScopeLike]) -> list[Scope]:
@@ -97,13 +91,13 @@ def bounded_scopes(named: ScopeLike | Iterable[ScopeLike]) -> list[Scope]:
     return scopes
 
 
-def _check_bounds(scopes: Sequence[Scope]) -> None:
+def _check_bounds(scopes: Sequence[Formula]) -> None:
     """Check that the number and the length of the scopes of one call are bounded.
 
     Raises:
         InvalidInputError: if there are too many scopes, or they are too long together.
     """
-    tokens = {token for scope in scopes for token in scope.tokens}
+    tokens = {token for scope in scopes for token in scope.scopes}
     mentions = sum(len(group) for scope in scopes for group in scope.alternatives)
     ways = math.prod(len(scope.alternatives) for scope in scopes)
     if max(mentions, ways) > _MAX_SCOPES:
@@ -122,7 +116,7 @@ def _too_many() -> InvalidInputError:
 
 
 @dataclass(frozen=True)
-class ScopeTemplate(CallScope):
+class ScopeTemplate(ArgumentScope):
     """A scope with fields for arguments, such as ``"calendar.{calendar_id}.write"``.
 
     ``{{`` and ``}}`` stand for literal braces. No two calls with different arguments need the same
@@ -136,7 +130,7 @@ class ScopeTemplate(CallScope):
             adjacent, or no argument can make it a scope.
 
     >>> template = ScopeTemplate("calendar.{calendar_id}.write")
-    >>> template.scope(Invocation("tool", "add", {"calendar_id": "work"}))
+    >>> template.scope(OperationCall("tool", "add", {"calendar_id": "work"}))
     <Scope: calendar.work.write>
     """
 
@@ -184,14 +178,14 @@ class ScopeTemplate(CallScope):
         parts = (re.escape(text) + ("(.+?)" if name else "") for text, name in self._parts)
         return re.compile("".join(parts))
 
-    def scope(self, invocation: Invocation) -> Scope:
+    def scope(self, call: OperationCall) -> Scope:
         """Return the scope for the arguments of this call.
 
         Raises:
             InvalidInputError: naming the argument that is missing, is neither a string nor a
                 whole number, or does not fit into a scope.
         """
-        values = {name: _text(name, invocation.arguments) for name in self.arguments}
+        values = {name: _text(name, call.arguments) for name in self.arguments}
         made = self._filled(values)
         match = self._reading.fullmatch(made)
         filled = tuple(values[name] for _, name in self._parts if name is not None)
@@ -207,23 +201,18 @@ class ScopeTemplate(CallScope):
 
 
 @dataclass(frozen=True)
-class ScopeFunction(CallScope):
+class ScopeFunction(ArgumentScope):
     """The scopes that a function of the developer's returns."""
 
-    function: ScopesOf
+    function: ScopesForCall
 
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """An empty tuple: it is not known which arguments the function reads."""
-        return ()
-
-    def scope(self, invocation: Invocation) -> Scope:
+    def scope(self, call: OperationCall) -> Scope:
         """Return the scopes that the function names.
 
         Raises:
             InvalidInputError: if it names no scope, an invalid one, or too many.
         """
-        scopes = bounded_scopes(self.function(invocation))
+        scopes = bounded_scopes(self.function(call))
         try:
             scope = all_of(*scopes)
             check_requestable(scope.tokens)

@@ -17,7 +17,7 @@ from toolguard.parsing.wildcards import wildcard
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import Policy
 
-__all__ = ["OperationRules"]
+__all__ = ["PoliciesByName"]
 
 _TAG = "tag"
 _PREFIXES = ("tool", "resource", "prompt", _TAG)
@@ -34,7 +34,7 @@ class HasPolicy(Protocol):
         ...
 
 
-class OperationRules:
+class PoliciesByName:
     """Guards by the name of the operation.
 
     Args:
@@ -49,7 +49,7 @@ class OperationRules:
         TypeError: for a value that is not a guard.
 
     >>> from toolguard import requires_auth, requires_scopes
-    >>> rules = OperationRules({"delete_*": requires_scopes("admin"), "*": requires_auth})
+    >>> rules = PoliciesByName({"delete_*": requires_scopes("admin"), "*": requires_auth})
     >>> str(rules.policy("tool", "delete_event"))
     'admin'
     >>> str(rules.policy("prompt", "plan"))

@@ -12,15 +12,15 @@ from collections.abc import Collection, Iterable, Sequence
 
 from toolguard.errors import AccessDeniedError
 from toolguard.parsing.spellings import MAX_LENGTH, uri_spellings
-from toolguard.policies.by_name import OperationRules
+from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import Policy
 
-__all__ = ["whole_policy"]
+__all__ = ["combine_policies"]
 
 
-def whole_policy(  # noqa: PLR0913 - everything that has a say
-    rules: OperationRules,
+def combine_policies(  # noqa: PLR0913 - everything that has a say
+    rules: PoliciesByName,
     kind: Kind,
     *,
     names: Sequence[str],
@@ -70,7 +70,7 @@ def _both(policies: Iterable[Policy | None]) -> Policy | None:
 
 
 def _with_spellings(
-    rules: OperationRules, sent: str, ruled: Policy | None, otherwise: Policy | None
+    rules: PoliciesByName, sent: str, ruled: Policy | None, otherwise: Policy | None
 ) -> Policy | None:
     """Return the policy of the rules for every spelling that a server may look a URI up by."""
     try:

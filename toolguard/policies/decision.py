@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from toolguard.errors import (
     AccessDeniedError,
@@ -21,11 +22,18 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
-from toolguard.policies.argument_scopes import CallScope, of_call
-from toolguard.policies.formulas import Alternative, Condition, Rule
-from toolguard.policies.operations import Invocation
+from toolguard.policies.argument_scopes import resolve_argument_scopes
+from toolguard.policies.formulas import (
+    Alternative,
+    Attempt,
+    Condition,
+    Formula,
+    Requirement,
+    requirements_in,
+)
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
-from toolguard.policies.requirements import RecentAuthentication, Requirement
+from toolguard.policies.requirements import RecentAuthentication
 from toolguard.policies.scopes import Scope
 from toolguard.principal import Principal
 
@@ -36,6 +44,7 @@ __all__ = [
     "Decision",
     "Verdict",
     "decide",
+    "decide_now",
     "decide_on_scopes",
 ]
 
@@ -70,8 +79,7 @@ NEEDS_ARGUMENTS = Decision(Verdict.NEEDS_ARGUMENTS)
 """The decision depends on the arguments of the call."""
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(NamedTuple):
     """The facts about a caller that a decision reads.
 
     Attributes:
@@ -92,36 +100,11 @@ class Caller:
     failure: ToolGuardError | None = None
     outlives_token: bool = False
 
-    def meets(self, alternative: Alternative) -> bool:
-        """Return whether the caller meets these scopes and requirements of recent sign-in."""
-        return all(map(self._meets, alternative))
-
-    def _meets(self, condition: Condition) -> bool:
-        if isinstance(condition, RecentAuthentication):
-            return self.principal is not None and condition.holds(
-                self.principal, self.now, self.leeway
-            )
-        return condition in self.scopes
-
-    def refusal(self, alternatives: Sequence[Alternative]) -> ToolGuardError:
-        """Return the refusal that names what is missing for the nearest of ``alternatives``.
-
-        The nearest is the alternative with the fewest unmet conditions; ties: the first.
-        """
-        nearest = min(alternatives, key=lambda each: sum(not self._meets(c) for c in each))
-        scopes = [each for each in nearest if isinstance(each, str)]
-        missing = [scope for scope in scopes if scope not in self.scopes]
-        sign_in = [each for each in nearest if isinstance(each, RecentAuthentication)]
-        held = self.principal.scopes if self.principal is not None else ()
-        if not all(map(self._meets, sign_in)):
-            return _sign_in_again(sign_in, tuple(dict.fromkeys((*held, *missing))))
-        return InsufficientScopeError(scopes, token_scopes=held, missing_scopes=missing)
-
 
 async def decide(
     policy: Policy | None,
     caller: Caller,
-    call: Invocation | None = None,
+    call: OperationCall | None = None,
     *,
     listing: bool = False,
 ) -> Decision:
@@ -134,17 +117,18 @@ async def decide(
         listing: whether the operation is only to be listed: ``call`` has no arguments, and
             requirements that depend on them are left open.
     """
-    decided = _without_opaque(policy, caller)
+    decided = decide_now(policy, caller)
     if decided is not None:
         return decided
     assert policy is not None  # noqa: S101 - decided above
-    assert policy.rule is not None  # noqa: S101 - the same
+    assert policy.formula is not None  # noqa: S101 - the same
     assert caller.principal is not None  # noqa: S101 - the same
-    evaluation = _Evaluation(caller.principal, call, listing)
+    attempt = _attempt(caller, caller.principal, call)
+    evaluation = _Evaluation(attempt, is_known=call is not None, listing=listing)
     left: list[Alternative] = []
-    for alternative in policy.rule.alternatives:
-        for rest in await evaluation.left_of(alternative):
-            if caller.meets(rest):
+    for alternative in policy.formula.alternatives:
+        for rest in await evaluation.evaluate(alternative):
+            if all(_is_met(condition, attempt) for condition in rest):
                 return PERMIT
             left.append(rest)
     if evaluation.undecided:
@@ -153,7 +137,7 @@ async def decide(
         return _refuse(evaluation.invalid)
     if not left:
         return _refuse(AccessDeniedError(rule=" | ".join(evaluation.denied_by)))
-    return _refuse(caller.refusal(left))
+    return _refuse(_name_missing(attempt, left))
 
 
 def decide_on_scopes(policy: Policy, caller: Caller) -> Decision:
@@ -162,28 +146,54 @@ def decide_on_scopes(policy: Policy, caller: Caller) -> Decision:
     Raises:
         TypeError: if the policy has other requirements; use :func:`decide` for those.
     """
-    decided = _without_opaque(policy, caller)
+    decided = decide_now(policy, caller)
     if decided is None:
-        raise TypeError(f"{policy.rule!r} asks for more than scopes")
+        raise TypeError(f"{policy.formula!r} asks for more than scopes")
     return decided
 
 
-def _without_opaque(policy: Policy | None, caller: Caller) -> Decision | None:
+def decide_now(policy: Policy | None, caller: Caller) -> Decision | None:
     """Decide without evaluating requirements; None if the policy has some that count."""
     if policy is None:
         return _refuse(AccessDeniedError(rule="default=deny"))
     if caller.principal is None:
         missing = MissingTokenError(caller.on_missing, scopes=policy.first_scopes)
         return PERMIT if policy.public else _refuse(caller.failure or missing)
-    is_expired = caller.principal.is_expired(caller.now - caller.leeway)
+    is_expired = caller.principal.expires_at <= caller.now - caller.leeway
     if is_expired and not caller.outlives_token:
         return _refuse(InvalidTokenError("expired", "The access token has expired"))
-    if policy.rule is None:
+    rule = policy.formula
+    if rule is None or (isinstance(rule, Scope) and rule.allows(caller.scopes)):
         return PERMIT
-    if not isinstance(policy.rule, Scope):
+    if not isinstance(rule, Scope):
         return None
-    is_allowed = policy.rule.allows(caller.scopes)
-    return PERMIT if is_allowed else _refuse(caller.refusal(policy.rule.alternatives))
+    return _refuse(_name_missing(_attempt(caller, caller.principal), rule.alternatives))
+
+
+def _attempt(caller: Caller, principal: Principal, call: OperationCall | None = None) -> Attempt:
+    known = call or OperationCall("tool", "")
+    return Attempt(principal, caller.scopes, known, caller.now, caller.leeway)
+
+
+def _is_met(condition: Condition, attempt: Attempt) -> bool:
+    if isinstance(condition, str):
+        return condition in attempt.scopes
+    return condition.holds(attempt) is True
+
+
+def _name_missing(attempt: Attempt, alternatives: Sequence[Alternative]) -> ToolGuardError:
+    """Return the refusal that names what is missing for the nearest of ``alternatives``.
+
+    The nearest is the alternative with the fewest unmet conditions; ties: the first.
+    """
+    nearest = min(alternatives, key=lambda each: sum(not _is_met(c, attempt) for c in each))
+    scopes = [each for each in nearest if isinstance(each, str)]
+    missing = [scope for scope in scopes if scope not in attempt.scopes]
+    sign_in = [each for each in nearest if isinstance(each, RecentAuthentication)]
+    held = attempt.principal.scopes
+    if not all(_is_met(each, attempt) for each in sign_in):
+        return _sign_in_again(sign_in, tuple(dict.fromkeys((*held, *missing))))
+    return InsufficientScopeError(scopes, token_scopes=held, missing_scopes=missing)
 
 
 def _refuse(refusal: ToolGuardError) -> Decision:
@@ -209,62 +219,60 @@ class _Evaluation:
     """The evaluation of requirements for one decision; each requirement is evaluated once.
 
     Attributes:
-        principal: the caller.
-        call: the call; None while its arguments are not known.
-        listing: whether ``call`` has no arguments and stands for any call.
+        attempt: what the requirements are evaluated on.
+        is_known: whether the call is known, with its arguments.
+        listing: whether the call has no arguments and stands for any call.
         denied_by: the requirements that the caller does not meet.
         invalid: why an alternative cannot be applied to the arguments.
         undecided: whether an alternative needs to know the arguments.
     """
 
-    principal: Principal
-    call: Invocation | None
+    attempt: Attempt
+    is_known: bool
     listing: bool
     denied_by: dict[str, None] = field(default_factory=dict)
     invalid: InvalidInputError | None = None
     undecided: bool = False
     _answers: dict[Requirement, bool] = field(default_factory=dict)
 
-    async def left_of(self, alternative: Alternative) -> Iterable[Alternative]:
+    async def evaluate(self, alternative: Alternative) -> Iterable[Alternative]:
         """Return the conditions that a client can act on, as alternatives; empty if denied."""
-        opaque = [each for each in alternative if isinstance(each, Requirement)]
+        opaque = [each for each in requirements_in(alternative) if each.opaque]
         # Requirements that need neither arguments nor functions of the user's come first.
-        for requirement in sorted(opaque, key=lambda each: each.reads_call):
-            is_open = self.call is None or (self.listing and bool(requirement.arguments))
-            if requirement.reads_call and is_open:
+        for requirement in sorted(opaque, key=lambda each: each.reads_arguments):
+            is_open = not self.is_known or (self.listing and bool(requirement.arguments))
+            if requirement.reads_arguments and is_open:
                 self.undecided = True
                 return ()
-            if not await self._meets(requirement):
+            if requirement not in self._answers:
+                self._answers[requirement] = await self._ask(requirement)
+            if not self._answers[requirement]:
                 self.denied_by[str(requirement)] = None
                 return ()
-        rest = tuple(each for each in alternative if not isinstance(each, Requirement))
-        return self._with_call_scopes(rest)
+        rest = [each for each in alternative if isinstance(each, str) or not each.opaque]
+        return self._with_named_scopes(rest)
 
-    def _with_call_scopes(self, rest: Alternative) -> Iterable[Alternative]:
-        if not any(isinstance(each, CallScope) for each in rest):
-            return (rest,)
-        if self.call is None or self.listing:
+    def _with_named_scopes(self, rest: Sequence[Condition]) -> Iterable[Alternative]:
+        naming = [each for each in requirements_in(rest) if each.names_scopes]
+        if not naming:
+            return (tuple(rest),)
+        if not self.is_known or self.listing:
             self.undecided = True
             return ()
         try:
-            return of_call(Rule.of((rest,)), self.call).alternatives
+            return resolve_argument_scopes(
+                Formula.of((tuple(rest),)), self.attempt.call
+            ).alternatives
         except InvalidInputError as refusal:
             self.invalid = refusal
             return ()
         except Exception as error:  # noqa: BLE001 - fail closed: a function of the user's
-            named = [str(each) for each in rest if isinstance(each, CallScope)]
-            self._failed(", ".join(named), error)
+            self._failed(", ".join(map(str, naming)), error)
             return ()
 
-    async def _meets(self, requirement: Requirement) -> bool:
-        if requirement not in self._answers:
-            self._answers[requirement] = await self._ask(requirement)
-        return self._answers[requirement]
-
     async def _ask(self, requirement: Requirement) -> bool:
-        call = self.call or Invocation("tool", "")
         try:
-            answer = requirement.holds(self.principal, call)
+            answer = requirement.holds(self.attempt)
             said: object = await answer if inspect.isawaitable(answer) else answer
         except Exception as error:  # noqa: BLE001 - fail closed: a function of the user's
             self.undecided |= self.listing  # the function may have read an argument

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from toolguard.errors import MalformedMessageError
 from toolguard.parsing.lookalikes import resembles
@@ -20,11 +20,10 @@ __all__ = [
     "COMPLETE",
     "MAX_NAMES",
     "METHODS",
-    "Asked",
-    "Invocation",
     "Kind",
-    "asked_of",
+    "OperationCall",
     "is_handshake",
+    "named_operations",
 ]
 
 Kind: TypeAlias = Literal["tool", "resource", "prompt"]
@@ -61,19 +60,39 @@ METHODS = (*_OPERATIONS, COMPLETE, _LISTEN)
 
 _HANDSHAKE = frozenset({"initialize", "ping", "server/discover"})
 _INVALID_PARAMS = -32602
+# Members of most messages, which resemble none of the members that are read.
+_UNLIKE = frozenset({"arguments", "_meta", "task"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-class Asked(NamedTuple):
-    """One operation that a message names.
+@dataclass(frozen=True)
+class OperationCall:
+    """One call of an operation, as passed to requirements that depend on the call.
 
     Attributes:
-        kind: the kind of the operation.
-        name: the tool's or prompt's name, or the URI of the resource, as it was sent.
+        kind: ``"tool"``, ``"resource"`` or ``"prompt"``.
+        name: the tool's or prompt's name, or the URI of the resource, as the client sent it.
+        arguments: the arguments by name: for a decorated function the validated ones, with
+            defaults; for an operation that only a rule of ``protect(rules=...)`` guards, the
+            ones that the client sent. Not in the representation.
     """
 
     kind: Kind
     name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def sent(cls, kind: Kind, name: str, arguments: object = None) -> OperationCall:
+        """Return the call as a client sent it; the only argument of a resource is its URI.
+
+        Args:
+            kind: the kind of operation.
+            name: its name, or the URI of a resource.
+            arguments: the arguments as they were sent; what is not an object counts as
+                none.
+        """
+        given = {"uri": name} if kind == "resource" else arguments
+        return cls(kind, name, given if isinstance(given, Mapping) else {})
 
 
 def is_handshake(method: str) -> bool:
@@ -81,8 +100,8 @@ def is_handshake(method: str) -> bool:
     return method in _HANDSHAKE or method.startswith("notifications/")
 
 
-def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Asked, ...]:
-    """Return the operations that a message names; none for a message about the server.
+def named_operations(method: str, params: Mapping[str, Any]) -> tuple[OperationCall, ...]:
+    """Return the calls that a message names, as sent; none for a message about the server.
 
     Args:
         method: the JSON-RPC method.
@@ -93,24 +112,26 @@ def asked_of(method: str, params: Mapping[str, Any]) -> tuple[Asked, ...]:
             name, more than :data:`MAX_NAMES` of them, or a member that a lenient reader could
             take for the one that is read.
 
-    >>> asked_of("tools/call", {"name": "add", "arguments": {}})
-    (Asked(kind='tool', name='add'),)
-    >>> asked_of("tools/list", {})
+    >>> named_operations("tools/call", {"name": "add", "arguments": {}})
+    (OperationCall(kind='tool', name='add'),)
+    >>> named_operations("tools/list", {})
     ()
     """
     if method in _OPERATIONS:
-        return (_named(*_OPERATIONS[method], params),)
+        return (_called(*_OPERATIONS[method], params, params.get("arguments")),)
     if method == COMPLETE:
         ref = _member(params, "ref")
-        return (_named(*_reference(ref), ref),)
+        return (_called(*_reference(ref), ref, params.get("arguments")),)
     if method == _LISTEN:
         return _subscribed(_member(params, "notifications"))
     return ()
 
 
-def _named(kind: Kind, parameter: str, params: Mapping[str, Any]) -> Asked:
-    _refuse_lookalikes(params, parameter)
-    return Asked(kind, _usable(parameter, params.get(parameter)))
+def _called(
+    kind: Kind, parameter: str, named: Mapping[str, Any], arguments: object
+) -> OperationCall:
+    _refuse_lookalikes(named, parameter)
+    return OperationCall.sent(kind, _usable(parameter, named.get(parameter)), arguments)
 
 
 def _usable(parameter: str, name: object) -> str:
@@ -132,7 +153,7 @@ def _reference(ref: Mapping[str, Any]) -> tuple[Kind, str]:
     return _REFERENCES[kind]
 
 
-def _subscribed(notifications: Mapping[str, Any]) -> tuple[Asked, ...]:
+def _subscribed(notifications: Mapping[str, Any]) -> tuple[OperationCall, ...]:
     # Frameworks that accept a second name of the member (mcp 2) read both.
     _refuse_lookalikes(notifications, _SUBSCRIPTIONS)
     uris = notifications.get(_SUBSCRIPTIONS)
@@ -140,7 +161,7 @@ def _subscribed(notifications: Mapping[str, Any]) -> tuple[Asked, ...]:
         return ()
     if not isinstance(uris, list) or len(uris) > MAX_NAMES:
         raise _malformed(f"{_SUBSCRIPTIONS} must be a list of at most {MAX_NAMES} URIs")
-    return tuple(Asked("resource", _usable(_SUBSCRIPTIONS, uri)) for uri in uris)
+    return tuple(OperationCall.sent("resource", _usable(_SUBSCRIPTIONS, uri)) for uri in uris)
 
 
 def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:
@@ -152,32 +173,9 @@ def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:
 
 
 def _refuse_lookalikes(members: Mapping[str, Any], *known: str) -> None:
-    if resembles(members, known):
+    if not members.keys() <= {*known, *_UNLIKE} and resembles(members, known):
         raise _malformed(f"Write {', '.join(known)} exactly so, and nothing that resembles it")
 
 
 def _malformed(message: str) -> MalformedMessageError:
     return MalformedMessageError(message, code=_INVALID_PARAMS)
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """One call of an operation, as passed to requirements that depend on the call.
-
-    Attributes:
-        kind: ``"tool"``, ``"resource"`` or ``"prompt"``.
-        name: the tool's or prompt's name, or the URI of the resource, as the client sent it.
-        arguments: the arguments by name: for a decorated function the validated ones, with
-            defaults; for an operation that only a rule of ``protect(rules=...)`` guards, the
-            ones that the client sent. Not in the representation.
-    """
-
-    kind: Kind
-    name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def sent(cls, kind: Kind, name: str, arguments: object = None) -> Invocation:
-        """Return the call as a client sent it; the only argument of a resource is its URI."""
-        given = {"uri": name} if kind == "resource" else arguments
-        return cls(kind, name, given if isinstance(given, Mapping) else {})

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from toolguard.policies.argument_scopes import CallScope
-from toolguard.policies.formulas import Alternative, Rule
-from toolguard.policies.requirements import Requirement
+from toolguard.policies.formulas import Alternative, Formula, Requirement, requirements_in
 
-__all__ = ["DEFAULT_POLICIES", "ConnectionNeed", "DefaultRule", "Policy"]
+__all__ = ["DEFAULT_POLICIES", "ConnectionNeed", "DefaultPolicy", "Policy"]
 
 
 _PUBLIC_AND_GUARDED = "@public cannot be combined with another guard: remove one of them"
@@ -38,26 +36,22 @@ class ConnectionNeed:
     fresh: bool = False
 
 
-def _is_opaque(alternative: Alternative) -> bool:
-    return any(isinstance(each, Requirement) for each in alternative)
-
-
 @dataclass(frozen=True)
 class Policy:
     """The policy of one operation. Immutable; stacked decorators merge theirs with ``&``.
 
     Attributes:
-        rule: the formula that the caller must meet; None requires a valid token only.
+        formula: the formula that the caller must meet; None requires a valid token only.
         connections: the connections to fetch for the caller once the call is permitted.
         public: whether callers without a token are permitted.
     """
 
-    rule: Rule | None = None
+    formula: Formula | None = None
     connections: tuple[ConnectionNeed, ...] = ()
     public: bool = False
 
     def __post_init__(self) -> None:
-        if self.public and (self.rule is not None or self.connections):
+        if self.public and (self.formula is not None or self.connections):
             raise ValueError(_PUBLIC_AND_GUARDED)
         parameters = [need.parameter for need in self.connections]
         for name in parameters:
@@ -77,29 +71,27 @@ class Policy:
             if self != other:
                 raise ValueError(_PUBLIC_AND_GUARDED)
             return self
-        rules = [rule for rule in (self.rule, other.rule) if rule is not None]
+        rules = [rule for rule in (self.formula, other.formula) if rule is not None]
         return replace(
             self,
-            rule=rules[0] & rules[1] if len(rules) == 2 else next(iter(rules), None),  # noqa: PLR2004
+            formula=rules[0] & rules[1] if len(rules) == 2 else next(iter(rules), None),  # noqa: PLR2004
             connections=tuple(dict.fromkeys((*self.connections, *other.connections))),
         )
 
+    @property
+    def requirements(self) -> tuple[Requirement, ...]:
+        """The conditions of the rule that are not scope-tokens."""
+        return self.formula.requirements if self.formula is not None else ()
+
     @functools.cached_property
-    def reads_call(self) -> bool:
+    def reads_arguments(self) -> bool:
         """Whether the decision depends on the call, and not only on the caller."""
-        conditions = self.rule.conditions if self.rule is not None else ()
-        return any(isinstance(c, (CallScope, Requirement)) and c.reads_call for c in conditions)
+        return any(each.reads_arguments for each in self.requirements)
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The arguments of the call that the rule is known to read."""
-        conditions = self.rule.conditions if self.rule is not None else ()
-        return tuple(
-            name
-            for each in conditions
-            if isinstance(each, (CallScope, Requirement))
-            for name in each.arguments
-        )
+        return tuple(name for each in self.requirements for name in each.arguments)
 
     @functools.cached_property
     def first_scopes(self) -> tuple[str, ...]:
@@ -107,24 +99,28 @@ class Policy:
 
         Clients can request scopes but not roles: alternatives of scopes alone come first.
         """
-        if self.rule is None:
+        if self.formula is None:
             return ()
-        ways = zip(self.rule.alternatives, self.rule.grants, strict=True)
-        first = min(ways, key=lambda way: (_is_opaque(way[0]), len(way[1])), default=((), ()))
-        return first[1]
+
+        def distance(way: tuple[Alternative, tuple[str, ...]]) -> tuple[bool, int]:
+            alternative, scopes = way
+            return any(each.opaque for each in requirements_in(alternative)), len(scopes)
+
+        ways = zip(self.formula.alternatives, self.formula.grants, strict=True)
+        return min(ways, key=distance, default=((), ()))[1]
 
     def __str__(self) -> str:
         if self.public:
             return "public"
-        parts = [str(self.rule) if self.rule is not None else "any authenticated caller"]
+        parts = [str(self.formula) if self.formula is not None else "any authenticated caller"]
         parts += [f"connection {need.name}" for need in self.connections]
         return ", ".join(parts)
 
 
-DefaultRule = Literal["authenticated", "deny", "public"]
+DefaultPolicy = Literal["authenticated", "deny", "public"]
 """The policy of an operation without a guard, by name."""
 
-DEFAULT_POLICIES: Mapping[DefaultRule, Policy | None] = {
+DEFAULT_POLICIES: Mapping[DefaultPolicy, Policy | None] = {
     "authenticated": Policy(),
     "deny": None,
     "public": Policy(public=True),

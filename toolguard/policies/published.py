@@ -65,13 +65,13 @@ def requirements(policy: Policy, names: ScopeNames = SAME) -> dict[str, Any]:
     """
     if policy.public:
         return {"public": True}
-    conditions = policy.rule.conditions if policy.rule is not None else ()
-    recent = [each for each in conditions if isinstance(each, RecentAuthentication)]
+    asked = policy.requirements
+    recent = [each for each in asked if isinstance(each, RecentAuthentication)]
     found = {
         "scopes": [list(group) for group in _grants(policy, names)],
         "connections": [need.name for need in policy.connections],
         "recent_auth": [_sign_in(each) for each in recent],
-        "conditions": any(not isinstance(c, (str, RecentAuthentication)) for c in conditions),
+        "conditions": len(recent) < len(asked),
     }
     return {name: value for name, value in found.items() if value}
 
@@ -92,7 +92,7 @@ def security_schemes(policy: Policy, names: ScopeNames = SAME) -> list[dict[str,
 
 
 def _grants(policy: Policy, names: ScopeNames) -> tuple[tuple[str, ...], ...]:
-    grants = policy.rule.grants if policy.rule is not None else ()
+    grants = policy.formula.grants if policy.formula is not None else ()
     requested = (tuple(map(names.requested, group)) for group in grants if group)
     return tuple(dict.fromkeys(requested))
 

@@ -1,4 +1,4 @@
-"""Requirements on a caller other than scopes.
+"""The kinds of requirement other than scopes.
 
 Most are opaque: they are evaluated before any scope is named, and a refusal does not say what
 would have sufficed. Recent authentication is not opaque: the caller can act on it, so the
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from re import Pattern
@@ -18,7 +17,8 @@ from typing import Any, ClassVar
 import anyio.to_thread
 
 from toolguard.parsing.wildcards import wildcard
-from toolguard.policies.operations import Invocation
+from toolguard.policies.formulas import Attempt, Requirement
+from toolguard.policies.operations import OperationCall
 from toolguard.principal import Principal
 
 __all__ = [
@@ -38,31 +38,15 @@ __all__ = [
 _WILD = r"[A-Za-z0-9._~-]"
 
 
-class Requirement(ABC):
-    """One opaque condition on the caller. Immutable, compared by value."""
-
-    #: Whether the answer depends on the call, and not only on the caller.
-    reads_call: ClassVar[bool] = False
-
-    @abstractmethod
-    def holds(self, principal: Principal, invocation: Invocation) -> bool | Awaitable[bool]:
-        """Return whether the caller meets the requirement; only True counts."""
-
-    @property
-    def arguments(self) -> tuple[str, ...]:
-        """The names of the arguments that it is known to read."""
-        return ()
-
-
 @dataclass(frozen=True)
 class HasPermission(Requirement):
     """The token names this permission."""
 
     permission: str
 
-    def holds(self, principal: Principal, invocation: Invocation) -> bool:
+    def holds(self, attempt: Attempt) -> bool:
         """Return whether the token names the permission."""
-        return self.permission in principal.permissions
+        return self.permission in attempt.principal.permissions
 
     def __str__(self) -> str:
         return f"permission {self.permission}"
@@ -74,9 +58,9 @@ class HasRole(Requirement):
 
     role: str
 
-    def holds(self, principal: Principal, invocation: Invocation) -> bool:
+    def holds(self, attempt: Attempt) -> bool:
         """Return whether the token names the role."""
-        return self.role in principal.roles
+        return self.role in attempt.principal.roles
 
     def __str__(self) -> str:
         return f"role {self.role}"
@@ -88,9 +72,9 @@ class BelongsToTenant(Requirement):
 
     tenant_id: str
 
-    def holds(self, principal: Principal, invocation: Invocation) -> bool:
+    def holds(self, attempt: Attempt) -> bool:
         """Return whether the token names the tenant."""
-        return self.tenant_id in principal.tenant_ids
+        return self.tenant_id in attempt.principal.tenant_ids
 
     def __str__(self) -> str:
         return f"tenant {self.tenant_id}"
@@ -101,12 +85,12 @@ class BelongsToTenantOf(Requirement):
     """The user belongs to the tenant that an argument of the call names."""
 
     parameter: str
-    reads_call: ClassVar[bool] = True
+    reads_arguments: ClassVar[bool] = True
 
-    def holds(self, principal: Principal, invocation: Invocation) -> bool:
+    def holds(self, attempt: Attempt) -> bool:
         """Return whether the token names the tenant in the argument, which must be a string."""
-        tenant_id = invocation.arguments.get(self.parameter)
-        return isinstance(tenant_id, str) and tenant_id in principal.tenant_ids
+        tenant_id = attempt.call.arguments.get(self.parameter)
+        return isinstance(tenant_id, str) and tenant_id in attempt.principal.tenant_ids
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -123,9 +107,9 @@ class IsClient(Requirement):
 
     pattern: str
 
-    def holds(self, principal: Principal, invocation: Invocation) -> bool:
+    def holds(self, attempt: Attempt) -> bool:
         """Return whether the client id of the token matches the pattern."""
-        client_id = principal.client_id
+        client_id = attempt.principal.client_id
         return client_id is not None and _clients(self.pattern).fullmatch(client_id) is not None
 
     def __str__(self) -> str:
@@ -136,8 +120,9 @@ class IsClient(Requirement):
 class IsUser(Requirement):
     """The caller is a user, not an application on its own."""
 
-    def holds(self, principal: Principal, invocation: Invocation) -> bool:
+    def holds(self, attempt: Attempt) -> bool:
         """Return whether the token has a user, as far as it tells."""
+        principal = attempt.principal
         return principal.user_id is not None and not principal.is_machine
 
     def __str__(self) -> str:
@@ -148,9 +133,9 @@ class IsUser(Requirement):
 class IsMachine(Requirement):
     """The caller is an application on its own."""
 
-    def holds(self, principal: Principal, invocation: Invocation) -> bool:
+    def holds(self, attempt: Attempt) -> bool:
         """Return whether the token says that no user takes part."""
-        return principal.is_machine
+        return attempt.principal.is_machine
 
     def __str__(self) -> str:
         return "a machine"
@@ -162,8 +147,9 @@ class ActsThrough(Requirement):
 
     pattern: str
 
-    def holds(self, principal: Principal, invocation: Invocation) -> bool:
+    def holds(self, attempt: Attempt) -> bool:
         """Return whether the current actor, known to the token's issuer, matches the pattern."""
+        principal = attempt.principal
         actor = principal.actor
         return (
             actor is not None
@@ -187,9 +173,10 @@ class HasClaim(Requirement):
     name: str
     predicate: Callable[[Any], bool]
 
-    def holds(self, principal: Principal, invocation: Invocation) -> bool:
+    def holds(self, attempt: Attempt) -> bool:
         """Return the result of the predicate; False if the claim is absent."""
-        return self.name in principal.claims and self.predicate(principal.claims[self.name])
+        claims = attempt.principal.claims
+        return self.name in claims and self.predicate(claims[self.name])
 
     def __str__(self) -> str:
         return f"claim {self.name}"
@@ -199,20 +186,16 @@ class HasClaim(Requirement):
 class Check(Requirement):
     """A function of the developer's returns True."""
 
-    function: Callable[[Principal, Invocation], bool | Awaitable[bool]]
-    reads_call: ClassVar[bool] = True
+    function: Callable[[Principal, OperationCall], bool | Awaitable[bool]]
+    reads_arguments: ClassVar[bool] = True
 
-    def holds(self, principal: Principal, invocation: Invocation) -> Awaitable[bool]:
+    async def holds(self, attempt: Attempt) -> bool:
         """Return the result of the function; a synchronous one runs in a worker thread."""
-        return self._ask(principal, invocation)
-
-    async def _ask(self, principal: Principal, invocation: Invocation) -> bool:
+        said: bool | Awaitable[bool]
         if inspect.iscoroutinefunction(self.function):
-            said: bool | Awaitable[bool] = self.function(principal, invocation)
+            said = self.function(attempt.principal, attempt.call)
         else:
-            said = await anyio.to_thread.run_sync(
-                functools.partial(self.function, principal, invocation)
-            )
+            said = await anyio.to_thread.run_sync(self.function, attempt.principal, attempt.call)
         return await said if inspect.isawaitable(said) else said
 
     def __str__(self) -> str:
@@ -220,7 +203,7 @@ class Check(Requirement):
 
 
 @dataclass(frozen=True)
-class RecentAuthentication:
+class RecentAuthentication(Requirement):
     """The user has authenticated recently enough, or strongly enough (RFC 9470).
 
     Attributes:
@@ -231,15 +214,11 @@ class RecentAuthentication:
 
     max_age: int | None = None
     acr_values: tuple[str, ...] = field(default=())
+    opaque: ClassVar[bool] = False
 
-    def holds(self, principal: Principal, now: float, leeway: float = 0.0) -> bool:
-        """Return whether the claims ``auth_time`` and ``acr`` satisfy it (RFC 9470 §6.1).
-
-        Args:
-            principal: the caller.
-            now: the time, in seconds since the epoch.
-            leeway: seconds by which the issuer's clock may differ.
-        """
+    def holds(self, attempt: Attempt) -> bool:
+        """Return whether the claims ``auth_time`` and ``acr`` satisfy it (RFC 9470 §6.1)."""
+        principal = attempt.principal
         if self.acr_values and principal.acr not in self.acr_values:
             return False
         if self.max_age is None:
@@ -247,7 +226,8 @@ class RecentAuthentication:
         if principal.auth_time is None:
             return False
         # An `auth_time` in the future proves nothing.
-        return -leeway <= now - principal.auth_time <= self.max_age + leeway
+        age = attempt.now - principal.auth_time
+        return -attempt.leeway <= age <= self.max_age + attempt.leeway
 
     def __str__(self) -> str:
         age = [f"authenticated within {self.max_age} s"] if self.max_age is not None else []

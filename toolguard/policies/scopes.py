@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias, overload
 
 from toolguard.parsing.scope_token import is_scope_token
-from toolguard.policies.formulas import Rule
+from toolguard.policies.formulas import Formula
 
 __all__ = ["Scope", "ScopeHierarchy", "ScopeLike", "all_of", "any_of"]
 
@@ -34,7 +34,7 @@ def _scope_token(value: object) -> str:
     return value
 
 
-class Scope(Rule):
+class Scope(Formula):
     """A scope expression: the scopes that must be granted for an operation to be permitted.
 
     Combine with ``&`` (both) and ``|`` (either); strings are accepted on either side.
@@ -75,46 +75,54 @@ class Scope(Rule):
 
     def allows(self, granted: Iterable[str]) -> bool:
         """Return whether ``granted`` satisfies the expression."""
-        held = _as_set(granted)
-        return any(held.issuperset(group) for group in self._alternatives)
+        held = granted if isinstance(granted, frozenset) else _as_set(granted)
+        return any(map(held.issuperset, self._alternatives))
 
     def nearest(self, granted: Iterable[str]) -> tuple[str, ...]:
-        """Return the alternative that needs the fewest further scopes; ties: the first declared."""
+        """Return the alternative that needs the fewest further scopes; ties: the first declared.
+
+        Args:
+            granted: the scopes of the caller.
+        """
         held = _as_set(granted)
         return min(self._alternatives, key=lambda group: sum(token not in held for token in group))
 
     def missing(self, granted: Iterable[str]) -> tuple[str, ...]:
-        """Return the scopes missing for the nearest alternative; empty if and only if allowed."""
+        """Return the scopes missing for the nearest alternative; empty if and only if allowed.
+
+        Args:
+            granted: the scopes of the caller.
+        """
         held = _as_set(granted)
         return tuple(token for token in self.nearest(held) if token not in held)
 
     @overload
     def __and__(self, other: ScopeLike) -> Scope: ...
     @overload
-    def __and__(self, other: Rule) -> Rule: ...
-    def __and__(self, other: Rule | str) -> Rule:
+    def __and__(self, other: Formula) -> Formula: ...
+    def __and__(self, other: Formula | str) -> Formula:
         return super().__and__(Scope(other) if isinstance(other, str) else other)
 
     @overload
     def __rand__(self, other: str) -> Scope: ...
     @overload
-    def __rand__(self, other: Rule) -> Rule: ...
-    def __rand__(self, other: Rule | str) -> Rule:
-        return Rule.__and__(other if isinstance(other, Rule) else Scope(other), self)
+    def __rand__(self, other: Formula) -> Formula: ...
+    def __rand__(self, other: Formula | str) -> Formula:
+        return Formula.__and__(other if isinstance(other, Formula) else Scope(other), self)
 
     @overload
     def __or__(self, other: ScopeLike) -> Scope: ...
     @overload
-    def __or__(self, other: Rule) -> Rule: ...
-    def __or__(self, other: Rule | str) -> Rule:
+    def __or__(self, other: Formula) -> Formula: ...
+    def __or__(self, other: Formula | str) -> Formula:
         return super().__or__(Scope(other) if isinstance(other, str) else other)
 
     @overload
     def __ror__(self, other: str) -> Scope: ...
     @overload
-    def __ror__(self, other: Rule) -> Rule: ...
-    def __ror__(self, other: Rule | str) -> Rule:
-        return Rule.__or__(other if isinstance(other, Rule) else Scope(other), self)
+    def __ror__(self, other: Formula) -> Formula: ...
+    def __ror__(self, other: Formula | str) -> Formula:
+        return Formula.__or__(other if isinstance(other, Formula) else Scope(other), self)
 
 
 ScopeLike: TypeAlias = Scope | str
@@ -198,10 +206,13 @@ class ScopeHierarchy:
     __slots__ = ("_implied",)
 
     def __init__(self, implications: Mapping[str, Iterable[str]] | None = None) -> None:
-        direct = {
-            _scope_token(scope): _tokens(scope, implied)
-            for scope, implied in (implications or {}).items()
-        }
+        direct: dict[str, tuple[str, ...]] = {}
+        for scope, implied in (implications or {}).items():
+            if isinstance(implied, str):
+                raise TypeError(
+                    f"write {{{scope!r}: [{implied!r}]}}: the included scopes are a list"
+                )
+            direct[_scope_token(scope)] = tuple(map(_scope_token, implied))
         self._implied = {scope: _closure(scope, direct) for scope in direct}
 
     @classmethod
@@ -228,12 +239,6 @@ class ScopeHierarchy:
     def __repr__(self) -> str:
         rows = (f"{scope} > {' '.join(sorted(all_))}" for scope, all_ in self._implied.items())
         return f"<ScopeHierarchy: {'; '.join(rows)}>"
-
-
-def _tokens(scope: str, implied: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(implied, str):
-        raise TypeError(f"write {{{scope!r}: [{implied!r}]}}: the included scopes are a list")
-    return tuple(_scope_token(token) for token in implied)
 
 
 def _closure(scope: str, direct: Mapping[str, tuple[str, ...]]) -> frozenset[str]:

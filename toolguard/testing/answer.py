@@ -29,7 +29,13 @@ class Answer:
 
     @classmethod
     def read(cls, status: int, challenge: Challenge | None, body: Mapping[str, Any]) -> Answer:
-        """Return the answer with this JSON body; for a refusal over HTTP, its members."""
+        """Return the answer with this JSON body; for a refusal over HTTP, its members.
+
+        Args:
+            status: the HTTP status.
+            challenge: the challenge; None if there was none.
+            body: the JSON body.
+        """
         found = cls(status, challenge, body)
         return cls(status, challenge, found.refusal or body) if status >= 400 else found  # noqa: PLR2004
 

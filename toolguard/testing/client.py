@@ -66,19 +66,38 @@ class AsyncGuardedClient:
         self._wirings = current_wirings()
 
     async def call(self, tool: str, arguments: Mapping[str, Any] | None = None) -> Answer:
-        """Call a tool."""
+        """Call a tool.
+
+        Args:
+            tool: its name, as clients see it.
+            arguments: its arguments.
+        """
         return await self.send("tools/call", {"name": tool, "arguments": dict(arguments or {})})
 
     async def read(self, uri: str) -> Answer:
-        """Read a resource."""
+        """Read a resource.
+
+        Args:
+            uri: its URI.
+        """
         return await self.send("resources/read", {"uri": uri})
 
     async def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> Answer:
-        """Get a prompt."""
+        """Get a prompt.
+
+        Args:
+            name: its name.
+            arguments: its arguments, which are strings.
+        """
         return await self.send("prompts/get", {"name": name, "arguments": dict(arguments or {})})
 
     async def send(self, method: str, params: Mapping[str, Any] | None = None) -> Answer:
-        """Send any JSON-RPC request, such as ``tools/list``."""
+        """Send any JSON-RPC request, such as ``tools/list``.
+
+        Args:
+            method: the name of the method.
+            params: its parameters.
+        """
         trust = trusting(self._guard, self._issuer) if self._own else nullcontext()
         with wired_with(self._wirings), trust:
             return await self._post(method, dict(params or {}))
@@ -114,19 +133,38 @@ class GuardedClient:
         self._client = AsyncGuardedClient(server, **caller)
 
     def call(self, tool: str, arguments: Mapping[str, Any] | None = None) -> Answer:
-        """Call a tool."""
+        """Call a tool.
+
+        Args:
+            tool: its name, as clients see it.
+            arguments: its arguments.
+        """
         return wait_for(functools.partial(self._client.call, tool, arguments))
 
     def read(self, uri: str) -> Answer:
-        """Read a resource."""
+        """Read a resource.
+
+        Args:
+            uri: its URI.
+        """
         return wait_for(functools.partial(self._client.read, uri))
 
     def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> Answer:
-        """Get a prompt."""
+        """Get a prompt.
+
+        Args:
+            name: its name.
+            arguments: its arguments, which are strings.
+        """
         return wait_for(functools.partial(self._client.get_prompt, name, arguments))
 
     def send(self, method: str, params: Mapping[str, Any] | None = None) -> Answer:
-        """Send any JSON-RPC request, such as ``tools/list``."""
+        """Send any JSON-RPC request, such as ``tools/list``.
+
+        Args:
+            method: the name of the method.
+            params: its parameters.
+        """
         return wait_for(functools.partial(self._client.send, method, params))
 
 

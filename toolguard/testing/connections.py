@@ -32,7 +32,8 @@ class ScriptedConnections:
 
     Attributes:
         calls: the requests, in their order; their representations hold no token. A guard requests
-            the same connection once a minute, unless it has ``connection_max_age=0``.
+            the same connection once a minute, unless it has
+            ``connections=CachedConnections(provider, max_age=0)``.
 
     Raises:
         ValueError: if a token is empty.
@@ -80,6 +81,9 @@ class ScriptedConnections:
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return, or raise, the next answer for this caller.
+
+        Args:
+            request: what the tool needs, and who calls it.
 
         Raises:
             ConnectionRequiredError: if there is no answer, or a connection with too few scopes.

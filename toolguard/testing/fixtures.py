@@ -63,6 +63,7 @@ from typing import Any, Protocol, TypeAlias
 
 import pytest
 
+from toolguard.connections.cache import CachedConnections
 from toolguard.frameworks import adapter_for
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.guard import ToolGuard
@@ -160,8 +161,7 @@ def guard(issuer: LocalIssuer, connections: ScriptedConnections, clock: FrozenCl
     return ToolGuard(
         verifier=_checked(issuer).verifier(),
         audience=issuer.audience,
-        connections=connections,
-        connection_max_age=0,
+        connections=CachedConnections(connections, max_age=0),
         clock=clock,
     )
 

@@ -153,6 +153,12 @@ class LocalIssuer(BadTokens):
     ) -> dict[str, Any]:
         """Return the claims :meth:`mint` would sign; a claim given as None is omitted.
 
+        Args:
+            user: the subject; None for a client without a user.
+            scopes: the granted scopes.
+            expires_in: seconds until the token expires.
+            claims: further claims.
+
         Raises:
             ValueError: if tokens of the provider have no such claim.
             TypeError: if ``scopes`` is a string.
@@ -199,7 +205,12 @@ class LocalIssuer(BadTokens):
         )
 
     def sign(self, claims: Mapping[str, Any], *, headers: Mapping[str, Any] | None = None) -> str:
-        """Return exactly these claims, signed with the current key."""
+        """Return exactly these claims, signed with the current key.
+
+        Args:
+            claims: the claims of the token.
+            headers: further members of its header.
+        """
         return self.sign_bytes(_json(claims), headers=headers)
 
     def sign_bytes(

@@ -16,10 +16,10 @@ from toolguard.calls.message import caller_of
 from toolguard.calls.waiting import wait_for
 from toolguard.errors import ToolGuardError
 from toolguard.frameworks import Operation
-from toolguard.policies.argument_scopes import of_call
+from toolguard.policies.argument_scopes import resolve_argument_scopes
 from toolguard.policies.decision import PERMIT, decide
-from toolguard.policies.formulas import Rule
-from toolguard.policies.operations import Invocation
+from toolguard.policies.formulas import Formula
+from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 from toolguard.testing.answer import Answer
@@ -178,7 +178,7 @@ class _Survey:
             return ()
         if policy.public:
             return PUBLIC
-        rule = policy.rule if policy.rule is not None else Rule.of(((),))
+        rule = policy.formula if policy.formula is not None else Formula.of(((),))
         invocation = self._invocation(name, operation)
         smallest: dict[frozenset[str], None] = {}
         for candidate in self._candidates(rule, invocation):
@@ -186,10 +186,10 @@ class _Survey:
                 smallest[await self._reduced(name, rule, invocation, candidate)] = None
         return tuple(smallest)
 
-    def _invocation(self, name: str, operation: Operation) -> Invocation:
-        return Invocation(operation.kind, operation.name, self._arguments.get(name, {}))
+    def _invocation(self, name: str, operation: Operation) -> OperationCall:
+        return OperationCall(operation.kind, operation.name, self._arguments.get(name, {}))
 
-    def _candidates(self, rule: Rule, invocation: Invocation) -> Iterator[frozenset[str]]:
+    def _candidates(self, rule: Formula, invocation: OperationCall) -> Iterator[frozenset[str]]:
         """Yield the scopes of each alternative, and those that include them in their place."""
         including = self._guard.scope_hierarchy.including
         for grant in _grants(rule, invocation):
@@ -197,7 +197,7 @@ class _Survey:
             yield from map(frozenset, itertools.islice(itertools.product(*choices), _MAX_SETS))
 
     async def _reduced(
-        self, name: str, rule: Rule, invocation: Invocation, scopes: frozenset[str]
+        self, name: str, rule: Formula, invocation: OperationCall, scopes: frozenset[str]
     ) -> frozenset[str]:
         """Leave out every scope that a hierarchy or another alternative makes superfluous."""
         for scope in sorted(scopes):
@@ -206,7 +206,7 @@ class _Survey:
         return scopes
 
     async def _opens(
-        self, name: str, rule: Rule, invocation: Invocation, scopes: frozenset[str]
+        self, name: str, rule: Formula, invocation: OperationCall, scopes: frozenset[str]
     ) -> bool:
         issuer = issuer_for(self._guard)
         claims = issuer.claims("alice", scopes=sorted(scopes), **self._claims.get(name, {}))
@@ -285,10 +285,10 @@ class _Survey:
         return await call(operation.name, given)
 
 
-def _grants(rule: Rule, invocation: Invocation) -> tuple[tuple[str, ...], ...]:
+def _grants(rule: Formula, invocation: OperationCall) -> tuple[tuple[str, ...], ...]:
     """Return the scopes of each alternative, as this call needs them."""
     try:
-        return of_call(rule, invocation).grants
+        return resolve_argument_scopes(rule, invocation).grants
     except ToolGuardError:  # not with these arguments
         return ()
 

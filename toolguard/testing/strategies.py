@@ -143,6 +143,9 @@ def grants(scopes: Iterable[str] = SCOPES) -> SearchStrategy[frozenset[str]]:
 def every_grant(scopes: Iterable[str] = SCOPES) -> tuple[frozenset[str], ...]:
     """Return every set of granted scopes that there is, the small ones first.
 
+    Args:
+        scopes: the scopes to choose from.
+
     >>> every_grant(["read"])
     (frozenset(), frozenset({'read'}))
     """

@@ -251,8 +251,14 @@ class JWTVerifier:
         """Return the principal; None if keys must be fetched first."""
         # Lone surrogates are encoded as well: no two texts share a digest.
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
-        known = self._memo.recall(digest)
-        verified = known if known is not None and self._holds(known) else None
+        issuer = self.issuer
+        verified = known = self._memo.recall(digest)
+        if known is not None:  # valid while its key and issuer are in use
+            keys = self._keys.find(known.kid, known.algorithm) or ()
+            # The names of a described issuer do not change; a discovered one may become known.
+            is_other = self._profile.names is None and known.issuer != issuer
+            if is_other or all(key is not known.key for key in keys):
+                verified = None
         if verified is None:
             verified = self._examine(token, refreshed=refreshed)
         if verified is None:
@@ -260,7 +266,7 @@ class JWTVerifier:
         check_times(verified.times, self._clock(), self._leeway)
         if verified is not known:
             self._memo.keep(digest, verified)
-        return verified.principal
+        return verified.principal if verified.is_flat else verified.own_principal()
 
     def _examine(self, token: str, *, refreshed: bool) -> Verified | None:
         jws = self._read(token)
@@ -271,14 +277,6 @@ class JWTVerifier:
             raise InvalidTokenError("issuer", "The token is of another issuer")
         key = self._signer(jws, refreshed=refreshed)
         return None if key is None else self._accept(jws, claims, key)
-
-    def _holds(self, verified: Verified) -> bool:
-        """Return whether the key and the issuer of a remembered token are still in use."""
-        keys = self._keys.find(verified.kid, verified.algorithm) or ()
-        names = self._profile.names
-        # The names of a described issuer do not change; a discovered one may become known.
-        is_trusted = names is not None or verified.issuer == self.issuer
-        return is_trusted and any(key is verified.key for key in keys)
 
     @property
     def _issuer_names(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from toolguard.parsing.strict_json import strict_object
+from toolguard.tokens.algorithms import BY_CURVE, MIN_RSA_BITS
 
 __all__ = [
     "Key",
@@ -39,11 +40,9 @@ PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 _MAX_KEYS = 100
 # The signatures that are computed for one token: a token without a key id fits every key.
 _MAX_CANDIDATES = 10
-_MIN_RSA_BITS = 2048
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 # RFC 9864 §2.2: "Ed25519" is the fully specified name of what "EdDSA" means for such a key.
 _EDDSA = frozenset({"EdDSA", "Ed25519"})
-_BY_CURVE = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 
 _PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("x", "y"), "OKP": ("x",)}
 _PRIVATE_MEMBERS = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
@@ -243,14 +242,23 @@ class StaticKeys:
         self._nameless = all(key.kid is None for key in self._keys.keys)
 
     def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
-        """Return the keys to verify a token with; an empty tuple if there is none."""
+        """Return the keys to verify a token with; an empty tuple if there is none.
+
+        Args:
+            kid: the ``kid`` of the token; None if it names none.
+            algorithm: its ``alg``.
+        """
         return self._keys.find(None if self._nameless else kid, algorithm)
 
     async def refresh(self) -> None:
         """Do nothing: there are no newer keys."""
 
     def suspect(self, kid: str | None) -> bool:  # noqa: ARG002 - as KeySource has it
-        """Return False: a given key is never replaced."""
+        """Return False: a given key is never replaced.
+
+        Args:
+            kid: the ``kid`` of the token.
+        """
         return False
 
     def __repr__(self) -> str:
@@ -336,8 +344,8 @@ def _examined(material: object) -> tuple[frozenset[str], PublicKey]:
     if isinstance(material, RSAPublicKey):
         _check_modulus(material.public_numbers().n)
         return _RSA, material
-    if isinstance(material, EllipticCurvePublicKey) and material.curve.name in _BY_CURVE:
-        return frozenset({_BY_CURVE[material.curve.name]}), material
+    if isinstance(material, EllipticCurvePublicKey) and material.curve.name in BY_CURVE:
+        return frozenset({BY_CURVE[material.curve.name]}), material
     if isinstance(material, Ed25519PublicKey):
         if _y_coordinate(material) in _SMALL_ORDER:
             raise KeySetError("is a point of small order: anyone could sign for it")
@@ -353,9 +361,9 @@ def _y_coordinate(material: Ed25519PublicKey) -> int:
 
 def _check_modulus(modulus: int) -> None:
     bits = modulus.bit_length()
-    if bits < _MIN_RSA_BITS:
+    if bits < MIN_RSA_BITS:
         # RFC 7518 §3.3 and §3.5.
-        raise KeySetError(f"has {bits} bits, where RSA needs {_MIN_RSA_BITS}")
+        raise KeySetError(f"has {bits} bits, where RSA needs {MIN_RSA_BITS}")
     if all(modulus % prime in powers for prime, powers in _ROCA):
         raise KeySetError("can be factored: its generator had the ROCA flaw (CVE-2017-15361)")
 

@@ -29,7 +29,7 @@ class Verified:
         principal: the principal of the token.
     """
 
-    __slots__ = ("_is_flat", "_principal", "algorithm", "issuer", "key", "kid", "times")
+    __slots__ = ("algorithm", "is_flat", "issuer", "key", "kid", "principal", "times")
 
     def __init__(
         self, algorithm: str, kid: str | None, key: Key, times: Times, principal: Principal
@@ -39,16 +39,14 @@ class Verified:
         self.key = key
         self.times = times
         self.issuer = principal.issuer
-        self._principal = principal
-        self._is_flat = not any(isinstance(v, (dict, list)) for v in principal.claims.values())
+        self.principal = principal
+        #: Whether the claims contain no mutable object.
+        self.is_flat = {dict, list}.isdisjoint(map(type, principal.claims.values()))
 
-    @property
-    def principal(self) -> Principal:
-        """The principal; its claims share no mutable object with those of another message."""
-        if self._is_flat:
-            return self._principal
-        claims = MappingProxyType(own_claims(self._principal.claims))
-        return replace(self._principal, claims=claims)
+    def own_principal(self) -> Principal:
+        """Return the principal with claims that share no mutable object with another message."""
+        claims = MappingProxyType(own_claims(self.principal.claims))
+        return replace(self.principal, claims=claims)
 
 
 class Memo:

@@ -17,21 +17,19 @@ from toolguard.errors import (
     ConnectionResponseError,
     ConnectionTokenError,
 )
+from toolguard.parsing.token_members import is_token, whole_seconds
 
-__all__ = ["outcome", "token_response"]
+__all__ = ["read_answer", "token_response"]
 
-_VISIBLE = re.compile(r"[\x21-\x7e]+")
 # RFC 9110 §11.1: the name of a scheme is a token.
 _SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# A number of milliseconds would have 13 digits.
-_SECONDS = re.compile(r"[0-9]{1,11}")
 # Descope's code for "there is no such token in the vault".
 _NOT_CONNECTED = "E111504"
 _ERROR_CODE = re.compile(r"E[0-9]{3,8}")
 _IN_THE_RESPONSE_ITSELF = frozenset({"accessToken", "accessTokenExpiry", "scopes"})
 
 
-def outcome(
+def read_answer(
     answer: VaultAnswer, asked: TokenRequest, now: float
 ) -> Connection | ConnectionTokenError:
     """Return the connection in ``answer``, or the error that says why there is none.
@@ -43,20 +41,20 @@ def outcome(
     """
     name = asked.app_id
     if answer.is_refusal:
-        return _refusal(answer, asked)
-    connection = _connection(answer.members.get("token"))
+        return _read_refusal(answer, asked)
+    connection = _read_connection(answer.members.get("token"))
     if connection is None:
         return ConnectionResponseError(
             "The vault's answer holds no token that can be read", connection=name
         )
     if connection.is_expired(now):
         return ConnectionRequiredError(
-            f"The access to {name} has expired: {_who_connects(asked)} it again", connection=name
+            f"The access to {name} has expired: {_instruction(asked)} it again", connection=name
         )
     missing = [scope for scope in asked.scopes or () if scope not in connection.scopes]
     if missing:
         return ConnectionRequiredError(
-            _sentence(f"{_who_connects(asked)} {name} again and allow what is missing"),
+            _sentence(f"{_instruction(asked)} {name} again and allow what is missing"),
             connection=name,
             missing_scopes=missing,
         )
@@ -73,7 +71,7 @@ def token_response(
     return TokenResponse.of(connection, metadata)
 
 
-def _who_connects(asked: TokenRequest) -> str:
+def _instruction(asked: TokenRequest) -> str:
     if isinstance(asked, UserTokenRequest):
         return "connect"
     return "ask an administrator of your tenant to connect"
@@ -83,11 +81,11 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _refusal(answer: VaultAnswer, asked: TokenRequest) -> ConnectionTokenError:
+def _read_refusal(answer: VaultAnswer, asked: TokenRequest) -> ConnectionTokenError:
     name, code = asked.app_id, answer.members.get("errorCode")
     if answer.status == 404 or (answer.status == 400 and code == _NOT_CONNECTED):  # noqa: PLR2004
         return ConnectionRequiredError(
-            _sentence(f"{_who_connects(asked)} {name} first, then try again"), connection=name
+            _sentence(f"{_instruction(asked)} {name} first, then try again"), connection=name
         )
     if answer.status in (401, 403):
         return ConnectionDeniedError(
@@ -103,33 +101,23 @@ def _refusal(answer: VaultAnswer, asked: TokenRequest) -> ConnectionTokenError:
     )
 
 
-def _connection(token: object) -> Connection | None:
+def _read_connection(token: object) -> Connection | None:
     if not isinstance(token, dict):
         return None
     secret, scopes = token.get("accessToken"), token.get("scopes") or []
     scheme = token.get("accessTokenType") or "Bearer"
-    if not (isinstance(secret, str) and _VISIBLE.fullmatch(secret)):
+    if not is_token(secret):
         return None
     if not (isinstance(scheme, str) and _SCHEME.fullmatch(scheme)):
         return None
     if not (isinstance(scopes, list) and all(isinstance(scope, str) for scope in scopes)):
         return None
+    # Absent, empty and 0 (proto3's "not set") mean unknown.
+    expiry = token.get("accessTokenExpiry")
     try:
-        expires_at = _expiry(token.get("accessTokenExpiry"))
+        expires_at = whole_seconds(0 if expiry is None or expiry == "" else expiry) or None
     except ValueError:
         return None
     # Providers write `bearer` in any case; many APIs accept only "Bearer".
     token_type = "Bearer" if scheme.lower() == "bearer" else scheme
     return Connection(secret, token_type, tuple(scopes), expires_at)
-
-
-def _expiry(value: object) -> float | None:
-    """Read seconds since the epoch; absent, empty and 0 (proto3's "not set") mean unknown.
-
-    Raises:
-        ValueError: for anything else.
-    """
-    text = "0" if value is None or value == "" else str(value)
-    if not _SECONDS.fullmatch(text):
-        raise ValueError("not a number of seconds")
-    return float(text) or None

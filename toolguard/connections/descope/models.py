@@ -57,6 +57,9 @@ class DescopeConfig:
         ``MCP_SERVER_URL``; an empty variable counts as not set. The management key is removed
         from ``os.environ``, so that libraries and child processes cannot read it.
 
+        Args:
+            environ: the environment variables.
+
         Raises:
             ValueError: if the first is not set, or is not a Descope well-known URL.
         """
@@ -106,7 +109,9 @@ class TokenRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class UserTokenRequest(TokenRequest):
-    """Requests the token of a user; ``tenant_id`` selects the tenant if there are several.
+    """Requests the token of a user, with the attributes of :class:`TokenRequest`.
+
+    Its ``tenant_id`` selects the tenant if there are several.
 
     Attributes:
         user_id: the user that the token belongs to.
@@ -125,7 +130,7 @@ class UserTokenRequest(TokenRequest):
 
 @dataclass(frozen=True, kw_only=True)
 class TenantTokenRequest(TokenRequest):
-    """Requests the token that all users of a tenant share.
+    """Requests the token that all users of a tenant share; see :class:`TokenRequest`.
 
     Raises:
         ValueError: if there is no tenant.
@@ -156,7 +161,12 @@ class TokenResponse:
 
     @classmethod
     def of(cls, connection: Connection, metadata: Mapping[str, Any] | None = None) -> TokenResponse:
-        """Return ``connection`` as the SDK's response class."""
+        """Return ``connection`` as the SDK's response class.
+
+        Args:
+            connection: the connection.
+            metadata: the other members of the vault's answer.
+        """
         expires_at = connection.expires_at
         return cls(
             token=connection.token,

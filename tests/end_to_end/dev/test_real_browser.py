@@ -1,0 +1,152 @@
+"""The pages in a real browser: headless Chromium, at the width of a desk and of a phone."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import anyio
+import pytest
+
+from toolguard.dev.calendar import calendar_server
+from toolguard.dev.oauth.config import builtin_world
+from toolguard.dev.services import APP, Services, run_services
+from toolguard.dev.store import Store
+from toolguard.dev.story.mcp_client import MCPClient, Outcome
+from toolguard.dev.story.oauth_client import Callback, SignedInClient
+from toolguard.dev.vault.connection_table import Owner
+from toolguard.testing.loopback import Loopback
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no /usr/bin/chromium")
+
+EVENT = {"title": "Review", "start": "2030-01-07T10:00:00Z", "end": "2030-01-07T11:00:00Z"}
+
+
+class Setting:
+    """Servers, a client whose user is in front of Chromium, and Chromium."""
+
+    def __init__(self, on: Services, url: str, callback: Callback, page: Any) -> None:
+        self.on = on
+        self.page = page
+        self.complaints: list[str] = []
+        page.on("console", lambda message: self.complaints.append(message.text))
+        self._url = url
+        self._callback = callback
+        self._asked: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    async def visit(self, url: str) -> None:
+        self._asked.put(url)
+
+    def create_an_event(self) -> tuple[threading.Thread, list[Outcome]]:
+        """Begin to let a client create an event; what comes of it is in the list at the end."""
+        outcomes: list[Outcome] = []
+
+        async def create() -> None:
+            auth = SignedInClient(self._url, self, self._callback).auth
+            client = MCPClient(self._url, auth=auth)
+            outcomes.append(await client.call("create_calendar_event", **EVENT))
+
+        thread = threading.Thread(target=anyio.run, args=(create,))
+        thread.start()
+        return thread, outcomes
+
+    def open_what_the_client_asks_for(self) -> None:
+        self.page.goto(self._asked.get(timeout=30))
+
+    def press(self, words: str) -> None:
+        self.page.get_by_role("button", name=words).or_(
+            self.page.get_by_role("link", name=words)
+        ).first.click()
+
+    def at(self, heading: str) -> None:
+        """Wait for the page with this heading, and look at it."""
+        self.page.get_by_role("heading", level=1, name=heading, exact=True).wait_for()
+        # The heading is there before the page has been read to its end.
+        self.page.wait_for_load_state("load")
+        self.page.wait_for_function("document.styleSheets.length === 1")
+        width, seen = self.page.evaluate("[document.body.scrollWidth, window.innerWidth]")
+        assert width <= seen, "it is wider than the window"
+
+    def sign_in(self, email: str) -> None:
+        """Sign in with the keyboard alone."""
+        self.at("Sign in")
+        self.page.get_by_label("Your e-mail address").fill(email)
+        self.page.keyboard.press("Enter")
+        self.at("Sign in to Tenant A")
+        self.page.keyboard.press("Tab")
+        self.page.keyboard.press("Enter")
+
+
+@pytest.fixture(params=[(1280, "light"), (375, "dark")], ids=["desk", "phone"])
+def setting(request: pytest.FixtureRequest) -> Iterator[Setting]:
+    width, scheme = request.param
+    with ExitStack() as running:
+        listener, callback = (running.enter_context(each) for each in (Loopback(), Callback()))
+        url = f"{listener.url}/mcp"
+        store = running.enter_context(Store())
+        on = running.enter_context(run_services(builtin_world().with_resources(url), store))
+        listener.start(on.guarded(calendar_server(on.google_url), url))
+        browsers = running.enter_context(playwright.sync_playwright())
+        # A container has no user namespaces for the sandbox; the pages are our own.
+        chromium = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        running.callback(chromium.close)
+        viewport = {"width": width, "height": 800}
+        page = chromium.new_page(viewport=viewport, color_scheme=scheme)
+        assert isinstance(callback, Callback)
+        yield Setting(on, url, callback, page)
+
+
+def test_alice_signs_in_connects_consents_and_is_served(setting: Setting) -> None:
+    thread, outcomes = setting.create_an_event()
+
+    setting.open_what_the_client_asks_for()
+    setting.sign_in("alice@tenant-a.example")
+    setting.at("Allow Calendar Assistant?")
+    setting.press("Connect Google Calendar")
+    setting.at("Connect Google Calendar")
+    setting.press("Continue to Google Calendar")
+    setting.at("The development vault wants access to your Google account")
+    setting.press("Allow")
+    setting.at("Allow Calendar Assistant?")
+    setting.press("Allow")
+    setting.at("You can close this window")
+    setting.open_what_the_client_asks_for()  # the step-up
+    setting.at("Allow Calendar Assistant?")
+    setting.press("Allow")
+    setting.at("You can close this window")
+    thread.join()
+
+    assert outcomes[0].ok
+    assert [each["summary"] for each in setting.on.google.events("alice@tenant-a.example")] == [
+        "Review"
+    ]
+    assert setting.complaints == []
+
+
+def test_bob_is_refused_by_the_policy_and_by_a_link_of_doras(setting: Setting) -> None:
+    thread, outcomes = setting.create_an_event()
+
+    setting.open_what_the_client_asks_for()
+    setting.sign_in("bob@tenant-a.example")
+    setting.at("Allow Calendar Assistant?")
+    setting.press("Allow")
+    setting.at("You can close this window")
+    setting.open_what_the_client_asks_for()
+    setting.page.get_by_text("It also asks for what the policy does not give you").wait_for()
+    setting.press("Allow")
+    setting.at("You can close this window")
+    thread.join()
+
+    assert (outcomes[0].ok, outcomes[0].exchange.status) == (False, 403)
+    assert setting.complaints == []
+
+    setting.page.goto(setting.on.links.new("dora", APP, ()))
+    setting.at("This cannot go on")
+    assert "This link is for another user" in setting.page.content()
+    assert setting.on.connections.get(Owner("user", "dora"), APP) is None

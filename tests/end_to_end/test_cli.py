@@ -1,0 +1,209 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import io
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from toolguard import ToolGuard
+from toolguard.cli import main
+from toolguard.dev.command import DevSettings, run_dev
+from toolguard.dev.oauth.config import builtin_world, parse_world
+
+
+def test_without_a_command_it_says_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: toolguard")
+    assert "demo" in shown
+    assert len(shown.splitlines()) < 20
+
+
+def test_it_knows_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == "0.1.0\n"
+
+
+def test_an_unknown_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["fly"])
+
+    assert caught.value.code == 2
+    assert "fly" in capsys.readouterr().err
+
+
+def test_the_module_runs_like_the_command_and_imports_no_framework() -> None:
+    check = (
+        "import sys; from toolguard.cli import main; main([]);"
+        "print(sorted({'mcp', 'fastmcp', 'httpx', 'starlette'} & set(sys.modules)))"
+    )
+
+    run = subprocess.run(
+        [sys.executable, "-m", "toolguard"], capture_output=True, check=False, timeout=120
+    )
+    imports = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, check=True, timeout=120
+    )
+
+    assert run.returncode == 0
+    assert run.stdout.startswith(b"usage: toolguard")
+    assert imports.stdout.splitlines()[-1] == b"[]"
+
+
+# toolguard dev -----------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def world_with(path: Path, url: str) -> Path:
+    text = files("toolguard.dev.oauth").joinpath("world.toml").read_text("utf-8")
+    file = path / "world.toml"
+    file.write_text(text.replace("http://127.0.0.1:8000/mcp", url), "utf-8")
+    return file
+
+
+class Visit:
+    """What somebody does while the servers run."""
+
+    def __init__(self, out: io.StringIO, visit: Callable[[dict[str, str]], None]) -> None:
+        self._out = out
+        self._visit = visit
+
+    def __call__(self) -> None:
+        exported = re.findall(r"export (\w+)=(\S+)", self._out.getvalue())
+        self._visit(dict(exported))
+
+
+def run(settings: DevSettings, visit: Callable[[dict[str, str]], None]) -> tuple[int, str]:
+    out = io.StringIO()
+    return run_dev(settings, out, Visit(out, visit)), out.getvalue()
+
+
+def test_dev_says_what_a_server_and_a_client_need(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def visit(environ: dict[str, str]) -> None:
+        guard = ToolGuard.from_env(environ)
+        seen.append((guard.resource, guard.issuer))
+        metadata = httpx.get(environ["DESCOPE_MCP_WELL_KNOWN_URL"], trust_env=False).json()
+        seen.append(metadata["issuer"] == guard.issuer)
+        events = f"{environ['GOOGLE_API_URL']}/calendar/v3/calendars/primary/events"
+        seen.append(httpx.get(events, trust_env=False).status_code)
+
+    code, said = run(DevSettings(port=0), visit)
+
+    issuer = re.search(r"authorization server, vault +(\S+)", said)
+    assert issuer is not None
+    assert code == 0
+    assert seen == [("http://127.0.0.1:8000/mcp", issuer[1]), True, 401]
+    client = '{"mcpServers": {"calendar": {"type": "http", "url": "http://127.0.0.1:8000/mcp"}}}'
+    assert client in said
+    assert "alice@tenant-a.example" in said
+
+
+def test_dev_runs_the_guarded_calendar_where_the_world_has_it(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}/mcp"
+    seen: list[str] = []
+
+    def visit(_: dict[str, str]) -> None:
+        refused = httpx.post(url, json={}, trust_env=False)
+        seen.append(f"{refused.status_code} {refused.headers['www-authenticate']}")
+
+    code, said = run(DevSettings(world_with(tmp_path, url), port=0, calendar=True), visit)
+
+    assert code == 0
+    assert f"The guarded calendar runs at {url}." in said
+    assert seen[0].startswith('401 Bearer scope="mcp:calendar.readonly", resource_metadata=')
+
+
+def test_dev_keeps_its_state_in_a_file(tmp_path: Path) -> None:
+    settings = DevSettings(state=tmp_path / "state.db", port=0)
+    keys: list[Any] = []
+
+    def visit(environ: dict[str, str]) -> None:
+        issuer = environ["DESCOPE_MCP_WELL_KNOWN_URL"].partition("/.well-known")[0]
+        keys.append(httpx.get(f"{issuer}/jwks", trust_env=False).json())
+
+    assert [run(settings, visit)[0] for _ in range(2)] == [0, 0]
+
+    assert keys[0] == keys[1]
+    assert (tmp_path / "state.db").stat().st_mode & 0o077 == 0
+
+
+def test_dev_says_why_it_cannot_run(tmp_path: Path) -> None:
+    bad_world = tmp_path / "bad.toml"
+    bad_world.write_text("project_id = 1")
+    no_state = tmp_path / "no.db"
+    no_state.write_text("this is no database, and long enough to be seen as none")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        attempts = {
+            "bad.toml": DevSettings(bad_world),
+            "No such file": DevSettings(tmp_path / "none.toml"),
+            "not a database": DevSettings(state=no_state, port=0),
+            f"port {taken.getsockname()[1]}: ": DevSettings(port=taken.getsockname()[1]),
+            "--calendar": DevSettings(
+                world_with(tmp_path, "https://mcp.example.com/mcp"), port=0, calendar=True
+            ),
+        }
+        for reason, settings in attempts.items():
+            code, said = run(settings, lambda _: None)
+            assert code == 1
+            assert said.startswith("toolguard dev: ")
+            assert reason in said
+
+
+def test_dev_shows_a_world_that_it_takes_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["dev", "--show-world"]) == 0
+
+    assert parse_world(capsys.readouterr().out) == builtin_world()
+
+
+def test_dev_stops_at_ctrl_c() -> None:
+    # A shell that runs the suite in the background has its children ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = [sys.executable, "-W", "error", "-m", "toolguard", "dev", "--port", "0"]
+    try:
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with running:
+        assert running.stdout is not None
+        said = running.stdout.readline()
+        for line in iter(running.stdout.readline, b"Stop with Ctrl-C.\n"):
+            assert line, "ended before it said how to stop it"
+            said += line
+        running.send_signal(signal.SIGINT)
+        try:
+            _, warned = running.communicate(timeout=20)
+        finally:
+            running.kill()
+    code = running.returncode
+
+    assert code == 0
+    assert b"DESCOPE_MANAGEMENT_KEY" in said
+    assert warned.count(b"\n") == 1
+    assert b"development authorization server" in warned

@@ -1,0 +1,321 @@
+"""Who may import whom, and how large may anything grow?"""
+
+from __future__ import annotations
+
+import ast
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from graphlib import TopologicalSorter
+
+import pytest
+
+from support.source import MODULES, PACKAGE, Function, Module
+
+# Low to high (DESIGN section 3). A room that ends in a dot is everything inside it. A room imports
+# from floors below and from itself; imports in functions and for annotations count as well.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("errors", "principal", "environment", "parsing."),
+    ("tokens.", "policies.", "pages."),
+    ("connections.",),
+    ("calls.",),
+    ("decorators.", "http."),
+    ("frameworks.",),
+    ("settings",),
+    ("guard",),
+    ("", "audit.", "descope.", "testing."),
+    ("dev.",),
+    ("cli", "__main__"),
+)
+
+FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
+KNOW_A_FRAMEWORK = ("http.", "frameworks.", "pages.", "testing.", "dev.")
+SPEAK_HTTP = (
+    *("connections.http", "connections.auth", "tokens.fetching", "tokens.introspection"),
+    *("testing.", "dev."),
+)
+KNOW_PRIVATE_NAMES = ("frameworks.internals",)
+
+# The edges where code of other people's runs: a check, a function of scopes, a provider, a guarded
+# function, a framework's handler. They fail closed, or pass on what is not a refusal; the
+# verifiers take the token out of what they pass on.
+CATCH_EVERYTHING = {
+    "audit.loading": ["_run"],
+    "connections.fetching": ["ConnectionFetcher._outcome"],
+    "decorators.wrapper": ["entering"],
+    "frameworks.background": ["BackgroundTasks.run"],
+    "frameworks.fastmcp_catalog": ["_Walk._made_of"],
+    "frameworks.framework_verifier": ["FrameworkVerifier.verify_request"],
+    "frameworks.lowlevel": ["LowLevelAdapter._survey"],
+    "frameworks.serving": ["_answer", "run", "serve"],
+    "policies.decision": ["_Evaluation._ask", "_Evaluation._with_named_scopes"],
+    "tokens.introspection": ["ConfirmedVerifier.verify"],
+    "tokens.jwt": ["JWTVerifier.verify", "JWTVerifier.verify_now"],
+    "tokens.trust": ["TrustedIssuers.verify", "TrustedIssuers.verify_now"],
+}
+
+NO_NOUNS = {"utils", "util", "helpers", "common", "base", "types", "core", "misc"}
+
+
+def offenders(offences: Callable[[Module], Iterable[str]]) -> dict[str, list[str]]:
+    """Return what is wrong with which module."""
+    found = {str(module): sorted(set(offences(module))) for module in MODULES}
+    return {name: wrong for name, wrong in found.items() if wrong}
+
+
+def is_in(name: str, rooms: tuple[str, ...]) -> bool:
+    return any(
+        f"{name}.".startswith(room) if room.endswith(".") else name == room for room in rooms
+    )
+
+
+# --- floors
+
+
+def floor(name: str) -> int:
+    found = [level for level, rooms in enumerate(FLOORS) if is_in(name, rooms)]
+    assert len(found) == 1, f"{name or 'toolguard'} is on no floor, or on several: {found}"
+    return found[0]
+
+
+def test_every_module_has_a_floor_and_every_floor_a_module() -> None:
+    assert {floor(module.name) for module in MODULES} == set(range(len(FLOORS)))
+
+
+def test_a_module_imports_only_from_floors_below_its_own() -> None:
+    def upward(module: Module) -> Iterator[str]:
+        room = module.name.partition(".")[0]
+        for each in module.inner_imports:
+            is_inside = each.name.partition(".")[0] == room
+            if not is_inside and floor(each.name) >= floor(module.name):
+                yield each.name
+
+    assert offenders(upward) == {"__main__": ["cli"]}
+
+
+def test_there_are_no_circles() -> None:
+    graph = {module.name: {each.name for each in module.inner_imports} for module in MODULES}
+
+    assert len(tuple(TopologicalSorter(graph).static_order())) == len(MODULES)
+
+
+PRIVATE = re.compile(r"_[a-z][a-z_]*")
+
+
+def test_private_names_of_the_frameworks_are_in_one_file() -> None:
+    def private(module: Module) -> Iterator[str]:
+        own = {
+            name
+            for node in ast.walk(module.tree)
+            for name in (
+                [node.attr]
+                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+                else [node.name]
+                if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+                else [node.target.id]
+                if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+                else []
+            )
+        }
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Attribute) and PRIVATE.fullmatch(node.attr):
+                inherited = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+                if node.attr not in own and not inherited:
+                    yield node.attr
+
+    inside = [m for m in MODULES if is_in(m.name, ("frameworks.", "guard", "audit."))]
+    found = {
+        m.name: sorted(set(private(m))) for m in inside if not is_in(m.name, KNOW_PRIVATE_NAMES)
+    }
+    assert {name: names for name, names in found.items() if names} == {}
+
+
+# --- what is imported from outside
+
+
+def outer_imports(module: Module) -> set[str]:
+    return {each.name.split(".")[0] for each in module.imports if each.when != "type checking"}
+
+
+def test_only_the_top_floors_know_a_framework() -> None:
+    def known(module: Module) -> Iterable[str]:
+        return () if is_in(module.name, KNOW_A_FRAMEWORK) else outer_imports(module) & FRAMEWORKS
+
+    assert offenders(known) == {}
+
+
+def test_only_a_few_modules_speak_http() -> None:
+    def spoken(module: Module) -> Iterable[str]:
+        return () if is_in(module.name, SPEAK_HTTP) else outer_imports(module) & {"httpx"}
+
+    assert offenders(spoken) == {}
+
+
+def test_nothing_is_imported_on_trial() -> None:
+    def tried(module: Module) -> Iterator[str]:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ExceptHandler) and node.type is not None:
+                yield from re.findall(r"\b(?:Import|ModuleNotFound)Error\b", ast.unparse(node.type))
+
+    assert offenders(tried) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "absent"),
+    [
+        ("toolguard", {"mcp", "fastmcp", "starlette", "uvicorn", "httpx"}),
+        # What takes long to import, and is used when something is served.
+        ("toolguard", {"asyncio", "cryptography", "importlib.metadata", "jwt", "pydantic", "ssl"}),
+        ("toolguard", {"urllib.request"}),
+        ("toolguard.descope", {"mcp", "fastmcp", "starlette", "uvicorn"}),
+    ],
+)
+def test_importing_the_package_imports_no_framework(name: str, absent: set[str]) -> None:
+    code = f"import sys, {name}; print(sorted({absent!r} & set(sys.modules)))"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+
+    assert done.stdout == "[]\n"
+
+
+# --- sizes
+
+
+def body_length(function: Function) -> int:
+    body = function.body
+    if ast.get_docstring(function, clean=False) is not None:
+        body = body[1:]
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_no_function_body_has_more_than_50_lines() -> None:
+    def long(module: Module) -> Iterator[str]:
+        return (name for name, function in module.functions if body_length(function) > 50)
+
+    assert offenders(long) == {}
+
+
+def test_most_function_bodies_have_fewer_than_10_lines() -> None:
+    lengths = [body_length(function) for module in MODULES for _, function in module.functions]
+
+    assert statistics.median(lengths) < 10
+
+
+def test_a_public_function_with_more_than_6_parameters_takes_settings_by_name_and_says_why() -> (
+    None
+):
+    def crowded(module: Module) -> Iterator[str]:
+        for name, function in module.functions:
+            given = function.args
+            by_position = {each.arg for each in (*given.posonlyargs, *given.args)}
+            by_position -= {"self", "cls"}
+            line = module.text.splitlines()[function.lineno - 1]
+            excused = len(by_position) <= 2 and re.search(r"# noqa: PLR0913 - \w", line)
+            is_public = not re.search(r"(^|\.)_(?!_init__$)", name)
+            if is_public and len(by_position) + len(given.kwonlyargs) > 6 and not excused:
+                yield name
+
+    assert offenders(crowded) == {}
+
+
+# --- words
+
+
+def exported(module: Module) -> list[str]:
+    for node in module.tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return [str(name) for name in ast.literal_eval(node.value)]
+    return []
+
+
+def is_described(module: Module, node: ast.Assign | ast.AnnAssign, following: ast.stmt) -> bool:
+    return (
+        # A plain value, or a list of plain values, says what it is.
+        isinstance(node.value, ast.Constant)
+        or ast.unparse(node).partition(" = ")[2].startswith("Literal[")
+        or (isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant))
+        or module.text.splitlines()[node.lineno - 2].startswith("#:")
+    )
+
+
+def test_a_modules_first_paragraph_is_a_question_or_a_statement() -> None:
+    def silent(module: Module) -> Iterator[str]:
+        first = (ast.get_docstring(module.tree) or "").partition("\n\n")[0]
+        if not re.fullmatch(r"[A-Z].*[.?:]", first.strip(), re.DOTALL):
+            yield first
+
+    assert offenders(silent) == {}
+
+
+def test_every_public_name_is_documented() -> None:
+    def undocumented(module: Module) -> Iterator[str]:
+        names = exported(module)
+        for node, following in zip(
+            module.tree.body, [*module.tree.body[1:], ast.Pass()], strict=True
+        ):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                overload = "overload" in map(ast.unparse, node.decorator_list)
+                if node.name in names and not overload and ast.get_docstring(node) is None:
+                    yield node.name
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+                if ast.unparse(target) in names and not is_described(module, node, following):
+                    yield ast.unparse(target)
+
+    assert offenders(undocumented) == {}
+
+
+def test_every_public_method_of_a_public_class_is_documented() -> None:
+    def undocumented(module: Module) -> Iterator[str]:
+        for kind in module.tree.body:
+            if isinstance(kind, ast.ClassDef) and kind.name in exported(module):
+                for method in kind.body:
+                    if (
+                        isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef))
+                        and not method.name.startswith("_")
+                        and ast.get_docstring(method) is None
+                    ):
+                        yield f"{kind.name}.{method.name}"
+
+    assert offenders(undocumented) == {}
+
+
+def test_every_module_says_what_is_public() -> None:
+    def mute(module: Module) -> Iterator[str]:
+        defines = any(isinstance(n, (ast.FunctionDef, ast.ClassDef)) for n in module.tree.body)
+        if defines and not exported(module):
+            yield "no __all__"
+
+    assert offenders(mute) == {}
+
+
+def test_every_module_is_named_after_what_it_is() -> None:
+    assert offenders(lambda module: NO_NOUNS & set(module.name.split("."))) == {}
+
+
+def test_nothing_is_left_to_do() -> None:
+    assert offenders(lambda m: re.findall(r"\b(?:TODO|FIXME|XXX|HACK)\b", m.text)) == {}
+
+
+# --- exceptions
+
+
+def test_only_the_named_edges_catch_everything() -> None:
+    def broad(module: Module) -> Iterator[str]:
+        for name, function in module.functions:
+            for node in ast.walk(function):
+                if isinstance(node, ast.ExceptHandler) and (
+                    node.type is None
+                    or re.search(r"\b(Base)?Exception\b", ast.unparse(node.type)) is not None
+                ):
+                    yield name
+
+    assert offenders(broad) == CATCH_EVERYTHING
+
+
+def test_the_whole_package_is_looked_at() -> None:
+    assert len(MODULES) == len(list(PACKAGE.rglob("*.py"))) > 30

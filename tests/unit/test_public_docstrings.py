@@ -1,0 +1,100 @@
+"""Does the editor say of every public name what it takes and how it fails?"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from types import FunctionType
+from typing import Any
+
+import pytest
+
+PUBLIC = (
+    "toolguard",
+    "toolguard.connections",
+    "toolguard.connections.descope.provider",
+    "toolguard.connections.exchange",
+    "toolguard.connections.redis",
+    "toolguard.descope",
+    "toolguard.testing",
+    "toolguard.testing.strategies",
+    "toolguard.tokens",
+)
+
+
+def names() -> Iterator[tuple[str, Any]]:
+    """Yield every public function and class once, with every public method of it."""
+    seen: set[int] = set()
+    for module in map(importlib.import_module, PUBLIC):
+        for name in module.__all__:
+            value = getattr(module, name)
+            if id(value) in seen or not isinstance(value, (type, FunctionType)):
+                continue
+            seen.add(id(value))
+            yield f"{module.__name__}.{name}", value
+            if isinstance(value, type):
+                yield from methods(f"{module.__name__}.{name}", value)
+
+
+def methods(name: str, kind: type) -> Iterator[tuple[str, Any]]:
+    for attribute, found in vars(kind).items():
+        function = getattr(found, "__func__", getattr(found, "fget", found))
+        if isinstance(function, FunctionType) and not attribute.startswith("_"):
+            yield f"{name}.{attribute}", function
+
+
+# To what has the same parameters, in the same package.
+REFERS = re.compile(r"\b(?:as|see|Do|methods of|attributes of)\s+:(?:meth|func|class):`")
+NAMES = dict(names())
+
+
+def parameters(value: Any) -> list[str]:
+    """Return what a user passes to a function, or to a class."""
+    made = vars(value).get("__init__") if isinstance(value, type) else value
+    if made is None or getattr(value, "_is_protocol", False):
+        return []
+    kinds = (inspect.Parameter.VAR_KEYWORD,)
+    return [
+        name
+        for name, each in inspect.signature(made).parameters.items()
+        if name not in ("self", "cls") and not name.startswith("_") and each.kind not in kinds
+    ]
+
+
+def raises(value: Any) -> bool:
+    """Return whether the function, or the constructor, raises in its own body."""
+    made = vars(value).get("__init__") if isinstance(value, type) else value
+    made = inspect.unwrap(made) if isinstance(made, FunctionType) else None
+    if made is None or made.__module__.split(".")[0] != "toolguard":
+        return False
+    if made.__code__.co_filename.startswith("<"):  # of a dataclass
+        made = vars(value).get("__post_init__")
+        if made is None:
+            return False
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(made))).body
+    return any(isinstance(node, ast.Raise) and node.exc is not None for node in ast.walk(tree))
+
+
+def says(described: str, parameter: str) -> bool:
+    """Return whether a description lists the parameter, or names it in its sentence."""
+    return re.search(rf"^ +{parameter}: |``{parameter}``", described, re.MULTILINE) is not None
+
+
+def test_there_are_public_names() -> None:
+    assert {"toolguard.requires_scopes", "toolguard.ToolGuard.protect"} <= NAMES.keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_says_what_it_takes_and_raises(name: str) -> None:
+    value = NAMES[name]
+    described = inspect.getdoc(value) if not isinstance(value, type) else value.__doc__ or ""
+
+    assert described
+    if not REFERS.search(described):
+        assert [each for each in parameters(value) if not says(described, each)] == []
+    if raises(value):
+        assert "Raises:" in described

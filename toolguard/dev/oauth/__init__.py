@@ -1,0 +1,1 @@
+"""A local authorization server: users, tenants, policies, sign-in, consent, tokens. Private."""

@@ -1,0 +1,177 @@
+"""The authorization endpoint (RFC 6749 §3.1).
+
+The order of the checks is a security property: nothing is redirected before the redirect URI is
+known to belong to the client (RFC 9700 §4.11); later errors are sent to the client, with ``iss``
+(RFC 9207).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from toolguard.dev.oauth.clients import Client, find_client, save_client
+from toolguard.dev.oauth.config import Resource, World
+from toolguard.dev.oauth.context import ServerContext
+from toolguard.dev.oauth.metadata_documents import MetadataDocuments
+from toolguard.dev.oauth.parameters import Parameters, read_query
+from toolguard.dev.oauth.redirects import is_same_redirect, parse_redirect, with_parameters
+from toolguard.dev.oauth.refusals import Refusal
+from toolguard.dev.oauth.registration import client_of_document
+from toolguard.dev.oauth.sessions import open_session, session_of
+from toolguard.dev.oauth.sign_in_state import AuthorizationRequest, begin_sign_in
+from toolguard.pages.layout import page
+
+__all__ = ["answer_client", "authorize", "requested_resource"]
+
+_log = logging.getLogger("toolguard.dev")
+
+# RFC 7636 §4.2: the SHA-256 of the verifier, as base64url without padding.
+_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+# RFC 6749 §3.3
+_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+(?: [\x21\x23-\x5B\x5D-\x7E]+)*")
+# RFC 6749, appendix A.5
+_STATE = re.compile(r"[\x20-\x7E]{1,4096}")
+_MAX_SCOPES = 50
+
+
+async def authorize(
+    context: ServerContext, documents: MetadataDocuments, request: Request
+) -> Response:
+    """Answer the authorization endpoint: begin a sign-in, or tell the client why not."""
+    parameters = read_query(request)
+    client = await _client(context, documents, parameters.require("client_id"))
+    redirect_uri = _redirect_uri(client, parameters.get("redirect_uri"))
+    try:
+        asked = _read(context, client, redirect_uri, parameters)
+    except Refusal as refusal:
+        members = {"error": refusal.error, "error_description": refusal.description}
+        uri = _response_uri(context, redirect_uri, _safe_state(parameters), members)
+        return RedirectResponse(uri, 302, {"cache-control": "no-store"})
+    return _begin(context, request, asked)
+
+
+def answer_client(
+    context: ServerContext, request: AuthorizationRequest, client_name: str, **members: str
+) -> Response:
+    """Return what sends the browser back to the client, with ``members`` and ``iss``.
+
+    For use after a form: 303, so that the browser does not post the form on; and a page for an
+    application with a scheme of its own, because no browser leaves a page for that.
+    """
+    uri = _response_uri(context, request.redirect_uri, request.state, members)
+    parsed = parse_redirect(request.redirect_uri)
+    if parsed is not None and not parsed.is_web:
+        handover = page("handover.html", issuer=context.issuer, client=client_name, url=uri)
+        handover.headers["refresh"] = f"0; url={uri}"
+        return handover
+    return RedirectResponse(uri, 303, {"cache-control": "no-store"})
+
+
+def requested_resource(world: World, named: tuple[str, ...]) -> Resource:
+    """Return the one resource that the ``resource`` parameters name (RFC 8707 §2).
+
+    Where none is named and only one is known, it is that.
+
+    Raises:
+        Refusal: ``invalid_target`` if it is unknown, or there is more than one.
+    """
+    if not named and len(world.resources) == 1:
+        return world.resources[0]
+    found = {world.resource(url) for url in named}
+    if len(found) != 1 or None in found:
+        # RFC 8707 §3: a token for several servers can be replayed by each of them at the others.
+        raise Refusal("invalid_target", "resource names one server that is known here")
+    return next(resource for resource in world.resources if resource in found)
+
+
+async def _client(context: ServerContext, documents: MetadataDocuments, client_id: str) -> Client:
+    if client_id.startswith(("https://", "http://")):
+        metadata = await documents.fetch(client_id)
+        client = client_of_document(context.world, client_id, metadata)
+        save_client(context, client)
+        return client
+    known = find_client(context, client_id)
+    if known is None:
+        raise Refusal("invalid_client", "This application is not registered here")
+    return known
+
+
+def _redirect_uri(client: Client, asked: str | None) -> str:
+    if asked is None and len(client.redirect_uris) == 1:
+        return client.redirect_uris[0]
+    if asked is None or not any(is_same_redirect(uri, asked) for uri in client.redirect_uris):
+        _log.warning("authorization of %r refused: unregistered redirect URI", client.name)
+        raise Refusal(
+            "invalid_redirect_uri", "The address to return to is not one of this application's"
+        )
+    return asked
+
+
+def _read(
+    context: ServerContext, client: Client, redirect_uri: str, parameters: Parameters
+) -> AuthorizationRequest:
+    state = parameters.get("state")
+    if state is not None and not _STATE.fullmatch(state):
+        raise Refusal("invalid_request", "state is printable ASCII, at most 4096 characters")
+    if parameters.require("response_type") != "code":
+        raise Refusal("unsupported_response_type", "response_type is code")
+    if parameters.get("response_mode") not in (None, "query"):
+        raise Refusal("invalid_request", "response_mode is query")
+    if parameters.get("request") or parameters.get("request_uri"):
+        raise Refusal("invalid_request", "Request objects are not supported")
+    return AuthorizationRequest(
+        client_id=client.client_id,
+        redirect_uri=redirect_uri,
+        redirect_uri_given=parameters.get("redirect_uri") is not None,
+        state=state,
+        scopes=_scopes(context.world, parameters.get("scope")),
+        resource=requested_resource(context.world, parameters.every("resource")).url,
+        challenge=_challenge(parameters),
+    )
+
+
+def _scopes(world: World, text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return world.default_scopes
+    if not _SCOPE.fullmatch(text) or text.count(" ") >= _MAX_SCOPES:
+        raise Refusal("invalid_scope", "scope is a list of scopes with one space between them")
+    return tuple(dict.fromkeys(text.split(" ")))
+
+
+def _challenge(parameters: Parameters) -> str:
+    challenge = parameters.get("code_challenge")
+    if challenge is None:
+        raise Refusal("invalid_request", "code_challenge is missing: PKCE is required")
+    # RFC 7636 §4.3: a request that names no method means "plain".
+    if parameters.get("code_challenge_method") != "S256":
+        raise Refusal("invalid_request", "code_challenge_method is S256")
+    if not _CHALLENGE.fullmatch(challenge):
+        raise Refusal("invalid_request", "code_challenge is 43 characters of base64url")
+    return challenge
+
+
+def _safe_state(parameters: Parameters) -> str | None:
+    states = parameters.every("state")
+    return states[0] if len(states) == 1 and _STATE.fullmatch(states[0]) else None
+
+
+def _response_uri(
+    context: ServerContext, redirect_uri: str, state: str | None, members: dict[str, str]
+) -> str:
+    parameters = [*members.items(), *([("state", state)] if state is not None else [])]
+    return with_parameters(redirect_uri, [*parameters, ("iss", context.issuer)])
+
+
+def _begin(context: ServerContext, request: Request, asked: AuthorizationRequest) -> Response:
+    session = session_of(context, request)
+    response = RedirectResponse("/", 302, {"cache-control": "no-store"})
+    if session is None:
+        session = open_session(context, response, user_id=None, instead_of=None)
+    name = begin_sign_in(context, session, request=asked)
+    step = "sign-in" if session.user_id is None else "consent"
+    response.headers["location"] = with_parameters(context.url(step), [("tx", name)])
+    return response

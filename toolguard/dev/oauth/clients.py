@@ -1,0 +1,140 @@
+"""OAuth clients and their authentication (RFC 6749 §2.3)."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+from dataclasses import dataclass, field
+from urllib.parse import unquote_plus
+
+from starlette.requests import Request
+
+from toolguard.dev.oauth.config import Resource
+from toolguard.dev.oauth.context import ServerContext
+from toolguard.dev.oauth.parameters import Parameters
+from toolguard.dev.oauth.refusals import Refusal
+from toolguard.dev.store import digest
+
+__all__ = [
+    "Client",
+    "authenticate_client",
+    "authenticate_resource",
+    "find_client",
+    "save_client",
+]
+
+
+@dataclass(frozen=True)
+class Client:
+    """An OAuth client.
+
+    Attributes:
+        client_id: its id; for a client with a metadata document, the document's URL.
+        name: what it calls itself, fit to be shown.
+        redirect_uris: where it may be, as it wrote them.
+        grant_types: what it may ask for at the token endpoint.
+        auth_method: how it proves who it is: ``none`` or with a secret.
+        secret_digest: of its secret; None for a public client.
+    """
+
+    client_id: str
+    name: str
+    redirect_uris: tuple[str, ...]
+    grant_types: tuple[str, ...]
+    auth_method: str = "none"
+    secret_digest: str | None = field(default=None, repr=False)
+
+
+def save_client(context: ServerContext, client: Client) -> None:
+    """Keep ``client``, instead of what was there under its id."""
+    row = (
+        *(client.client_id, client.name, json.dumps(client.redirect_uris)),
+        *(json.dumps(client.grant_types), client.auth_method, client.secret_digest),
+    )
+    with context.store.transaction() as db:
+        db.execute("INSERT OR REPLACE INTO client VALUES (?, ?, ?, ?, ?, ?)", row)
+
+
+def find_client(context: ServerContext, client_id: str) -> Client | None:
+    """Return the client of that id; None if there is none."""
+    with context.store.lock:
+        row = context.store.db.execute(
+            "SELECT name, redirect_uris, grant_types, auth_method, secret_digest FROM client"
+            " WHERE client_id = ?",
+            (client_id,),
+        ).fetchone()
+    if row is None:
+        return None
+    name, redirect_uris, grant_types, auth_method, secret_digest = row
+    redirects, grants = tuple(json.loads(redirect_uris)), tuple(json.loads(grant_types))
+    return Client(client_id, name, redirects, grants, auth_method, secret_digest)
+
+
+def authenticate_client(context: ServerContext, request: Request, form: Parameters) -> Client:
+    """Return the client that sent ``request`` to the token or revocation endpoint.
+
+    A public client is the one it says it is (RFC 6749 §3.2.1); one with a secret proves it, in
+    the header or in the body, whichever it registered (RFC 6749 §2.3.1).
+
+    Raises:
+        Refusal: if it does not (401 ``invalid_client``), or does so twice (``invalid_request``).
+    """
+    client_id, secret = _credentials(request, form)
+    client = find_client(context, client_id)
+    if client is None:
+        raise _unknown()
+    given = "" if secret is None else digest(secret)
+    # That refuses a secret from a public client, too: a mistake that should not go unnoticed.
+    if not hmac.compare_digest(given, client.secret_digest or ""):
+        raise _unknown()
+    return client
+
+
+def authenticate_resource(context: ServerContext, request: Request, form: Parameters) -> Resource:
+    """Return the protected server that sent ``request`` and has proved it with its secret.
+
+    Raises:
+        Refusal: if it has not.
+    """
+    client_id, secret = _credentials(request, form)
+    expected = context.server_secrets.get(client_id)
+    if secret is None or expected is None:
+        raise _unknown()
+    if not hmac.compare_digest(secret.encode(), expected.encode()):
+        raise _unknown()
+    return next(item for item in context.world.resources if item.client_id == client_id)
+
+
+def _credentials(request: Request, form: Parameters) -> tuple[str, str | None]:
+    headers = request.headers.getlist("authorization")
+    named, secret = form.get("client_id"), form.get("client_secret")
+    if not headers:
+        if named is None:
+            raise _unknown()
+        return named, secret
+    if len(headers) > 1 or secret is not None:
+        # RFC 6749 §2.3: one method per request.
+        raise Refusal("invalid_request", "Authenticate in the header or in the body, once")
+    client_id, secret = _basic(headers[0])
+    if named not in (None, client_id):
+        raise Refusal("invalid_request", "Header and body name different clients")
+    return client_id, secret
+
+
+def _basic(header: str) -> tuple[str, str]:
+    scheme, _, encoded = header.partition(" ")
+    try:
+        text = base64.b64decode(encoded, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        raise _unknown() from None
+    client_id, colon, secret = text.partition(":")
+    if scheme.lower() != "basic" or not colon:
+        raise _unknown()
+    # RFC 6749 §2.3.1: both are form-encoded before they are joined.
+    return unquote_plus(client_id), unquote_plus(secret)
+
+
+def _unknown() -> Refusal:
+    return Refusal("invalid_client", "The client is not known, or has not proved it", status=401)

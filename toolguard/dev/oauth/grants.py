@@ -1,0 +1,236 @@
+"""Grants: the codes and tokens that follow from a consent.
+
+A consent creates one grant. Its code, refresh tokens and access tokens belong to it, and end with
+it: the second use of a code or refresh token revokes the whole grant (RFC 9700 §4.14.2), because
+one of the two uses is an attacker's, and the server cannot tell which.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+import secrets
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from toolguard.dev.oauth.config import User
+from toolguard.dev.oauth.context import ServerContext
+from toolguard.dev.oauth.refusals import Refusal
+from toolguard.dev.oauth.sign_in_state import AuthorizationRequest
+from toolguard.dev.store import digest
+
+__all__ = [
+    "CodeProof",
+    "Grant",
+    "find_refresh_token",
+    "grant_of_access_token",
+    "keep_access_token",
+    "new_refresh_token",
+    "open_grant",
+    "redeem_code",
+    "refresh_token_grant",
+    "revoke_access_token",
+    "revoke_grant",
+    "use_refresh_token",
+]
+
+_log = logging.getLogger("toolguard.dev")
+
+_GRANT_COLUMNS = "grant_id, client_id, user_id, resource, scopes, grant_.expires_at"
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a user gave to a client.
+
+    Attributes:
+        grant_id: its name in the store.
+        client_id: to whom.
+        user_id: by whom.
+        resource: for which server.
+        scopes: what.
+        expires_at: until when, in seconds since the epoch, however often it is refreshed.
+    """
+
+    grant_id: str
+    client_id: str
+    user_id: str
+    resource: str
+    scopes: tuple[str, ...]
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class CodeProof:
+    """What a client shows with a code: who it is, where it was, and its PKCE verifier."""
+
+    client_id: str
+    redirect_uri: str | None
+    verifier: str = field(repr=False)
+
+
+def open_grant(
+    context: ServerContext, request: AuthorizationRequest, user: User, scopes: tuple[str, ...]
+) -> str:
+    """Make a grant; return the code for it (RFC 6749 §4.1.2)."""
+    grant_id, code, now = secrets.token_hex(16), secrets.token_urlsafe(32), context.clock()
+    lifetimes = context.world.lifetimes
+    expires_at = now + lifetimes.refresh_token
+    redirect_uri = request.redirect_uri if request.redirect_uri_given else None
+    with context.store.transaction() as db:
+        db.execute(
+            "INSERT INTO grant_ VALUES (?, ?, ?, ?, ?, ?, NULL)",
+            (
+                *(grant_id, request.client_id, user.id, request.resource),
+                *(json.dumps(scopes), expires_at),
+            ),
+        )
+        db.execute(
+            "INSERT INTO code VALUES (?, ?, ?, ?, ?, NULL)",
+            (digest(code), grant_id, redirect_uri, request.challenge, now + lifetimes.code),
+        )
+    return code
+
+
+def redeem_code(context: ServerContext, code: str, proof: CodeProof) -> Grant:
+    """Return the grant of ``code``, and use the code up, even if the proof turns out wrong.
+
+    Raises:
+        Refusal: ``invalid_grant`` if the code is unknown, was used (which ends the grant), has
+            expired, is another client's, or the proof does not match.
+    """
+    now = context.clock()
+    with context.store.transaction() as db:
+        row = db.execute(
+            f"SELECT used_at, code.expires_at, redirect_uri, challenge, {_GRANT_COLUMNS}"  # noqa: S608
+            " FROM code JOIN grant_ USING (grant_id) WHERE digest = ? AND revoked_at IS NULL",
+            (digest(code),),
+        ).fetchone()
+        if row is None:
+            raise _invalid("The code is not known, or has ended")
+        used_at, expires_at, redirect_uri, challenge, *columns = row
+        grant = _grant(columns)
+        if used_at is None and grant.client_id != proof.client_id:
+            raise _invalid("The code was issued to another client")
+        db.execute("UPDATE code SET used_at = ? WHERE digest = ?", (now, digest(code)))
+    if used_at is not None:
+        revoke_grant(context, grant.grant_id)
+        _log.warning("a code was used twice: its tokens are revoked")
+        raise _invalid("The code was used before: its tokens are revoked")
+    if expires_at <= now:
+        raise _invalid("The code has expired")
+    if proof.redirect_uri != redirect_uri:
+        raise _invalid("redirect_uri is not that of the authorization request")
+    if not hmac.compare_digest(_challenge_of(proof.verifier).encode(), challenge.encode()):
+        raise _invalid("code_verifier does not fit the code_challenge")
+    return grant
+
+
+def new_refresh_token(context: ServerContext, grant: Grant) -> str:
+    """Return a new refresh token of ``grant``."""
+    token = secrets.token_urlsafe(32)
+    with context.store.transaction() as db:
+        db.execute("INSERT INTO refresh_token VALUES (?, ?, NULL)", (digest(token), grant.grant_id))
+    return token
+
+
+def refresh_token_grant(context: ServerContext, token: str) -> tuple[Grant, bool] | None:
+    """Return the grant of a refresh token, and whether it was used; None if it is not valid."""
+    with context.store.lock:
+        row = context.store.db.execute(
+            f"SELECT used_at, {_GRANT_COLUMNS} FROM refresh_token JOIN grant_ USING (grant_id)"  # noqa: S608
+            " WHERE digest = ? AND revoked_at IS NULL AND grant_.expires_at > ?",
+            (digest(token), context.clock()),
+        ).fetchone()
+    return None if row is None else (_grant(row[1:]), row[0] is not None)
+
+
+def find_refresh_token(context: ServerContext, token: str, client_id: str) -> Grant:
+    """Return the grant of a refresh token of this client, without using it.
+
+    Raises:
+        Refusal: ``invalid_grant`` if the token is unknown, is another client's, or was used, which
+            ends the grant.
+    """
+    found = refresh_token_grant(context, token)
+    if found is None:
+        raise _invalid("The refresh token is not known, or has ended")
+    grant, used = found
+    if grant.client_id != client_id:
+        raise _invalid("The refresh token was issued to another client")
+    if used:
+        raise _replayed(context, grant)
+    return grant
+
+
+def use_refresh_token(context: ServerContext, token: str, grant: Grant) -> None:
+    """Use the refresh token up; it is replaced, not kept (RFC 9700 §4.14.2).
+
+    Raises:
+        Refusal: if another request has used it in the meantime, which ends the grant.
+    """
+    with context.store.transaction() as db:
+        done = db.execute(
+            "UPDATE refresh_token SET used_at = ? WHERE digest = ? AND used_at IS NULL",
+            (context.clock(), digest(token)),
+        )
+    if done.rowcount != 1:
+        raise _replayed(context, grant)
+
+
+def keep_access_token(context: ServerContext, jti: str, grant: Grant, expires_at: float) -> None:
+    """Remember that an access token was issued, so that it can be revoked."""
+    with context.store.transaction() as db:
+        db.execute(
+            "INSERT INTO access_token VALUES (?, ?, ?, NULL)", (jti, grant.grant_id, expires_at)
+        )
+
+
+def grant_of_access_token(context: ServerContext, jti: str) -> Grant | None:
+    """Return the grant that an access token was issued for; None if it is not known."""
+    with context.store.lock:
+        row = context.store.db.execute(
+            f"SELECT {_GRANT_COLUMNS} FROM access_token JOIN grant_ USING (grant_id)"  # noqa: S608
+            " WHERE jti = ?",
+            (jti,),
+        ).fetchone()
+    return None if row is None else _grant(row)
+
+
+def revoke_access_token(context: ServerContext, jti: str) -> None:
+    """Revoke one access token; its grant lives on (RFC 7009 §2.1 allows either)."""
+    with context.store.transaction() as db:
+        db.execute("UPDATE access_token SET revoked_at = ? WHERE jti = ?", (context.clock(), jti))
+
+
+def revoke_grant(context: ServerContext, grant_id: str) -> None:
+    """End a grant and every token of it."""
+    with context.store.transaction() as db:
+        db.execute(
+            "UPDATE grant_ SET revoked_at = ? WHERE grant_id = ? AND revoked_at IS NULL",
+            (context.clock(), grant_id),
+        )
+
+
+def _replayed(context: ServerContext, grant: Grant) -> Refusal:
+    revoke_grant(context, grant.grant_id)
+    _log.warning("a refresh token was used twice: its family is revoked")
+    return _invalid("The refresh token was used before: every token of its family is revoked")
+
+
+def _grant(columns: list[str] | tuple[str, ...]) -> Grant:
+    grant_id, client_id, user_id, resource, scopes, expires_at = columns
+    return Grant(
+        grant_id, client_id, user_id, resource, tuple(json.loads(scopes)), float(expires_at)
+    )
+
+
+def _challenge_of(verifier: str) -> str:
+    """Return the S256 challenge of a verifier (RFC 7636 §4.6)."""
+    return urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+
+
+def _invalid(description: str) -> Refusal:
+    return Refusal("invalid_grant", description)

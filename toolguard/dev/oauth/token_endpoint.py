@@ -1,0 +1,106 @@
+"""The token endpoint (RFC 6749 §3.2)."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from toolguard.connections.protocol import ConnectionProvider
+from toolguard.dev.oauth.clients import Client, authenticate_client
+from toolguard.dev.oauth.context import ServerContext
+from toolguard.dev.oauth.exchange import TOKEN_EXCHANGE, exchange_token
+from toolguard.dev.oauth.grants import (
+    CodeProof,
+    Grant,
+    find_refresh_token,
+    keep_access_token,
+    new_refresh_token,
+    redeem_code,
+    use_refresh_token,
+)
+from toolguard.dev.oauth.identity import facts_of
+from toolguard.dev.oauth.parameters import Parameters, read_form
+from toolguard.dev.oauth.policies import decide
+from toolguard.dev.oauth.refusals import Refusal
+from toolguard.dev.oauth.tokens import Authorization, access_token_claims
+
+__all__ = ["answer_token_request"]
+
+# RFC 7636 §4.1
+_VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
+
+
+async def answer_token_request(
+    context: ServerContext, vault: ConnectionProvider | None, request: Request
+) -> Response:
+    """Answer the token endpoint (RFC 6749 §3.2)."""
+    form = await read_form(request)
+    grant_type = form.require("grant_type")
+    if grant_type == TOKEN_EXCHANGE:
+        return JSONResponse(await exchange_token(context, vault, request, form))
+    if grant_type not in ("authorization_code", "refresh_token"):
+        raise Refusal("unsupported_grant_type", "This grant type is not supported")
+    client = authenticate_client(context, request, form)
+    if grant_type not in client.grant_types:
+        raise Refusal("unauthorized_client", f"The client has not registered for {grant_type}")
+    answer = _from_code if grant_type == "authorization_code" else _from_refresh_token
+    return JSONResponse(answer(context, client, form))
+
+
+def _from_code(context: ServerContext, client: Client, form: Parameters) -> dict[str, Any]:
+    verifier = form.require("code_verifier")
+    if not _VERIFIER.fullmatch(verifier):
+        raise Refusal("invalid_grant", "code_verifier is 43 to 128 unreserved characters")
+    proof = CodeProof(client.client_id, form.get("redirect_uri"), verifier)
+    grant = redeem_code(context, form.require("code"), proof)
+    _check_resource(context, grant, form)
+    return _issue(context, client, grant, grant.scopes)
+
+
+def _from_refresh_token(context: ServerContext, client: Client, form: Parameters) -> dict[str, Any]:
+    token = form.require("refresh_token")
+    grant = find_refresh_token(context, token, client.client_id)
+    _check_resource(context, grant, form)
+    scope = form.get("scope")
+    scopes = grant.scopes if scope is None else tuple(dict.fromkeys(scope.split(" ")))
+    if not set(scopes) <= set(grant.scopes):
+        # RFC 6749 §6: never more than the user gave.
+        raise Refusal("invalid_scope", "The scope is more than was granted")
+    use_refresh_token(context, token, grant)
+    return _issue(context, client, grant, scopes)
+
+
+def _check_resource(context: ServerContext, grant: Grant, form: Parameters) -> None:
+    for url in form.every("resource"):
+        resource = context.world.resource(url)
+        if resource is None or resource.url != grant.resource:
+            raise Refusal("invalid_target", "The grant is for another resource")
+
+
+def _issue(
+    context: ServerContext, client: Client, grant: Grant, scopes: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return the token response (RFC 6749 §5.1), after asking the policy again."""
+    user = context.world.user(grant.user_id)
+    if user is None or context.world.resource(grant.resource) is None:
+        raise Refusal("invalid_grant", "User or resource of the grant are not there any more")
+    facts = facts_of(context.world, user)
+    allowed = decide(context.world.rules, facts, scopes).granted
+    scopes = tuple(scope for scope in scopes if scope in allowed)
+    if not scopes:
+        raise Refusal("invalid_grant", "The policy grants none of these scopes any more")
+    authorization = Authorization(user.id, client.client_id, grant.resource, scopes, facts)
+    claims = access_token_claims(context, authorization, expires_at=grant.expires_at)
+    keep_access_token(context, claims["jti"], grant, claims["exp"])
+    answer = {
+        "access_token": context.keys.sign(claims),
+        "token_type": "Bearer",
+        "expires_in": claims["exp"] - claims["iat"],
+        "scope": " ".join(scopes),
+    }
+    if "refresh_token" in client.grant_types:
+        answer["refresh_token"] = new_refresh_token(context, grant)
+    return answer

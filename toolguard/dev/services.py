@@ -1,0 +1,163 @@
+"""The services that run behind the demo and ``toolguard dev``.
+
+They are an authorization server with a vault, a Google-like calendar, and guarded MCP servers, each
+on its own loopback port, and they communicate only by HTTP.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+
+from toolguard.descope import DescopeConnections
+from toolguard.dev.calendar import SCOPE_HIERARCHY
+from toolguard.dev.google.accounts import CALENDAR, Accounts
+from toolguard.dev.google.calendar_api import calendar_routes
+from toolguard.dev.google.consent import ConsentScreen, OAuthClient
+from toolguard.dev.loopback_only import LoopbackOnly
+from toolguard.dev.oauth.config import World
+from toolguard.dev.oauth.server import DevServer
+from toolguard.dev.store import Store
+from toolguard.dev.vault.connection_table import ConnectionTable
+from toolguard.dev.vault.linking import CALLBACK_PATH, Linking
+from toolguard.dev.vault.outbound_apps import Vault
+from toolguard.dev.vault.providers import OutboundApp, OutboundClient
+from toolguard.guard import ToolGuard
+from toolguard.testing.loopback import Loopback
+
+__all__ = ["APP", "Origins", "Services", "run_services"]
+
+APP = "google-calendar"
+"""The app id of the calendar, in the vault and in tools."""
+
+_VAULT = "development-vault"
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where things listen, such as ``"http://127.0.0.1:8800"``."""
+
+    authorization: str
+    google: str
+
+
+class Services:
+    """What runs; made by :func:`run_services`.
+
+    Attributes:
+        server: the authorization server.
+        connections: what its vault holds.
+        links: makes the links with which users connect their calendars.
+        management_key: lets its holder name any user at the vault.
+        google: the accounts of the calendar provider.
+        google_url: its origin.
+    """
+
+    def __init__(
+        self, world: World, store: Store, origins: Origins, clock: Callable[[], float]
+    ) -> None:
+        self.server = DevServer(world, store, origin=origins.authorization, clock=clock)
+        self.connections = ConnectionTable(store.db, store.lock)
+        self.management_key = secrets.token_urlsafe(32)
+        self.google = Accounts(store.db, lock=store.lock, clock=clock)
+        self.google_url = origins.google
+        self._google_secret = secrets.token_urlsafe(32)
+        self._clock = clock
+        self._google_client = self._provider()
+        clients = {APP: self._google_client}
+        self.links = Linking(self.server, self.connections, clients, clock=clock)
+
+    def guarded(self, mcp_server: Any, url: str) -> Starlette:
+        """Return the application of ``mcp_server``, guarded, to be served at ``url``."""
+        connections = DescopeConnections(self.server.well_known_url, clock=self._clock)
+        guard = ToolGuard(
+            well_known_url=self.server.well_known_url,
+            audience=url,
+            connections=connections,
+            scope_hierarchy=SCOPE_HIERARCHY,
+            clock=self._clock,
+        )
+        app: Starlette = guard.protect(mcp_server).streamable_http_app()
+        return app
+
+    def google_app(self) -> Starlette:
+        """Return the application of the calendar provider."""
+        name = "The development vault"
+        client = OAuthClient(_VAULT, self._google_secret, self._callback_url, name)
+        screen = ConsentScreen(self.google, [client], origin=self.google_url)
+        return Starlette(
+            routes=[*calendar_routes(self.google), *screen.routes()],
+            middleware=[Middleware(LoopbackOnly, host=urlsplit(self.google_url).netloc)],
+        )
+
+    def authorization_app(self) -> Starlette:
+        """Return the application of the authorization server, with its vault."""
+        self._mount_vault()
+        return self.server.app
+
+    def _provider(self) -> OutboundClient:
+        app = OutboundApp(
+            id=APP,
+            name="Google Calendar",
+            authorize_url=f"{self.google_url}/o/oauth2/v2/auth",
+            token_url=f"{self.google_url}/token",
+            client_id=_VAULT,
+            client_secret=self._google_secret,
+            scopes=(CALENDAR,),
+        )
+        return OutboundClient(app, self._callback_url, clock=self._clock)
+
+    def _mount_vault(self) -> None:
+        vault = Vault(
+            project_id=self.server.project_id,
+            connections=self.connections,
+            verifier=self.server.verifier(),
+            providers={APP: self._google_client},
+            links=self.links,
+            management_key=self.management_key,
+            clock=self._clock,
+        )
+        self.server.extend(
+            extra_routes=[*vault.routes(), *self.links.routes()],
+            connect_url=self.links.for_consent,
+            vault=vault,
+        )
+
+    @property
+    def _callback_url(self) -> str:
+        return self.server.origin + CALLBACK_PATH
+
+
+@contextmanager
+def run_services(
+    world: World,
+    store: Store,
+    *,
+    ports: tuple[int, int] = (0, 0),
+    clock: Callable[[], float] = time.time,
+) -> Iterator[Services]:
+    """Run everything but the MCP servers, which :meth:`Services.guarded` is for.
+
+    Args:
+        world: who and what there is.
+        store: the memory of all of it.
+        ports: where authorization server and calendar provider listen; 0 for a free port.
+        clock: the time in seconds since the epoch, for everybody.
+
+    Raises:
+        OSError: if a port is taken.
+        MissingTemplatesError: if Jinja2 is not installed.
+    """
+    with Loopback(port=ports[0]) as authorization, Loopback(port=ports[1]) as google:
+        running = Services(world, store, Origins(authorization.url, google.url), clock)
+        google.start(running.google_app())
+        authorization.start(running.authorization_app())
+        yield running

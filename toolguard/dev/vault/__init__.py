@@ -1,0 +1,1 @@
+"""An imitation of the vault of Descope, and the pages on which users connect. Private."""
