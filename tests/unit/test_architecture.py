@@ -32,7 +32,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
 KNOW_A_FRAMEWORK = ("http.", "frameworks.", "pages.", "testing.", "dev.")
-SPEAK_HTTP = ("connections.http", "connections.auth", "tokens.jwks", "testing.", "dev.")
+SPEAK_HTTP = (
+    *("connections.http", "connections.auth", "tokens.fetching", "tokens.introspection"),
+    *("testing.", "dev."),
+)
 KNOW_PRIVATE_NAMES = ("frameworks.internals",)
 
 # The edges where code of other people's runs: a check, a function of scopes, a provider, a guarded
@@ -48,7 +51,9 @@ CATCH_EVERYTHING = {
     "frameworks.lowlevel": ["LowLevelAdapter._survey"],
     "frameworks.serving": ["_answer", "run", "serve"],
     "policies.decision": ["_Evaluation._ask", "_Evaluation._with_named_scopes"],
+    "tokens.introspection": ["ConfirmedVerifier.verify"],
     "tokens.jwt": ["JWTVerifier.verify", "JWTVerifier.verify_now"],
+    "tokens.trust": ["TrustedIssuers.verify", "TrustedIssuers.verify_now"],
 }
 
 NO_NOUNS = {"utils", "util", "helpers", "common", "base", "types", "core", "misc"}

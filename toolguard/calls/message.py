@@ -23,10 +23,12 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
+from toolguard.parsing.scope_names import SAME
 from toolguard.policies.decision import Caller, Decision, Verdict, decide, decide_now
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
+from toolguard.tokens.verifier import scope_names_of
 
 __all__ = [
     "Frame",
@@ -37,6 +39,7 @@ __all__ = [
     "current_principal",
     "here",
     "leave",
+    "name_scopes",
     "refusal_in",
     "stand",
     "standing",
@@ -211,6 +214,7 @@ class Frame:
             decision, principal = Decision(Verdict.REFUSE, refusal), None
         row.decided(decision, principal)
         if decision.refusal is not None:
+            name_scopes(decision.refusal, self.guard, self.message.auth)
             rule = getattr(decision.refusal, "rule", None)
             by = f" by {rule}" if rule else ""
             _log.info("refused: %s%s", type(decision.refusal).__name__, by)
@@ -244,6 +248,14 @@ class Frame:
         now = self.guard.clock() - self.guard.leeway
         if principal is not None and principal.expires_at <= now:
             raise InvalidTokenError("expired", "The access token has expired")
+
+
+def name_scopes(refusal: ToolGuardError, guard: Guard, auth: RequestAuth | None) -> None:
+    """Have ``refusal`` name scopes to clients as the caller's issuer has them asked for."""
+    issuer = auth.principal.issuer if auth is not None and auth.principal is not None else None
+    names = scope_names_of(guard.verifier, issuer)
+    if names is not SAME:
+        refusal.request_name = names.requested
 
 
 def caller_of(guard: Guard, principal: Principal | None, auth: RequestAuth | None = None) -> Caller:

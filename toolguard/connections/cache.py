@@ -140,7 +140,7 @@ class CachedConnections:
         self._timeout = timeout
         self._clock = clock
         self._not_connected: TTLCache[ConnectionRequiredError] = TTLCache(10_000, timer)
-        self._in_flight = _Flights()
+        self._in_flight = _RequestsInFlight()
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection, from the cache or from the provider.
@@ -156,13 +156,15 @@ class CachedConnections:
         if key is None or self._max_age == 0:
             return await self._provider.fetch(request)
         if not request.fresh:
-            kept = None if self._cache.shared else await self._kept(key)
-            if kept is not None:
-                return kept
+            cached = None if self._cache.shared else await self._read(key)
+            if cached is not None:
+                return cached
             refusal = self._not_connected.get(key)
             if refusal is not None:
                 raise copy(refusal)
-        task = self._in_flight.join(key, partial(self._obtain, key, request), fresh=request.fresh)
+        task = self._in_flight.join(
+            key, partial(self._fetch_and_store, key, request), fresh=request.fresh
+        )
         import asyncio  # noqa: PLC0415 - takes long to import
 
         # Unlike awaiting the task, this does not cancel it with the call that waits.
@@ -180,22 +182,24 @@ class CachedConnections:
         if aclose is not None:
             await aclose()
 
-    async def _obtain(self, key: str, request: ConnectionRequest, flight: _Flight) -> Connection:
+    async def _fetch_and_store(
+        self, key: str, request: ConnectionRequest, current: _InFlight
+    ) -> Connection:
         if not request.fresh:
-            kept = await self._kept(key) or await self._kept(key, claim=True)
-            if kept is not None:
-                return kept
+            cached = await self._read(key) or await self._read(key, claim=True)
+            if cached is not None:
+                return cached
         try:
-            connection = await self._ask(request)
+            connection = await self._ask_provider(request)
         except ConnectionTokenError as error:
-            if self._in_flight.is_latest(key, flight):
-                await self._note(key, error, fresh=request.fresh)
+            if self._in_flight.is_latest(key, current):
+                await self._record_failure(key, error, fresh=request.fresh)
             raise
-        if self._in_flight.is_latest(key, flight):
-            await self._keep(key, connection)
+        if self._in_flight.is_latest(key, current):
+            await self._write(key, connection)
         return connection
 
-    async def _ask(self, request: ConnectionRequest) -> Connection:
+    async def _ask_provider(self, request: ConnectionRequest) -> Connection:
         with anyio.move_on_after(self._timeout):
             # The `refetch` function acts for one call only, so it is not cached.
             return (await self._provider.fetch(request)).with_refetch(None)
@@ -204,12 +208,12 @@ class CachedConnections:
             connection=request.name,
         )
 
-    async def _kept(self, key: str, *, claim: bool = False) -> Connection | None:
+    async def _read(self, key: str, *, claim: bool = False) -> Connection | None:
         connection = await (self._cache.claim(key) if claim else self._cache.get(key))
         # Checked again: the cache has a clock of its own.
         return connection if connection is not None and self._ttl(connection) > 0 else None
 
-    async def _keep(self, key: str, connection: Connection) -> None:
+    async def _write(self, key: str, connection: Connection) -> None:
         self._not_connected.drop(key)
         ttl = self._ttl(connection)
         if ttl > 0:
@@ -217,7 +221,7 @@ class CachedConnections:
         else:
             await self._cache.drop(key)
 
-    async def _note(self, key: str, error: ConnectionTokenError, *, fresh: bool) -> None:
+    async def _record_failure(self, key: str, error: ConnectionTokenError, *, fresh: bool) -> None:
         refused = isinstance(error, (ConnectionRequiredError, ConnectionDeniedError))
         # An outage of the provider does not invalidate the entry.
         if refused or not fresh:
@@ -283,8 +287,8 @@ def _key(namespace: str, request: ConnectionRequest) -> str | None:
     """Return the key of the entry for ``request``; None if it must not be cached.
 
     Two requests have the same key if and only if they are equal in all values listed here. The
-    token covers what a provider may read in it beyond the facts of the principal (an actor, a
-    custom claim); the facts cover what introspection may report anew for the same token.
+    token covers what a provider may read in it beyond the facts of the principal (a custom
+    claim); the facts cover what introspection may report anew for the same token.
     """
     caller = request.principal
     if not caller.user_id and not request.tenant_id:
@@ -292,7 +296,8 @@ def _key(namespace: str, request: ConnectionRequest) -> str | None:
     subject = [caller.issuer, caller.user_id, caller.tenant_id, caller.client_id]
     grant = [caller.scopes, caller.permissions, caller.roles, caller.tenant_ids]
     asked = [request.name, request.tenant_id, _as_set(request.scopes)]
-    parts = [namespace, *subject, *map(_as_set, grant), *asked, request.access_token]
+    actors = [[actor.issuer, actor.subject] for actor in caller.actors]
+    parts = [namespace, *subject, *map(_as_set, grant), *asked, actors, request.access_token]
     # JSON, so that values cannot run together; not in ASCII, which writes a character beyond
     # U+FFFF and its two surrogates alike.
     return sha256(_encode(parts).encode("utf-8", "surrogatepass")).hexdigest()
@@ -303,41 +308,45 @@ def _as_set(values: Iterable[str]) -> list[str]:
 
 
 @dataclass(eq=False)
-class _Flight:
+class _InFlight:
     """One running request to the provider, for all waiting calls in one event loop."""
 
     fresh: bool
     task: asyncio.Task[Connection] = field(init=False)
 
 
-class _Flights:
+class _RequestsInFlight:
     """The running requests by key; each event loop has its own, as tasks belong to a loop."""
 
     def __init__(self) -> None:
-        self._by_loop: PerLoop[dict[str, _Flight]] = PerLoop(dict)
+        self._by_loop: PerLoop[dict[str, _InFlight]] = PerLoop(dict)
 
     def join(
-        self, key: str, start: Callable[[_Flight], Coroutine[Any, Any, Connection]], *, fresh: bool
+        self,
+        key: str,
+        start: Callable[[_InFlight], Coroutine[Any, Any, Connection]],
+        *,
+        fresh: bool,
     ) -> asyncio.Task[Connection]:
         """Return the running request for ``key``; start one if there is none, or none is fresh."""
-        flights = self._by_loop.get()
-        flight = flights.get(key)
-        if flight is None or (fresh and not flight.fresh):
-            flight = flights[key] = _Flight(fresh)
-            flight.task = running_loop().create_task(start(flight))
-            flight.task.add_done_callback(partial(_land, flights, key, flight))
-        return flight.task
+        running = self._by_loop.get()
+        current = running.get(key)
+        if current is None or (fresh and not current.fresh):
+            current = running[key] = _InFlight(fresh)
+            current.task = running_loop().create_task(start(current))
+            current.task.add_done_callback(partial(_forget, running, key, current))
+        return current.task
 
-    def is_latest(self, key: str, flight: _Flight) -> bool:
+    def is_latest(self, key: str, current: _InFlight) -> bool:
         """Return whether no fresh request overtook this one, whose connection may be older."""
-        return self._by_loop.get().get(key) is flight
+        return self._by_loop.get().get(key) is current
 
 
-def _land(
-    flights: dict[str, _Flight], key: str, flight: _Flight, task: asyncio.Task[Connection]
+def _forget(
+    running: dict[str, _InFlight], key: str, current: _InFlight, task: asyncio.Task[Connection]
 ) -> None:
-    if flights.get(key) is flight:
-        del flights[key]
+    if running.get(key) is current:
+        del running[key]
     if not task.cancelled():
         # Retrieved, or asyncio logs it with its traceback if all waiting calls are gone.
         task.exception()

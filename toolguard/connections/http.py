@@ -241,12 +241,12 @@ class VaultClient:
         early = self._failure(response, connection)
         if early is not None:
             return early
-        body = await _limited(response)
+        body = await _read_limited(response)
         if body is None:
-            return _nonsense("The vault's answer is too long", connection)
+            return _invalid("The vault's answer is too long", connection)
         members = strict_object(body)
         if members is None and response.is_success:
-            return _nonsense("The vault's answer is not JSON", connection)
+            return _invalid("The vault's answer is not JSON", connection)
         return VaultAnswer(response.status_code, members or {})
 
     def _failure(self, response: httpx.Response, connection: str) -> Failure | None:
@@ -265,9 +265,9 @@ class VaultClient:
             )
             return Failure(unavailable, "unanswered" if status in _PASSING else "final", wait)
         if not (response.is_success or response.is_client_error):
-            return _nonsense(f"The vault sends the request elsewhere ({status})", connection)
+            return _invalid(f"The vault sends the request elsewhere ({status})", connection)
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            return _nonsense("The vault's answer is compressed", connection)
+            return _invalid("The vault's answer is compressed", connection)
         return None
 
     def _new_client(self) -> httpx.AsyncClient:
@@ -289,7 +289,7 @@ class VaultClient:
             await client.aclose()
 
 
-def _nonsense(message: str, connection: str) -> Failure:
+def _invalid(message: str, connection: str) -> Failure:
     return Failure(ConnectionResponseError(message, connection=connection))
 
 
@@ -298,7 +298,7 @@ async def _drop_location(response: httpx.Response) -> None:
     response.headers.pop("Location", None)
 
 
-async def _limited(response: httpx.Response) -> bytes | None:
+async def _read_limited(response: httpx.Response) -> bytes | None:
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk

@@ -86,12 +86,12 @@ class RedisTokenCache:
         self._url = url
         self._timeout = timeout
         self._prefix = prefix
-        self._seals = [_Seal(key, prefix) for key in _keys(keys)]
+        self._ciphers = [_EntryCipher(key, prefix) for key in _read_keys(keys)]
         self._clock = clock
         self._sleep = sleep
-        self._resume_at = self._speak_at = -math.inf
+        self._resume_at = self._log_at = -math.inf
         self._clients = PerLoop(lambda: Redis.from_pool(self._new_pool()))
-        _check(self._new_pool)
+        _check_url(self._new_pool)
 
     @property
     def shared(self) -> bool:
@@ -100,23 +100,23 @@ class RedisTokenCache:
 
     async def get(self, key: str) -> Connection | None:
         """Return the connection stored under ``key``, encrypted with any of the keys."""
-        return self._open(key, await self._ask(*self._reads(key)))
+        return self._decrypt(key, await self._ask(*self._reads(key)))
 
     async def put(self, key: str, connection: Connection, ttl: float) -> None:
         """Store ``connection`` for ``ttl`` seconds, and end the claim on ``key``."""
-        seal = self._seals[0]
+        cipher = self._ciphers[0]
         milliseconds = max(1, int(ttl * 1_000))
         await self._ask(
             # A Redis that is out of memory deletes but does not set: no older entry must stay.
-            ("DEL", *(each.name(key) for each in self._seals)),
-            ("SET", seal.name(key), seal.close(key, connection), "PX", milliseconds),
-            ("DEL", seal.claim(key)),
+            ("DEL", *(each.name(key) for each in self._ciphers)),
+            ("SET", cipher.name(key), cipher.encrypt(key, connection), "PX", milliseconds),
+            ("DEL", cipher.claim(key)),
         )
 
     async def drop(self, key: str) -> None:
         """Delete the entry under ``key``, and end the claim on it."""
-        names = [seal.name(key) for seal in self._seals]
-        await self._ask(("DEL", self._seals[0].claim(key), *names))
+        names = [cipher.name(key) for cipher in self._ciphers]
+        await self._ask(("DEL", self._ciphers[0].claim(key), *names))
 
     async def claim(self, key: str) -> Connection | None:
         """Return None to let the calling code fetch, or what another process has fetched.
@@ -126,10 +126,10 @@ class RedisTokenCache:
         Args:
             key: the key of the entry.
         """
-        take = ("SET", self._seals[0].claim(key), b"1", "NX", "PX", _CLAIM_MILLISECONDS)
+        take = ("SET", self._ciphers[0].claim(key), b"1", "NX", "PX", _CLAIM_MILLISECONDS)
         for seconds in _WAITS:
             answers = await self._ask(take, *self._reads(key))
-            connection = self._open(key, answers[1:])
+            connection = self._decrypt(key, answers[1:])
             # `SET NX` returned nil: another process holds the claim.
             if connection is not None or answers[:1] != [None]:
                 return connection
@@ -143,10 +143,13 @@ class RedisTokenCache:
             await client.aclose()
 
     def _reads(self, key: str) -> list[tuple[str, str]]:
-        return [("GET", seal.name(key)) for seal in self._seals]
+        return [("GET", cipher.name(key)) for cipher in self._ciphers]
 
-    def _open(self, key: str, answers: list[Any]) -> Connection | None:
-        found = (seal.open(key, sealed) for seal, sealed in zip(self._seals, answers, strict=False))
+    def _decrypt(self, key: str, answers: list[Any]) -> Connection | None:
+        found = (
+            cipher.decrypt(key, encrypted)
+            for cipher, encrypted in zip(self._ciphers, answers, strict=False)
+        )
         return next((connection for connection in found if connection is not None), None)
 
     async def _ask(self, *commands: tuple[Any, ...]) -> list[Any]:
@@ -159,11 +162,11 @@ class RedisTokenCache:
         # ValueError: for some answers of servers that are not Redis, and some host names.
         except (RedisError, OSError, ValueError, asyncio.TimeoutError) as fault:
             self._resume_at = self._clock() + _PAUSE
-            self._complain(fault)
+            self._log_outage(fault)
             return []
         for answer in answers:
             if isinstance(answer, RedisError):
-                self._complain(answer)
+                self._log_outage(answer)
         return answers
 
     async def _exchange(self, commands: tuple[tuple[Any, ...], ...]) -> list[Any]:
@@ -172,10 +175,10 @@ class RedisTokenCache:
                 pipeline.execute_command(*command)
             return await pipeline.execute(raise_on_error=False)
 
-    def _complain(self, fault: Exception) -> None:
+    def _log_outage(self, fault: Exception) -> None:
         now = self._clock()
-        if now >= self._speak_at:
-            self._speak_at = now + _QUIET
+        if now >= self._log_at:
+            self._log_at = now + _QUIET
             # Only its kind: the text of one may quote what was sent.
             _log.warning("Redis is unavailable (%s): bypassing the cache", type(fault).__name__)
 
@@ -191,10 +194,10 @@ class RedisTokenCache:
         )
 
     def __repr__(self) -> str:
-        return f"<RedisTokenCache: {self._prefix}*, keys: {len(self._seals)}>"
+        return f"<RedisTokenCache: {self._prefix}*, keys: {len(self._ciphers)}>"
 
 
-class _Seal:
+class _EntryCipher:
     """Names entries and claims, and encrypts and decrypts values, with one configured key.
 
     Each name has its own derived key, so that the number of values under one key, which AES-GCM
@@ -211,7 +214,7 @@ class _Seal:
     def claim(self, key: str) -> str:
         return f"{self._prefix}{self._derive('claim', key).hex()}"
 
-    def close(self, key: str, connection: Connection) -> bytes:
+    def encrypt(self, key: str, connection: Connection) -> bytes:
         facts = [
             connection.token,
             connection.token_type,
@@ -219,24 +222,24 @@ class _Seal:
             connection.expires_at,
         ]
         nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._cipher(key).encrypt(
+        return nonce + self._aead(key).encrypt(
             nonce, json.dumps(facts).encode(), self.name(key).encode()
         )
 
-    def open(self, key: str, sealed: object) -> Connection | None:
+    def decrypt(self, key: str, encrypted: object) -> Connection | None:
         """Decrypt a connection; None unless :meth:`close` encrypted it for ``key``."""
-        if not isinstance(sealed, bytes) or len(sealed) < _NONCE_BYTES:
+        if not isinstance(encrypted, bytes) or len(encrypted) < _NONCE_BYTES:
             return None
-        nonce, text = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        nonce, text = encrypted[:_NONCE_BYTES], encrypted[_NONCE_BYTES:]
         try:
             token, token_type, scopes, expires_at = json.loads(
-                self._cipher(key).decrypt(nonce, text, self.name(key).encode())
+                self._aead(key).decrypt(nonce, text, self.name(key).encode())
             )
         except InvalidTag:
             return None
         return Connection(token, token_type, tuple(scopes), expires_at)
 
-    def _cipher(self, key: str) -> AESGCM:
+    def _aead(self, key: str) -> AESGCM:
         return AESGCM(self._derive("seal", key))
 
     def _derive(self, purpose: str, key: str) -> bytes:
@@ -244,7 +247,7 @@ class _Seal:
         return hmac.digest(self._key, f"toolguard connection 1 {purpose} {key}".encode(), "sha256")
 
 
-def _keys(given: Sequence[str | bytes] | None) -> list[bytes]:
+def _read_keys(given: Sequence[str | bytes] | None) -> list[bytes]:
     if given is None:
         given = [key for key in (secret(KEYS_VARIABLE) or "").split(",") if key.strip()]
     if isinstance(given, (str, bytes)):
@@ -254,11 +257,11 @@ def _keys(given: Sequence[str | bytes] | None) -> list[bytes]:
             f"a shared cache is encrypted: write keys=[...] or set {KEYS_VARIABLE} to the output "
             "of: openssl rand -base64 32"
         )
-    return list(map(_key, given))
+    return list(map(_read_key, given))
 
 
-def _key(given: str | bytes) -> bytes:
-    key = given if isinstance(given, bytes) else _from_base64(given)
+def _read_key(given: str | bytes) -> bytes:
+    key = given if isinstance(given, bytes) else _decode_base64(given)
     if len(key) != _KEY_BYTES:
         raise ValueError(
             f"a key is {_KEY_BYTES} bytes, as such or in base64: openssl rand -base64 32"
@@ -266,14 +269,14 @@ def _key(given: str | bytes) -> bytes:
     return key
 
 
-def _from_base64(text: str) -> bytes:
+def _decode_base64(text: str) -> bytes:
     try:
         return base64.b64decode(text.strip().replace("-", "+").replace("_", "/"), validate=True)
     except ValueError:
         return b""
 
 
-def _check(new_pool: Callable[[], BlockingConnectionPool]) -> None:
+def _check_url(new_pool: Callable[[], BlockingConnectionPool]) -> None:
     try:
         pool = new_pool()
         # Opens no TCP connection, and raises for unknown options.

@@ -303,7 +303,7 @@ class DescopeMCP:
         policy = Policy() if required_scopes is None else require_all(required_scopes)
 
         async def admits(context: Any) -> bool:
-            token = _token_of(context)
+            token = _find_token(context)
             if token is None:
                 return False
             try:
@@ -336,7 +336,7 @@ class DescopeMCP:
         return f"<DescopeMCP: {self.config.project.project_id} for {audiences}>"
 
 
-def _token_of(context: Any) -> str | None:
+def _find_token(context: Any) -> str | None:
     """Return the caller's token in a check of fastmcp's."""
     frame = here()
     if frame is not None:

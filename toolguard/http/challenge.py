@@ -111,22 +111,26 @@ def challenge_for(
     Args:
         refusal: the refusal of the call.
         resource_metadata: URL of the protected resource metadata of this server (RFC 9728).
-        default_scope: the scopes that a client needs to begin, for refusals that name no scope.
+        default_scope: the scopes that a client needs to begin, as it asks for them, for refusals
+            that name no scope.
         scopes: ``"combined"`` repeats the scopes the caller has, for clients that replace their
             scopes instead of adding to them.
     """
     least: tuple[str, ...] = ()
     if isinstance(refusal, MissingTokenError):
-        named = tuple(refusal.scopes or default_scope)
+        named = refusal.as_requested(refusal.scopes) or tuple(default_scope)
         bare = Challenge(resource_metadata=resource_metadata)
     else:
         if isinstance(refusal, InsufficientScopeError):
-            least = tuple(refusal.required_scopes)
+            least = refusal.as_requested(refusal.required_scopes)
             named = least
             if scopes == "combined":
-                named = tuple(dict.fromkeys((*refusal.combined_scopes, *least)))
+                held_and_needed = dict.fromkeys(
+                    (*refusal.combined_scopes, *refusal.required_scopes)
+                )
+                named = refusal.as_requested(tuple(held_and_needed))
         elif isinstance(refusal, InsufficientAuthenticationError):
-            named = refusal.scopes
+            named = refusal.as_requested(refusal.scopes)
         elif refusal.status in (400, 401) and not isinstance(refusal, MalformedMessageError):
             named = tuple(default_scope) if refusal.status == 401 else ()  # noqa: PLR2004
         else:

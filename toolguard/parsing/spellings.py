@@ -37,7 +37,7 @@ def spellings(name: str) -> tuple[str, ...]:
     >>> spellings("Delete%5Fnote")
     ('Delete%5Fnote', 'delete%5fnote', 'Delete_note', 'delete_note')
     """
-    return _closure(name, _OF_NAMES)
+    return _closure(name, _FOR_NAMES)
 
 
 def uri_spellings(uri: str) -> tuple[str, ...]:
@@ -49,7 +49,7 @@ def uri_spellings(uri: str) -> tuple[str, ...]:
     >>> uri_spellings("notes://work/../private")  # the host is "work", or there is no host
     ('notes://work/../private', 'notes://work/private', 'notes://private')
     """
-    return _closure(uri, _OF_URIS)
+    return _closure(uri, _FOR_URIS)
 
 
 def _closure(name: str, respellings: Sequence[Respelling]) -> tuple[str, ...]:
@@ -67,7 +67,7 @@ def _closure(name: str, respellings: Sequence[Respelling]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _normal_url(uri: str) -> str:
+def _normalize_url(uri: str) -> str:
     """Return a URI as pydantic normalizes it: no dot segments, scheme in lower case."""
     from pydantic import AnyUrl, ValidationError  # noqa: PLC0415 - takes long to import
 
@@ -77,7 +77,7 @@ def _normal_url(uri: str) -> str:
         return uri  # validating frameworks refuse it; others look it up unchanged
 
 
-def _without_dots(uri: str) -> str:
+def _resolve_dots(uri: str) -> str:
     """Resolve dot segments as a reader does that takes all after the scheme as the path."""
     scheme, separator, path = uri.partition("://")
     if not separator or "." not in path:
@@ -87,18 +87,18 @@ def _without_dots(uri: str) -> str:
     return f"{scheme}://{root}{posixpath.normpath(f'/{path}').lstrip('/')}"
 
 
-def _without_query(uri: str) -> str:
+def _drop_query(uri: str) -> str:
     """Return the URI without query and fragment, as resource templates are matched."""
     return re.split(r"[?#]", uri, maxsplit=1)[0]
 
 
-def _decoded(name: str) -> str:
+def _decode(name: str) -> str:
     decoded = unquote(name)
     if "\0" in decoded:
         raise ValueError("a name holds no NUL, which some would take for its end")
     return decoded
 
 
-_compatible: Respelling = functools.partial(unicodedata.normalize, "NFKC")
-_OF_NAMES: tuple[Respelling, ...] = (str.strip, _compatible, str.casefold, _decoded)
-_OF_URIS: tuple[Respelling, ...] = (_normal_url, *_OF_NAMES, _without_dots, _without_query)
+_compose: Respelling = functools.partial(unicodedata.normalize, "NFKC")
+_FOR_NAMES: tuple[Respelling, ...] = (str.strip, _compose, str.casefold, _decode)
+_FOR_URIS: tuple[Respelling, ...] = (_normalize_url, *_FOR_NAMES, _resolve_dots, _drop_query)

@@ -54,21 +54,21 @@ class ArgumentScope(Requirement):
         return self.scope(attempt.call).allows(attempt.scopes)
 
 
-def resolve_argument_scopes(rule: Formula, invocation: OperationCall) -> Formula:
-    """Return ``rule`` with its argument scopes replaced by the scopes of this call.
+def resolve_argument_scopes(formula: Formula, call: OperationCall) -> Formula:
+    """Return ``formula`` with its argument scopes replaced by the scopes of this call.
 
     Raises:
         InvalidInputError: if a scope cannot be made of these arguments, or they name more scopes
             than one challenge can request.
     """
-    named = {each: each.scope(invocation) for each in rule.requirements}
+    named = {each: each.scope(call) for each in formula.requirements}
     _check_bounds([scopes for scopes in named.values() if scopes is not None])
 
     def known(condition: Condition) -> Formula:
         scopes = None if isinstance(condition, str) else named[condition]
         return Formula(condition) if scopes is None else scopes
 
-    return rule.substitute(known)
+    return formula.substitute(known)
 
 
 def bounded_scopes(named: ScopeLike | Iterable[ScopeLike]) -> list[Scope]:

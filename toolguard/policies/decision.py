@@ -127,7 +127,7 @@ async def decide(
     evaluation = _Evaluation(attempt, is_known=call is not None, listing=listing)
     left: list[Alternative] = []
     for alternative in policy.formula.alternatives:
-        for rest in await evaluation.left_of(alternative):
+        for rest in await evaluation.evaluate(alternative):
             if all(_is_met(condition, attempt) for condition in rest):
                 return PERMIT
             left.append(rest)
@@ -235,7 +235,7 @@ class _Evaluation:
     undecided: bool = False
     _answers: dict[Requirement, bool] = field(default_factory=dict)
 
-    async def left_of(self, alternative: Alternative) -> Iterable[Alternative]:
+    async def evaluate(self, alternative: Alternative) -> Iterable[Alternative]:
         """Return the conditions that a client can act on, as alternatives; empty if denied."""
         opaque = [each for each in requirements_in(alternative) if each.opaque]
         # Requirements that need neither arguments nor functions of the user's come first.

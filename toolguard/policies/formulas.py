@@ -1,7 +1,7 @@
 """Requirements, and boolean formulas over them, combined with "and" and "or".
 
-A :class:`Formula` is a positive boolean formula over conditions, kept in normal form: a set of
-alternatives, each a set of conditions, none containing another. Two rules are equal exactly when
+A :class:`Formula` is positive, over conditions, and kept in normal form: a set of
+alternatives, each a set of conditions, none containing another. Two formulas are equal exactly when
 they are met by the same conditions. There is no "not": challenges cannot request it, and a larger
 grant would permit less.
 """
@@ -94,7 +94,7 @@ class Formula:
     Immutable, hashable, and equal exactly when the permission is the same.
 
     Args:
-        condition: the one condition of the rule, to be combined with others.
+        condition: the one condition of the formula, to be combined with others.
     """
 
     __slots__ = ("_alternatives", "_canonical")
@@ -111,14 +111,14 @@ class Formula:
 
     @classmethod
     def of(cls, alternatives: Iterable[Alternative]) -> Self:
-        """Return the rule that any one of ``alternatives`` meets, in normal form.
+        """Return the formula that any one of ``alternatives`` meets, in normal form.
 
-        An alternative without conditions makes a rule that is always met; a rule without
+        An alternative without conditions makes a formula that is always met; a formula without
         alternatives is never met.
         """
-        rule = cls.__new__(cls)
-        rule._set(_minimal(alternatives))
-        return rule
+        formula = cls.__new__(cls)
+        formula._set(_minimal(alternatives))
+        return formula
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a {type(self).__name__} is immutable; cannot set {name!r}")
@@ -133,7 +133,7 @@ class Formula:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """Every condition the rule mentions, in the declared order."""
+        """Every condition the formula mentions, in the declared order."""
         return tuple(dict.fromkeys(each for group in self._alternatives for each in group))
 
     @property
@@ -152,7 +152,7 @@ class Formula:
         return tuple(tuple(c for c in each if isinstance(c, str)) for each in self._alternatives)
 
     def substitute(self, replacement: Callable[[Condition], Formula]) -> Formula:
-        """Return this rule with a rule in place of each condition."""
+        """Return this formula with a formula in place of each condition."""
         whole: Formula = Formula.of(())
         for group in self._alternatives:
             part: Formula = Formula.of(((),))

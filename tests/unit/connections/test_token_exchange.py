@@ -307,7 +307,7 @@ def test_a_token_endpoint_to_which_no_token_may_go_is_refused(url: str) -> None:
     [
         ({"client_auth": "secret"}, TypeError, "write client_auth=ClientSecretBasic"),
         ({"connections": {}}, ValueError, r"write connections=\{"),
-        ({"connections": {"calendar": "calendar-api"}}, TypeError, r"terms of 'calendar'"),
+        ({"connections": {"calendar": "calendar-api"}}, TypeError, "'calendar' needs"),
         ({"timeout": 0}, ValueError, "write timeout="),
     ],
 )

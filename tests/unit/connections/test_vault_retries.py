@@ -255,16 +255,16 @@ def test_who_does_not_answer_is_asked_again_while_there_is_time() -> None:
     assert silence.times == 2
 
 
-@pytest.mark.parametrize(("is_idempotent", "times"), [(True, 2), (False, 1)])
-def test_all_attempts_together_end_at_the_deadline(is_idempotent: bool, times: int) -> None:
+@pytest.mark.parametrize("is_idempotent", [True, False])
+def test_all_attempts_together_end_at_the_deadline(is_idempotent: bool) -> None:
     silence = Silence(10)
     began = time.monotonic()
 
-    with pytest.raises(ConnectionUnavailableError, match=r"did not answer in 0\.7 s"):
-        post_into(silence, is_idempotent=is_idempotent, timeout=0.7)
+    with pytest.raises(ConnectionUnavailableError, match=r"did not answer in 2\.5 s"):
+        post_into(silence, is_idempotent=is_idempotent, timeout=2.5)
 
     assert time.monotonic() - began < SOON
-    assert silence.times == times
+    assert (silence.times > 1) == is_idempotent
 
 
 # What is sent the second time ------------------------------------------------------------------

@@ -19,7 +19,7 @@ from toolguard.errors import (
 )
 from toolguard.parsing.token_members import is_token, whole_seconds
 
-__all__ = ["outcome", "token_response"]
+__all__ = ["read_answer", "token_response"]
 
 # RFC 9110 §11.1: the name of a scheme is a token.
 _SCHEME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -29,7 +29,7 @@ _ERROR_CODE = re.compile(r"E[0-9]{3,8}")
 _IN_THE_RESPONSE_ITSELF = frozenset({"accessToken", "accessTokenExpiry", "scopes"})
 
 
-def outcome(
+def read_answer(
     answer: VaultAnswer, asked: TokenRequest, now: float
 ) -> Connection | ConnectionTokenError:
     """Return the connection in ``answer``, or the error that says why there is none.
@@ -41,20 +41,20 @@ def outcome(
     """
     name = asked.app_id
     if answer.is_refusal:
-        return _refusal(answer, asked)
-    connection = _connection(answer.members.get("token"))
+        return _read_refusal(answer, asked)
+    connection = _read_connection(answer.members.get("token"))
     if connection is None:
         return ConnectionResponseError(
             "The vault's answer holds no token that can be read", connection=name
         )
     if connection.is_expired(now):
         return ConnectionRequiredError(
-            f"The access to {name} has expired: {_who_connects(asked)} it again", connection=name
+            f"The access to {name} has expired: {_instruction(asked)} it again", connection=name
         )
     missing = [scope for scope in asked.scopes or () if scope not in connection.scopes]
     if missing:
         return ConnectionRequiredError(
-            _sentence(f"{_who_connects(asked)} {name} again and allow what is missing"),
+            _sentence(f"{_instruction(asked)} {name} again and allow what is missing"),
             connection=name,
             missing_scopes=missing,
         )
@@ -71,7 +71,7 @@ def token_response(
     return TokenResponse.of(connection, metadata)
 
 
-def _who_connects(asked: TokenRequest) -> str:
+def _instruction(asked: TokenRequest) -> str:
     if isinstance(asked, UserTokenRequest):
         return "connect"
     return "ask an administrator of your tenant to connect"
@@ -81,11 +81,11 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _refusal(answer: VaultAnswer, asked: TokenRequest) -> ConnectionTokenError:
+def _read_refusal(answer: VaultAnswer, asked: TokenRequest) -> ConnectionTokenError:
     name, code = asked.app_id, answer.members.get("errorCode")
     if answer.status == 404 or (answer.status == 400 and code == _NOT_CONNECTED):  # noqa: PLR2004
         return ConnectionRequiredError(
-            _sentence(f"{_who_connects(asked)} {name} first, then try again"), connection=name
+            _sentence(f"{_instruction(asked)} {name} first, then try again"), connection=name
         )
     if answer.status in (401, 403):
         return ConnectionDeniedError(
@@ -101,7 +101,7 @@ def _refusal(answer: VaultAnswer, asked: TokenRequest) -> ConnectionTokenError:
     )
 
 
-def _connection(token: object) -> Connection | None:
+def _read_connection(token: object) -> Connection | None:
     if not isinstance(token, dict):
         return None
     secret, scopes = token.get("accessToken"), token.get("scopes") or []

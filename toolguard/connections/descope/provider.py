@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from toolguard.connections.descope.answers import outcome, token_response
+from toolguard.connections.descope.answers import read_answer, token_response
 from toolguard.connections.descope.models import (
     TenantTokenRequest,
     TokenRequest,
@@ -124,7 +124,9 @@ class DescopeConnections:
             ConnectionUnavailableError: if the vault does not answer in time.
             ConnectionResponseError: if the answer is invalid.
         """
-        connection, _ = await self._granted(_Shown(request.access_token), _token_request(request))
+        connection, _ = await self._request_token(
+            _HiddenToken(request.access_token), _build_token_request(request)
+        )
         return connection
 
     async def token(
@@ -141,41 +143,43 @@ class DescopeConnections:
         Raises:
             ConnectionTokenError: see :meth:`fetch`.
         """
-        connection, answer = await self._granted(_Shown(access_token), request)
+        connection, answer = await self._request_token(_HiddenToken(access_token), request)
         options = self._options(request)
         return token_response(
             connection, answer, with_refresh_token=options["withRefreshToken"] is True
         )
 
-    async def _granted(self, shown: _Shown, asked: TokenRequest) -> tuple[Connection, VaultAnswer]:
-        post = self._post(shown, asked)
+    async def _request_token(
+        self, hidden: _HiddenToken, asked: TokenRequest
+    ) -> tuple[Connection, VaultAnswer]:
+        post = self._post(hidden, asked)
         if post is None:
             raise ConnectionDeniedError(
                 f"{asked.app_id} needs an access token of the caller, or a management key",
                 connection=asked.app_id,
             )
         answer = await self._vault.post(post)
-        result = outcome(answer, asked, self._clock())
+        result = read_answer(answer, asked, self._clock())
         if isinstance(result, Connection):
             return result, answer
         if (
             isinstance(result, ConnectionRequiredError)
             # The vault connects the user of the credential; a management key has no user, and
             # a user is not their tenant.
-            and shown.access_token is not None
+            and hidden.access_token is not None
             and isinstance(asked, UserTokenRequest)
         ):
             result.connect_url = await self._connect_url(asked, post)
         raise result
 
-    def _post(self, shown: _Shown, asked: TokenRequest) -> VaultRequest | None:
+    def _post(self, hidden: _HiddenToken, asked: TokenRequest) -> VaultRequest | None:
         """Return the request to send; None if there is no credential for it."""
-        credential = shown.access_token
+        credential = hidden.access_token
         if self._management_key is not None and (
             credential is None or (self._key_for_tenants and isinstance(asked, TenantTokenRequest))
         ):
             credential = self._management_key
-            _log_use_of_the_key(asked)
+            _log_key_use(asked)
         if not is_token(credential):
             return None
         url, body = self._endpoint(asked)
@@ -220,13 +224,13 @@ class DescopeConnections:
 
 
 @dataclass(frozen=True)
-class _Shown:
+class _HiddenToken:
     """The credential of a request, hidden from debuggers that show the variables of frames."""
 
     access_token: str | None = field(repr=False)
 
 
-def _token_request(request: ConnectionRequest) -> UserTokenRequest | TenantTokenRequest:
+def _build_token_request(request: ConnectionRequest) -> UserTokenRequest | TenantTokenRequest:
     options = {"forceRefresh": request.fresh}
     scopes = request.scopes or None
     if request.tenant_id is not None:
@@ -242,7 +246,7 @@ def _token_request(request: ConnectionRequest) -> UserTokenRequest | TenantToken
     )
 
 
-def _log_use_of_the_key(asked: TokenRequest) -> None:
+def _log_key_use(asked: TokenRequest) -> None:
     is_user = isinstance(asked, UserTokenRequest)
     _log.info(
         "management key used for connection %r of %s %r",

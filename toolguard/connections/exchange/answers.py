@@ -30,7 +30,7 @@ __all__ = ["read_answer"]
 
 
 def read_answer(
-    answer: VaultAnswer, exchange: ExchangeSettings, request: ConnectionRequest, now: float
+    answer: VaultAnswer, settings: ExchangeSettings, request: ConnectionRequest, now: float
 ) -> Connection | ConnectionTokenError:
     """Return the connection, or the error that says why there is none.
 
@@ -43,24 +43,24 @@ def read_answer(
 
     Args:
         answer: the answer of the token endpoint.
-        exchange: the settings of the exchange.
+        settings: the settings of the exchange.
         request: the requested connection.
         now: seconds since the epoch.
     """
     if answer.is_refusal:
-        return _refusal(answer, exchange, request.name)
+        return _refusal(answer, settings, request.name)
     try:
-        connection = _connection(answer.members, exchange, request, now)
+        connection = _read_connection(answer.members, settings, request, now)
     except ValueError as problem:
         message = f"The authorization server's answer for {request.name} {problem}"
     else:
-        return _usable(connection, exchange, request, now)
+        return _check_usable(connection, settings, request, now)
     return ConnectionResponseError(message, connection=request.name)
 
 
-def _refusal(answer: VaultAnswer, exchange: ExchangeSettings, name: str) -> ConnectionTokenError:
+def _refusal(answer: VaultAnswer, settings: ExchangeSettings, name: str) -> ConnectionTokenError:
     code = answer.members.get("error")
-    meaning: ErrorMeaning | None = exchange.find_meaning(code) if isinstance(code, str) else None
+    meaning: ErrorMeaning | None = settings.find_meaning(code) if isinstance(code, str) else None
     shown = f"{answer.status}, {code}" if meaning else f"{answer.status}"
     if meaning == "connect":
         return ConnectionRequiredError.not_connected(name)
@@ -79,8 +79,8 @@ def _refusal(answer: VaultAnswer, exchange: ExchangeSettings, name: str) -> Conn
     )
 
 
-def _connection(
-    members: Mapping[str, Any], exchange: ExchangeSettings, request: ConnectionRequest, now: float
+def _read_connection(
+    members: Mapping[str, Any], settings: ExchangeSettings, request: ConnectionRequest, now: float
 ) -> Connection:
     """Read a successful answer.
 
@@ -90,47 +90,47 @@ def _connection(
     token = members.get("access_token")
     if not is_token(token):
         raise ValueError("holds no token that can be read")
-    _check_token_type(members.get("token_type"), exchange)
-    _check_issued_type(members.get("issued_token_type"), exchange)
-    lifetime = _lifetime(members.get("expires_in"), exchange)
+    _check_token_type(members.get("token_type"), settings)
+    _check_issued_type(members.get("issued_token_type"), settings)
+    lifetime = _read_lifetime(members.get("expires_in"), settings)
     return Connection(
         token,
-        scopes=_scopes(members.get("scope"), exchange, request),
+        scopes=_read_scopes(members.get("scope"), settings, request),
         expires_at=None if lifetime is None else now + lifetime,
     )
 
 
-def _check_token_type(value: object, exchange: ExchangeSettings) -> None:
-    if value is None and not exchange.strict:
+def _check_token_type(value: object, settings: ExchangeSettings) -> None:
+    if value is None and not settings.strict:
         return
     # RFC 8693 §2.2.1: "N_A" marks a token that is not an access token.
     if not isinstance(value, str) or value.lower() != "bearer":
         raise ValueError("holds no bearer token")
 
 
-def _check_issued_type(value: object, exchange: ExchangeSettings) -> None:
-    if value is None and not exchange.strict:
+def _check_issued_type(value: object, settings: ExchangeSettings) -> None:
+    if value is None and not settings.strict:
         return
-    asked = exchange.requested_token_type
+    asked = settings.requested_token_type
     if value not in ((ACCESS_TOKEN, JWT) if asked is None else (asked,)):
         raise ValueError("holds another kind of token than was asked for")
 
 
-def _lifetime(value: object, exchange: ExchangeSettings) -> float | None:
+def _read_lifetime(value: object, settings: ExchangeSettings) -> float | None:
     if value is None:
         return None
     try:
         seconds = whole_seconds(value)
     except ValueError:
         raise ValueError("says when the token expires in a way that cannot be read") from None
-    return seconds if seconds or exchange.strict else None
+    return seconds if seconds or settings.strict else None
 
 
-def _scopes(
-    value: object, exchange: ExchangeSettings, request: ConnectionRequest
+def _read_scopes(
+    value: object, settings: ExchangeSettings, request: ConnectionRequest
 ) -> tuple[str, ...]:
     if value is None:
-        if request.scopes and not exchange.sends_scope:
+        if request.scopes and not settings.sends_scope:
             raise ValueError("does not say which scopes the token has: declare none for the tool")
         return request.scopes
     if not isinstance(value, str):
@@ -139,14 +139,14 @@ def _scopes(
     return tuple(scope for scope in value.split(" ") if scope)
 
 
-def _usable(
-    connection: Connection, exchange: ExchangeSettings, request: ConnectionRequest, now: float
+def _check_usable(
+    connection: Connection, settings: ExchangeSettings, request: ConnectionRequest, now: float
 ) -> Connection | ConnectionTokenError:
     if connection.is_expired(now):
         return ConnectionRequiredError(
             f"The access to {request.name} has expired: connect it again", connection=request.name
         )
-    missing = [s for s in request.scopes if not exchange.grants(s, connection.scopes)]
+    missing = [s for s in request.scopes if not settings.grants(s, connection.scopes)]
     if missing:
         return ConnectionRequiredError.lacking_scopes(request.name, missing)
     return connection

@@ -35,11 +35,11 @@ _RETRIES = Retries()
 
 
 @dataclass(frozen=True)
-class _Asking:
+class _ExchangeRequest:
     """One exchange without the client authentication. Its representation shows no token."""
 
     request: ConnectionRequest
-    exchange: ExchangeSettings
+    settings: ExchangeSettings
     form: Mapping[str, Any] = field(repr=False)
 
 
@@ -97,10 +97,10 @@ class TokenExchangeConnections:
             raise ValueError(
                 'write connections={"calendar": ExchangeSettings(audience=("calendar",))}'
             )
-        for name, exchange in connections.items():
-            if not isinstance(exchange, ExchangeSettings):
+        for name, settings in connections.items():
+            if not isinstance(settings, ExchangeSettings):
                 raise TypeError(
-                    f"the terms of {name!r} are an ExchangeSettings: write ExchangeSettings(...)"
+                    f"{name!r} needs the settings of an exchange: write ExchangeSettings(...)"
                 )
         self._token_endpoint = token_endpoint
         self._client_auth = client_auth
@@ -117,8 +117,8 @@ class TokenExchangeConnections:
 
         That is the token endpoint, the client, and the settings of the connections.
         """
-        terms = {name: list_settings(exchange) for name, exchange in self._connections.items()}
-        digest = sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()
+        listed = {name: list_settings(settings) for name, settings in self._connections.items()}
+        digest = sha256(json.dumps(listed, sort_keys=True).encode()).hexdigest()
         return f"{self._token_endpoint} {self._client_auth.client_id} {digest}"
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
@@ -137,38 +137,42 @@ class TokenExchangeConnections:
             ConnectionResponseError: if the answer is invalid, or this server is not configured
                 correctly for the exchange.
         """
-        asking = await self._asking(request)
-        outcome = asking if isinstance(asking, ConnectionTokenError) else await self._ask(asking)
+        prepared = await self._prepare(request)
+        outcome = (
+            prepared if isinstance(prepared, ConnectionTokenError) else await self._ask(prepared)
+        )
         if isinstance(outcome, Connection):
             return outcome
         # Raised here, where no local variable holds a token.
         raise outcome
 
-    async def _asking(self, request: ConnectionRequest) -> _Asking | ConnectionTokenError:
-        exchange = self._connections.get(request.name)
-        if exchange is None:
+    async def _prepare(self, request: ConnectionRequest) -> _ExchangeRequest | ConnectionTokenError:
+        settings = self._connections.get(request.name)
+        if settings is None:
             return ConnectionResponseError(
                 f"Nothing says how to ask for {request.name}: write "
                 f"connections={{{request.name!r}: ExchangeSettings(...)}}",
                 connection=request.name,
             )
-        refusal = _unaskable(request, exchange)
+        refusal = _refuse_early(request, settings)
         if refusal is not None:
             return refusal
         subject = request.access_token
-        if exchange.subject_token is not None:
-            subject = await exchange.subject_token(request)
+        if settings.subject_token is not None:
+            subject = await settings.subject_token(request)
             if subject is None:
                 return ConnectionRequiredError.not_connected(request.name)
-        actor = None if exchange.actor is None else await exchange.actor.token(request)
-        if not is_token(subject) or (exchange.actor is not None and not is_token(actor)):
-            return _denied(request, "a token that can be sent")
-        return _Asking(request, exchange, build_form(exchange, request, subject, actor))
+        actor = None if settings.actor is None else await settings.actor.token(request)
+        if not is_token(subject) or (settings.actor is not None and not is_token(actor)):
+            return _deny(request, "a token that can be sent")
+        return _ExchangeRequest(request, settings, build_form(settings, request, subject, actor))
 
-    async def _ask(self, asking: _Asking) -> Connection | ConnectionTokenError:
-        request = asking.request
-        answer = await self._client.post(self._signed(asking), again=lambda: self._signed(asking))
-        outcome = read_answer(answer, asking.exchange, request, self._clock())
+    async def _ask(self, prepared: _ExchangeRequest) -> Connection | ConnectionTokenError:
+        request = prepared.request
+        answer = await self._client.post(
+            self._authenticate(prepared), again=lambda: self._authenticate(prepared)
+        )
+        outcome = read_answer(answer, prepared.settings, request, self._clock())
         if isinstance(outcome, ConnectionRequiredError):
             refusal = answer.members if answer.is_refusal else {}
             url = None if self._connect_url is None else self._connect_url(request, refusal)
@@ -176,16 +180,16 @@ class TokenExchangeConnections:
             outcome.connect_url = url if is_secure else None
         return outcome
 
-    def _signed(self, asking: _Asking) -> VaultRequest:
+    def _authenticate(self, prepared: _ExchangeRequest) -> VaultRequest:
         """Return the request, with client authentication made for this request."""
         proof = self._client_auth.credentials(self._token_endpoint, self._clock())
         return VaultRequest(
-            asking.request.name,
+            prepared.request.name,
             self._token_endpoint,
-            {**asking.form, **proof.parameters},
+            {**prepared.form, **proof.parameters},
             proof.authorization,
             encoding="form",
-            is_idempotent=asking.exchange.subject_token is None,
+            is_idempotent=prepared.settings.subject_token is None,
         )
 
     async def aclose(self) -> None:
@@ -197,20 +201,20 @@ class TokenExchangeConnections:
         return f"<TokenExchangeConnections: {', '.join(self._connections)} at {origin}>"
 
 
-def _unaskable(
-    request: ConnectionRequest, exchange: ExchangeSettings
+def _refuse_early(
+    request: ConnectionRequest, settings: ExchangeSettings
 ) -> ConnectionTokenError | None:
     """Return why no exchange is possible for this caller."""
     if request.access_token is None:
-        return _denied(request, "an access token of the caller")
+        return _deny(request, "an access token of the caller")
     if request.tenant_id is None:
         return None
-    if not exchange.tenant:
+    if not settings.tenant:
         return ConnectionDeniedError(
             f"{request.name} belongs to users here, not to tenants", connection=request.name
         )
-    return None if is_token(request.tenant_id) else _denied(request, "a tenant that can be named")
+    return None if is_token(request.tenant_id) else _deny(request, "a tenant that can be named")
 
 
-def _denied(request: ConnectionRequest, what: str) -> ConnectionDeniedError:
+def _deny(request: ConnectionRequest, what: str) -> ConnectionDeniedError:
     return ConnectionDeniedError(f"{request.name} needs {what}", connection=request.name)

@@ -196,18 +196,18 @@ class ExchangeSettings:
         return self.refusals.get(code) or _MEANINGS.get(code)
 
 
-def list_settings(exchange: ExchangeSettings) -> list[Any]:
+def list_settings(settings: ExchangeSettings) -> list[Any]:
     """Return the settings as JSON for a cache key; of functions only whether they are set."""
     return [
-        *(exchange.grant_type, exchange.audience, exchange.resource, exchange.default_scopes),
-        *(exchange.requested_token_type, exchange.subject_token_type, exchange.sends_scope),
-        *(sorted(exchange.extra.items()), sorted(exchange.tenant.items()), exchange.strict),
-        *(exchange.subject_token is None, exchange.actor and exchange.actor.token_type),
+        *(settings.grant_type, settings.audience, settings.resource, settings.default_scopes),
+        *(settings.requested_token_type, settings.subject_token_type, settings.sends_scope),
+        *(sorted(settings.extra.items()), sorted(settings.tenant.items()), settings.strict),
+        *(settings.subject_token is None, settings.actor and settings.actor.token_type),
     ]
 
 
 def build_form(
-    exchange: ExchangeSettings,
+    settings: ExchangeSettings,
     request: ConnectionRequest,
     subject_token: str,
     actor_token: str | None = None,
@@ -215,27 +215,27 @@ def build_form(
     """Return the parameters of the request, without those that authenticate the client.
 
     Args:
-        exchange: the settings of the exchange.
+        settings: the settings of the exchange.
         request: the requested connection.
         subject_token: the token of the user that the connection is for.
         actor_token: the token of the acting party; set if and only if there is an actor.
     """
-    subject = {"subject_token": subject_token, "subject_token_type": exchange.subject_token_type}
-    scopes = (request.scopes or exchange.default_scopes) if exchange.sends_scope else ()
+    subject = {"subject_token": subject_token, "subject_token_type": settings.subject_token_type}
+    scopes = (request.scopes or settings.default_scopes) if settings.sends_scope else ()
     form: dict[str, Any] = {
-        "grant_type": exchange.grant_type,
-        **({"assertion": subject_token} if exchange.grant_type == JWT_BEARER else subject),
-        "audience": exchange.audience,
-        "resource": exchange.resource,
-        "requested_token_type": exchange.requested_token_type,
+        "grant_type": settings.grant_type,
+        **({"assertion": subject_token} if settings.grant_type == JWT_BEARER else subject),
+        "audience": settings.audience,
+        "resource": settings.resource,
+        "requested_token_type": settings.requested_token_type,
         "scope": " ".join(scopes),
-        **exchange.extra,
+        **settings.extra,
     }
     # RFC 8693 §2.1: the type is sent if and only if there is an actor token.
-    if exchange.actor is not None and actor_token is not None:
-        form |= {"actor_token": actor_token, "actor_token_type": exchange.actor.token_type}
+    if settings.actor is not None and actor_token is not None:
+        form |= {"actor_token": actor_token, "actor_token_type": settings.actor.token_type}
     if request.tenant_id is not None:
-        for name, value in exchange.tenant.items():
+        for name, value in settings.tenant.items():
             form[name] = value.replace(TENANT, request.tenant_id)
     return {name: value for name, value in form.items() if value}
 
