@@ -471,10 +471,6 @@ class ToolGuard:
         )
         return resources.protected_resource_metadata(self.resource, self.issuers, [*scopes])
 
-    def _as_requested(self, scopes: Iterable[str]) -> tuple[str, ...]:
-        """Return the names by which a client asks the first issuer for these scopes."""
-        return tuple(map(scope_names_of(self.verifier, None).requested, scopes))
-
     def metadata_route(self) -> Route:
         """Return the route of that document, for the root of an application around the server's.
 
@@ -493,12 +489,13 @@ class ToolGuard:
             refusal: the refusal of the call.
             revision: the client's protocol revision; None if it is not known.
         """
+        # By the names by which a client asks the first issuer for them.
+        initial = self.initial_scopes if refusal.status == 401 else ()  # noqa: PLR2004
+        requested = scope_names_of(self.verifier, None).requested
         return challenge_for(
             refusal,
             resource_metadata=self._metadata_url,
-            default_scope=self._as_requested(
-                self.initial_scopes if refusal.status == 401 else ()  # noqa: PLR2004
-            ),
+            default_scope=tuple(map(requested, initial)),
             scopes=self.door.refusals.scopes_for(revision),
         )
 

@@ -223,7 +223,8 @@ async def _admitted(handler: Handler, owners: TaskOwners | None, request: Any) -
         root.tasks = [each for each in root.tasks if each.taskId in owned]
     if isinstance(root, types.CallToolResult) and root.isError:
         refusal = current_frame().message.nested_refusal
-        if refusal is not None and _text(root) == str(refusal):
+        texts = [getattr(each, "text", None) for each in root.content]
+        if refusal is not None and texts == [str(refusal)]:
             raise refusal
     return result
 
@@ -231,12 +232,6 @@ async def _admitted(handler: Handler, owners: TaskOwners | None, request: Any) -
 async def _caller() -> Principal | None:
     frame = current_frame()
     return await frame.message.principal(frame.guard)
-
-
-def _text(result: types.CallToolResult) -> str | None:
-    """Return the text of a result that consists of one text only; else None."""
-    only = result.content[0] if len(result.content) == 1 else None
-    return only.text if isinstance(only, types.TextContent) else None
 
 
 def _sent(params: Any) -> dict[str, Any]:

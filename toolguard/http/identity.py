@@ -61,8 +61,13 @@ def telling(
     """
     if auth.principal is not None and auth.token is not None:
         known = scope.get("user")
-        if isinstance(known, AuthenticatedUser):  # the framework has verified the token as well
-            auth.user = _completed(known.access_token, auth.principal)
+        if isinstance(known, AuthenticatedUser):
+            # The framework has verified the token as well. It binds sessions to the subject and
+            # the issuer, which its own verifier may have left out.
+            verified = known.access_token
+            claims = _claims(verified.claims or {}, auth.principal)
+            added = {"subject": auth.principal.user_id, "claims": claims}
+            auth.user = AuthenticatedUser(verified.model_copy(update=added))
         else:
             principal = told_apart(auth.principal, auth.guard.verifier)
             auth.user = _user(principal, auth.token, getattr(auth.guard, "resource", None))
@@ -170,10 +175,3 @@ def _user(principal: Principal, token: str, resource: str | None) -> Authenticat
 
 def _digest(token: str) -> str:
     return f"sha256:{sha256(token.encode('utf-8', 'surrogatepass')).hexdigest()}"
-
-
-def _completed(verified: AccessToken, principal: Principal) -> AuthenticatedUser:
-    """Add subject and issuer to the token the framework verified: it binds sessions to them."""
-    claims = _claims(verified.claims or {}, principal)
-    known = {"subject": principal.user_id, "claims": claims}
-    return AuthenticatedUser(verified.model_copy(update=known))

@@ -59,7 +59,8 @@ class ScopeNames:
         """Return the name by which a client asks for a scope."""
         if short in self.named:
             return self.named[short]
-        return short if not self.prefix or _is_foreign(short) else self.prefix + short
+        is_foreign = short in _SHARED or "://" in short
+        return short if not self.prefix or is_foreign else self.prefix + short
 
     def read(self, scopes: Iterable[str]) -> tuple[str, ...]:
         """Return the short names of the scopes of a token; others are left out."""
@@ -94,10 +95,6 @@ class ScopeNames:
         return next(
             (short for short in candidates if short and self.requested(short) == name), None
         )
-
-
-def _is_foreign(scope: str) -> bool:
-    return scope in _SHARED or "://" in scope
 
 
 SAME = ScopeNames()
