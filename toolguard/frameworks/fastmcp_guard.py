@@ -229,14 +229,10 @@ def guarded(component: Any, attached: Attached) -> Any:
     copy = component.model_copy()
     if _MARK not in vars(copy):
         kind: Any = type(component)
-        object.__setattr__(copy, "__class__", _class(kind))  # without pydantic's checks
+        guarding = internals.guarding_class(kind, around)
+        object.__setattr__(copy, "__class__", guarding)  # without pydantic's checks
     vars(copy)[_MARK] = attached
     return copy
-
-
-@functools.cache
-def _class(cls: Any) -> type[Any]:
-    return internals.guarding_class(cls, around)
 
 
 class Attached:
@@ -451,7 +447,9 @@ async def around(
     """
     attached: Attached = vars(component)[_MARK]
     adapter = attached.deciding()
-    if adapter is None or (entry == "create_resource" and _reads_itself(component)):
+    # A template of functions reads its resources itself, and then decides.
+    reads_later = entry == "create_resource" and isinstance(component, FunctionResourceTemplate)
+    if adapter is None or reads_later:
         return await proceed()
     frame = here()
     way = _way(frame)
@@ -505,11 +503,6 @@ def _validated(
     owner = owner_of(chain[0].fn)
     assert owner is not None  # noqa: S101 - a wrapper has left it open
     return arguments_of(owner, adapter.tasks.line.validated(chain[0], dict(given)))
-
-
-def _reads_itself(template: Any) -> bool:
-    """Return whether resources of a template are read by the template, which then decides."""
-    return isinstance(template, FunctionResourceTemplate)
 
 
 def _arguments(operation: Operation, entry: str, args: tuple[Any, ...]) -> Mapping[str, Any]:

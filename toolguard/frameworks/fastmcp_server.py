@@ -95,8 +95,9 @@ class FastMCPAdapter(AttachableAdapter):
     def operations(self) -> Iterator[Operation]:
         """Yield the operations of the server and of the servers mounted on it, by own name."""
         for server in (self.server, *servers_below(self.server)):
-            for component in _registered(server):
-                yield described(parents(component))
+            for provider in _local_providers(server):
+                for component in internals.components_of(provider).values():
+                    yield described(parents(component))
 
     def revision(self) -> Revision:
         """Return a value that changes with components, transforms and middleware of all servers."""
@@ -248,11 +249,6 @@ def _by_mount(catalog: Catalog) -> dict[_Mounted, list[Operation]]:
         for server, name in each.mounts:
             found.setdefault((each.kind, id(server), name), []).append(each)
     return found
-
-
-def _registered(server: Any) -> Iterator[Any]:
-    for provider in _local_providers(server):
-        yield from internals.components_of(provider).values()
 
 
 def _local_providers(server: Any) -> Iterator[Any]:

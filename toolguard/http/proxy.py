@@ -63,7 +63,10 @@ class MessageGuard:
             await self.app(scope, receive, send)
         elif method == "OPTIONS":
             await send_empty(send, 204, [_ALLOWED])
-        elif method == "HEAD" or (method in ("GET", "DELETE") and not _has_session(scope)):
+        elif method == "HEAD" or (
+            method in ("GET", "DELETE")
+            and not any(name == b"mcp-session-id" for name, _ in scope["headers"])
+        ):
             # MCP: 405 means that the server offers no stream here, or does not end sessions.
             await send_empty(send, 405, [_ALLOWED])
         elif method in ("GET", "DELETE"):  # the session is the caller's
@@ -164,10 +167,6 @@ def _objects(value: object) -> Iterator[Mapping[str, object]]:
             todo += each.values()
         elif isinstance(each, list):
             todo += each
-
-
-def _has_session(scope: Scope) -> bool:
-    return any(name == b"mcp-session-id" for name, _ in scope["headers"])
 
 
 def _without_body(receive: Receive) -> Receive:
