@@ -89,7 +89,11 @@ class ToolGuardError(Exception):
     request_name: Callable[[str], str] | None = None
 
     def as_requested(self, scopes: Iterable[str]) -> tuple[str, ...]:
-        """Return the names by which a client asks for these scopes."""
+        """Return the names by which a client asks for scopes.
+
+        Args:
+            scopes: the scopes, as they are called on this server.
+        """
         return tuple(scopes if self.request_name is None else map(self.request_name, scopes))
 
     @property

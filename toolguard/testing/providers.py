@@ -78,7 +78,12 @@ class Provider:
     header: Mapping[str, Any] = field(default_factory=dict)
 
     def description(self, issuer: str, audience: str) -> Issuer:
-        """Return the description of an issuer of this form with another name and audience."""
+        """Return the description of an issuer of this form with another name and audience.
+
+        Args:
+            issuer: the issuer URL.
+            audience: the ``aud`` of its tokens.
+        """
         known = Issuer(self.issuer) if self.described is None else self.described
         if issuer == self.issuer and audience == self.audience:
             return known.with_settings(audience=known.audience or audience)

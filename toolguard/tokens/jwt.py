@@ -191,7 +191,11 @@ class JWTVerifier:
         return self._profile.shares_connections
 
     def scope_names_of(self, issuer: str | None) -> ScopeNames:
-        """Return how scopes are called at the issuer."""
+        """Return how scopes are called at the issuer.
+
+        Args:
+            issuer: an issuer; this verifier has one only.
+        """
         del issuer
         return self._profile.scope_names
 
