@@ -229,10 +229,16 @@ def guarded(component: Any, attached: Attached) -> Any:
     copy = component.model_copy()
     if _MARK not in vars(copy):
         kind: Any = type(component)
-        guarding = internals.guarding_class(kind, around)
+        guarding = _guarding_class(kind)
         object.__setattr__(copy, "__class__", guarding)  # without pydantic's checks
     vars(copy)[_MARK] = attached
     return copy
+
+
+@functools.cache
+def _guarding_class(cls: Any) -> type[Any]:
+    # Made once: what is known of a class is kept, and a call must not make one.
+    return internals.guarding_class(cls, around)
 
 
 class Attached:
