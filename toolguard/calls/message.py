@@ -1,6 +1,7 @@
 """One message that a server processes, and the table of the decisions for it.
 
-A :class:`Message` is one JSON-RPC message; it has a row for each guarded operation that is entered.
+A :class:`MessageContext` belongs to one JSON-RPC message; each guarded operation that is entered
+has a row in it.
 A :class:`Frame` is the position of the running code in it: under which guard, inside which row.
 """
 
@@ -32,7 +33,7 @@ from toolguard.tokens.verifier import scope_names_of
 
 __all__ = [
     "Frame",
-    "Message",
+    "MessageContext",
     "caller_of",
     "current_access_token",
     "current_frame",
@@ -49,7 +50,7 @@ _log = logging.getLogger("toolguard")
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Message:
+class MessageContext:
     """One JSON-RPC message.
 
     Attributes:
@@ -102,15 +103,15 @@ class Message:
             known = self._principals[id(guard)] = (guard, principal)
         return known[1]
 
-    def in_background(self, task: str, *, outlives_token: bool) -> Message:
+    def in_background(self, task: str, *, outlives_token: bool) -> MessageContext:
         """Return a message of the same caller for the background task that it has started."""
         auth = self.auth
-        message = Message(auth and auth.in_background(outlives_token=outlives_token))
+        message = MessageContext(auth and auth.in_background(outlives_token=outlives_token))
         message.task, message.sent = task, self.sent
         message._principals.update(self._principals)
         return message
 
-    def again(self) -> Message:
+    def again(self) -> MessageContext:
         """Return a message of the same caller, for a task that may run more than once."""
         is_outliving = self.auth is not None and self.auth.outlives_token
         return self.in_background(self.task or "", outlives_token=is_outliving)
@@ -143,7 +144,7 @@ class Frame:
     """
 
     guard: Guard
-    message: Message
+    message: MessageContext
     row: Row | None = None
 
     def enter(

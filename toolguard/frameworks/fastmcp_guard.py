@@ -26,7 +26,7 @@ from fastmcp.server.transforms.visibility import Visibility
 from fastmcp.utilities.versions import VersionSpec
 from pydantic import BaseModel
 
-from toolguard.calls.message import Frame, Message, here, standing
+from toolguard.calls.message import Frame, MessageContext, here, standing
 from toolguard.decorators.wrapper import arguments_of, owner_of
 from toolguard.errors import AccessDeniedError, GuardNotConfiguredError, ToolGuardError
 from toolguard.frameworks import internals
@@ -655,7 +655,7 @@ async def _nested(
     """
     frame = here()
     assert frame is not None  # noqa: S101 - only a call from inside of a message is nested
-    inner: list[Message] = []
+    inner: list[MessageContext] = []
 
     async def served() -> Any:
         door = here()

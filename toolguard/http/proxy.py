@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import anyio.lowlevel
 
-from toolguard.calls.message import Frame
-from toolguard.calls.message import Message as Table
+from toolguard.calls.message import Frame, MessageContext
 from toolguard.calls.request import SCOPE_KEY, RequestAuth
 from toolguard.errors import (
     GuardNotConfiguredError,
@@ -113,7 +112,7 @@ class MessageGuard:
         await respond(send, refusal, challenge, message_id=state.message_id)
 
     async def _decide(self, message: MCPMessage, state: RequestAuth) -> None:
-        door = Frame(self.guard, Table(state))
+        door = Frame(self.guard, MessageContext(state))
         default = DEFAULT_POLICIES[self.guard.default]
         if message.method in LISTS:  # open to all callers if some operation is public
             default = Policy(public=self.admits_anonymous)
