@@ -49,7 +49,7 @@ CATCH_EVERYTHING = {
     "connections.fetching": ["ConnectionFetcher._outcome"],
     "decorators.wrapper": ["entering"],
     "frameworks.background": ["BackgroundTasks.run"],
-    "frameworks.fastmcp_catalog": ["_Walk._made_of"],
+    "frameworks.fastmcp_catalog": ["_CatalogBuilder._made_of"],
     "frameworks.framework_verifier": ["FrameworkVerifier.verify_request"],
     "frameworks.lowlevel": ["LowLevelAdapter._survey"],
     "frameworks.serving": ["_answer", "run", "serve"],

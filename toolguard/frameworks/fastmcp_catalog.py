@@ -34,10 +34,10 @@ def catalog_of(server: Any) -> Catalog:
     """Return the operations of a fastmcp server, and sentences about those it cannot list."""
     # In a new thread: the calling code may be in an event loop, or in the middle of a request.
     with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(asyncio.run, _Walk().through(server)).result()
+        return pool.submit(asyncio.run, _CatalogBuilder().through(server)).result()
 
 
-class _Walk:
+class _CatalogBuilder:
     """One traversal of a fastmcp server and the servers mounted on it."""
 
     def __init__(self) -> None:
