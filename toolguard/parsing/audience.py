@@ -38,19 +38,23 @@ def canonical_audience(audience: str) -> str:
 def accepted_audiences(audiences: Iterable[str]) -> frozenset[str]:
     """Return the canonical audiences that tokens may name a server by.
 
-    A configured URL that ends in a slash also accepts the form without it, which is the one that
-    MCP recommends. The leniency applies to the configuration, never to the token.
+    A URL is accepted with and without a slash at the end of its path: MCP recommends the form
+    without, and some authorization servers and clients add one. Nothing else may differ.
 
     Args:
         audiences: the configured audiences of the server: URLs or other identifiers.
 
-    >>> sorted(accepted_audiences(["https://MCP.example.com/mcp/"]))
+    >>> sorted(accepted_audiences(["https://MCP.example.com/mcp"]))
     ['https://mcp.example.com/mcp', 'https://mcp.example.com/mcp/']
+    >>> sorted(accepted_audiences(["https://mcp.example.com", "api://notes", "notes"]))
+    ['api://notes', 'https://mcp.example.com', 'notes']
     """
-    canonical = {canonical_audience(audience) for audience in audiences}
-    return frozenset(
-        canonical | {each.removesuffix("/") for each in canonical if _ORIGIN.match(each)}
-    )
+    found = {canonical_audience(audience) for audience in audiences}
+    for each in tuple(found):
+        if _ORIGIN.match(each) and not {"?", "#"} & {*each}:
+            bare = each.removesuffix("/")
+            found |= {canonical_audience(bare), canonical_audience(f"{bare}/")}
+    return frozenset(found)
 
 
 def audience_names(claim: object) -> tuple[str, ...] | None:

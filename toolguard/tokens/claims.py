@@ -7,6 +7,7 @@ error does not contain the value of the claim.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ __all__ = [
 # The last second of the year 9999: a larger number is not in seconds (probably milliseconds).
 _MAX_NUMERIC_DATE = 253_402_300_799
 _MAX_ACTORS = 10
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Times(NamedTuple):
@@ -111,10 +113,16 @@ def check_subject(claims: Mapping[str, Any]) -> None:
     """Refuse a ``sub`` claim that is not a non-empty string (RFC 7519 §4.1.2).
 
     Raises:
-        InvalidTokenError: if ``sub`` is present, and is empty or not a string.
+        InvalidTokenError: if ``sub`` is present, and is empty, not a string, or holds a control
+            character, which would end a line of a log or a key of a cache.
     """
-    if "sub" in claims and not (isinstance(claims["sub"], str) and claims["sub"]):
-        raise InvalidTokenError("claims", "The token has a subject that is empty or no text")
+    if "sub" not in claims:
+        return
+    subject = claims["sub"]
+    if not (isinstance(subject, str) and subject):
+        raise InvalidTokenError("claims", "The token has a subject that is empty or not a string")
+    if _CONTROL.search(subject):
+        raise InvalidTokenError("claims", "The token has a subject with a control character")
 
 
 def _numeric_date(claims: Mapping[str, Any], name: str) -> float | None:

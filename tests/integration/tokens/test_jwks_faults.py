@@ -409,7 +409,7 @@ def test_a_document_that_is_no_key_set_is_a_failure_and_old_keys_serve(body: byt
 
 def test_waiting_calls_are_answered_in_time_and_the_next_at_once() -> None:
     with silent() as server:
-        source = JWKS(url=server.url, timeout=0.3)
+        source = JWKS(url=server.url, timeout=2)
         started = time.monotonic()
 
         async def wait() -> list[BaseException | None]:

@@ -30,6 +30,7 @@ def refusal(token: str, **settings: Any) -> str:
         ("https://mcp.example.com", "https://mcp.example.com/"),
         ("https://mcp.example.com/", "https://mcp.example.com"),
         ("https://mcp.example.com/mcp/", "https://mcp.example.com/mcp"),
+        ("https://mcp.example.com/mcp", "https://mcp.example.com/mcp/"),
         ("https://mcp.example.com/mcp/", "https://mcp.example.com/mcp/"),
         ("http://localhost:8000/mcp", "http://localhost:8000/mcp"),
         ("http://[::1]:8000/mcp", "http://[::1]:8000/mcp"),
@@ -45,7 +46,8 @@ def test_an_audience_that_is_this_server_is_accepted(configured: str, sent: str)
 @pytest.mark.parametrize(
     ("configured", "sent"),
     [
-        ("https://mcp.example.com/mcp", "https://mcp.example.com/mcp/"),
+        ("https://mcp.example.com/mcp", "https://mcp.example.com/mcp//"),
+        ("https://mcp.example.com/mcp?tenant=a", "https://mcp.example.com/mcp?tenant=a/"),
         ("https://mcp.example.com/mcp/", "https://mcp.example.com/mcp//"),
         ("https://mcp.example.com/mcp", "https://mcp.example.com"),
         ("https://mcp.example.com", "https://mcp.example.com/mcp"),
