@@ -19,7 +19,7 @@ from toolguard.calls.stdio import HOW_TO_SET, StdioToken, TrustedUser
 from toolguard.connections.cache import build_provider
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.decorators.wrapper import GuardDecorator
-from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, withhold
+from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, VAULT_KEYS, withhold
 from toolguard.errors import ToolGuardError
 from toolguard.http import metadata as resources
 from toolguard.http.challenge import Challenge, challenge_for, metadata_url
@@ -439,7 +439,7 @@ class ToolGuard:
         if self._trusted is not None:
             _log.warning("stdio is trusted: every call is made as %r", self._trusted.user_id)
         self._stdio_token = StdioToken.taken_from(os.environ) or self._stdio_token
-        withhold(MANAGEMENT_KEY, CACHE_KEYS, SECRET)
+        withhold(MANAGEMENT_KEY, CACHE_KEYS, SECRET, VAULT_KEYS)
         if self._trusted is None and self._stdio_token is None:
             _log.warning("only public operations can be used: %s", HOW_TO_SET)
         # A caller signed in by the code that starts the server does not send its messages.

@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("connections.",),
     ("calls.",),
     ("decorators.", "http."),
-    ("frameworks.",),
+    ("frameworks.", "vault."),
     ("settings",),
     ("guard",),
     ("", "audit.", "descope.", "testing."),
@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 
 FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
-KNOW_A_FRAMEWORK = ("http.", "frameworks.", "pages.", "testing.", "dev.")
+KNOW_A_FRAMEWORK = ("http.", "frameworks.", "pages.", "vault.", "testing.", "dev.")
 SPEAK_HTTP = ("connections.http", "connections.auth", "tokens.jwks", "testing.", "dev.")
 KNOW_PRIVATE_NAMES = ("frameworks.internals",)
 

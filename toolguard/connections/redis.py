@@ -8,18 +8,13 @@ value cannot be decrypted under another name.
 from __future__ import annotations
 
 import asyncio
-import base64
-import hmac
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -27,6 +22,7 @@ from redis.exceptions import RedisError
 
 from toolguard.connections.per_loop import PerLoop
 from toolguard.connections.protocol import Connection
+from toolguard.connections.sealing import NamedCipher, read_keys
 from toolguard.environment import CACHE_KEYS, secret
 
 __all__ = ["KEYS_VARIABLE", "RedisTokenCache"]
@@ -36,9 +32,6 @@ KEYS_VARIABLE = CACHE_KEYS
 
 _log = logging.getLogger("toolguard.connections")
 
-_KEY_BYTES = 32
-# NIST SP 800-38D §5.2.1.1: 96 bits.
-_NONCE_BYTES = 12
 _MAX_CONNECTIONS = 20
 # How long to wait for another replica that fetches: 1.5 s, then fetch anyway.
 _WAITS = (0.02, 0.04, 0.08, 0.16, 0.3, 0.4, 0.5)
@@ -198,21 +191,17 @@ class RedisTokenCache:
 
 
 class _EntryCipher:
-    """Names entries and claims, and encrypts and decrypts values, with one configured key.
-
-    Each name has its own derived key, so that the number of values under one key, which AES-GCM
-    with random nonces limits (NIST SP 800-38D §8.3), is that of one entry.
-    """
+    """Names entries and claims, and encrypts and decrypts values, with one configured key."""
 
     def __init__(self, key: bytes, prefix: str) -> None:
-        self._key = key
+        self._cipher = NamedCipher(key, "toolguard connection 1")
         self._prefix = prefix
 
     def name(self, key: str) -> str:
-        return f"{self._prefix}{self._derive('name', key).hex()}"
+        return f"{self._prefix}{self._cipher.derive('name', key).hex()}"
 
     def claim(self, key: str) -> str:
-        return f"{self._prefix}{self._derive('claim', key).hex()}"
+        return f"{self._prefix}{self._cipher.derive('claim', key).hex()}"
 
     def encrypt(self, key: str, connection: Connection) -> bytes:
         facts = [
@@ -221,59 +210,25 @@ class _EntryCipher:
             [*connection.scopes],
             connection.expires_at,
         ]
-        nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._aead(key).encrypt(
-            nonce, json.dumps(facts).encode(), self.name(key).encode()
-        )
+        return self._cipher.seal(key, json.dumps(facts).encode(), self.name(key).encode())
 
     def decrypt(self, key: str, encrypted: object) -> Connection | None:
-        """Decrypt a connection; None unless :meth:`close` encrypted it for ``key``."""
-        if not isinstance(encrypted, bytes) or len(encrypted) < _NONCE_BYTES:
+        """Decrypt a connection; None unless :meth:`encrypt` encrypted it for ``key``."""
+        text = self._cipher.open(key, encrypted, self.name(key).encode())
+        if text is None:
             return None
-        nonce, text = encrypted[:_NONCE_BYTES], encrypted[_NONCE_BYTES:]
-        try:
-            token, token_type, scopes, expires_at = json.loads(
-                self._aead(key).decrypt(nonce, text, self.name(key).encode())
-            )
-        except InvalidTag:
-            return None
+        token, token_type, scopes, expires_at = json.loads(text)
         return Connection(token, token_type, tuple(scopes), expires_at)
-
-    def _aead(self, key: str) -> AESGCM:
-        return AESGCM(self._derive("seal", key))
-
-    def _derive(self, purpose: str, key: str) -> bytes:
-        # The number is the version of the format of a value.
-        return hmac.digest(self._key, f"toolguard connection 1 {purpose} {key}".encode(), "sha256")
 
 
 def _read_keys(given: Sequence[str | bytes] | None) -> list[bytes]:
     if given is None:
         given = [key for key in (secret(KEYS_VARIABLE) or "").split(",") if key.strip()]
-    if isinstance(given, (str, bytes)):
-        raise TypeError("keys are a list, so that they can be changed: write keys=[key]")
-    if not given:
-        raise ValueError(
-            f"a shared cache is encrypted: write keys=[...] or set {KEYS_VARIABLE} to the output "
-            "of: openssl rand -base64 32"
-        )
-    return list(map(_read_key, given))
-
-
-def _read_key(given: str | bytes) -> bytes:
-    key = given if isinstance(given, bytes) else _decode_base64(given)
-    if len(key) != _KEY_BYTES:
-        raise ValueError(
-            f"a key is {_KEY_BYTES} bytes, as such or in base64: openssl rand -base64 32"
-        )
-    return key
-
-
-def _decode_base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text.strip().replace("-", "+").replace("_", "/"), validate=True)
-    except ValueError:
-        return b""
+    return read_keys(
+        given,
+        absent=f"a shared cache is encrypted: write keys=[...] or set {KEYS_VARIABLE} to the "
+        "output of: openssl rand -base64 32",
+    )
 
 
 def _check_url(new_pool: Callable[[], BlockingConnectionPool]) -> None:

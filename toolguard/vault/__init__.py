@@ -1,0 +1,1 @@
+"""Connections without a vendor: a vault that a server runs itself. Public."""
