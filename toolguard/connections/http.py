@@ -70,7 +70,7 @@ _PASSING = frozenset({502, 503, 504})
 
 @dataclass(frozen=True)
 class VaultRequest:
-    """One POST to a vault.
+    """One request to a vault, or to the token endpoint of a service.
 
     Attributes:
         connection: the name the tool was declared with, for errors.
@@ -79,6 +79,7 @@ class VaultRequest:
         authorization: the ``Authorization`` header; None if the body holds the credential.
             Neither is in the representation.
         encoding: the encoding of the body.
+        method: the HTTP method; a GET has no body.
         is_idempotent: whether the vault may safely process the request twice.
 
     Raises:
@@ -90,6 +91,7 @@ class VaultRequest:
     body: Mapping[str, Any] = field(repr=False)
     authorization: str | None = field(repr=False)
     encoding: Literal["json", "form"] = field(default="json", kw_only=True, repr=False)
+    method: Literal["POST", "GET"] = field(default="POST", kw_only=True, repr=False)
     is_idempotent: bool = field(default=False, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
@@ -101,6 +103,8 @@ class VaultRequest:
     @property
     def content(self) -> str:
         """The encoded body."""
+        if self.method == "GET":
+            return ""
         if self.encoding == "form":
             return urlencode(self.body, doseq=True)
         return json.dumps(dict(self.body))
@@ -108,7 +112,9 @@ class VaultRequest:
     @property
     def headers(self) -> dict[str, str]:
         """The headers of the request."""
-        headers = {**_HEADERS, "Content-Type": _CONTENT_TYPES[self.encoding]}
+        headers = dict(_HEADERS)
+        if self.method != "GET":
+            headers["Content-Type"] = _CONTENT_TYPES[self.encoding]
         if self.authorization is not None:
             headers["Authorization"] = self.authorization
         return headers
@@ -224,7 +230,7 @@ class VaultClient:
     async def _exchange(self, request: VaultRequest) -> VaultAnswer | Failure:
         try:
             async with self._clients.get().stream(
-                "POST", request.url, content=request.content, headers=request.headers
+                request.method, request.url, content=request.content, headers=request.headers
             ) as response:
                 return await self._read(response, request.connection)
         except httpx.HTTPError as fault:

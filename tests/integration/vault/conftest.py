@@ -48,3 +48,9 @@ def new_database(url: str) -> str:
 
     asyncio.run(create())
     return url.rpartition("/")[0] + f"/{name}"
+
+
+@pytest.fixture
+def tmp_path_url(tmp_path: Path) -> str:
+    """The URL of an empty SQLite file."""
+    return f"sqlite:///{tmp_path}/vault.db"

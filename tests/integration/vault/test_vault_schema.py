@@ -79,7 +79,8 @@ def test_a_new_file_is_readable_for_its_user_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite://", "sqlite:///:memory:", "mysql://h/db", "no url", "postgresql://u:p w@[h/d"]
+    "url",
+    ["sqlite://", "sqlite:///:memory:", "mysql://h/db", "no url", "postgres://u:p w@h:p/d"],
 )
 def test_another_kind_of_database_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(ValueError, match=r"sqlite:///vault\.db") as caught:
