@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from typing_extensions import Unpack
 
 from toolguard.calls.request import RequestAuth, TaskExpiry, UnauthorizedTools, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken, TrustedUser
-from toolguard.connections.cache import build_provider
+from toolguard.connections.cache import CachedConnections, build_provider
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, VAULT_KEYS, withhold
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from toolguard.frameworks import Adapter
     from toolguard.frameworks.apps import OtherPaths
     from toolguard.http.middleware import ASGIApp
+    from toolguard.vault.vault import Vault
 
 __all__ = ["ToolGuard"]
 
@@ -136,6 +137,9 @@ class ToolGuard:
             issuer, well_known_url, verifier, audiences, clock
         )
         self.connections = build_provider(connections, clock)
+        self._vault = _vault_in(self.connections)
+        if self._vault is not None:
+            self._vault.bind(self.resource, self.issuer)
         self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
         #: The state that all middlewares of this guard share.
         self.door = Door(refusals, EventIds(secret))
@@ -169,6 +173,7 @@ class ToolGuard:
         ``TOOLGUARD_ISSUER``           issuer URL of any other authorization server
         ``MCP_SERVER_URL``             this server's URL: the audience and the resource
         ``TOOLGUARD_AUDIENCE``         the audience, if it is not that URL
+        ``TOOLGUARD_VAULT``            the TOML file of a vault of your own, for connections
         ============================== ========================================================
 
         Args:
@@ -227,17 +232,30 @@ class ToolGuard:
         adapter = adapter_for(server)
         check_auth(server, self)
         sent = sent_arguments(sent_by_client or {})
+        pages = self._pages_for(server)
         adapter.claim(
             self,
             PoliciesByName(rules or {}),
             sent_by_client=sent,
-            open_routes=open_routes_of(open_routes),
+            open_routes=(*open_routes_of(open_routes), *(page.path for page in pages)),
         )
+        route: Any = getattr(server, "custom_route", None)
+        for page in pages:
+            route(page.path, methods=[*(page.methods or ())])(page.endpoint)
         self._adapters.append(adapter)
         adapter.install(self)
         if self.default == "public":
             _log.warning("operations without a guard are public on %r", server)
         return server
+
+    def _pages_for(self, server: Any) -> Sequence[Route]:
+        """Return the connect pages of the guard's vault that ``server`` has to serve."""
+        vault = self._vault
+        if vault is None or vault.sign_in is None or not hasattr(server, "custom_route"):
+            return ()
+        from toolguard.vault.connecting import connect_routes  # noqa: PLC0415 - imports starlette
+
+        return connect_routes(vault)
 
     def asgi(
         self,
@@ -480,6 +498,13 @@ class ToolGuard:
 
     def __repr__(self) -> str:
         return f"<ToolGuard: {self.resource} trusts {self.issuer}>"
+
+
+def _vault_in(provider: ConnectionProvider | None) -> Vault | None:
+    """Return the vault that a guard takes connections from; None for every other provider."""
+    found = provider.provider if isinstance(provider, CachedConnections) else provider
+    # Without importing it: a guard without a vault has no SQLAlchemy.
+    return cast("Vault", found) if hasattr(found, "pages_url") else None
 
 
 @dataclass(frozen=True)
