@@ -177,10 +177,11 @@ class CachedConnections:
         return self._provider
 
     async def aclose(self) -> None:
-        """Close the HTTP clients of the provider in the running event loop."""
-        aclose = getattr(self._provider, "aclose", None)
-        if aclose is not None:
-            await aclose()
+        """Close the TCP connections of the provider and of the cache in the running event loop."""
+        for each in (self._provider, self._cache):
+            aclose = getattr(each, "aclose", None)
+            if aclose is not None:
+                await aclose()
 
     async def _fetch_and_store(
         self, key: str, request: ConnectionRequest, current: _InFlight
@@ -189,12 +190,19 @@ class CachedConnections:
             cached = await self._read(key) or await self._read(key, claim=True)
             if cached is not None:
                 return cached
+        is_known = False
         try:
             connection = await self._ask_provider(request)
+            is_known = True
         except ConnectionTokenError as error:
+            is_known = True
             if self._in_flight.is_latest(key, current):
                 await self._record_failure(key, error, fresh=request.fresh)
             raise
+        finally:
+            if not is_known and not request.fresh:
+                # Whatever the provider raised: other processes must not wait for this one.
+                await self._cache.drop(key)
         if self._in_flight.is_latest(key, current):
             await self._write(key, connection)
         return connection

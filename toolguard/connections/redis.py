@@ -57,6 +57,7 @@ class RedisTokenCache:
         prefix: the common prefix of the names of all entries.
         timeout: seconds for one exchange with Redis.
         clock: a monotonic clock, in seconds.
+        wall_clock: returns the time, in seconds since the epoch.
         sleep: waits for a number of seconds.
 
     Raises:
@@ -64,7 +65,7 @@ class RedisTokenCache:
         TypeError: if ``keys`` is not a list.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a settings constructor
         self,
         url: str,
         *,
@@ -72,6 +73,7 @@ class RedisTokenCache:
         prefix: str = "toolguard:",
         timeout: float = 0.25,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         if not 0 < timeout < math.inf:
@@ -81,6 +83,7 @@ class RedisTokenCache:
         self._prefix = prefix
         self._ciphers = [_EntryCipher(key, prefix) for key in _read_keys(keys)]
         self._clock = clock
+        self._wall_clock = wall_clock
         self._sleep = sleep
         self._resume_at = self._log_at = -math.inf
         self._clients = PerLoop(lambda: Redis.from_pool(self._new_pool()))
@@ -99,10 +102,11 @@ class RedisTokenCache:
         """Store ``connection`` for ``ttl`` seconds, and end the claim on ``key``."""
         cipher = self._ciphers[0]
         milliseconds = max(1, int(ttl * 1_000))
+        encrypted = cipher.encrypt(key, connection, self._wall_clock() + ttl)
         await self._ask(
             # A Redis that is out of memory deletes but does not set: no older entry must stay.
             ("DEL", *(each.name(key) for each in self._ciphers)),
-            ("SET", cipher.name(key), cipher.encrypt(key, connection), "PX", milliseconds),
+            ("SET", cipher.name(key), encrypted, "PX", milliseconds),
             ("DEL", cipher.claim(key)),
         )
 
@@ -140,7 +144,7 @@ class RedisTokenCache:
 
     def _decrypt(self, key: str, answers: list[Any]) -> Connection | None:
         found = (
-            cipher.decrypt(key, encrypted)
+            cipher.decrypt(key, encrypted, self._wall_clock())
             for cipher, encrypted in zip(self._ciphers, answers, strict=False)
         )
         return next((connection for connection in found if connection is not None), None)
@@ -194,7 +198,7 @@ class _EntryCipher:
     """Names entries and claims, and encrypts and decrypts values, with one configured key."""
 
     def __init__(self, key: bytes, prefix: str) -> None:
-        self._cipher = NamedCipher(key, "toolguard connection 1")
+        self._cipher = NamedCipher(key, "toolguard connection 2")
         self._prefix = prefix
 
     def name(self, key: str) -> str:
@@ -203,8 +207,10 @@ class _EntryCipher:
     def claim(self, key: str) -> str:
         return f"{self._prefix}{self._cipher.derive('claim', key).hex()}"
 
-    def encrypt(self, key: str, connection: Connection) -> bytes:
+    def encrypt(self, key: str, connection: Connection, until: float) -> bytes:
+        """Encrypt a connection that may be served until then: a value put back later is old."""
         facts = [
+            until,
             connection.token,
             connection.token_type,
             [*connection.scopes],
@@ -212,12 +218,14 @@ class _EntryCipher:
         ]
         return self._cipher.seal(key, json.dumps(facts).encode(), self.name(key).encode())
 
-    def decrypt(self, key: str, encrypted: object) -> Connection | None:
-        """Decrypt a connection; None unless :meth:`encrypt` encrypted it for ``key``."""
+    def decrypt(self, key: str, encrypted: object, now: float) -> Connection | None:
+        """Decrypt a connection; None unless it was encrypted for ``key`` and is not old."""
         text = self._cipher.open(key, encrypted, self.name(key).encode())
         if text is None:
             return None
-        token, token_type, scopes, expires_at = json.loads(text)
+        until, token, token_type, scopes, expires_at = json.loads(text)
+        if now >= until:
+            return None
         return Connection(token, token_type, tuple(scopes), expires_at)
 
 
