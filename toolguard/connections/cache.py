@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import anyio
 
+from toolguard.connections.lanes import Lanes
 from toolguard.connections.memory import MemoryTokenCache, TTLCache
 from toolguard.connections.per_loop import PerLoop, running_loop
 from toolguard.connections.protocol import (
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache", "build_provider"]
+
+# Further ones wait: a caller whose requests hang leaves the provider to the others.
+_REQUESTS_OF_ONE_CALLER = 10
 
 
 class TokenCache(Protocol):
@@ -141,6 +145,7 @@ class CachedConnections:
         self._clock = clock
         self._not_connected: TTLCache[ConnectionRequiredError] = TTLCache(10_000, timer)
         self._in_flight = _RequestsInFlight()
+        self._lanes = Lanes(_REQUESTS_OF_ONE_CALLER)
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection, from the cache or from the provider.
@@ -208,9 +213,11 @@ class CachedConnections:
         return connection
 
     async def _ask_provider(self, request: ConnectionRequest) -> Connection:
+        caller = request.principal
         with anyio.move_on_after(self._timeout):
-            # The `refetch` function acts for one call only, so it is not cached.
-            return (await self._provider.fetch(request)).with_refetch(None)
+            async with self._lanes.enter((caller.issuer, caller.user_id, request.tenant_id)):
+                # The `refetch` function acts for one call only, so it is not cached.
+                return (await self._provider.fetch(request)).with_refetch(None)
         raise ConnectionUnavailableError(
             f"The provider did not answer in {self._timeout:g} s: try again",
             connection=request.name,

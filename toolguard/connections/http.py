@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -142,9 +143,9 @@ class VaultAnswer:
 class VaultClient:
     """The pooled HTTP client of a provider.
 
-    One client serves every event loop: each gets its own pool, because a TCP connection belongs
-    to the loop it was opened on. Redirects are not followed, cookies are not kept, and proxies
-    and certificates are not taken from the environment.
+    One client serves every event loop: each gets its own pools, one for each connection, because
+    a TCP connection belongs to the loop it was opened on. Redirects are not followed, cookies are
+    not kept, and proxies and certificates are not taken from the environment.
 
     Args:
         timeout: seconds for one whole request with all its attempts, from waiting for a
@@ -171,7 +172,9 @@ class VaultClient:
         self._retries = retries
         self._transport = transport
         self._clock = clock
-        self._clients = PerLoop(self._new_client)
+        # One pool for each connection: a service that hangs holds up no other one.
+        self._clients: PerLoop[dict[str, httpx.AsyncClient]] = PerLoop(dict)
+        self._tls: ssl.SSLContext | None = None
 
     async def post(
         self, request: VaultRequest, *, again: Callable[[], VaultRequest] | None = None
@@ -229,7 +232,7 @@ class VaultClient:
 
     async def _exchange(self, request: VaultRequest) -> VaultAnswer | Failure:
         try:
-            async with self._clients.get().stream(
+            async with self._client(request.connection).stream(
                 request.method, request.url, content=request.content, headers=request.headers
             ) as response:
                 return await self._read(response, request.connection)
@@ -276,9 +279,19 @@ class VaultClient:
             return _invalid("The vault's answer is compressed", connection)
         return None
 
+    def _client(self, connection: str) -> httpx.AsyncClient:
+        clients = self._clients.get()
+        if connection not in clients:
+            clients[connection] = self._new_client()
+        return clients[connection]
+
     def _new_client(self) -> httpx.AsyncClient:
+        if self._tls is None and self._transport is None:
+            # Made once: it reads every certificate authority there is.
+            self._tls = httpx.create_ssl_context(trust_env=False)
         return httpx.AsyncClient(
             transport=self._transport,
+            verify=True if self._tls is None else self._tls,
             # The deadline of the whole request replaces a timeout per read.
             timeout=None,  # noqa: S113 - see above
             limits=_LIMITS,
@@ -290,8 +303,7 @@ class VaultClient:
 
     async def aclose(self) -> None:
         """Close the TCP connections of the running event loop; a later request opens new ones."""
-        client = self._clients.pop()
-        if client is not None:
+        for client in (self._clients.pop() or {}).values():
             await client.aclose()
 
 
