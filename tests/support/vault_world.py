@@ -166,6 +166,7 @@ class World:
         settings.setdefault("connections", {"service": provider})
         self.settings: dict[str, Any] = {"keys": [KEY], "public_url": ORIGIN, **settings}
         self.database = database
+        self.vaults: list[Vault] = []
         self.vault = self.replica()
         self.transport.apps["127.0.0.1"] = Starlette(routes=connect_routes(self.vault))
 
@@ -175,7 +176,9 @@ class World:
     def replica(self, **changed: Any) -> Vault:
         """Return a further vault on the same database."""
         settings = {**self.settings, **changed}
-        return Vault(self.database, transport=self.transport, clock=self.clock, **settings)
+        vault = Vault(self.database, transport=self.transport, clock=self.clock, **settings)
+        self.vaults.append(vault)
+        return vault
 
     def browser(self) -> httpx.AsyncClient:
         """Return a browser without cookies."""
@@ -219,6 +222,7 @@ def in_world(database: str, test: Callable[[World], Awaitable[None]], **settings
         try:
             await test(world)
         finally:
-            await world.vault.aclose()
+            for vault in world.vaults:
+                await vault.aclose()
 
     asyncio.run(main())

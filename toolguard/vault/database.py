@@ -33,7 +33,8 @@ _WRITE_URL = (
     'write "sqlite:///vault.db" or "postgresql://user:password@host/database", with what is not a '
     "letter or a digit in the password percent-encoded"
 )
-_POOL = {"pool_size": 5, "max_overflow": 15, "pool_timeout": 5}
+# Nothing is to be rolled back where every statement is a transaction of its own.
+_POOL = {"pool_size": 5, "max_overflow": 15, "pool_timeout": 5, "pool_reset_on_return": None}
 
 
 class Database:
@@ -132,6 +133,6 @@ def _set_up_sqlite(connection: Any, record: object) -> None:  # noqa: ARG001 - t
     cursor = connection.cursor()
     # Readers and a writer do not wait for each other; a commit is on the disk when it returns,
     # because a service may never again send the refresh token that is in it.
-    for setting in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000"):
+    for setting in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL"):
         cursor.execute(f"PRAGMA {setting}")
     cursor.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import and_, delete, select, tuple_, update
+from sqlalchemy import and_, bindparam, delete, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -38,6 +38,9 @@ AnswerT = TypeVar("AnswerT")
 
 _log = logging.getLogger("toolguard.vault")
 
+# On the way of every call: built once.
+_IDENTITY = ("kind", "issuer", "owner", "connection")
+_GET = select(GRANTS).where(*(GRANTS.c[name] == bindparam(name) for name in _IDENTITY))
 _BATCH = 200
 # Seconds within which a further use is not written: a hit is a read.
 _USE_STEP = 3_600.0
@@ -83,7 +86,8 @@ class GrantStore:
             ConnectionRequiredError: if the row was changed, or belongs to another identity.
             ConnectionUnavailableError: if the database is away, or the row's key is missing.
         """
-        rows = await self._rows(_is(key), key.connection)
+        found = await self._ask(lambda db: db.execute(_GET, _identity(key)), key.connection)
+        rows = found.all()
         return await self._opened(rows[0]) if rows else None
 
     async def put(self, key: GrantKey, grant: Grant, now: float) -> None:
@@ -107,7 +111,7 @@ class GrantStore:
             changed = {**sealed, **state, "version": GRANTS.c.version + 1}
             await db.execute(
                 statement.on_conflict_do_update(
-                    index_elements=[*_identity(key)],
+                    index_elements=_IDENTITY,
                     set_=changed,
                 )
             )
