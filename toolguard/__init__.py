@@ -28,6 +28,7 @@ from toolguard.connections import (
     ConnectionRequest,
     StaticConnections,
 )
+from toolguard.decorators.agents import requires_actor, requires_machine, requires_user
 from toolguard.decorators.annotations import injected, sent_by_client
 from toolguard.decorators.requires import (
     all_of,
@@ -67,7 +68,8 @@ from toolguard.guard import ToolGuard
 from toolguard.http.door import Refusals
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.scopes import Scope, ScopeHierarchy
-from toolguard.principal import Principal
+from toolguard.principal import Actor, Principal
+from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessDeniedError",
+    "Actor",
     "CachedConnections",
     "Connection",
     "ConnectionDeniedError",
@@ -92,6 +95,7 @@ __all__ = [
     "InsufficientScopeError",
     "InvalidInputError",
     "InvalidTokenError",
+    "Issuer",
     "JWTVerifier",
     "KeysUnavailableError",
     "MalformedCredentialsError",
@@ -112,14 +116,17 @@ __all__ = [
     "injected",
     "public",
     "requires",
+    "requires_actor",
     "requires_auth",
     "requires_claim",
     "requires_client",
+    "requires_machine",
     "requires_permissions",
     "requires_recent_auth",
     "requires_roles",
     "requires_scopes",
     "requires_tenant",
+    "requires_user",
     "sent_by_client",
     "verifier_for",
     "with_connection",

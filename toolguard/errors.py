@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal
 
 from typing_extensions import Self
@@ -69,6 +69,7 @@ InvalidTokenReason = Literal[
     "issuer",
     "claims",
     "bound",
+    "inactive",
 ]
 """Why a token was refused. For logs and tests; the caller gets a sentence without claims."""
 
@@ -84,6 +85,16 @@ class ToolGuardError(Exception):
     status: ClassVar[int | None] = None
     #: The error code for clients (of RFC 6750 §3.1 where it defines one).
     error: ClassVar[str] = "error"
+    #: Returns how a client has to ask for a scope, where that is not its name on this server.
+    request_name: Callable[[str], str] | None = None
+
+    def as_requested(self, scopes: Iterable[str]) -> tuple[str, ...]:
+        """Return the names by which a client asks for scopes.
+
+        Args:
+            scopes: the scopes, as they are called on this server.
+        """
+        return tuple(scopes if self.request_name is None else map(self.request_name, scopes))
 
     @property
     def error_description(self) -> str:
@@ -221,6 +232,12 @@ class InsufficientScopeError(ToolGuardError):
         self.missing_scopes = tuple(dict.fromkeys(missing_scopes))
         super().__init__("Token missing required scopes: " + " ".join(self.missing_scopes))
 
+    def __str__(self) -> str:
+        if self.request_name is None:
+            return super().__str__()
+        missing = self.as_requested(self.missing_scopes)
+        return "Token missing required scopes: " + " ".join(missing)
+
     @property
     def combined_scopes(self) -> tuple[str, ...]:
         """The token's scopes, in its order, then the missing ones, in the declared order."""
@@ -228,11 +245,12 @@ class InsufficientScopeError(ToolGuardError):
 
     @property
     def scope_parameter(self) -> str:
-        """``combined_scopes`` as one space-separated string (RFC 6749 §3.3).
+        """``combined_scopes`` as a client asks for them (RFC 6749 §3.3), separated by spaces.
 
         Scopes of the token that are not single scope-tokens are omitted.
         """
-        return " ".join(each for each in self.combined_scopes if _SCOPE_TOKEN.fullmatch(each))
+        combined = self.as_requested(self.combined_scopes)
+        return " ".join(each for each in combined if _SCOPE_TOKEN.fullmatch(each))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON body: the scopes to request (``scope``), and those compared."""
@@ -240,9 +258,9 @@ class InsufficientScopeError(ToolGuardError):
             "error": self.error,
             "scope": self.scope_parameter,
             "error_description": self.error_description,
-            "missing_scopes": list(self.missing_scopes),
-            "token_scopes": list(self.token_scopes),
-            "required_scopes": list(self.required_scopes),
+            "missing_scopes": list(self.as_requested(self.missing_scopes)),
+            "token_scopes": list(self.as_requested(self.token_scopes)),
+            "required_scopes": list(self.as_requested(self.required_scopes)),
         }
 
 
@@ -278,7 +296,7 @@ class InsufficientAuthenticationError(ToolGuardError):
         if self.acr_values:
             body["acr_values"] = " ".join(self.acr_values)
         if self.scopes:
-            body["scope"] = " ".join(self.scopes)
+            body["scope"] = " ".join(self.as_requested(self.scopes))
         return body
 
 

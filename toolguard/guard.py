@@ -17,10 +17,11 @@ from typing_extensions import Unpack
 from toolguard.calls.request import RequestAuth, TaskExpiry, UnauthorizedTools, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken, TrustedUser
 from toolguard.connections.cache import CachedConnections, build_provider
+from toolguard.connections.of_issuers import of_issuers
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, VAULT_KEYS, withhold
-from toolguard.errors import ToolGuardError
+from toolguard.errors import KeysUnavailableError, ToolGuardError
 from toolguard.http import metadata as resources
 from toolguard.http.challenge import Challenge, challenge_for, metadata_url
 from toolguard.http.door import Door, Refusals
@@ -42,7 +43,8 @@ from toolguard.settings import (
     trusted_user,
     verifier_of,
 )
-from toolguard.tokens.verifier import Verifier
+from toolguard.tokens.issuers.issuer import Issuer
+from toolguard.tokens.verifier import Verifier, scope_names_of
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -71,6 +73,10 @@ class ToolGuard:
 
     Args:
         issuer: the authorization server's issuer URL; its keys are discovered (RFC 8414, OpenID).
+            Or one :class:`~toolguard.tokens.issuers.Issuer`.
+        issuers: several authorization servers, described; a token is held against exactly the one
+            that its ``iss`` names. Clients are told of all of them. Connections belong to the
+            users of the first one, and of those with ``shares_connections=True``.
         well_known_url: the URL of its metadata document, instead of ``issuer``.
         verifier: your own verifier, instead of both; ``issuer`` is then only published.
             ``"framework"`` accepts the verification of the server's own auth for this request
@@ -111,7 +117,8 @@ class ToolGuard:
     def __init__(  # noqa: PLR0913 - the settings of a server, all by keyword
         self,
         *,
-        issuer: str | None = None,
+        issuer: str | Issuer | None = None,
+        issuers: Sequence[Issuer] | None = None,
         well_known_url: str | None = None,
         verifier: Verifier | Literal["framework"] | None = None,
         audience: str | Sequence[str] | None = None,
@@ -134,12 +141,14 @@ class ToolGuard:
         if verifier == "framework":
             verifier = framework_verifier((*audiences, self.resource), clock)
         self._issuer, self.verifier = verifier_of(
-            issuer, well_known_url, verifier, audiences, clock
+            issuer, well_known_url, verifier, audiences, clock, issuers=issuers
         )
-        self.connections = build_provider(connections, clock)
-        self._vault = _vault_in(self.connections)
+        self._audiences = audiences
+        provider = build_provider(connections, clock)
+        self._vault = _vault_in(provider)
         if self._vault is not None:
             self._vault.bind(self.resource, self.issuer)
+        self.connections = of_issuers(provider, self.verifier)
         self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
         #: The state that all middlewares of this guard share.
         self.door = Door(refusals, EventIds(secret))
@@ -170,18 +179,27 @@ class ToolGuard:
         ``DESCOPE_MCP_WELL_KNOWN_URL`` Descope's metadata URL: issuer, keys and connections
         ``DESCOPE_MANAGEMENT_KEY``     used for connections if the caller has no token; removed
                                        from ``os.environ``
-        ``TOOLGUARD_ISSUER``           issuer URL of any other authorization server
+        ``TOOLGUARD_ISSUER``           issuer URLs of other authorization servers, or presets
+                                       of :mod:`toolguard.tokens.issuers` with their argument:
+                                       ``auth0:acme.eu.auth0.com``; separated by blanks
+        ``TOOLGUARD_CLIENT_ID``        client ids, for presets that need them (Entra, Cognito)
+        ``TOOLGUARD_LEEWAY``           seconds by which their clocks may differ, 0 to 300
+        ``TOOLGUARD_TOKEN_TYPES``      the ``typ`` headers to accept, such as ``at+jwt``
         ``MCP_SERVER_URL``             this server's URL: the audience and the resource
-        ``TOOLGUARD_AUDIENCE``         the audience, if it is not that URL
+        ``TOOLGUARD_AUDIENCE``         the audiences, if they are not that URL
         ``TOOLGUARD_VAULT``            the TOML file of a vault of your own, for connections
         ============================== ========================================================
+
+        ``TOOLGUARD_PERMISSIONS_ARE_SCOPES=true`` counts the ``permissions`` claim as scopes.
+        ``TOOLGUARD_INSECURE_ORIGINS`` names origins that may be asked by plain http, in a network
+        of containers: ``http://keycloak:8080``.
 
         Args:
             environ: the environment variables.
             settings: further settings of the guard, and settings that replace a variable.
 
         Raises:
-            ValueError: naming the variable that is missing, or if a setting is invalid.
+            ValueError: naming the variable that is missing or wrong, or if a setting is invalid.
         """
         return cls(**from_environment(environ, settings))
 
@@ -244,6 +262,7 @@ class ToolGuard:
             route(page.path, methods=[*(page.methods or ())])(page.endpoint)
         self._adapters.append(adapter)
         adapter.install(self)
+        self._check_scope_names()
         if self.default == "public":
             _log.warning("operations without a guard are public on %r", server)
         return server
@@ -369,6 +388,44 @@ class ToolGuard:
         return getattr(self.verifier, "issuer", None) or self._issuer
 
     @property
+    def issuers(self) -> tuple[str, ...]:
+        """The authorization servers that clients are told of (RFC 9728)."""
+        published: tuple[str, ...] = getattr(self.verifier, "published", ())
+        return published or ((self.issuer,) if self.issuer else ())
+
+    def add_issuer(self, issuer: Issuer) -> None:
+        """Trust the tokens of one more authorization server from now on; also while serving.
+
+        Args:
+            issuer: the description, for instance of a tenant that has just signed up.
+
+        Raises:
+            ValueError: if a trusted issuer claims the same tokens, or the guard was not given
+                ``issuer=`` or ``issuers=``.
+        """
+        from toolguard.tokens.trust import with_issuer  # noqa: PLC0415 - imports cryptography
+
+        verifier = with_issuer(self.verifier, issuer, self._audiences, self.clock)
+        # First: no principal of the new issuer may use connections of the others' users.
+        self.connections = of_issuers(self.connections, verifier)
+        self.leeway = verifier.leeway
+        self.verifier = verifier
+
+    async def discover(self) -> bool:
+        """Fetch what clients are told of the issuer, if only its metadata has it.
+
+        Returns:
+            Whether :meth:`metadata` is complete.
+        """
+        ask = getattr(self.verifier, "discover", None)
+        try:
+            if ask is not None:
+                await ask()
+        except KeysUnavailableError:
+            return False
+        return True
+
+    @property
     def policies(self) -> tuple[Policy, ...]:
         """The declared policies of the protected servers' operations, in their order."""
         return self._surface().policies
@@ -407,6 +464,17 @@ class ToolGuard:
             )
         return self._known
 
+    def _check_scope_names(self) -> None:
+        """Check that scopes are declared by their short names.
+
+        Raises:
+            ValueError: if one is declared as a client asks for it.
+        """
+        declared = (*self.scopes_supported, *(self._initial_scopes or ()))
+        for each in getattr(self.verifier, "verifiers", (self.verifier,)):
+            names = scope_names_of(each, None)
+            names.check((*declared, *self.scope_hierarchy.names))
+
     @property
     def metadata_url(self) -> str:
         """The URL of this server's protected resource metadata (RFC 9728)."""
@@ -414,10 +482,13 @@ class ToolGuard:
 
     def metadata(self) -> dict[str, Any]:
         """Return the protected resource metadata of this server (RFC 9728 §2)."""
-        servers = [self.issuer] if self.issuer else []
         hides_all = self.unauthorized_tools == "hide-all"
-        scopes = self.initial_scopes if hides_all else self.scopes_supported
-        return resources.protected_resource_metadata(self.resource, servers, scopes)
+        known = self.initial_scopes if hides_all else self.scopes_supported
+        issuers = getattr(self.verifier, "verifiers", (self.verifier,))
+        scopes = dict.fromkeys(
+            scope_names_of(each, None).requested(scope) for each in issuers for scope in known
+        )
+        return resources.protected_resource_metadata(self.resource, self.issuers, [*scopes])
 
     def metadata_route(self) -> Route:
         """Return the route of that document, for the root of an application around the server's.
@@ -437,10 +508,13 @@ class ToolGuard:
             refusal: the refusal of the call.
             revision: the client's protocol revision; None if it is not known.
         """
+        # By the names by which a client asks the first issuer for them.
+        initial = self.initial_scopes if refusal.status == 401 else ()  # noqa: PLR2004
+        requested = scope_names_of(self.verifier, None).requested
         return challenge_for(
             refusal,
             resource_metadata=self._metadata_url,
-            default_scope=self.initial_scopes if refusal.status == 401 else (),  # noqa: PLR2004
+            default_scope=tuple(map(requested, initial)),
             scopes=self.door.refusals.scopes_for(revision),
         )
 
@@ -497,7 +571,7 @@ class ToolGuard:
             await aclose()
 
     def __repr__(self) -> str:
-        return f"<ToolGuard: {self.resource} trusts {self.issuer}>"
+        return f"<ToolGuard: {self.resource} trusts {', '.join(self.issuers) or None}>"
 
 
 def _vault_in(provider: ConnectionProvider | None) -> Vault | None:

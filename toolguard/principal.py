@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["Principal"]
+__all__ = ["Actor", "Principal"]
 
 _USER_CLAIMS = ("sub", "userId", "user_id")
 _CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
@@ -19,6 +19,22 @@ _CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
 _NO_TIME = 1e15
 # `dct` is Descope's current tenant, `tid` Entra's, `org_id` Auth0's and WorkOS's.
 _TENANT_CLAIMS = ("tenant", "tenantId", "dct", "tid", "org_id")
+
+
+_MAX_ACTORS = 10
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who acts for the subject of a token, according to its ``act`` claim (RFC 8693 §4.1).
+
+    Attributes:
+        subject: the actor, unique within ``issuer``.
+        issuer: the issuer that knows the actor.
+    """
+
+    subject: str
+    issuer: str
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,48 @@ class Principal:
     def acr(self) -> str | None:
         """The authentication context class of the sign-in (RFC 9470 §6.1); None if unknown."""
         return _first_string(self.claims, ("acr",))
+
+    @property
+    def is_machine(self) -> bool:
+        """Whether the caller is an application on its own: no user takes part.
+
+        As issuers say it: no ``sub``; ``sub`` is the client (RFC 9068 §2.2); ``gty`` (Auth0),
+        ``grant_type`` (UAA), ``idtyp`` (Entra); Entra's ``oid`` as ``sub`` without ``scp``;
+        Keycloak's service account of the client. False where the token does not tell.
+        """
+        claims, client_id = self.claims, self.client_id
+        if self.user_id is None:
+            return True
+        if client_id is not None and self.user_id in (client_id, f"{client_id}@clients"):
+            return True
+        grants = (claims.get("gty"), claims.get("grant_type"))
+        if any(grant in ("client-credentials", "client_credentials") for grant in grants):
+            return True
+        is_entra_app = "tid" in claims and claims.get("oid") == self.user_id and "scp" not in claims
+        is_service = (
+            "clientHost" in claims
+            and client_id is not None
+            and claims.get("preferred_username") == f"service-account-{client_id.lower()}"
+        )
+        return claims.get("idtyp") == "app" or is_entra_app or is_service
+
+    @property
+    def actor(self) -> Actor | None:
+        """Who acts for the subject now (RFC 8693 §4.1); None if the subject acts itself."""
+        return next(iter(self.actors), None)
+
+    @property
+    def actors(self) -> tuple[Actor, ...]:
+        """The chain of delegation, the current actor first; the others are for records only."""
+        found: list[Actor] = []
+        act = self.claims.get("act")
+        while isinstance(act, Mapping) and len(found) < _MAX_ACTORS:
+            subject = _first_string(act, ("sub",))
+            if subject is None:
+                break
+            found.append(Actor(subject, _first_string(act, ("iss",)) or self.issuer))
+            act = act.get("act")
+        return tuple(found)
 
     @property
     def session_key(self) -> tuple[str, str | None, str | None]:

@@ -16,6 +16,7 @@ from toolguard.http.metadata import canonical_resource
 from toolguard.parsing.scope_token import check_requestable
 from toolguard.policies.policy import DefaultPolicy
 from toolguard.policies.scopes import ScopeHierarchy
+from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.verifier import Verifier
 
 __all__ = [
@@ -34,7 +35,8 @@ __all__ = [
 class GuardSettings(TypedDict, total=False):
     """The keywords of :class:`~toolguard.ToolGuard`, for functions that pass them on."""
 
-    issuer: str | None
+    issuer: str | Issuer | None
+    issuers: Sequence[Issuer] | None
     well_known_url: str | None
     verifier: Verifier | Literal["framework"] | None
     audience: str | Sequence[str] | None
@@ -58,7 +60,8 @@ def from_environment(environ: Mapping[str, str], settings: Mapping[str, Any]) ->
         ValueError: naming the variable that is missing.
     """
     server_url = environ.get("MCP_SERVER_URL") or None
-    audience = environ.get("TOOLGUARD_AUDIENCE") or server_url
+    named = environ.get("TOOLGUARD_AUDIENCE", "").split()
+    audience = (named if len(named) > 1 else named[0]) if named else server_url
     if not (audience or settings.get("audience")):
         raise ValueError("set MCP_SERVER_URL to the address that clients connect to")
     found = {"audience": audience, "resource": server_url, **settings}
@@ -66,7 +69,7 @@ def from_environment(environ: Mapping[str, str], settings: Mapping[str, Any]) ->
         from toolguard.vault.from_file import vault_from_file  # noqa: PLC0415 - imports SQLAlchemy
 
         found["connections"] = vault_from_file(environ["TOOLGUARD_VAULT"], environ)
-    if settings.keys().isdisjoint({"issuer", "well_known_url", "verifier"}):
+    if settings.keys().isdisjoint({"issuer", "issuers", "well_known_url", "verifier"}):
         found.update(_issuer_from(environ, with_vault="connections" not in found))
     return found
 
@@ -79,7 +82,9 @@ def _issuer_from(environ: Mapping[str, str], *, with_vault: bool) -> dict[str, A
     if not (well_known_url or issuer):
         raise ValueError("set TOOLGUARD_ISSUER (or DESCOPE_MCP_WELL_KNOWN_URL for Descope)")
     if not well_known_url:
-        return {"issuer": issuer}
+        from toolguard.tokens.issuers.environment import issuers_from  # noqa: PLC0415 - its only use
+
+        return {"issuers": issuers_from(environ)}
     if not with_vault:
         return {"well_known_url": well_known_url}
     from toolguard.connections.descope.provider import DescopeConnections  # noqa: PLC0415 - imports httpx
@@ -129,36 +134,65 @@ def framework_verifier(audiences: tuple[str, ...], clock: Callable[[], float]) -
 
 
 def verifier_of(
-    issuer: str | None,
+    issuer: str | Issuer | None,
     well_known_url: str | None,
     verifier: Verifier | None,
     audiences: tuple[str, ...],
     clock: Callable[[], float],
+    *,
+    issuers: Sequence[Issuer] | None = None,
 ) -> tuple[str | None, Verifier]:
     """Return the name of the issuer, and the verifier of its tokens.
 
     Raises:
         ValueError: if not exactly one of the settings determines the accepted tokens.
-        TypeError: if ``verifier`` is not a verifier.
+        TypeError: if ``verifier`` is not a verifier, or an issuer is not an ``Issuer``.
     """
-    if verifier is not None:
-        if well_known_url is not None:
-            raise ValueError("give verifier= or well_known_url=, not both")
-        if not callable(getattr(verifier, "verify", None)):
-            raise TypeError("verifier= takes an object with an async verify(token)")
-        return issuer, verifier
-    if (issuer is None) == (well_known_url is None):
-        raise ValueError("give exactly one of issuer=, well_known_url= and verifier=")
+    if verifier is not None and issuers is None:
+        return _own_verifier(issuer, well_known_url, verifier)
+    if sum(given is not None for given in (issuer, issuers, well_known_url, verifier)) != 1:
+        raise ValueError("give exactly one of issuer=, issuers=, well_known_url= and verifier=")
+    if well_known_url is None:
+        return _trusted(_described(issuer, issuers), audiences, clock)
     if not audiences:
         raise ValueError('give audience=: what tokens for this server name in their "aud"')
     from toolguard.tokens.discovery import issuer_of  # noqa: PLC0415 - imports cryptography
     from toolguard.tokens.jwks import JWKS  # noqa: PLC0415 - imports httpx
     from toolguard.tokens.jwt import JWTVerifier  # noqa: PLC0415 - imports cryptography
 
-    keys = JWKS(issuer=issuer, well_known_url=well_known_url)
+    keys = JWKS(well_known_url=well_known_url)
     # The metadata is authoritative for the issuer; until it is fetched, the URL determines it.
-    named = issuer if well_known_url is None else issuer_of(well_known_url)
-    return named, JWTVerifier(issuer=issuer, audience=audiences, keys=keys, clock=clock)
+    named = issuer_of(well_known_url)
+    return named, JWTVerifier(issuer=None, audience=audiences, keys=keys, clock=clock)
+
+
+def _own_verifier(
+    issuer: str | Issuer | None, well_known_url: str | None, verifier: Verifier
+) -> tuple[str | None, Verifier]:
+    if well_known_url is not None:
+        raise ValueError("give verifier= or well_known_url=, not both")
+    if isinstance(issuer, Issuer):
+        raise TypeError("with verifier=, issuer= is a URL to publish: it describes nothing")
+    if not callable(getattr(verifier, "verify", None)):
+        raise TypeError("verifier= takes an object with an async verify(token)")
+    return issuer, verifier
+
+
+def _described(issuer: str | Issuer | None, issuers: Sequence[Issuer] | None) -> Sequence[Issuer]:
+    if issuer is not None:
+        return [issuer if isinstance(issuer, Issuer) else Issuer(issuer)]
+    if not issuers or isinstance(issuers, (str, Issuer)):
+        raise ValueError('write issuers=[Issuer("https://auth.example.com")]: a list')
+    return issuers
+
+
+def _trusted(
+    issuers: Sequence[Issuer], audiences: tuple[str, ...], clock: Callable[[], float]
+) -> tuple[str | None, Verifier]:
+    from toolguard.tokens.trust import trusted  # noqa: PLC0415 - imports cryptography
+
+    verifier = trusted(issuers, audiences, clock)
+    return verifier.issuer, verifier
 
 
 def initial_scopes_of(scopes: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolguard.calls.message import Frame, Message, refusal_in, standing
+from toolguard.calls.message import Frame, MessageContext, refusal_in, standing
 from toolguard.calls.request import RequestAuth, UnauthorizedTools
 from toolguard.connections import ConnectionProvider
 from toolguard.errors import InvalidTokenError, ToolGuardError
@@ -110,7 +110,7 @@ class Caller:
         self.state = RequestAuth(token, self.principal, self.guard)
 
         async def message() -> Any:
-            table = Message(self.state)
+            table = MessageContext(self.state)
             try:
                 with standing(Frame(self.guard, table)):
                     return await function(*args, **kwargs)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from graphlib import TopologicalSorter
 
 import pytest
 
+import toolguard
 from support.source import MODULES, PACKAGE, Function, Module
 
 # Low to high (DESIGN section 3). A room that ends in a dot is everything inside it. A room imports
@@ -32,7 +35,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
 KNOW_A_FRAMEWORK = ("http.", "frameworks.", "pages.", "vault.", "testing.", "dev.")
-SPEAK_HTTP = ("connections.http", "connections.auth", "tokens.jwks", "testing.", "dev.")
+SPEAK_HTTP = (
+    *("connections.http", "connections.auth", "tokens.fetching", "tokens.introspection"),
+    *("testing.", "dev."),
+)
 KNOW_PRIVATE_NAMES = ("frameworks.internals",)
 
 # The edges where code of other people's runs: a check, a function of scopes, a provider, a guarded
@@ -43,12 +49,14 @@ CATCH_EVERYTHING = {
     "connections.fetching": ["ConnectionFetcher._outcome"],
     "decorators.wrapper": ["entering"],
     "frameworks.background": ["BackgroundTasks.run"],
-    "frameworks.fastmcp_catalog": ["_Walk._made_of"],
+    "frameworks.fastmcp_catalog": ["_CatalogBuilder._made_of"],
     "frameworks.framework_verifier": ["FrameworkVerifier.verify_request"],
     "frameworks.lowlevel": ["LowLevelAdapter._survey"],
     "frameworks.serving": ["_answer", "run", "serve"],
     "policies.decision": ["_Evaluation._ask", "_Evaluation._with_named_scopes"],
+    "tokens.introspection": ["ConfirmedVerifier.verify"],
     "tokens.jwt": ["JWTVerifier.verify", "JWTVerifier.verify_now"],
+    "tokens.trust": ["TrustedIssuers.verify", "TrustedIssuers.verify_now"],
 }
 
 NO_NOUNS = {"utils", "util", "helpers", "common", "base", "types", "core", "misc"}
@@ -77,6 +85,14 @@ def floor(name: str) -> int:
 
 def test_every_module_has_a_floor_and_every_floor_a_module() -> None:
     assert {floor(module.name) for module in MODULES} == set(range(len(FLOORS)))
+
+
+def test_the_house_has_few_floors_and_few_rooms() -> None:
+    rooms = {module.name.partition(".")[0] for module in MODULES} - {"", "__main__"}
+
+    assert len(FLOORS) <= 11
+    assert floor("guard") <= 8  # that many are below it
+    assert len(rooms) <= 24
 
 
 def test_a_module_imports_only_from_floors_below_its_own() -> None:
@@ -198,6 +214,45 @@ def test_most_function_bodies_have_fewer_than_10_lines() -> None:
     lengths = [body_length(function) for module in MODULES for _, function in module.functions]
 
     assert statistics.median(lengths) < 10
+
+
+def test_the_guard_has_at_most_16_settings() -> None:
+    settings = inspect.signature(toolguard.ToolGuard).parameters
+
+    assert len(settings) <= 16
+
+
+def mentions(tree: ast.AST) -> Iterator[tuple[str, bool]]:
+    """Yield the names that are read, and whether as an attribute."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            yield node.id, False
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            yield node.attr, True
+
+
+def test_few_private_functions_are_short_and_called_once() -> None:
+    """Such a function belongs into its caller, unless its name says more than its body."""
+    methods = Counter(mention for module in MODULES for mention in mentions(module.tree))
+
+    def splinters(module: Module) -> Iterator[str]:
+        used = Counter(mentions(module.tree))
+        called = {
+            getattr(node.func, "id", getattr(node.func, "attr", None))
+            for node in ast.walk(module.tree)
+            if isinstance(node, ast.Call)
+        }
+        for name, function in module.functions:
+            own = function.name
+            is_private = own.startswith("_") and not own.startswith("__")
+            is_kept = "cache" in " ".join(map(ast.unparse, function.decorator_list))
+            times = used[own, False] + methods[own, True]
+            is_called_once = own in called and times == 1
+            if is_private and is_called_once and not is_kept and body_length(function) <= 3:
+                yield name
+
+    found = offenders(splinters)
+    assert sum(map(len, found.values())) <= 20, found
 
 
 def test_a_public_function_with_more_than_6_parameters_takes_settings_by_name_and_says_why() -> (

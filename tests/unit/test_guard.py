@@ -135,7 +135,7 @@ def test_an_issuer_that_the_verifier_names_is_taken_from_it() -> None:
 def test_nobody_to_trust_is_refused() -> None:
     refuses(
         ValueError,
-        "give exactly one of issuer=, well_known_url= and verifier=",
+        "give exactly one of issuer=, issuers=, well_known_url= and verifier=",
         lambda: ToolGuard(audience=URL),
     )
 
@@ -145,7 +145,7 @@ def test_two_to_trust_are_refused() -> None:
 
     refuses(
         ValueError,
-        "give exactly one of issuer=, well_known_url= and verifier=",
+        "give exactly one of issuer=, issuers=, well_known_url= and verifier=",
         lambda: ToolGuard(
             issuer="https://auth.example.com", well_known_url=well_known, audience=URL
         ),
@@ -246,12 +246,12 @@ def test_a_trusted_user_has_a_name() -> None:
     refuses(ValueError, 'name the user: stdio=TrustedUser("ada")', lambda: TrustedUser(""))
 
 
-def test_a_guard_has_at_most_15_settings_all_by_keyword_and_typed() -> None:
+def test_a_guard_has_at_most_16_settings_all_by_keyword_and_typed() -> None:
     parameters = inspect.signature(ToolGuard).parameters
     annotations = typing.get_type_hints(ToolGuard.__init__)
     del annotations["return"]
 
-    assert len(parameters) <= 15
+    assert len(parameters) <= 16
     assert {each.kind for each in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
     assert typing.get_type_hints(GuardSettings) == annotations
     assert [*GuardSettings.__annotations__] == [*parameters]

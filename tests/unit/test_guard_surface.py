@@ -19,7 +19,7 @@ from toolguard import (
     requires_auth,
     requires_scopes,
 )
-from toolguard.calls.message import Frame, Message
+from toolguard.calls.message import Frame, MessageContext
 from toolguard.calls.stdio import HOW_TO_SET
 from toolguard.decorators.wrapper import policy_of
 from toolguard.errors import (
@@ -187,7 +187,7 @@ def test_the_route_of_the_metadata_is_at_the_root_of_the_host() -> None:
 async def over_stdio(made: ToolGuard, policy: Policy) -> Principal | None:
     with made.serving_stdio():
         call = OperationCall("tool", "read")
-        frame = Frame(made, Message(await made.stdio_auth())).enter(policy, call)
+        frame = Frame(made, MessageContext(await made.stdio_auth())).enter(policy, call)
         return await frame.authorize(call)
 
 

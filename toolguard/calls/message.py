@@ -1,6 +1,7 @@
 """One message that a server processes, and the table of the decisions for it.
 
-A :class:`Message` is one JSON-RPC message; it has a row for each guarded operation that is entered.
+A :class:`MessageContext` belongs to one JSON-RPC message; each guarded operation that is entered
+has a row in it.
 A :class:`Frame` is the position of the running code in it: under which guard, inside which row.
 """
 
@@ -23,20 +24,23 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
+from toolguard.parsing.scope_names import SAME
 from toolguard.policies.decision import Caller, Decision, Verdict, decide, decide_now
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
+from toolguard.tokens.verifier import scope_names_of
 
 __all__ = [
     "Frame",
-    "Message",
+    "MessageContext",
     "caller_of",
     "current_access_token",
     "current_frame",
     "current_principal",
     "here",
     "leave",
+    "name_scopes",
     "refusal_in",
     "stand",
     "standing",
@@ -46,7 +50,7 @@ _log = logging.getLogger("toolguard")
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Message:
+class MessageContext:
     """One JSON-RPC message.
 
     Attributes:
@@ -99,15 +103,15 @@ class Message:
             known = self._principals[id(guard)] = (guard, principal)
         return known[1]
 
-    def in_background(self, task: str, *, outlives_token: bool) -> Message:
+    def in_background(self, task: str, *, outlives_token: bool) -> MessageContext:
         """Return a message of the same caller for the background task that it has started."""
         auth = self.auth
-        message = Message(auth and auth.in_background(outlives_token=outlives_token))
+        message = MessageContext(auth and auth.in_background(outlives_token=outlives_token))
         message.task, message.sent = task, self.sent
         message._principals.update(self._principals)
         return message
 
-    def again(self) -> Message:
+    def again(self) -> MessageContext:
         """Return a message of the same caller, for a task that may run more than once."""
         is_outliving = self.auth is not None and self.auth.outlives_token
         return self.in_background(self.task or "", outlives_token=is_outliving)
@@ -140,7 +144,7 @@ class Frame:
     """
 
     guard: Guard
-    message: Message
+    message: MessageContext
     row: Row | None = None
 
     def enter(
@@ -211,6 +215,7 @@ class Frame:
             decision, principal = Decision(Verdict.REFUSE, refusal), None
         row.decided(decision, principal)
         if decision.refusal is not None:
+            name_scopes(decision.refusal, self.guard, self.message.auth)
             rule = getattr(decision.refusal, "rule", None)
             by = f" by {rule}" if rule else ""
             _log.info("refused: %s%s", type(decision.refusal).__name__, by)
@@ -244,6 +249,14 @@ class Frame:
         now = self.guard.clock() - self.guard.leeway
         if principal is not None and principal.expires_at <= now:
             raise InvalidTokenError("expired", "The access token has expired")
+
+
+def name_scopes(refusal: ToolGuardError, guard: Guard, auth: RequestAuth | None) -> None:
+    """Have ``refusal`` name scopes to clients as the caller's issuer has them asked for."""
+    issuer = auth.principal.issuer if auth is not None and auth.principal is not None else None
+    names = scope_names_of(guard.verifier, issuer)
+    if names is not SAME:
+        refusal.request_name = names.requested
 
 
 def caller_of(guard: Guard, principal: Principal | None, auth: RequestAuth | None = None) -> Caller:

@@ -302,8 +302,8 @@ def _key(namespace: str, request: ConnectionRequest) -> str | None:
     """Return the key of the entry for ``request``; None if it must not be cached.
 
     Two requests have the same key if and only if they are equal in all values listed here. The
-    token covers what a provider may read in it beyond the facts of the principal (an actor, a
-    custom claim); the facts cover what introspection may report anew for the same token.
+    token covers what a provider may read in it beyond the facts of the principal (a custom
+    claim); the facts cover what introspection may report anew for the same token.
     """
     caller = request.principal
     if not caller.user_id and not request.tenant_id:
@@ -311,7 +311,8 @@ def _key(namespace: str, request: ConnectionRequest) -> str | None:
     subject = [caller.issuer, caller.user_id, caller.tenant_id, caller.client_id]
     grant = [caller.scopes, caller.permissions, caller.roles, caller.tenant_ids]
     asked = [request.name, request.tenant_id, _as_set(request.scopes)]
-    parts = [namespace, *subject, *map(_as_set, grant), *asked, request.access_token]
+    actors = [[actor.issuer, actor.subject] for actor in caller.actors]
+    parts = [namespace, *subject, *map(_as_set, grant), *asked, actors, request.access_token]
     # JSON, so that values cannot run together; not in ASCII, which writes a character beyond
     # U+FFFF and its two surrogates alike.
     return sha256(_encode(parts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -17,7 +17,14 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
 
 import anyio.to_thread
 
-from toolguard.calls.message import Frame, current_frame, leave, refusal_in, stand
+from toolguard.calls.message import (
+    Frame,
+    current_frame,
+    leave,
+    name_scopes,
+    refusal_in,
+    stand,
+)
 from toolguard.calls.rows import Row, State
 from toolguard.decorators.injection import Connections, Injection, unwrapped
 from toolguard.policies.policy import Policy
@@ -157,6 +164,8 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[tuple[Fram
         yield frame, row
     except Exception as error:
         refusal = refusal_in(error)
+        if refusal is not None:
+            name_scopes(refusal, frame.guard, frame.message.auth)
         row.ended(refusal)
         if row.nested:
             frame.message.nested_refusal = refusal

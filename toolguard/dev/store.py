@@ -72,7 +72,8 @@ class Store:
 
     def __init__(self, path: str = ":memory:") -> None:
         if path != ":memory:":
-            _make_private(Path(path))
+            # Created here, so that no other user can read it.
+            os.close(os.open(Path(path), os.O_RDWR | os.O_CREAT, 0o600))
         self.lock = threading.RLock()
         self.db = sqlite3.connect(path, check_same_thread=False)
         weakref.finalize(self, self.db.close)
@@ -119,7 +120,3 @@ class Store:
 def digest(secret: str) -> str:
     """Return what is kept instead of ``secret``, which has to be random and long."""
     return sha256(secret.encode()).hexdigest()
-
-
-def _make_private(path: Path) -> None:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))

@@ -18,8 +18,8 @@ __all__ = ["Adapter", "Operation", "adapter_for", "sdk_server_class"]
 
 # A server's class is recognised by its module, so that only its own framework is imported.
 _LINES = {
-    ("fastmcp.server.server", 3): "toolguard.frameworks.fastmcp3",
-    ("fastmcp.server.server", 4): "toolguard.frameworks.fastmcp4",
+    ("fastmcp.server.server", "3"): "toolguard.frameworks.fastmcp3",
+    ("fastmcp.server.server", "4"): "toolguard.frameworks.fastmcp4",
     ("mcp.server.fastmcp.server", None): "toolguard.frameworks.mcp1",
     ("mcp.server.mcpserver.server", None): "toolguard.frameworks.mcp2",
     ("mcp.server.lowlevel.server", None): "toolguard.frameworks.lowlevel",
@@ -35,9 +35,10 @@ def adapter_for(server: object) -> Adapter:
     known = getattr(server, PROTECTED, None)
     if isinstance(known, Adapter):
         return known
+    fastmcp = str(getattr(sys.modules.get("fastmcp"), "__version__", ""))
     defined_in = {each.__module__ for each in type(server).__mro__}
     for (module, major), adapter in _LINES.items():
-        if module in defined_in and major in (None, _fastmcp_major()):
+        if module in defined_in and major in (None, fastmcp.partition(".")[0]):
             found: Adapter = importlib.import_module(adapter).adapter(server)
             return found
     raise TypeError(
@@ -52,9 +53,3 @@ def sdk_server_class() -> Any:
     if importlib.util.find_spec("mcp.server.mcpserver") is not None:
         return importlib.import_module("mcp.server.mcpserver").MCPServer
     return importlib.import_module("mcp.server.fastmcp").FastMCP
-
-
-def _fastmcp_major() -> int | None:
-    version = getattr(sys.modules.get("fastmcp"), "__version__", "")
-    major = str(version).partition(".")[0]
-    return int(major) if major.isdigit() else None

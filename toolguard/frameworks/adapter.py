@@ -186,7 +186,8 @@ class Adapter(ABC):
             return known
         resolved = Resolved(operation)
         try:
-            check_declaration(operation, self.guard, self._sent_by_client(operation))
+            sent = {each for name in operation.names for each in self.sent_by_client.get(name, ())}
+            check_declaration(operation, self.guard, sent)
             resolved.policy = self._combine(resolved, None, self._default)
         except ValueError as error:
             resolved.fault = str(error)
@@ -217,9 +218,6 @@ class Adapter(ABC):
             return self._combine(resolved, sent, self._default)
         except ValueError as error:
             raise GuardNotConfiguredError(str(error)) from None
-
-    def _sent_by_client(self, operation: Operation) -> Collection[str]:
-        return {each for name in operation.names for each in self.sent_by_client.get(name, ())}
 
     @property
     def _default(self) -> Policy | None:

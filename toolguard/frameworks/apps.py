@@ -196,6 +196,8 @@ def metadata_route(guard: ServerGuard) -> Route:
             headers["access-control-allow-methods"] = "GET"
             headers["access-control-allow-headers"] = "MCP-Protocol-Version"
             return Response(status_code=204, headers=headers)
+        if not await guard.discover():
+            headers["cache-control"] = "no-store"
         return JSONResponse(guard.metadata(), headers=headers)
 
     path = guard.metadata_url.partition("://")[2]

@@ -16,7 +16,7 @@ import anyio
 from fastmcp.exceptions import ToolError
 from fastmcp.server.dependencies import get_http_request
 
-from toolguard.calls.message import Frame, Message, here, refusal_in, standing
+from toolguard.calls.message import Frame, MessageContext, here, refusal_in, standing
 from toolguard.errors import AccessDeniedError, GuardNotConfiguredError
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.task_owners import TaskOwners
@@ -59,7 +59,7 @@ class _Started:
         message: the message as which it runs; None once it has ended.
     """
 
-    message: Message | None
+    message: MessageContext | None
 
 
 class BackgroundTasks:
@@ -106,7 +106,7 @@ class BackgroundTasks:
         if principal is not None and principal.user_id is None:
             raise AccessDeniedError("A background task needs a user, and the token names none")
 
-    async def owns(self, guard: ServerGuard, message: Message, task: object) -> bool:
+    async def owns(self, guard: ServerGuard, message: MessageContext, task: object) -> bool:
         """Return whether a task belongs to the caller of a message."""
         principal = await message.principal(guard)
         return isinstance(task, str) and self._owners.owns(principal, task)

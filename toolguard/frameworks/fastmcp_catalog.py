@@ -34,10 +34,10 @@ def catalog_of(server: Any) -> Catalog:
     """Return the operations of a fastmcp server, and sentences about those it cannot list."""
     # In a new thread: the calling code may be in an event loop, or in the middle of a request.
     with ThreadPoolExecutor(max_workers=1) as pool:
-        return pool.submit(asyncio.run, _Walk().through(server)).result()
+        return pool.submit(asyncio.run, _CatalogBuilder().through(server)).result()
 
 
-class _Walk:
+class _CatalogBuilder:
     """One traversal of a fastmcp server and the servers mounted on it."""
 
     def __init__(self) -> None:
@@ -64,9 +64,13 @@ class _Walk:
             return await self._components(inner, many, one)
         if mounted is not None:
             theirs = await self._components(mounted, many, one)
-            return [_through(mounted, each) for each in theirs]
+            return [
+                _marked(each, {_MOUNTS: ((mounted, _name(each)), *vars(each).get(_MOUNTS, ()))})
+                for each in theirs
+            ]
         if _is_local(node, many):
-            return [_first(each) for each in await internals.list_untransformed(node, many)()]
+            own = await internals.list_untransformed(node, many)()
+            return [_marked(each, {_ORIGIN: object()}) for each in own]
         if hasattr(node, "providers"):
             parts = [await self._components(each, many, one) for each in node.providers]
             return [component for part in parts for component in part]
@@ -101,15 +105,6 @@ def _is_local(provider: Any, many: str) -> bool:
     """
     module = str(internals.list_untransformed(type(provider), many).__module__)
     return module.startswith("fastmcp.") and not module.endswith((".proxy", ".aggregate"))
-
-
-def _first(component: Any) -> Any:
-    return _marked(component, {_ORIGIN: object()})
-
-
-def _through(server: Any, component: Any) -> Any:
-    mounts = vars(component).get(_MOUNTS, ())
-    return _marked(component, {_MOUNTS: ((server, _name(component)), *mounts)})
 
 
 def _marked(component: Any, marks: dict[str, object]) -> Any:

@@ -26,7 +26,7 @@ from fastmcp.server.transforms.visibility import Visibility
 from fastmcp.utilities.versions import VersionSpec
 from pydantic import BaseModel
 
-from toolguard.calls.message import Frame, Message, here, standing
+from toolguard.calls.message import Frame, MessageContext, here, standing
 from toolguard.decorators.wrapper import arguments_of, owner_of
 from toolguard.errors import AccessDeniedError, GuardNotConfiguredError, ToolGuardError
 from toolguard.frameworks import internals
@@ -229,13 +229,15 @@ def guarded(component: Any, attached: Attached) -> Any:
     copy = component.model_copy()
     if _MARK not in vars(copy):
         kind: Any = type(component)
-        object.__setattr__(copy, "__class__", _class(kind))  # without pydantic's checks
+        guarding = _guarding_class(kind)
+        object.__setattr__(copy, "__class__", guarding)  # without pydantic's checks
     vars(copy)[_MARK] = attached
     return copy
 
 
 @functools.cache
-def _class(cls: Any) -> type[Any]:
+def _guarding_class(cls: Any) -> type[Any]:
+    # Made once: what is known of a class is kept, and a call must not make one.
     return internals.guarding_class(cls, around)
 
 
@@ -451,7 +453,9 @@ async def around(
     """
     attached: Attached = vars(component)[_MARK]
     adapter = attached.deciding()
-    if adapter is None or (entry == "create_resource" and _reads_itself(component)):
+    # A template of functions reads its resources itself, and then decides.
+    reads_later = entry == "create_resource" and isinstance(component, FunctionResourceTemplate)
+    if adapter is None or reads_later:
         return await proceed()
     frame = here()
     way = _way(frame)
@@ -505,11 +509,6 @@ def _validated(
     owner = owner_of(chain[0].fn)
     assert owner is not None  # noqa: S101 - a wrapper has left it open
     return arguments_of(owner, adapter.tasks.line.validated(chain[0], dict(given)))
-
-
-def _reads_itself(template: Any) -> bool:
-    """Return whether resources of a template are read by the template, which then decides."""
-    return isinstance(template, FunctionResourceTemplate)
 
 
 def _arguments(operation: Operation, entry: str, args: tuple[Any, ...]) -> Mapping[str, Any]:
@@ -656,7 +655,7 @@ async def _nested(
     """
     frame = here()
     assert frame is not None  # noqa: S101 - only a call from inside of a message is nested
-    inner: list[Message] = []
+    inner: list[MessageContext] = []
 
     async def served() -> Any:
         door = here()

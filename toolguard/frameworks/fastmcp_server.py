@@ -95,8 +95,9 @@ class FastMCPAdapter(AttachableAdapter):
     def operations(self) -> Iterator[Operation]:
         """Yield the operations of the server and of the servers mounted on it, by own name."""
         for server in (self.server, *servers_below(self.server)):
-            for component in _registered(server):
-                yield described(parents(component))
+            for provider in _local_providers(server):
+                for component in internals.components_of(provider).values():
+                    yield described(parents(component))
 
     def revision(self) -> Revision:
         """Return a value that changes with components, transforms and middleware of all servers."""
@@ -115,9 +116,14 @@ class FastMCPAdapter(AttachableAdapter):
         """Return the operation that a completion is for, a template by its own text first."""
         chain: list[Any] = []
         below = (self.server, name) if kind == "resource" else None
-        while below is not None and (template := await _template(*below)) is not None:
-            chain.append(template)
-            below = internals.mounted(template)
+        while below is not None:
+            server, uri_template = below
+            templates = await Provider.list_resource_templates(server)
+            named = [each for each in templates if each.uri_template == uri_template]
+            if not named:
+                break
+            chain.append(max(named, key=version_sort_key))
+            below = internals.mounted(chain[-1])
         return described(chain) if chain else await self.find(kind, name, meta)
 
     def at(self, server: Any) -> FastMCPAdapter:
@@ -250,11 +256,6 @@ def _by_mount(catalog: Catalog) -> dict[_Mounted, list[Operation]]:
     return found
 
 
-def _registered(server: Any) -> Iterator[Any]:
-    for provider in _local_providers(server):
-        yield from internals.components_of(provider).values()
-
-
 def _local_providers(server: Any) -> Iterator[Any]:
     """Yield the providers of a server, nested ones too, but not those of mounted servers."""
     todo = list(server.providers)
@@ -304,13 +305,6 @@ async def _component(server: Any, kind: Kind, name: str, version: VersionSpec | 
     hashed = parse_hashed_backend_name(name)
     found = await server.get_tool(name, version)
     return found or (await server.get_tool_by_hash(*hashed) if hashed is not None else None)
-
-
-async def _template(server: Any, uri_template: str) -> Any:
-    """Return the template with exactly this text, in its highest version; None if unknown."""
-    templates = await Provider.list_resource_templates(server)
-    named = [each for each in templates if each.uri_template == uri_template]
-    return max(named, key=version_sort_key, default=None)
 
 
 def _paths(app: Any, *_: Any, **__: Any) -> Collection[str]:

@@ -18,6 +18,7 @@ from toolguard.policies.decision import decide
 from toolguard.policies.operations import Kind, OperationCall
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS, published
+from toolguard.tokens.verifier import scope_names_of
 
 __all__ = ["Lists", "hides"]
 
@@ -103,7 +104,11 @@ class Lists:
         known = policy or DEFAULT_POLICIES[door.guard.default]
         if await self._is_hidden(door, known, OperationCall(kind, name)):
             return None
-        return dict(item) if known is None else published(item, kind, known)
+        if known is None:
+            return dict(item)
+        auth = door.message.auth
+        issuer = auth.principal.issuer if auth is not None and auth.principal is not None else None
+        return published(item, kind, known, scope_names_of(door.guard.verifier, issuer))
 
     async def _is_hidden(self, door: Frame, policy: Policy | None, call: OperationCall) -> bool:
         if door.guard.unauthorized_tools == "show":

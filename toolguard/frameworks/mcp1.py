@@ -190,8 +190,11 @@ class GuardedHandlers(MutableMapping[Any, Handler]):
             _to_json,
             _from_json,
             context.request_id,
-            _is_at_hand(context),
-            goes_on=lambda result: self._owners is not None and _is_started_task(result),
+            # An in-process session runs in the context of the code that started it.
+            lambda: request_ctx.get(None) is context,
+            goes_on=lambda result: (
+                self._owners is not None and isinstance(result.root, types.CreateTaskResult)
+            ),
         )
         try:
             return await serve(self._served, self._guard, incoming)
@@ -220,7 +223,8 @@ async def _admitted(handler: Handler, owners: TaskOwners | None, request: Any) -
         root.tasks = [each for each in root.tasks if each.taskId in owned]
     if isinstance(root, types.CallToolResult) and root.isError:
         refusal = current_frame().message.nested_refusal
-        if refusal is not None and _text(root) == str(refusal):
+        texts = [getattr(each, "text", None) for each in root.content]
+        if refusal is not None and texts == [str(refusal)]:
             raise refusal
     return result
 
@@ -230,16 +234,6 @@ async def _caller() -> Principal | None:
     return await frame.message.principal(frame.guard)
 
 
-def _text(result: types.CallToolResult) -> str | None:
-    """Return the text of a result that consists of one text only; else None."""
-    only = result.content[0] if len(result.content) == 1 else None
-    return only.text if isinstance(only, types.TextContent) else None
-
-
-def _is_started_task(result: types.ServerResult) -> bool:
-    return isinstance(result.root, types.CreateTaskResult)
-
-
 def _sent(params: Any) -> dict[str, Any]:
     """Return the parameters with their names in the message."""
     if params is None:
@@ -247,20 +241,10 @@ def _sent(params: Any) -> dict[str, Any]:
     sent = dict(vars(params))
     for name in ("uri", "ref"):  # parsed by the SDK 1.x
         if name in sent:
-            sent[name] = _plain(sent[name])
+            value = sent[name]
+            is_model = isinstance(value, BaseModel)
+            sent[name] = value.model_dump(mode="json") if is_model else str(value)
     return {**sent, "_meta": sent.pop("meta", None)}
-
-
-def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
-
-
-def _is_at_hand(context: Any) -> Callable[[], bool]:
-    """Return a function that tells whether ``context`` is that of the current message.
-
-    An in-process session runs in the context of the code that started it.
-    """
-    return lambda: request_ctx.get(None) is context
 
 
 def _is_error(result: types.ServerResult) -> bool:

@@ -38,6 +38,10 @@ class ServerGuard(HTTPGuard, Protocol):
         """The URL of the protected resource metadata (RFC 9728)."""
         ...
 
+    async def discover(self) -> bool:
+        """Fetch what the metadata says of the issuer; return whether it is complete."""
+        ...
+
     def metadata(self) -> dict[str, Any]:
         """Return the protected resource metadata (RFC 9728 §2)."""
         ...

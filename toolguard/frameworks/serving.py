@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
-from toolguard.calls.message import Frame, Message, here, leave, refusal_in, stand
+from toolguard.calls.message import Frame, MessageContext, here, leave, refusal_in, stand
 from toolguard.calls.request import SCOPE_KEY, RequestAuth, signed_in
 from toolguard.calls.rows import State
 from toolguard.errors import (
@@ -99,7 +99,7 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
     """
     auth = await _auth_of(guard, incoming)
     outer = here()
-    message = Message(auth, outer, incoming.is_current)
+    message = MessageContext(auth, outer, incoming.is_current)
     frame = Frame(guard, message)
     refusal: ToolGuardError | None
     goes_on = False
@@ -335,7 +335,7 @@ async def outside(guard: ServerGuard) -> Frame:
     The caller is the signed-in one (set by a test); without one the call is refused.
     """
     caller = signed_in.get()
-    return Frame(guard, Message(None if caller is None else await caller.auth_for(guard)))
+    return Frame(guard, MessageContext(None if caller is None else await caller.auth_for(guard)))
 
 
 def _check_listed(operation: Operation, call: OperationCall) -> None:

@@ -111,20 +111,26 @@ def challenge_for(
     Args:
         refusal: the refusal of the call.
         resource_metadata: URL of the protected resource metadata of this server (RFC 9728).
-        default_scope: the scopes that a client needs to begin, for refusals that name no scope.
+        default_scope: the scopes that a client needs to begin, as it asks for them, for refusals
+            that name no scope.
         scopes: ``"combined"`` repeats the scopes the caller has, for clients that replace their
             scopes instead of adding to them.
     """
     least: tuple[str, ...] = ()
     if isinstance(refusal, MissingTokenError):
-        named = tuple(refusal.scopes or default_scope)
+        named = refusal.as_requested(refusal.scopes) or tuple(default_scope)
         bare = Challenge(resource_metadata=resource_metadata)
     else:
         if isinstance(refusal, InsufficientScopeError):
-            least = tuple(refusal.required_scopes)
-            named = least if scopes == "required" else _combined(refusal)
+            least = refusal.as_requested(refusal.required_scopes)
+            named = least
+            if scopes == "combined":
+                held_and_needed = dict.fromkeys(
+                    (*refusal.combined_scopes, *refusal.required_scopes)
+                )
+                named = refusal.as_requested(tuple(held_and_needed))
         elif isinstance(refusal, InsufficientAuthenticationError):
-            named = refusal.scopes
+            named = refusal.as_requested(refusal.scopes)
         elif refusal.status in (400, 401) and not isinstance(refusal, MalformedMessageError):
             named = tuple(default_scope) if refusal.status == 401 else ()  # noqa: PLR2004
         else:
@@ -135,7 +141,9 @@ def challenge_for(
             acr_values=getattr(refusal, "acr_values", ()),
             max_age=getattr(refusal, "max_age", None),
         )
-    return _longest(bare, named, least, None if bare.error is None else _describe(refusal))
+    description = refusal.error_description
+    is_sendable = bare.error is not None and _TEXT.fullmatch(description) is not None
+    return _longest(bare, named, least, description if is_sendable else None)
 
 
 def _longest(
@@ -147,24 +155,12 @@ def _longest(
     again and again.
     """
     for scope, text in ((named, description), (named, None), (least, None)):
-        made = replace(bare, scope=_sendable(scope), error_description=text)
+        # A client could misread the others; a *declared* one of those is refused at import.
+        requestable = tuple(filter(is_requestable, scope))
+        made = replace(bare, scope=requestable, error_description=text)
         if len(made.header) <= _MAX_LENGTH:
             return made
     return bare
-
-
-def _combined(refusal: InsufficientScopeError) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*refusal.combined_scopes, *refusal.required_scopes)))
-
-
-def _sendable(scopes: Sequence[str]) -> tuple[str, ...]:
-    """Omit scopes that a client could misread; a *declared* one is refused at import."""
-    return tuple(scope for scope in scopes if is_requestable(scope))
-
-
-def _describe(refusal: ToolGuardError) -> str | None:
-    text = refusal.error_description
-    return text if _TEXT.fullmatch(text) else None
 
 
 def metadata_url(resource: str) -> str:

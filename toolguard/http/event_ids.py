@@ -55,7 +55,10 @@ class EventIds:
 
     def __init__(self, secret: str | bytes | None = None) -> None:
         found = secret if secret is not None else environment.secret(environment.SECRET)
-        material = os.urandom(64) if found is None else _bytes(found)
+        if found is None:
+            material = os.urandom(64)
+        else:
+            material = found if isinstance(found, bytes) else found.strip().encode()
         if len(material) < _MIN_SECRET:
             raise ValueError(
                 f"secret= (or {environment.SECRET}) must have at least {_MIN_SECRET} bytes: write "
@@ -77,7 +80,3 @@ class EventIds:
         sealed = json.dumps([event_id.hex(), owner.principal, owner.session]).encode()
         digest = blake2b(sealed, key=self._key, digest_size=_SEAL_BYTES).digest()
         return base64.urlsafe_b64encode(digest)
-
-
-def _bytes(secret: str | bytes) -> bytes:
-    return secret if isinstance(secret, bytes) else secret.strip().encode()

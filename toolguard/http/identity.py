@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, TypeVar, cast
 
@@ -25,8 +26,16 @@ from starlette.authentication import AuthCredentials
 from toolguard.calls.request import RequestAuth
 from toolguard.principal import Principal
 from toolguard.tokens.memo import own_claims
+from toolguard.tokens.verifier import Verifier
 
-__all__ = ["access_token", "sdk_user", "telling", "telling_digest", "telling_stranger"]
+__all__ = [
+    "access_token",
+    "sdk_user",
+    "telling",
+    "telling_digest",
+    "telling_stranger",
+    "told_apart",
+]
 
 AccessTokenT = TypeVar("AccessTokenT", bound=AccessToken)
 
@@ -52,10 +61,16 @@ def telling(
     """
     if auth.principal is not None and auth.token is not None:
         known = scope.get("user")
-        if isinstance(known, AuthenticatedUser):  # the framework has verified the token as well
-            auth.user = _completed(known.access_token, auth.principal)
+        if isinstance(known, AuthenticatedUser):
+            # The framework has verified the token as well. It binds sessions to the subject and
+            # the issuer, which its own verifier may have left out.
+            verified = known.access_token
+            claims = _claims(verified.claims or {}, auth.principal)
+            added = {"subject": auth.principal.user_id, "claims": claims}
+            auth.user = AuthenticatedUser(verified.model_copy(update=added))
         else:
-            auth.user = _user(auth.principal, auth.token, getattr(auth.guard, "resource", None))
+            principal = told_apart(auth.principal, auth.guard.verifier)
+            auth.user = _user(principal, auth.token, getattr(auth.guard, "resource", None))
             scope["auth"] = AuthCredentials(list(auth.principal.scopes))
         if as_user:
             scope["user"] = auth.user
@@ -126,6 +141,17 @@ def access_token(
     )
 
 
+def told_apart(principal: Principal, verifier: Verifier) -> Principal:
+    """Return the principal as the framework is told: with several issuers, by a longer client id.
+
+    fastmcp binds background tasks to client and subject, and neither is unique across issuers.
+    An issuer has no space, so two pairs never give the same text.
+    """
+    if len(getattr(verifier, "verifiers", ())) < 2:  # noqa: PLR2004 - one needs no telling apart
+        return principal
+    return replace(principal, client_id=f"{principal.issuer} {principal.client_id or ''}")
+
+
 def _expires_at(expires_at: float) -> int | None:
     """Return the expiry for the SDK, which takes None, and also 0, as "never"."""
     if expires_at == math.inf:
@@ -149,10 +175,3 @@ def _user(principal: Principal, token: str, resource: str | None) -> Authenticat
 
 def _digest(token: str) -> str:
     return f"sha256:{sha256(token.encode('utf-8', 'surrogatepass')).hexdigest()}"
-
-
-def _completed(verified: AccessToken, principal: Principal) -> AuthenticatedUser:
-    """Add subject and issuer to the token the framework verified: it binds sessions to them."""
-    claims = _claims(verified.claims or {}, principal)
-    known = {"subject": principal.user_id, "claims": claims}
-    return AuthenticatedUser(verified.model_copy(update=known))

@@ -55,7 +55,8 @@ _PREFLIGHT = {b"origin", b"access-control-request-method"}
 _SESSION_HEADER = b"mcp-session-id"
 _EVENT_HEADER = b"last-event-id"
 # In every spelling of a request (RFC 3875 §4.1.18): the session, or the event to resume from.
-_NAMED = re.compile(rb"(mcp[-_]session[-_]id)|last[-_]event[-_]id", re.IGNORECASE)
+_SESSION_NAME = re.compile(rb"mcp[-_]session[-_]id", re.IGNORECASE)
+_EVENT_NAME = re.compile(rb"last[-_]event[-_]id", re.IGNORECASE)
 
 
 class GuardMiddleware:
@@ -88,11 +89,13 @@ class GuardMiddleware:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})  # fail closed: never guarded
             return
-        if scope["method"] == "OPTIONS" and _is_preflight(scope["headers"]):
-            # It has no credentials, so it is not passed on. A CORS middleware around this one has
-            # answered those of its origins.
-            await send_empty(send, 204)
-            return
+        if scope["method"] == "OPTIONS":
+            names = {name for name, _ in scope["headers"]}
+            if b"authorization" not in names and names >= _PREFLIGHT:
+                # A CORS preflight has no credentials (Fetch), so it is not passed on. A CORS
+                # middleware around this one has answered those of its origins.
+                await send_empty(send, 204)
+                return
         try:
             state = await self._authenticate(scope)
         except KeysUnavailableError as outage:
@@ -191,7 +194,7 @@ class GuardMiddleware:
                 raise _no_owner()
         if not sent:
             return
-        others = [pair for pair in scope["headers"] if not _is_event(pair[0])]
+        others = [pair for pair in scope["headers"] if not _EVENT_NAME.fullmatch(pair[0])]
         scope["headers"] = others  # it has a meaning in GET only
         if scope["method"] == "GET":
             owner = EventOwner.of(principal, session_id)
@@ -277,12 +280,6 @@ class _NoStreamError(Exception):
     """The client requested a stream that is not offered."""
 
 
-def _is_preflight(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    """Return whether an OPTIONS request is a CORS preflight, which has no credentials (Fetch)."""
-    names = {name for name, _ in headers}
-    return b"authorization" not in names and names >= _PREFLIGHT
-
-
 def _no_owner() -> AccessDeniedError:
     # Without a subject, two users of one client cannot be told apart.
     return AccessDeniedError(
@@ -303,12 +300,8 @@ def _sessions_and_events(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[s
     sessions: list[str] = []
     events: list[str] = []
     for name, value in headers:
-        found = _NAMED.fullmatch(name)
-        if found is not None:
-            (sessions if found[1] else events).append(value.decode("latin-1"))
+        if _SESSION_NAME.fullmatch(name):
+            sessions.append(value.decode("latin-1"))
+        elif _EVENT_NAME.fullmatch(name):
+            events.append(value.decode("latin-1"))
     return sessions, events
-
-
-def _is_event(name: bytes) -> bool:
-    found = _NAMED.fullmatch(name)
-    return found is not None and not found[1]

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 
 import anyio.lowlevel
 
-from toolguard.calls.message import Frame
-from toolguard.calls.message import Message as Table
+from toolguard.calls.message import Frame, MessageContext
 from toolguard.calls.request import SCOPE_KEY, RequestAuth
 from toolguard.errors import (
     GuardNotConfiguredError,
@@ -63,7 +62,10 @@ class MessageGuard:
             await self.app(scope, receive, send)
         elif method == "OPTIONS":
             await send_empty(send, 204, [_ALLOWED])
-        elif method == "HEAD" or (method in ("GET", "DELETE") and not _has_session(scope)):
+        elif method == "HEAD" or (
+            method in ("GET", "DELETE")
+            and not any(name == b"mcp-session-id" for name, _ in scope["headers"])
+        ):
             # MCP: 405 means that the server offers no stream here, or does not end sessions.
             await send_empty(send, 405, [_ALLOWED])
         elif method in ("GET", "DELETE"):  # the session is the caller's
@@ -110,7 +112,7 @@ class MessageGuard:
         await respond(send, refusal, challenge, message_id=state.message_id)
 
     async def _decide(self, message: MCPMessage, state: RequestAuth) -> None:
-        door = Frame(self.guard, Table(state))
+        door = Frame(self.guard, MessageContext(state))
         default = DEFAULT_POLICIES[self.guard.default]
         if message.method in LISTS:  # open to all callers if some operation is public
             default = Policy(public=self.admits_anonymous)
@@ -164,10 +166,6 @@ def _objects(value: object) -> Iterator[Mapping[str, object]]:
             todo += each.values()
         elif isinstance(each, list):
             todo += each
-
-
-def _has_session(scope: Scope) -> bool:
-    return any(name == b"mcp-session-id" for name, _ in scope["headers"])
 
 
 def _without_body(receive: Receive) -> Receive:

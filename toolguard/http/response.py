@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from toolguard.calls.request import RequestAuth
@@ -88,7 +88,9 @@ class HeldResponse:
     async def _start(self, start: Message) -> None:
         self.status = start["status"]
         sent = {name.lower(): value for name, value in start.get("headers", ())}
-        opened, is_stream = sent.get(b"mcp-session-id"), _is_event_stream(sent)
+        opened = sent.get(b"mcp-session-id")
+        media_type = sent.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        is_stream = media_type == b"text/event-stream" and b"content-encoding" not in sent
         if opened is not None or is_stream:
             seal = self._begin(None if opened is None else opened.decode("latin-1"))
             if seal is None:
@@ -140,8 +142,3 @@ class HeldResponse:
         held, self._held = self._held, []
         for message in held:
             await self._send(message)
-
-
-def _is_event_stream(sent: Mapping[bytes, bytes]) -> bool:
-    kind = sent.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    return kind == b"text/event-stream" and b"content-encoding" not in sent

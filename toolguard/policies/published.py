@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import Policy
 from toolguard.policies.requirements import RecentAuthentication
@@ -29,26 +30,29 @@ LISTS: Mapping[str, tuple[str, Kind, str]] = {
 _SCHEMES = "securitySchemes"
 
 
-def published(item: Mapping[str, Any], kind: Kind, policy: Policy) -> dict[str, Any]:
+def published(
+    item: Mapping[str, Any], kind: Kind, policy: Policy, names: ScopeNames = SAME
+) -> dict[str, Any]:
     """Return a listed operation with its requirements.
 
     Args:
         item: the operation as the framework lists it, in JSON.
         kind: the kind of the operation.
         policy: its whole policy.
+        names: how a client asks for scopes.
 
     Returns:
         A copy, with ``_meta["toolguard/requires"]`` and, for tools, ``securitySchemes`` in
         ``_meta`` and beside it, where the clients of OpenAI's Apps SDK look for them.
     """
-    meta = {**(item.get("_meta") or {}), REQUIRES: requirements(policy)}
+    meta = {**(item.get("_meta") or {}), REQUIRES: requirements(policy, names)}
     if kind != "tool":
         return {**item, "_meta": meta}
-    schemes = security_schemes(policy)
+    schemes = security_schemes(policy, names)
     return {**item, _SCHEMES: schemes, "_meta": {**meta, _SCHEMES: schemes}}
 
 
-def requirements(policy: Policy) -> dict[str, Any]:
+def requirements(policy: Policy, names: ScopeNames = SAME) -> dict[str, Any]:
     """Return the requirements that a client can act on, as JSON.
 
     ``public`` if callers without a token are permitted; else ``scopes`` (a list of alternatives,
@@ -64,7 +68,7 @@ def requirements(policy: Policy) -> dict[str, Any]:
     asked = policy.requirements
     recent = [each for each in asked if isinstance(each, RecentAuthentication)]
     found = {
-        "scopes": [list(group) for group in _grants(policy)],
+        "scopes": [list(group) for group in _grants(policy, names)],
         "connections": [need.name for need in policy.connections],
         "recent_auth": [_sign_in(each) for each in recent],
         "conditions": len(recent) < len(asked),
@@ -72,7 +76,7 @@ def requirements(policy: Policy) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
-def security_schemes(policy: Policy) -> list[dict[str, Any]]:
+def security_schemes(policy: Policy, names: ScopeNames = SAME) -> list[dict[str, Any]]:
     """Return the ``securitySchemes`` of a tool: ``noauth``, or ``oauth2`` for each alternative.
 
     >>> from toolguard import public, requires_scopes
@@ -83,13 +87,14 @@ def security_schemes(policy: Policy) -> list[dict[str, Any]]:
     """
     if policy.public:
         return [{"type": "noauth"}]
-    grants = _grants(policy) or ((),)
+    grants = _grants(policy, names) or ((),)
     return [{"type": "oauth2", "scopes": list(group)} for group in grants]
 
 
-def _grants(policy: Policy) -> tuple[tuple[str, ...], ...]:
+def _grants(policy: Policy, names: ScopeNames) -> tuple[tuple[str, ...], ...]:
     grants = policy.formula.grants if policy.formula is not None else ()
-    return tuple(dict.fromkeys(group for group in grants if group))
+    requested = (tuple(map(names.requested, group)) for group in grants if group)
+    return tuple(dict.fromkeys(requested))
 
 
 def _sign_in(rule: RecentAuthentication) -> dict[str, Any]:

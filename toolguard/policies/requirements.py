@@ -116,6 +116,51 @@ class IsClient(Requirement):
         return f"client {self.pattern}"
 
 
+@dataclass(frozen=True)
+class IsUser(Requirement):
+    """The caller is a user, not an application on its own."""
+
+    def holds(self, attempt: Attempt) -> bool:
+        """Return whether the token has a user, as far as it tells."""
+        principal = attempt.principal
+        return principal.user_id is not None and not principal.is_machine
+
+    def __str__(self) -> str:
+        return "a user"
+
+
+@dataclass(frozen=True)
+class IsMachine(Requirement):
+    """The caller is an application on its own."""
+
+    def holds(self, attempt: Attempt) -> bool:
+        """Return whether the token says that no user takes part."""
+        return attempt.principal.is_machine
+
+    def __str__(self) -> str:
+        return "a machine"
+
+
+@dataclass(frozen=True)
+class ActsThrough(Requirement):
+    """The current actor is this one; ``*`` stands for letters, digits and ``._~-``."""
+
+    pattern: str
+
+    def holds(self, attempt: Attempt) -> bool:
+        """Return whether the current actor, known to the token's issuer, matches the pattern."""
+        principal = attempt.principal
+        actor = principal.actor
+        return (
+            actor is not None
+            and actor.issuer == principal.issuer
+            and _clients(self.pattern).fullmatch(actor.subject) is not None
+        )
+
+    def __str__(self) -> str:
+        return f"actor {self.pattern}"
+
+
 @functools.lru_cache(maxsize=256)
 def _clients(pattern: str) -> Pattern[str]:
     return wildcard(pattern, _WILD)

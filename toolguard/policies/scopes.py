@@ -227,6 +227,11 @@ class ScopeHierarchy:
             return held
         return held.union(*(self._implied.get(scope, frozenset()) for scope in held))
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Every scope that includes or is included."""
+        return frozenset(self._implied).union(*self._implied.values())
+
     def including(self, scope: str) -> tuple[str, ...]:
         """Return the scopes that include ``scope``, in the declared order."""
         return tuple(name for name, implied in self._implied.items() if scope in implied)

@@ -9,6 +9,7 @@ import uuid
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -23,10 +24,13 @@ from starlette.routing import Route
 from typing_extensions import Self
 
 from toolguard.testing.bad_tokens import BadTokens
-from toolguard.testing.providers import RFC_9068, Grant, Provider, ProviderName, provider_named
+from toolguard.testing.grant import Grant
+from toolguard.testing.providers import RFC_9068, Provider, ProviderName, provider_named
 from toolguard.tokens.discovery import discovery_urls
+from toolguard.tokens.issuers import Issuer
 from toolguard.tokens.jwt import JWTVerifier
 from toolguard.tokens.keys import StaticKeys
+from toolguard.tokens.profile import STRICT
 
 __all__ = ["LocalIssuer", "checked_scopes"]
 
@@ -227,7 +231,12 @@ class LocalIssuer(BadTokens):
         return b".".join((signing_input, base64url_encode(signature))).decode()
 
     def _header(self, members: Mapping[str, Any]) -> bytes:
-        usual = {"typ": self.provider.typ, "alg": self.algorithm, "kid": self.key_id}
+        usual = {
+            "typ": self.provider.typ,
+            "alg": self.algorithm,
+            "kid": self.key_id,
+            **self.provider.header,
+        }
         stated = {name: value for name, value in {**usual, **members}.items() if value is not None}
         return _json(stated)
 
@@ -257,13 +266,24 @@ class LocalIssuer(BadTokens):
                 ``keys=JWKS(url=...)``; they replace the issuer's name, keys, audience and clock,
                 and the settings for the provider's tokens.
         """
+        known = self.provider.described
         own: dict[str, Any] = {
             "issuer": self.issuer,
             "keys": _Published(self),
             "audience": self.audience,
+            "permissions_are_scopes": known is not None and known.permissions_are_scopes,
+            # The settings may name another issuer.
+            "profile": STRICT if known is None else replace(known.profile, names=None),
             "clock": self._clock,
         }
-        return JWTVerifier(**{**own, **self.provider.verifier, **settings})
+        return JWTVerifier(**{**own, **settings})
+
+    @property
+    def described(self) -> Issuer:
+        """The description of this issuer, with its current keys: ``ToolGuard(issuers=[...])``."""
+        description = self.provider.description(self.issuer, self.audience)
+        plain = {"metadata_url": None, "metadata_issuer": None, "jwks_url": None}
+        return description.with_settings(**plain, keys=_Published(self))
 
     @property
     def app(self) -> Starlette:

@@ -179,15 +179,13 @@ class _Survey:
         if policy.public:
             return PUBLIC
         rule = policy.formula if policy.formula is not None else Formula.of(((),))
-        invocation = self._invocation(name, operation)
+        arguments = self._arguments.get(name, {})
+        invocation = OperationCall(operation.kind, operation.name, arguments)
         smallest: dict[frozenset[str], None] = {}
         for candidate in self._candidates(rule, invocation):
             if await self._opens(name, rule, invocation, candidate):
                 smallest[await self._reduced(name, rule, invocation, candidate)] = None
         return tuple(smallest)
-
-    def _invocation(self, name: str, operation: Operation) -> OperationCall:
-        return OperationCall(operation.kind, operation.name, self._arguments.get(name, {}))
 
     def _candidates(self, rule: Formula, invocation: OperationCall) -> Iterator[frozenset[str]]:
         """Yield the scopes of each alternative, and those that include them in their place."""

@@ -7,60 +7,37 @@ are named here; the values are invented. Claims that customers can add are not i
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from toolguard.testing import more_providers
+from toolguard.testing.grant import Grant
+from toolguard.tokens import issuers
+from toolguard.tokens.issuers import Issuer
+
 __all__ = ["PROVIDERS", "RFC_9068", "Grant", "Provider", "ProviderName", "provider_named"]
 
-ProviderName = Literal["descope", "okta", "entra", "auth0", "keycloak", "cognito", "workos"]
-
-
-@dataclass(frozen=True)
-class Grant:
-    """The content of a token, independent of a provider.
-
-    Attributes:
-        issuer: the ``iss``.
-        audience: the server it is for.
-        user: the subject; None for a token without one.
-        scopes: the granted scopes.
-        issued_at: seconds since the epoch.
-        expires_at: seconds since the epoch.
-        client_id: the OAuth client; None omits it.
-        tenant: the tenant or organization.
-        roles: the roles of the user.
-        permissions: the permissions of the user.
-    """
-
-    issuer: str
-    audience: str
-    user: str | None
-    scopes: Sequence[str]
-    issued_at: int
-    expires_at: int
-    client_id: str | None = "test-client"
-    tenant: str | None = None
-    roles: Sequence[str] | None = None
-    permissions: Sequence[str] | None = None
-
-    @property
-    def scope(self) -> str | None:
-        """The scopes as one string (RFC 6749 §3.3); None if there are none."""
-        return " ".join(self.scopes) or None
-
-    @property
-    def common(self) -> dict[str, Any]:
-        """The claims that every provider has (RFC 7519 §4.1)."""
-        return {
-            "iss": self.issuer,
-            "aud": self.audience,
-            "sub": self.user,
-            "iat": self.issued_at,
-            "exp": self.expires_at,
-        }
+ProviderName = Literal[
+    "descope",
+    "okta",
+    "entra",
+    "auth0",
+    "keycloak",
+    "cognito",
+    "workos",
+    "azure-b2c",
+    "adfs",
+    "authentik",
+    "dex",
+    "casdoor",
+    "xsuaa",
+    "supabase",
+    "zitadel",
+    "ory",
+]
 
 
 @dataclass(frozen=True)
@@ -76,7 +53,9 @@ class Provider:
         typ: the ``typ`` of the header; None for a header without one.
         id_token: the claims by which its ID tokens differ.
         refresh_token: the claims by which its refresh tokens differ, where they are JWTs.
-        verifier: the settings of :class:`~toolguard.tokens.jwt.JWTVerifier` that its tokens need.
+        described: what a server has to know of it to verify its tokens; its name, audience and
+            keys are those of the local issuer.
+        header: further members of its headers.
 
     >>> def shape(grant: Grant) -> dict[str, object]:
     ...     return {**grant.common, "grants": list(grant.scopes)}
@@ -95,7 +74,30 @@ class Provider:
     )
     # Keycloak's word, for want of another: most providers have opaque refresh tokens.
     refresh_token: Mapping[str, Any] = field(default_factory=lambda: {"typ": "Refresh"})
-    verifier: Mapping[str, Any] = field(default_factory=dict)
+    described: Issuer | None = None
+    header: Mapping[str, Any] = field(default_factory=dict)
+
+    def description(self, issuer: str, audience: str) -> Issuer:
+        """Return the description of an issuer of this form with another name and audience.
+
+        Args:
+            issuer: the issuer URL.
+            audience: the ``aud`` of its tokens.
+        """
+        known = Issuer(self.issuer) if self.described is None else self.described
+        if issuer == self.issuer and audience == self.audience:
+            return known.with_settings(audience=known.audience or audience)
+        return known.with_settings(
+            url=issuer,
+            names=(),
+            members={},
+            member_claims={},
+            published=(),
+            metadata_url=None,
+            metadata_issuer=None,
+            jwks_url=None,
+            audience=audience,
+        )
 
     def claims(self, grant: Grant) -> dict[str, Any]:
         """Return the claims of a token for ``grant``.
@@ -278,6 +280,9 @@ PROVIDERS: Mapping[ProviderName, Provider] = MappingProxyType(
             shape=_descope,
             says=frozenset({"tenant", "roles", "permissions"}),
             refresh_token={"drn": "DSR"},
+            described=issuers.descope(
+                "https://api.descope.com/v1/apps/agentic/P2test/MS2test", servers=["MS2test"]
+            ),
         ),
         "okta": Provider(
             "Okta",
@@ -285,6 +290,7 @@ PROVIDERS: Mapping[ProviderName, Provider] = MappingProxyType(
             audience=_SERVER,
             shape=_okta,
             typ=None,
+            described=issuers.okta("https://example.okta.com/oauth2/default"),
         ),
         "entra": Provider(
             "Entra ID",
@@ -293,6 +299,10 @@ PROVIDERS: Mapping[ProviderName, Provider] = MappingProxyType(
             audience="00001111-aaaa-2222-bbbb-3333cccc4444",
             shape=_entra,
             says=frozenset({"tenant", "roles"}),
+            described=issuers.entra(
+                "aaaabbbb-0000-cccc-1111-dddd2222eeee",
+                client_id="00001111-aaaa-2222-bbbb-3333cccc4444",
+            ),
         ),
         "auth0": Provider(
             "Auth0",
@@ -301,7 +311,7 @@ PROVIDERS: Mapping[ProviderName, Provider] = MappingProxyType(
             shape=_auth0,
             says=frozenset({"tenant", "permissions"}),
             # "Enable Role-Based Access Control for APIs".
-            verifier={"permissions_are_scopes": True},
+            described=issuers.auth0("example.eu.auth0.com", permissions_are_scopes=True),
         ),
         "keycloak": Provider(
             "Keycloak",
@@ -310,6 +320,7 @@ PROVIDERS: Mapping[ProviderName, Provider] = MappingProxyType(
             shape=_keycloak,
             says=frozenset({"roles"}),
             id_token={**_OPENID, "typ": "ID"},
+            described=issuers.keycloak("https://sso.example.com/realms/acme"),
         ),
         "cognito": Provider(
             "Cognito",
@@ -319,6 +330,7 @@ PROVIDERS: Mapping[ProviderName, Provider] = MappingProxyType(
             says=frozenset({"roles"}),
             typ=None,
             id_token={**_OPENID, "token_use": "id"},
+            described=issuers.cognito("eu-west-1_Example", clients=["app-client"]),
         ),
         "workos": Provider(
             "WorkOS",
@@ -327,6 +339,91 @@ PROVIDERS: Mapping[ProviderName, Provider] = MappingProxyType(
             shape=_workos,
             says=frozenset({"tenant"}),
             typ=None,
+            described=issuers.workos("example.authkit.app"),
+        ),
+        "azure-b2c": Provider(
+            "Azure AD B2C",
+            issuer="https://contoso.b2clogin.com/775527ff-9a37-4307-8b3d-cc311f58d925/v2.0/",
+            audience="90c0fe63-bcf2-44d5-8fb7-b8bbc0b29dc6",
+            shape=more_providers.azure_b2c,
+            says=frozenset({"roles"}),
+            id_token={**_OPENID, "azp": None},
+            described=issuers.azure_b2c(
+                "contoso",
+                tenant_id="775527ff-9a37-4307-8b3d-cc311f58d925",
+                policy="B2C_1_signin",
+                client_id="90c0fe63-bcf2-44d5-8fb7-b8bbc0b29dc6",
+            ),
+        ),
+        "adfs": Provider(
+            "AD FS",
+            issuer="http://adfs.example.com/adfs/services/trust",
+            audience=_SERVER,
+            shape=more_providers.adfs,
+            id_token={**_OPENID, "appid": None},
+            described=issuers.adfs("adfs.example.com"),
+        ),
+        "authentik": Provider(
+            "authentik",
+            issuer="https://id.example.com/application/o/mcp/",
+            audience="authentik-client",
+            shape=more_providers.authentik,
+            id_token={"azp": None, "uid": None},
+            described=issuers.authentik("https://id.example.com/application/o/mcp/"),
+        ),
+        "dex": Provider(
+            "Dex",
+            issuer="https://dex.example.com",
+            audience="dex-client",
+            shape=more_providers.dex,
+            typ=None,
+            # With a code beside it (OpenID Connect Core §3.3.2.11): otherwise it is the same.
+            id_token={"c_hash": "LDktKdoQak3Pk0cnXxCltA"},
+            described=issuers.dex("https://dex.example.com"),
+        ),
+        "casdoor": Provider(
+            "Casdoor",
+            issuer="https://casdoor.example.com",
+            audience="casdoor-client",
+            shape=more_providers.casdoor,
+            # Casdoor's ID token is its access token; this is the one of other libraries.
+            id_token={"at_hash": "77QmUPtjPfzWtF2AnpK9RQ"},
+            refresh_token={"tokenType": "refresh-token"},
+            described=issuers.casdoor("https://casdoor.example.com"),
+        ),
+        "xsuaa": Provider(
+            "SAP XSUAA",
+            issuer="https://acme.authentication.eu10.hana.ondemand.com/oauth/token",
+            audience="notes!t123",
+            shape=more_providers.xsuaa,
+            says=frozenset({"tenant"}),
+            id_token={**_OPENID, "cid": None},
+            described=issuers.xsuaa(
+                "acme.authentication.eu10.hana.ondemand.com", xsappname="notes!t123"
+            ),
+            header={"jku": "https://acme.authentication.eu10.hana.ondemand.com/token_keys"},
+        ),
+        "supabase": Provider(
+            "Supabase",
+            issuer="https://abcdefghijklmnopqrst.supabase.co/auth/v1",
+            audience="authenticated",
+            shape=more_providers.supabase,
+            id_token={**_OPENID, "role": None},
+            described=issuers.supabase("abcdefghijklmnopqrst"),
+        ),
+        "zitadel": Provider(
+            "ZITADEL",
+            issuer="https://acme.zitadel.cloud",
+            audience="271828182845904523",
+            shape=more_providers.zitadel,
+            described=issuers.zitadel("acme.zitadel.cloud", project="271828182845904523"),
+        ),
+        "ory": Provider(
+            "Ory",
+            issuer="https://acme.projects.oryapis.com",
+            audience=_SERVER,
+            shape=more_providers.ory,
+            described=issuers.ory("https://acme.projects.oryapis.com"),
         ),
     }
 )

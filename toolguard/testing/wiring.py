@@ -34,7 +34,13 @@ class Wiring:
         self.parts: Mapping[str, Any] = parts
         #: Whether it is over, in whichever contexts it has been entered.
         self.ended = False
-        _let_contexts_decide(guard)
+        # The guard reads its parts from the context, for good. Its class changes once and its
+        # attributes never do: there is nothing to restore, and nothing that two tests or threads
+        # could restore in the wrong order.
+        kind = type(guard)
+        if not isinstance(vars(kind).get("verifier"), _Part):
+            reading = {name: _Part(name) for name in _PARTS}
+            guard.__class__ = type(kind.__name__, (kind,), reading)
 
     def replaces(self, guard: ToolGuard, part: str) -> bool:
         """Return whether it has such a part for ``guard``, and has not ended."""
@@ -85,14 +91,3 @@ class _Part:
 
     def __set__(self, guard: ToolGuard, value: Any) -> None:
         vars(guard)[self._name] = value
-
-
-def _let_contexts_decide(guard: ToolGuard) -> None:
-    """Have ``guard`` read its parts from the context, permanently.
-
-    Its class changes once and its attributes never do: there is nothing to restore, and nothing
-    that two tests or threads could restore in the wrong order.
-    """
-    kind = type(guard)
-    if not isinstance(vars(kind).get("verifier"), _Part):
-        guard.__class__ = type(kind.__name__, (kind,), {name: _Part(name) for name in _PARTS})

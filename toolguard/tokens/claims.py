@@ -14,6 +14,7 @@ from toolguard.errors import InvalidTokenError
 
 __all__ = [
     "Times",
+    "check_actors",
     "check_bearer",
     "check_expiry",
     "check_subject",
@@ -23,6 +24,7 @@ __all__ = [
 
 # The last second of the year 9999: a larger number is not in seconds (probably milliseconds).
 _MAX_NUMERIC_DATE = 253_402_300_799
+_MAX_ACTORS = 10
 
 
 class Times(NamedTuple):
@@ -83,6 +85,26 @@ def check_bearer(claims: Mapping[str, Any]) -> None:
         raise InvalidTokenError(
             "bound", "The token is bound to a key, so it is not accepted as a bearer token"
         )
+
+
+def check_actors(claims: Mapping[str, Any]) -> None:
+    """Refuse an ``act`` claim that does not name its actors (RFC 8693 §4.1).
+
+    Otherwise the subject would seem to act without one.
+
+    Raises:
+        InvalidTokenError: if an actor has no ``sub``, or there are more than 10.
+    """
+    act, depth = claims.get("act"), 0
+    while act is not None:
+        named = act.get("sub") if isinstance(act, Mapping) else None
+        depth += 1
+        if not (isinstance(named, str) and named) or depth > _MAX_ACTORS:
+            raise InvalidTokenError("claims", "The token names an actor in a way not understood")
+        issuer = act.get("iss", "")
+        if not isinstance(issuer, str):
+            raise InvalidTokenError("claims", "The token names an actor in a way not understood")
+        act = act.get("act")
 
 
 def check_subject(claims: Mapping[str, Any]) -> None:

@@ -25,30 +25,41 @@ class KeyLocation:
 
     Args:
         url: the URL of the JWK set.
-        issuer: the issuer, whose metadata is to be discovered.
+        issuer: the issuer, whose metadata is to be discovered; with ``well_known_url``, the
+            ``issuer`` that the metadata there has to name.
         well_known_url: the URL of the issuer's metadata.
+        admits: returns whether a document may be fetched from a URL.
 
     Raises:
-        ValueError: unless exactly one of them is given, and is a secure URL.
+        ValueError: if it is not clear where the keys are, or not by a secure URL.
     """
 
-    def __init__(self, *, url: str | None, issuer: str | None, well_known_url: str | None) -> None:
-        given = [address for address in (url, issuer, well_known_url) if address is not None]
-        if len(given) != 1:
+    def __init__(
+        self,
+        *,
+        url: str | None,
+        issuer: str | None,
+        well_known_url: str | None,
+        admits: Callable[[str], bool] = is_secure_url,
+    ) -> None:
+        named = None if well_known_url is not None else issuer
+        given = [address for address in (url, named, well_known_url) if address is not None]
+        if len(given) != 1 or (url is not None and issuer is not None):
             raise ValueError(
                 'give one address of the keys: issuer="https://auth.example.com", url= of a JWK '
                 "set, or well_known_url="
             )
         # RFC 8414 §2: an issuer has neither query nor fragment.
-        if not is_secure_url(given[0]) or (issuer is not None and "?" in issuer):
+        if not admits(given[0]) or (named is not None and "?" in named):
             raise ValueError(
                 "keys come from an https URL (http only on this machine) without user name and "
                 "fragment, and an issuer has no query: write https://auth.example.com"
             )
         self.address = given[0]
+        self._admits = admits
         #: The issuer, as given or discovered.
         self.issuer = issuer
-        self._documents = () if url else discovery_urls(issuer) if issuer else (self.address,)
+        self._documents = () if url else discovery_urls(named) if named else (self.address,)
         self._key_set = url or ""
         self._known_until = -math.inf
 
@@ -73,7 +84,9 @@ class KeyLocation:
             try:
                 metadata = parse_json(get(url))
                 # Users are known by their issuer: once discovered, it does not change.
-                return read_metadata(metadata, issuer=self.issuer, source=self.address)
+                return read_metadata(
+                    metadata, issuer=self.issuer, source=self.address, admits=self._admits
+                )
             except (KeySetError, KeysUnavailableError, OSError) as error:  # noqa: PERF203 - of four
                 problems.append(f"{url}: {error}")
         raise KeysUnavailableError(f"no metadata of the issuer ({'; '.join(problems)})")
@@ -119,7 +132,13 @@ def issuer_of(well_known_url: str) -> str:
     )
 
 
-def read_metadata(metadata: object, *, issuer: str | None, source: str) -> tuple[str, str]:
+def read_metadata(
+    metadata: object,
+    *,
+    issuer: str | None,
+    source: str,
+    admits: Callable[[str], bool] = is_secure_url,
+) -> tuple[str, str]:
     """Return the issuer and the URL of its JWK set (``jwks_uri``) from its metadata.
 
     Args:
@@ -127,6 +146,7 @@ def read_metadata(metadata: object, *, issuer: str | None, source: str) -> tuple
         issuer: the expected ``issuer``, compared character by character (RFC 8414 §3.3); None to
             accept the one in the metadata.
         source: the configured URL that led to the metadata.
+        admits: returns whether a document may be fetched from a URL.
 
     Raises:
         KeySetError: if the metadata has another ``issuer``, or no ``jwks_uri`` that is as secure
@@ -136,13 +156,23 @@ def read_metadata(metadata: object, *, issuer: str | None, source: str) -> tuple
         raise KeySetError("it is not an object")
     named, key_set = metadata.get("issuer"), metadata.get("jwks_uri")
     if not isinstance(named, str) or not named or named != (issuer or named):
-        raise KeySetError("it is not of the expected issuer")
-    if not isinstance(key_set, str) or not is_secure_url(key_set):
+        raise KeySetError(f"it is not of the expected issuer: {_difference(named, issuer)}")
+    if not isinstance(key_set, str) or not admits(key_set):
         raise KeySetError("its jwks_uri is missing, or not https")
     if _is_https(source) and not _is_https(key_set):
         # A remote issuer must not send requests to this machine.
         raise KeySetError("its jwks_uri is http, though it came by https")
     return named, key_set
+
+
+def _difference(named: object, issuer: str | None) -> str:
+    """Return what was expected and found, and what to write if it is a slash."""
+    if not isinstance(named, str) or issuer is None:
+        return "it names none"
+    found = f"expected {issuer!r}, found {named[:200]!a}"
+    if named.rstrip("/") == issuer.rstrip("/"):
+        return f"{found}: write the issuer with exactly this slash"
+    return found
 
 
 def _is_https(url: str) -> bool:

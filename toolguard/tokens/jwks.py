@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import random
-import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -22,35 +21,32 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-import httpx
-
 from toolguard.errors import KeysUnavailableError
 from toolguard.tokens.discovery import KeyLocation, issuer_of
+from toolguard.tokens.fetching import BusyError, Fetch, HttpFetch
 from toolguard.tokens.keys import Key, KeySet, KeySetError, parse_json
+from toolguard.tokens.network import DEFAULT_NETWORK, Network
 
 __all__ = ["JWKS", "Fetch", "HttpFetch", "issuer_of"]
-
-Fetch: TypeAlias = Callable[[str, float], bytes]
-"""Fetches the document at a URL within a number of seconds; called in a separate thread.
-
-Raises KeysUnavailableError or OSError if the document cannot be fetched.
-"""
 
 _log = logging.getLogger("toolguard.tokens.keys")
 
 _FRESH_FOR = 300.0
 _REFRESH_AFTER = 0.8 * _FRESH_FOR
-_COOLDOWN = 30.0
+# Extra fetches, for unknown keys and wrong signatures: three at once, one more each 30 s.
+_EXTRA_FETCHES = 3
+_EXTRA_EACH = 30.0
 _MAX_BACKOFF = 60.0
+# What an endpoint may ask for in Retry-After; the stale keys serve for an hour.
+_MAX_RETRY_AFTER = 300.0
+# Seconds that a call with a known key waits for newer ones after an idle time.
+_PATIENCE = 0.3
+# Unknown keys that one fetch answers for.
+_MAX_WANTED = 1_000
 # Seconds that a fetch may take beyond its time limit before the waiting calls give up.
 _GRACE = 0.5
-_MAX_BYTES = 512 * 1024
-_HEADERS = {
-    "Accept": "application/json",
-    # Without compression, a document cannot grow while it is decoded.
-    "Accept-Encoding": "identity",
-    "User-Agent": "toolguard-mcp",
-}
+_Wanted: TypeAlias = "tuple[str | None, str]"
+"""The ``kid`` and the algorithm of a key; no algorithm for a key that may have been replaced."""
 
 
 @dataclass(frozen=True)
@@ -63,25 +59,53 @@ class _State:
     expires_at: float = -math.inf
     asked_at: float = -math.inf
     retry_at: float = -math.inf
+    #: When all extra fetches are available again.
+    refilled_at: float = -math.inf
     failures: int = 0
+    #: The keys that were asked for before the last fetch, and that it did not bring.
+    absent: frozenset[_Wanted] = frozenset()
 
     def usable(self, now: float) -> bool:
         return now < self.expires_at
 
+    def lacks(self, wanted: _Wanted, now: float) -> bool:
+        """Return whether the issuer has lately been asked for this key, in vain."""
+        return wanted in self.absent and now < self.asked_at + _EXTRA_EACH
+
     def next_fetch_at(self, now: float) -> float:
-        """Return when a fetch is allowed again; with fresh keys, it is for an unknown ``kid``."""
+        """Return when a fetch is allowed again; with fresh keys, it is an extra one."""
         if now < self.refresh_at:
-            return max(self.retry_at, self.asked_at + _COOLDOWN)
+            return max(self.retry_at, self.refilled_at - (_EXTRA_FETCHES - 1) * _EXTRA_EACH)
         return self.retry_at
 
-    def fetched(self, keys: KeySet, asked_at: float, max_stale: float) -> _State:
+    def fetched(self, keys: KeySet, flight: _Flight, max_stale: float) -> _State:
+        asked_at = flight.started_at
         stale_at = asked_at + _FRESH_FOR
-        return _State(keys, asked_at + _REFRESH_AFTER, stale_at, stale_at + max_stale, asked_at)
+        return _State(
+            keys,
+            asked_at + _REFRESH_AFTER,
+            stale_at,
+            stale_at + max_stale,
+            asked_at,
+            refilled_at=self._refilled_after(asked_at),
+            absent=flight.wanted,
+        )
 
-    def failed(self, asked_at: float, now: float, jitter: float) -> _State:
+    def failed(self, asked_at: float, now: float, jitter: float, retry_after: float) -> _State:
         delay = min(2.0**self.failures * (1 + jitter / 4), _MAX_BACKOFF)
-        failures = min(self.failures + 1, 10)
-        return replace(self, asked_at=asked_at, retry_at=now + delay, failures=failures)
+        return replace(
+            self,
+            asked_at=asked_at,
+            retry_at=now + max(delay, min(retry_after, _MAX_RETRY_AFTER)),
+            refilled_at=self._refilled_after(asked_at),
+            failures=min(self.failures + 1, 10),
+            absent=frozenset(),
+        )
+
+    def _refilled_after(self, asked_at: float) -> float:
+        if asked_at >= self.refresh_at:
+            return self.refilled_at
+        return max(self.refilled_at, asked_at) + _EXTRA_EACH
 
 
 class _Flight:
@@ -90,6 +114,10 @@ class _Flight:
     def __init__(self, started_at: float, overdue_at: float) -> None:
         self.started_at = started_at
         self.overdue_at = overdue_at
+        #: The unknown keys that were asked for before it started.
+        self.wanted: frozenset[_Wanted] = frozenset()
+        #: Whether a call has waited for it in vain.
+        self.is_slow = False
         self._landed: Future[None] = Future()
 
     def land(self) -> None:
@@ -114,25 +142,29 @@ class JWKS:
     """The JWK set of one issuer, fetched when needed and cached (RFC 7517 §5).
 
     Keys are fresh for 300 s and are refreshed in the background after 240 s. One fetch runs at a
-    time and serves all waiting calls. An unknown ``kid``, or a signature that does not verify,
-    causes at most one fetch in 30 s. After a failure the next attempt comes 1, 2, 4 ... 60 s
-    later. A failure never drops keys: they are used until ``max_stale``, and each such use is
-    logged (``toolguard.tokens.keys``). A successful fetch replaces all of them.
+    time and serves all waiting calls. Unknown keys and signatures that do not verify cause extra
+    fetches: three at once, and one more each 30 s. After a failure the next attempt comes
+    1, 2, 4 ... 60 s later, or when the endpoint asks for it (``Retry-After``, at most 300 s). A
+    failure never drops keys: they are used until ``max_stale``, and each such use is logged
+    (``toolguard.tokens.keys``). A call with a stale key waits at most 300 ms for a newer one. A
+    successful fetch replaces all keys.
 
     Args:
         url: the URL of the JWK set.
         issuer: the issuer, to find its JWK set by discovery; its metadata must name exactly this
             issuer (RFC 8414 §3.3).
-        well_known_url: the URL of the issuer's metadata; the issuer is the one it names.
+        well_known_url: the URL of the issuer's metadata; the issuer is the one it names, and has
+            to be ``issuer`` if that is given too.
         max_stale: seconds for which stale keys are used while the issuer cannot be reached; a
             withdrawn key stays valid that long in such an outage. 0 for never.
         timeout: seconds for a whole fetch, discovery included.
         fetch: the function that fetches a document; see :data:`Fetch`.
+        network: the proxies, the certificates and the origins without TLS.
         clock: a monotonic clock, in seconds.
         jitter: returns numbers from 0 to 1, which spread the attempts of many processes.
 
     Raises:
-        ValueError: unless exactly one of the three URLs is given, with https (http only on this
+        ValueError: if it is not clear where the keys are, or not with https (http only on this
             machine), or if a time is out of range.
 
     >>> JWKS(issuer="https://auth.example.com")
@@ -148,20 +180,24 @@ class JWKS:
         max_stale: float = 3_600.0,
         timeout: float = 5.0,
         fetch: Fetch | None = None,
+        network: Network = DEFAULT_NETWORK,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         if not 0 <= max_stale < math.inf or not 0 < timeout < math.inf:
             raise ValueError("max_stale is 0 or more seconds, timeout is more than 0")
-        self._location = KeyLocation(url=url, issuer=issuer, well_known_url=well_known_url)
+        self._location = KeyLocation(
+            url=url, issuer=issuer, well_known_url=well_known_url, admits=network.admits
+        )
         self._max_stale = max_stale
         self._timeout = timeout
-        self._fetch = HttpFetch() if fetch is None else fetch
+        self._fetch = HttpFetch(network=network) if fetch is None else fetch
         self._clock = clock
         self._jitter = jitter
         self._state = _State()
         # Keyed by process id: a fetch that runs while the process forks does not run in the child.
         self._flights: dict[int, _Flight] = {}
+        self._wanted: dict[_Wanted, None] = {}
 
     @property
     def issuer(self) -> str | None:
@@ -171,18 +207,16 @@ class JWKS:
     def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...] | None:
         """Return the cached keys for a token; see :meth:`toolguard.tokens.keys.KeySource.find`.
 
-        Stale keys are returned once an attempt to replace them has failed.
-
         Raises:
-            KeysUnavailableError: if there is no such key in the cache, the last fetch has failed,
-                and it is too early for another.
+            KeysUnavailableError: if there is no such key in the cache, and it is too early to ask
+                the issuer.
         """
         state, now = self._state, self._clock()
         if state.keys is not None and now < state.expires_at:
             found = state.keys.find(kid, algorithm)
             if found:
                 return found if now < state.refresh_at else self._find_old(found, state, now)
-        return self._miss(state, now)
+        return self._miss((kid, algorithm), state, now)
 
     async def refresh(self) -> None:
         """Wait for newer keys; see :meth:`toolguard.tokens.keys.KeySource.refresh`.
@@ -195,7 +229,11 @@ class JWKS:
         now = self._clock()
         flight = self._fly(now)
         if flight is not None:
-            await flight.wait(flight.overdue_at - now)
+            if self._state.stale_at <= now < self._state.expires_at and not flight.is_slow:
+                await flight.wait(flight.started_at + _PATIENCE - now)
+                flight.is_slow = True
+            else:
+                await flight.wait(flight.overdue_at - now)
             now = self._clock()
         if not self._state.usable(now):
             raise self._unavailable(self._state, now)
@@ -203,6 +241,8 @@ class JWKS:
     def suspect(self, kid: str | None) -> bool:
         """Report a signature that did not verify; see :meth:`KeySource.suspect`."""
         worthwhile = self._can_change(self._state, self._clock())
+        if worthwhile:
+            self._want((kid, ""))
         _log.debug("%r: a signature fails with key %a; look again: %s", self, kid, worthwhile)
         return worthwhile
 
@@ -210,20 +250,31 @@ class JWKS:
         self, found: tuple[Key, ...], state: _State, now: float
     ) -> tuple[Key, ...] | None:
         if now >= state.stale_at:
-            # Keys may be withdrawn while no call comes in: fetch first after such a long idle time.
-            if now >= state.asked_at + _FRESH_FOR and self._can_change(state, now):
+            # Keys may be withdrawn while no call comes in: after such an idle time, fetch first.
+            if now >= state.asked_at + _FRESH_FOR and self._is_worth_waiting(state, now):
                 return None
             age = now - state.stale_at + _FRESH_FOR
             _log.warning("%r: using stale keys, fetched %.0f s ago", self, age)
         self._fly(now)
         return found
 
-    def _miss(self, state: _State, now: float) -> tuple[Key, ...] | None:
-        if self._can_change(state, now):
-            return None
-        if state.usable(now) and not state.failures and os.getpid() not in self._flights:
+    def _is_worth_waiting(self, state: _State, now: float) -> bool:
+        flight = self._flights.get(os.getpid())
+        if flight is None:
+            return now >= state.next_fetch_at(now)
+        return not flight.is_slow and now < flight.started_at + _PATIENCE
+
+    def _miss(self, wanted: _Wanted, state: _State, now: float) -> tuple[Key, ...] | None:
+        if state.usable(now) and state.lacks(wanted, now):
             return ()
-        raise self._unavailable(state, now)
+        if not self._can_change(state, now):
+            raise self._unavailable(state, now)
+        self._want(wanted)
+        return None
+
+    def _want(self, wanted: _Wanted) -> None:
+        if len(self._wanted) < _MAX_WANTED:
+            self._wanted[wanted] = None
 
     def _can_change(self, state: _State, now: float) -> bool:
         """Return whether a fetch that could bring other keys runs, or may start now."""
@@ -239,7 +290,7 @@ class JWKS:
     def _fly(self, now: float) -> _Flight | None:
         """Return the running fetch; start one if none runs and one is due."""
         process = os.getpid()
-        if now < self._state.next_fetch_at(now):
+        if not self._is_due(now):
             return self._flights.get(process)
         ours = _Flight(now, now + self._timeout + _GRACE)
         # setdefault is atomic: of several threads that have come this far, one starts a fetch.
@@ -248,34 +299,46 @@ class JWKS:
             self._start(ours)
         return flight
 
+    def _is_due(self, now: float) -> bool:
+        state = self._state
+        has_reason = now >= state.refresh_at or bool(self._wanted)
+        return has_reason and now >= state.next_fetch_at(now)
+
     def _start(self, flight: _Flight) -> None:
-        if flight.started_at < self._state.next_fetch_at(flight.started_at):
+        if not self._is_due(flight.started_at):
             # Another fetch ended between the look at the state and the start of this one.
             self._land(flight)
             return
+        wanted, self._wanted = self._wanted, {}
+        flight.wanted = frozenset(tuple(wanted))
         thread = threading.Thread(
             target=self._run, args=(flight,), name="toolguard-keys", daemon=True
         )
         try:
             thread.start()
         except RuntimeError:
-            self._settle(flight, None, "no thread can be started")
+            self._settle(flight, "no thread can be started")
 
     def _run(self, flight: _Flight) -> None:
         # The outcome after an unexpected exception of `fetch` is a failure as well.
-        keys, reason = None, "the fetch broke off"
+        outcome: KeySet | str = "the fetch broke off"
+        retry_after = [0.0]
         try:
-            keys = self._load()
+            outcome = self._load(retry_after)
         except KeysUnavailableError as error:
-            reason = str(error)
+            outcome = str(error)
         finally:
-            self._settle(flight, keys, reason)
+            self._settle(flight, outcome, max(retry_after))
 
-    def _load(self) -> KeySet:
+    def _load(self, retry_after: list[float]) -> KeySet:
         ends_at = self._clock() + self._timeout
 
         def get(url: str) -> bytes:
-            return self._fetch(url, max(0.0, ends_at - self._clock()))
+            try:
+                return self._fetch(url, max(0.0, ends_at - self._clock()))
+            except BusyError as busy:
+                retry_after.append(busy.retry_after)
+                raise
 
         url = self._location.find(get, self._clock())
         try:
@@ -283,17 +346,21 @@ class JWKS:
         except (KeySetError, KeysUnavailableError, OSError) as error:
             raise KeysUnavailableError(f"{url}: {error}") from None
 
-    def _settle(self, flight: _Flight, keys: KeySet | None, reason: str) -> None:
+    def _settle(self, flight: _Flight, outcome: KeySet | str, retry_after: float = 0.0) -> None:
         before = self._state
         try:
-            if keys is None:
+            if isinstance(outcome, str):
                 self._location.forget()
-                self._state = before.failed(flight.started_at, self._clock(), self._jitter())
-                _log.warning("%r: no newer keys, try %d: %s", self, self._state.failures, reason)
+                self._state = before.failed(
+                    flight.started_at, self._clock(), self._jitter(), retry_after
+                )
+                _log.warning("%r: no newer keys, try %d: %s", self, self._state.failures, outcome)
             else:
-                self._state = before.fetched(keys, flight.started_at, self._max_stale)
-                if keys.skipped and (before.keys is None or before.keys.skipped != keys.skipped):
-                    _log.warning("%r: left out %s", self, "; ".join(keys.skipped))
+                self._state = before.fetched(outcome, flight, self._max_stale)
+                if outcome.skipped and (
+                    before.keys is None or before.keys.skipped != outcome.skipped
+                ):
+                    _log.warning("%r: left out %s", self, "; ".join(outcome.skipped))
         finally:
             self._land(flight)
 
@@ -303,57 +370,3 @@ class JWKS:
 
     def __repr__(self) -> str:
         return f"<JWKS: {self._location.address}>"
-
-
-class HttpFetch:
-    """Fetches documents over HTTP: no redirects, no proxies or credentials from the environment.
-
-    The time limit covers the whole exchange, from name resolution to the last byte: it is one
-    task in an event loop of its own, which is cancelled when the time is up.
-
-    Args:
-        ssl_context: the TLS settings, for a private certificate authority; None for the default.
-    """
-
-    def __init__(self, *, ssl_context: ssl.SSLContext | None = None) -> None:
-        self._ssl_context = ssl_context
-
-    def __call__(self, url: str, timeout: float) -> bytes:
-        """Return the document at ``url``, of at most 512 KiB; call this in a separate thread.
-
-        Raises:
-            KeysUnavailableError: if there is no such document within ``timeout`` seconds.
-        """
-        loop = asyncio.new_event_loop()
-        try:
-            return loop.run_until_complete(asyncio.wait_for(self._get(url), timeout))
-        except (asyncio.TimeoutError, httpx.HTTPError, OSError, UnicodeError) as error:
-            raise KeysUnavailableError(f"no answer ({type(error).__name__})") from None
-        finally:
-            # A response that was cut off leaves suspended generators of the client.
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
-
-    async def _get(self, url: str) -> bytes:
-        body = bytearray()
-        client = httpx.AsyncClient(
-            verify=self._ssl_context or True,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=None,  # noqa: S113 - the caller's covers all of it
-        )
-        async with client, client.stream("GET", url, headers=_HEADERS) as response:
-            _check_answer(response)
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > _MAX_BYTES:
-                    raise KeysUnavailableError("the answer is too long")
-        return bytes(body)
-
-
-def _check_answer(response: httpx.Response) -> None:
-    if response.status_code != httpx.codes.OK:
-        # Redirects too: the trust in this URL does not extend to another one.
-        raise KeysUnavailableError(f"HTTP {response.status_code}")
-    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise KeysUnavailableError("the answer is compressed, although no compression was accepted")

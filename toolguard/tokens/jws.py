@@ -17,7 +17,14 @@ from typing import Any, NamedTuple
 from toolguard.errors import InvalidTokenError
 from toolguard.parsing.strict_json import strict_object
 
-__all__ = ["MAX_TOKEN_LENGTH", "CompactJWS", "media_type", "parse", "parse_object"]
+__all__ = [
+    "KEY_PARAMETERS",
+    "MAX_TOKEN_LENGTH",
+    "CompactJWS",
+    "media_type",
+    "parse",
+    "parse_object",
+]
 
 MAX_TOKEN_LENGTH = 16 * 1024
 """The maximum length of a token, in characters; servers rarely allow longer header lines."""
@@ -38,7 +45,8 @@ _KEPT_HEADERS = 256
 _MAX_KEPT_LENGTH = 1024
 # RFC 8725 §3.10: a token must not supply its verification key, nor the URL to fetch it from.
 # `x5t` and `x5t#S256` only name a key, as `kid` does; Entra sends them in every token.
-_KEY_PARAMETERS = frozenset({"jku", "jwk", "x5c", "x5u"})
+KEY_PARAMETERS = frozenset({"jku", "jwk", "x5c", "x5u"})
+"""The header parameters with which a token would bring its own key."""
 # RFC 7515 §4.1.11 (no extension is understood here), RFC 7797, RFC 7516 §4.1.2 and §4.1.3.
 _UNSUPPORTED_PARAMETERS = frozenset({"crit", "b64", "enc", "zip"})
 
@@ -65,12 +73,13 @@ class CompactJWS:
     signature: bytes = field(repr=False)
 
 
-def parse(token: str) -> CompactJWS:
+def parse(token: str, ignored: frozenset[str] = frozenset()) -> CompactJWS:
     """Return the parts of ``token`` (RFC 7515 §7.1).
 
     Args:
         token: the compact serialization: three base64url segments without padding, of which the
             first decodes to a JSON object. At most ``MAX_TOKEN_LENGTH`` characters.
+        ignored: those of ``jku``, ``jwk``, ``x5c`` and ``x5u`` that are ignored, not refused.
 
     Raises:
         InvalidTokenError: for every other text, with reason ``malformed``, ``algorithm``, ``key``
@@ -88,7 +97,7 @@ def parse(token: str) -> CompactJWS:
     header, payload, signature = match.groups()
     read = _known_header if len(header) <= _MAX_KEPT_LENGTH else _read_header
     return CompactJWS(
-        *read(header),
+        *read(header, ignored),
         payload=_base64url(payload),
         signing_input=token[: match.end(2)].encode("ascii"),
         signature=_base64url(signature),
@@ -122,13 +131,13 @@ class _Header(NamedTuple):
     typ: str
 
 
-def _read_header(segment: str) -> _Header:
+def _read_header(segment: str, ignored: frozenset[str]) -> _Header:
     header = parse_object(_base64url(segment))
     if not _UNSUPPORTED_PARAMETERS.isdisjoint(header):
         raise InvalidTokenError(
             "malformed", "The token header asks for an extension that is not supported"
         )
-    if not _KEY_PARAMETERS.isdisjoint(header):
+    if not (KEY_PARAMETERS - ignored).isdisjoint(header):
         raise InvalidTokenError("key", "The token header brings its own key")
     algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "jwt")
     if not isinstance(algorithm, str):

@@ -9,20 +9,33 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, NoReturn
 
 from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.exceptions import InvalidKeyError
+from typing_extensions import Self
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
+from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.principal import Principal
-from toolguard.tokens.claims import check_bearer, check_subject, check_times, read_times
+from toolguard.tokens.claims import (
+    Times,
+    check_actors,
+    check_bearer,
+    check_subject,
+    check_times,
+    read_times,
+)
+from toolguard.tokens.faults import Faults, warn_of_shared
 from toolguard.tokens.forgetting import forget_variables
+from toolguard.tokens.issuers.issuer import MAX_LEEWAY, Issuer
 from toolguard.tokens.jws import CompactJWS, media_type, parse, parse_object
 from toolguard.tokens.keys import Key, KeySource
 from toolguard.tokens.memo import Memo, Verified
+from toolguard.tokens.profile import STRICT, Profile
 from toolguard.tokens.verifier import Verifier
 
 __all__ = [
@@ -42,7 +55,10 @@ DEFAULT_ALGORITHMS = (
 DEFAULT_TOKEN_TYPES = ("at+jwt", "JWT")
 """The accepted ``typ`` values: that of RFC 9068, and the generic one that most issuers send."""
 
-_MAX_LEEWAY = 300
+# One may end early because stale keys may serve, one may have started before the token came.
+_REFRESHES = 3
+# The key ids that verified signatures; more than one key set may hold.
+_MAX_PROVEN = 200
 
 _PYJWT = get_default_algorithms()
 _ALGORITHMS: Mapping[str, Algorithm] = {
@@ -50,22 +66,6 @@ _ALGORITHMS: Mapping[str, Algorithm] = {
     name: _PYJWT["EdDSA" if name == "Ed25519" else name]
     for name in DEFAULT_ALGORITHMS
 }
-
-# Claims that only another kind of JWT carries (RFC 8725 §3.12).
-_FOREIGN_CLAIMS = frozenset(
-    {
-        *("at_hash", "c_hash", "s_hash"),  # ID token: OpenID Connect Core §3.3.2.11, FAPI 1.0
-        *("htm", "htu", "ath"),  # DPoP proof: RFC 9449 §4.2
-        *("_sd", "_sd_alg", "vct"),  # SD-JWT and credentials: RFC 9901
-        "token_introspection",  # signed introspection response: RFC 9701 §5
-    }
-)
-# Claims that state the kind of a token: Keycloak, Cognito, common frameworks, Descope.
-_KIND_CLAIMS = ("typ", "token_use", "token_type", "drn")
-_FOREIGN_KINDS = frozenset(
-    {"id", "id_token", "refresh", "refresh_token", "offline", "logout", "dsr"}
-)
-_ACCESS_KINDS = frozenset({"bearer", "access", "access_token"})
 
 _URL = re.compile(
     r"https?://[A-Z0-9._~:\[\]-]+([/?][\x21\x22\x24-\x7E]*)?", re.ASCII | re.IGNORECASE
@@ -94,6 +94,7 @@ class JWTVerifier:
             them here (RFC 8707 §3).
         remember: how many valid tokens to remember, so that their signatures are not verified
             again while the key source returns the same key; 0 for none.
+        profile: the differences of the issuer's tokens; use :meth:`of` for a described issuer.
         clock: returns the time, in seconds since the epoch.
 
     Raises:
@@ -114,6 +115,7 @@ class JWTVerifier:
         permissions_are_scopes: bool = False,
         require_single_audience: bool = False,
         remember: int = 1024,
+        profile: Profile = STRICT,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if not all(callable(getattr(keys, name, None)) for name in ("find", "refresh")):
@@ -129,8 +131,41 @@ class JWTVerifier:
         self._token_types = _checked_types(token_types)
         self._permissions_are_scopes = permissions_are_scopes
         self._require_single_audience = require_single_audience
+        self._profile = profile
+        self._proven: dict[str | None, None] = {}
         self._memo = Memo(_checked_size(remember))
         self._clock = clock
+        self._faults = Faults(issuer or "", clock)
+        warn_of_shared(self._audiences)
+
+    @classmethod
+    def of(
+        cls,
+        issuer: Issuer,
+        *,
+        audience: str | Sequence[str] = (),
+        keys: KeySource | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Return the verifier of a described issuer's tokens.
+
+        Args:
+            issuer: the description.
+            audience: the ``aud`` of this server, if the description has none.
+            keys: the source of its keys, instead of the described one.
+            clock: returns the time, in seconds since the epoch.
+        """
+        return cls(
+            issuer=issuer.url,
+            audience=issuer.audiences or audience,
+            keys=issuer.key_source() if keys is None else keys,
+            algorithms=issuer.algorithms or DEFAULT_ALGORITHMS,
+            leeway=issuer.leeway,
+            token_types=issuer.token_types or DEFAULT_TOKEN_TYPES,
+            permissions_are_scopes=issuer.permissions_are_scopes,
+            profile=issuer.profile,
+            clock=clock,
+        )
 
     @property
     def issuer(self) -> str | None:
@@ -139,6 +174,39 @@ class JWTVerifier:
             return self._issuer
         discovered: str | None = getattr(self._keys, "issuer", None)
         return discovered
+
+    @property
+    def profile(self) -> Profile:
+        """The declared differences of the issuer's tokens."""
+        return self._profile
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The authorization servers that clients are told of (RFC 9728)."""
+        return self._profile.published or ((self.issuer,) if self.issuer else ())
+
+    @property
+    def shares_connections(self) -> bool:
+        """Whether the issuer's subjects are known to the connection provider."""
+        return self._profile.shares_connections
+
+    def scope_names_of(self, issuer: str | None) -> ScopeNames:
+        """Return how scopes are called at the issuer.
+
+        Args:
+            issuer: an issuer; this verifier has one only.
+        """
+        del issuer
+        return self._profile.scope_names
+
+    async def discover(self) -> None:
+        """Fetch the issuer's name, if only its metadata has it.
+
+        Raises:
+            KeysUnavailableError: if it cannot be fetched.
+        """
+        if self.issuer is None:
+            await self._keys.refresh()
 
     @property
     def audiences(self) -> tuple[str, ...]:
@@ -159,14 +227,15 @@ class JWTVerifier:
         """
         try:
             principal = self._judge(token)
-            if principal is None:
-                await self._keys.refresh()
-                principal = self._judge_finally(token)
+            for _ in range(_REFRESHES):
+                if principal is None:
+                    await self._keys.refresh()
+                    principal = self._judge(token, refreshed=True)
+            return principal or _unknown_keys()
         except BaseException as error:
             forget_variables(error)
             del token
             raise
-        return principal
 
     def verify_now(self, token: str) -> Principal | None:
         """Verify ``token`` without I/O; return None if keys have to be fetched first.
@@ -182,12 +251,6 @@ class JWTVerifier:
             del token
             raise
 
-    def _judge_finally(self, token: str) -> Principal:
-        principal = self._judge(token, refreshed=True)
-        if principal is None:
-            raise KeysUnavailableError("The keys of the authorization server are not known")
-        return principal
-
     def _judge(self, token: str, *, refreshed: bool = False) -> Principal | None:
         """Return the principal; None if keys must be fetched first."""
         # Lone surrogates are encoded as well: no two texts share a digest.
@@ -196,7 +259,9 @@ class JWTVerifier:
         verified = known = self._memo.recall(digest)
         if known is not None:  # valid while its key and issuer are in use
             keys = self._keys.find(known.kid, known.algorithm) or ()
-            if known.issuer != issuer or all(key is not known.key for key in keys):
+            # The names of a described issuer do not change; a discovered one may become known.
+            is_other = self._profile.names is None and known.issuer != issuer
+            if is_other or all(key is not known.key for key in keys):
                 verified = None
         if verified is None:
             verified = self._examine(token, refreshed=refreshed)
@@ -209,11 +274,21 @@ class JWTVerifier:
 
     def _examine(self, token: str, *, refreshed: bool) -> Verified | None:
         jws = self._read(token)
+        claims = parse_object(jws.payload)
+        # Before the look-up: a token of another issuer causes none, and no request.
+        if self.issuer is not None and not self._profile.issued(claims, self.issuer):
+            self._faults.tell("iss", self._issuer_names, claims.get("iss"))
+            raise InvalidTokenError("issuer", "The token is of another issuer")
         key = self._signer(jws, refreshed=refreshed)
-        return None if key is None else self._accept(jws, key)
+        return None if key is None else self._accept(jws, claims, key)
+
+    @property
+    def _issuer_names(self) -> tuple[str, ...]:
+        names = self._profile.names
+        return (str(self.issuer),) if names is None else tuple(names.exact) or (str(self.issuer),)
 
     def _read(self, token: str) -> CompactJWS:
-        jws = parse(token)
+        jws = parse(token, self._profile.ignored_parameters)
         if jws.algorithm not in self._algorithms:
             raise InvalidTokenError("algorithm", "The token uses an algorithm not accepted here")
         if jws.typ not in self._token_types:
@@ -227,44 +302,78 @@ class JWTVerifier:
             return None
         for key in keys:
             if _signed(jws, key):
+                self._remember_proven(jws.kid)
                 return key
         if not keys:
+            self._faults.tell("kid", "one that the issuer publishes", jws.kid)
             raise InvalidTokenError(
                 "key", "The token is signed with a key that its issuer does not publish"
             )
         # The issuer may have replaced a key under its old name.
-        if not refreshed and self._keys.suspect(jws.kid):
+        if not refreshed and jws.kid in self._proven and self._keys.suspect(jws.kid):
             return None
         raise InvalidTokenError("signature", "The signature of the token is wrong")
 
-    def _accept(self, jws: CompactJWS, key: Key) -> Verified:
+    def _remember_proven(self, kid: str | None) -> None:
+        if kid not in self._proven and len(self._proven) < _MAX_PROVEN:
+            self._proven[kid] = None
+
+    def _accept(self, jws: CompactJWS, claims: Mapping[str, Any], key: Key) -> Verified:
         """Check the claims of a signed token, except the time claims."""
-        claims = parse_object(jws.payload)
+        if not self._profile.vouches(key.issuer, claims):
+            raise InvalidTokenError("key", "The key of the token is one of another issuer")
+        times, principal = self.examined(claims, jws.typ)
+        return Verified(jws.algorithm, jws.kid, key, times, principal)
+
+    def examined(self, claims: Mapping[str, Any], typ: str) -> tuple[Times, Principal]:
+        """Return the period and the principal of claims whose origin has been verified.
+
+        Args:
+            claims: the claims of a token.
+            typ: the ``typ`` of its header.
+
+        Raises:
+            InvalidTokenError: if one of the claims is not accepted; times are not compared.
+        """
         self._check_parties(claims)
         check_bearer(claims)
-        _check_kind(claims, jws.typ)
+        self._profile.check_kind(claims, typ)
         times = read_times(claims)
         principal = Principal.from_claims(
             claims, permissions_are_scopes=self._permissions_are_scopes
         )
-        return Verified(jws.algorithm, jws.kid, key, times, principal)
+        if self._profile.scope_names is not SAME:
+            scopes = self._profile.scope_names.read(principal.scopes)
+            principal = replace(principal, scopes=scopes)
+        return times, principal
 
     def _check_parties(self, claims: Mapping[str, Any]) -> None:
-        if claims.get("iss") != self.issuer:
+        if not self._profile.issued(claims, self.issuer):
             raise InvalidTokenError("issuer", "The token is of another issuer")
-        named = audience_names(claims.get("aud"))
-        if named is None:
-            raise InvalidTokenError("audience", "The token names no audience")
-        ours = [canonical_audience(name) in self._accepted for name in named]
-        if not any(ours) or (self._require_single_audience and not all(ours)):
-            raise InvalidTokenError("audience", "The token is for another audience")
+        if not self._profile.admits_client(claims):
+            self._check_audience(claims)
         check_subject(claims)
+        check_actors(claims)
         # RFC 7519 §4.1.7.
         if not isinstance(claims.get("jti", ""), str):
             raise InvalidTokenError("claims", "The jti claim of the token is not a string")
 
+    def _check_audience(self, claims: Mapping[str, Any]) -> None:
+        named = audience_names(claims.get("aud"))
+        if named is None:
+            self._faults.tell("aud", self._audiences, claims.get("aud"))
+            raise InvalidTokenError("audience", "The token names no audience")
+        ours = [canonical_audience(name) in self._accepted for name in named]
+        if not any(ours) or (self._require_single_audience and not all(ours)):
+            self._faults.tell("aud", self._audiences, claims.get("aud"))
+            raise InvalidTokenError("audience", "The token is for another audience")
+
     def __repr__(self) -> str:
         return f"<JWTVerifier: tokens of {self.issuer} for {', '.join(self._audiences)}>"
+
+
+def _unknown_keys() -> NoReturn:
+    raise KeysUnavailableError("The keys of the authorization server are not known")
 
 
 def _signed(jws: CompactJWS, key: Key) -> bool:
@@ -277,25 +386,6 @@ def _signed(jws: CompactJWS, key: Key) -> bool:
     except (InvalidKeyError, TypeError):
         return False
     return algorithm.verify(jws.signing_input, material, jws.signature)
-
-
-def _check_kind(claims: Mapping[str, Any], typ: str) -> None:
-    """Refuse JWTs that the same issuer signs for other purposes, where they can be told apart."""
-    values = [claims[name] for name in _KIND_CLAIMS if name in claims]
-    stated = {value.lower() for value in values if isinstance(value, str)}
-    is_foreign = (
-        not _FOREIGN_CLAIMS.isdisjoint(claims)
-        or not _FOREIGN_KINDS.isdisjoint(stated)
-        # RFC 8417 §2.2: the events of a security event, a logout token among them, are an object.
-        or isinstance(claims.get("events"), dict)
-        # RFC 7523 §3: a JWT whose `sub` is its `iss` is an assertion, not an access token.
-        or claims.get("sub") == claims["iss"]
-        # OpenID Connect Core §2: an ID token repeats the nonce of its request. Keycloak before
-        # 25 put it into access tokens too, but says of those that they are "Bearer".
-        or ("nonce" in claims and typ == "jwt" and _ACCESS_KINDS.isdisjoint(stated))
-    )
-    if is_foreign:
-        raise InvalidTokenError("type", "The token is not an access token")
 
 
 def _configured_audiences(audience: str | Sequence[str]) -> tuple[str, ...]:
@@ -326,8 +416,8 @@ def _checked_algorithms(algorithms: Collection[str]) -> frozenset[str]:
 
 def _checked_leeway(leeway: float) -> float:
     # NaN fails this comparison, too. RFC 9068 §4 allows "no more than a few minutes".
-    if not 0 <= leeway <= _MAX_LEEWAY:
-        raise ValueError(f"leeway is a number of seconds from 0 to {_MAX_LEEWAY}, not {leeway!r}")
+    if not 0 <= leeway <= MAX_LEEWAY:
+        raise ValueError(f"leeway is a number of seconds from 0 to {MAX_LEEWAY}, not {leeway!r}")
     return leeway
 
 

@@ -8,9 +8,9 @@ are accepted: a shared secret that verifies tokens can also sign them.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Protocol, TypeAlias
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -38,6 +38,8 @@ PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 """A public key, as PyJWT's algorithms take it."""
 
 _MAX_KEYS = 100
+# The signatures that are computed for one token: a token without a key id fits every key.
+_MAX_CANDIDATES = 10
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 # RFC 9864 §2.2: "Ed25519" is the fully specified name of what "EdDSA" means for such a key.
 _EDDSA = frozenset({"EdDSA", "Ed25519"})
@@ -82,11 +84,13 @@ class Key:
         kid: its key id in the set (RFC 7517 §4.5); None if it has no key id.
         algorithms: the JWS algorithms it may verify: those of its type, narrowed by its ``alg``.
         material: the key as an object of ``cryptography``.
+        issuer: its ``issuer`` member, with which Entra says whose tokens it signs; None without.
     """
 
     kid: str | None
     algorithms: frozenset[str]
     material: PublicKey = field(hash=False)
+    issuer: str | None = None
 
     def __repr__(self) -> str:
         return f"<Key: {self.kid!r} for {' '.join(sorted(self.algorithms))}>"
@@ -97,11 +101,11 @@ class KeySet:
     """The keys of one issuer; immutable.
 
     Attributes:
-        keys: one to 100 keys, no two of them with the same ``kid``.
+        keys: one to 100 keys; several may share a ``kid`` (RFC 7517 §4.5).
         skipped: why other members of the document were left out, one sentence each.
 
     Raises:
-        KeySetError: if there are no keys, too many, or two with the same ``kid``.
+        KeySetError: if there are no keys, or too many.
     """
 
     keys: tuple[Key, ...]
@@ -112,33 +116,26 @@ class KeySet:
         if not self.keys:
             raise KeySetError("; ".join(("the set holds no usable key", *self.skipped[:5])))
         _check_count(len(self.keys))
-        names = Counter(key.kid for key in self.keys if key.kid is not None)
-        repeated = [name for name, count in names.items() if count > 1]
-        if repeated:
-            raise KeySetError(f"two keys of the set have the same kid {_shown(repeated[0])}")
         object.__setattr__(self, "_index", _index(self.keys))
 
     @classmethod
     def from_jwks(cls, document: object) -> KeySet:
         """Return the keys of a JWK set (RFC 7517 §5) that may verify signatures.
 
-        Keys that are of an unknown type, for other purposes (``use``, ``key_ops``, ``alg``), too
-        weak or malformed are left out and listed in ``skipped``.
+        Keys that are of an unknown or symmetric type, for other purposes (``use``, ``key_ops``,
+        ``alg``), too weak or malformed are left out and listed in ``skipped``.
 
         Args:
             document: the parsed JSON.
 
         Raises:
-            KeySetError: if the document is not a JWK set, has more than 100 members, holds a
-                symmetric key, two usable keys with the same ``kid``, or no usable key.
+            KeySetError: if the document is not a JWK set, has more than 100 members, or no usable
+                key.
         """
         members = document.get("keys") if isinstance(document, Mapping) else None
         if not isinstance(members, list):
             raise KeySetError('a JWK set is an object with a list: {"keys": [...]}')
         _check_count(len(members))
-        if any(isinstance(jwk, Mapping) and jwk.get("kty") == "oct" for jwk in members):
-            # A published secret is useless; beside public keys it invites algorithm confusion.
-            raise KeySetError("the set holds a symmetric key (kty oct)")
         keys: list[Key] = []
         skipped: list[str] = []
         for position, jwk in enumerate(members):
@@ -170,11 +167,11 @@ class KeySet:
             raise KeySetError(f"the key {error}") from None
 
     def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
-        """Return the key to verify a token with; an empty tuple if there is no such key.
+        """Return the keys to verify a token with, at most 10; an empty tuple if there is none.
 
         Args:
-            kid: the ``kid`` of the token, compared exactly. A token without one is matched only
-                if exactly one key of the set fits the algorithm.
+            kid: the ``kid`` of the token, compared exactly. A token without one is matched with
+                every key of the set that fits the algorithm.
             algorithm: the JWS algorithm, such as ``"RS256"``.
         """
         return self._index.get((kid, algorithm), ())
@@ -204,7 +201,7 @@ class KeySource(Protocol):
         ...
 
     async def refresh(self) -> None:
-        """Wait for newer keys, if a fetch is due.
+        """Wait for newer keys, if a fetch is due; called again while :meth:`find` returns None.
 
         Raises:
             KeysUnavailableError: if there are no usable keys afterwards.
@@ -245,7 +242,7 @@ class StaticKeys:
         self._nameless = all(key.kid is None for key in self._keys.keys)
 
     def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
-        """Return the key to verify a token with; an empty tuple if there is no such key.
+        """Return the keys to verify a token with; an empty tuple if there is none.
 
         Args:
             kid: the ``kid`` of the token; None if it names none.
@@ -298,21 +295,19 @@ def _check_count(count: int) -> None:
 
 
 def _index(keys: tuple[Key, ...]) -> dict[tuple[str | None, str], tuple[Key, ...]]:
-    index: dict[tuple[str | None, str], tuple[Key, ...]] = {
-        (key.kid, algorithm): (key,)
-        for key in keys
-        if key.kid is not None
-        for algorithm in key.algorithms
-    }
-    fitting = Counter(algorithm for key in keys for algorithm in key.algorithms)
+    index: dict[tuple[str | None, str], tuple[Key, ...]] = {}
     for key in keys:
-        index |= {(None, name): (key,) for name in key.algorithms if fitting[name] == 1}
+        for name in product({key.kid, None}, key.algorithms):
+            index[name] = (*index.get(name, ()), key)[:_MAX_CANDIDATES]
     return index
 
 
 def _read_key(jwk: object) -> Key:
     if not isinstance(jwk, Mapping):
         raise KeySetError("is not an object")
+    if jwk.get("kty") == "oct":
+        # Asymmetric algorithms only: a published secret could sign tokens.
+        raise KeySetError("is a symmetric key (kty oct)")
     kid = jwk.get("kid")
     if kid is not None and not isinstance(kid, str):
         raise KeySetError("has a kid that is not a string")
@@ -325,7 +320,10 @@ def _read_key(jwk: object) -> Key:
     if operations not in (["verify"], ["sign", "verify"], ["verify", "sign"]):
         raise KeySetError("is not for verifying signatures (key_ops)")
     algorithms, material = _examined(_material(jwk))
-    return Key(kid, _narrowed(algorithms, jwk.get("alg")), material)
+    issuer = jwk.get("issuer")
+    if issuer is not None and not isinstance(issuer, str):
+        raise KeySetError("has an issuer that is not a string")
+    return Key(kid, _narrowed(algorithms, jwk.get("alg")), material, issuer)
 
 
 def _material(jwk: Mapping[str, Any]) -> object:

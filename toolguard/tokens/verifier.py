@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.principal import Principal
 
-__all__ = ["Verifier"]
+__all__ = ["Verifier", "scope_names_of"]
 
 
 class Verifier(Protocol):
@@ -23,3 +24,10 @@ class Verifier(Protocol):
             KeysUnavailableError: if the token cannot be verified at this time.
         """
         ...
+
+
+def scope_names_of(verifier: object, issuer: str | None) -> ScopeNames:
+    """Return how scopes are called at ``issuer``; None is the first one."""
+    find = getattr(verifier, "scope_names_of", None)
+    names = SAME if find is None else find(issuer)
+    return names if isinstance(names, ScopeNames) else SAME

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
@@ -88,7 +87,8 @@ class Database:
     def _new_engine(self) -> AsyncEngine:
         is_file = self._url.get_backend_name() == "sqlite"
         if is_file:
-            _create_private(Path(str(self._url.database)))
+            # A new file is for this user only.
+            os.close(os.open(str(self._url.database), os.O_CREAT | os.O_RDWR, 0o600))
         engine = create_async_engine(
             self._url, isolation_level="AUTOCOMMIT", hide_parameters=True, **_POOL
         )
@@ -122,11 +122,6 @@ def _prepare(db: Any) -> None:
             f"the vault's tables have version {found} and this toolguard works with "
             f"{SCHEMA_VERSION}: run `toolguard vault upgrade`"
         )
-
-
-def _create_private(path: Path) -> None:
-    """Create the file where it is missing, for this user only."""
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:  # noqa: ARG001 - the event's

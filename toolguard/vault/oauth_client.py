@@ -70,7 +70,9 @@ class OAuthClient:
         form = {"code": code, "code_verifier": verifier, "redirect_uri": redirect_uri}
         answer = await self._ask({"grant_type": "authorization_code", **form})
         before = Grant("", scopes=tuple(scopes))
-        grant = _raised(read_grant(answer, self.provider, self.name, before, self._clock()))
+        grant = read_grant(answer, self.provider, self.name, before, self._clock())
+        if isinstance(grant, ConnectionTokenError):
+            raise grant
         if not grant.account:
             grant = replace(grant, account=await self._account(grant))
         return grant, answer.members
@@ -180,9 +182,3 @@ def challenge_of(verifier: str) -> str:
     'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM'
     """
     return urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-
-
-def _raised(outcome: Grant | ConnectionTokenError) -> Grant:
-    if isinstance(outcome, Grant):
-        return outcome
-    raise outcome

@@ -91,10 +91,10 @@ def test_the_policy_sees_caller_app_and_scopes_and_has_the_last_word() -> None:
         "Bearer Plocal:wrong",
         f"Bearer Pother:{KEY}",
         f"Basic Plocal:{KEY}",
-        bearer(token(expires_in=-600)),
-        bearer(token(aud="https://other.test/mcp")),
-        bearer(token(iss="https://other.test")),
-        f"Bearer {token()}",
+        pytest.param(bearer(token(expires_in=-600)), id="expired"),
+        pytest.param(bearer(token(aud="https://other.test/mcp")), id="other audience"),
+        pytest.param(bearer(token(iss="https://other.test")), id="other issuer"),
+        pytest.param(f"Bearer {token()}", id="no project"),
     ],
 )
 def test_a_credential_that_does_not_hold_up_is_401(credential: str) -> None:

@@ -43,7 +43,7 @@ from toolguard import (
     requires_scopes,
     with_connection,
 )
-from toolguard.calls.message import Frame, Message, standing
+from toolguard.calls.message import Frame, MessageContext, standing
 from toolguard.calls.request import RequestAuth
 from toolguard.testing import FrozenClock, LocalIssuer, signed_in
 
@@ -752,7 +752,7 @@ class Queue:
             return task
 
         principal = Principal(user, "https://issuer.test", expires_at=math.inf)
-        frame = Frame(self.guard, Message(RequestAuth("token", principal, self.guard)))
+        frame = Frame(self.guard, MessageContext(RequestAuth("token", principal, self.guard)))
         with standing(frame):
             await self.tasks.queue(self.guard, queue)
 

@@ -30,7 +30,9 @@ from typing_extensions import Self
 from support.issuing import Endpoint, names, refresh, settle
 from toolguard.errors import KeysUnavailableError
 from toolguard.testing import FrozenClock
+from toolguard.tokens.fetching import BusyError
 from toolguard.tokens.jwks import JWKS, HttpFetch
+from toolguard.tokens.network import Network
 
 # A fetch that did not end by itself would last ten seconds or more; a busy machine needs some.
 SOON = 8.0
@@ -162,8 +164,10 @@ def test_a_chunked_answer_is_put_together() -> None:
         (replies(KEY_SET, "500 Internal Server Error"), "HTTP 500"),
         (replies(b"", "503 Service Unavailable", "Retry-After: 1"), "HTTP 503"),
         (replies(KEY_SET, "203 Non-Authoritative Information"), "HTTP 203"),
-        (replies(b"", "301 Moved Permanently", "Location: /elsewhere"), "HTTP 301"),
-        (replies(gzip.compress(KEY_SET), "200 OK", "Content-Encoding: gzip"), "compressed"),
+        (replies(b"", "301 Moved Permanently", "Location: /elsewhere"), "a second redirect"),
+        (replies(b"", "301 Moved Permanently", "Location: https://127.0.0.1/"), "another origin"),
+        (replies(b"", "301 Moved Permanently"), "HTTP 301"),
+        (replies(KEY_SET, "200 OK", "Content-Encoding: gzip"), "not gzip"),
         (replies(KEY_SET, "200 OK", "Content-Encoding: br"), "compressed"),
         (resets(), "no answer"),
         (sends(b""), "no answer"),
@@ -176,6 +180,13 @@ def test_a_chunked_answer_is_put_together() -> None:
 )
 def test_an_answer_that_is_not_a_document_is_a_failure(server: Server, reason: str) -> None:
     assert reason in fails(server)
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
+def test_an_endpoint_says_when_to_come_back(status: str) -> None:
+    with replies(b"", status, "Retry-After: 17") as server, pytest.raises(BusyError) as caught:
+        HttpFetch()(server.url, 5.0)
+    assert caught.value.retry_after == 17
 
 
 def test_nothing_listens() -> None:
@@ -255,24 +266,65 @@ def test_a_compressed_bomb_is_not_unpacked() -> None:
     bomb = gzip.compress(b" " * (50 * MEBIBYTE))
     tracemalloc.start()
     try:
-        assert "compressed" in fails(replies(bomb, "200 OK", "Content-Encoding: gzip"))
+        assert "too long" in fails(replies(bomb, "200 OK", "Content-Encoding: gzip"))
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert peak < 5 * MEBIBYTE
 
 
-def test_a_redirect_is_not_followed() -> None:
+def test_gzip_and_a_byte_order_mark_are_read() -> None:
+    body = gzip.compress(b"\xef\xbb\xbf" + KEY_SET)
+    with replies(body, "200 OK", "Content-Encoding: gzip") as server:
+        assert HttpFetch()(server.url, 5.0) == KEY_SET
+
+
+def test_a_redirect_to_another_origin_is_not_followed() -> None:
     with replies(KEY_SET) as other:
         for status in ("301 Moved Permanently", "302 Found", "307 Temporary Redirect"):
-            assert "HTTP 30" in fails(replies(b"", status, f"Location: {other.url}"))
+            assert "another origin" in fails(replies(b"", status, f"Location: {other.url}"))
     assert other.requests == []
 
 
-def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_redirect_within_the_origin_is_followed() -> None:
+    def answer(server: Server, connection: socket.socket) -> None:
+        moved = b"HTTP/1.1 308 Permanent Redirect\r\nContent-Length: 0\r\nConnection: close\r\n"
+        if len(server.requests) == 1:
+            server.send(connection, moved + b"Location: /keys\r\n\r\n")
+        else:
+            server.send(connection, OK + b"Connection: close\r\n\r\n" + KEY_SET)
+
+    with Server(answer) as server:
+        assert HttpFetch()(server.url, 5.0) == KEY_SET
+    assert server.requests[1].startswith(b"GET /keys ")
+
+
+def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with replies(KEY_SET) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", "elsewhere.test")
+        assert HttpFetch()("http://auth.test/jwks", 5.0) == KEY_SET
+    assert proxy.requests[0].startswith(b"GET http://auth.test/jwks HTTP/1.1\r\n")
+
+
+def test_a_host_that_needs_no_proxy_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     with replies(b"") as proxy, replies(KEY_SET) as server:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        monkeypatch.setenv("ALL_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        assert HttpFetch()(server.url, 5.0) == KEY_SET
+    assert proxy.requests == []
+
+
+def test_a_proxy_can_be_set() -> None:
+    with replies(KEY_SET) as proxy:
+        assert HttpFetch(network=Network(proxy=proxy.url))("http://auth.test/", 5.0) == KEY_SET
+
+
+def test_certificates_of_the_environment_are_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with https(tmp_path) as (server, _):
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "server.pem"))
         assert HttpFetch()(server.url, 5.0) == KEY_SET
 
 
@@ -324,7 +376,6 @@ BROKEN = {
     "truncated": KEY_SET[:-1],
     "html": b"<!doctype html><title>Sign in</title>",
     "utf-16": KEY_SET.decode().encode("utf-16"),
-    "byte order mark": b"\xef\xbb\xbf" + KEY_SET,
     "not utf-8": KEY_SET[:-1] + b',"x":"\xff"}',
     "null": b"null",
     "list": b"[]",
@@ -349,6 +400,7 @@ def test_a_document_that_is_no_key_set_is_a_failure_and_old_keys_serve(body: byt
         served.reverse()
         assert names(source) is None
         refresh(source)
+        settle(source)
         assert names(source) == ["a"]
         cold = JWKS(url=server.url, clock=clock)
         with pytest.raises(KeysUnavailableError):

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from support.callers import NOW, TOKEN, Desk, person
-from toolguard.calls.message import Frame, Message
+from toolguard.calls.message import Frame, MessageContext
 from toolguard.calls.request import RequestAuth
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.errors import (
@@ -41,7 +41,9 @@ async def admitted(
 ) -> Connections:
     guard = Desk(connections=vault)
     token = None if principal is None else TOKEN
-    return await connected(Frame(guard, Message(RequestAuth(token, principal, guard))), policy)
+    return await connected(
+        Frame(guard, MessageContext(RequestAuth(token, principal, guard))), policy
+    )
 
 
 async def connected(door: Frame, policy: Policy) -> Connections:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.callers import ISSUER, NOW, TOKEN, Desk, Tokens, person
 from toolguard.calls.message import (
     Frame,
-    Message,
+    MessageContext,
     current_access_token,
     current_frame,
     current_principal,
@@ -47,7 +47,7 @@ CALL = OperationCall("tool", "read")
 
 
 def door(guard: Desk, state: RequestAuth | None) -> Frame:
-    return Frame(guard, Message(state))
+    return Frame(guard, MessageContext(state))
 
 
 async def admission(frame: Frame, policy: Policy = Policy()) -> Principal | None:  # noqa: B008 - a frozen value

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolguard import InvalidTokenError, MissingTokenError, Principal, ToolGuard
-from toolguard.calls.message import Frame, Message
+from toolguard.calls.message import Frame, MessageContext
 from toolguard.calls.stdio import StdioToken
 from toolguard.environment import secret
 from toolguard.policies.operations import OperationCall
@@ -52,7 +52,7 @@ def asks(made: ToolGuard, policy: Policy) -> str | None:
 
     async def ask() -> str | None:
         call = OperationCall("tool", "x")
-        door = Frame(made, Message(await made.stdio_auth()))
+        door = Frame(made, MessageContext(await made.stdio_auth()))
         principal = await door.enter(policy, call).authorize(call)
         return None if principal is None else principal.user_id
 

@@ -11,7 +11,7 @@ import pytest
 
 from support.callers import NOW, TOKEN, Desk, person
 from toolguard import requires_auth, with_connection
-from toolguard.calls.message import Frame, Message, standing
+from toolguard.calls.message import Frame, MessageContext, standing
 from toolguard.calls.request import RequestAuth
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.errors import (
@@ -61,7 +61,7 @@ def called(
 ) -> Any:
     async def call() -> Any:
         guard = desk or Desk(connections=vault)
-        message = Message(RequestAuth(TOKEN, person(**facts), guard))
+        message = MessageContext(RequestAuth(TOKEN, person(**facts), guard))
         with standing(Frame(guard, message)):
             result = await tool()
         message.closed = True

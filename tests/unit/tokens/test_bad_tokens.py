@@ -54,7 +54,8 @@ def test_every_method_that_mints_a_bad_token_is_registered() -> None:
 
 
 def test_every_reason_to_refuse_a_token_has_a_token() -> None:
-    assert set(INVALID_TOKENS.values()) == set(get_args(InvalidTokenReason))
+    # Only an issuer that is asked can say that a token is not active.
+    assert {*INVALID_TOKENS.values(), "inactive"} == set(get_args(InvalidTokenReason))
 
 
 def test_the_registry_cannot_be_changed() -> None:
@@ -90,7 +91,10 @@ def test_bad_tokens_of_every_provider_are_refused_for_their_reasons(
     tokens = issuer.invalid_tokens("bob", scopes=["read", "openid"])
 
     assert accepted(verifier, issuer.mint("bob", scopes=["read", "openid"])).user_id == "bob"
-    assert {name: refusal(verifier, token) for name, token in tokens.items()} == INVALID_TOKENS
+    # XSUAA has jku in every header, where it is ignored: what is wrong is the signature.
+    differing = {"own_key_url": "signature"} if provider == "xsuaa" else {}
+    refused = {name: refusal(verifier, token) for name, token in tokens.items()}
+    assert refused == {**INVALID_TOKENS, **differing}
 
 
 @given(

@@ -107,7 +107,7 @@ def test_without_a_document_the_reasons_are_named() -> None:
     assert f"{OAUTH}: it is not of the expected issuer" in str(caught.value)
     assert f"{OPENID}: it is not a JSON object" in str(caught.value)
     assert "HTTP 404" in str(caught.value)
-    assert "evil" not in str(caught.value)
+    assert "found 'https://evil.example'" in str(caught.value)
 
 
 def test_metadata_is_read_again_after_an_hour_or_a_failure() -> None:

@@ -106,7 +106,7 @@ FORGED = {
         "signature",
     ),
     "a signature cut short": (f"{HEADER}.{PAYLOAD}.{SIGNATURE[:84]}", "signature"),
-    "no payload": (f"{HEADER}..{SIGNATURE}", "signature"),
+    "no payload": (f"{HEADER}..{SIGNATURE}", "malformed"),
     "a signature with more behind it": (GOOD + "AAAA", "signature"),
     "a signature of one byte": (f"{HEADER}.{PAYLOAD}.AA", "signature"),
     "the signature of another token": (

@@ -86,13 +86,17 @@ PRIVATE_PEM = RSA.private_bytes(
 @pytest.mark.parametrize(
     ("given_keys", "reason"),
     [
-        (PRIVATE_PEM, "private key"),
-        (PRIVATE_PEM.decode(), "private key"),
+        pytest.param(PRIVATE_PEM, "private key", id="bytes of a private key"),
+        pytest.param(PRIVATE_PEM.decode(), "private key", id="text of a private key"),
         ("", "not a public key"),
         ("secret", "not a public key"),
         (b"\xff\xfe", "not a public key"),
         ("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", "not a public key"),
-        (pem_of(ed448.Ed448PrivateKey.generate().public_key()), "the key is on a curve"),
+        pytest.param(
+            pem_of(ed448.Ed448PrivateKey.generate().public_key()),
+            "the key is on a curve",
+            id="another curve",
+        ),
         (pem_of(rsa.RSAPublicNumbers(65537, (1 << 1023) + 1).public_key()), "1024 bits"),
         ({}, "list"),
         ('{"keys": []', "JSON"),

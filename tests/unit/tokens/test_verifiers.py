@@ -138,18 +138,30 @@ def test_missing_keys_are_fetched_once_and_the_token_judged_by_them() -> None:
 
 
 def test_a_key_replaced_under_its_old_name_is_fetched_again() -> None:
-    old = replace(published(issuing()), kid=ES256.key_id)
-    source = Keys(ES256_KEY, replaced=(old,))
+    before = issuing()
+    source = Keys(ES256_KEY, replaced=(replace(published(before), kid=ES256.key_id),))
+    verifying = verifier(source)
 
-    assert asyncio.run(verifier(source).verify(mint())).user_id == "alice"
+    earlier = before.mint("alice", headers={"kid": ES256.key_id})
+    assert asyncio.run(verifying.verify(earlier)).user_id == "alice"
+    assert asyncio.run(verifying.verify(mint())).user_id == "alice"
     assert source.refreshes == 1
+
+
+def test_a_key_that_never_verified_is_not_fetched_again() -> None:
+    source = Keys(ES256_KEY)
+
+    assert refusal(ES256.mint_wrong_key(), keys=source) == "signature"
+    assert source.refreshes == 0
 
 
 def test_a_forged_signature_costs_at_most_one_refresh() -> None:
     source = Keys(ES256_KEY)
+    verifying = verifier(source)
+    verifying.verify_now(mint())
 
     with pytest.raises(InvalidTokenError) as caught:
-        asyncio.run(verifier(source).verify(ES256.mint_wrong_key()))
+        asyncio.run(verifying.verify(ES256.mint_wrong_key()))
 
     assert caught.value.reason == "signature"
     assert source.refreshes == 1
@@ -161,10 +173,12 @@ def test_a_source_that_suspects_every_key_does_not_get_a_forged_token_in() -> No
             return True
 
     source = Suspicious(ES256_KEY)
-    forged = ES256.mint_wrong_key()
+    forged, verifying = ES256.mint_wrong_key(), verifier(source)
+    verifying.verify_now(mint())
 
-    assert verifier(source).verify_now(forged) is None
-    assert refusal(forged, keys=source) == "signature"
+    assert verifying.verify_now(forged) is None
+    with pytest.raises(InvalidTokenError, match="signature"):
+        asyncio.run(verifying.verify(forged))
     assert source.refreshes == 1
 
 
@@ -177,7 +191,7 @@ def test_a_source_that_cannot_say_even_after_a_refresh_is_an_outage() -> None:
 
     with pytest.raises(KeysUnavailableError):
         asyncio.run(verifier(source).verify(mint()))
-    assert source.refreshes == 1
+    assert source.refreshes == 3
 
 
 def test_an_outage_is_passed_on_as_it_is() -> None:

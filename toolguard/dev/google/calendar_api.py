@@ -119,7 +119,9 @@ def _guarded(
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         access = accounts.access(token) if scheme.lower() == "bearer" else None
         if access is None:
-            return _invalid_credentials()
+            challenge = {"www-authenticate": f'{_REALM}, error="invalid_token"'}
+            message = "Request had invalid authentication credentials."
+            return _error(401, "authError", message, challenge, status="UNAUTHENTICATED")
         if not set(any_of) & set(access.scopes):
             return _insufficient(any_of)
         try:
@@ -136,12 +138,6 @@ def _error(
     detail = {"message": message, "domain": "global", "reason": reason}
     error = {"code": code, "message": message, "errors": [detail], **more}
     return JSONResponse({"error": error}, code, headers)
-
-
-def _invalid_credentials() -> Response:
-    challenge = {"www-authenticate": f'{_REALM}, error="invalid_token"'}
-    message = "Request had invalid authentication credentials."
-    return _error(401, "authError", message, challenge, status="UNAUTHENTICATED")
 
 
 def _insufficient(scopes: Sequence[str]) -> Response:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import hmac
 import re
 import secrets
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any
 
 from cachetools import TTLCache
@@ -22,6 +20,7 @@ from starlette.routing import Route
 
 from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts, IssuedTokens
 from toolguard.dev.oauth.parameters import Parameters, read_form, read_query
+from toolguard.dev.oauth.pkce import s256_challenge
 from toolguard.dev.oauth.redirects import parse_redirect, with_parameters
 from toolguard.dev.oauth.refusals import Refusal, answering_json, answering_pages
 from toolguard.pages.layout import Form, page, stylesheet
@@ -183,8 +182,7 @@ class ConsentScreen:
             return None
         if form.get("redirect_uri") != client.redirect_uri:
             return None
-        digest = sha256(form.require("code_verifier").encode()).digest()
-        challenge = urlsafe_b64encode(digest).rstrip(b"=").decode()
+        challenge = s256_challenge(form.require("code_verifier"))
         if not hmac.compare_digest(challenge, asked.challenge):
             return None
         return self._accounts.grant(account, asked.scopes)

@@ -49,7 +49,9 @@ async def authorize(
         asked = _read(context, client, redirect_uri, parameters)
     except Refusal as refusal:
         members = {"error": refusal.error, "error_description": refusal.description}
-        uri = _response_uri(context, redirect_uri, _safe_state(parameters), members)
+        states = parameters.every("state")
+        is_safe = len(states) == 1 and _STATE.fullmatch(states[0]) is not None
+        uri = _response_uri(context, redirect_uri, states[0] if is_safe else None, members)
         return RedirectResponse(uri, 302, {"cache-control": "no-store"})
     return _begin(context, request, asked)
 
@@ -152,11 +154,6 @@ def _challenge(parameters: Parameters) -> str:
     if not _CHALLENGE.fullmatch(challenge):
         raise Refusal("invalid_request", "code_challenge is 43 characters of base64url")
     return challenge
-
-
-def _safe_state(parameters: Parameters) -> str | None:
-    states = parameters.every("state")
-    return states[0] if len(states) == 1 and _STATE.fullmatch(states[0]) else None
 
 
 def _response_uri(

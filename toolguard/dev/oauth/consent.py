@@ -111,6 +111,9 @@ class ConsentPages:
         redirect = parse_redirect(case.request.redirect_uri)
         if redirect is None:
             raise Refusal("invalid_request", "The address to return to cannot be read")
+        origin = "It registered itself: nobody has checked its name"
+        if case.client.client_id.startswith(("https://", "http://")):
+            origin = f"It is published by {urlsplit(case.client.client_id).netloc}"
         connect = self._connect_url
         here = with_parameters(self._context.url("consent"), [("tx", case.name)])
         return page(
@@ -121,7 +124,7 @@ class ConsentPages:
             decide=bound_form(self._context, case.session, "consent", tx=case.name),
             sign_out=bound_form(self._context, case.session, "sign-out", tx=case.name),
             client=case.client.name,
-            origin=_origin(case.client),
+            origin=origin,
             destination=redirect.origin,
             user=case.user,
             granted=self._words(decision.granted),
@@ -138,10 +141,3 @@ class ConsentPages:
     def _to_sign_in(self, name: str) -> Response:
         url = with_parameters(self._context.url("sign-in"), [("tx", name)])
         return RedirectResponse(url, 303, {"cache-control": "no-store"})
-
-
-def _origin(client: Client) -> str:
-    """Return what is known of where a client comes from, as a sentence."""
-    if client.client_id.startswith(("https://", "http://")):
-        return f"It is published by {urlsplit(client.client_id).netloc}"
-    return "It registered itself: nobody has checked its name"

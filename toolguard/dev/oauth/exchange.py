@@ -62,7 +62,11 @@ async def exchange_token(
     if FETCH_SCOPE not in caller.scopes:
         raise Refusal("invalid_scope", f"subject_token lacks the scope {FETCH_SCOPE}")
     wanted = ConnectionRequest(target, scopes, caller, token)
-    return _connection_answer(await _connection(vault, wanted), context.clock())
+    connection = await _connection(vault, wanted)
+    expires_in = None
+    if connection.expires_at is not None:
+        expires_in = max(0, int(connection.expires_at - context.clock()))
+    return _answer(connection.token, connection.token_type, connection.scopes, expires_in)
 
 
 def _subject_token(form: Parameters) -> str:
@@ -116,12 +120,6 @@ async def _connection(vault: ConnectionProvider, wanted: ConnectionRequest) -> C
         raise Refusal("invalid_target", "The vault does not give this to this caller") from None
     except ConnectionTokenError:
         raise Refusal("temporarily_unavailable", "The vault has no answer", status=503) from None
-
-
-def _connection_answer(connection: Connection, now: float) -> dict[str, Any]:
-    expires_at = connection.expires_at
-    expires_in = None if expires_at is None else max(0, int(expires_at - now))
-    return _answer(connection.token, connection.token_type, connection.scopes, expires_in)
 
 
 def _answer(

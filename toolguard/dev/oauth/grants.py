@@ -11,12 +11,11 @@ import hmac
 import json
 import logging
 import secrets
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 from toolguard.dev.oauth.config import User
 from toolguard.dev.oauth.context import ServerContext
+from toolguard.dev.oauth.pkce import s256_challenge
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.oauth.sign_in_state import AuthorizationRequest
 from toolguard.dev.store import digest
@@ -123,7 +122,7 @@ def redeem_code(context: ServerContext, code: str, proof: CodeProof) -> Grant:
         raise _invalid("The code has expired")
     if proof.redirect_uri != redirect_uri:
         raise _invalid("redirect_uri is not that of the authorization request")
-    if not hmac.compare_digest(_challenge_of(proof.verifier).encode(), challenge.encode()):
+    if not hmac.compare_digest(s256_challenge(proof.verifier).encode(), challenge.encode()):
         raise _invalid("code_verifier does not fit the code_challenge")
     return grant
 
@@ -225,11 +224,6 @@ def _grant(columns: list[str] | tuple[str, ...]) -> Grant:
     return Grant(
         grant_id, client_id, user_id, resource, tuple(json.loads(scopes)), float(expires_at)
     )
-
-
-def _challenge_of(verifier: str) -> str:
-    """Return the S256 challenge of a verifier (RFC 7636 §4.6)."""
-    return urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()
 
 
 def _invalid(description: str) -> Refusal:

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from toolguard.dev.oauth.clients import Client, save_client
 from toolguard.dev.oauth.config import World
 from toolguard.dev.oauth.context import ServerContext
-from toolguard.dev.oauth.redirects import RedirectURI, parse_redirect
+from toolguard.dev.oauth.redirects import parse_redirect
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.store import digest
 from toolguard.pages.names import display_name
@@ -78,7 +78,9 @@ def client_of_document(world: World, client_id: str, metadata: Mapping[str, Any]
     own = parse_redirect(client_id)
     redirect_uris = _redirect_uris(metadata)
     for uri in redirect_uris:
-        if not is_approved(world, uri) and not _is_same_origin(own, parse_redirect(uri)):
+        redirect = parse_redirect(uri)
+        is_own = own is not None and redirect is not None and own.origin == redirect.origin
+        if not is_own and not is_approved(world, uri):
             raise _refused_redirect(name, uri)
     return Client(client_id, name, redirect_uris, _grant_types(metadata))
 
@@ -141,10 +143,6 @@ def _grant_types(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(responses, list) or "code" not in responses:
         raise _invalid("response_types includes code")
     return tuple(kind for kind in _GRANT_TYPES if kind in asked)
-
-
-def _is_same_origin(one: RedirectURI | None, other: RedirectURI | None) -> bool:
-    return one is not None and other is not None and one.origin == other.origin
 
 
 def _invalid(description: str) -> Refusal:

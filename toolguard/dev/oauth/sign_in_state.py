@@ -90,7 +90,11 @@ def find_sign_in(context: ServerContext, session: Session | None, name: str) -> 
     if row is None:
         raise _gone()
     text, return_to, email = row
-    return SignIn(name, None if text is None else _request(text), return_to, email)
+    request = None
+    if text is not None:
+        members = json.loads(text)
+        request = AuthorizationRequest(**{**members, "scopes": tuple(members["scopes"])})
+    return SignIn(name, request, return_to, email)
 
 
 def note_email(context: ServerContext, sign_in: SignIn, email: str | None) -> None:
@@ -151,11 +155,6 @@ def _row(
         (digest(name), session.digest, context.clock()),
     ).fetchone()
     return row
-
-
-def _request(text: str) -> AuthorizationRequest:
-    members = json.loads(text)
-    return AuthorizationRequest(**{**members, "scopes": tuple(members["scopes"])})
 
 
 def _gone() -> Refusal:

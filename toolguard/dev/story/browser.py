@@ -146,7 +146,9 @@ class _PageParser(HTMLParser):
             self._form = Form(action)
             self._page.forms.append(self._form)
         elif tag == "input" and self._form is not None:
-            self._add_field(self._form, attributes)
+            unchecked = attributes.get("type") == "checkbox" and "checked" not in attributes
+            if "name" in attributes and not unchecked:
+                self._form.fields.append((attributes["name"], attributes.get("value", "")))
         if tag in ("a", "button", "h1", "p"):
             self._open.append((tag, attributes, len(self._said)))
 
@@ -170,9 +172,3 @@ class _PageParser(HTMLParser):
         elif self._form is not None:
             name = attributes.get("name")
             self._form.buttons[words] = (name, attributes.get("value", "")) if name else None
-
-    @staticmethod
-    def _add_field(form: Form, attributes: dict[str, str]) -> None:
-        unchecked = attributes.get("type") == "checkbox" and "checked" not in attributes
-        if "name" in attributes and not unchecked:
-            form.fields.append((attributes["name"], attributes.get("value", "")))

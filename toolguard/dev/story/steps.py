@@ -191,7 +191,9 @@ async def alice_writes(story: Story) -> None:
     served = await story.write(story.alice, "Design review")
     story.narrator.expect([403, 200], _statuses(story, served))
     # What she holds comes first where her client would lose it, and then what is missing.
-    story.narrator.expect(_WRITE, _asked_scopes(served)[-1])
+    headers = [each.headers.get("www-authenticate") for each in served.exchanges]
+    challenges = [parse(header) for header in headers if header is not None]
+    story.narrator.expect(_WRITE, challenges[0].scope[-1])
     story.narrator.expect((True, "Design review"), (served.ok, served.data["title"]))
     story.narrator.says(
         "Refused before the tool ran, and the challenge names the scope that was missing. Her "
@@ -334,11 +336,6 @@ def _statuses(story: Story, outcome: Outcome) -> list[int]:
     """Return the statuses of the tool calls on the wire."""
     calls = (each for each in outcome.exchanges if each.url == story.setting.mcp_url)
     return [each.status for each in calls if each.about.startswith("tools/call")]
-
-
-def _asked_scopes(outcome: Outcome) -> tuple[str, ...]:
-    challenges = [each.headers.get("www-authenticate") for each in outcome.exchanges]
-    return next((parse(header).scope for header in challenges if header is not None), ())
 
 
 def _challenged(outcome: Outcome) -> tuple[int, str | None]:

@@ -219,7 +219,8 @@ class Vault:
             raise _not_connected()
         if not set(question.scopes) <= set(token.scopes):
             raise _not_connected()
-        if question.force_refresh or _has_expired(token, self._clock()):
+        has_expired = token.expires_at is not None and token.expires_at <= self._clock()
+        if question.force_refresh or has_expired:
             return await self._refreshed(question, provider, token)
         return token
 
@@ -323,10 +324,6 @@ def _options(body: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(options, dict):
         raise _Refused(400, "E011003", "Request is invalid", "options is an object")
     return options
-
-
-def _has_expired(token: ProviderToken, now: float) -> bool:
-    return token.expires_at is not None and token.expires_at <= now
 
 
 def _token_body(token: ProviderToken, question: _Question) -> dict[str, Any]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import secrets
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from typing import Any
 
 import httpx
 
+from toolguard.dev.oauth.pkce import s256_challenge
 from toolguard.dev.oauth.redirects import with_parameters
 from toolguard.dev.vault.connection_table import ProviderToken
 
@@ -85,7 +84,7 @@ class OutboundClient:
             "redirect_uri": self._redirect_uri,
             "scope": " ".join(scopes),
             "state": state,
-            "code_challenge": _challenge(verifier),
+            "code_challenge": s256_challenge(verifier),
             "code_challenge_method": "S256",
             "login_hint": login_hint,
             # Google: without these two there is no refresh token.
@@ -148,9 +147,3 @@ class OutboundClient:
             scopes=tuple(answer["scope"].split()),
             expires_at=self._clock() + answer["expires_in"],
         )
-
-
-def _challenge(verifier: str) -> str:
-    # RFC 7636 §4.2
-    digest = sha256(verifier.encode()).digest()
-    return urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -105,7 +105,10 @@ def _simplified(schema: _Schema, root: _Schema) -> object:
         return _resolved(str(schema["$ref"]), root)
     for choice in ("anyOf", "oneOf"):
         if schema.get(choice) and "default" not in schema:
-            return {**schema, choice: None, **_shallowest(schema[choice])}
+            known = [each for each in schema[choice] if isinstance(each, Mapping)]
+            # One that refers to another schema comes last: it may be deep.
+            first = min(known, key=lambda each: "$ref" in each, default={})
+            return {**schema, choice: None, **first}
     return _merged(schema, root) if schema.get("allOf") else None
 
 
@@ -116,12 +119,6 @@ def _resolved(pointer: str, root: _Schema) -> object:
         key = name.replace("~1", "/").replace("~0", "~")
         found = found.get(key) if isinstance(found, Mapping) else None
     return found if pointer.startswith("#") else None
-
-
-def _shallowest(choices: Collection[object]) -> _Schema:
-    """Return the first choice, though one that refers to another schema comes last."""
-    known = [each for each in choices if isinstance(each, Mapping)]
-    return min(known, key=lambda each: "$ref" in each, default={})
 
 
 def _merged(schema: _Schema, root: _Schema) -> dict[str, Any]:

@@ -111,7 +111,9 @@ class Needles:
             if each.start < done:
                 continue  # in the same word as the one before
             before = text[done : each.start]
-            written += [before[: len(before) - _length_of_last_word(before)], f"<{each.name}>"]
+            last_word = _TOKEN_CHARACTERS.match(before[::-1])
+            kept = len(before) - (0 if last_word is None else last_word.end())
+            written += [before[:kept], f"<{each.name}>"]
             match = _TOKEN_CHARACTERS.match(text, each.end)
             done = each.end if match is None else match.end()
         return "".join((*written, text[done:]))
@@ -121,11 +123,6 @@ class Needles:
 
     def __repr__(self) -> str:
         return f"<Needles: {self._count} tokens>"
-
-
-def _length_of_last_word(text: str) -> int:
-    match = _TOKEN_CHARACTERS.match(text[::-1])
-    return 0 if match is None else match.end()
 
 
 def _encoded_in(segment: str, text: str) -> str:

@@ -1,0 +1,378 @@
+"""Verify tokens by asking the authorization server that issued them (RFC 7662)."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple, TypeAlias
+from urllib.parse import urlencode
+from weakref import WeakKeyDictionary
+
+import httpx
+from typing_extensions import Self
+
+from toolguard.errors import InvalidTokenError, KeysUnavailableError
+from toolguard.parsing.scope_names import ScopeNames
+from toolguard.parsing.strict_json import strict_object
+from toolguard.principal import Principal
+from toolguard.tokens.claims import Times, check_times
+from toolguard.tokens.discovery import discovery_urls
+from toolguard.tokens.fetching import HttpFetch, retry_after_of
+from toolguard.tokens.forgetting import forget_variables
+from toolguard.tokens.introspection_client import BasicClient, BearerClient, Introspection
+from toolguard.tokens.issuers.issuer import Issuer
+from toolguard.tokens.jws import MAX_TOKEN_LENGTH
+from toolguard.tokens.jwt import JWTVerifier
+from toolguard.tokens.keys import Key
+from toolguard.tokens.memo import own_claims
+from toolguard.tokens.profile import Profile
+
+__all__ = [
+    "Answer",
+    "BasicClient",
+    "BearerClient",
+    "ConfirmedVerifier",
+    "Introspection",
+    "IntrospectionVerifier",
+    "Post",
+]
+
+_MAX_BYTES = 256 * 1024
+_MAX_CACHED = 1_024
+_ENDPOINT_FRESH_FOR = 3_600.0
+
+
+class Answer(NamedTuple):
+    """An HTTP answer: its status, its ``Retry-After`` header and its body."""
+
+    status: int
+    retry_after: str
+    body: bytes
+
+
+Post: TypeAlias = Callable[[str, bytes, Mapping[str, str], float], Awaitable["Answer | str"]]
+"""Sends a form to a URL within a number of seconds; returns the answer, or why there is none."""
+
+
+class _Token:
+    """A token that no representation shows: debuggers and error reporters show variables."""
+
+    __slots__ = ("digest", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.digest = sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+class _Known(NamedTuple):
+    times: Times
+    principal: Principal
+    until: float
+
+
+class IntrospectionVerifier:
+    """Verifies tokens of one issuer by asking it (RFC 7662); also opaque ones.
+
+    The answer is checked as a JWT's claims are: ``iss`` (where it has one), ``aud``, ``exp``,
+    ``nbf``, ``sub``, ``cnf``. Concurrent calls with one token cause one request.
+
+    Args:
+        issuer: the description of the issuer, with its ``introspection``.
+        audience: the ``aud`` of this server, if the description has none.
+        post: sends the requests, instead of httpx.
+        clock: returns the time, in seconds since the epoch.
+
+    Raises:
+        ValueError: if the issuer has no ``introspection``, or its endpoint is not https.
+    """
+
+    def __init__(
+        self,
+        issuer: Issuer,
+        *,
+        audience: str | Sequence[str] = (),
+        post: Post | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        settings = issuer.introspection
+        if not isinstance(settings, Introspection):
+            raise TypeError("write Issuer(..., introspection=Introspection(BasicClient(...)))")
+        if settings.endpoint is not None and not issuer.network.admits(settings.endpoint):
+            raise ValueError("the introspection endpoint is an https URL: the token is sent there")
+        self._settings = settings
+        self._described = issuer
+        self._rules = JWTVerifier.of(issuer, audience=audience, keys=_NoKeys(), clock=clock)
+        self._post = _posting(issuer) if post is None else post
+        self._clock = clock
+        self._endpoint = settings.endpoint
+        self._endpoint_until = math.inf if settings.endpoint is not None else -math.inf
+        self._cache: OrderedDict[bytes, _Known] = OrderedDict()
+        self._flights: WeakKeyDictionary[
+            asyncio.AbstractEventLoop, dict[bytes, asyncio.Task[Mapping[str, Any] | Exception]]
+        ] = WeakKeyDictionary()
+
+    #: Whether tokens that are not JWTs are its own.
+    takes_opaque = True
+
+    @property
+    def issuer(self) -> str | None:
+        """The issuer whose tokens are accepted."""
+        return self._rules.issuer
+
+    @property
+    def audiences(self) -> tuple[str, ...]:
+        """The ``aud`` values of this server, as configured."""
+        return self._rules.audiences
+
+    @property
+    def leeway(self) -> float:
+        """Seconds by which the issuer's clock may differ."""
+        return self._rules.leeway
+
+    @property
+    def profile(self) -> Profile:
+        """The declared differences of the issuer's tokens."""
+        return self._rules.profile
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The authorization servers that clients are told of (RFC 9728)."""
+        return self._rules.published
+
+    @property
+    def shares_connections(self) -> bool:
+        """Whether the issuer's subjects are known to the connection provider."""
+        return self._rules.shares_connections
+
+    def scope_names_of(self, issuer: str | None) -> ScopeNames:
+        """Return how scopes are called at the issuer."""
+        return self._rules.scope_names_of(issuer)
+
+    def verify_now(self, token: str) -> None:
+        """Return None: the issuer has to be asked."""
+        del token
+
+    async def verify(self, token: str) -> Principal:
+        """Ask the issuer about ``token`` and return its principal.
+
+        Raises:
+            InvalidTokenError: if the token is not active, or not for this server.
+            KeysUnavailableError: if the issuer does not answer.
+        """
+        if not 0 < len(token) <= MAX_TOKEN_LENGTH:
+            raise InvalidTokenError("malformed", "The token is too long")
+        hidden = _Token(token)
+        del token
+        known = self._recall(hidden.digest)
+        if known is None:
+            answer = await self._ask_once(hidden)
+            known = self._accept(answer)
+            if self._settings.cache_for and known.until > self._clock():
+                self._cache[hidden.digest] = known
+                if len(self._cache) > _MAX_CACHED:
+                    self._cache.popitem(last=False)
+        check_times(known.times, self._clock(), self.leeway)
+        return known.principal
+
+    def _recall(self, digest: bytes) -> _Known | None:
+        known = self._cache.get(digest)
+        if known is not None and known.until <= self._clock():
+            self._cache.pop(digest, None)
+            return None
+        return known
+
+    def _accept(self, answer: Mapping[str, Any]) -> _Known:
+        """Check an answer as the claims of a JWT are checked, except the time claims."""
+        if answer.get("active") is not True:
+            raise InvalidTokenError("inactive", "The token is not active")
+        claims = {"iss": self.issuer, **own_claims(answer)}
+        del claims["active"]
+        kind = claims.pop("token_type", "Bearer")
+        if not isinstance(kind, str) or kind.lower() not in ("bearer", "access_token"):
+            raise InvalidTokenError("bound", "The token is not a bearer token")
+        times, principal = self._rules.examined(claims, "at+jwt")
+        until = min(self._clock() + self._settings.cache_for, times.expires)
+        return _Known(times, principal, until)
+
+    async def _ask_once(self, token: _Token) -> Mapping[str, Any]:
+        """Ask, or wait for the answer that another call with the same token is waiting for."""
+        flights = self._flights.setdefault(asyncio.get_running_loop(), {})
+        flight = flights.get(token.digest)
+        if flight is None:
+            flight = asyncio.ensure_future(self._ask(token))
+            flights[token.digest] = flight
+            flight.add_done_callback(lambda _: flights.pop(token.digest, None))
+        # Cancelling one call does not cancel the request of the others.
+        outcome = await asyncio.shield(flight)
+        if isinstance(outcome, KeysUnavailableError):
+            raise KeysUnavailableError(str(outcome), retry_after=outcome.retry_after)
+        if isinstance(outcome, Exception):
+            raise KeysUnavailableError("The authorization server cannot be asked") from None
+        return outcome
+
+    async def _ask(self, token: _Token) -> Mapping[str, Any] | Exception:
+        """Return the answer, or the failure: one exception is not raised to several calls."""
+        try:
+            endpoint = await self._find_endpoint()
+        except KeysUnavailableError as outage:
+            return outage
+        credentials = self._settings.client.credentials(endpoint, self._clock())
+        form = {"token": token.text, "token_type_hint": "access_token", **credentials.parameters}
+        headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/x-www-form-urlencoded",
+            "User-Agent": "toolguard-mcp",
+        }
+        if credentials.authorization is not None:
+            headers["Authorization"] = credentials.authorization
+        body = urlencode(form).encode("ascii")
+        try:
+            answer = await self._post(endpoint, body, headers, self._settings.timeout)
+        finally:  # error reporters show the variables of frames
+            del form, body, headers, credentials
+        return _read(answer, self._clock())
+
+    async def _find_endpoint(self) -> str:
+        if self._endpoint is not None and self._clock() < self._endpoint_until:
+            return self._endpoint
+        network = self._described.network
+        fetch = HttpFetch(network=network)
+        given = self._described.metadata_url
+        expected = self._described.metadata_issuer or self._described.url
+        for url in [given] if given is not None else discovery_urls(self._described.url):
+            try:
+                document = await asyncio.to_thread(fetch, url, self._settings.timeout)
+            except KeysUnavailableError:
+                continue
+            metadata = strict_object(document) or {}
+            endpoint = metadata.get("introspection_endpoint")
+            if metadata.get("issuer") != expected or not isinstance(endpoint, str):
+                continue
+            if network.admits(endpoint):
+                self._endpoint = endpoint
+                self._endpoint_until = self._clock() + _ENDPOINT_FRESH_FOR
+                return endpoint
+        raise KeysUnavailableError("The metadata of the issuer names no introspection endpoint")
+
+    def __repr__(self) -> str:
+        return f"<IntrospectionVerifier: tokens of {self.issuer}>"
+
+
+class ConfirmedVerifier(JWTVerifier):
+    """Verifies JWTs, and asks their issuer whether they are still active: for revocation.
+
+    Args:
+        issuer: the description of the issuer, with its ``introspection``.
+        audience: the ``aud`` of this server, if the description has none.
+        post: sends the requests, instead of httpx.
+        clock: returns the time, in seconds since the epoch.
+    """
+
+    _confirmation: IntrospectionVerifier
+
+    @classmethod
+    def confirming(
+        cls,
+        issuer: Issuer,
+        *,
+        audience: str | Sequence[str] = (),
+        post: Post | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Return the verifier of a described issuer's tokens."""
+        made = cls.of(issuer, audience=audience, clock=clock)
+        assert isinstance(made, ConfirmedVerifier)  # noqa: S101 - for the type checker
+        made._confirmation = IntrospectionVerifier(
+            issuer, audience=audience, post=post, clock=clock
+        )
+        return made
+
+    async def verify(self, token: str) -> Principal:
+        """Verify ``token``, have its issuer confirm it, and return its principal.
+
+        Raises:
+            InvalidTokenError: if the token is not valid, or not active any more.
+            KeysUnavailableError: if its issuer does not answer, or its keys cannot be fetched.
+        """
+        try:
+            principal = await super().verify(token)
+            confirmed = await self._confirmation.verify(token)
+        except BaseException as error:
+            forget_variables(error)
+            del token
+            raise
+        if (confirmed.user_id, confirmed.issuer) != (principal.user_id, principal.issuer):
+            raise InvalidTokenError("inactive", "The token is confirmed for another subject")
+        return principal
+
+    def verify_now(self, token: str) -> None:
+        """Return None: the issuer has to be asked."""
+        del token
+
+
+class _NoKeys:
+    """The keys of an issuer whose tokens are not signed for this server."""
+
+    def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...]:
+        """Return no key."""
+        del kid, algorithm
+        return ()
+
+    async def refresh(self) -> None:
+        """Do nothing."""
+
+    def suspect(self, kid: str | None) -> bool:
+        """Return False."""
+        del kid
+        return False
+
+
+def _read(answer: Answer | str, now: float) -> Mapping[str, Any] | Exception:
+    """Return the members of an answer, or the outage that it is."""
+    if isinstance(answer, str):
+        return KeysUnavailableError(f"The authorization server does not answer ({answer})")
+    if answer.status != httpx.codes.OK:
+        # RFC 7662 §2.3: 401 says that this server is not authorized, and nothing of the token.
+        return KeysUnavailableError(
+            f"The introspection endpoint answers HTTP {answer.status}",
+            retry_after=retry_after_of(answer.retry_after, now) or 5,
+        )
+    members = strict_object(answer.body) if len(answer.body) <= _MAX_BYTES else None
+    if members is None or not isinstance(members.get("active"), bool):
+        return KeysUnavailableError("The answer of the introspection endpoint cannot be read")
+    return members
+
+
+def _posting(issuer: Issuer) -> Post:
+    network = issuer.network
+
+    async def post(
+        url: str, body: bytes, headers: Mapping[str, str], timeout: float
+    ) -> Answer | str:
+        try:
+            return await asyncio.wait_for(_send(url, body, headers), timeout)
+        except (asyncio.TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            return type(error).__name__
+
+    async def _send(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        client = httpx.AsyncClient(
+            verify=network.ssl_context or True,
+            proxy=network.proxy,
+            follow_redirects=False,  # the token must not go elsewhere
+            timeout=None,  # noqa: S113 - the caller's covers all of it
+        )
+        async with client, client.stream("POST", url, content=body, headers=headers) as response:
+            received = bytearray()
+            async for chunk in response.aiter_raw():
+                received += chunk
+                if len(received) > _MAX_BYTES:
+                    break
+            retry_after = response.headers.get("Retry-After", "")
+            return Answer(response.status_code, retry_after, bytes(received))
+
+    return post

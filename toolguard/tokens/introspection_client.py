@@ -1,0 +1,92 @@
+"""How a server asks an authorization server about tokens (RFC 7662), and proves itself."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+from urllib.parse import quote_plus
+
+__all__ = ["BasicClient", "BearerClient", "Introspection", "IntrospectionClient"]
+
+_MAX_CACHE_FOR = 300.0
+
+
+class _Credentials(Protocol):
+    @property
+    def parameters(self) -> Mapping[str, str]:
+        """The parameters to add to the form."""
+        ...
+
+    @property
+    def authorization(self) -> str | None:
+        """The ``Authorization`` header."""
+        ...
+
+
+class IntrospectionClient(Protocol):
+    """How this server proves itself at the endpoint, such as a ``ClientSecretPost``."""
+
+    def credentials(self, token_endpoint: str, now: float) -> _Credentials:
+        """Return the credentials for one request to an endpoint, made at ``now``."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Sent:
+    authorization: str | None = field(repr=False)
+    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
+class BasicClient:
+    """Sends id and secret in the ``Authorization`` header (RFC 6749 §2.3.1)."""
+
+    client_id: str
+    client_secret: str = field(repr=False)
+
+    def credentials(self, token_endpoint: str, now: float) -> _Sent:  # noqa: ARG002 - the protocol's
+        """Return the ``Authorization`` header."""
+        pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
+        return _Sent(f"Basic {base64.b64encode(pair.encode()).decode()}")
+
+
+@dataclass(frozen=True)
+class BearerClient:
+    """Sends a token of this server's own (RFC 7662 §2.1)."""
+
+    token: str = field(repr=False)
+
+    def credentials(self, token_endpoint: str, now: float) -> _Sent:  # noqa: ARG002 - the protocol's
+        """Return the ``Authorization`` header."""
+        return _Sent(f"Bearer {self.token}")
+
+
+@dataclass(frozen=True)
+class Introspection:
+    """How to ask an authorization server about its tokens (RFC 7662).
+
+    Attributes:
+        client: how this server proves itself: a :class:`BasicClient`, a :class:`BearerClient`, or
+            a method of :mod:`toolguard.connections`, such as ``PrivateKeyJWT``.
+        endpoint: the URL; the ``introspection_endpoint`` of the issuer's metadata by default.
+        cache_for: seconds for which an active answer is used again, 0 to 300 and never beyond
+            ``exp``: a revoked token stays good that long.
+        timeout: seconds for a whole request.
+
+    Raises:
+        ValueError: if a time is out of range.
+    """
+
+    client: IntrospectionClient
+    endpoint: str | None = None
+    cache_for: float = 0.0
+    timeout: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.cache_for <= _MAX_CACHE_FOR or not 0 < self.timeout < math.inf:
+            raise ValueError(
+                f"cache_for is 0 to {_MAX_CACHE_FOR:.0f} seconds, timeout is more than 0"
+            )
