@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import event
+from sqlalchemy import AsyncAdaptedQueuePool, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -90,7 +90,12 @@ class Database:
             # A new file is for this user only.
             os.close(os.open(str(self._url.database), os.O_CREAT | os.O_RDWR, 0o600))
         engine = create_async_engine(
-            self._url, isolation_level="AUTOCOMMIT", hide_parameters=True, **_POOL
+            self._url,
+            isolation_level="AUTOCOMMIT",
+            hide_parameters=True,
+            # Named, because older releases of SQLAlchemy keep no connections to a file.
+            poolclass=AsyncAdaptedQueuePool,
+            **_POOL,
         )
         if is_file:
             event.listen(engine.sync_engine, "connect", _set_up_sqlite)
