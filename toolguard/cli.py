@@ -1,9 +1,10 @@
-"""The command line: ``toolguard audit``, ``toolguard demo`` and ``toolguard dev``."""
+"""The command line: ``toolguard audit``, ``demo``, ``dev`` and ``vault``."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     dev.set_defaults(run=_dev)
     _add_audit(commands)
+    _add_vault(commands)
     return parser
 
 
@@ -102,6 +104,33 @@ def _add_audit(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--issuer", metavar="URL", help="hold the scopes against those it offers in its metadata"
     )
     audit.set_defaults(run=_audit)
+
+
+def _add_vault(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    vault = commands.add_parser(
+        "vault",
+        help="move a vault's tables forward, change its keys, list or forget a person",
+        description="upgrade: move the tables forward to the version of this toolguard. rotate: "
+        "seal all rows with the first key, while servers run. list, forget: what a person has "
+        "connected.",
+    )
+    vault.add_argument("action", choices=("upgrade", "rotate", "list", "forget"))
+    vault.add_argument("person", nargs="*", metavar="ISSUER SUBJECT")
+    vault.add_argument(
+        "--file",
+        default=os.environ.get("TOOLGUARD_VAULT", "vault.toml"),
+        metavar="FILE",
+        help="describes the vault (default: that in TOOLGUARD_VAULT)",
+    )
+    vault.set_defaults(run=_vault)
+
+
+def _vault(arguments: argparse.Namespace) -> int:
+    # This imports SQLAlchemy.
+    from toolguard.vault.command import VaultSettings, run_vault  # noqa: PLC0415
+
+    settings = VaultSettings(arguments.action, arguments.file, tuple(arguments.person))
+    return run_vault(settings, sys.stdout, sys.stderr)
 
 
 def _audit(arguments: argparse.Namespace) -> int:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-__all__ = ["CACHE_KEYS", "MANAGEMENT_KEY", "SECRET", "secret", "taken", "withhold"]
+__all__ = ["CACHE_KEYS", "MANAGEMENT_KEY", "SECRET", "VAULT_KEYS", "secret", "taken", "withhold"]
 
 MANAGEMENT_KEY = "DESCOPE_MANAGEMENT_KEY"
 CACHE_KEYS = "TOOLGUARD_CACHE_KEYS"
+VAULT_KEYS = "TOOLGUARD_VAULT_KEYS"
 SECRET = "TOOLGUARD_SECRET"  # noqa: S105 - the name of a variable
 
 _withheld: dict[str, str] = {}

@@ -10,17 +10,17 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from typing_extensions import Unpack
 
 from toolguard.calls.request import RequestAuth, TaskExpiry, UnauthorizedTools, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken, TrustedUser
-from toolguard.connections.cache import build_provider
+from toolguard.connections.cache import CachedConnections, build_provider
 from toolguard.connections.of_issuers import of_issuers
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.decorators.wrapper import GuardDecorator
-from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, withhold
+from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, VAULT_KEYS, withhold
 from toolguard.errors import KeysUnavailableError, ToolGuardError
 from toolguard.http import metadata as resources
 from toolguard.http.challenge import Challenge, challenge_for, metadata_url
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from toolguard.frameworks import Adapter
     from toolguard.frameworks.apps import OtherPaths
     from toolguard.http.middleware import ASGIApp
+    from toolguard.vault.vault import Vault
 
 __all__ = ["ToolGuard"]
 
@@ -143,7 +144,11 @@ class ToolGuard:
             issuer, well_known_url, verifier, audiences, clock, issuers=issuers
         )
         self._audiences = audiences
-        self.connections = of_issuers(build_provider(connections, clock), self.verifier)
+        provider = build_provider(connections, clock)
+        self._vault = _vault_in(provider)
+        if self._vault is not None:
+            self._vault.bind(self.resource, self.issuer)
+        self.connections = of_issuers(provider, self.verifier)
         self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
         #: The state that all middlewares of this guard share.
         self.door = Door(refusals, EventIds(secret))
@@ -182,6 +187,7 @@ class ToolGuard:
         ``TOOLGUARD_TOKEN_TYPES``      the ``typ`` headers to accept, such as ``at+jwt``
         ``MCP_SERVER_URL``             this server's URL: the audience and the resource
         ``TOOLGUARD_AUDIENCE``         the audiences, if they are not that URL
+        ``TOOLGUARD_VAULT``            the TOML file of a vault of your own, for connections
         ============================== ========================================================
 
         ``TOOLGUARD_PERMISSIONS_ARE_SCOPES=true`` counts the ``permissions`` claim as scopes.
@@ -244,18 +250,31 @@ class ToolGuard:
         adapter = adapter_for(server)
         check_auth(server, self)
         sent = sent_arguments(sent_by_client or {})
+        pages = self._pages_for(server)
         adapter.claim(
             self,
             PoliciesByName(rules or {}),
             sent_by_client=sent,
-            open_routes=open_routes_of(open_routes),
+            open_routes=(*open_routes_of(open_routes), *(page.path for page in pages)),
         )
+        route: Any = getattr(server, "custom_route", None)
+        for page in pages:
+            route(page.path, methods=[*(page.methods or ())])(page.endpoint)
         self._adapters.append(adapter)
         adapter.install(self)
         self._check_scope_names()
         if self.default == "public":
             _log.warning("operations without a guard are public on %r", server)
         return server
+
+    def _pages_for(self, server: Any) -> Sequence[Route]:
+        """Return the connect pages of the guard's vault that ``server`` has to serve."""
+        vault = self._vault
+        if vault is None or vault.sign_in is None or not hasattr(server, "custom_route"):
+            return ()
+        from toolguard.vault.connecting import connect_routes  # noqa: PLC0415 - imports starlette
+
+        return connect_routes(vault)
 
     def asgi(
         self,
@@ -512,7 +531,7 @@ class ToolGuard:
         if self._trusted is not None:
             _log.warning("stdio is trusted: every call is made as %r", self._trusted.user_id)
         self._stdio_token = StdioToken.taken_from(os.environ) or self._stdio_token
-        withhold(MANAGEMENT_KEY, CACHE_KEYS, SECRET)
+        withhold(MANAGEMENT_KEY, CACHE_KEYS, SECRET, VAULT_KEYS)
         if self._trusted is None and self._stdio_token is None:
             _log.warning("only public operations can be used: %s", HOW_TO_SET)
         # A caller signed in by the code that starts the server does not send its messages.
@@ -553,6 +572,13 @@ class ToolGuard:
 
     def __repr__(self) -> str:
         return f"<ToolGuard: {self.resource} trusts {', '.join(self.issuers) or None}>"
+
+
+def _vault_in(provider: ConnectionProvider | None) -> Vault | None:
+    """Return the vault that a guard takes connections from; None for every other provider."""
+    found = provider.provider if isinstance(provider, CachedConnections) else provider
+    # Without importing it: a guard without a vault has no SQLAlchemy.
+    return cast("Vault", found) if hasattr(found, "pages_url") else None
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,12 @@ def from_environment(environ: Mapping[str, str], settings: Mapping[str, Any]) ->
     if not (audience or settings.get("audience")):
         raise ValueError("set MCP_SERVER_URL to the address that clients connect to")
     found = {"audience": audience, "resource": server_url, **settings}
+    if environ.get("TOOLGUARD_VAULT") and "connections" not in settings:
+        from toolguard.vault.from_file import vault_from_file  # noqa: PLC0415 - imports SQLAlchemy
+
+        found["connections"] = vault_from_file(environ["TOOLGUARD_VAULT"], environ)
     if settings.keys().isdisjoint({"issuer", "issuers", "well_known_url", "verifier"}):
-        found.update(_issuer_from(environ, with_vault="connections" not in settings))
+        found.update(_issuer_from(environ, with_vault="connections" not in found))
     return found
 
 

@@ -25,7 +25,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("connections.",),
     ("calls.",),
     ("decorators.", "http."),
-    ("frameworks.",),
+    ("frameworks.", "vault."),
     ("settings",),
     ("guard",),
     ("", "audit.", "descope.", "testing."),
@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 
 FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
-KNOW_A_FRAMEWORK = ("http.", "frameworks.", "pages.", "testing.", "dev.")
+KNOW_A_FRAMEWORK = ("http.", "frameworks.", "pages.", "vault.", "testing.", "dev.")
 SPEAK_HTTP = (
     *("connections.http", "connections.auth", "tokens.fetching", "tokens.introspection"),
     *("testing.", "dev."),

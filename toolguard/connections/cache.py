@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import anyio
 
+from toolguard.connections.lanes import Lanes
 from toolguard.connections.memory import MemoryTokenCache, TTLCache
 from toolguard.connections.per_loop import PerLoop, running_loop
 from toolguard.connections.protocol import (
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache", "build_provider"]
+
+# Further ones wait: a caller whose requests hang leaves the provider to the others.
+_REQUESTS_OF_ONE_CALLER = 10
 
 
 class TokenCache(Protocol):
@@ -141,6 +145,7 @@ class CachedConnections:
         self._clock = clock
         self._not_connected: TTLCache[ConnectionRequiredError] = TTLCache(10_000, timer)
         self._in_flight = _RequestsInFlight()
+        self._lanes = Lanes(_REQUESTS_OF_ONE_CALLER)
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection, from the cache or from the provider.
@@ -177,10 +182,11 @@ class CachedConnections:
         return self._provider
 
     async def aclose(self) -> None:
-        """Close the HTTP clients of the provider in the running event loop."""
-        aclose = getattr(self._provider, "aclose", None)
-        if aclose is not None:
-            await aclose()
+        """Close the TCP connections of the provider and of the cache in the running event loop."""
+        for each in (self._provider, self._cache):
+            aclose = getattr(each, "aclose", None)
+            if aclose is not None:
+                await aclose()
 
     async def _fetch_and_store(
         self, key: str, request: ConnectionRequest, current: _InFlight
@@ -189,20 +195,29 @@ class CachedConnections:
             cached = await self._read(key) or await self._read(key, claim=True)
             if cached is not None:
                 return cached
+        is_known = False
         try:
             connection = await self._ask_provider(request)
+            is_known = True
         except ConnectionTokenError as error:
+            is_known = True
             if self._in_flight.is_latest(key, current):
                 await self._record_failure(key, error, fresh=request.fresh)
             raise
+        finally:
+            if not is_known and not request.fresh:
+                # Whatever the provider raised: other processes must not wait for this one.
+                await self._cache.drop(key)
         if self._in_flight.is_latest(key, current):
             await self._write(key, connection)
         return connection
 
     async def _ask_provider(self, request: ConnectionRequest) -> Connection:
+        caller = request.principal
         with anyio.move_on_after(self._timeout):
-            # The `refetch` function acts for one call only, so it is not cached.
-            return (await self._provider.fetch(request)).with_refetch(None)
+            async with self._lanes.enter((caller.issuer, caller.user_id, request.tenant_id)):
+                # The `refetch` function acts for one call only, so it is not cached.
+                return (await self._provider.fetch(request)).with_refetch(None)
         raise ConnectionUnavailableError(
             f"The provider did not answer in {self._timeout:g} s: try again",
             connection=request.name,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -70,7 +71,7 @@ _PASSING = frozenset({502, 503, 504})
 
 @dataclass(frozen=True)
 class VaultRequest:
-    """One POST to a vault.
+    """One request to a vault, or to the token endpoint of a service.
 
     Attributes:
         connection: the name the tool was declared with, for errors.
@@ -79,6 +80,7 @@ class VaultRequest:
         authorization: the ``Authorization`` header; None if the body holds the credential.
             Neither is in the representation.
         encoding: the encoding of the body.
+        method: the HTTP method; a GET has no body.
         is_idempotent: whether the vault may safely process the request twice.
 
     Raises:
@@ -90,6 +92,7 @@ class VaultRequest:
     body: Mapping[str, Any] = field(repr=False)
     authorization: str | None = field(repr=False)
     encoding: Literal["json", "form"] = field(default="json", kw_only=True, repr=False)
+    method: Literal["POST", "GET"] = field(default="POST", kw_only=True, repr=False)
     is_idempotent: bool = field(default=False, kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
@@ -101,6 +104,8 @@ class VaultRequest:
     @property
     def content(self) -> str:
         """The encoded body."""
+        if self.method == "GET":
+            return ""
         if self.encoding == "form":
             return urlencode(self.body, doseq=True)
         return json.dumps(dict(self.body))
@@ -108,7 +113,9 @@ class VaultRequest:
     @property
     def headers(self) -> dict[str, str]:
         """The headers of the request."""
-        headers = {**_HEADERS, "Content-Type": _CONTENT_TYPES[self.encoding]}
+        headers = dict(_HEADERS)
+        if self.method != "GET":
+            headers["Content-Type"] = _CONTENT_TYPES[self.encoding]
         if self.authorization is not None:
             headers["Authorization"] = self.authorization
         return headers
@@ -136,9 +143,9 @@ class VaultAnswer:
 class VaultClient:
     """The pooled HTTP client of a provider.
 
-    One client serves every event loop: each gets its own pool, because a TCP connection belongs
-    to the loop it was opened on. Redirects are not followed, cookies are not kept, and proxies
-    and certificates are not taken from the environment.
+    One client serves every event loop: each gets its own pools, one for each connection, because
+    a TCP connection belongs to the loop it was opened on. Redirects are not followed, cookies are
+    not kept, and proxies and certificates are not taken from the environment.
 
     Args:
         timeout: seconds for one whole request with all its attempts, from waiting for a
@@ -165,7 +172,9 @@ class VaultClient:
         self._retries = retries
         self._transport = transport
         self._clock = clock
-        self._clients = PerLoop(self._new_client)
+        # One pool for each connection: a service that hangs holds up no other one.
+        self._clients: PerLoop[dict[str, httpx.AsyncClient]] = PerLoop(dict)
+        self._tls: ssl.SSLContext | None = None
 
     async def post(
         self, request: VaultRequest, *, again: Callable[[], VaultRequest] | None = None
@@ -223,8 +232,8 @@ class VaultClient:
 
     async def _exchange(self, request: VaultRequest) -> VaultAnswer | Failure:
         try:
-            async with self._clients.get().stream(
-                "POST", request.url, content=request.content, headers=request.headers
+            async with self._client(request.connection).stream(
+                request.method, request.url, content=request.content, headers=request.headers
             ) as response:
                 return await self._read(response, request.connection)
         except httpx.HTTPError as fault:
@@ -270,9 +279,19 @@ class VaultClient:
             return _invalid("The vault's answer is compressed", connection)
         return None
 
+    def _client(self, connection: str) -> httpx.AsyncClient:
+        clients = self._clients.get()
+        if connection not in clients:
+            clients[connection] = self._new_client()
+        return clients[connection]
+
     def _new_client(self) -> httpx.AsyncClient:
+        if self._tls is None and self._transport is None:
+            # Made once: it reads every certificate authority there is.
+            self._tls = httpx.create_ssl_context(trust_env=False)
         return httpx.AsyncClient(
             transport=self._transport,
+            verify=True if self._tls is None else self._tls,
             # The deadline of the whole request replaces a timeout per read.
             timeout=None,  # noqa: S113 - see above
             limits=_LIMITS,
@@ -284,8 +303,7 @@ class VaultClient:
 
     async def aclose(self) -> None:
         """Close the TCP connections of the running event loop; a later request opens new ones."""
-        client = self._clients.pop()
-        if client is not None:
+        for client in (self._clients.pop() or {}).values():
             await client.aclose()
 
 

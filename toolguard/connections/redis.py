@@ -8,18 +8,13 @@ value cannot be decrypted under another name.
 from __future__ import annotations
 
 import asyncio
-import base64
-import hmac
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -27,6 +22,7 @@ from redis.exceptions import RedisError
 
 from toolguard.connections.per_loop import PerLoop
 from toolguard.connections.protocol import Connection
+from toolguard.connections.sealing import NamedCipher, read_keys
 from toolguard.environment import CACHE_KEYS, secret
 
 __all__ = ["KEYS_VARIABLE", "RedisTokenCache"]
@@ -36,9 +32,6 @@ KEYS_VARIABLE = CACHE_KEYS
 
 _log = logging.getLogger("toolguard.connections")
 
-_KEY_BYTES = 32
-# NIST SP 800-38D §5.2.1.1: 96 bits.
-_NONCE_BYTES = 12
 _MAX_CONNECTIONS = 20
 # How long to wait for another replica that fetches: 1.5 s, then fetch anyway.
 _WAITS = (0.02, 0.04, 0.08, 0.16, 0.3, 0.4, 0.5)
@@ -64,6 +57,7 @@ class RedisTokenCache:
         prefix: the common prefix of the names of all entries.
         timeout: seconds for one exchange with Redis.
         clock: a monotonic clock, in seconds.
+        wall_clock: returns the time, in seconds since the epoch.
         sleep: waits for a number of seconds.
 
     Raises:
@@ -71,7 +65,7 @@ class RedisTokenCache:
         TypeError: if ``keys`` is not a list.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a settings constructor
         self,
         url: str,
         *,
@@ -79,6 +73,7 @@ class RedisTokenCache:
         prefix: str = "toolguard:",
         timeout: float = 0.25,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         if not 0 < timeout < math.inf:
@@ -88,6 +83,7 @@ class RedisTokenCache:
         self._prefix = prefix
         self._ciphers = [_EntryCipher(key, prefix) for key in _read_keys(keys)]
         self._clock = clock
+        self._wall_clock = wall_clock
         self._sleep = sleep
         self._resume_at = self._log_at = -math.inf
         self._clients = PerLoop(lambda: Redis.from_pool(self._new_pool()))
@@ -106,10 +102,11 @@ class RedisTokenCache:
         """Store ``connection`` for ``ttl`` seconds, and end the claim on ``key``."""
         cipher = self._ciphers[0]
         milliseconds = max(1, int(ttl * 1_000))
+        encrypted = cipher.encrypt(key, connection, self._wall_clock() + ttl)
         await self._ask(
             # A Redis that is out of memory deletes but does not set: no older entry must stay.
             ("DEL", *(each.name(key) for each in self._ciphers)),
-            ("SET", cipher.name(key), cipher.encrypt(key, connection), "PX", milliseconds),
+            ("SET", cipher.name(key), encrypted, "PX", milliseconds),
             ("DEL", cipher.claim(key)),
         )
 
@@ -147,7 +144,7 @@ class RedisTokenCache:
 
     def _decrypt(self, key: str, answers: list[Any]) -> Connection | None:
         found = (
-            cipher.decrypt(key, encrypted)
+            cipher.decrypt(key, encrypted, self._wall_clock())
             for cipher, encrypted in zip(self._ciphers, answers, strict=False)
         )
         return next((connection for connection in found if connection is not None), None)
@@ -198,82 +195,48 @@ class RedisTokenCache:
 
 
 class _EntryCipher:
-    """Names entries and claims, and encrypts and decrypts values, with one configured key.
-
-    Each name has its own derived key, so that the number of values under one key, which AES-GCM
-    with random nonces limits (NIST SP 800-38D §8.3), is that of one entry.
-    """
+    """Names entries and claims, and encrypts and decrypts values, with one configured key."""
 
     def __init__(self, key: bytes, prefix: str) -> None:
-        self._key = key
+        self._cipher = NamedCipher(key, "toolguard connection 2")
         self._prefix = prefix
 
     def name(self, key: str) -> str:
-        return f"{self._prefix}{self._derive('name', key).hex()}"
+        return f"{self._prefix}{self._cipher.derive('name', key).hex()}"
 
     def claim(self, key: str) -> str:
-        return f"{self._prefix}{self._derive('claim', key).hex()}"
+        return f"{self._prefix}{self._cipher.derive('claim', key).hex()}"
 
-    def encrypt(self, key: str, connection: Connection) -> bytes:
+    def encrypt(self, key: str, connection: Connection, until: float) -> bytes:
+        """Encrypt a connection that may be served until then: a value put back later is old."""
         facts = [
+            until,
             connection.token,
             connection.token_type,
             [*connection.scopes],
             connection.expires_at,
         ]
-        nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._aead(key).encrypt(
-            nonce, json.dumps(facts).encode(), self.name(key).encode()
-        )
+        return self._cipher.seal(key, json.dumps(facts).encode(), self.name(key).encode())
 
-    def decrypt(self, key: str, encrypted: object) -> Connection | None:
-        """Decrypt a connection; None unless :meth:`close` encrypted it for ``key``."""
-        if not isinstance(encrypted, bytes) or len(encrypted) < _NONCE_BYTES:
+    def decrypt(self, key: str, encrypted: object, now: float) -> Connection | None:
+        """Decrypt a connection; None unless it was encrypted for ``key`` and is not old."""
+        text = self._cipher.open(key, encrypted, self.name(key).encode())
+        if text is None:
             return None
-        nonce, text = encrypted[:_NONCE_BYTES], encrypted[_NONCE_BYTES:]
-        try:
-            token, token_type, scopes, expires_at = json.loads(
-                self._aead(key).decrypt(nonce, text, self.name(key).encode())
-            )
-        except InvalidTag:
+        until, token, token_type, scopes, expires_at = json.loads(text)
+        if now >= until:
             return None
         return Connection(token, token_type, tuple(scopes), expires_at)
-
-    def _aead(self, key: str) -> AESGCM:
-        return AESGCM(self._derive("seal", key))
-
-    def _derive(self, purpose: str, key: str) -> bytes:
-        # The number is the version of the format of a value.
-        return hmac.digest(self._key, f"toolguard connection 1 {purpose} {key}".encode(), "sha256")
 
 
 def _read_keys(given: Sequence[str | bytes] | None) -> list[bytes]:
     if given is None:
         given = [key for key in (secret(KEYS_VARIABLE) or "").split(",") if key.strip()]
-    if isinstance(given, (str, bytes)):
-        raise TypeError("keys are a list, so that they can be changed: write keys=[key]")
-    if not given:
-        raise ValueError(
-            f"a shared cache is encrypted: write keys=[...] or set {KEYS_VARIABLE} to the output "
-            "of: openssl rand -base64 32"
-        )
-    return list(map(_read_key, given))
-
-
-def _read_key(given: str | bytes) -> bytes:
-    key = given if isinstance(given, bytes) else _decode_base64(given)
-    if len(key) != _KEY_BYTES:
-        raise ValueError(
-            f"a key is {_KEY_BYTES} bytes, as such or in base64: openssl rand -base64 32"
-        )
-    return key
-
-
-def _decode_base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text.strip().replace("-", "+").replace("_", "/"), validate=True)
-    except ValueError:
-        return b""
+    return read_keys(
+        given,
+        absent=f"a shared cache is encrypted: write keys=[...] or set {KEYS_VARIABLE} to the "
+        "output of: openssl rand -base64 32",
+    )
 
 
 def _check_url(new_pool: Callable[[], BlockingConnectionPool]) -> None:

@@ -85,6 +85,19 @@ def test_redis_forgets_it_when_its_time_is_over(url: str, inside: Intruder) -> N
     assert get(cache_at(url)) is None
 
 
+def test_an_old_value_put_back_is_a_miss(url: str, inside: Intruder) -> None:
+    now = [1_000.0]
+    cache = cache_at(url, wall_clock=lambda: now[0])
+    put(cache, ttl=40.0)
+    (name,) = inside.names()
+    old = inside.read(name)
+
+    now[0] += 40.0
+    inside.write(name, old)
+
+    assert get(cache) is None
+
+
 def test_what_is_dropped_is_gone(url: str, inside: Intruder) -> None:
     cache = cache_at(url)
     put(cache)

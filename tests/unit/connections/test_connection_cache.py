@@ -367,3 +367,39 @@ def test_a_provider_that_does_not_answer_does_not_hold_up_calls_for_ever(
         return [first, await fetched(connections, ALICE)]
 
     assert asyncio.run(held_up()) == ["ConnectionUnavailableError", "alice-2"]
+
+
+class ClaimedCache(MemoryTokenCache):
+    """Notes what is dropped, and that it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropped: list[str] = []
+        self.is_closed = False
+
+    async def drop(self, key: str) -> None:
+        self.dropped.append(key)
+        await super().drop(key)
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+def test_a_claim_ends_whatever_the_provider_raises() -> None:
+    async def broken(_: ConnectionRequest) -> Connection:
+        raise ZeroDivisionError
+
+    cache = ClaimedCache()
+    connections = CachedConnections(broken, cache=cache)
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(connections.fetch(ALICE))
+    assert len(cache.dropped) == 1
+
+
+def test_closing_the_connections_closes_the_cache(upstream: Upstream) -> None:
+    cache = ClaimedCache()
+
+    asyncio.run(CachedConnections(upstream, cache=cache).aclose())
+
+    assert cache.is_closed

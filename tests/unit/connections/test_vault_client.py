@@ -26,8 +26,8 @@ from toolguard.connections.http import (
     retry_after_seconds,
 )
 from toolguard.errors import (
+    ConnectionDeniedError,
     ConnectionRateLimitedError,
-    ConnectionRequiredError,
     ConnectionResponseError,
     ConnectionTokenError,
     ConnectionUnavailableError,
@@ -162,8 +162,8 @@ def test_a_compressed_answer_is_refused_before_it_can_grow(status: int) -> None:
 
 
 def test_a_refusal_without_json_is_still_a_refusal() -> None:
-    with pytest.raises(ConnectionRequiredError):
-        fetch_answer(httpx.Response(404, content=b"<html>"))
+    with pytest.raises(ConnectionDeniedError):
+        fetch_answer(httpx.Response(403, content=b"<html>"))
 
 
 @given(

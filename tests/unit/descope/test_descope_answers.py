@@ -170,6 +170,21 @@ def test_any_token_object_is_a_good_connection_or_an_error_of_ours(token: dict[s
     assert connection.expires_at is None or connection.expires_at > NOW
 
 
+@pytest.mark.parametrize("member", ["appId", "userId"])
+def test_an_answer_about_another_user_or_app_is_refused(member: str) -> None:
+    with pytest.raises(ConnectionResponseError, match=member) as caught:
+        fetch(answering(token={**TOKEN, member: "another"}), asked(READ))
+
+    assert TOKEN["accessToken"] not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", None])
+def test_an_answer_that_names_no_user_is_accepted(value: object) -> None:
+    token = {**TOKEN, "userId": value, "appId": value, "tenantId": value}
+
+    assert fetch(answering(token=token), asked(READ)).token == TOKEN["accessToken"]
+
+
 @pytest.mark.parametrize(("status", "code"), [(401, "E061103"), (403, None), (403, "E111504")])
 def test_a_policy_that_says_no_is_a_denial(status: int, code: str | None) -> None:
     vault = answering(status=status, errorCode=code)
@@ -180,8 +195,8 @@ def test_a_policy_that_says_no_is_a_denial(status: int, code: str | None) -> Non
     assert len(vault.requests) == 1
 
 
-@pytest.mark.parametrize(("status", "code"), [(404, "E111504"), (404, None), (400, "E111504")])
-def test_a_connection_that_is_not_there_has_to_be_made(status: int, code: str | None) -> None:
+@pytest.mark.parametrize(("status", "code"), [(404, "E111504"), (400, "E111504")])
+def test_a_connection_that_is_not_there_has_to_be_made(status: int, code: str) -> None:
     with pytest.raises(ConnectionRequiredError) as caught:
         fetch(answering(status=status, errorCode=code), asked(READ))
 
@@ -199,6 +214,8 @@ def test_a_connection_that_is_not_there_has_to_be_made(status: int, code: str | 
         (400, "Bearer P2abc:ey.caller", "(400)"),
         (413, "E1\n2", "(413)"),
         (422, "E111504", "(422, E111504)"),
+        (404, None, "(404)"),
+        (404, "E011004", "(404, E011004)"),
     ],
 )
 def test_any_other_refusal_shows_its_code_and_nothing_else_the_vault_wrote(

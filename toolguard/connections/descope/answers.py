@@ -42,7 +42,13 @@ def read_answer(
     name = asked.app_id
     if answer.is_refusal:
         return _read_refusal(answer, asked)
-    connection = _read_connection(answer.members.get("token"))
+    token = answer.members.get("token")
+    named = _another(token, asked)
+    if named is not None:
+        return ConnectionResponseError(
+            f"The vault's answer names another {named} than it was asked for", connection=name
+        )
+    connection = _read_connection(token)
     if connection is None:
         return ConnectionResponseError(
             "The vault's answer holds no token that can be read", connection=name
@@ -83,7 +89,8 @@ def _sentence(text: str) -> str:
 
 def _read_refusal(answer: VaultAnswer, asked: TokenRequest) -> ConnectionTokenError:
     name, code = asked.app_id, answer.members.get("errorCode")
-    if answer.status == 404 or (answer.status == 400 and code == _NOT_CONNECTED):  # noqa: PLR2004
+    # A 404 of a proxy, or of a wrong URL, says nothing about the user.
+    if answer.status in (400, 404) and code == _NOT_CONNECTED:
         return ConnectionRequiredError(
             _sentence(f"{_instruction(asked)} {name} first, then try again"), connection=name
         )
@@ -99,6 +106,20 @@ def _read_refusal(answer: VaultAnswer, asked: TokenRequest) -> ConnectionTokenEr
         f"The vault did not understand the request for {name} ({answer.status}{shown})",
         connection=name,
     )
+
+
+def _another(token: object, asked: TokenRequest) -> str | None:
+    """Return which member of the answer names something else than was asked for, if it says so."""
+    if not isinstance(token, dict):
+        return None
+    expected = {"appId": asked.app_id, "tenantId": asked.tenant_id}
+    if isinstance(asked, UserTokenRequest):
+        expected["userId"] = asked.user_id
+    for member, value in expected.items():
+        # Absent and empty (proto3's "not set") name nothing.
+        if value is not None and token.get(member) not in (None, "", value):
+            return member
+    return None
 
 
 def _read_connection(token: object) -> Connection | None:

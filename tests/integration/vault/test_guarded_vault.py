@@ -1,0 +1,108 @@
+"""Does a protected server serve the pages of its vault, and its tools the tokens?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.vault_world import ISSUER, ORIGIN, World, follow, in_world
+from toolguard import ToolGuard, with_connection
+from toolguard.cli import main
+from toolguard.vault import Vault
+
+FILE = """
+database = "sqlite:///{folder}/vault.db"
+[sign_in]
+client_id = "mcp-server"
+[connections.code]
+provider = "github"
+client_id = "Iv1"
+client_secret_env = "GITHUB_SECRET"
+scopes = ["read:user"]
+"""
+ENVIRONMENT = {"TOOLGUARD_ISSUER": ISSUER, "MCP_SERVER_URL": f"{ORIGIN}/mcp"}
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TOOLGUARD_VAULT_KEYS", "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=")
+    monkeypatch.setenv("GITHUB_SECRET", "s3cret")
+    path = tmp_path / "vault.toml"
+    path.write_text(FILE.format(folder=tmp_path))
+    return path
+
+
+def server() -> Any:
+    fastmcp = pytest.importorskip("fastmcp")
+    return fastmcp.FastMCP("calendar")
+
+
+def test_a_protected_server_serves_the_connect_pages(tmp_path_url: str) -> None:
+    async def test(world: World) -> None:
+        mcp = server()
+
+        @mcp.tool  # type: ignore[untyped-decorator]
+        @with_connection("service")
+        async def count(*, connection_token: str) -> int:
+            return len(connection_token)
+
+        vault = world.replica(public_url=None)
+        guard = ToolGuard(issuer=ISSUER, audience=f"{ORIGIN}/mcp", connections=vault)
+        guard.protect(mcp)
+        assert vault.pages_url == f"{ORIGIN}/connections"
+        world.transport.apps["127.0.0.1"] = mcp.http_app()
+        async with world.browser() as browser:
+            page = await follow(browser, await world.link("alice"))
+        await vault.aclose()
+
+        assert "You can close this window" in page.text
+        assert (await world.fetch("alice")).token
+
+    in_world(tmp_path_url, test)
+
+
+def test_the_environment_names_the_file_of_a_vault(file: Path) -> None:
+    guard = ToolGuard.from_env({**ENVIRONMENT, "TOOLGUARD_VAULT": str(file), "GITHUB_SECRET": "x"})
+
+    assert isinstance(guard._vault, Vault)
+    assert [*guard._vault.clients] == ["code"]
+    assert guard._vault.clients["code"].provider.title == "GitHub"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (('provider = "github"', 'provider = "gitlab"'), "no provider 'gitlab'"),
+        (('client_id = "Iv1"', ""), "missing: client_id"),
+        (("client_secret_env =", "client_secret ="), "holds no secret"),
+        (("GITHUB_SECRET", "NOWHERE"), "has no NOWHERE"),
+        (("[sign_in]", "[signin]"), "nothing is called signin"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(
+    file: Path, change: tuple[str, str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(file.read_text().replace(*change))
+
+    assert main(["vault", "upgrade", "--file", str(file)]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_an_operator_upgrades_rotates_lists_and_forgets(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--file", str(file)]
+
+    assert main(["vault", "upgrade", *command]) == 0
+    assert main(["vault", "rotate", *command]) == 0
+    assert main(["vault", "list", ISSUER, "alice", *command]) == 0
+    assert main(["vault", "forget", ISSUER, "alice", *command]) == 0
+    assert main(["vault", "forget", *command]) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        "the tables have version 1; they had none",
+        "0 rows are sealed anew; the other keys may be removed",
+        "nothing is connected",
+        "0 connections are deleted",
+    ]

@@ -1,0 +1,76 @@
+"""Databases for a vault: a SQLite file, and a Postgres of the test's own on loopback."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+__all__ = ["postgres_cluster"]
+
+_USER = "nobody"
+
+
+def _binaries() -> Path | None:
+    """Return the folder of Postgres' programs; Debian has it outside of the path."""
+    found = shutil.which("initdb")
+    folders = [Path(found).resolve().parent] if found else []
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((each for each in folders if (each / "postgres").exists()), None)
+
+
+@contextmanager
+def postgres_cluster(directory: Path) -> Iterator[str]:
+    """Run a Postgres on a free port, without waiting for the disk; yield its URL.
+
+    Args:
+        directory: where its files are, below a folder that other users may enter.
+    """
+    binaries = _binaries()
+    if binaries is None or importlib.util.find_spec("asyncpg") is None:
+        pytest.skip(
+            "there is no Postgres or no asyncpg on this machine: apt-get install postgresql"
+        )
+    as_user = _unprivileged(directory)
+    data = directory / "data"
+    _run(as_user, binaries / "initdb", "-D", data, "-U", "vault", "-A", "trust", "--no-sync")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = f"-p {port} -h 127.0.0.1 -k {directory} -c fsync=off"
+    control = (binaries / "pg_ctl", "-D", data, "-w", "-s", "-l", directory / "log")
+    _run(as_user, *control, "-o", settings, "start")
+    try:
+        yield f"postgresql://vault@127.0.0.1:{port}/postgres"
+    finally:
+        _run(as_user, *control, "-m", "immediate", "stop")
+
+
+def _unprivileged(directory: Path) -> list[str]:
+    """Return what to put before a command: Postgres refuses to be run by root."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("Postgres cannot be run by root, and there is no setpriv")
+    shutil.chown(directory, _USER, "nogroup")
+    return ["setpriv", "--reuid", _USER, "--regid", "nogroup", "--clear-groups"]
+
+
+def _run(prefix: list[str], *command: object) -> None:
+    done = subprocess.run(
+        [*prefix, *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd="/",
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{command[0]}: {done.stderr}")

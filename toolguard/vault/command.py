@@ -1,0 +1,89 @@
+"""The command ``toolguard vault``: what an operator does to a vault."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TextIO
+
+from toolguard.errors import ConnectionTokenError
+from toolguard.vault.from_file import vault_from_file
+from toolguard.vault.schema import SchemaError
+from toolguard.vault.vault import Vault
+
+__all__ = ["VaultSettings", "run_vault"]
+
+
+@dataclass(frozen=True)
+class VaultSettings:
+    """What to do to which vault.
+
+    Attributes:
+        action: what to do.
+        file: the file that describes the vault.
+        person: issuer and subject, for ``list`` and ``forget``.
+    """
+
+    action: Literal["upgrade", "rotate", "list", "forget"]
+    file: str
+    person: tuple[str, ...] = ()
+
+
+def run_vault(settings: VaultSettings, out: TextIO, errors: TextIO) -> int:
+    """Run the command; return its exit code.
+
+    Args:
+        settings: what to do.
+        out: where the result goes.
+        errors: where faults go.
+    """
+    if settings.action in ("list", "forget") and len(settings.person) != 2:  # noqa: PLR2004 - a pair
+        errors.write(f"toolguard vault {settings.action}: name the issuer and the subject\n")
+        return 2
+    try:
+        out.write(f"{asyncio.run(_run(settings))}\n")
+    except ValueError as fault:
+        errors.write(f"toolguard vault: {fault}\n")
+        return 2
+    except (ConnectionTokenError, SchemaError) as fault:
+        errors.write(f"toolguard vault: {fault}\n")
+        return 1
+    return 0
+
+
+async def _run(settings: VaultSettings) -> str:
+    vault = vault_from_file(settings.file)
+    try:
+        return await _ACTIONS[settings.action](vault, settings.person)
+    finally:
+        await vault.aclose()
+
+
+async def _upgrade(vault: Vault, person: tuple[str, ...]) -> str:  # noqa: ARG001 - one signature
+    before, after = await vault.upgrade()
+    return f"the tables have version {after}; they had {before or 'none'}"
+
+
+async def _rotate(vault: Vault, person: tuple[str, ...]) -> str:  # noqa: ARG001 - one signature
+    return f"{await vault.rotate()} rows are sealed anew; the other keys may be removed"
+
+
+async def _list(vault: Vault, person: tuple[str, ...]) -> str:
+    connected = await vault.list(*person)
+    lines = [
+        f"{each.connection}: {each.account or '-'} [{' '.join(each.scopes)}]" for each in connected
+    ]
+    return "\n".join(lines or ["nothing is connected"])
+
+
+async def _forget(vault: Vault, person: tuple[str, ...]) -> str:
+    return f"{await vault.forget(*person)} connections are deleted"
+
+
+_ACTIONS: Mapping[str, Callable[[Vault, tuple[str, ...]], Awaitable[str]]] = {
+    "upgrade": _upgrade,
+    "rotate": _rotate,
+    "list": _list,
+    "forget": _forget,
+}

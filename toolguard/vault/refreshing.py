@@ -1,0 +1,165 @@
+"""Refresh grants: once for all callers, loops, processes and machines.
+
+One process claims the row, asks the service with nothing locked, and writes back over the version
+that it read. If it dies between the answer and the write, a service that rotates refresh tokens may
+have spent the old one: it refuses the next refresh, and the user is asked to connect again. Nothing
+else can lose a grant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from copy import copy
+from uuid import uuid4
+
+from toolguard.connections.per_loop import PerLoop
+from toolguard.errors import (
+    ConnectionRateLimitedError,
+    ConnectionRequiredError,
+    ConnectionTokenError,
+    ConnectionUnavailableError,
+)
+from toolguard.vault.grants import Grant, GrantKey
+from toolguard.vault.oauth_client import OAuthClient
+from toolguard.vault.store import GrantStore, KeptGrant
+
+__all__ = ["Refresher"]
+
+_log = logging.getLogger("toolguard.vault")
+
+# Longer than the service is given to answer, so that no two processes ask it at once.
+_CLAIM = 30.0
+# Seconds before its expiry from which an access token is refreshed.
+_AHEAD = 60.0
+# Seconds within which a token that an API refused is not refreshed a second time.
+_AGAIN_AFTER = 10.0
+# Seconds for which no process asks a service that has just failed.
+_PAUSE = 2.0
+# How long to wait for another process: 13 s, more than the service is given to answer.
+_WAITS = (0.02, 0.05, 0.1, 0.2, 0.4) + (0.5,) * 24
+
+
+class Refresher:
+    """Returns grants whose access token is good.
+
+    Args:
+        store: the grants.
+        clients: the services, by the name of the connection.
+        clock: returns the time, in seconds since the epoch.
+        sleep: waits for a number of seconds.
+    """
+
+    def __init__(
+        self,
+        store: GrantStore,
+        clients: Mapping[str, OAuthClient],
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._store = store
+        self._clients = clients
+        self._clock = clock
+        self._sleep = sleep
+        self._process = uuid4().hex
+        self._running: PerLoop[dict[GrantKey, asyncio.Task[Grant | ConnectionTokenError]]] = (
+            PerLoop(dict)
+        )
+
+    def needs_refresh(self, grant: Grant, *, refused: bool) -> bool:
+        """Return whether a grant is to be refreshed before its token is used.
+
+        Args:
+            grant: the grant.
+            refused: whether an API has just refused a token of this grant.
+        """
+        if not grant.refresh_token:
+            return False
+        now = self._clock()
+        is_old = now - grant.obtained_at >= _AGAIN_AFTER
+        return not grant.outlives(now + _AHEAD) or (refused and is_old)
+
+    async def refreshed(self, kept: KeptGrant, *, refused: bool) -> Grant:
+        """Return the grant with a fresh token; callers at the same time share one refresh.
+
+        It continues if the call that started it is cancelled.
+
+        Args:
+            kept: the grant, as it was read.
+            refused: whether an API has just refused its token.
+
+        Raises:
+            ConnectionTokenError: if there is no token that can be used.
+        """
+        running = self._running.get()
+        task = running.get(kept.key)
+        if task is None:
+            task = asyncio.ensure_future(self._outcome(kept, refused=refused))
+            running[kept.key] = task
+            task.add_done_callback(lambda _: running.pop(kept.key, None))
+        await asyncio.wait({task})
+        outcome = task.result()
+        if isinstance(outcome, Grant):
+            return outcome
+        # A copy: a traceback belongs to one raise.
+        raise copy(outcome)
+
+    async def _outcome(self, kept: KeptGrant, *, refused: bool) -> Grant | ConnectionTokenError:
+        try:
+            return await self._refresh_or_wait(kept, refused=refused)
+        except ConnectionTokenError as error:
+            return error
+
+    async def _refresh_or_wait(self, kept: KeptGrant, *, refused: bool) -> Grant:
+        for seconds in _WAITS:
+            now = self._clock()
+            if await self._store.claim(kept, self._process, now, now + _CLAIM):
+                return await self._refresh(kept, refused=refused)
+            if kept.grant.outlives(now) and not refused:
+                return kept.grant
+            await self._sleep(seconds)
+            current = await self._store.get(kept.key)
+            if current is None:
+                raise ConnectionRequiredError.not_connected(kept.key.connection)
+            if not self.needs_refresh(current.grant, refused=refused):
+                return current.grant
+            kept = current
+        raise ConnectionUnavailableError(
+            f"{kept.key.connection} is being refreshed elsewhere: try again",
+            connection=kept.key.connection,
+        )
+
+    async def _refresh(self, kept: KeptGrant, *, refused: bool) -> Grant:
+        answer = await self._clients[kept.key.connection].refresh(kept.grant)
+        if isinstance(answer, Grant):
+            return await self._written(kept, answer)
+        if isinstance(answer, ConnectionRequiredError):
+            return await self._gone(kept, answer)
+        await self._store.release(kept, self._process, self._clock() + _pause(answer))
+        if kept.grant.outlives(self._clock()) and not refused:
+            _log.warning("%s was not refreshed ahead: %s", kept.key.connection, answer)
+            return kept.grant
+        raise answer
+
+    async def _written(self, kept: KeptGrant, fresh: Grant) -> Grant:
+        if await self._store.replace(kept, fresh):
+            return fresh
+        # The user connected again, disconnected, or was forgotten while the service answered.
+        return await self._current(kept)
+
+    async def _gone(self, kept: KeptGrant, error: ConnectionRequiredError) -> Grant:
+        if await self._store.replace(kept, kept.grant.without_tokens()):
+            raise error
+        return await self._current(kept)
+
+    async def _current(self, kept: KeptGrant) -> Grant:
+        current = await self._store.get(kept.key)
+        if current is None or not current.grant.outlives(self._clock()):
+            raise ConnectionRequiredError.not_connected(kept.key.connection)
+        return current.grant
+
+
+def _pause(error: ConnectionTokenError) -> float:
+    wait = error.retry_after if isinstance(error, ConnectionRateLimitedError) else None
+    return max(_PAUSE, wait or 0.0)

@@ -1,0 +1,337 @@
+"""Keep grants: each in one row, sealed, changed by single statements.
+
+A write-back names the version of the row that it comes from, so what happened in between (the user
+connected again, or was forgotten) is never overwritten.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import and_, bindparam, delete, select, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from toolguard.errors import (
+    ConnectionRequiredError,
+    ConnectionResponseError,
+    ConnectionTokenError,
+    ConnectionUnavailableError,
+)
+from toolguard.vault.grants import Grant, GrantKey, Owner
+from toolguard.vault.schema import GRANTS, SLIPS, SchemaError
+from toolguard.vault.seals import Seal, UnknownKeyError
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Table
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from toolguard.vault.database import Database
+
+__all__ = ["GrantStore", "KeptGrant"]
+
+AnswerT = TypeVar("AnswerT")
+
+_log = logging.getLogger("toolguard.vault")
+
+# On the way of every call: built once.
+_IDENTITY = ("kind", "issuer", "owner", "connection")
+_GET = select(GRANTS).where(*(GRANTS.c[name] == bindparam(name) for name in _IDENTITY))
+_BATCH = 200
+# Seconds within which a further use is not written: a hit is a read.
+_USE_STEP = 3_600.0
+
+
+@dataclass(frozen=True)
+class KeptGrant:
+    """A grant with what the store knows about its row.
+
+    Attributes:
+        key: whose grant it is, and for which connection.
+        grant: the grant.
+        version: the version of the row.
+        connected_at: when the user connected, in seconds since the epoch.
+        used_at: when it was last used, by the hour.
+        claimed_until: until when a process refreshes it; 0 if none does.
+    """
+
+    key: GrantKey
+    grant: Grant
+    version: int
+    connected_at: float
+    used_at: float
+    claimed_until: float
+
+
+class GrantStore:
+    """The grants of all users.
+
+    Args:
+        database: where the rows are.
+        seal: seals and opens them.
+    """
+
+    def __init__(self, database: Database, seal: Seal) -> None:
+        self._database = database
+        self._seal = seal
+
+    async def get(self, key: GrantKey) -> KeptGrant | None:
+        """Return the grant; None if there is none.
+
+        Raises:
+            ConnectionRequiredError: if the row was changed, or belongs to another identity.
+            ConnectionUnavailableError: if the database is away, or the row's key is missing.
+        """
+        found = await self._ask(lambda db: db.execute(_GET, _identity(key)), key.connection)
+        rows = found.all()
+        return await self._opened(rows[0]) if rows else None
+
+    async def put(self, key: GrantKey, grant: Grant, now: float) -> None:
+        """Keep what a user has just connected, instead of what was there.
+
+        Args:
+            key: whose grant it is, and for which connection.
+            grant: the grant.
+            now: seconds since the epoch.
+
+        Raises:
+            ConnectionUnavailableError: if the database is away.
+        """
+        sealed = await self._sealed(key, grant)
+        state = {"connected_at": now, "used_at": now, "claimed_by": None, "claimed_until": 0.0}
+        values = {**_identity(key), **sealed, **state, "version": 1}
+
+        async def write(db: AsyncConnection) -> None:
+            insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
+            statement = insert(GRANTS).values(values)
+            changed = {**sealed, **state, "version": GRANTS.c.version + 1}
+            await db.execute(
+                statement.on_conflict_do_update(
+                    index_elements=_IDENTITY,
+                    set_=changed,
+                )
+            )
+
+        await self._ask(write, key.connection)
+
+    async def claim(self, kept: KeptGrant, process: str, now: float, until: float) -> bool:
+        """Claim the refresh of a grant; return False if it has changed or is claimed.
+
+        Args:
+            kept: the grant, as it was read.
+            process: what names this process.
+            now: seconds since the epoch.
+            until: when the claim lapses.
+
+        Raises:
+            ConnectionUnavailableError: if the database is away.
+        """
+        is_free = GRANTS.c.claimed_until <= now
+        return await self._change(
+            and_(_is_as(kept), is_free), kept, claimed_by=process, claimed_until=until
+        )
+
+    async def release(self, kept: KeptGrant, process: str, until: float = 0.0) -> None:
+        """End a claim without a new grant.
+
+        Args:
+            kept: the grant that was claimed.
+            process: what names this process.
+            until: until when no process asks the service again, after a failure.
+
+        Raises:
+            ConnectionUnavailableError: if the database is away.
+        """
+        mine = and_(_is_as(kept), GRANTS.c.claimed_by == process)
+        await self._change(mine, kept, claimed_until=until)
+
+    async def replace(self, kept: KeptGrant, grant: Grant) -> bool:
+        """Write back a refreshed grant; return False if the row has changed since.
+
+        A claim that has lapsed does not matter: whoever refreshed this version first has the
+        tokens that the service accepts.
+
+        Args:
+            kept: the grant that was refreshed.
+            grant: what the service answered.
+
+        Raises:
+            ConnectionUnavailableError: if the database is away.
+        """
+        sealed = await self._sealed(kept.key, grant)
+        state = {"claimed_by": None, "claimed_until": 0.0, "version": kept.version + 1}
+        return await self._change(_is_as(kept), kept, **sealed, **state)
+
+    async def note_use(self, kept: KeptGrant, now: float) -> None:
+        """Remember that a grant is used, by the hour.
+
+        Args:
+            kept: the grant.
+            now: seconds since the epoch.
+
+        Raises:
+            ConnectionUnavailableError: if the database is away.
+        """
+        if now - kept.used_at >= _USE_STEP:
+            await self._change(_is(kept.key), kept, used_at=now)
+
+    async def remove(self, key: GrantKey) -> bool:
+        """Delete a grant; return whether there was one.
+
+        Raises:
+            ConnectionUnavailableError: if the database is away.
+        """
+        done = await self._ask(lambda db: db.execute(delete(GRANTS).where(_is(key))), "the vault")
+        return bool(done.rowcount)
+
+    async def forget(self, owner: Owner) -> int:
+        """Delete everything of a person or tenant; return the number of grants.
+
+        Raises:
+            ConnectionUnavailableError: if the database is away.
+        """
+
+        async def write(db: AsyncConnection) -> int:
+            await db.execute(delete(SLIPS).where(_belongs(SLIPS, owner)))
+            done = await db.execute(delete(GRANTS).where(_belongs(GRANTS, owner)))
+            return done.rowcount
+
+        return await self._ask(write, "the vault")
+
+    async def of(self, owner: Owner) -> list[KeptGrant]:
+        """Return the grants of a person or tenant that can be opened, by connection.
+
+        Raises:
+            ConnectionUnavailableError: if the database is away.
+        """
+        found = []
+        for row in await self._rows(_belongs(GRANTS, owner), "the vault"):
+            try:
+                found.append(await self._opened(row))
+            except ConnectionRequiredError:  # noqa: PERF203 - a row that was changed
+                continue
+        return found
+
+    async def reseal(self) -> int:
+        """Seal the rows anew that are under another key; return their number.
+
+        It may run while the vault serves: a row that changes meanwhile has the new key already.
+
+        Raises:
+            ConnectionUnavailableError: if the database is away, or a row's key is missing.
+        """
+        count, after = 0, ("", "", "", "")
+        while True:
+            rows = await self._ask(partial(self._others, after), "the vault")
+            for row in rows:
+                count += await self._reseal_row(row)
+            if len(rows) < _BATCH:
+                return count
+            after = (rows[-1].kind, rows[-1].issuer, rows[-1].owner, rows[-1].connection)
+
+    async def _others(self, after: tuple[str, ...], db: AsyncConnection) -> Sequence[Any]:
+        columns = (GRANTS.c.kind, GRANTS.c.issuer, GRANTS.c.owner, GRANTS.c.connection)
+        statement = (
+            select(GRANTS)
+            .where(GRANTS.c.key_id != self._seal.key_id, tuple_(*columns) > after)
+            .order_by(*columns)
+            .limit(_BATCH)
+        )
+        return (await db.execute(statement)).all()
+
+    async def _reseal_row(self, row: Any) -> int:
+        try:
+            kept = await self._opened(row)
+        except ConnectionRequiredError:
+            return 0  # nobody can open it: it is replaced when its owner connects again
+        sealed = await self._sealed(kept.key, kept.grant)
+        return int(await self._change(_is_as(kept), kept, **sealed))
+
+    async def _rows(self, where: ColumnElement[bool], connection: str) -> Sequence[Any]:
+        statement = select(GRANTS).where(where).order_by(GRANTS.c.connection)
+        found = await self._ask(lambda db: db.execute(statement), connection)
+        return found.all()
+
+    async def _change(self, where: ColumnElement[bool], kept: KeptGrant, **values: Any) -> bool:
+        statement = update(GRANTS).where(where).values(**values)
+        done = await self._ask(lambda db: db.execute(statement), kept.key.connection)
+        return bool(done.rowcount)
+
+    async def _sealed(self, key: GrantKey, grant: Grant) -> dict[str, Any]:
+        sealed = await self._seal.seal(grant.to_json(), key.bound_to)
+        return {"sealed": sealed, "key_id": self._seal.key_id}
+
+    async def _opened(self, row: Any) -> KeptGrant:
+        key = GrantKey(Owner(row.issuer, row.owner, row.kind), row.connection)
+        text = await _open(self._seal, row, key)
+        if isinstance(text, ConnectionTokenError):
+            raise text
+        return KeptGrant(
+            key,
+            Grant.from_json(text),
+            row.version,
+            row.connected_at,
+            row.used_at,
+            row.claimed_until,
+        )
+
+    async def _ask(
+        self, question: Callable[[AsyncConnection], Awaitable[AnswerT]], connection: str
+    ) -> AnswerT:
+        """Ask the database; a fault is an error without a cause: a cause may quote a row."""
+        try:
+            async with self._database.connect() as db:
+                return await question(db)
+        except SchemaError as fault:
+            error: ConnectionTokenError = ConnectionResponseError(str(fault), connection=connection)
+        except (SQLAlchemyError, OSError) as fault:
+            _log.error("the vault's database: %s", type(fault).__name__)
+            error = ConnectionUnavailableError(
+                "The vault's database cannot be used now: try again", connection=connection
+            )
+        raise error
+
+
+async def _open(seal: Seal, row: Any, key: GrantKey) -> bytes | ConnectionTokenError:
+    try:
+        text = await seal.open(row.sealed, key.bound_to, row.key_id)
+    except UnknownKeyError:
+        _log.error("a grant for %s is sealed with a key that is not here", key.connection)
+        return ConnectionUnavailableError(
+            f"The vault cannot open {key.connection} now", connection=key.connection
+        )
+    if text is not None:
+        return text
+    _log.error("a grant for %s was changed, or moved from another owner", key.connection)
+    return ConnectionRequiredError(
+        f"Connect {key.connection} again: what was kept cannot be used",
+        connection=key.connection,
+    )
+
+
+def _identity(key: GrantKey) -> dict[str, str]:
+    owner = key.owner
+    return {
+        "kind": owner.kind,
+        "issuer": owner.issuer,
+        "owner": owner.id,
+        "connection": key.connection,
+    }
+
+
+def _belongs(table: Table, owner: Owner) -> ColumnElement[bool]:
+    return and_(
+        table.c.kind == owner.kind, table.c.issuer == owner.issuer, table.c.owner == owner.id
+    )
+
+
+def _is(key: GrantKey) -> ColumnElement[bool]:
+    return and_(_belongs(GRANTS, key.owner), GRANTS.c.connection == key.connection)
+
+
+def _is_as(kept: KeptGrant) -> ColumnElement[bool]:
+    return and_(_is(kept.key), GRANTS.c.version == kept.version)

@@ -1,0 +1,349 @@
+"""The vault as a connection provider: it gives each caller the tokens of their own accounts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Protocol
+
+from toolguard.connections.http import Transport, VaultClient
+from toolguard.connections.protocol import Connection, ConnectionRequest
+from toolguard.errors import (
+    ConnectionDeniedError,
+    ConnectionRequiredError,
+    ConnectionResponseError,
+)
+from toolguard.parsing.secure_urls import secure_origin
+from toolguard.policies.decision import PERMIT, Caller, decide
+from toolguard.policies.policy import Policy
+from toolguard.principal import Principal
+from toolguard.vault.database import Database
+from toolguard.vault.grants import Grant, GrantKey, Owner
+from toolguard.vault.oauth_client import OAuthClient
+from toolguard.vault.providers import OAuthProvider
+from toolguard.vault.refreshing import Refresher
+from toolguard.vault.seals import Seal, seal_of
+from toolguard.vault.slips import SlipStore
+from toolguard.vault.store import GrantStore, KeptGrant
+
+if TYPE_CHECKING:
+    from toolguard.vault.sign_in import SignIn
+
+__all__ = ["Connected", "Requirement", "Vault"]
+
+
+class Requirement(Protocol):
+    """What a caller must meet: any object with a policy, such as ``requires_scopes(...)``."""
+
+    @property
+    def policy(self) -> Policy:
+        """The policy."""
+        ...
+
+
+@dataclass(frozen=True)
+class Connected:
+    """A connection that a person or tenant has.
+
+    Attributes:
+        connection: its name.
+        account: the name of the account at the service; empty if that does not say.
+        scopes: what was granted.
+        connected_at: when, in seconds since the epoch.
+        used_at: when it was last used, by the hour.
+        works: whether it can be used; False if the service has refused to renew it.
+    """
+
+    connection: str
+    account: str
+    scopes: tuple[str, ...]
+    connected_at: float
+    used_at: float
+    works: bool
+
+
+class Vault:
+    """A vault for connections that runs in your server.
+
+    Refresh and access tokens are sealed in a database; callers who have not connected an account
+    get a link at which only they can::
+
+        vault = Vault(
+            "sqlite:///vault.db",
+            connections={"github": github(client_id, client_secret)},
+            sign_in=OpenIDSignIn(client_id, client_secret),
+        )
+        ToolGuard(issuer=..., audience=..., connections=vault).protect(mcp)
+
+    A guard caches a connection for at most 60 seconds: so long a tool may still get a token that
+    was disconnected or forgotten meanwhile.
+
+    Args:
+        database: ``"sqlite:///vault.db"``, or ``"postgresql://user:password@host/database"`` for
+            servers on several machines.
+        keys: seal every row, 32 bytes each; the first one writes, all of them read. A
+            :class:`Seal` of your own may use a key management service. By default the keys in
+            ``TOOLGUARD_VAULT_KEYS``.
+        connections: the services, by the names that tools use.
+        sign_in: how a person who opens a link is recognized: :class:`OpenIDSignIn`, or an async
+            function of the request that returns a :class:`Person`, or None, or a response.
+        public_url: the origin at which the connect pages are reached; by default that of the
+            guard's resource.
+        allow: what a caller must meet to get a connection, by its name, whatever the tool
+            requires: ``{"github": requires_scopes("code.write")}``.
+        tenant_connectors: what a caller must meet to connect an account for the whole tenant, by
+            the name of the connection. Without an entry, tenants cannot have it.
+        timeout: seconds that a service has to answer, less than 30.
+        transport: carries the requests instead of sockets.
+        clock: returns the time, in seconds since the epoch.
+
+    Raises:
+        ValueError: if a setting is missing or invalid.
+        TypeError: if a setting has the wrong type.
+    """
+
+    def __init__(  # noqa: PLR0913 - a settings constructor
+        self,
+        database: str,
+        *,
+        connections: Mapping[str, OAuthProvider],
+        keys: Sequence[str | bytes] | Seal | None = None,
+        sign_in: SignIn | None = None,
+        public_url: str | None = None,
+        allow: Mapping[str, Requirement] | None = None,
+        tenant_connectors: Mapping[str, Requirement] | None = None,
+        timeout: float = 10.0,
+        transport: Transport | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        _check(connections, allow or {}, tenant_connectors or {})
+        if not 0 < timeout < 30:  # noqa: PLR2004 - the time for which a refresh is claimed
+            raise ValueError("write timeout=10.0: seconds, less than 30")
+        self._database = Database(database)
+        seal = seal_of(keys)
+        self.store = GrantStore(self._database, seal)
+        self.slips = SlipStore(self._database, seal, clock)
+        self.http = VaultClient(timeout=timeout, transport=transport, clock=clock)
+        #: The services, by the names of their connections.
+        self.clients = {
+            name: OAuthClient(name, provider, self.http, clock)
+            for name, provider in connections.items()
+        }
+        self.clock = clock
+        self.sign_in = sign_in
+        #: The issuer of the callers' tokens; the guard names it.
+        self.issuer: str | None = None
+        self._origin = None if public_url is None else _origin_of(public_url)
+        self._allow = dict(allow or {})
+        self._tenant_connectors = dict(tenant_connectors or {})
+        self._refresher = Refresher(self.store, self.clients, clock)
+
+    @property
+    def cache_namespace(self) -> str:
+        """What the answers depend on beside the request; the same in every process."""
+        return f"vault {sha256(repr(self._database).encode()).hexdigest()}"
+
+    @property
+    def pages_url(self) -> str | None:
+        """The URL of the page with a person's connections; None while the origin is unknown."""
+        return None if self._origin is None else f"{self._origin}/connections"
+
+    def bind(self, resource: str, issuer: str | None) -> None:
+        """Take the origin of the pages and the issuer from the guard; the guard calls this.
+
+        Args:
+            resource: the URL of the guarded server.
+            issuer: the issuer of the callers' tokens.
+        """
+        self._origin = self._origin or secure_origin(resource)
+        self.issuer = self.issuer or issuer
+
+    async def fetch(self, request: ConnectionRequest) -> Connection:
+        """Return the connection of this caller, refreshed if it has to be.
+
+        Args:
+            request: what the tool needs, and who calls it.
+
+        Raises:
+            ConnectionRequiredError: if the account is not connected, or not with these scopes,
+                or has to be connected again; with a link for this caller.
+            ConnectionDeniedError: if this caller may not use the connection.
+            ConnectionRateLimitedError: if the service limits the rate of requests.
+            ConnectionUnavailableError: if the service or the database does not answer in time.
+            ConnectionResponseError: if there is no such connection, or the service's answer is
+                invalid.
+        """
+        client = self.clients.get(request.name)
+        if client is None:
+            raise ConnectionResponseError(
+                f"The vault has no {request.name}: write connections={{{request.name!r}: ...}}",
+                connection=request.name,
+            )
+        if not await self._meets(self._allow.get(request.name), request.principal):
+            raise ConnectionDeniedError(
+                f"You may not use {request.name} here", connection=request.name
+            )
+        key = GrantKey(_owner(request), request.name)
+        try:
+            return await self._fetch(key, request, client.provider)
+        except ConnectionRequiredError as error:
+            refusal = error
+        refusal.connect_url = await self._link(key, request)
+        raise refusal.with_traceback(None)
+
+    async def list(self, issuer: str, subject: str) -> list[Connected]:
+        """Return what a person has connected.
+
+        Args:
+            issuer: the issuer of their access tokens.
+            subject: their ``sub``.
+        """
+        return [_described(kept) for kept in await self.store.of(Owner(issuer, subject))]
+
+    async def disconnect(self, issuer: str, subject: str, connection: str) -> bool:
+        """Delete one connection of a person, and revoke it at the service if that can.
+
+        Args:
+            issuer: the issuer of their access tokens.
+            subject: their ``sub``.
+            connection: the name of the connection.
+
+        Returns:
+            Whether there was one.
+        """
+        key = GrantKey(Owner(issuer, subject), connection)
+        try:
+            kept = await self.store.get(key)
+        except ConnectionRequiredError:
+            kept = None  # cannot be opened: deleted without being revoked
+        there = await self.store.remove(key)
+        if kept is not None and connection in self.clients:
+            await self.clients[connection].revoke(kept.grant)
+        return there
+
+    async def forget(self, issuer: str, subject: str) -> int:
+        """Delete everything of a person who leaves, and revoke what services can revoke.
+
+        Args:
+            issuer: the issuer of their access tokens.
+            subject: their ``sub``.
+
+        Returns:
+            The number of connections.
+        """
+        owner = Owner(issuer, subject)
+        kept = await self.store.of(owner)
+        count = await self.store.forget(owner)
+        for each in kept:
+            if each.key.connection in self.clients:
+                await self.clients[each.key.connection].revoke(each.grant)
+        return count
+
+    async def rotate(self) -> int:
+        """Seal all rows with the first key, while the vault serves; return how many changed."""
+        return await self.store.reseal()
+
+    async def upgrade(self) -> tuple[int, int]:
+        """Move the tables forward; return their version before and after."""
+        return await self._database.upgrade()
+
+    async def aclose(self) -> None:
+        """Close all connections of the running event loop; a later use opens new ones."""
+        await self.http.aclose()
+        await self._database.aclose()
+
+    async def _fetch(
+        self, key: GrantKey, request: ConnectionRequest, provider: OAuthProvider
+    ) -> Connection:
+        kept = await self.store.get(key)
+        if kept is None:
+            raise ConnectionRequiredError.not_connected(request.name)
+        grant = kept.grant
+        missing = provider.missing(request.scopes, grant.scopes)
+        if missing:
+            raise ConnectionRequiredError.lacking_scopes(request.name, missing)
+        if self._refresher.needs_refresh(grant, refused=request.fresh):
+            grant = await self._refresher.refreshed(kept, refused=request.fresh)
+        if not grant.outlives(self.clock()):
+            raise ConnectionRequiredError(
+                f"Connect {request.name} again: {provider.title} does not renew what it gave",
+                connection=request.name,
+            )
+        await self.store.note_use(kept, self.clock())
+        return grant.connection
+
+    async def _link(self, key: GrantKey, request: ConnectionRequest) -> str | None:
+        """Return a link at which only this caller can connect; None if they may not."""
+        principal = request.principal
+        if self.pages_url is None or self.sign_in is None or not principal.user_id:
+            return None
+        if key.owner.kind == "tenant":
+            needed = self._tenant_connectors.get(request.name)
+            if needed is None or not await self._meets(needed, principal):
+                return None
+        facts = {
+            "connection": request.name,
+            "scopes": request.scopes,
+            "kind": key.owner.kind,
+            "owner": key.owner.id,
+        }
+        person = Owner(principal.issuer, principal.user_id)
+        ticket = await self.slips.issue("ticket", person, facts)
+        return f"{self.pages_url}/link/{ticket}"
+
+    async def _meets(self, requirement: Requirement | None, principal: Principal) -> bool:
+        if requirement is None:
+            return True
+        caller = Caller(principal, frozenset(principal.scopes), self.clock(), outlives_token=True)
+        return await decide(requirement.policy, caller) == PERMIT
+
+    def __repr__(self) -> str:
+        return f"<Vault: {', '.join(self.clients)} in {self._database!r}>"
+
+
+def _owner(request: ConnectionRequest) -> Owner:
+    principal = request.principal
+    if request.tenant_id is not None:
+        return Owner(principal.issuer, request.tenant_id, "tenant")
+    if not principal.user_id:
+        raise ConnectionDeniedError(
+            f"{request.name} belongs to users, and the token names none", connection=request.name
+        )
+    return Owner(principal.issuer, principal.user_id)
+
+
+def _described(kept: KeptGrant) -> Connected:
+    grant: Grant = kept.grant
+    return Connected(
+        kept.key.connection,
+        grant.account,
+        grant.scopes,
+        kept.connected_at,
+        kept.used_at,
+        works=grant.is_usable,
+    )
+
+
+def _origin_of(url: str) -> str:
+    origin = secure_origin(url)
+    if origin is None or url.rstrip("/") != origin:
+        raise ValueError(f'public_url={url!r}: write an origin, "https://mcp.example.com"')
+    return origin
+
+
+def _check(
+    connections: Mapping[str, OAuthProvider], *requirements: Mapping[str, Requirement]
+) -> None:
+    if not connections:
+        raise ValueError('write connections={"github": github(client_id, client_secret)}')
+    for name, provider in connections.items():
+        if not isinstance(provider, OAuthProvider):
+            raise TypeError(f"{name!r} is no OAuthProvider: write github(client_id, secret)")
+        if not name or "/" in name or not name.isprintable():
+            raise ValueError(f"{name!r}: the name of a connection is part of a URL")
+    for names in requirements:
+        for name in names:
+            if name not in connections:
+                raise ValueError(f"{name!r} is not one of the connections {[*connections]}")
