@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from typing_extensions import Unpack
 
-from toolguard.calls.request import RequestAuth, TaskExpiry, UnauthorizedTools, signed_in
+from toolguard.calls.recorder import OnDecision, Recorder, Records
+from toolguard.calls.request import RequestAuth, UnauthorizedTools, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken, TrustedUser
 from toolguard.connections.cache import build_provider
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
@@ -89,15 +90,15 @@ class ToolGuard:
             a client can step up. ``"hide"``: those that no consent could permit (denied by tenant,
             role, ...). ``"hide-all"``: all that would be refused; the metadata document then
             names ``initial_scopes`` only.
-        refusals: how refusals are answered over HTTP, if not by the specification's defaults.
+        refusals: how refusals are answered over HTTP, and background tasks whose token expires
+            are treated, if not by the defaults.
+        on_decision: gets a :class:`~toolguard.telemetry.DecisionRecord` of each decision, beside
+            the calls: a function, a coroutine function, or :class:`~toolguard.telemetry.Records`
+            for further settings.
         stdio: ``"token"``: the caller over stdio is the subject of the token in
             ``TOOLGUARD_ACCESS_TOKEN``, or in the file ``TOOLGUARD_ACCESS_TOKEN_FILE``, which is
             read again when it changes. ``TrustedUser("ada")``: the caller is that user, with every
             scope; this is logged.
-        task_expiry: how to treat a background task (``task=True`` of fastmcp) whose token expires
-            before it has ended. ``"continue"``: it continues, and connections are refused from
-            then on. ``"stop"``: it is refused when it starts, and when it next calls a guarded
-            function.
         secret: the key that seals the ids of events, from which a client resumes a stream: at
             least 16 bytes, the same for all replicas; by default the environment variable
             ``TOOLGUARD_SECRET``, or else a random secret for this process.
@@ -122,7 +123,7 @@ class ToolGuard:
         unauthorized_tools: UnauthorizedTools = "show",
         refusals: Refusals = _REFUSALS,
         stdio: Literal["token"] | TrustedUser = "token",
-        task_expiry: TaskExpiry = "continue",
+        on_decision: Records | OnDecision | None = None,
         secret: str | bytes | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -145,7 +146,8 @@ class ToolGuard:
         self.unauthorized_tools: UnauthorizedTools = one_of(
             "unauthorized_tools", unauthorized_tools, ("show", "hide", "hide-all")
         )
-        self.task_expiry: TaskExpiry = one_of("task_expiry", task_expiry, ("continue", "stop"))
+        #: The queue of decision records.
+        self.recorder = Recorder(Records.of(on_decision), self.door.event_ids.pseudonyms)
         self.clock = clock
         self.leeway: float = getattr(self.verifier, "leeway", 0.0)
         self._initial_scopes = initial_scopes_of(initial_scopes)
@@ -458,16 +460,19 @@ class ToolGuard:
             principal = Principal(
                 self._trusted.user_id, "stdio", scopes=self.scopes_supported, expires_at=math.inf
             )
-            return RequestAuth(None, principal, self)
+            return RequestAuth(None, principal, self, transport="stdio")
         if self._stdio_token is None:
-            return RequestAuth(None, None, self, on_missing=HOW_TO_SET)
+            return RequestAuth(None, None, self, on_missing=HOW_TO_SET, transport="stdio")
         try:
             token = self._stdio_token.read()
-            return RequestAuth(token, await self.verifier.verify(token), self)
+            principal = await self.verifier.verify(token)
+            return RequestAuth(token, principal, self, transport="stdio")
         except ToolGuardError as failure:
             # No client sent the token: public operations stay permitted.
             reason = self._stdio_token.explain(failure)
-            return RequestAuth(None, None, self, failure=reason, opens_public=True)
+            return RequestAuth(
+                None, None, self, failure=reason, opens_public=True, transport="stdio"
+            )
 
     async def aclose(self) -> None:
         """Close the HTTP clients of the connection provider; apps of a protected server call this.

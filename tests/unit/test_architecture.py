@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("tokens.", "policies.", "pages."),
     ("connections.",),
     ("calls.",),
-    ("decorators.", "http."),
+    ("decorators.", "http.", "telemetry."),
     ("frameworks.",),
     ("settings",),
     ("guard",),
@@ -40,6 +40,7 @@ KNOW_PRIVATE_NAMES = ("frameworks.internals",)
 # verifiers take the token out of what they pass on.
 CATCH_EVERYTHING = {
     "audit.loading": ["_run"],
+    "calls.recorder": ["Recorder._tell"],
     "connections.fetching": ["ConnectionFetcher._outcome"],
     "decorators.wrapper": ["entering"],
     "frameworks.background": ["BackgroundTasks.run"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from toolguard.calls.request import RequestAuth, TaskExpiry
+from toolguard.calls.request import RequestAuth
 from toolguard.http.door import HTTPGuard
 from toolguard.tokens.verifier import Verifier
 
@@ -15,9 +15,7 @@ __all__ = ["ServerGuard", "verifier_of"]
 class ServerGuard(HTTPGuard, Protocol):
     """The guard of a server, such as :class:`toolguard.ToolGuard`."""
 
-    resource: str
     verifies_itself: bool
-    task_expiry: TaskExpiry
 
     @property
     def issuer(self) -> str | None:
