@@ -68,9 +68,11 @@ from toolguard.http.door import Refusals
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.scopes import Scope, ScopeHierarchy
 from toolguard.principal import Principal
+from toolguard.readiness import Readiness
 from toolguard.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
+    from toolguard.frameworks.health import health_routes
     from toolguard.tokens.jwt import JWTVerifier
 
     __version__: str
@@ -98,6 +100,7 @@ __all__ = [
     "MissingTokenError",
     "OperationCall",
     "Principal",
+    "Readiness",
     "Refusals",
     "Scope",
     "ScopeHierarchy",
@@ -109,6 +112,7 @@ __all__ = [
     "all_of",
     "any_of",
     "current_principal",
+    "health_routes",
     "injected",
     "public",
     "requires",
@@ -132,6 +136,10 @@ def __getattr__(name: str) -> Any:
         from toolguard.tokens.jwt import JWTVerifier  # noqa: PLC0415 - imports cryptography
 
         return JWTVerifier
+    if name == "health_routes":
+        from toolguard.frameworks.health import health_routes  # noqa: PLC0415 - imports starlette
+
+        return health_routes
     if name == "__version__":
         from importlib.metadata import version  # noqa: PLC0415 - takes long to import
 

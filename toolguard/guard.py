@@ -12,8 +12,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import anyio
+import anyio.to_thread
 from typing_extensions import Unpack
 
+from toolguard.calls.message import Message
 from toolguard.calls.recorder import OnDecision, Recorder, Records
 from toolguard.calls.request import RequestAuth, UnauthorizedTools, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken, TrustedUser
@@ -28,9 +31,11 @@ from toolguard.http.door import Door, Refusals
 from toolguard.http.event_ids import EventIds
 from toolguard.parsing.choice import one_of
 from toolguard.policies.by_name import PoliciesByName
+from toolguard.policies.operations import CALLS
 from toolguard.policies.policy import DefaultPolicy, Policy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
+from toolguard.readiness import Readiness, warmed_up
 from toolguard.settings import (
     GuardSettings,
     audiences_of,
@@ -60,6 +65,7 @@ ServerT = TypeVar("ServerT")
 _REFUSALS = Refusals()
 
 _log = logging.getLogger("toolguard")
+_DRAINED_EVERY = 0.02
 _over_stdio: ContextVar[bool] = ContextVar("toolguard_over_stdio", default=False)
 
 
@@ -148,6 +154,8 @@ class ToolGuard:
         )
         #: The queue of decision records.
         self.recorder = Recorder(Records.of(on_decision), self.door.event_ids.pseudonyms)
+        #: The messages that are being served.
+        self.running: set[Message] = set()
         self.clock = clock
         self.leeway: float = getattr(self.verifier, "leeway", 0.0)
         self._initial_scopes = initial_scopes_of(initial_scopes)
@@ -474,11 +482,35 @@ class ToolGuard:
                 None, None, self, failure=reason, opens_public=True, transport="stdio"
             )
 
-    async def aclose(self) -> None:
-        """Close the HTTP clients of the connection provider; apps of a protected server call this.
+    async def warm_up(self) -> None:
+        """Fetch what the first call would wait for: the issuer's metadata and keys, and so on.
 
-        A provider that is used again afterwards opens new ones.
+        Call it when the server starts. A failure is logged and does not stop the server: the
+        first call, and each call of :meth:`ready`, tries again.
         """
+        await self.ready()
+
+    async def ready(self) -> Readiness:
+        """Return whether calls can be served now, and what is missing.
+
+        What is missing is fetched first; nothing is fetched while all is there. Custom verifiers
+        and connection providers take part by a coroutine method ``warm_up()`` that raises.
+        """
+        return await warmed_up({"keys": self.verifier, "connections": self.connections})
+
+    async def aclose(self, *, grace: float = 10.0) -> None:
+        """Let running calls end, hand out all records, and close the connection provider's clients.
+
+        The apps of a protected server call this. A provider that is used again afterwards opens
+        new clients.
+
+        Args:
+            grace: the maximum number of seconds to wait for running calls.
+        """
+        with anyio.move_on_after(grace):
+            while any(each.method in CALLS for each in tuple(self.running)):  # noqa: ASYNC110 - of any loop
+                await anyio.sleep(_DRAINED_EVERY)
+        await anyio.to_thread.run_sync(self.recorder.close)
         aclose = getattr(self.connections, "aclose", None)
         if aclose is not None:
             await aclose()

@@ -17,7 +17,7 @@ from support.source import MODULES, PACKAGE, Function, Module
 # Low to high (DESIGN section 3). A room that ends in a dot is everything inside it. A room imports
 # from floors below and from itself; imports in functions and for annotations count as well.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "principal", "environment", "parsing."),
+    ("errors", "principal", "environment", "readiness", "parsing."),
     ("tokens.", "policies.", "pages."),
     ("connections.",),
     ("calls.",),
@@ -49,6 +49,7 @@ CATCH_EVERYTHING = {
     "frameworks.lowlevel": ["LowLevelAdapter._survey"],
     "frameworks.serving": ["_answer", "run", "serve"],
     "policies.decision": ["_Evaluation._ask", "_Evaluation._with_named_scopes"],
+    "readiness": ["_fault_of"],
     "tokens.jwt": ["JWTVerifier.verify", "JWTVerifier.verify_now"],
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from toolguard.calls.message import Message
 from toolguard.calls.request import RequestAuth
 from toolguard.http.door import HTTPGuard
 from toolguard.tokens.verifier import Verifier
@@ -16,6 +17,7 @@ class ServerGuard(HTTPGuard, Protocol):
     """The guard of a server, such as :class:`toolguard.ToolGuard`."""
 
     verifies_itself: bool
+    running: set[Message]
 
     @property
     def issuer(self) -> str | None:
@@ -49,7 +51,7 @@ class ServerGuard(HTTPGuard, Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close the HTTP clients of the connection provider."""
+        """Let running calls end, and close the clients of the connection provider."""
         ...
 
 

@@ -106,6 +106,7 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
     refusal: ToolGuardError | None = None
     goes_on = False
     user, before = sdk_user.set(None if auth is None else auth.user), stand(frame)
+    guard.running.add(message)
     try:
         if incoming.request is None:  # no middleware has asked
             _check_intact(adapter)
@@ -122,6 +123,7 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
         leave(before)
         sdk_user.reset(user)
         message.closed = not goes_on
+        guard.running.discard(message)
         if guard.recorder.wanted():
             guard.recorder.put(message_records(guard, message, refusal))
     if auth is not None and outer is None:
