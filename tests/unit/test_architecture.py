@@ -27,12 +27,19 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("guard",),
     ("", "audit.", "descope.", "testing."),
     ("dev.",),
-    ("cli", "__main__"),
+    ("cli.", "__main__"),
 )
 
 FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
 KNOW_A_FRAMEWORK = ("http.", "frameworks.", "pages.", "testing.", "dev.")
-SPEAK_HTTP = ("connections.http", "connections.auth", "tokens.jwks", "testing.", "dev.")
+SPEAK_HTTP = (
+    "connections.http",
+    "connections.auth",
+    "tokens.jwks",
+    "audit.doctor.",
+    "testing.",
+    "dev.",
+)
 KNOW_PRIVATE_NAMES = ("frameworks.internals",)
 
 # The edges where code of other people's runs: a check, a function of scopes, a provider, a guarded
