@@ -50,7 +50,8 @@ class Records:
 
     Args:
         consumers: functions that get each record, in a thread of their own; coroutine functions
-            run in the event loop of that thread.
+            run in the event loop of that thread. A method ``during_call(record)`` is called in
+            the call itself, for what depends on its context, and has to be quick.
         subjects: ``"hashed"``: users and actors are named by a pseudonym, an HMAC with the secret
             of the guard: the same for all replicas with the same ``TOOLGUARD_SECRET``.
         queue: how many records may wait; further ones are counted as lost.
@@ -102,6 +103,9 @@ class Recorder:
         self._queue: deque[DecisionRecord] = deque()
         self._limit = records.queue
         self._consumers: list[OnDecision] = list(records.consumers)
+        self._during = [
+            each.during_call for each in records.consumers if hasattr(each, "during_call")
+        ]
         self._key = secret if records.subjects == "hashed" else None
         #: The records that a consumer did not get: they found the queue full, or it failed.
         self.lost = 0
@@ -110,6 +114,14 @@ class Recorder:
         #: Returns whether records are made now.
         self.wanted = self._asked()
         _recorders.add(self)
+        for each in records.consumers:
+            if hasattr(each, "attach"):
+                each.attach(self)
+
+    @property
+    def hashes(self) -> bool:
+        """Whether records name users by pseudonyms."""
+        return self._key is not None
 
     def _asked(self) -> Callable[[], bool]:
         if self._consumers:
@@ -137,6 +149,7 @@ class Recorder:
     def put(self, records: Iterable[DecisionRecord]) -> None:
         """Queue records; those that find the queue full are lost."""
         for record in records:
+            self._tell_now(record)
             if len(self._queue) >= self._limit:
                 self.lost += 1
             else:
@@ -145,6 +158,14 @@ class Recorder:
             self._filled.set()
         if self._thread is None:
             self._start()
+
+    def _tell_now(self, record: DecisionRecord) -> None:
+        try:
+            for tell in self._during:
+                tell(record)
+        except Exception as error:  # noqa: BLE001 - code of an SDK, which may be set up wrongly
+            self.lost += 1
+            _log.debug("a consumer failed in a call: %s", type(error).__name__)
 
     def flush(self, timeout: float = _PATIENCE) -> bool:
         """Wait until the consumers have got every record; return whether they have, in time.

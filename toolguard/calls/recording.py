@@ -188,6 +188,7 @@ def _caller_facts(guard: Guard, principal: Principal | None) -> dict[str, Any]:
         "subject": principal.user_id and names(principal.issuer, principal.user_id),
         "client": principal.client_id,
         "tenant": principal.tenant_id,
+        "hashed": guard.recorder.hashes,
         "actor": names(principal.issuer, acting) if isinstance(acting, str) else None,
     }
 

@@ -47,6 +47,7 @@ class DecisionRecord:
         client: the OAuth client.
         tenant: the tenant the token was issued for.
         actor: who acts for the user (RFC 8693 ``act``), or their pseudonym.
+        hashed: whether subject and actor are pseudonyms.
         rule: the rule of the operation, as ``toolguard audit`` shows it.
         denied_by: the requirements that the caller does not meet, if no scope could change that.
         required_scopes: the scopes that the refused operation needs.
@@ -73,6 +74,7 @@ class DecisionRecord:
     client: str | None = None
     tenant: str | None = None
     actor: str | None = None
+    hashed: bool = False
     rule: str | None = None
     denied_by: str | None = None
     required_scopes: tuple[str, ...] = ()
