@@ -69,10 +69,12 @@ from toolguard.http.door import Refusals
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.scopes import Scope, ScopeHierarchy
 from toolguard.principal import Actor, Principal
+from toolguard.readiness import Readiness
 from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.verifier import Verifier
 
 if TYPE_CHECKING:
+    from toolguard.frameworks.health import health_routes
     from toolguard.tokens.jwt import JWTVerifier
 
     __version__: str
@@ -102,6 +104,7 @@ __all__ = [
     "MissingTokenError",
     "OperationCall",
     "Principal",
+    "Readiness",
     "Refusals",
     "Scope",
     "ScopeHierarchy",
@@ -113,6 +116,7 @@ __all__ = [
     "all_of",
     "any_of",
     "current_principal",
+    "health_routes",
     "injected",
     "public",
     "requires",
@@ -139,6 +143,10 @@ def __getattr__(name: str) -> Any:
         from toolguard.tokens.jwt import JWTVerifier  # noqa: PLC0415 - imports cryptography
 
         return JWTVerifier
+    if name == "health_routes":
+        from toolguard.frameworks.health import health_routes  # noqa: PLC0415 - imports starlette
+
+        return health_routes
     if name == "__version__":
         from importlib.metadata import version  # noqa: PLC0415 - takes long to import
 

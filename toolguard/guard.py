@@ -12,9 +12,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
+import anyio
+import anyio.to_thread
 from typing_extensions import Unpack
 
-from toolguard.calls.request import RequestAuth, TaskExpiry, UnauthorizedTools, signed_in
+from toolguard.calls.message import MessageContext
+from toolguard.calls.recorder import OnDecision, Recorder, Records
+from toolguard.calls.request import RequestAuth, UnauthorizedTools, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken, TrustedUser
 from toolguard.connections.cache import CachedConnections, build_provider
 from toolguard.connections.of_issuers import of_issuers
@@ -28,9 +32,11 @@ from toolguard.http.door import Door, Refusals
 from toolguard.http.event_ids import EventIds
 from toolguard.parsing.choice import one_of
 from toolguard.policies.by_name import PoliciesByName
+from toolguard.policies.operations import CALLS
 from toolguard.policies.policy import DefaultPolicy, Policy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
+from toolguard.readiness import Readiness, warmed_up
 from toolguard.settings import (
     GuardSettings,
     audiences_of,
@@ -62,6 +68,7 @@ ServerT = TypeVar("ServerT")
 _REFUSALS = Refusals()
 
 _log = logging.getLogger("toolguard")
+_DRAINED_EVERY = 0.02
 _over_stdio: ContextVar[bool] = ContextVar("toolguard_over_stdio", default=False)
 
 
@@ -96,15 +103,15 @@ class ToolGuard:
             a client can step up. ``"hide"``: those that no consent could permit (denied by tenant,
             role, ...). ``"hide-all"``: all that would be refused; the metadata document then
             names ``initial_scopes`` only.
-        refusals: how refusals are answered over HTTP, if not by the specification's defaults.
+        refusals: how refusals are answered over HTTP, and background tasks whose token expires
+            are treated, if not by the defaults.
+        on_decision: gets a :class:`~toolguard.telemetry.DecisionRecord` of each decision, beside
+            the calls: a function, a coroutine function, or :class:`~toolguard.telemetry.Records`
+            for further settings.
         stdio: ``"token"``: the caller over stdio is the subject of the token in
             ``TOOLGUARD_ACCESS_TOKEN``, or in the file ``TOOLGUARD_ACCESS_TOKEN_FILE``, which is
             read again when it changes. ``TrustedUser("ada")``: the caller is that user, with every
             scope; this is logged.
-        task_expiry: how to treat a background task (``task=True`` of fastmcp) whose token expires
-            before it has ended. ``"continue"``: it continues, and connections are refused from
-            then on. ``"stop"``: it is refused when it starts, and when it next calls a guarded
-            function.
         secret: the key that seals the ids of events, from which a client resumes a stream: at
             least 16 bytes, the same for all replicas; by default the environment variable
             ``TOOLGUARD_SECRET``, or else a random secret for this process.
@@ -130,7 +137,7 @@ class ToolGuard:
         unauthorized_tools: UnauthorizedTools = "show",
         refusals: Refusals = _REFUSALS,
         stdio: Literal["token"] | TrustedUser = "token",
-        task_expiry: TaskExpiry = "continue",
+        on_decision: Records | OnDecision | None = None,
         secret: str | bytes | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -158,7 +165,10 @@ class ToolGuard:
         self.unauthorized_tools: UnauthorizedTools = one_of(
             "unauthorized_tools", unauthorized_tools, ("show", "hide", "hide-all")
         )
-        self.task_expiry: TaskExpiry = one_of("task_expiry", task_expiry, ("continue", "stop"))
+        #: The queue of decision records.
+        self.recorder = Recorder(Records.of(on_decision), self.door.event_ids.pseudonyms)
+        #: The messages that are being served.
+        self.running: set[MessageContext] = set()
         self.clock = clock
         self.leeway: float = getattr(self.verifier, "leeway", 0.0)
         self._initial_scopes = initial_scopes_of(initial_scopes)
@@ -550,22 +560,49 @@ class ToolGuard:
             principal = Principal(
                 self._trusted.user_id, "stdio", scopes=self.scopes_supported, expires_at=math.inf
             )
-            return RequestAuth(None, principal, self)
+            return RequestAuth(None, principal, self, transport="stdio")
         if self._stdio_token is None:
-            return RequestAuth(None, None, self, on_missing=HOW_TO_SET)
+            return RequestAuth(None, None, self, on_missing=HOW_TO_SET, transport="stdio")
         try:
             token = self._stdio_token.read()
-            return RequestAuth(token, await self.verifier.verify(token), self)
+            principal = await self.verifier.verify(token)
+            return RequestAuth(token, principal, self, transport="stdio")
         except ToolGuardError as failure:
             # No client sent the token: public operations stay permitted.
             reason = self._stdio_token.explain(failure)
-            return RequestAuth(None, None, self, failure=reason, opens_public=True)
+            return RequestAuth(
+                None, None, self, failure=reason, opens_public=True, transport="stdio"
+            )
 
-    async def aclose(self) -> None:
-        """Close the HTTP clients of the connection provider; apps of a protected server call this.
+    async def warm_up(self) -> None:
+        """Fetch what the first call would wait for: the issuer's metadata and keys, and so on.
 
-        A provider that is used again afterwards opens new ones.
+        Call it when the server starts. A failure is logged and does not stop the server: the
+        first call, and each call of :meth:`ready`, tries again.
         """
+        await self.ready()
+
+    async def ready(self) -> Readiness:
+        """Return whether calls can be served now, and what is missing.
+
+        What is missing is fetched first; nothing is fetched while all is there. Custom verifiers
+        and connection providers take part by a coroutine method ``warm_up()`` that raises.
+        """
+        return await warmed_up({"keys": self.verifier, "connections": self.connections})
+
+    async def aclose(self, *, grace: float = 10.0) -> None:
+        """Let running calls end, hand out all records, and close the connection provider's clients.
+
+        The apps of a protected server call this. A provider that is used again afterwards opens
+        new clients.
+
+        Args:
+            grace: the maximum number of seconds to wait for running calls.
+        """
+        with anyio.move_on_after(grace):
+            while any(each.method in CALLS for each in tuple(self.running)):  # noqa: ASYNC110 - of any loop
+                await anyio.sleep(_DRAINED_EVERY)
+        await anyio.to_thread.run_sync(self.recorder.close)
         aclose = getattr(self.connections, "aclose", None)
         if aclose is not None:
             await aclose()

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
-from toolguard.calls.request import TaskExpiry, UnauthorizedTools
+from toolguard.calls.recorder import OnDecision, Records
+from toolguard.calls.request import UnauthorizedTools
 from toolguard.calls.stdio import TrustedUser
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.environment import MANAGEMENT_KEY, taken
@@ -48,7 +49,7 @@ class GuardSettings(TypedDict, total=False):
     unauthorized_tools: UnauthorizedTools
     refusals: Refusals
     stdio: Literal["token"] | TrustedUser
-    task_expiry: TaskExpiry
+    on_decision: Records | OnDecision | None
     secret: str | bytes | None
     clock: Callable[[], float]
 

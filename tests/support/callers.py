@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolguard.calls.message import Frame, MessageContext, refusal_in, standing
+from toolguard.calls.recorder import Recorder, Records
 from toolguard.calls.request import RequestAuth, UnauthorizedTools
 from toolguard.connections import ConnectionProvider
 from toolguard.errors import InvalidTokenError, ToolGuardError
@@ -23,10 +24,11 @@ from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.tokens.jwt import Verifier
 
-__all__ = ["ISSUER", "METADATA", "NOW", "TOKEN", "Caller", "Desk", "Tokens", "person"]
+__all__ = ["ISSUER", "METADATA", "NOW", "RESOURCE", "TOKEN", "Caller", "Desk", "Tokens", "person"]
 
 ISSUER = "https://issuer.example"
 METADATA = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
+RESOURCE = "https://mcp.example.com/mcp"
 NOW = 1_000_000.0
 TOKEN = "alices-secret-token"
 
@@ -71,6 +73,8 @@ class Desk:
         admits_anonymous: bool = False,
         door: Door | None = None,
     ) -> None:
+        self.resource = RESOURCE
+        self.recorder = Recorder(Records(), b"the secret of every replica")
         self.verifier: Verifier = verifier or Tokens()
         self.scope_hierarchy = ScopeHierarchy(hierarchy)
         self.connections = connections

@@ -20,24 +20,24 @@ from support.source import MODULES, PACKAGE, Function, Module
 # Low to high (DESIGN section 3). A room that ends in a dot is everything inside it. A room imports
 # from floors below and from itself; imports in functions and for annotations count as well.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "principal", "environment", "parsing."),
+    ("errors", "principal", "environment", "readiness", "parsing."),
     ("tokens.", "policies.", "pages."),
     ("connections.",),
     ("calls.",),
-    ("decorators.", "http."),
+    ("decorators.", "http.", "telemetry."),
     ("frameworks.", "vault."),
     ("settings",),
     ("guard",),
     ("", "audit.", "descope.", "testing."),
     ("dev.",),
-    ("cli", "__main__"),
+    ("cli.", "__main__"),
 )
 
 FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
 KNOW_A_FRAMEWORK = ("http.", "frameworks.", "pages.", "vault.", "testing.", "dev.")
 SPEAK_HTTP = (
     *("connections.http", "connections.auth", "tokens.fetching", "tokens.introspection"),
-    *("testing.", "dev."),
+    *("audit.doctor.", "testing.", "dev."),
 )
 KNOW_PRIVATE_NAMES = ("frameworks.internals",)
 
@@ -46,6 +46,7 @@ KNOW_PRIVATE_NAMES = ("frameworks.internals",)
 # verifiers take the token out of what they pass on.
 CATCH_EVERYTHING = {
     "audit.loading": ["_run"],
+    "calls.recorder": ["Recorder._tell", "Recorder._tell_now"],
     "connections.fetching": ["ConnectionFetcher._outcome"],
     "decorators.wrapper": ["entering"],
     "frameworks.background": ["BackgroundTasks.run"],
@@ -55,6 +56,7 @@ CATCH_EVERYTHING = {
     "frameworks.serving": ["_answer", "run", "serve"],
     "policies.decision": ["_Evaluation._ask", "_Evaluation._with_named_scopes"],
     "tokens.introspection": ["ConfirmedVerifier.verify"],
+    "readiness": ["_fault_of"],
     "tokens.jwt": ["JWTVerifier.verify", "JWTVerifier.verify_now"],
     "tokens.trust": ["TrustedIssuers.verify", "TrustedIssuers.verify_now"],
 }
@@ -180,6 +182,7 @@ def test_nothing_is_imported_on_trial() -> None:
         # What takes long to import, and is used when something is served.
         ("toolguard", {"asyncio", "cryptography", "importlib.metadata", "jwt", "pydantic", "ssl"}),
         ("toolguard", {"urllib.request"}),
+        ("toolguard.telemetry", {"mcp", "fastmcp", "starlette", "httpx", "opentelemetry"}),
         ("toolguard.descope", {"mcp", "fastmcp", "starlette", "uvicorn"}),
     ],
 )

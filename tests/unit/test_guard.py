@@ -207,7 +207,6 @@ def test_a_hierarchy_may_be_written_as_a_mapping() -> None:
 @pytest.mark.parametrize(
     ("name", "choices"),
     [
-        ("task_expiry", "'continue', 'stop'"),
         ("default", "'authenticated', 'deny', 'public'"),
         ("unauthorized_tools", "'show', 'hide', 'hide-all'"),
     ],
@@ -222,6 +221,7 @@ def test_a_choice_that_there_is_not_is_refused_with_those_there_are(
 @pytest.mark.parametrize(
     ("name", "choices"),
     [
+        ("task_expiry", "'continue', 'stop'"),
         ("challenge_scopes", "'auto', 'required', 'combined'"),
         ("denials", "'auto', 'http', 'tool-error'"),
         ("outages", "'http', 'tool-error'"),

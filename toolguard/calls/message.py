@@ -7,7 +7,7 @@ A :class:`Frame` is the position of the running code in it: under which guard, i
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
@@ -46,8 +46,6 @@ __all__ = [
     "standing",
 ]
 
-_log = logging.getLogger("toolguard")
-
 
 @dataclass(slots=True, eq=False, repr=False)
 class MessageContext:
@@ -65,6 +63,11 @@ class MessageContext:
         task: the id of the background task that runs as this message; None for a message that a
             client sent.
         closed: whether the message has been served, so that it has no caller any more.
+        method: its JSON-RPC method.
+        request_id: its JSON-RPC id.
+        started: when it came, by ``time.perf_counter``.
+        failure: the class of the error that it ended in, if that is no refusal.
+        hidden: the operations that were left out of a list.
     """
 
     auth: RequestAuth | None
@@ -75,6 +78,11 @@ class MessageContext:
     nested_refusal: ToolGuardError | None = None
     task: str | None = None
     closed: bool = False
+    method: str | None = None
+    request_id: str | int | None = None
+    started: float = field(default_factory=time.perf_counter)
+    failure: str | None = None
+    hidden: list[str] = field(default_factory=list)
     _principals: dict[int, tuple[Guard, Principal | None]] = field(default_factory=dict)
 
     async def principal(self, guard: Guard) -> Principal | None:
@@ -107,7 +115,7 @@ class MessageContext:
         """Return a message of the same caller for the background task that it has started."""
         auth = self.auth
         message = MessageContext(auth and auth.in_background(outlives_token=outlives_token))
-        message.task, message.sent = task, self.sent
+        message.task, message.sent, message.method = task, self.sent, self.method
         message._principals.update(self._principals)
         return message
 
@@ -174,6 +182,7 @@ class Frame:
         """
         call = self.row.call if self.row is not None else self.message.sent
         row = Row(policy, call or OperationCall("tool", ""), owner, nested=True)
+        row.label = owner.__name__
         return Frame(self.guard, self.message, row)
 
     async def connect(
@@ -216,9 +225,6 @@ class Frame:
         row.decided(decision, principal)
         if decision.refusal is not None:
             name_scopes(decision.refusal, self.guard, self.message.auth)
-            rule = getattr(decision.refusal, "rule", None)
-            by = f" by {rule}" if rule else ""
-            _log.info("refused: %s%s", type(decision.refusal).__name__, by)
             raise decision.refusal
         message = self.message
         is_own = row.state is State.PERMITTED and not row.nested and message.outer is None

@@ -11,6 +11,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
+from toolguard.calls.recorder import Recorder
+from toolguard.calls.records import Transport
 from toolguard.connections.protocol import ConnectionProvider
 from toolguard.errors import ToolGuardError
 from toolguard.policies.policy import DefaultPolicy
@@ -41,6 +43,8 @@ TaskExpiry = Literal["continue", "stop"]
 class Guard(Protocol):
     """The part of a guard that a message uses."""
 
+    resource: str
+    recorder: Recorder
     verifier: Verifier
     scope_hierarchy: ScopeHierarchy
     connections: ConnectionProvider | None
@@ -75,6 +79,7 @@ class RequestAuth:
             client sent the token.
         outlives_token: whether the call continues when the token has expired, as that of a
             background task; connections are refused from then on.
+        transport: how the message came.
     """
 
     token: str | None = field(repr=False)
@@ -91,6 +96,7 @@ class RequestAuth:
     revision: str | None = None
     opens_public: bool = False
     outlives_token: bool = False
+    transport: Transport = "http"
 
     def in_background(self, *, outlives_token: bool) -> RequestAuth:
         """Return the same caller, for work that continues after the response."""

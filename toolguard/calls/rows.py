@@ -5,8 +5,9 @@ States change only here, through :meth:`Row.decided`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -62,6 +63,9 @@ class Row:
         refusal: the refusal that the operation ended in.
         concluded: whether the wrapper has recorded how the operation ended.
         running: whether the wrapper has called its function.
+        denial: the refusal that was decided; None unless it was refused.
+        label: the name under which the operation was registered; None if it was not found.
+        started: when it was entered, by ``time.perf_counter``.
     """
 
     policy: Policy | None
@@ -73,11 +77,15 @@ class Row:
     refusal: ToolGuardError | None = None
     concluded: bool = False
     running: bool = False
+    denial: ToolGuardError | None = None
+    label: str | None = None
+    started: float = field(default_factory=time.perf_counter)
 
     def decided(self, decision: Decision, principal: Principal | None) -> None:
         """Record a decision; a transition that is not in the table is a refusal."""
         self.state = _NEXT[self.state].get(decision.verdict, State.REFUSED)
         self.principal = principal
+        self.denial = decision.refusal
 
     def ended(self, refusal: ToolGuardError | None) -> None:
         """Record how the operation ended: in this refusal, or without one."""

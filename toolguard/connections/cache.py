@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
@@ -180,6 +180,12 @@ class CachedConnections:
     def provider(self) -> ConnectionProvider:
         """The provider whose connections are cached."""
         return self._provider
+
+    async def warm_up(self) -> None:
+        """Warm up the provider, if it has something to warm up; raises what it raises."""
+        warm_up: Callable[[], Awaitable[None]] | None = getattr(self._provider, "warm_up", None)
+        if warm_up is not None:
+            await warm_up()
 
     async def aclose(self) -> None:
         """Close the TCP connections of the provider and of the cache in the running event loop."""

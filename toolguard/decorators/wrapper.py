@@ -25,6 +25,7 @@ from toolguard.calls.message import (
     refusal_in,
     stand,
 )
+from toolguard.calls.recording import row_record
 from toolguard.calls.rows import Row, State
 from toolguard.decorators.injection import Connections, Injection, unwrapped
 from toolguard.policies.policy import Policy
@@ -155,8 +156,9 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[tuple[Fram
     operation; a guarded function that is called by code of the user's has its own row.
     """
     frame = current_frame()
-    row = frame.row
-    if row is None or row.owner is not wrapper or row.running:
+    row, failure = frame.row, None
+    is_called_within = row is None or row.owner is not wrapper or row.running
+    if row is None or is_called_within:
         frame = frame.within(policy, wrapper)
         row = frame.entered
     row.running, before = True, stand(frame)
@@ -169,12 +171,15 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[tuple[Fram
         row.ended(refusal)
         if row.nested:
             frame.message.nested_refusal = refusal
+        failure = type(error).__name__
         if refusal is not None and refusal is not error:
             raise refusal from None
         raise
     finally:
         row.running = False
         leave(before)
+        if is_called_within and frame.guard.recorder.wanted():
+            frame.guard.recorder.put([row_record(frame.guard, frame.message, row, failure)])
 
 
 def _starting(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:

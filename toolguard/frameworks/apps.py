@@ -6,6 +6,7 @@ import functools
 import logging
 import posixpath
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
+from toolguard.calls.recording import request_record
 from toolguard.calls.request import SCOPE_KEY
 from toolguard.decorators.wrapper import bare_policy
 from toolguard.errors import GuardNotConfiguredError
@@ -213,7 +215,7 @@ def guarded_app(app: ASGIApp, guard: ServerGuard, *, forward_token: bool = False
         forward_token: whether the application gets the ``Authorization`` header.
     """
     inside = app if forward_token else _without_token(app)
-    return _beside_document(GuardMiddleware(inside, guard), guard)
+    return _beside_document(GuardMiddleware(_recorded(inside, guard), guard), guard)
 
 
 def guarded_server(
@@ -243,7 +245,7 @@ def guarded_server(
     inside = app if forward_token else _without_token(app)
     messages = MessageGuard(inside, guard, rules)
     endpoint = GuardMiddleware(messages, guard, admits_anonymous=lambda: messages.admits_anonymous)
-    elsewhere = GuardMiddleware(inside, guard)
+    elsewhere = GuardMiddleware(_recorded(inside, guard), guard)
     taken = _resembling(path)
 
     async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
@@ -268,6 +270,25 @@ def _beside_document(app: ASGIApp, guard: ServerGuard) -> ASGIApp:
             await app(scope, receive, send)
 
     return routed
+
+
+def _recorded(app: ASGIApp, guard: ServerGuard) -> ASGIApp:
+    """Return ``app``, of which each request that is passed on leaves a record."""
+
+    async def recorded(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not guard.recorder.wanted():
+            await app(scope, receive, send)
+            return
+        auth, started = scope[SCOPE_KEY], time.perf_counter()
+        try:
+            await app(scope, receive, send)
+        finally:
+            method = scope["method"]
+            guard.recorder.put(
+                [request_record(guard, None, auth.principal, method=method, started=started)]
+            )
+
+    return recorded
 
 
 def _without_token(app: ASGIApp) -> ASGIApp:

@@ -17,7 +17,8 @@ from fastmcp.exceptions import ToolError
 from fastmcp.server.dependencies import get_http_request
 
 from toolguard.calls.message import Frame, MessageContext, here, refusal_in, standing
-from toolguard.errors import AccessDeniedError, GuardNotConfiguredError
+from toolguard.calls.recording import message_records
+from toolguard.errors import AccessDeniedError, GuardNotConfiguredError, ToolGuardError
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.task_owners import TaskOwners
 from toolguard.http.identity import telling_digest
@@ -86,7 +87,7 @@ class BackgroundTasks:
                 answer = await queue()
             task = self.line.id_of(answer)
             if task is not None:
-                outlives_token = guard.task_expiry == "continue"
+                outlives_token = guard.door.refusals.task_expiry == "continue"
                 message = frame.message.in_background(task, outlives_token=outlives_token)
                 self._started[task] = started = _Started(message)
                 self._owners.note(task, await frame.message.principal(guard), started)
@@ -126,17 +127,21 @@ class BackgroundTasks:
         if started is None or started.message is None:
             raise ToolError(GuardNotConfiguredError(_UNKNOWN).to_json())
         message = started.message.again()
+        refusal: ToolGuardError | None = None
         try:
             with standing(Frame(guard, message)):
                 result = await work()
         except Exception as error:
             refusal = refusal_in(error)
             if refusal is None:
+                message.failure = type(error).__name__
                 raise
             # Without its cause: the queue's store keeps the error for the client.
             raise ToolError(refusal.to_json()) from None
         finally:
             message.closed = True
+            if guard.recorder.wanted():
+                guard.recorder.put(message_records(guard, message, refusal))
         if not hasattr(result, "input_requests"):  # to be answered, and run again
             started.message = None
         return result

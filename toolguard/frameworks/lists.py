@@ -100,9 +100,11 @@ class Lists:
         except ValueError:  # public and guarded at once: refused to every caller
             policy = None
             if door.guard.unauthorized_tools != "show":
+                door.message.hidden.append(name)
                 return None
         known = policy or DEFAULT_POLICIES[door.guard.default]
         if await self._is_hidden(door, known, OperationCall(kind, name)):
+            door.message.hidden.append(name)
             return None
         if known is None:
             return dict(item)

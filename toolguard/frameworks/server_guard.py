@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from toolguard.calls.request import RequestAuth, TaskExpiry
+from toolguard.calls.message import MessageContext
+from toolguard.calls.request import RequestAuth
 from toolguard.http.door import HTTPGuard
 from toolguard.tokens.verifier import Verifier
 
@@ -15,9 +16,8 @@ __all__ = ["ServerGuard", "verifier_of"]
 class ServerGuard(HTTPGuard, Protocol):
     """The guard of a server, such as :class:`toolguard.ToolGuard`."""
 
-    resource: str
     verifies_itself: bool
-    task_expiry: TaskExpiry
+    running: set[MessageContext]
 
     @property
     def issuer(self) -> str | None:
@@ -55,7 +55,7 @@ class ServerGuard(HTTPGuard, Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Close the HTTP clients of the connection provider."""
+        """Let running calls end, and close the clients of the connection provider."""
         ...
 
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import anyio.lowlevel
 
 from toolguard.calls.message import Frame, MessageContext, here, leave, refusal_in, stand
+from toolguard.calls.recording import message_records, row_record
 from toolguard.calls.request import SCOPE_KEY, RequestAuth, signed_in
-from toolguard.calls.rows import State
+from toolguard.calls.rows import Row, State
 from toolguard.errors import (
     AccessDeniedError,
     GuardNotConfiguredError,
@@ -100,10 +101,12 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
     auth = await _auth_of(guard, incoming)
     outer = here()
     message = MessageContext(auth, outer, incoming.is_current)
+    message.method, message.request_id = incoming.method, incoming.message_id
     frame = Frame(guard, message)
-    refusal: ToolGuardError | None
+    refusal: ToolGuardError | None = None
     goes_on = False
     user, before = sdk_user.set(None if auth is None else auth.user), stand(frame)
+    guard.running.add(message)
     try:
         if incoming.request is None:  # no middleware has asked
             _check_intact(adapter)
@@ -112,6 +115,7 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
     except BaseException as error:
         refusal = refusal_in(error) or (message.refusal if isinstance(error, Exception) else None)
         if refusal is None:
+            message.failure = type(error).__name__
             raise
     else:
         return result
@@ -119,6 +123,9 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
         leave(before)
         sdk_user.reset(user)
         message.closed = not goes_on
+        guard.running.discard(message)
+        if guard.recorder.wanted():
+            guard.recorder.put(message_records(guard, message, refusal))
     if auth is not None and outer is None:
         auth.refusal = refusal
     raise refusal from None
@@ -174,6 +181,7 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
             raise message.refusal
         if is_call and not message.rows:
             await _ask_to_sign_in(door)
+        message.failure = "an error result"
         return result
     is_public = incoming.is_public(result)
     if is_call and not message.is_permitted:
@@ -258,6 +266,7 @@ async def _decide_by_name(
         raise adapter.unknown(call.kind, call.name)
     resolved = adapter.resolve(found or Operation(call.kind, call.name, None))
     frame = door.enter(None, call, resolved.owner)
+    frame.entered.label = None if found is None else found.name
     try:
         frame.entered.policy = adapter.policy_for(resolved, call.name)
         await frame.authorize(call if incoming.method in CALLS else None)
@@ -301,6 +310,7 @@ async def run(
     call = OperationCall(operation.kind, sent.name if sent else operation.name, arguments)
     frame = door.enter(resolved.policy, call, resolved.owner)
     row, before = frame.entered, stand(frame)
+    row.label, failure = operation.name, None
     try:
         if resolved.fault or operation.kind == "resource" or call.name != operation.name:
             row.policy = adapter.policy_for(resolved, sent.name if sent else None)
@@ -316,10 +326,12 @@ async def run(
         if not row.concluded:
             row.ended(refusal_in(error, adapter.error_types))
         if row.refusal is None:
+            failure = type(error).__name__
             raise
         refusal = row.refusal
     finally:
         leave(before)
+        _record_apart(frame, row, failure)
     if row.state is not State.PERMITTED and not row.nested and hides(door, refusal):
         stranger = _as_unknown(door, refusal)
         row.ended(stranger)
@@ -327,6 +339,13 @@ async def run(
             return await unknown()
         refusal = stranger
     raise adapter.refusal_error(refusal, nested=row.nested)
+
+
+def _record_apart(frame: Frame, row: Row, failure: str | None) -> None:
+    """Record an operation that no message records when it has ended."""
+    is_apart = row.nested or frame.message.method is None
+    if is_apart and frame.guard.recorder.wanted():
+        frame.guard.recorder.put([row_record(frame.guard, frame.message, row, failure)])
 
 
 async def outside(guard: ServerGuard) -> Frame:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from toolguard.calls.request import Guard
+from toolguard.calls.request import Guard, TaskExpiry
 from toolguard.errors import AccessDeniedError, KeysUnavailableError, ToolGuardError
 from toolguard.http.challenge import Challenge, ChallengeScopes
 from toolguard.http.event_ids import EventIds
@@ -26,7 +26,7 @@ _MAX_HELD = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Refusals:
-    """How a guard answers refusals over HTTP.
+    """How a guard refuses: the form of refusals over HTTP, and when tasks are refused.
 
     Attributes:
         challenge_scopes: the scopes in the challenge of a 403. ``"required"``: those the operation
@@ -39,22 +39,28 @@ class Refusals:
         outages: how to report that tokens cannot be verified now. ``"http"``: with 503.
             ``"tool-error"``: as the framework reports errors, for clients that end their session
             at a 503 (mcp 1, fastmcp 3).
+        task_expiry: when to refuse a background task (``task=True`` of fastmcp) whose token
+            expires before it has ended. ``"continue"``: it continues, and connections are refused
+            from then on. ``"stop"``: it is refused when it starts, and when it next calls a
+            guarded function.
 
     Raises:
         ValueError: if a setting is none of these values.
 
     >>> Refusals(outages="tool-error")
-    Refusals(challenge_scopes='auto', denials='auto', outages='tool-error')
+    Refusals(challenge_scopes='auto', denials='auto', outages='tool-error', task_expiry='continue')
     """
 
     challenge_scopes: ChallengeScopes | Literal["auto"] = "auto"
     denials: Denials = "auto"
     outages: Outages = "http"
+    task_expiry: TaskExpiry = "continue"
 
     def __post_init__(self) -> None:
         one_of("challenge_scopes", self.challenge_scopes, ("auto", "required", "combined"))
         one_of("denials", self.denials, ("auto", "http", "tool-error"))
         one_of("outages", self.outages, ("http", "tool-error"))
+        one_of("task_expiry", self.task_expiry, ("continue", "stop"))
 
     def scopes_for(self, revision: str | None) -> ChallengeScopes:
         """Return whether a challenge to a client of this revision combines scopes.

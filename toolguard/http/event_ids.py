@@ -65,6 +65,8 @@ class EventIds:
                 "32 random ones, as `openssl rand -hex 32` prints them"
             )
         self._key = blake2b(material, person=b"toolguard-events").digest()
+        #: A second key, for the pseudonyms of users in decision records.
+        self.pseudonyms = blake2b(material, person=b"toolguard-names").digest()
 
     def sealed(self, event_id: bytes, owner: EventOwner) -> bytes:
         """Return the sealed id for ``owner``."""

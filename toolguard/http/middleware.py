@@ -12,6 +12,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+from toolguard.calls.recording import request_record
 from toolguard.calls.request import SCOPE_KEY, RequestAuth
 from toolguard.errors import (
     AccessDeniedError,
@@ -99,8 +100,10 @@ class GuardMiddleware:
         try:
             state = await self._authenticate(scope)
         except KeysUnavailableError as outage:
+            self._record(outage)
             await self._answer_outage(outage, scope, receive, send)
         except ToolGuardError as refusal:
+            self._record(refusal)
             await self._respond(refusal, scope, send)
         else:
             await self._serve(scope, receive, send, state)
@@ -128,6 +131,8 @@ class GuardMiddleware:
             if events or scope["method"] in ("GET", "HEAD"):
                 self._check_stream(scope, state.principal, session_id, events)
         except _NotFoundError as missing:
+            denied = AccessDeniedError(rule=f"{str(missing).lower()} of this caller")
+            self._record(denied, state.principal)
             await not_found(send, str(missing))
             return
         except _NoStreamError:
@@ -135,6 +140,7 @@ class GuardMiddleware:
             await send_json(send, 405, headers, {"error": "method_not_allowed"})
             return
         except ToolGuardError as refusal:
+            self._record(refusal, state.principal)
             await self._respond(refusal, scope, send)
             return
         scope[SCOPE_KEY] = state
@@ -156,6 +162,7 @@ class GuardMiddleware:
         await response.finish()
         if orphans:
             await self._end_session({**scope, "headers": headers}, orphans[0])
+            self._record(_no_owner(), state.principal)
             await self._respond(_no_owner(), scope, send, state)
         if scope["method"] == "DELETE" and session_id is not None and response.status < 300:  # noqa: PLR2004
             self.sessions.close(session_id)
@@ -251,6 +258,11 @@ class GuardMiddleware:
             await self._respond(outage, scope, send)
             return
         await respond_in_protocol(send, outage, message.method, message.id, revision=revision)
+
+    def _record(self, refusal: ToolGuardError, principal: Principal | None = None) -> None:
+        recorder = self.guard.recorder
+        if recorder.wanted():
+            recorder.put([request_record(self.guard, refusal, principal)])
 
     def _owned(self, session_id: str, principal: Principal | None) -> bool:
         """Record the owner of a new session; return whether the caller can own one."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import anyio.lowlevel
 
 from toolguard.calls.message import Frame, MessageContext
+from toolguard.calls.recording import message_records
 from toolguard.calls.request import SCOPE_KEY, RequestAuth
 from toolguard.errors import (
     GuardNotConfiguredError,
@@ -75,24 +76,31 @@ class MessageGuard:
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         state: RequestAuth = scope[SCOPE_KEY]
+        table = MessageContext(state)
         message: MCPMessage | None = None
+        refusal: ToolGuardError | None = None
         try:
-            if scope["method"] != "POST":
-                raise MalformedMessageError("Send messages with POST")
-            headers = list(scope["headers"])
-            async with held_body(receive, headers, self.guard.door.held) as body:
-                message = await parse_message(body, headers)
-                state.message_id = message.id
-                await self._decide(message, state)
-        except InvalidInputError as fault:  # elsewhere, the tool reports this fault
-            await self._refuse(
-                MalformedMessageError(str(fault), code=_INVALID_PARAMS), message, state, send
-            )
-        except ToolGuardError as refusal:
-            await self._refuse(refusal, message, state, send)
-        else:
-            state.permit()
-            await self.app(scope, replay(body, receive), send)
+            try:
+                if scope["method"] != "POST":
+                    raise MalformedMessageError("Send messages with POST")
+                headers = list(scope["headers"])
+                async with held_body(receive, headers, self.guard.door.held) as body:
+                    message = await parse_message(body, headers)
+                    state.message_id = table.request_id = message.id
+                    table.method = message.method
+                    await self._decide(message, table)
+            except InvalidInputError as fault:  # elsewhere, the tool reports this fault
+                refusal = MalformedMessageError(str(fault), code=_INVALID_PARAMS)
+            except ToolGuardError as error:
+                refusal = error
+            if refusal is not None:
+                await self._refuse(refusal, message, state, send)
+            else:
+                state.permit()
+                await self.app(scope, replay(body, receive), send)
+        finally:
+            if self.guard.recorder.wanted():
+                self.guard.recorder.put(message_records(self.guard, table, refusal))
 
     async def _refuse(
         self,
@@ -111,8 +119,8 @@ class MessageGuard:
         challenge = self.guard.challenge(refusal, state.revision)
         await respond(send, refusal, challenge, message_id=state.message_id)
 
-    async def _decide(self, message: MCPMessage, state: RequestAuth) -> None:
-        door = Frame(self.guard, MessageContext(state))
+    async def _decide(self, message: MCPMessage, table: MessageContext) -> None:
+        door = Frame(self.guard, table)
         default = DEFAULT_POLICIES[self.guard.default]
         if message.method in LISTS:  # open to all callers if some operation is public
             default = Policy(public=self.admits_anonymous)

@@ -110,7 +110,7 @@ class InMemoryCaller:
 
     async def auth_for(self, guard: Guard) -> RequestAuth:
         """Return this caller as ``guard`` verifies them; the token is new for each message."""
-        failed = functools.partial(RequestAuth, None, None, guard)
+        failed = functools.partial(RequestAuth, None, None, guard, transport="memory")
         if self._ended:
             return failed(failure=_refusal("its `with signed_in(...)` block has ended"))
         if self._user is None:
@@ -120,9 +120,10 @@ class InMemoryCaller:
         issuer, verifier = self._trust(guard)
         token = issuer.mint(self._user, **self._claims)
         try:
-            return RequestAuth(token, await verifier.verify(token), guard)
+            principal = await verifier.verify(token)
+            return RequestAuth(token, principal, guard, transport="memory")
         except ToolGuardError as failure:
-            return RequestAuth(token, None, guard, failure=failure)
+            return RequestAuth(token, None, guard, failure=failure, transport="memory")
 
 
 def _refusal(reason: str) -> GuardNotConfiguredError:

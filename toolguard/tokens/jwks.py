@@ -238,6 +238,15 @@ class JWKS:
         if not self._state.usable(now):
             raise self._unavailable(self._state, now)
 
+    async def warm_up(self) -> None:
+        """Fetch the keys if there are none, or if they have to be refreshed.
+
+        Raises:
+            KeysUnavailableError: if there are no usable keys afterwards.
+        """
+        if self._clock() >= self._state.refresh_at:
+            await self.refresh()
+
     def suspect(self, kid: str | None) -> bool:
         """Report a signature that did not verify; see :meth:`KeySource.suspect`."""
         worthwhile = self._can_change(self._state, self._clock())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, NoReturn
@@ -217,6 +217,16 @@ class JWTVerifier:
     def leeway(self) -> float:
         """Seconds by which the issuer's clock may differ."""
         return self._leeway
+
+    async def warm_up(self) -> None:
+        """Fetch the issuer's keys, if the source fetches keys and has none.
+
+        Raises:
+            KeysUnavailableError: if they cannot be fetched.
+        """
+        warm_up: Callable[[], Awaitable[None]] | None = getattr(self._keys, "warm_up", None)
+        if warm_up is not None:
+            await warm_up()
 
     async def verify(self, token: str) -> Principal:
         """Verify ``token`` and return its principal; suspends only to fetch keys.

@@ -44,7 +44,7 @@ from toolguard import (
     with_connection,
 )
 from toolguard.calls.message import Frame, MessageContext, standing
-from toolguard.calls.request import RequestAuth
+from toolguard.calls.request import RequestAuth, TaskExpiry
 from toolguard.testing import FrozenClock, LocalIssuer, signed_in
 
 pytestmark = pytest.mark.skipif(TASK_LINE is None, reason="this fastmcp has no background tasks")
@@ -499,12 +499,12 @@ LONG = {"expires_in": 86_400}
 @pytest.fixture
 def late(
     diary: Callable[..., Diary], visiting: Visiting
-) -> Callable[[str, str, str], tuple[Diary, str]]:
+) -> Callable[[TaskExpiry, str, str], tuple[Diary, str]]:
     """Start a task, let its token expire before it goes on; return its outcome."""
 
-    def outcome(expiry: str, first: str, tool: str) -> tuple[Diary, str]:
+    def outcome(expiry: TaskExpiry, first: str, tool: str) -> tuple[Diary, str]:
         clock = FrozenClock(time.time())
-        book = diary(at_once=1, clock=clock, task_expiry=expiry)
+        book = diary(at_once=1, clock=clock, refusals=Refusals(task_expiry=expiry))
         alice = visiting(book.server, "alice", "diary.write")
         alice.start("wait")  # what is started next waits for its turn
         arguments = {"name": first} if tool == "wait_and_call" else {"line": first}
@@ -517,7 +517,7 @@ def late(
 
 
 def test_a_task_that_outlives_its_token_goes_on_by_default(
-    late: Callable[[str, str, str], tuple[Diary, str]],
+    late: Callable[[TaskExpiry, str, str], tuple[Diary, str]],
 ) -> None:
     assert late("continue", "dear diary", "write")[1] == "dear diary by alice"
     assert late("continue", "helper", "wait_and_call")[1] == "helped alice"
@@ -525,7 +525,7 @@ def test_a_task_that_outlives_its_token_goes_on_by_default(
 
 @pytest.mark.parametrize(("first", "tool"), [("dear", "share"), ("sharing", "wait_and_call")])
 def test_a_task_that_outlives_its_token_gets_no_connection(
-    late: Callable[[str, str, str], tuple[Diary, str]], first: str, tool: str
+    late: Callable[[TaskExpiry, str, str], tuple[Diary, str]], first: str, tool: str
 ) -> None:
     outcome = late("continue", first, tool)[1]
 
@@ -534,7 +534,7 @@ def test_a_task_that_outlives_its_token_gets_no_connection(
 
 
 def test_under_stop_no_task_starts_with_an_expired_token(
-    late: Callable[[str, str, str], tuple[Diary, str]],
+    late: Callable[[TaskExpiry, str, str], tuple[Diary, str]],
 ) -> None:
     book, outcome = late("stop", "dear diary", "write")
 
@@ -546,7 +546,7 @@ def test_under_stop_an_expired_task_calls_nothing_guarded(
     diary: Callable[..., Diary], visiting: Visiting
 ) -> None:
     clock = FrozenClock(time.time())
-    book = diary(clock=clock, task_expiry="stop")
+    book = diary(clock=clock, refusals=Refusals(task_expiry="stop"))
     task = visiting(book.server).start("wait_and_call", name="helper")
     book.started.wait(20)
     clock.advance(3_600)

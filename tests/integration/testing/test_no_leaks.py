@@ -20,6 +20,7 @@ from starlette.routing import Mount
 from support.calendar_server import calendar
 from support.lines import FASTMCP_LINES, Guarding, Line
 from toolguard import (
+    AccessDeniedError,
     Connection,
     InsufficientScopeError,
     OperationCall,
@@ -32,6 +33,7 @@ from toolguard import (
 )
 from toolguard.calls.message import current_access_token
 from toolguard.decorators.wrapper import GuardDecorator
+from toolguard.telemetry import DecisionRecord
 from toolguard.testing import (
     LeakError,
     assert_no_leaks,
@@ -424,3 +426,20 @@ def test_mounted_servers_are_searched(line: Line, guarding: Guarding) -> None:
         assert_no_leaks(guarding().protect(outer))
 
     assert {each.operation for each in caught.value.leaks} == {"mail_read"}
+
+
+def test_a_token_in_a_decision_record_is_a_leak(line: Line, guarding: Guarding) -> None:
+    def body(access: str, _: str) -> object:
+        raise AccessDeniedError(rule=f"not with {access[-60:]}")
+
+    assert ("record", "refused", ACCESS) in found(desk(line, guarding, body))
+
+
+def test_records_of_a_search_go_to_the_consumers_of_the_guard(
+    line: Line, guarding: Guarding
+) -> None:
+    records: list[DecisionRecord] = []
+    server = guarding(on_decision=records.append).protect(calendar(line))
+    assert_no_leaks(server, skip={"create_event"})
+
+    assert {each.verdict for each in records} >= {"served", "refused"}

@@ -46,9 +46,9 @@ def assert_no_leaks(
     expired or is for another server, and by one without a token. Each token is unique.
     Then the answers with their headers, the notifications before them, the lists with their
     schemas, the log records of all loggers (at every level), warnings, the standard output and
-    error, exceptions, and the spans of OpenTelemetry if its SDK is set up, are searched for 16
-    consecutive characters of any token, plain, in base64 or in hexadecimal. Claims of a token and
-    digests are not leaks.
+    error, exceptions, decision records, and the spans of OpenTelemetry if its SDK is set up, are
+    searched for 16 consecutive characters of any token, plain, in base64 or in hexadecimal. Claims
+    of a token and digests are not leaks.
 
     **Your functions run for real**, some of them more than once, and may fail: no service accepts
     the tokens. Requests to other services are not searched. The guard's own connection provider

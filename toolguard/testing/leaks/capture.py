@@ -35,6 +35,7 @@ Channel: TypeAlias = Literal[
     "stdout",
     "stderr",
     "span",
+    "record",
     "exception",
 ]
 """Where something can be read: in an answer, or in what a server leaves behind."""

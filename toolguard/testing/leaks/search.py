@@ -6,6 +6,7 @@ its output is searched for them.
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import ExitStack, asynccontextmanager
@@ -13,9 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import anyio
+import anyio.to_thread
 import httpx
 from starlette.types import Receive, Scope, Send
 
+from toolguard.calls.recorder import Recorder
+from toolguard.calls.records import DecisionRecord
 from toolguard.frameworks import Operation
 from toolguard.frameworks.operation import operation_key
 from toolguard.policies.policy import Policy
@@ -164,10 +168,12 @@ class LeakSearch:
                 stack.enter_context(trusting(self._guard, self._issuer))
             stack.enter_context(marked_connections(self._guard, self._needles))
             heard = stack.enter_context(recording())
+            record = functools.partial(_hear_record, heard)
+            stack.callback(self._guard.recorder.listen(record))
             named = {*self._arguments, *self._claims, *self._skip}
             operations = self._subject.operations(named)
             async with self._client(heard) as client:
-                wire = _Wire(client, heard, self._look)
+                wire = _Wire(client, heard, self._look, self._guard.recorder)
                 listed = await self._list(wire)
                 for key, operation in operations.items():
                     if key not in self._skip:
@@ -292,8 +298,10 @@ class _Wire:
         client: httpx.AsyncClient,
         heard: Recording,
         look: Callable[[str, str, Collection[Output]], None],
+        recorder: Recorder,
     ) -> None:
         self._client = client
+        self._recorder = recorder
         self._heard = heard
         self._look = look
 
@@ -304,9 +312,14 @@ class _Wire:
         response = None
         with anyio.move_on_after(_PATIENCE):
             response = await self._client.post("/mcp", headers=headers_for(token), json=message)
+        await anyio.to_thread.run_sync(self._recorder.flush)
         reply = Reply(target.method, response, _PATIENCE)
         self._look(target.key, caller, [*reply.outputs(), *self._heard.take()])
         return reply
+
+
+def _hear_record(heard: Recording, record: DecisionRecord) -> None:
+    heard.add("record", record.verdict, record.to_json())
 
 
 def _around(word: str, text: str) -> str:

@@ -1,0 +1,104 @@
+"""The command ``toolguard doctor``."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TextIO
+
+import anyio
+import httpx
+
+from toolguard.audit.doctor.configuration import guard_of, look_at_configuration
+from toolguard.audit.doctor.diagnosis import Diagnosis
+from toolguard.audit.doctor.endpoint import Seen, look_at_endpoint
+from toolguard.audit.doctor.issuers import look_at_issuer
+from toolguard.audit.doctor.tokens import look_with_token
+from toolguard.audit.loading import LoadError, load_server
+
+__all__ = ["diagnose_url", "run_doctor"]
+
+_FAILED, _UNUSABLE = 1, 2
+_TIMEOUT = 10.0
+
+
+def new_client() -> httpx.AsyncClient:
+    """Return a client that follows no redirects, as clients with tokens do not."""
+    return httpx.AsyncClient(timeout=_TIMEOUT, follow_redirects=False)
+
+
+def run_doctor(
+    target: str,
+    out: TextIO,
+    *,
+    token: str | None = None,
+    as_json: bool = False,
+    client: Callable[[], httpx.AsyncClient] = new_client,
+) -> int:
+    """Write the findings to ``out``.
+
+    Args:
+        target: the URL of an MCP endpoint, or ``module:server``.
+        out: the stream for the findings.
+        token: a client's access token; it is sent to the endpoint only.
+        as_json: whether the findings are written as JSON.
+        client: makes the HTTP client.
+
+    Returns:
+        The exit code: 0; 1 if there is a fault; 2 if nothing could be looked at.
+    """
+
+    async def look() -> list[Diagnosis]:
+        async with client() as http:
+            if target.startswith(("https://", "http://")):
+                return await diagnose_url(http, target, token=token, now=time.time())
+            return await _diagnose_module(http, target)
+
+    try:
+        found = anyio.run(look)
+    except (LoadError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        reason = error if isinstance(error, LoadError) else type(error).__name__
+        print(f"toolguard doctor: {target} cannot be looked at: {reason}", file=out)
+        return _UNUSABLE
+    if as_json:
+        print(json.dumps([asdict(each) for each in found], indent=2), file=out)
+    else:
+        print("\n".join(map(str, found)) or f"{target} is set up right", file=out)
+    return _FAILED if any(each.level == "fault" for each in found) else 0
+
+
+async def diagnose_url(
+    client: httpx.AsyncClient, url: str, *, token: str | None = None, now: float
+) -> list[Diagnosis]:
+    """Return what is wrong with a running server.
+
+    Args:
+        client: makes the requests; it follows no redirects.
+        url: the URL of its MCP endpoint.
+        token: a client's access token.
+        now: the time, in seconds since the epoch.
+
+    Raises:
+        httpx.HTTPError: if it cannot be reached.
+    """
+    seen = Seen(url)
+    found = [each async for each in look_at_endpoint(client, seen, now)]
+    scopes = seen.metadata.get("scopes_supported") or ()
+    for issuer in seen.issuers:
+        found += [each async for each in look_at_issuer(client, issuer, scopes)]
+    if token is not None:
+        found += [each async for each in look_with_token(client, seen, token, now)]
+    return found
+
+
+async def _diagnose_module(client: httpx.AsyncClient, target: str) -> list[Diagnosis]:
+    server = await anyio.to_thread.run_sync(load_server, target)
+    found = [*look_at_configuration(server, os.environ)]
+    guard = guard_of(server)
+    if guard is not None and guard.issuer is not None:
+        looks = look_at_issuer(client, guard.issuer, guard.scopes_supported)
+        found += [each async for each in looks]
+    return found

@@ -1,0 +1,106 @@
+"""Look at what a server says to the token of a client, and why.
+
+The token is read here only to explain an answer; it is neither verified nor shown.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+import httpx
+
+from toolguard.audit.doctor.diagnosis import Diagnosis
+from toolguard.audit.doctor.endpoint import Seen, initialize
+
+__all__ = ["look_with_token"]
+
+_ISSUED = 'have the issuer put "{resource}" into aud: clients ask for it by resource= (RFC 8707)'
+
+
+async def look_with_token(
+    client: httpx.AsyncClient, seen: Seen, token: str, now: float
+) -> AsyncIterator[Diagnosis]:
+    """Yield why the server refuses a token, as far as that can be told from outside."""
+    response = await initialize(client, seen.url, {"authorization": f"Bearer {token}"})
+    status = response.status_code
+    if status == httpx.codes.SERVICE_UNAVAILABLE:
+        yield Diagnosis(
+            "keys-unavailable",
+            seen.url,
+            "the token to be verified",
+            "503",
+            "let the server reach the jwks_uri of its issuer; its log names the fault",
+        )
+    elif status == httpx.codes.FORBIDDEN:
+        yield Diagnosis(
+            "token-forbidden",
+            seen.url,
+            "a token with enough scopes",
+            f"403, missing {' '.join(_missing(response)) or 'a right that is no scope'}",
+            "sign in again with these scopes, or have them granted",
+        )
+    elif status == httpx.codes.UNAUTHORIZED:
+        faults = [*_faults(_claims(token), seen, now)]
+        unknown = Diagnosis(
+            "token-refused",
+            seen.url,
+            "the token to be accepted",
+            "401",
+            "compare the key, the algorithm and typ of the token: the log says which was refused",
+        )
+        for each in faults or [unknown]:
+            yield each
+
+
+def _missing(response: httpx.Response) -> list[str]:
+    try:
+        data = response.json()["error"]["data"]
+        return [str(each) for each in data.get("missing_scopes", ())]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def _faults(claims: Mapping[str, Any] | None, seen: Seen, now: float) -> Iterator[Diagnosis]:
+    resource = str(seen.metadata.get("resource", seen.url))
+    if claims is None:
+        yield Diagnosis(
+            "token-opaque",
+            "the token",
+            "a JWT",
+            "text that only its issuer can read",
+            "have the issuer give out JWTs for this server, or verify by introspection",
+        )
+        return
+    if seen.issuers and claims.get("iss") not in seen.issuers:
+        yield Diagnosis(
+            "token-issuer",
+            "the token",
+            f"iss {' or '.join(seen.issuers)}",
+            f"iss {claims.get('iss')}",
+            "write issuer= exactly as the token has it, or sign in at the issuer that is named",
+        )
+    aud = claims.get("aud")
+    audiences = aud if isinstance(aud, list) else [aud]
+    if resource not in audiences:
+        found = "no aud" if aud is None else f"aud {' '.join(map(str, audiences))}"
+        remedy = _ISSUED.replace("{resource}", resource)
+        yield Diagnosis("token-audience", "the token", f"aud {resource}", found, remedy)
+    exp = claims.get("exp")
+    if not isinstance(exp, (int, float)) or exp <= now:
+        yield Diagnosis(
+            "token-expired", "the token", "exp in the future", f"exp {exp}", "sign in again"
+        )
+
+
+def _claims(token: str) -> Mapping[str, Any] | None:
+    parts = token.split(".")
+    if len(parts) != 3:  # noqa: PLR2004 - header, claims, signature
+        return None
+    try:
+        found = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None

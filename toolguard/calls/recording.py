@@ -1,0 +1,233 @@
+"""Make the record of a decision from what is known about a message.
+
+A record holds no token, no argument, and no text of an error. What a client chose itself, such as
+the name of an unknown tool, is cut to a bounded length.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from toolguard.calls.message import MessageContext
+from toolguard.calls.records import DecisionRecord, DecisionVerdict
+from toolguard.calls.request import Guard
+from toolguard.calls.rows import Row, State
+from toolguard.errors import (
+    ConnectionRateLimitedError,
+    ConnectionRequiredError,
+    ConnectionResponseError,
+    ConnectionUnavailableError,
+    InsufficientScopeError,
+    InvalidTokenError,
+    KeysUnavailableError,
+    ToolGuardError,
+)
+from toolguard.policies.policy import Policy
+from toolguard.policies.published import LISTS
+from toolguard.principal import Principal
+
+__all__ = ["message_records", "request_record", "row_record"]
+
+_OUTAGES = (
+    KeysUnavailableError,
+    ConnectionUnavailableError,
+    ConnectionRateLimitedError,
+    ConnectionResponseError,
+)
+_MAX_TEXT = 200
+_MAX_NAMES = 50
+
+
+def message_records(
+    guard: Guard, message: MessageContext, refusal: ToolGuardError | None
+) -> Iterable[DecisionRecord]:
+    """Return the records of a message that has been served, one for each operation it entered.
+
+    Args:
+        guard: the guard of the server.
+        message: the message.
+        refusal: the refusal that it ended in; None if it did not.
+    """
+    rows = [row for row in message.rows if row.state in (State.PERMITTED, State.REFUSED)]
+    if not rows and refusal is not None:
+        row = message.rows[-1] if message.rows else None
+        yield _record(guard, message, row, refusal)
+    for row in rows:
+        own = row.denial or row.refusal or (refusal if row is rows[-1] else None)
+        yield _record(guard, message, row, own)
+
+
+def row_record(
+    guard: Guard, message: MessageContext, row: Row, failure: str | None
+) -> DecisionRecord:
+    """Return the record of an operation that code of the server's called.
+
+    Args:
+        guard: the guard of the server.
+        message: the message in which it was called.
+        row: the operation.
+        failure: the class of the error that it ended in, if that is no refusal.
+    """
+    return _record(guard, message, row, row.denial or row.refusal, failure)
+
+
+def request_record(
+    guard: Guard,
+    refusal: ToolGuardError | None,
+    principal: Principal | None = None,
+    *,
+    method: str | None = None,
+    started: float | None = None,
+) -> DecisionRecord:
+    """Return the record of an HTTP request that was decided on without a message.
+
+    Args:
+        guard: the guard.
+        refusal: the refusal; None if the request was passed on.
+        principal: the verified caller, if there is one.
+        method: the HTTP method, for a request that is no MCP message.
+        started: when it came, by ``time.perf_counter``.
+    """
+    return DecisionRecord(
+        guard.clock(),
+        guard.resource,
+        _verdict(refusal, None, hidden=False),
+        method=method,
+        duration=0.0 if started is None else time.perf_counter() - started,
+        **_caller_facts(guard, principal),
+        **_refusal_facts(refusal, None),
+    )
+
+
+def _record(
+    guard: Guard,
+    message: MessageContext,
+    row: Row | None,
+    refusal: ToolGuardError | None,
+    failure: str | None = None,
+) -> DecisionRecord:
+    auth = message.auth
+    principal = None if row is None else row.principal
+    if principal is None and auth is not None and auth.guard is guard:
+        principal = auth.principal
+    policy = None if row is None else row.policy
+    nested = message.outer is not None or (row is not None and row.nested)
+    if row is None or not row.nested:
+        failure = failure or message.failure
+    started = message.started if row is None or not row.nested else row.started
+    hidden = tuple(map(_bounded, message.hidden[:_MAX_NAMES]))
+    facts = _refusal_facts(refusal, policy)
+    if refusal is None and failure is not None:
+        facts["reason"] = failure
+    return DecisionRecord(
+        guard.clock(),
+        guard.resource,
+        _verdict(refusal, failure, hidden=bool(hidden)),
+        transport="memory" if auth is None else auth.transport,
+        request_id=_id(message.request_id),
+        method=None if message.method is None else _bounded(message.method),
+        rule=_rule(row, refusal),
+        connections=() if policy is None else tuple(need.name for need in policy.connections),
+        hidden=hidden,
+        nested=nested,
+        task=message.task,
+        duration=time.perf_counter() - started,
+        **_operation(message, row),
+        **_caller_facts(guard, principal),
+        **facts,
+    )
+
+
+def _verdict(
+    refusal: ToolGuardError | None, failure: str | None, *, hidden: bool
+) -> DecisionVerdict:
+    if isinstance(refusal, ConnectionRequiredError):
+        return "not_connected"
+    if isinstance(refusal, _OUTAGES):
+        return "outage"
+    if refusal is not None:
+        return "refused"
+    if failure is not None:
+        return "failed"
+    return "filtered" if hidden else "served"
+
+
+def _rule(row: Row | None, refusal: ToolGuardError | None) -> str | None:
+    if row is None:
+        return None
+    if row.policy is None:
+        return "deny" if refusal is not None else None
+    return _text_of(row.policy)
+
+
+def _text_of(policy: Policy) -> str:
+    if policy.public:
+        return "public"
+    return "any authenticated caller" if policy.formula is None else str(policy.formula)
+
+
+def _operation(message: MessageContext, row: Row | None) -> dict[str, Any]:
+    call = message.sent if row is None else row.call
+    if call is None or not call.name or message.method in LISTS:
+        return {}
+    label = None if row is None else row.label
+    if label is None:
+        # The rest of a URI that was not registered so may be the value of an argument.
+        label = f"{call.name.partition(':')[0]}:" if call.kind == "resource" else call.name
+    return {"kind": call.kind, "operation": _bounded(label)}
+
+
+def _caller_facts(guard: Guard, principal: Principal | None) -> dict[str, Any]:
+    if principal is None:
+        return {}
+    actor = principal.claims.get("act")
+    acting = actor.get("sub") if isinstance(actor, Mapping) else None
+    names = guard.recorder.name_of
+    return {
+        "issuer": principal.issuer,
+        "subject": principal.user_id and names(principal.issuer, principal.user_id),
+        "client": principal.client_id,
+        "tenant": principal.tenant_id,
+        "hashed": guard.recorder.hashes,
+        "actor": names(principal.issuer, acting) if isinstance(acting, str) else None,
+    }
+
+
+def _refusal_facts(refusal: ToolGuardError | None, policy: Policy | None) -> dict[str, Any]:
+    if refusal is None:
+        return {}
+    reason = refusal.error
+    if isinstance(refusal, InvalidTokenError):
+        reason = f"{reason}:{refusal.reason}"
+    facts: dict[str, Any] = {"reason": reason}
+    rule = getattr(refusal, "rule", None)
+    if isinstance(rule, str):
+        facts["denied_by"] = _bounded(rule)
+    if isinstance(refusal, InsufficientScopeError):
+        facts["required_scopes"] = _declared(refusal.required_scopes, policy)
+        facts["missing_scopes"] = _declared(refusal.missing_scopes, policy)
+        facts["token_scopes"] = refusal.token_scopes
+    return facts
+
+
+def _declared(scopes: tuple[str, ...], policy: Policy | None) -> tuple[str, ...]:
+    """Return the scopes as the policy declares them: those of arguments by their templates."""
+    naming = [] if policy is None else [each for each in policy.requirements if each.names_scopes]
+    if policy is None or policy.formula is None or not naming:
+        return scopes
+    known = policy.formula.scopes
+    literal = [scope for scope in scopes if scope in known]
+    templates = map(str, naming) if len(literal) < len(scopes) else ()
+    return (*literal, *templates)
+
+
+def _id(sent: str | int | None) -> str | int | None:
+    return _bounded(sent) if isinstance(sent, str) else sent
+
+
+def _bounded(text: str) -> str:
+    """Return text that a client chose, printable and of a bounded length."""
+    short = text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}..."
+    return short if short.isprintable() else ascii(short)[1:-1]

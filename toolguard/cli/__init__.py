@@ -1,0 +1,40 @@
+"""The command line: ``toolguard audit``, ``doctor``, ``demo``, ``dev`` and ``vault``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+
+from toolguard.cli import audit, demo, dev, doctor, vault
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: its arguments; by default those of the process.
+
+    Returns:
+        The exit code: 0; 1 if it failed; 2 if it could not start; 130 if it was interrupted.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
+    command: Callable[[argparse.Namespace], int] = arguments.run
+    return command(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="toolguard", description="Authorization for the tools of Python MCP servers."
+    )
+    parser.add_argument("--version", action="version", version=version("toolguard-mcp"))
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="")
+    for command in (demo, dev, audit, doctor, vault):
+        command.add_to(commands)
+    return parser

@@ -1,0 +1,65 @@
+"""Whether a server can serve its first call without waiting for anything.
+
+A part of a guard (its verifier, its connection provider) may have a coroutine method ``warm_up``:
+it fetches what the part needs, returns at once if it has that, and raises if it cannot get it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+import anyio
+
+__all__ = ["Readiness", "warmed_up"]
+
+_log = logging.getLogger("toolguard")
+
+# A probe gives up sooner or later: kubelet waits for 1 s by default, load balancers for 5.
+_PATIENCE = 5.0
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """Whether a server is ready; true if nothing is missing.
+
+    Attributes:
+        missing: the parts of its guard that are not ready, with the kind of fault.
+
+    >>> bool(Readiness()), bool(Readiness({"keys": "KeysUnavailableError"}))
+    (True, False)
+    """
+
+    missing: Mapping[str, str] | None = None
+
+    def __bool__(self) -> bool:
+        return not self.missing
+
+
+async def warmed_up(parts: Mapping[str, object]) -> Readiness:
+    """Warm up the parts of a guard one after the other; a failure is logged, never raised.
+
+    Args:
+        parts: the parts by what they are for.
+    """
+    missing: dict[str, str] = {}
+    for name, part in parts.items():
+        warm_up: Callable[[], Awaitable[None]] | None = getattr(part, "warm_up", None)
+        if warm_up is None:
+            continue
+        fault = "no answer in time"
+        with anyio.move_on_after(_PATIENCE):
+            fault = await _fault_of(warm_up)
+        if fault:
+            missing[name] = fault
+            _log.warning("not ready: %s: %s", name, fault)
+    return Readiness(missing)
+
+
+async def _fault_of(warm_up: Callable[[], Awaitable[None]]) -> str:
+    try:
+        await warm_up()
+    except Exception as error:  # noqa: BLE001 - a part of the user's; its text may hold a secret
+        return type(error).__name__
+    return ""

@@ -1,0 +1,116 @@
+"""Decision records as attributes and events of spans, and as metrics, of OpenTelemetry.
+
+Attributes follow the semantic conventions where they have a name: those for MCP
+(https://opentelemetry.io/docs/specs/semconv/gen-ai/mcp), with ``mcp.method.name``,
+``gen_ai.tool.name``, ``gen_ai.prompt.name``, ``jsonrpc.request.id`` and ``error.type``, and those
+for end users (https://opentelemetry.io/docs/specs/semconv/registry/attributes/enduser), with
+``enduser.id`` and, for pseudonyms, ``enduser.pseudo.id``. All are in development. Everything else
+is called ``toolguard.*``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+from opentelemetry.util.types import AttributeValue
+
+from toolguard.calls.recorder import Recorder
+from toolguard.calls.records import DecisionRecord
+from toolguard.policies.operations import METHODS
+from toolguard.policies.published import LISTS
+
+__all__ = ["OpenTelemetry"]
+
+_SCOPE = "toolguard"
+# Only these are metric attributes: clients can make up any number of others.
+_KNOWN_METHODS = frozenset((*METHODS, *LISTS))
+_SUCCEEDED = ("served", "filtered")
+
+
+class OpenTelemetry:
+    """Adds each decision to the current span, and counts it.
+
+    It starts no span of its own: the attributes are set on the span in which the framework (or the
+    instrumentation of the web framework) serves the message. A refusal is also an event.
+
+    Metrics: ``toolguard.decisions`` by verdict, reason and kind of operation;
+    ``mcp.server.operation.duration`` in seconds; ``toolguard.records.lost``.
+
+    Args:
+        meter_provider: the provider of meters; by default the global one.
+    """
+
+    def __init__(self, meter_provider: MeterProvider | None = None) -> None:
+        meter = metrics.get_meter(_SCOPE, meter_provider=meter_provider)
+        self._recorders: list[Recorder] = []
+        self._decisions = meter.create_counter(
+            "toolguard.decisions", unit="{decision}", description="Decisions of the guard."
+        )
+        self._durations = meter.create_histogram(
+            "mcp.server.operation.duration",
+            unit="s",
+            description="The time from the arrival of a message until its answer.",
+        )
+        meter.create_observable_counter(
+            "toolguard.records.lost",
+            callbacks=[self._observe_losses],
+            unit="{record}",
+            description="Decision records that a consumer did not get.",
+        )
+
+    def attach(self, recorder: Recorder) -> None:
+        """Observe the losses of a guard's records."""
+        self._recorders.append(recorder)
+
+    def during_call(self, record: DecisionRecord) -> None:
+        """Add a record to the span of the call that is being served."""
+        span = trace.get_current_span()
+        if not span.is_recording():
+            return
+        attributes = dict(_attributes(record))
+        span.set_attributes(attributes)
+        if record.verdict not in _SUCCEEDED and record.verdict != "failed":
+            span.add_event("toolguard.refusal", attributes)
+
+    def __call__(self, record: DecisionRecord) -> None:
+        """Count a record."""
+        counted: dict[str, str] = {
+            "toolguard.verdict": record.verdict,
+            "toolguard.kind": record.kind or "none",
+        }
+        if record.reason is not None:
+            counted["error.type"] = record.reason
+        self._decisions.add(1, counted)
+        if record.method in _KNOWN_METHODS and not record.nested:
+            timed = {"mcp.method.name": str(record.method)}
+            if record.reason is not None:
+                timed["error.type"] = record.reason
+            self._durations.record(record.duration, timed)
+
+    def _observe_losses(self, _: CallbackOptions) -> Iterable[Observation]:
+        yield Observation(sum(recorder.lost for recorder in self._recorders))
+
+
+def _attributes(record: DecisionRecord) -> Iterator[tuple[str, AttributeValue]]:
+    user = "enduser.pseudo.id" if record.hashed else "enduser.id"
+    names: dict[str, AttributeValue | None] = {
+        "toolguard.verdict": record.verdict,
+        "error.type": record.reason,
+        "mcp.method.name": record.method,
+        "jsonrpc.request.id": None if record.request_id is None else str(record.request_id),
+        "gen_ai.tool.name": record.operation if record.kind == "tool" else None,
+        "gen_ai.prompt.name": record.operation if record.kind == "prompt" else None,
+        "toolguard.resource": record.operation if record.kind == "resource" else None,
+        user: record.subject,
+        "toolguard.issuer": record.issuer,
+        "toolguard.client": record.client,
+        "toolguard.tenant": record.tenant,
+        "toolguard.actor": record.actor,
+        "toolguard.rule": record.rule,
+        "toolguard.denied_by": record.denied_by,
+        "toolguard.missing_scopes": record.missing_scopes or None,
+        "toolguard.connections": record.connections or None,
+    }
+    return ((name, value) for name, value in names.items() if value is not None)
