@@ -58,7 +58,14 @@ class Loopback:
             RuntimeError: if it does not start.
         """
         config = uvicorn.Config(
-            app, log_level="error", lifespan="on", ws="none", timeout_graceful_shutdown=1
+            app,
+            log_level="error",
+            lifespan="on",
+            ws="none",
+            timeout_graceful_shutdown=1,
+            # Longer than clients keep a connection: one that both ends give up at the same moment
+            # fails the next request.
+            timeout_keep_alive=60,
         )
         self._server = _SignallingServer(config)
         self._thread = threading.Thread(
