@@ -612,7 +612,7 @@ LONG: Mapping[str, Callable[[str, int], tuple[str, dict[str, Any]]]] = {
             "argument": {"name": "note", "value": text},
         },
     ),
-    # Up to the limit, and the last one is refused: nobody waits for an event.
+    # Up to the limit, and the last one is refused: no caller waits for an event.
     "listen": lambda text, count: (
         "subscriptions/listen",
         {
