@@ -31,6 +31,7 @@ from toolguard.http.challenge import Challenge, challenge_for, metadata_url
 from toolguard.http.door import Door, Refusals
 from toolguard.http.event_ids import EventIds
 from toolguard.parsing.choice import one_of
+from toolguard.parsing.scope_names import ScopeNames
 from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.operations import CALLS
 from toolguard.policies.policy import DefaultPolicy, Policy
@@ -474,6 +475,12 @@ class ToolGuard:
             )
         return self._known
 
+    @property
+    def _scope_names(self) -> list[ScopeNames]:
+        """How scopes are called at each issuer."""
+        issuers = getattr(self.verifier, "verifiers", (self.verifier,))
+        return [scope_names_of(each, None) for each in issuers]
+
     def _check_scope_names(self) -> None:
         """Check that scopes are declared by their short names.
 
@@ -481,8 +488,7 @@ class ToolGuard:
             ValueError: if one is declared as a client asks for it.
         """
         declared = (*self.scopes_supported, *(self._initial_scopes or ()))
-        for each in getattr(self.verifier, "verifiers", (self.verifier,)):
-            names = scope_names_of(each, None)
+        for names in self._scope_names:
             names.check((*declared, *self.scope_hierarchy.names))
 
     @property
@@ -494,9 +500,8 @@ class ToolGuard:
         """Return the protected resource metadata of this server (RFC 9728 §2)."""
         hides_all = self.unauthorized_tools == "hide-all"
         known = self.initial_scopes if hides_all else self.scopes_supported
-        issuers = getattr(self.verifier, "verifiers", (self.verifier,))
         scopes = dict.fromkeys(
-            scope_names_of(each, None).requested(scope) for each in issuers for scope in known
+            names.requested(scope) for names in self._scope_names for scope in known
         )
         return resources.protected_resource_metadata(self.resource, self.issuers, [*scopes])
 

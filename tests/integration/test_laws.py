@@ -612,7 +612,7 @@ LONG: Mapping[str, Callable[[str, int], tuple[str, dict[str, Any]]]] = {
             "argument": {"name": "note", "value": text},
         },
     ),
-    # Up to the limit, and the last one is refused: nobody waits for an event.
+    # Up to the limit, and the last one is refused: no caller waits for an event.
     "listen": lambda text, count: (
         "subscriptions/listen",
         {
@@ -683,11 +683,12 @@ async def _counted(app: Any, body: Mapping[str, Any], headers: Mapping[str, str]
     async with lifespan, client, anyio.create_task_group() as group:
         group.start_soon(steps.others)
         await anyio.lowlevel.checkpoint()
+        before = sys.gettrace()  # that of coverage
         sys.settrace(steps.trace)
         try:
             await client.post("/mcp", json=body, headers=headers)
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
         group.cancel_scope.cancel()
     return steps
 

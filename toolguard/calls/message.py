@@ -24,7 +24,7 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
-from toolguard.parsing.scope_names import SAME
+from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.policies.decision import Caller, Decision, Verdict, decide, decide_now
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
@@ -42,6 +42,7 @@ __all__ = [
     "leave",
     "name_scopes",
     "refusal_in",
+    "scope_names_for",
     "stand",
     "standing",
 ]
@@ -257,10 +258,15 @@ class Frame:
             raise InvalidTokenError("expired", "The access token has expired")
 
 
+def scope_names_for(guard: Guard, auth: RequestAuth | None) -> ScopeNames:
+    """Return how scopes are called at the caller's issuer; without a caller, at the first one."""
+    principal = None if auth is None else auth.principal
+    return scope_names_of(guard.verifier, None if principal is None else principal.issuer)
+
+
 def name_scopes(refusal: ToolGuardError, guard: Guard, auth: RequestAuth | None) -> None:
     """Have ``refusal`` name scopes to clients as the caller's issuer has them asked for."""
-    issuer = auth.principal.issuer if auth is not None and auth.principal is not None else None
-    names = scope_names_of(guard.verifier, issuer)
+    names = scope_names_for(guard, auth)
     if names is not SAME:
         refusal.request_name = names.requested
 

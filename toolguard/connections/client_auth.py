@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import math
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
-from urllib.parse import quote_plus
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -18,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from toolguard.tokens.algorithms import BY_CURVE, MIN_RSA_BITS
+from toolguard.tokens.client_credentials import ClientCredentials, basic_credentials
 
 __all__ = [
     "ClientAuth",
@@ -36,20 +34,6 @@ _MAX_LIFETIME = 60
 # RFC 7518 §3.1, RFC 8037 §3.1. The first algorithm of a key is its default.
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _UNUSABLE = "a client signs with an RSA key of 2,048 bits or more, P-256, P-384, P-521 or Ed25519"
-
-
-@dataclass(frozen=True)
-class ClientCredentials:
-    """The client credentials of one request, to be used for that request only.
-
-    Attributes:
-        parameters: the parameters to add to the form of the request.
-        authorization: the ``Authorization`` header; None if the form has the credentials. Neither
-            attribute is in the representation.
-    """
-
-    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
-    authorization: str | None = field(default=None, repr=False)
 
 
 class ClientAuth(Protocol):
@@ -98,9 +82,7 @@ class ClientSecretBasic:
             token_endpoint: the URL that the request goes to.
             now: seconds since the epoch.
         """
-        pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
-        encoded = base64.b64encode(pair.encode()).decode()
-        return ClientCredentials(authorization=f"Basic {encoded}")
+        return basic_credentials(self.client_id, self.client_secret)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class PerLoop(Generic[ValueT]):
         return self._values[loop]
 
     def pop(self) -> ValueT | None:
-        """Remove the value of the running loop and return it; None if there is none."""
+        """Remove the value of the running loop and return it, or None without one."""
         self._drop_closed()
         return self._values.pop(running_loop(), None)
 

@@ -1,4 +1,4 @@
-"""Guards on who is calling: a user, a machine, an agent that acts for a user."""
+"""Guards that tell users, machines, and agents that act for users apart."""
 
 from __future__ import annotations
 

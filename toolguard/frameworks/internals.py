@@ -6,9 +6,11 @@ is missing in which version, instead of an ``AttributeError`` in the middle of a
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
+
+from toolguard.frameworks.overrides import own_methods
 
 __all__ = [
     "components_of",
@@ -86,13 +88,19 @@ def lowlevel_server(server: Any) -> Any:
     return getattr(server, "_lowlevel_server", None) or getattr(server, "_mcp_server", server)
 
 
-def serving_parts(server: Any) -> tuple[object, ...]:
-    """Return the objects that a message to an SDK server passes, each of which can be replaced."""
+def serving_parts(server: Any, methods: Sequence[str]) -> tuple[object, ...]:
+    """Return the objects that a message to an SDK server passes, each of which can be replaced.
+
+    Args:
+        server: the server.
+        methods: its methods between a message and the managers.
+    """
     tools, resources = server._tool_manager, server._resource_manager
     prompts = server._prompt_manager
     return (
         *(tools, tools.call_tool, resources, resources.get_resource, prompts, prompts.get_prompt),
         message_table(server),
+        *own_methods(server, methods),
     )
 
 

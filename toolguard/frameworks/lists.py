@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from toolguard.calls.message import Frame, caller_of
+from toolguard.calls.message import Frame, caller_of, scope_names_for
 from toolguard.errors import (
     AccessDeniedError,
     InsufficientAuthenticationError,
@@ -18,7 +18,6 @@ from toolguard.policies.decision import decide
 from toolguard.policies.operations import Kind, OperationCall
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS, published
-from toolguard.tokens.verifier import scope_names_of
 
 __all__ = ["Lists", "hides"]
 
@@ -108,9 +107,7 @@ class Lists:
             return None
         if known is None:
             return dict(item)
-        auth = door.message.auth
-        issuer = auth.principal.issuer if auth is not None and auth.principal is not None else None
-        return published(item, kind, known, scope_names_of(door.guard.verifier, issuer))
+        return published(item, kind, known, scope_names_for(door.guard, door.message.auth))
 
     async def _is_hidden(self, door: Frame, policy: Policy | None, call: OperationCall) -> bool:
         if door.guard.unauthorized_tools == "show":

@@ -10,7 +10,7 @@ from typing import Any
 from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.operation import Operation, Revision
-from toolguard.frameworks.overrides import check_overrides, own_methods
+from toolguard.frameworks.overrides import check_overrides
 from toolguard.frameworks.serving import run
 from toolguard.policies.operations import Kind
 
@@ -32,7 +32,6 @@ class SDKAdapter(Adapter):
         self._get_prompt = self._prompts.get_prompt
         #: The objects that messages pass while the hooks of the guard are in place.
         self._guarded: tuple[object, ...] = ()
-        self._methods: tuple[object, ...] = ()
 
     def operations(self) -> Iterator[Operation]:
         """Yield tools, then resources and templates, then prompts."""
@@ -91,8 +90,7 @@ class SDKAdapter(Adapter):
         self._tools.call_tool = self._guarded_tools(self._tools.call_tool)
         self._resources.get_resource = self._guarded_resources(self._resources.get_resource)
         self._prompts.get_prompt = self._guarded_prompt
-        self._guarded = internals.serving_parts(self.server)
-        self._methods = own_methods(self.server, _METHODS)
+        self._guarded = internals.serving_parts(self.server, _METHODS)
 
     def _guarded_tools(self, call_tool: Callable[..., Awaitable[Any]]) -> Any:
         empty = type(self._tools)()  # has no tools, and raises the framework's error
@@ -148,9 +146,8 @@ class SDKAdapter(Adapter):
 
     def is_intact(self) -> bool:
         """Return whether messages and look-ups still pass the guard."""
-        parts = internals.serving_parts(self.server)
-        is_same = len(parts) == len(self._guarded) and all(map(operator.is_, parts, self._guarded))
-        return is_same and own_methods(self.server, _METHODS) == self._methods
+        parts = internals.serving_parts(self.server, _METHODS)
+        return len(parts) == len(self._guarded) and all(map(operator.is_, parts, self._guarded))
 
     def _running(
         self,

@@ -16,7 +16,7 @@ import httpx
 from toolguard.errors import KeysUnavailableError
 from toolguard.tokens.network import Network
 
-__all__ = ["BusyError", "Fetch", "HttpFetch", "retry_after_of"]
+__all__ = ["BusyError", "Fetch", "HttpFetch", "open_client", "retry_after_of"]
 
 Fetch: TypeAlias = Callable[[str, float], bytes]
 """Fetches the document at a URL within a number of seconds; called in a separate thread.
@@ -77,20 +77,24 @@ class HttpFetch:
             loop.close()
 
     async def _get(self, url: str) -> bytes:
-        client = httpx.AsyncClient(
-            verify=self._network.ssl_context or True,
-            auth=_NoAuth(),
-            proxy=self._network.proxy,
-            follow_redirects=False,
-            timeout=None,  # noqa: S113 - the caller's covers all of it
-        )
-        async with client:
+        async with open_client(self._network) as client:
             body = await _document(client, url)
             if isinstance(body, str):
                 body = await _document(client, body)
             if isinstance(body, str):
                 raise KeysUnavailableError("a second redirect")
         return body.removeprefix(codecs.BOM_UTF8)
+
+
+def open_client(network: Network) -> httpx.AsyncClient:
+    """Return a client for one request, which follows no redirect; its caller limits the time."""
+    return httpx.AsyncClient(
+        verify=network.ssl_context or True,
+        auth=_NoAuth(),
+        proxy=network.proxy,
+        follow_redirects=False,
+        timeout=None,  # noqa: S113 - the caller's covers all of it
+    )
 
 
 class _NoAuth(httpx.Auth):

@@ -21,7 +21,7 @@ from toolguard.parsing.strict_json import strict_object
 from toolguard.principal import Principal
 from toolguard.tokens.claims import Times, check_times
 from toolguard.tokens.discovery import discovery_urls
-from toolguard.tokens.fetching import HttpFetch, retry_after_of
+from toolguard.tokens.fetching import HttpFetch, open_client, retry_after_of
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.introspection_client import BasicClient, BearerClient, Introspection
 from toolguard.tokens.issuers.issuer import Issuer
@@ -360,13 +360,10 @@ def _posting(issuer: Issuer) -> Post:
             return type(error).__name__
 
     async def _send(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        client = httpx.AsyncClient(
-            verify=network.ssl_context or True,
-            proxy=network.proxy,
-            follow_redirects=False,  # the token must not go elsewhere
-            timeout=None,  # noqa: S113 - the caller's covers all of it
-        )
-        async with client, client.stream("POST", url, content=body, headers=headers) as response:
+        async with (
+            open_client(network) as client,  # which takes the token nowhere else
+            client.stream("POST", url, content=body, headers=headers) as response,
+        ):
             received = bytearray()
             async for chunk in response.aiter_raw():
                 received += chunk

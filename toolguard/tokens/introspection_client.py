@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
-from urllib.parse import quote_plus
+
+from toolguard.tokens.client_credentials import ClientCredentials, basic_credentials
 
 __all__ = ["BasicClient", "BearerClient", "Introspection", "IntrospectionClient"]
 
 _MAX_CACHE_FOR = 300.0
 
 
-class _Credentials(Protocol):
-    @property
-    def parameters(self) -> Mapping[str, str]:
-        """The parameters to add to the form."""
-        ...
-
-    @property
-    def authorization(self) -> str | None:
-        """The ``Authorization`` header."""
-        ...
-
-
 class IntrospectionClient(Protocol):
     """How this server proves itself at the endpoint, such as a ``ClientSecretPost``."""
 
-    def credentials(self, token_endpoint: str, now: float) -> _Credentials:
+    def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:
         """Return the credentials for one request to an endpoint, made at ``now``."""
         ...
-
-
-@dataclass(frozen=True)
-class _Sent:
-    authorization: str | None = field(repr=False)
-    parameters: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -47,10 +28,9 @@ class BasicClient:
     client_id: str
     client_secret: str = field(repr=False)
 
-    def credentials(self, token_endpoint: str, now: float) -> _Sent:  # noqa: ARG002 - the protocol's
+    def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
         """Return the ``Authorization`` header."""
-        pair = f"{quote_plus(self.client_id)}:{quote_plus(self.client_secret)}"
-        return _Sent(f"Basic {base64.b64encode(pair.encode()).decode()}")
+        return basic_credentials(self.client_id, self.client_secret)
 
 
 @dataclass(frozen=True)
@@ -59,9 +39,9 @@ class BearerClient:
 
     token: str = field(repr=False)
 
-    def credentials(self, token_endpoint: str, now: float) -> _Sent:  # noqa: ARG002 - the protocol's
+    def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
         """Return the ``Authorization`` header."""
-        return _Sent(f"Bearer {self.token}")
+        return ClientCredentials(authorization=f"Bearer {self.token}")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.keeping import Upstream, asked, cached
-from support.redis_server import KEY, Intruder, RedisServer, cache_at, used
+from support.redis_server import KEY, Intruder, cache_at, used
 from toolguard.connections import Connection
 from toolguard.connections.redis import KEYS_VARIABLE, RedisTokenCache
 
@@ -23,23 +22,6 @@ WITH_A_STRAY = base64.b64encode(NEW_KEY).decode().replace("=", "*=")
 ALICE = asked(access_token="alices-secret-token")
 CONNECTION = Connection("ya29.secret", "Bearer", ("read", "write"), 1_000_040.5)
 NOWHERE = "redis://127.0.0.1:1/0"
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def inside(running: RedisServer) -> Iterator[Intruder]:
-    with Intruder(running) as intruder:
-        yield intruder
-
-
-@pytest.fixture
-def url(running: RedisServer, inside: Intruder) -> str:
-    return running.url
 
 
 def put(cache: RedisTokenCache, key: str = "key", ttl: float = 60.0) -> None:

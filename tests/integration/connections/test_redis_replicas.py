@@ -21,23 +21,6 @@ CONNECTION = Connection("ya29.secret", "Bearer", ("read", "write"), 1_000_040.5)
 NOWHERE = "redis://127.0.0.1:1/0"
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def inside(running: RedisServer) -> Iterator[Intruder]:
-    with Intruder(running) as intruder:
-        yield intruder
-
-
-@pytest.fixture
-def url(running: RedisServer, inside: Intruder) -> str:
-    return running.url
-
-
 class Napping:
     """Sleeps for no time, and does what the test wants done meanwhile."""
 

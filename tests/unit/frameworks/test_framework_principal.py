@@ -149,15 +149,16 @@ def test_a_token_for_this_server_is_good_and_so_is_one_that_says_nothing(audienc
     assert principal(verified(claims={"aud": audience})).user_id == "alice"
 
 
-def test_audiences_are_compared_in_their_canonical_form() -> None:
-    audience = AUDIENCE.replace("https://mcp", "HTTPS://MCP")
-
+@pytest.mark.parametrize(
+    "audience", [AUDIENCE.replace("https://mcp", "HTTPS://MCP"), f"{AUDIENCE}/"]
+)
+def test_audiences_are_compared_in_their_canonical_form(audience: str) -> None:
     assert principal(verified(claims={"aud": audience}, resource=audience)).user_id == "alice"
 
 
 @pytest.mark.parametrize(
     "audience",
-    [OTHER, [OTHER], [], "", f"{AUDIENCE}/", f"{AUDIENCE} {OTHER}", 7, [AUDIENCE, 7], {}],
+    [OTHER, [OTHER], [], "", f"{AUDIENCE}//", f"{AUDIENCE} {OTHER}", 7, [AUDIENCE, 7], {}],
 )
 def test_a_token_for_another_audience_is_refused(audience: object) -> None:
     assert reason(verified(claims={"aud": audience})) == "audience"

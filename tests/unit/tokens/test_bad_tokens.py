@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.subjects import subjects
 from toolguard.errors import InvalidTokenError, InvalidTokenReason
 from toolguard.principal import Principal
 from toolguard.testing.bad_tokens import INVALID_TOKENS, BadTokens
@@ -99,7 +100,7 @@ def test_bad_tokens_of_every_provider_are_refused_for_their_reasons(
 
 @given(
     name=st.sampled_from(NAMES),
-    user=st.none() | st.text(min_size=1, max_size=10),
+    user=st.none() | subjects(10),
     scopes=st.lists(scope_tokens(), unique=True, max_size=3),
     expires_in=st.integers(1, 86_400),
     leeway=st.integers(0, 300),

@@ -26,33 +26,11 @@ from support.issuing import (
     refresh,
     settle,
     source_of,
-    warmed,
 )
 from toolguard.errors import KeysUnavailableError
 from toolguard.testing import FrozenClock
 from toolguard.tokens.fetching import BusyError
 from toolguard.tokens.jwks import JWKS
-
-
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock(1_000)
-
-
-@pytest.fixture
-def endpoint() -> Endpoint:
-    return Endpoint("a")
-
-
-@pytest.fixture
-def source(endpoint: Endpoint, clock: FrozenClock) -> JWKS:
-    return source_of(endpoint, clock)
-
-
-@pytest.fixture
-def warm(endpoint: Endpoint, clock: FrozenClock) -> JWKS:
-    return warmed(endpoint, clock)
-
 
 # Fresh keys
 

@@ -14,30 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.issuing import OUTAGE, URL, Endpoint, held, names, refresh, settle, source_of, warmed
+from support.issuing import OUTAGE, URL, Endpoint, held, names, refresh, settle, source_of
 from toolguard.errors import KeysUnavailableError
 from toolguard.testing import FrozenClock
 from toolguard.tokens.jwks import JWKS, _Flight
-
-
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock(1_000)
-
-
-@pytest.fixture
-def endpoint() -> Endpoint:
-    return Endpoint("a")
-
-
-@pytest.fixture
-def source(endpoint: Endpoint, clock: FrozenClock) -> JWKS:
-    return source_of(endpoint, clock)
-
-
-@pytest.fixture
-def warm(endpoint: Endpoint, clock: FrozenClock) -> JWKS:
-    return warmed(endpoint, clock)
 
 
 async def ask(source: JWKS, count: int) -> list[list[str | None] | None]:

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.claim_shapes import SHAPES
+from support.subjects import subjects
 from toolguard.errors import InvalidTokenError
 from toolguard.principal import Principal
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.providers import PROVIDERS, Grant, Provider, ProviderName
 from toolguard.testing.strategies import scope_tokens
 
-USER_CHARACTERS = st.characters(exclude_categories=("Cc", "Cs"))  # no `sub` has these
 NOW = 1_800_000_000
 NAMES: tuple[ProviderName, ...] = get_args(ProviderName)
 
@@ -52,7 +52,7 @@ def test_every_name_has_a_provider() -> None:
 
 @pytest.mark.parametrize("name", USUAL)
 @given(
-    user=st.text(USER_CHARACTERS, min_size=1, max_size=20),
+    user=subjects(20),
     scopes=st.lists(scope_tokens(), unique=True, max_size=5),
 )
 def test_the_user_the_client_and_the_scopes_are_read_from_every_providers_token(
