@@ -118,6 +118,7 @@ def _record(
         failure = failure or message.failure
     started = message.started if row is None or not row.nested else row.started
     hidden = tuple(map(_bounded, message.hidden[:_MAX_NAMES]))
+    sent_id = message.request_id
     facts = _refusal_facts(refusal, policy)
     if refusal is None and failure is not None:
         facts["reason"] = failure
@@ -126,7 +127,7 @@ def _record(
         guard.resource,
         _verdict(refusal, failure, hidden=bool(hidden)),
         transport="memory" if auth is None else auth.transport,
-        request_id=_id(message.request_id),
+        request_id=_bounded(sent_id) if isinstance(sent_id, str) else sent_id,
         method=None if message.method is None else _bounded(message.method),
         rule=_rule(row, refusal),
         connections=() if policy is None else tuple(need.name for need in policy.connections),
@@ -159,13 +160,9 @@ def _rule(row: Row | None, refusal: ToolGuardError | None) -> str | None:
         return None
     if row.policy is None:
         return "deny" if refusal is not None else None
-    return _text_of(row.policy)
-
-
-def _text_of(policy: Policy) -> str:
-    if policy.public:
+    if row.policy.public:
         return "public"
-    return "any authenticated caller" if policy.formula is None else str(policy.formula)
+    return "any authenticated caller" if row.policy.formula is None else str(row.policy.formula)
 
 
 def _operation(message: MessageContext, row: Row | None) -> dict[str, Any]:
@@ -221,10 +218,6 @@ def _declared(scopes: tuple[str, ...], policy: Policy | None) -> tuple[str, ...]
     literal = [scope for scope in scopes if scope in known]
     templates = map(str, naming) if len(literal) < len(scopes) else ()
     return (*literal, *templates)
-
-
-def _id(sent: str | int | None) -> str | int | None:
-    return _bounded(sent) if isinstance(sent, str) else sent
 
 
 def _bounded(text: str) -> str:

@@ -136,7 +136,9 @@ class Refresher:
             return await self._written(kept, answer)
         if isinstance(answer, ConnectionRequiredError):
             return await self._gone(kept, answer)
-        await self._store.release(kept, self._process, self._clock() + _pause(answer))
+        wait = answer.retry_after if isinstance(answer, ConnectionRateLimitedError) else None
+        free_from = self._clock() + max(_PAUSE, wait or 0.0)
+        await self._store.release(kept, self._process, free_from)
         if kept.grant.outlives(self._clock()) and not refused:
             _log.warning("%s was not refreshed ahead: %s", kept.key.connection, answer)
             return kept.grant
@@ -158,8 +160,3 @@ class Refresher:
         if current is None or not current.grant.outlives(self._clock()):
             raise ConnectionRequiredError.not_connected(kept.key.connection)
         return current.grant
-
-
-def _pause(error: ConnectionTokenError) -> float:
-    wait = error.retry_after if isinstance(error, ConnectionRateLimitedError) else None
-    return max(_PAUSE, wait or 0.0)
