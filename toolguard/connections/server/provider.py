@@ -69,13 +69,17 @@ class ServerConnections:
     @property
     def cache_namespace(self) -> str | None:
         """What the answers depend on beside the request; None if a source cannot name it."""
-        identities = {name: source.identity for name, source in self._sources.items()}
-        return None if None in identities.values() else json.dumps(identities, sort_keys=True)
+        known = self.identities
+        return None if None in known.values() else json.dumps(known, sort_keys=True)
 
     @property
-    def names(self) -> frozenset[str]:
-        """The names of the connections."""
-        return frozenset(self._sources)
+    def identities(self) -> dict[str, str | None]:
+        """What each credential depends on, by the name of its connection."""
+        return {name: source.identity for name, source in self._sources.items()}
+
+    def is_of_server(self, name: str) -> bool:
+        """Return whether this is one of the connections."""
+        return name in self._sources
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection of the server.
