@@ -178,7 +178,11 @@ class CachedConnections:
         return self._provider
 
     def is_of_server(self, name: str) -> bool:
-        """Return whether this connection belongs to the server."""
+        """Return whether this connection belongs to the server.
+
+        Args:
+            name: the name of the connection.
+        """
         return is_of_server(self._provider, name)
 
     async def warm_up(self) -> None:

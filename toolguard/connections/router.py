@@ -67,7 +67,11 @@ class ConnectionRouter:
         return await provider.fetch(request)
 
     def is_of_server(self, name: str) -> bool:
-        """Return whether this connection belongs to the server."""
+        """Return whether this connection belongs to the server.
+
+        Args:
+            name: the name of the connection.
+        """
         return is_of_server(self._providers.get(name, self._default), name)
 
     @property

@@ -209,7 +209,11 @@ class Vault:
         return await fetch(request)
 
     def is_of_server(self, name: str) -> bool:
-        """Return whether this connection belongs to the server."""
+        """Return whether this connection belongs to the server.
+
+        Args:
+            name: the name of the connection.
+        """
         return self._of_server is not None and self._of_server.is_of_server(name)
 
     async def _fetch_of_user(

@@ -78,7 +78,11 @@ class ServerConnections:
         return {name: source.identity for name, source in self._sources.items()}
 
     def is_of_server(self, name: str) -> bool:
-        """Return whether this is one of the connections."""
+        """Return whether this is one of the connections.
+
+        Args:
+            name: the name of the connection.
+        """
         return name in self._sources
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
