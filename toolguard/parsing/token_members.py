@@ -27,6 +27,9 @@ def is_token(value: object) -> TypeGuard[str]:
 def whole_seconds(value: object) -> float:
     """Return a whole number of seconds, given as a number or as its digits.
 
+    Args:
+        value: the member of an answer.
+
     Raises:
         ValueError: for anything else.
 
@@ -41,6 +44,9 @@ def whole_seconds(value: object) -> float:
 
 def moment(value: object) -> float:
     """Return a date and time of RFC 3339 in seconds since the epoch, without its fraction.
+
+    Args:
+        value: the member of an answer.
 
     Raises:
         ValueError: for anything else; a time without an offset is none of RFC 3339.
