@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ClientSecretBasic,
         ClientSecretPost,
         PrivateKeyJWT,
+        PublicClient,
     )
 
 __all__ = [
@@ -38,10 +39,13 @@ __all__ = [
     "ConnectionRequest",
     "ConnectionRouter",
     "PrivateKeyJWT",
+    "PublicClient",
     "StaticConnections",
 ]
 
-_IMPORT_CRYPTOGRAPHY = ("ClientAuth", "ClientSecretBasic", "ClientSecretPost", "PrivateKeyJWT")
+_IMPORT_CRYPTOGRAPHY = (
+    *("ClientAuth", "ClientSecretBasic", "ClientSecretPost", "PrivateKeyJWT", "PublicClient"),
+)
 
 
 def __getattr__(name: str) -> Any:

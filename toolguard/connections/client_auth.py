@@ -17,6 +17,7 @@ __all__ = [
     "ClientSecretPost",
     "PrivateKey",
     "PrivateKeyJWT",
+    "PublicClient",
 ]
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -98,6 +99,29 @@ class ClientSecretPost:
             now: seconds since the epoch.
         """
         return ClientCredentials({"client_id": self.client_id, "client_secret": self.client_secret})
+
+
+@dataclass(frozen=True)
+class PublicClient:
+    """Sends no secret: a public client names itself at most (RFC 6749 §3.2.1).
+
+    For servers that take the subject token as the only proof, such as Google's Security Token
+    Service. Whoever has such a token can exchange it there.
+
+    Attributes:
+        client_id: the client's id; empty if the server takes none.
+    """
+
+    client_id: str = ""
+
+    def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
+        """Return ``client_id`` as a form parameter, if there is one.
+
+        Args:
+            token_endpoint: the URL that the request goes to.
+            now: seconds since the epoch.
+        """
+        return ClientCredentials({"client_id": self.client_id} if self.client_id else {})
 
 
 class PrivateKeyJWT:

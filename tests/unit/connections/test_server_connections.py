@@ -27,6 +27,7 @@ from toolguard.connections import (
     Connection,
     ConnectionRequest,
     PrivateKeyJWT,
+    PublicClient,
 )
 from toolguard.connections.retries import Retries
 from toolguard.connections.server import (
@@ -653,6 +654,7 @@ def test_another_key_file_is_refused_and_not_shown(text: str) -> None:
             ),
             "scope is no further",
         ),
+        (lambda: ClientCredentialsGrant(TOKEN, PublicClient("mcp")), "need a secret or key"),
         (lambda: grant().__class__(TOKEN, ClientSecretBasic("a", "b"), scopes="a b"), "a list"),
         (lambda: ServiceAccount("", PEM), "write email="),
         (lambda: ServiceAccount("a", PEM, scopes="a b"), "a list"),

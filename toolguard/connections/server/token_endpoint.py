@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from typing_extensions import Self
 
-from toolguard.connections.client_auth import ClientAuth
+from toolguard.connections.client_auth import ClientAuth, PublicClient
 from toolguard.connections.http import VaultAnswer, VaultRequest
 from toolguard.connections.protocol import Connection
 from toolguard.connections.server.source import SourceRequest, lacking
@@ -84,6 +84,9 @@ class ClientCredentialsGrant:
         _check_endpoint(token_endpoint)
         if not callable(getattr(client_auth, "credentials", None)):
             raise TypeError('write ClientSecretBasic("client-id", secret): how the client proves')
+        if isinstance(client_auth, PublicClient):
+            # RFC 6749 §4.4: this grant is for confidential clients only.
+            raise TypeError("client credentials need a secret or key: a public client has none")
         self._parameters = dict(parameters or {})
         taken = sorted(_OURS & self._parameters.keys())
         if taken:
