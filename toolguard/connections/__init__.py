@@ -3,8 +3,8 @@
 A connection is a credential of the *user* for a third-party service, kept in a vault. A provider
 fetches it for the verified caller; the guard is configured with the provider.
 
-Providers that use HTTP are imported from their own modules: ``toolguard.descope`` and
-``toolguard.connections.exchange``.
+Providers that use HTTP are imported from their own modules: ``toolguard.descope`` and, here,
+``exchange``, ``server`` and ``vendors``; a new one is written with ``kit``.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -379,26 +379,70 @@ def test_a_rate_limit_is_respected_and_its_rest_is_told() -> None:
     in_room(grant(), test)
 
 
-def test_an_outage_does_not_end_a_token_that_is_still_good() -> None:
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda: Response(status_code=500),
+        lambda: JSONResponse({"error": "invalid_client"}, 401),
+        lambda: PlainTextResponse("<html>"),
+    ],
+)
+def test_a_failed_refresh_does_not_end_a_token_before_its_expiry(
+    fault: Callable[[], Response],
+) -> None:
     async def test(room: Room) -> None:
         await room.fetch()
+        room.endpoints.faults = [fault] * 2
         room.endpoints.now += 3_590
-        room.endpoints.faults = [lambda: Response(status_code=500)]
-
         assert (await room.fetch()).token == "token-1"
+
         room.endpoints.now += 10
-        assert (await room.fetch()).token == "token-3"
+        await room.refused()
+        room.endpoints.now += 2
+        assert (await room.fetch()).token == "token-4"
 
     in_room(grant(), test)
 
 
-def test_a_refusal_ends_a_token_that_is_still_good() -> None:
+def test_a_key_that_cannot_be_fetched_again_is_served_for_an_hour() -> None:
     async def test(room: Room) -> None:
         await room.fetch()
-        room.endpoints.now += 3_590
-        room.endpoints.faults = [lambda: JSONResponse({"error": "invalid_client"}, 401)]
+        keys.clear()
+        room.endpoints.now += 3_599
+        assert (await room.fetch()).token == "key"
+        room.endpoints.now += 1
+        assert "failed" in str(await room.refused())
 
-        assert "invalid_client" in str(await room.refused())
+    keys = ["key"]
+    in_room(APIKey(lambda: keys[0]), test)
+
+
+def test_a_key_that_is_withdrawn_is_no_longer_served() -> None:
+    async def load() -> str:
+        if withdrawn:
+            raise ConnectionDeniedError("withdrawn", connection="crm")
+        return "key"
+
+    async def test(room: Room) -> None:
+        await room.fetch()
+        withdrawn.append(True)
+        room.endpoints.now += 301
+
+        assert isinstance(await room.refused(), ConnectionDeniedError)
+
+    withdrawn: list[bool] = []
+    in_room(APIKey(load), test)
+
+
+def test_a_fetch_that_is_broken_off_is_told_to_all_who_wait() -> None:
+    async def test(room: Room) -> None:
+        room.endpoints.gate = asyncio.Event()
+        waiting = asyncio.ensure_future(room.refused())
+        await room.endpoints.asked.wait()
+        for task in room.connections._tokens["crm"]._running.get().values():
+            task.cancel()
+
+        assert isinstance(await waiting, ConnectionUnavailableError)
 
     in_room(grant(), test)
 

@@ -15,7 +15,9 @@ from toolguard.connections.per_loop import PerLoop, running_loop
 from toolguard.connections.protocol import Connection
 from toolguard.connections.server.source import ServerSource, SourceRequest
 from toolguard.errors import (
+    ConnectionDeniedError,
     ConnectionRateLimitedError,
+    ConnectionRequiredError,
     ConnectionResponseError,
     ConnectionTokenError,
     ConnectionUnavailableError,
@@ -30,12 +32,16 @@ _log = logging.getLogger("toolguard")
 
 # Seconds for which a credential without an expiry is kept.
 _KEPT_FOR = 300.0
+# Seconds after which such a one is no longer served if it cannot be fetched again.
+_STALE_FOR = 3_600.0
 # Seconds ahead of the expiry; of a short-lived one, this part of its lifetime.
 _AHEAD, _PART = 60.0, 0.25
 # Seconds within which a credential that an API refused is not replaced a second time.
 _AGAIN_AFTER = 10.0
 # Seconds for which nothing is asked after a failure.
 _PAUSE = 2.0
+# What a function of a user's raises to withdraw a key; another failure leaves a good one in use.
+_WITHDRAWN = (ConnectionDeniedError, ConnectionRequiredError)
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,14 @@ class _Kept:
         issued_at: when it was issued.
         refresh_at: from when it is replaced while callers still get it.
         wait_at: from when callers wait for the next one.
+        good_until: until when it is served although there is no next one.
     """
 
     connection: Connection
     issued_at: float
     refresh_at: float
     wait_at: float
+    good_until: float
 
 
 @dataclass(frozen=True)
@@ -108,9 +116,8 @@ class ServerTokens:
         self, key: frozenset[str], request: SourceRequest, refused: _Kept | None
     ) -> Connection:
         kept, failed, now = self._kept.get(key), self._failed.get(key), request.clock()
-        usable = kept is not None and kept is not refused and not kept.connection.is_expired(now)
-        passing = (ConnectionUnavailableError, ConnectionRateLimitedError)
-        if usable and kept is not None and (failed is None or isinstance(failed.error, passing)):
+        withdrawn = failed is not None and isinstance(failed.error, _WITHDRAWN)
+        if kept is not None and kept is not refused and now < kept.good_until and not withdrawn:
             return kept.connection
         if failed is None:
             raise ConnectionUnavailableError(
@@ -158,11 +165,12 @@ class ServerTokens:
 
 
 def _kept(connection: Connection, now: float) -> _Kept:
-    if connection.expires_at is None:
-        return _Kept(connection, now, now + _KEPT_FOR, now + _KEPT_FOR)
-    ahead = min(_AHEAD, (connection.expires_at - now) * _PART)
+    expires_at = connection.expires_at
+    if expires_at is None:
+        return _Kept(connection, now, now + _KEPT_FOR, now + _KEPT_FOR, now + _STALE_FOR)
+    ahead = min(_AHEAD, (expires_at - now) * _PART)
     # Within the second half of that time callers wait: what they get has to last for their call.
-    return _Kept(connection, now, connection.expires_at - ahead, connection.expires_at - ahead / 2)
+    return _Kept(connection, now, expires_at - ahead, expires_at - ahead / 2, expires_at)
 
 
 def _forget(
