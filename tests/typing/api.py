@@ -164,6 +164,13 @@ class Server:
 
 ToolGuard(issuer="https://issuer.example", audience="https://mcp.example/mcp", connections=Vault())
 ToolGuard(verifier=Opaque(), audience=["https://mcp.example/mcp"], connections=fetch)
+
+
+async def fetch_text(request: ConnectionRequest) -> str:
+    return request.name
+
+
+ToolGuard(issuer="https://auth.example", audience="https://mcp.example", connections=fetch_text)
 ToolGuard(verifier=Opaque(), resource="https://mcp.example", scope_hierarchy={"a": ["b"]})
 ToolGuard("https://issuer.example")  # type: ignore[call-arg]
 ToolGuard(verifier=Opaque(), default="open")  # type: ignore[arg-type]

@@ -48,6 +48,7 @@ CATCH_EVERYTHING = {
     "audit.loading": ["_run"],
     "calls.recorder": ["Recorder._tell", "Recorder._tell_now"],
     "connections.fetching": ["ConnectionFetcher._outcome"],
+    "connections.server.tokens": ["ServerTokens._replace"],
     "decorators.wrapper": ["entering"],
     "frameworks.background": ["BackgroundTasks.run"],
     "frameworks.fastmcp_catalog": ["_CatalogBuilder._made_of"],

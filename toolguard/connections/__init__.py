@@ -3,8 +3,8 @@
 A connection is a credential of the *user* for a third-party service, kept in a vault. A provider
 fetches it for the verified caller; the guard is configured with the provider.
 
-Providers that use HTTP are imported from their own modules: ``toolguard.descope`` and
-``toolguard.connections.exchange``.
+Providers that use HTTP are imported from their own modules: ``toolguard.descope`` and, here,
+``exchange``, ``server`` and ``vendors``; a new one is written with ``kit``.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ClientSecretBasic,
         ClientSecretPost,
         PrivateKeyJWT,
+        PublicClient,
     )
 
 __all__ = [
@@ -38,10 +39,13 @@ __all__ = [
     "ConnectionRequest",
     "ConnectionRouter",
     "PrivateKeyJWT",
+    "PublicClient",
     "StaticConnections",
 ]
 
-_IMPORT_CRYPTOGRAPHY = ("ClientAuth", "ClientSecretBasic", "ClientSecretPost", "PrivateKeyJWT")
+_IMPORT_CRYPTOGRAPHY = (
+    *("ClientAuth", "ClientSecretBasic", "ClientSecretPost", "PrivateKeyJWT", "PublicClient"),
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,7 @@ from uuid import uuid4
 
 import anyio
 
+from toolguard.connections.functions import as_provider
 from toolguard.connections.lanes import Lanes
 from toolguard.connections.memory import MemoryTokenCache, TTLCache
 from toolguard.connections.per_loop import PerLoop, running_loop
@@ -28,6 +29,7 @@ from toolguard.connections.protocol import (
     ConnectionFunction,
     ConnectionProvider,
     ConnectionRequest,
+    is_of_server,
 )
 from toolguard.errors import (
     ConnectionDeniedError,
@@ -124,13 +126,7 @@ class CachedConnections:
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not isinstance(provider, ConnectionProvider):
-            if not callable(provider):
-                raise TypeError(
-                    "connections come from a provider with an async fetch(), or from such a "
-                    f"function, not from {type(provider).__name__}"
-                )
-            provider = _FunctionProvider(provider)
+        provider = as_provider(provider)
         if not all(0 <= seconds < math.inf for seconds in (max_age, skew, not_connected_for)):
             raise ValueError("max_age, skew and not_connected_for are seconds, 0 or more")
         if not 0 < timeout < math.inf:
@@ -180,6 +176,14 @@ class CachedConnections:
     def provider(self) -> ConnectionProvider:
         """The provider whose connections are cached."""
         return self._provider
+
+    def is_of_server(self, name: str) -> bool:
+        """Return whether this connection belongs to the server.
+
+        Args:
+            name: the name of the connection.
+        """
+        return is_of_server(self._provider, name)
 
     async def warm_up(self) -> None:
         """Warm up the provider, if it has something to warm up; raises what it raises."""
@@ -260,16 +264,6 @@ class CachedConnections:
             f"<CachedConnections: {type(self._provider).__name__}, {self._max_age:g} s "
             f"in {self._cache!r}>"
         )
-
-
-@dataclass(frozen=True)
-class _FunctionProvider:
-    """Adapts a plain async function to a provider."""
-
-    function: ConnectionFunction
-
-    async def fetch(self, request: ConnectionRequest) -> Connection:
-        return await self.function(request)
 
 
 def build_provider(

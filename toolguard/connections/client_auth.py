@@ -5,16 +5,9 @@ from __future__ import annotations
 import math
 import secrets
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-import jwt
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-from toolguard.tokens.algorithms import BY_CURVE, MIN_RSA_BITS
+from toolguard.connections.signing import PrivateKey, SigningKey
 from toolguard.tokens.client_credentials import ClientCredentials, basic_credentials
 
 __all__ = [
@@ -24,16 +17,11 @@ __all__ = [
     "ClientSecretPost",
     "PrivateKey",
     "PrivateKeyJWT",
+    "PublicClient",
 ]
-
-PrivateKey: TypeAlias = RSAPrivateKey | EllipticCurvePrivateKey | Ed25519PrivateKey
-"""A private key that can sign an assertion."""
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _MAX_LIFETIME = 60
-# RFC 7518 §3.1, RFC 8037 §3.1. The first algorithm of a key is its default.
-_RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-_UNUSABLE = "a client signs with an RSA key of 2,048 bits or more, P-256, P-384, P-521 or Ed25519"
 
 
 class ClientAuth(Protocol):
@@ -113,6 +101,29 @@ class ClientSecretPost:
         return ClientCredentials({"client_id": self.client_id, "client_secret": self.client_secret})
 
 
+@dataclass(frozen=True)
+class PublicClient:
+    """Sends no secret: a public client names itself at most (RFC 6749 §3.2.1).
+
+    For servers that take the subject token as the only proof, such as Google's Security Token
+    Service. Whoever has such a token can exchange it there.
+
+    Attributes:
+        client_id: the client's id; empty if the server takes none.
+    """
+
+    client_id: str = ""
+
+    def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
+        """Return ``client_id`` as a form parameter, if there is one.
+
+        Args:
+            token_endpoint: the URL that the request goes to.
+            now: seconds since the epoch.
+        """
+        return ClientCredentials({"client_id": self.client_id} if self.client_id else {})
+
+
 class PrivateKeyJWT:
     """Sends an assertion signed with the client's key (RFC 7523 §2.2, OpenID Connect Core §9).
 
@@ -156,12 +167,10 @@ class PrivateKeyJWT:
         if audience == "":
             raise ValueError('write audience="https://auth.example.com", or leave it out')
         self._client_id = client_id
-        self._key = _private_key(private_key)
-        self._algorithm = _algorithm(self._key, algorithm)
+        named = {"kid": key_id, "x5t#S256": certificate_thumbprint}
+        self._key = SigningKey(private_key, algorithm, named)
         self._audience = audience
         self._lifetime = lifetime
-        named = {"kid": key_id, "x5t#S256": certificate_thumbprint}
-        self._header = {name: value for name, value in named.items() if value}
 
     @property
     def client_id(self) -> str:
@@ -188,14 +197,12 @@ class PrivateKeyJWT:
             {
                 "client_id": self._client_id,
                 "client_assertion_type": _ASSERTION_TYPE,
-                "client_assertion": jwt.encode(
-                    claims, self._key, algorithm=self._algorithm, headers=self._header
-                ),
+                "client_assertion": self._key.sign(claims),
             }
         )
 
     def __repr__(self) -> str:
-        return f"<PrivateKeyJWT: {self._client_id} with {self._algorithm}>"
+        return f"<PrivateKeyJWT: {self._client_id} with {self._key.algorithm}>"
 
 
 def _check_secret(client_id: str, client_secret: str) -> None:
@@ -203,39 +210,3 @@ def _check_secret(client_id: str, client_secret: str) -> None:
         raise ValueError('write client_id="...", as the authorization server knows this client')
     if not client_secret:
         raise ValueError("a client secret is not empty: take it from the environment")
-
-
-def _private_key(private_key: str | bytes | PrivateKey) -> PrivateKey:
-    if not isinstance(private_key, (str, bytes)):
-        return private_key
-    pem = private_key.encode() if isinstance(private_key, str) else private_key
-    try:
-        loaded = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ValueError(
-            "this is not a private key: write the PEM that begins -----BEGIN PRIVATE KEY-----, "
-            "without a password"
-        ) from None
-    if not isinstance(loaded, (RSAPrivateKey, EllipticCurvePrivateKey, Ed25519PrivateKey)):
-        raise ValueError(_UNUSABLE)  # noqa: TRY004 - the type is fine, the key is not
-    return loaded
-
-
-def _algorithm(key: PrivateKey, algorithm: str | None) -> str:
-    usable = _algorithms(key)
-    if not usable:
-        raise ValueError(_UNUSABLE)
-    if algorithm is not None and algorithm not in usable:
-        raise ValueError(
-            f"this key signs with {' or '.join(usable)}: write algorithm={usable[0]!r}"
-        )
-    return algorithm or usable[0]
-
-
-def _algorithms(key: object) -> tuple[str, ...]:
-    if isinstance(key, RSAPrivateKey):
-        return _RSA if key.key_size >= MIN_RSA_BITS else ()
-    if isinstance(key, EllipticCurvePrivateKey):
-        name = BY_CURVE.get(key.curve.name)
-        return (name,) if name else ()
-    return ("EdDSA",) if isinstance(key, Ed25519PrivateKey) else ()

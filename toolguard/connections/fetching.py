@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import anyio
 
+from toolguard.connections.faults import fault_of
 from toolguard.connections.protocol import Connection, ConnectionProvider, ConnectionRequest
 from toolguard.errors import (
     AccessDeniedError,
     ConnectionRequiredError,
-    ConnectionResponseError,
     GuardNotConfiguredError,
     ToolGuardError,
 )
@@ -20,8 +19,6 @@ from toolguard.policies.policy import ConnectionNeed
 from toolguard.principal import Principal
 
 __all__ = ["ConnectionFetcher"]
-
-_log = logging.getLogger("toolguard")
 
 
 @dataclass(frozen=True)
@@ -74,10 +71,7 @@ class ConnectionFetcher:
         except ToolGuardError as error:
             return error
         except Exception as error:  # noqa: BLE001 - fail closed: its text may hold a token
-            _log.error("connection %s: %s", need.name, type(error).__name__)
-            return ConnectionResponseError(
-                f"The provider of {need.name} failed", connection=need.name
-            )
+            return fault_of(error, need.name)
 
     async def _fetch(self, need: ConnectionNeed, *, fresh: bool) -> Connection:
         if self.provider is None:

@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from toolguard.connections.protocol import Connection, ConnectionProvider, ConnectionRequest
+from toolguard.connections.protocol import (
+    Connection,
+    ConnectionProvider,
+    ConnectionRequest,
+    is_of_server,
+)
 from toolguard.errors import ConnectionDeniedError
 
 __all__ = ["ConnectionsOfIssuers", "SeveralIssuers", "of_issuers"]
@@ -47,7 +52,8 @@ class ConnectionsOfIssuers:
         """
         issuer = request.principal.issuer
         # A caller whom none of the issuers signed in is the operator's (stdio="trusted").
-        if self._issuers.trusts(issuer) and not self._issuers.shares_connections(issuer):
+        is_foreign = self._issuers.trusts(issuer) and not self._issuers.shares_connections(issuer)
+        if is_foreign and not is_of_server(self.provider, request.name):
             raise ConnectionDeniedError(
                 f"{request.name} is connected for users of another issuer", connection=request.name
             )

@@ -21,7 +21,13 @@ from toolguard.principal import Principal
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Connection", "ConnectionFunction", "ConnectionProvider", "ConnectionRequest"]
+__all__ = [
+    "Connection",
+    "ConnectionFunction",
+    "ConnectionProvider",
+    "ConnectionRequest",
+    "is_of_server",
+]
 
 
 _SENDABLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
@@ -216,5 +222,22 @@ class ConnectionProvider(Protocol):
         ...
 
 
-ConnectionFunction: TypeAlias = Callable[[ConnectionRequest], Awaitable[Connection]]
-"""A plain async function that can be used as a provider."""
+ConnectionFunction: TypeAlias = (
+    Callable[[ConnectionRequest], Awaitable[Connection]]
+    | Callable[[ConnectionRequest], Awaitable[str]]
+    | Callable[[ConnectionRequest], Awaitable[Connection | str]]
+)
+"""A plain async function that can be used as a provider. Text that it returns is the token."""
+
+
+def is_of_server(provider: object, name: str) -> bool:
+    """Return whether a provider says that this connection belongs to the server.
+
+    Such a connection is the same for every caller, of whichever issuer.
+
+    Args:
+        provider: a provider; one without the method ``is_of_server`` has none of the server.
+        name: the name of the connection.
+    """
+    ask: Callable[[str], bool] | None = getattr(provider, "is_of_server", None)
+    return ask is not None and ask(name)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 
+from toolguard.connections.functions import as_provider
 from toolguard.connections.protocol import (
     Connection,
     ConnectionFunction,
     ConnectionProvider,
     ConnectionRequest,
+    is_of_server,
 )
 from toolguard.errors import ConnectionResponseError
 
@@ -42,10 +44,8 @@ class ConnectionRouter:
     ) -> None:
         if not providers:
             raise ValueError('write ConnectionRouter({"google-calendar": provider})')
-        self._providers = dict(providers)
-        self._default = default
-        self._fetch = {name: _fetching(provider) for name, provider in providers.items()}
-        self._fetch_other = _unrouted if default is None else _fetching(default)
+        self._providers = {name: as_provider(each) for name, each in providers.items()}
+        self._default = None if default is None else as_provider(default)
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection from its provider.
@@ -57,7 +57,22 @@ class ConnectionRouter:
             ConnectionTokenError: as raised by the provider.
             ConnectionResponseError: if there is no provider for a connection of this name.
         """
-        return await self._fetch.get(request.name, self._fetch_other)(request)
+        provider = self._providers.get(request.name, self._default)
+        if provider is None:
+            raise ConnectionResponseError(
+                f"Nobody provides {request.name} here: write "
+                f"ConnectionRouter({{{request.name!r}: provider}}) or default=provider",
+                connection=request.name,
+            )
+        return await provider.fetch(request)
+
+    def is_of_server(self, name: str) -> bool:
+        """Return whether this connection belongs to the server.
+
+        Args:
+            name: the name of the connection.
+        """
+        return is_of_server(self._providers.get(name, self._default), name)
 
     @property
     def cache_namespace(self) -> str | None:
@@ -80,22 +95,6 @@ class ConnectionRouter:
         return f"<ConnectionRouter: {', '.join(self._providers)}{others}>"
 
 
-def _fetching(provider: ConnectionProvider | ConnectionFunction) -> ConnectionFunction:
-    if isinstance(provider, ConnectionProvider):
-        return provider.fetch
-    if not callable(provider):
-        raise TypeError("a router takes providers with an async fetch(), or such functions")
-    return provider
-
-
 def _namespace(provider: object) -> str | None:
     namespace = getattr(provider, "cache_namespace", None)
     return namespace if isinstance(namespace, str) else None
-
-
-async def _unrouted(request: ConnectionRequest) -> Connection:
-    raise ConnectionResponseError(
-        f"Nobody provides {request.name} here: write "
-        f"ConnectionRouter({{{request.name!r}: provider}}) or default=provider",
-        connection=request.name,
-    )

@@ -1,16 +1,22 @@
-"""The members that the answers of token endpoints and vaults share: a token, and seconds."""
+"""The members that the answers of token endpoints and vaults share: a token, and times."""
 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import TypeGuard
 
-__all__ = ["is_token", "whole_seconds"]
+__all__ = ["is_token", "moment", "whole_seconds"]
 
 # RFC 6749 §A.12 allows spaces too, which no HTTP header carries as part of a credential.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 # A number of milliseconds since the epoch would have 13 digits.
 _SECONDS = re.compile(r"[0-9]{1,11}")
+# RFC 3339 §5.6; Python 3.10 reads no "Z", and fractions of three or six digits only.
+_MOMENT = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})"
+    r"(?:\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
 
 
 def is_token(value: object) -> TypeGuard[str]:
@@ -20,6 +26,9 @@ def is_token(value: object) -> TypeGuard[str]:
 
 def whole_seconds(value: object) -> float:
     """Return a whole number of seconds, given as a number or as its digits.
+
+    Args:
+        value: the member of an answer.
 
     Raises:
         ValueError: for anything else.
@@ -31,3 +40,24 @@ def whole_seconds(value: object) -> float:
     if not is_number or not _SECONDS.fullmatch(str(value)):
         raise ValueError("not a whole number of seconds")
     return float(str(value))
+
+
+def moment(value: object) -> float:
+    """Return a date and time of RFC 3339 in seconds since the epoch, without its fraction.
+
+    Args:
+        value: the member of an answer.
+
+    Raises:
+        ValueError: for anything else; a time without an offset is none of RFC 3339.
+
+    >>> moment("2027-01-15T08:00:00Z"), moment("2027-01-15T09:00:00.5+01:00")
+    (1800000000.0, 1800000000.0)
+    """
+    found = _MOMENT.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("not a date and time of RFC 3339")
+    date, time, offset = found.groups()
+    return datetime.fromisoformat(
+        f"{date}T{time}{offset.upper().replace('Z', '+00:00')}"
+    ).timestamp()

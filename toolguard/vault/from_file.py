@@ -5,10 +5,17 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toolguard.connections.client_auth import ClientSecretBasic
+from toolguard.connections.server import (
+    ClientCredentialsGrant,
+    GitHubInstallation,
+    ServerSource,
+    ServiceAccount,
+)
 from toolguard.environment import taken
 from toolguard.vault import presets
 from toolguard.vault.providers import OAuthProvider
@@ -26,8 +33,8 @@ __all__ = ["vault_from_file"]
 def vault_from_file(path: str | Path, environ: Mapping[str, str] = os.environ) -> Vault:
     """Return the vault that a file describes.
 
-    The file holds no secrets: ``client_secret_env`` names the variable that has one, and the keys
-    are in ``TOOLGUARD_VAULT_KEYS``::
+    The file holds no secrets: ``client_secret_env``, ``private_key_env`` and ``key_env`` name the
+    variables that have them, and the keys of the vault are in ``TOOLGUARD_VAULT_KEYS``::
 
         database = "sqlite:///vault.db"
 
@@ -40,6 +47,12 @@ def vault_from_file(path: str | Path, environ: Mapping[str, str] = os.environ) -
         client_id = "Iv1.0123456789abcdef"
         client_secret_env = "GITHUB_CLIENT_SECRET"
         scopes = ["read:user"]
+
+        [connections.orders]
+        provider = "client_credentials"  # or "service_account", "github_installation"
+        token_endpoint = "https://auth.example.com/token"
+        client_id = "mcp-server"
+        client_secret_env = "ORDERS_SECRET"
 
     Args:
         path: the file.
@@ -70,14 +83,41 @@ def vault_from_file(path: str | Path, environ: Mapping[str, str] = os.environ) -
     )
 
 
-def _provider(name: str, settings: Mapping[str, Any], environ: Mapping[str, str]) -> OAuthProvider:
+def _client_credentials(
+    token_endpoint: str,
+    client_id: str,
+    client_secret: str,
+    scopes: Sequence[str] = (),
+    parameters: Mapping[str, str] | None = None,
+) -> ClientCredentialsGrant:
+    auth = ClientSecretBasic(client_id, client_secret)
+    return ClientCredentialsGrant(token_endpoint, auth, scopes=scopes, parameters=parameters)
+
+
+def _service_account(
+    key: str, scopes: Sequence[str] = (), subject: str | None = None
+) -> ServiceAccount:
+    return ServiceAccount.from_json(key, scopes=scopes, subject=subject)
+
+
+_MAKERS: Mapping[str, Callable[..., OAuthProvider | ServerSource]] = {
+    **{preset: getattr(presets, preset) for preset in presets.__all__},
+    "client_credentials": _client_credentials,
+    "service_account": _service_account,
+    "github_installation": GitHubInstallation,
+}
+
+
+def _provider(
+    name: str, settings: Mapping[str, Any], environ: Mapping[str, str]
+) -> OAuthProvider | ServerSource:
     preset = settings.get("provider", name)
-    if preset not in presets.__all__:
+    make = _MAKERS.get(preset)
+    if make is None:
         raise ValueError(
             f"connections.{name}: there is no provider {preset!r}: write one of "
-            f"{', '.join(presets.__all__)}"
+            f"{', '.join(_MAKERS)}"
         )
-    make = getattr(presets, preset)
     rest = {key: value for key, value in settings.items() if key != "provider"}
     arguments = _arguments(f"connections.{name}", rest, environ)
     known = inspect.signature(make).parameters
@@ -92,20 +132,19 @@ def _provider(name: str, settings: Mapping[str, Any], environ: Mapping[str, str]
             f"connections.{name}: {preset} takes {', '.join(known)}; "
             f"missing: {', '.join(absent) or '-'}; unknown: {', '.join(sorted(unknown)) or '-'}"
         )
-    made: OAuthProvider = make(**arguments)
-    return made
+    return make(**arguments)
 
 
 def _arguments(
     where: str, settings: Mapping[str, Any], environ: Mapping[str, str]
 ) -> dict[str, Any]:
     arguments = dict(settings)
-    if "client_secret" in arguments:
-        raise ValueError(f'{where}: a file holds no secret: write client_secret_env = "VARIABLE"')
-    variable = arguments.pop("client_secret_env", None)
-    if variable is not None:
-        secret = taken(str(variable), environ)
-        if secret is None:
-            raise ValueError(f"{where}: the environment has no {variable}")
-        arguments["client_secret"] = secret
+    for secret in ("client_secret", "private_key", "key"):
+        if secret in arguments:
+            raise ValueError(f'{where}: a file holds no secret: write {secret}_env = "VARIABLE"')
+        variable = arguments.pop(f"{secret}_env", None)
+        if variable is not None:
+            arguments[secret] = taken(str(variable), environ)
+            if arguments[secret] is None:
+                raise ValueError(f"{where}: the environment has no {variable}")
     return arguments

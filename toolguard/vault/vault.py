@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
 from toolguard.connections.http import Transport, VaultClient
 from toolguard.connections.protocol import Connection, ConnectionRequest
+from toolguard.connections.server.provider import ServerConnections
+from toolguard.connections.server.source import ServerSource
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,
@@ -86,7 +90,9 @@ class Vault:
         keys: seal every row, 32 bytes each; the first one writes, all of them read. A
             :class:`Seal` of your own may use a key management service. By default the keys in
             ``TOOLGUARD_VAULT_KEYS``.
-        connections: the services, by the names that tools use.
+        connections: the services, by the names that tools use. Users connect accounts at them;
+            those of :mod:`toolguard.connections.server` belong to the server instead, and need no
+            one to connect them.
         sign_in: how a person who opens a link is recognized: :class:`OpenIDSignIn`, or an async
             function of the request that returns a :class:`Person`, or None, or a response.
         public_url: the origin at which the connect pages are reached; by default that of the
@@ -108,7 +114,7 @@ class Vault:
         self,
         database: str,
         *,
-        connections: Mapping[str, OAuthProvider],
+        connections: Mapping[str, OAuthProvider | ServerSource],
         keys: Sequence[str | bytes] | Seal | None = None,
         sign_in: SignIn | None = None,
         public_url: str | None = None,
@@ -130,7 +136,20 @@ class Vault:
         self.clients = {
             name: OAuthClient(name, provider, self.http, clock)
             for name, provider in connections.items()
+            if isinstance(provider, OAuthProvider)
         }
+        sources = {k: v for k, v in connections.items() if not isinstance(v, OAuthProvider)}
+        self._of_server = (
+            ServerConnections(sources, timeout=timeout, transport=transport, clock=clock)
+            if sources
+            else None
+        )
+        self._fetchers: dict[str, Callable[[ConnectionRequest], Awaitable[Connection]]] = {
+            name: partial(self._fetch_of_user, client.provider)
+            for name, client in self.clients.items()
+        }
+        if self._of_server is not None:
+            self._fetchers |= dict.fromkeys(sources, self._of_server.fetch)
         self.clock = clock
         self.sign_in = sign_in
         #: The issuer of the callers' tokens; the guard names it.
@@ -143,7 +162,9 @@ class Vault:
     @property
     def cache_namespace(self) -> str:
         """What the answers depend on beside the request; the same in every process."""
-        return f"vault {sha256(repr(self._database).encode()).hexdigest()}"
+        of_server = self._of_server.identities if self._of_server else {}
+        facts = json.dumps([repr(self._database), of_server], sort_keys=True)
+        return f"vault {sha256(facts.encode()).hexdigest()}"
 
     @property
     def pages_url(self) -> str | None:
@@ -175,8 +196,8 @@ class Vault:
             ConnectionResponseError: if there is no such connection, or the service's answer is
                 invalid.
         """
-        client = self.clients.get(request.name)
-        if client is None:
+        fetch = self._fetchers.get(request.name)
+        if fetch is None:
             raise ConnectionResponseError(
                 f"The vault has no {request.name}: write connections={{{request.name!r}: ...}}",
                 connection=request.name,
@@ -185,9 +206,22 @@ class Vault:
             raise ConnectionDeniedError(
                 f"You may not use {request.name} here", connection=request.name
             )
+        return await fetch(request)
+
+    def is_of_server(self, name: str) -> bool:
+        """Return whether this connection belongs to the server.
+
+        Args:
+            name: the name of the connection.
+        """
+        return self._of_server is not None and self._of_server.is_of_server(name)
+
+    async def _fetch_of_user(
+        self, provider: OAuthProvider, request: ConnectionRequest
+    ) -> Connection:
         key = GrantKey(_owner(request), request.name)
         try:
-            return await self._fetch(key, request, client.provider)
+            return await self._fetch(key, request, provider)
         except ConnectionRequiredError as error:
             refusal = error
         refusal.connect_url = await self._link(key, request)
@@ -252,6 +286,8 @@ class Vault:
     async def aclose(self) -> None:
         """Close all connections of the running event loop; a later use opens new ones."""
         await self.http.aclose()
+        if self._of_server is not None:
+            await self._of_server.aclose()
         await self._database.aclose()
 
     async def _fetch(
@@ -300,7 +336,9 @@ class Vault:
         return await decide(requirement.policy, caller) == PERMIT
 
     def __repr__(self) -> str:
-        return f"<Vault: {', '.join(self.clients)} in {self._database!r}>"
+        sources = self._of_server.identities if self._of_server else {}
+        of_server = [f"{each} of the server" for each in sources]
+        return f"<Vault: {', '.join([*self.clients, *of_server])} in {self._database!r}>"
 
 
 def _owner(request: ConnectionRequest) -> Owner:
@@ -334,16 +372,24 @@ def _origin_of(url: str) -> str:
 
 
 def _check(
-    connections: Mapping[str, OAuthProvider], *requirements: Mapping[str, Requirement]
+    connections: Mapping[str, OAuthProvider | ServerSource],
+    allow: Mapping[str, Requirement],
+    tenant_connectors: Mapping[str, Requirement],
 ) -> None:
     if not connections:
         raise ValueError('write connections={"github": github(client_id, client_secret)}')
     for name, provider in connections.items():
-        if not isinstance(provider, OAuthProvider):
-            raise TypeError(f"{name!r} is no OAuthProvider: write github(client_id, secret)")
+        if isinstance(provider, type) or not isinstance(provider, (OAuthProvider, ServerSource)):
+            raise TypeError(
+                f"{name!r} is no OAuthProvider: write github(client_id, secret), or a connection "
+                "of toolguard.connections.server"
+            )
         if not name or "/" in name or not name.isprintable():
             raise ValueError(f"{name!r}: the name of a connection is part of a URL")
-    for names in requirements:
-        for name in names:
-            if name not in connections:
-                raise ValueError(f"{name!r} is not one of the connections {[*connections]}")
+    for name in (*allow, *tenant_connectors):
+        if name not in connections:
+            raise ValueError(f"{name!r} is not one of the connections {[*connections]}")
+    for name in tenant_connectors:
+        if not isinstance(connections[name], OAuthProvider):
+            problem = f"{name!r} belongs to the server: leave it out of tenant_connectors"
+            raise ValueError(problem)  # noqa: TRY004 - the setting is wrong, not its type

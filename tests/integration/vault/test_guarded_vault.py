@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from support.client_keys import private_key
 from support.vault_world import ISSUER, ORIGIN, World, follow, in_world
 from toolguard import ToolGuard, with_connection
 from toolguard.cli import main
 from toolguard.vault import Vault
+from toolguard.vault.from_file import vault_from_file
 
 FILE = """
 database = "sqlite:///{folder}/vault.db"
@@ -21,6 +25,22 @@ provider = "github"
 client_id = "Iv1"
 client_secret_env = "GITHUB_SECRET"
 scopes = ["read:user"]
+"""
+OF_SERVER = """
+[connections.crm]
+provider = "client_credentials"
+token_endpoint = "https://crm.test/token"
+client_id = "mcp"
+client_secret_env = "CRM_SECRET"
+scopes = ["read"]
+[connections.ci]
+provider = "github_installation"
+app_id = "Iv23li"
+private_key_env = "APP_KEY"
+installation_id = 7
+[connections.drive]
+provider = "service_account"
+key_env = "GOOGLE_KEY"
 """
 ENVIRONMENT = {"TOOLGUARD_ISSUER": ISSUER, "MCP_SERVER_URL": f"{ORIGIN}/mcp"}
 
@@ -69,6 +89,19 @@ def test_the_environment_names_the_file_of_a_vault(file: Path) -> None:
     assert isinstance(guard._vault, Vault)
     assert [*guard._vault.clients] == ["code"]
     assert guard._vault.clients["code"].provider.title == "GitHub"
+
+
+def test_the_file_describes_connections_of_the_server_too(file: Path) -> None:
+    rsa = private_key("RS256")
+    pem = rsa.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    key = {"type": "service_account", "client_email": "r@p", "private_key_id": "k"}
+    environ = {"GITHUB_SECRET": "x", "CRM_SECRET": "y", "APP_KEY": pem}
+    environ["GOOGLE_KEY"] = json.dumps({**key, "private_key": pem})
+    file.write_text(file.read_text() + OF_SERVER)
+
+    vault = vault_from_file(file, environ)
+
+    assert "code, crm of the server, ci of the server, drive of the server in" in repr(vault)
 
 
 @pytest.mark.parametrize(

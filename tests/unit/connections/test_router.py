@@ -153,7 +153,7 @@ def test_a_router_shows_names_and_no_token() -> None:
 def test_misuse_is_told_what_to_write() -> None:
     with pytest.raises(ValueError, match=r'write ConnectionRouter\(\{"google-calendar"'):
         ConnectionRouter({})
-    with pytest.raises(TypeError, match=r"providers with an async fetch\(\)"):
+    with pytest.raises(TypeError, match=r"a provider with an async fetch\(\)"):
         ConnectionRouter({"calendar": "a-token"})  # type: ignore[dict-item]
-    with pytest.raises(TypeError, match=r"providers with an async fetch\(\)"):
+    with pytest.raises(TypeError, match=r"a provider with an async fetch\(\)"):
         ConnectionRouter({"calendar": table(calendar="x")}, default=1)  # type: ignore[arg-type]

@@ -10,12 +10,13 @@ import pytest
 from support.client_keys import private_key
 from support.token_endpoint import GOOD, TokenEndpoint, asked, fetch, giving, refusing
 from toolguard.connections import Connection, ConnectionRequest
-from toolguard.connections.client_auth import ClientSecretPost, PrivateKeyJWT
+from toolguard.connections.client_auth import ClientSecretPost, PrivateKeyJWT, PublicClient
 from toolguard.connections.exchange.settings import ExchangeSettings
 from toolguard.connections.exchange.vendors import (
     auth0_token_vault,
     connect_url_from,
     entra_on_behalf_of,
+    google_sts,
     keycloak,
     keycloak_brokered,
     keycloak_external,
@@ -333,3 +334,50 @@ def test_terms_name_what_they_are_for() -> None:
         okta("")
     with pytest.raises(ValueError, match=r'write auth0_token_vault\("google-oauth2"\)'):
         auth0_token_vault("")
+
+
+# Without client authentication --------------------------------------------------------------
+
+POOL = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/q"
+CLOUD = "https://www.googleapis.com/auth/cloud-platform"
+
+
+def test_google_is_sent_the_token_and_no_client() -> None:
+    endpoint = TokenEndpoint(httpx.Response(200, json=GOOD))
+
+    connection = fetch(endpoint, asked(), google_sts(POOL), client_auth=PublicClient())
+
+    assert (connection.token, connection.scopes) == ("ya29.downstream", ())
+    assert endpoint.form == {
+        "grant_type": TOKEN_EXCHANGE,
+        "audience": POOL,
+        "requested_token_type": ACCESS_TOKEN,
+        "subject_token": "ey.caller",
+        "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+        "scope": CLOUD,
+    }
+    assert "authorization" not in endpoint.requests[0].headers
+
+
+def test_google_gets_the_scopes_of_the_tool() -> None:
+    form = sent(google_sts(POOL, CLOUD), "https://www.googleapis.com/auth/devstorage.read_only")
+
+    assert form["scope"] == "https://www.googleapis.com/auth/devstorage.read_only"
+
+
+def test_a_token_that_the_pool_does_not_accept_is_denied() -> None:
+    refusal = refused(refusing("invalid_grant"), google_sts(POOL), client_auth=PublicClient())
+
+    assert isinstance(refusal, ConnectionDeniedError)
+
+
+def test_a_provider_without_its_full_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="write the full name of the provider"):
+        google_sts("projects/1/workloadIdentityPools/p")
+
+
+def test_a_public_client_may_name_itself() -> None:
+    form = sent(keycloak("calendar-api"), client_auth=PublicClient("mcp-server"))
+
+    assert form["client_id"] == "mcp-server"
+    assert not form.keys() & {"client_secret", "client_assertion"}

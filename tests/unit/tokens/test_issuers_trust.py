@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from support.counted_keys import Keys, published
 from toolguard import ConnectionRequest, Issuer, ToolGuard
-from toolguard.connections import StaticConnections
+from toolguard.connections import CachedConnections, ConnectionRouter, StaticConnections
 from toolguard.connections.of_issuers import of_issuers
+from toolguard.connections.server import APIKey, ServerConnections
 from toolguard.errors import ConnectionDeniedError, InvalidTokenError, KeysUnavailableError
 from toolguard.http.identity import told_apart
 from toolguard.principal import Principal
@@ -223,11 +224,11 @@ def test_with_one_issuer_frameworks_are_told_the_client_as_it_is() -> None:
     assert told_apart(principal, trusted([described(A)], [SERVER], lambda: 0.0)) is principal
 
 
-def connected(guard: ToolGuard, local: LocalIssuer) -> str:
+def connected(guard: ToolGuard, local: LocalIssuer, name: str = "calendar") -> str:
     token = local.mint("alice")
     principal = asyncio.run(guard.verifier.verify(token))
     assert guard.connections is not None
-    request = ConnectionRequest("calendar", (), principal, token)
+    request = ConnectionRequest(name, (), principal, token)
     return asyncio.run(guard.connections.fetch(request)).token
 
 
@@ -245,6 +246,19 @@ def test_an_issuer_may_share_the_connections_of_the_first() -> None:
     guard = guard_of(described(A), described(B, shares_connections=True), connections=table)
 
     assert connected(guard, B) == "of alice"
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_connection_of_the_server_is_for_users_of_every_issuer(cached: bool) -> None:
+    own = ServerConnections({"calendar": APIKey(lambda: "of the server")})
+    table = StaticConnections({"mail": "of somebody"})
+    routed = ConnectionRouter({"calendar": own}, default=table)
+    provider = CachedConnections(routed) if cached else routed
+    guard = guard_of(described(A), described(B), connections=provider)
+
+    assert connected(guard, A) == connected(guard, B) == "of the server"
+    with pytest.raises(ConnectionDeniedError):
+        connected(guard, B, "mail")
 
 
 def test_an_issuer_added_later_gets_no_connections() -> None:

@@ -58,7 +58,8 @@ class TokenExchangeConnections:
 
     Args:
         token_endpoint: the URL of the token endpoint; https, or http to this machine.
-        client_auth: the client authentication at the token endpoint.
+        client_auth: the client authentication at the token endpoint; ``PublicClient()`` where the
+            server takes the caller's token as the only proof.
         connections: the settings of each exchange, by the connection's name. Copied.
         connect_url: returns the URL at which a user can connect an account; for servers that do
             not send one. The URL is used if it is https, or on this machine.

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from toolguard.connections.exchange.settings import (
     ACCESS_TOKEN,
+    JWT,
     JWT_BEARER,
     REFRESH_TOKEN,
     ConnectUrl,
@@ -24,6 +25,7 @@ __all__ = [
     "auth0_token_vault",
     "connect_url_from",
     "entra_on_behalf_of",
+    "google_sts",
     "keycloak",
     "keycloak_brokered",
     "keycloak_external",
@@ -93,6 +95,39 @@ def keycloak_external(
         extra={"subject_issuer": _named(alias, 'keycloak_external("google")')},
         # Its answers omitted issued_token_type for years.
         strict=False,
+    )
+
+
+def google_sts(provider: str, *default_scopes: str) -> ExchangeSettings:
+    """Return Google's Security Token Service: a token of a workload identity pool.
+
+    The token endpoint is ``https://sts.googleapis.com/v1/token``, and there is no client
+    authentication: ``client_auth=PublicClient()``. The caller's token, a JWT, is sent to Google
+    although another server issued it: the pool's provider has to trust that issuer and accept the
+    audience of this server. Documented at
+    https://cloud.google.com/iam/docs/reference/sts/rest/v1/TopLevel/token.
+
+    Args:
+        provider: the full name of the pool's provider, such as ``"//iam.googleapis.com/projects/
+            123/locations/global/workloadIdentityPools/POOL/providers/PROVIDER"``.
+        default_scopes: the scopes to request if the tool declares none, since Google requires
+            some; by default ``https://www.googleapis.com/auth/cloud-platform``.
+
+    Raises:
+        ValueError: if ``provider`` is not such a name.
+    """
+    if not provider.startswith("//iam.googleapis.com/"):
+        raise ValueError(
+            f"{provider!r}: write the full name of the provider, "
+            '"//iam.googleapis.com/projects/123/locations/global/workloadIdentityPools/..."'
+        )
+    return ExchangeSettings(
+        audience=(provider,),
+        requested_token_type=ACCESS_TOKEN,
+        subject_token_type=JWT,
+        default_scopes=default_scopes or ("https://www.googleapis.com/auth/cloud-platform",),
+        # The pool does not accept the caller's token: connecting would not help.
+        refusals={"invalid_grant": "denied"},
     )
 
 
