@@ -23,6 +23,11 @@ LINK = re.compile(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)")
 ENVIRONMENT = {
     "MCP_SERVER_URL": "http://127.0.0.1:8000/mcp",
     "TOOLGUARD_ISSUER": "https://auth.example.com",
+    "TOOLGUARD_VAULT_KEYS": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+    **dict.fromkeys(
+        ("GITHUB_CLIENT_SECRET", "GOOGLE_CLIENT_SECRET", "SIGN_IN_SECRET", "TRACKER_SECRET"),
+        "s3cret",
+    ),
 }
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
