@@ -22,7 +22,6 @@ import anyio
 
 from toolguard.connections.lanes import Lanes
 from toolguard.connections.memory import MemoryTokenCache, TTLCache
-from toolguard.connections.per_loop import PerLoop, running_loop
 from toolguard.connections.protocol import (
     Connection,
     ConnectionFunction,
@@ -36,6 +35,7 @@ from toolguard.errors import (
     ConnectionUnavailableError,
     ToolGuardError,
 )
+from toolguard.tokens.per_loop import PerLoop, running_loop
 
 if TYPE_CHECKING:
     import asyncio

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from toolguard.errors import KeysUnavailableError
-from toolguard.tokens.discovery import KeyLocation, issuer_of
+from toolguard.tokens.discovery import EndpointLocation, issuer_of
 from toolguard.tokens.fetching import BusyError, Fetch, HttpFetch
 from toolguard.tokens.keys import Key, KeySet, KeySetError, parse_json
 from toolguard.tokens.network import DEFAULT_NETWORK, Network
@@ -186,7 +186,7 @@ class JWKS:
     ) -> None:
         if not 0 <= max_stale < math.inf or not 0 < timeout < math.inf:
             raise ValueError("max_stale is 0 or more seconds, timeout is more than 0")
-        self._location = KeyLocation(
+        self._location = EndpointLocation(
             url=url, issuer=issuer, well_known_url=well_known_url, admits=network.admits
         )
         self._max_stale = max_stale

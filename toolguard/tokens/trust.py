@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from typing import Protocol, cast
 
@@ -177,6 +177,13 @@ class TrustedIssuers:
         if principal is not None:
             self._remember(digest, verifier)
         return principal
+
+    async def aclose(self) -> None:
+        """Close the connections to the issuers that belong to the running event loop."""
+        for each in self.verifiers:
+            aclose: Callable[[], Awaitable[None]] | None = getattr(each, "aclose", None)
+            if aclose is not None:
+                await aclose()
 
     def _route(self, token: str) -> tuple[bytes, IssuerVerifier]:
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
