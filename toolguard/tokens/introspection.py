@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,7 @@ from toolguard.tokens.memo import own_claims
 from toolguard.tokens.per_loop import PerLoop
 from toolguard.tokens.posting import MAX_ANSWER_BYTES, Answer, HttpPost, Post
 from toolguard.tokens.profile import Profile
+from toolguard.tokens.signed_answers import MEDIA_TYPE, SignedAnswers
 
 __all__ = [
     "Answer",
@@ -41,6 +43,8 @@ __all__ = [
     "IntrospectionVerifier",
     "Post",
 ]
+
+_log = logging.getLogger("toolguard.tokens")
 
 _MAX_CACHED = 1_024
 
@@ -98,6 +102,7 @@ class IntrospectionVerifier:
             timeout=settings.timeout,
             clock=clock,
         )
+        self._signed = _signed_answers(issuer, settings, self._rules, clock)
         self._post: Post = HttpPost(issuer.network) if post is None else post
         self._clock = clock
         self._cache: OrderedDict[bytes, _Known] = OrderedDict()
@@ -213,7 +218,7 @@ class IntrospectionVerifier:
         credentials = self._settings.client.credentials(endpoint, self._clock())
         form = {"token": token.text, "token_type_hint": "access_token", **credentials.parameters}
         headers = {
-            "Accept": "application/json",
+            "Accept": "application/json" if self._signed is None else MEDIA_TYPE,
             "Accept-Encoding": "identity",
             "Content-Type": "application/x-www-form-urlencoded",
             "User-Agent": "toolguard-mcp",
@@ -227,7 +232,30 @@ class IntrospectionVerifier:
             del form, body, headers, credentials
         if isinstance(answer, str) or answer.status == httpx.codes.NOT_FOUND:
             self._endpoint.forget()
-        return _read(answer, self._clock())
+        return await self._read(answer)
+
+    async def _read(self, answer: Answer | str) -> Mapping[str, Any] | Exception:
+        """Return the members of an answer, or the outage that it is."""
+        if isinstance(answer, str):
+            return KeysUnavailableError(f"The authorization server does not answer ({answer})")
+        if answer.status != httpx.codes.OK:
+            # RFC 7662 §2.3: 401 says that this server is not authorized, and nothing of the token.
+            return KeysUnavailableError(
+                f"The introspection endpoint answers HTTP {answer.status}",
+                retry_after=retry_after_of(answer.retry_after, self._clock()) or 5,
+            )
+        members: Mapping[str, Any] | None = None
+        if self._signed is not None:
+            try:
+                members = await self._signed.open(answer.body, answer.media_type)
+            except KeysUnavailableError as outage:
+                _log.warning("%r: %s", self, outage)
+                return outage
+        elif len(answer.body) <= MAX_ANSWER_BYTES:
+            members = strict_object(answer.body)
+        if members is None or not isinstance(members.get("active"), bool):
+            return KeysUnavailableError("The answer of the introspection endpoint cannot be read")
+        return members
 
     async def aclose(self) -> None:
         """Close the connections to the issuer that belong to the running event loop."""
@@ -282,7 +310,7 @@ class ConfirmedVerifier(JWTVerifier):
             forget_variables(error)
             del token
             raise
-        if (confirmed.user_id, confirmed.issuer) != (principal.user_id, principal.issuer):
+        if not _is_about(confirmed, principal):
             raise InvalidTokenError("inactive", "The token is confirmed for another subject")
         return principal
 
@@ -312,20 +340,15 @@ class _NoKeys:
         return False
 
 
-def _read(answer: Answer | str, now: float) -> Mapping[str, Any] | Exception:
-    """Return the members of an answer, or the outage that it is."""
-    if isinstance(answer, str):
-        return KeysUnavailableError(f"The authorization server does not answer ({answer})")
-    if answer.status != httpx.codes.OK:
-        # RFC 7662 §2.3: 401 says that this server is not authorized, and nothing of the token.
-        return KeysUnavailableError(
-            f"The introspection endpoint answers HTTP {answer.status}",
-            retry_after=retry_after_of(answer.retry_after, now) or 5,
-        )
-    members = strict_object(answer.body) if len(answer.body) <= MAX_ANSWER_BYTES else None
-    if members is None or not isinstance(members.get("active"), bool):
-        return KeysUnavailableError("The answer of the introspection endpoint cannot be read")
-    return members
+def _is_about(confirmed: Principal, principal: Principal) -> bool:
+    """Return whether an answer is about the token of a principal, as far as it says."""
+    if (confirmed.user_id, confirmed.issuer) != (principal.user_id, principal.issuer):
+        return False
+    both = (
+        (confirmed.client_id, principal.client_id),
+        (confirmed.claims.get("jti"), principal.claims.get("jti")),
+    )
+    return all(one == other for one, other in both if one is not None and other is not None)
 
 
 def _location_of(issuer: Issuer, endpoint: str | None) -> EndpointLocation:
@@ -340,3 +363,14 @@ def _location_of(issuer: Issuer, endpoint: str | None) -> EndpointLocation:
         member="introspection_endpoint",
         admits=admits,
     )
+
+
+def _signed_answers(
+    issuer: Issuer, settings: Introspection, rules: JWTVerifier, clock: Callable[[], float]
+) -> SignedAnswers | None:
+    if not settings.signed:
+        return None
+    client_id = getattr(settings.client, "client_id", None)
+    names = (*([client_id] if client_id else []), *rules.audiences)
+    # The answer was made while the request ran, in whole seconds.
+    return SignedAnswers.to(names, issuer, max_age=settings.timeout + 1, clock=clock)
