@@ -32,7 +32,7 @@ from toolguard.tokens.claims import (
 from toolguard.tokens.faults import Faults, warn_of_shared
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.issuers.issuer import MAX_LEEWAY, Issuer
-from toolguard.tokens.jws import CompactJWS, media_type, parse, parse_object
+from toolguard.tokens.jws import CompactJWS, media_type, parse_object
 from toolguard.tokens.keys import Key, KeySource
 from toolguard.tokens.memo import Memo, Verified
 from toolguard.tokens.profile import STRICT, Profile
@@ -298,10 +298,11 @@ class JWTVerifier:
         return (str(self.issuer),) if names is None else tuple(names.exact) or (str(self.issuer),)
 
     def _read(self, token: str) -> CompactJWS:
-        jws = parse(token, self._profile.ignored_parameters)
+        jws = self._faults.parsed(token, self._profile.ignored_parameters)
         if jws.algorithm not in self._algorithms:
             raise InvalidTokenError("algorithm", "The token uses an algorithm not accepted here")
         if jws.typ not in self._token_types:
+            self._faults.tell("typ", sorted(self._token_types), jws.typ)
             raise InvalidTokenError("type", "The token is not of a type accepted here")
         return jws
 
@@ -347,7 +348,10 @@ class JWTVerifier:
         """
         self._check_parties(claims)
         check_bearer(claims)
-        self._profile.check_kind(claims, typ)
+        fault = self._profile.fault_of_kind(claims, typ)
+        if fault is not None:
+            self._faults.tell("kind", "an access token", fault)
+            raise InvalidTokenError("type", "The token is not an access token")
         times = read_times(claims)
         principal = Principal.from_claims(
             claims, permissions_are_scopes=self._permissions_are_scopes

@@ -13,7 +13,7 @@ from toolguard.principal import Principal
 from toolguard.tokens.faults import Faults
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.issuers.issuer import Issuer
-from toolguard.tokens.jws import KEY_PARAMETERS, parse, parse_object
+from toolguard.tokens.jws import KEY_PARAMETERS, parse_object
 from toolguard.tokens.jwt import JWTVerifier
 from toolguard.tokens.profile import Profile
 
@@ -194,7 +194,7 @@ class TrustedIssuers:
             return digest, self._opaque
         # Nothing in it has been verified: it only chooses the issuer that the token is held
         # against, which then checks this very claim.
-        claims = parse_object(parse(token, KEY_PARAMETERS).payload)
+        claims = parse_object(self._faults.parsed(token, KEY_PARAMETERS).payload)
         issuer = claims.get("iss")
         found = self._verifier_of(issuer) if isinstance(issuer, str) else None
         if found is None:
