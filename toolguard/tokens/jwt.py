@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any, NoReturn
+from typing import Any
 
 from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.exceptions import InvalidKeyError
@@ -241,11 +241,13 @@ class JWTVerifier:
                 if principal is None:
                     await self._keys.refresh()
                     principal = self._judge(token, refreshed=True)
-            return principal or _unknown_keys()
+            if principal is None:
+                raise KeysUnavailableError("The keys of the authorization server are not known")  # noqa: TRY301
         except BaseException as error:
             forget_variables(error)
             del token
             raise
+        return principal
 
     def verify_now(self, token: str) -> Principal | None:
         """Verify ``token`` without I/O; return None if keys have to be fetched first.
@@ -384,10 +386,6 @@ class JWTVerifier:
 
     def __repr__(self) -> str:
         return f"<JWTVerifier: tokens of {self.issuer} for {', '.join(self._audiences)}>"
-
-
-def _unknown_keys() -> NoReturn:
-    raise KeysUnavailableError("The keys of the authorization server are not known")
 
 
 def _signed(jws: CompactJWS, key: Key) -> bool:

@@ -206,7 +206,11 @@ class TrustedIssuers:
         found = self._exact.get(issuer)
         if found is not None:
             return found
-        fitting = [each for each in self._open if _has(each, issuer)]
+        fitting = [
+            each
+            for each in self._open
+            if each.profile.names is not None and each.profile.names.has(issuer)
+        ]
         return fitting[0] if len(fitting) == 1 else None
 
     def _remember(self, digest: bytes, verifier: IssuerVerifier) -> None:
@@ -273,11 +277,6 @@ def _verifier_for(
     if issuer.confirm:
         return ConfirmedVerifier.confirming(issuer, audience=audiences, clock=clock)
     return IntrospectionVerifier(issuer, audience=audiences, clock=clock)
-
-
-def _has(verifier: IssuerVerifier, issuer: str) -> bool:
-    names = verifier.profile.names
-    return names is not None and names.has(issuer)
 
 
 def _check_apart(one: IssuerVerifier, other: IssuerVerifier) -> None:
