@@ -92,6 +92,7 @@ class Provider:
             names=(),
             members={},
             member_claims={},
+            reads_token_issuer=False,
             published=(),
             metadata_url=None,
             metadata_issuer=None,

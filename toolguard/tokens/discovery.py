@@ -63,6 +63,8 @@ class EndpointLocation:
         self._admits = admits
         #: The issuer, as given or discovered.
         self.issuer = issuer
+        #: The ``iss`` of access tokens, where the metadata names another one (AD FS).
+        self.token_issuer: str | None = None
         self._documents = () if url else discovery_urls(named) if named else (self.address,)
         self._url = url or ""
         self._known_until = -math.inf if self._documents else math.inf
@@ -92,16 +94,21 @@ class EndpointLocation:
         for url in self._documents:
             try:
                 metadata = parse_json(get(url))
-                # Users are known by their issuer: once discovered, it does not change.
-                return read_metadata(
+                found = read_metadata(
                     metadata,
                     issuer=self.issuer,
                     source=self.address,
                     member=self._member,
                     admits=self._admits,
                 )
-            except (KeySetError, KeysUnavailableError, OSError) as error:  # noqa: PERF203 - of four
+            except (KeySetError, KeysUnavailableError, OSError) as error:
                 problems.append(f"{url}: {error}")
+                continue
+            # Users are known by their issuer: once discovered, it does not change.
+            named = metadata.get("access_token_issuer")
+            if self.token_issuer is None and isinstance(named, str):
+                self.token_issuer = named or None
+            return found
         raise KeysUnavailableError(f"no metadata of the issuer ({'; '.join(problems)})")
 
 

@@ -204,6 +204,16 @@ class JWKS:
         """The issuer, as given or from its metadata; None if it is not known (yet)."""
         return self._location.issuer
 
+    @property
+    def token_issuer(self) -> str | None:
+        """The ``access_token_issuer`` of the metadata (AD FS); None without one, or not yet."""
+        return self._location.token_issuer
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether the keys, and with them the metadata, have been fetched."""
+        return self._state.keys is not None
+
     def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...] | None:
         """Return the cached keys for a token; see :meth:`toolguard.tokens.keys.KeySource.find`.
 

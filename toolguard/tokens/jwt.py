@@ -288,11 +288,22 @@ class JWTVerifier:
         jws = self._read(token)
         claims = parse_object(jws.payload)
         # Before the look-up: a token of another issuer causes none, and no request.
-        if self.issuer is not None and not self._profile.issued(claims, self.issuer):
+        if self.issuer is not None and not self._issued(claims):
+            if self._profile.reads_token_issuer and not getattr(self._keys, "is_fetched", True):
+                # The metadata may name it. Asked for once: afterwards it is known.
+                self._keys.find(None, jws.algorithm)
+                return None
             self._faults.tell("iss", self._issuer_names, claims.get("iss"))
             raise InvalidTokenError("issuer", "The token is of another issuer")
         key = self._signer(jws, refreshed=refreshed)
         return None if key is None else self._accept(jws, claims, key)
+
+    def _issued(self, claims: Mapping[str, Any]) -> bool:
+        """Return whether the claims are of this issuer."""
+        if self._profile.issued(claims, self.issuer):
+            return True
+        named = getattr(self._keys, "token_issuer", None)
+        return self._profile.reads_token_issuer and named is not None and claims.get("iss") == named
 
     @property
     def _issuer_names(self) -> tuple[str, ...]:
@@ -364,7 +375,7 @@ class JWTVerifier:
         return times, principal
 
     def _check_parties(self, claims: Mapping[str, Any]) -> None:
-        if not self._profile.issued(claims, self.issuer):
+        if not self._issued(claims):
             raise InvalidTokenError("issuer", "The token is of another issuer")
         if not self._profile.admits_client(claims):
             self._check_audience(claims)

@@ -40,6 +40,7 @@ class Profile:
         must_carry_one_of: claims of which every access token has at least one.
         ignored_parameters: header parameters that name a key and are ignored.
         key_issuer_claim: the claim that fills in the ``issuer`` of its keys.
+        reads_token_issuer: whether the metadata of its keys may name a further ``iss``.
         published: the authorization servers that clients are told of; empty for the issuer.
         shares_connections: whether its subjects are known to the connection provider.
         scope_names: how its scopes are called in tokens and by clients.
@@ -52,6 +53,7 @@ class Profile:
     must_carry_one_of: frozenset[str] = frozenset()
     ignored_parameters: frozenset[str] = frozenset()
     key_issuer_claim: str | None = None
+    reads_token_issuer: bool = False
     published: tuple[str, ...] = ()
     shares_connections: bool = False
     scope_names: ScopeNames = SAME

@@ -148,6 +148,7 @@ SETTINGS: dict[str, st.SearchStrategy[Any]] = {
     "names": some(ISSUER, f"{ISSUER}/", OTHER, BENEATH, f"{ISSUER}/{{tenant}}"),
     "members": st.just({"tenant": None}),
     "member_claims": st.sampled_from([{}, {"tenant": "sub"}]),
+    "reads_token_issuer": st.booleans(),  # see test_token_issuer_of_metadata
     "published": some(OTHER),
     "key_issuer_claim": st.sampled_from([None, "sub"]),
     "audience": some(SERVER, ELSEWHERE),
