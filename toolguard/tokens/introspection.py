@@ -257,6 +257,16 @@ class IntrospectionVerifier:
             return KeysUnavailableError("The answer of the introspection endpoint cannot be read")
         return members
 
+    async def warm_up(self) -> None:
+        """Discover the endpoint, and the keys of signed answers.
+
+        Raises:
+            KeysUnavailableError: if that is not possible.
+        """
+        await self._endpoint.find()
+        if self._signed is not None:
+            await self._signed.warm_up()
+
     async def aclose(self) -> None:
         """Close the connections to the issuer that belong to the running event loop."""
         aclose = getattr(self._post, "aclose", None)
@@ -317,6 +327,15 @@ class ConfirmedVerifier(JWTVerifier):
     def verify_now(self, token: str) -> None:
         """Return None: the issuer has to be asked."""
         del token
+
+    async def warm_up(self) -> None:
+        """Fetch the keys, and discover the endpoint that confirms tokens.
+
+        Raises:
+            KeysUnavailableError: if that is not possible.
+        """
+        await super().warm_up()
+        await self._confirmation.warm_up()
 
     async def aclose(self) -> None:
         """Close the connections to the issuer that belong to the running event loop."""

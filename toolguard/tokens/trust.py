@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
@@ -177,6 +178,21 @@ class TrustedIssuers:
         if principal is not None:
             self._remember(digest, verifier)
         return principal
+
+    async def warm_up(self) -> None:
+        """Fetch the keys of all issuers at once.
+
+        Raises:
+            KeysUnavailableError: if no issuer can be reached; the outage of one leaves the tokens
+                of the others alone.
+        """
+        starts = [getattr(each, "warm_up", None) for each in self.verifiers]
+        outcomes = await asyncio.gather(
+            *(start() for start in starts if start is not None), return_exceptions=True
+        )
+        faults = [each for each in outcomes if isinstance(each, BaseException)]
+        if faults and len(faults) == len(self.verifiers):
+            raise faults[0]
 
     async def aclose(self) -> None:
         """Close the connections to the issuers that belong to the running event loop."""

@@ -172,3 +172,15 @@ def test_an_endpoint_that_has_moved_is_discovered_again(answer: Answer | str) ->
     world.documents[OAUTH] = {**METADATA, "introspection_endpoint": f"{ISSUER}/moved"}
     asyncio.run(verifier.verify("opaque"))
     assert world.posted == [ENDPOINT, f"{ISSUER}/moved"]
+
+
+def test_the_endpoint_is_discovered_before_the_first_call() -> None:
+    world = World({OAUTH: METADATA})
+    verifier = world.verifier()
+
+    asyncio.run(verifier.warm_up())
+    assert (world.fetched, world.posted) == ([OAUTH], [])
+    world.documents.clear()
+    assert asyncio.run(verifier.verify("opaque")).user_id == "alice"
+    with pytest.raises(KeysUnavailableError):
+        asyncio.run(world.verifier().warm_up())
