@@ -596,10 +596,10 @@ class ToolGuard:
         return await warmed_up({"keys": self.verifier, "connections": self.connections})
 
     async def aclose(self, *, grace: float = 10.0) -> None:
-        """Let running calls end, hand out all records, and close the connection provider's clients.
+        """Let running calls end, hand out all records, and close the clients of this event loop.
 
-        The apps of a protected server call this. A provider that is used again afterwards opens
-        new clients.
+        Those are the HTTP clients of the verifier and of the connection provider. The apps of a
+        protected server call this; what is used again afterwards opens new clients.
 
         Args:
             grace: the maximum number of seconds to wait for running calls.
@@ -608,9 +608,10 @@ class ToolGuard:
             while any(each.method in CALLS for each in tuple(self.running)):  # noqa: ASYNC110 - of any loop
                 await anyio.sleep(_DRAINED_EVERY)
         await anyio.to_thread.run_sync(self.recorder.close)
-        aclose = getattr(self.connections, "aclose", None)
-        if aclose is not None:
-            await aclose()
+        for each in (self.verifier, self.connections):
+            aclose = getattr(each, "aclose", None)
+            if aclose is not None:
+                await aclose()
 
     def __repr__(self) -> str:
         return f"<ToolGuard: {self.resource} trusts {', '.join(self.issuers) or None}>"

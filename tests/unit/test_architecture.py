@@ -36,7 +36,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
 KNOW_A_FRAMEWORK = ("http.", "frameworks.", "pages.", "vault.", "testing.", "dev.")
 SPEAK_HTTP = (
-    *("connections.http", "connections.auth", "tokens.fetching", "tokens.introspection"),
+    *(
+        "connections.http",
+        "connections.auth",
+        "tokens.fetching",
+        "tokens.introspection",
+        "tokens.posting",
+    ),
     *("audit.doctor.", "testing.", "dev."),
 )
 KNOW_PRIVATE_NAMES = ("frameworks.internals",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from toolguard.tokens.discovery import KeyLocation
+from toolguard.tokens.discovery import EndpointLocation
 from toolguard.tokens.jwks import Fetch, HttpFetch
 from toolguard.tokens.keys import parse_json
 
@@ -34,7 +34,7 @@ def offered_scopes(
         KeysUnavailableError: if no valid metadata can be fetched.
     """
     is_document = "/.well-known/" in issuer
-    location = KeyLocation(
+    location = EndpointLocation(
         url=None,
         issuer=None if is_document else issuer,
         well_known_url=issuer if is_document else None,

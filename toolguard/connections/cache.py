@@ -23,7 +23,6 @@ import anyio
 from toolguard.connections.functions import as_provider
 from toolguard.connections.lanes import Lanes
 from toolguard.connections.memory import MemoryTokenCache, TTLCache
-from toolguard.connections.per_loop import PerLoop, running_loop
 from toolguard.connections.protocol import (
     Connection,
     ConnectionFunction,
@@ -38,6 +37,7 @@ from toolguard.errors import (
     ConnectionUnavailableError,
     ToolGuardError,
 )
+from toolguard.tokens.per_loop import PerLoop, running_loop
 
 if TYPE_CHECKING:
     import asyncio

@@ -21,7 +21,6 @@ from urllib.parse import urlencode
 import anyio
 import httpx
 
-from toolguard.connections.per_loop import PerLoop
 from toolguard.connections.retries import (
     MAX_RETRY_AFTER,
     NO_RETRIES,
@@ -37,6 +36,7 @@ from toolguard.errors import (
 )
 from toolguard.parsing.secure_urls import secure_origin
 from toolguard.parsing.strict_json import strict_object
+from toolguard.tokens.per_loop import PerLoop
 
 __all__ = [
     "MAX_ANSWER_BYTES",

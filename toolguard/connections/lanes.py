@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from toolguard.connections.per_loop import PerLoop
+from toolguard.tokens.per_loop import PerLoop
 
 if TYPE_CHECKING:
     from anyio import Semaphore

@@ -20,10 +20,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from toolguard.connections.per_loop import PerLoop
 from toolguard.connections.protocol import Connection
 from toolguard.connections.sealing import NamedCipher, read_keys
 from toolguard.environment import CACHE_KEYS, secret
+from toolguard.tokens.per_loop import PerLoop
 
 __all__ = ["KEYS_VARIABLE", "RedisTokenCache"]
 

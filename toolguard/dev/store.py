@@ -47,6 +47,9 @@ CREATE TABLE IF NOT EXISTS code (
 CREATE TABLE IF NOT EXISTS refresh_token (
     digest TEXT PRIMARY KEY, grant_id TEXT NOT NULL, used_at REAL
 );
+CREATE TABLE IF NOT EXISTS assertion (
+    digest TEXT PRIMARY KEY, expires_at REAL NOT NULL
+);
 CREATE TABLE IF NOT EXISTS access_token (
     jti TEXT PRIMARY KEY, grant_id TEXT NOT NULL, expires_at REAL NOT NULL, revoked_at REAL
 );
@@ -92,7 +95,7 @@ class Store:
     def forget(self, now: float) -> None:
         """Drop what can have no effect any more at ``now`` (seconds since the epoch)."""
         with self.transaction() as db:
-            for table in ("session", "sign_in", "access_token", "grant_"):
+            for table in ("session", "sign_in", "assertion", "access_token", "grant_"):
                 # A fixed name from the line above.
                 db.execute(f"DELETE FROM {table} WHERE expires_at <= ?", (now,))  # noqa: S608
             for table in ("code", "refresh_token"):

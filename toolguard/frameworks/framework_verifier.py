@@ -21,7 +21,7 @@ from starlette.authentication import UnauthenticatedUser
 from toolguard.errors import GuardNotConfiguredError, InvalidTokenError
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
 from toolguard.principal import Principal
-from toolguard.tokens.claims import check_bearer, check_expiry, check_subject
+from toolguard.tokens.claims import check_actors, check_bearer, check_expiry, check_subject
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.jws import parse
 
@@ -137,8 +137,8 @@ def framework_principal(
 
     Raises:
         InvalidTokenError: if the object is about another token, or the token is not active
-            (RFC 7662 §2.2), for another audience, sender-constrained, expired, or a JWT without
-            an expiry.
+            (RFC 7662 §2.2), for another audience, sender-constrained, expired, a JWT without an
+            expiry, or names an actor in a way not understood.
 
     >>> verified = AccessToken(token="abc", client_id="desktop", scopes=["read"], subject="alice")
     >>> framework_principal(verified, "abc", audiences=["https://mcp.example.com/mcp"], now=0)
@@ -154,6 +154,7 @@ def framework_principal(
         # RFC 7662 §2.2: a boolean. The framework may have taken the text "false" as true.
         raise InvalidTokenError("claims", "The token is not active")
     check_bearer(claims)
+    check_actors(claims)
     expiry = access_token.expires_at if access_token.expires_at is not None else claims.get("exp")
     if expiry is None and _is_jwt(access_token.token):
         raise InvalidTokenError("claims", "The token has no expiry")

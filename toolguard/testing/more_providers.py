@@ -26,6 +26,7 @@ def azure_b2c(grant: Grant) -> dict[str, Any]:
         **grant.common,
         "nbf": grant.issued_at,
         "azp": grant.client_id,
+        "nonce": "n-0S6_WzA2Mj",
         "scp": grant.scope,
         "roles": grant.roles or None,
         "tfp": "B2C_1_signin",
@@ -85,7 +86,7 @@ def casdoor(grant: Grant) -> dict[str, Any]:
 
 
 def xsuaa(grant: Grant) -> dict[str, Any]:
-    """SAP XSUAA: scopes as a list, with the application's name before each."""
+    """SAP XSUAA: scopes as a list."""
     client = grant.client_id
     return {
         **grant.common,
@@ -94,7 +95,7 @@ def xsuaa(grant: Grant) -> dict[str, Any]:
         "client_id": client,
         "cid": client,
         "azp": client,
-        "scope": [f"{grant.audience}.{scope}" for scope in grant.scopes] or None,
+        "scope": list(grant.scopes) or None,
         "grant_type": "authorization_code" if grant.user else "client_credentials",
         "user_name": grant.user,
         "zid": grant.tenant,

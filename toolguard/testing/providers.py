@@ -7,8 +7,8 @@ are named here; the values are invented. Claims that customers can add are not i
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from toolguard.testing import more_providers
 from toolguard.testing.grant import Grant
 from toolguard.tokens import issuers
-from toolguard.tokens.issuers import Issuer
+from toolguard.tokens.issuers import Issuer, ScopeNames
 
 __all__ = ["PROVIDERS", "RFC_9068", "Grant", "Provider", "ProviderName", "provider_named"]
 
@@ -92,6 +92,7 @@ class Provider:
             names=(),
             members={},
             member_claims={},
+            reads_token_issuer=False,
             published=(),
             metadata_url=None,
             metadata_issuer=None,
@@ -112,6 +113,9 @@ class Provider:
                     "yours, sign it under its own name, as in "
                     'issuer.sign({**issuer.claims("alice"), "groups": ["staff"]})'
                 )
+        names = ScopeNames() if self.described is None else self.described.scope_names
+        if names.in_tokens:
+            grant = replace(grant, scopes=[names.requested(scope) for scope in grant.scopes])
         return {name: value for name, value in self.shape(grant).items() if value is not None}
 
 
@@ -269,161 +273,140 @@ RFC_9068 = Provider(
 )
 """The form that RFC 9068 requires, without a particular provider."""
 
-_OPENID = RFC_9068.id_token
+
+def _described(  # noqa: PLR0913 - what a description leaves open, by name
+    name: str,
+    described: Issuer,
+    shape: Callable[[Grant], Mapping[str, Any]],
+    *,
+    says: Collection[str] = (),
+    typ: str | None = "JWT",
+    id_token: Mapping[str, Any] = MappingProxyType({}),
+    refresh_token: Mapping[str, Any] = RFC_9068.refresh_token,
+) -> Provider:
+    """Return the form of a described issuer's tokens: what its description says is not repeated."""
+    is_named = described.issuer_names.has(described.url)
+    marks = (name for name, value in described.must_carry.items() if value is None)
+    return Provider(
+        name,
+        issuer=described.url if is_named else described.names[0],
+        audience=next(iter(described.audiences), _SERVER),
+        shape=shape,
+        says=frozenset(says),
+        typ=typ,
+        id_token={
+            **RFC_9068.id_token,
+            # What only access tokens have.
+            **dict.fromkeys((*marks, *described.must_carry_one_of)),
+            **id_token,
+        },
+        refresh_token=refresh_token,
+        described=described,
+        header={"jku": described.jwks_url} if "jku" in described.ignored_parameters else {},
+    )
+
 
 PROVIDERS: Mapping[ProviderName, Provider] = MappingProxyType(
     {
-        "descope": Provider(
+        "descope": _described(
             "Descope",
-            issuer="https://api.descope.com/v1/apps/agentic/P2test/MS2test",
-            audience=_SERVER,
-            shape=_descope,
-            says=frozenset({"tenant", "roles", "permissions"}),
-            refresh_token={"drn": "DSR"},
-            described=issuers.descope(
+            issuers.descope(
                 "https://api.descope.com/v1/apps/agentic/P2test/MS2test", servers=["MS2test"]
             ),
+            _descope,
+            says=("tenant", "roles", "permissions"),
+            refresh_token={"drn": "DSR"},
         ),
-        "okta": Provider(
-            "Okta",
-            issuer="https://example.okta.com/oauth2/default",
-            audience=_SERVER,
-            shape=_okta,
-            typ=None,
-            described=issuers.okta("https://example.okta.com/oauth2/default"),
+        "okta": _described(
+            "Okta", issuers.okta("https://example.okta.com/oauth2/default"), _okta, typ=None
         ),
-        "entra": Provider(
+        "entra": _described(
             "Entra ID",
-            issuer="https://login.microsoftonline.com/aaaabbbb-0000-cccc-1111-dddd2222eeee/v2.0",
-            # "aud" of version 2.0 is always the client id of the API.
-            audience="00001111-aaaa-2222-bbbb-3333cccc4444",
-            shape=_entra,
-            says=frozenset({"tenant", "roles"}),
-            described=issuers.entra(
+            issuers.entra(
                 "aaaabbbb-0000-cccc-1111-dddd2222eeee",
                 client_id="00001111-aaaa-2222-bbbb-3333cccc4444",
             ),
+            _entra,
+            says=("tenant", "roles"),
         ),
-        "auth0": Provider(
+        "auth0": _described(
             "Auth0",
-            issuer="https://example.eu.auth0.com/",
-            audience=_SERVER,
-            shape=_auth0,
-            says=frozenset({"tenant", "permissions"}),
             # "Enable Role-Based Access Control for APIs".
-            described=issuers.auth0("example.eu.auth0.com", permissions_are_scopes=True),
+            issuers.auth0("example.eu.auth0.com", permissions_are_scopes=True),
+            _auth0,
+            says=("tenant", "permissions"),
         ),
-        "keycloak": Provider(
+        "keycloak": _described(
             "Keycloak",
-            issuer="https://sso.example.com/realms/acme",
-            audience=_SERVER,
-            shape=_keycloak,
-            says=frozenset({"roles"}),
-            id_token={**_OPENID, "typ": "ID"},
-            described=issuers.keycloak("https://sso.example.com/realms/acme"),
+            issuers.keycloak("https://sso.example.com/realms/acme"),
+            _keycloak,
+            says=("roles",),
+            id_token={"typ": "ID"},
         ),
-        "cognito": Provider(
+        "cognito": _described(
             "Cognito",
-            issuer="https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Example",
-            audience=_SERVER,
-            shape=_cognito,
-            says=frozenset({"roles"}),
+            issuers.cognito("eu-west-1_Example", clients=["app-client"]),
+            _cognito,
+            says=("roles",),
             typ=None,
-            id_token={**_OPENID, "token_use": "id"},
-            described=issuers.cognito("eu-west-1_Example", clients=["app-client"]),
+            id_token={"token_use": "id"},
         ),
-        "workos": Provider(
-            "WorkOS",
-            issuer="https://example.authkit.app",
-            audience=_SERVER,
-            shape=_workos,
-            says=frozenset({"tenant"}),
-            typ=None,
-            described=issuers.workos("example.authkit.app"),
+        "workos": _described(
+            "WorkOS", issuers.workos("example.authkit.app"), _workos, says=("tenant",), typ=None
         ),
-        "azure-b2c": Provider(
+        "azure-b2c": _described(
             "Azure AD B2C",
-            issuer="https://contoso.b2clogin.com/775527ff-9a37-4307-8b3d-cc311f58d925/v2.0/",
-            audience="90c0fe63-bcf2-44d5-8fb7-b8bbc0b29dc6",
-            shape=more_providers.azure_b2c,
-            says=frozenset({"roles"}),
-            id_token={**_OPENID, "azp": None},
-            described=issuers.azure_b2c(
+            issuers.azure_b2c(
                 "contoso",
                 tenant_id="775527ff-9a37-4307-8b3d-cc311f58d925",
                 policy="B2C_1_signin",
                 client_id="90c0fe63-bcf2-44d5-8fb7-b8bbc0b29dc6",
             ),
+            more_providers.azure_b2c,
+            says=("roles",),
         ),
-        "adfs": Provider(
-            "AD FS",
-            issuer="http://adfs.example.com/adfs/services/trust",
-            audience=_SERVER,
-            shape=more_providers.adfs,
-            id_token={**_OPENID, "appid": None},
-            described=issuers.adfs("adfs.example.com"),
-        ),
-        "authentik": Provider(
+        "adfs": _described("AD FS", issuers.adfs("adfs.example.com"), more_providers.adfs),
+        "authentik": _described(
             "authentik",
-            issuer="https://id.example.com/application/o/mcp/",
-            audience="authentik-client",
-            shape=more_providers.authentik,
-            id_token={"azp": None, "uid": None},
-            described=issuers.authentik("https://id.example.com/application/o/mcp/"),
+            issuers.authentik(
+                "https://id.example.com/application/o/mcp/", audience="authentik-client"
+            ),
+            more_providers.authentik,
         ),
-        "dex": Provider(
+        "dex": _described(
             "Dex",
-            issuer="https://dex.example.com",
-            audience="dex-client",
-            shape=more_providers.dex,
+            issuers.dex("https://dex.example.com", audience="dex-client"),
+            more_providers.dex,
             typ=None,
             # With a code beside it (OpenID Connect Core §3.3.2.11): otherwise it is the same.
             id_token={"c_hash": "LDktKdoQak3Pk0cnXxCltA"},
-            described=issuers.dex("https://dex.example.com"),
         ),
-        "casdoor": Provider(
+        "casdoor": _described(
             "Casdoor",
-            issuer="https://casdoor.example.com",
-            audience="casdoor-client",
-            shape=more_providers.casdoor,
-            # Casdoor's ID token is its access token; this is the one of other libraries.
-            id_token={"at_hash": "77QmUPtjPfzWtF2AnpK9RQ"},
+            # Casdoor's ID token is its access token; the one here is that of other libraries.
+            issuers.casdoor("https://casdoor.example.com", audience="casdoor-client"),
+            more_providers.casdoor,
             refresh_token={"tokenType": "refresh-token"},
-            described=issuers.casdoor("https://casdoor.example.com"),
         ),
-        "xsuaa": Provider(
+        "xsuaa": _described(
             "SAP XSUAA",
-            issuer="https://acme.authentication.eu10.hana.ondemand.com/oauth/token",
-            audience="notes!t123",
-            shape=more_providers.xsuaa,
-            says=frozenset({"tenant"}),
-            id_token={**_OPENID, "cid": None},
-            described=issuers.xsuaa(
-                "acme.authentication.eu10.hana.ondemand.com", xsappname="notes!t123"
-            ),
-            header={"jku": "https://acme.authentication.eu10.hana.ondemand.com/token_keys"},
+            issuers.xsuaa("acme.authentication.eu10.hana.ondemand.com", xsappname="notes!t123"),
+            more_providers.xsuaa,
+            says=("tenant",),
         ),
-        "supabase": Provider(
+        "supabase": _described(
             "Supabase",
-            issuer="https://abcdefghijklmnopqrst.supabase.co/auth/v1",
-            audience="authenticated",
-            shape=more_providers.supabase,
-            id_token={**_OPENID, "role": None},
-            described=issuers.supabase("abcdefghijklmnopqrst"),
+            issuers.supabase("abcdefghijklmnopqrst"),
+            more_providers.supabase,
+            id_token={"role": None},
         ),
-        "zitadel": Provider(
+        "zitadel": _described(
             "ZITADEL",
-            issuer="https://acme.zitadel.cloud",
-            audience="271828182845904523",
-            shape=more_providers.zitadel,
-            described=issuers.zitadel("acme.zitadel.cloud", project="271828182845904523"),
+            issuers.zitadel("acme.zitadel.cloud", project="271828182845904523"),
+            more_providers.zitadel,
         ),
-        "ory": Provider(
-            "Ory",
-            issuer="https://acme.projects.oryapis.com",
-            audience=_SERVER,
-            shape=more_providers.ory,
-            described=issuers.ory("https://acme.projects.oryapis.com"),
+        "ory": _described(
+            "Ory", issuers.ory("https://acme.projects.oryapis.com"), more_providers.ory
         ),
     }
 )

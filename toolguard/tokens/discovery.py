@@ -1,4 +1,4 @@
-"""Discover the JWK set URL of an issuer (RFC 8414, OpenID Connect Discovery).
+"""Discover the endpoints of an issuer (RFC 8414, OpenID Connect Discovery).
 
 This module knows which URLs to request and how to validate the metadata. The caller passes the
 function that fetches a document; this module does no I/O of its own.
@@ -14,24 +14,25 @@ from toolguard.errors import KeysUnavailableError
 from toolguard.parsing.secure_urls import is_secure_url
 from toolguard.tokens.keys import KeySetError, parse_json
 
-__all__ = ["KeyLocation", "discovery_urls", "issuer_of", "read_metadata"]
+__all__ = ["EndpointLocation", "discovery_urls", "issuer_of", "read_metadata"]
 
 _FRESH_FOR = 3_600.0
 _WELL_KNOWN = ("oauth-authorization-server", "openid-configuration")
 
 
-class KeyLocation:
-    """The location of a JWK set: a given URL, or the ``jwks_uri`` of the issuer's metadata.
+class EndpointLocation:
+    """The location of an endpoint, such as a JWK set: a given URL, or a member of the metadata.
 
     Args:
-        url: the URL of the JWK set.
+        url: the URL of the endpoint.
         issuer: the issuer, whose metadata is to be discovered; with ``well_known_url``, the
             ``issuer`` that the metadata there has to name.
         well_known_url: the URL of the issuer's metadata.
-        admits: returns whether a document may be fetched from a URL.
+        member: the member of the metadata that has the URL.
+        admits: returns whether a URL may be requested.
 
     Raises:
-        ValueError: if it is not clear where the keys are, or not by a secure URL.
+        ValueError: if it is not clear where the endpoint is, or not by a secure URL.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class KeyLocation:
         url: str | None,
         issuer: str | None,
         well_known_url: str | None,
+        member: str = "jwks_uri",
         admits: Callable[[str], bool] = is_secure_url,
     ) -> None:
         named = None if well_known_url is not None else issuer
@@ -52,43 +54,61 @@ class KeyLocation:
         # RFC 8414 §2: an issuer has neither query nor fragment.
         if not admits(given[0]) or (named is not None and "?" in named):
             raise ValueError(
-                "keys come from an https URL (http only on this machine) without user name and "
-                "fragment, and an issuer has no query: write https://auth.example.com"
+                f"the {member} and the metadata come from an https URL (http only on this machine) "
+                "without user name and fragment, and an issuer has no query: write "
+                "https://auth.example.com"
             )
         self.address = given[0]
+        self._member = member
         self._admits = admits
         #: The issuer, as given or discovered.
         self.issuer = issuer
+        #: The ``iss`` of access tokens, where the metadata names another one (AD FS).
+        self.token_issuer: str | None = None
         self._documents = () if url else discovery_urls(named) if named else (self.address,)
-        self._key_set = url or ""
-        self._known_until = -math.inf
+        self._url = url or ""
+        self._known_until = -math.inf if self._documents else math.inf
+
+    def known(self, now: float) -> str | None:
+        """Return the URL of the endpoint; None if it has to be discovered first."""
+        return self._url if now < self._known_until else None
 
     def find(self, get: Callable[[str], bytes], now: float) -> str:
-        """Return the URL of the JWK set; discover it once an hour, and after ``forget``.
+        """Return the URL of the endpoint; discover it once an hour, and after ``forget``.
 
         Raises:
             KeysUnavailableError: if no valid metadata can be fetched.
         """
-        if self._documents and now >= self._known_until:
-            self.issuer, self._key_set = self._discover(get)
+        if self.known(now) is None:
+            self.issuer, self._url = self._discover(get)
             self._known_until = now + _FRESH_FOR
-        return self._key_set
+        return self._url
 
     def forget(self) -> None:
-        """Discover again at the next ``find``: the JWK set may have moved."""
-        self._known_until = -math.inf
+        """Discover again at the next ``find``: the endpoint may have moved."""
+        if self._documents:
+            self._known_until = -math.inf
 
     def _discover(self, get: Callable[[str], bytes]) -> tuple[str, str]:
         problems = []
         for url in self._documents:
             try:
                 metadata = parse_json(get(url))
-                # Users are known by their issuer: once discovered, it does not change.
-                return read_metadata(
-                    metadata, issuer=self.issuer, source=self.address, admits=self._admits
+                found = read_metadata(
+                    metadata,
+                    issuer=self.issuer,
+                    source=self.address,
+                    member=self._member,
+                    admits=self._admits,
                 )
-            except (KeySetError, KeysUnavailableError, OSError) as error:  # noqa: PERF203 - of four
+            except (KeySetError, KeysUnavailableError, OSError) as error:
                 problems.append(f"{url}: {error}")
+                continue
+            # Users are known by their issuer: once discovered, it does not change.
+            named = metadata.get("access_token_issuer")
+            if self.token_issuer is None and isinstance(named, str):
+                self.token_issuer = named or None
+            return found
         raise KeysUnavailableError(f"no metadata of the issuer ({'; '.join(problems)})")
 
 
@@ -137,32 +157,34 @@ def read_metadata(
     *,
     issuer: str | None,
     source: str,
+    member: str = "jwks_uri",
     admits: Callable[[str], bool] = is_secure_url,
 ) -> tuple[str, str]:
-    """Return the issuer and the URL of its JWK set (``jwks_uri``) from its metadata.
+    """Return the issuer and the URL of one of its endpoints from its metadata.
 
     Args:
         metadata: the parsed JSON.
         issuer: the expected ``issuer``, compared character by character (RFC 8414 §3.3); None to
             accept the one in the metadata.
         source: the configured URL that led to the metadata.
-        admits: returns whether a document may be fetched from a URL.
+        member: the member with the URL.
+        admits: returns whether a URL may be requested.
 
     Raises:
-        KeySetError: if the metadata has another ``issuer``, or no ``jwks_uri`` that is as secure
+        KeySetError: if the metadata has another ``issuer``, or no ``member`` that is as secure
             as ``source``.
     """
     if not isinstance(metadata, Mapping):
         raise KeySetError("it is not an object")
-    named, key_set = metadata.get("issuer"), metadata.get("jwks_uri")
+    named, endpoint = metadata.get("issuer"), metadata.get(member)
     if not isinstance(named, str) or not named or named != (issuer or named):
         raise KeySetError(f"it is not of the expected issuer: {_difference(named, issuer)}")
-    if not isinstance(key_set, str) or not admits(key_set):
-        raise KeySetError("its jwks_uri is missing, or not https")
-    if _is_https(source) and not _is_https(key_set):
+    if not isinstance(endpoint, str) or not admits(endpoint):
+        raise KeySetError(f"its {member} is missing, or not https")
+    if _is_https(source) and not _is_https(endpoint):
         # A remote issuer must not send requests to this machine.
-        raise KeySetError("its jwks_uri is http, though it came by https")
-    return named, key_set
+        raise KeySetError(f"its {member} is http, though it came by https")
+    return named, endpoint
 
 
 def _difference(named: object, issuer: str | None) -> str:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+from toolguard.errors import InvalidTokenError
+from toolguard.tokens.jws import CompactJWS, parse
+
 __all__ = ["Faults", "warn_of_shared"]
 
 _log = logging.getLogger("toolguard.tokens")
@@ -19,6 +22,21 @@ _SHARED = {
     "account": "Keycloak gives it to every client of the realm: add an audience mapper, and name "
     "this server",
     "authenticated": "Supabase gives it to every application of the project",
+}
+
+_MISSING = {
+    "aud": "have the authorization server name this server in it (Keycloak: an audience mapper, "
+    "WorkOS: a resource indicator); cognito(...) takes the app clients instead",
+    "iss": "a token that names no issuer cannot be trusted (WorkOS: sessions of user management; "
+    "use a Connect or MCP application)",
+}
+_BY_KIND = {
+    "format": "for opaque tokens write Issuer(..., introspection=Introspection(...)), or a "
+    "verifier of your own",
+    "header": "if its issuer sends jku with every token, write Issuer(..., "
+    'ignored_parameters=["jku"]); the key is not taken from there',
+    "kind": "if it is one, a preset of toolguard.tokens.issuers may know it, or write Issuer(..., "
+    "may_carry=[...])",
 }
 
 
@@ -39,7 +57,7 @@ class Faults:
         """Log that tokens are refused, unless this kind was logged within the last minute.
 
         Args:
-            claim: the claim or header parameter that differs.
+            claim: the claim or header parameter that differs, or ``format``, ``header``, ``kind``.
             expected: its value, or the values of which it should have one.
             found: its value in the token.
         """
@@ -54,8 +72,20 @@ class Faults:
             claim,
             _shown(found),
             " or ".join(names[:_MAX_NAMES]),
-            _hint(names, found),
+            _hint(claim, names, found),
         )
+
+    def parsed(self, token: str, ignored: frozenset[str]) -> CompactJWS:
+        """Return the parts of a token, as :func:`toolguard.tokens.jws.parse` does; log why not.
+
+        Raises:
+            InvalidTokenError: if it is not a signed JWT.
+        """
+        try:
+            return parse(token, ignored)
+        except InvalidTokenError as error:
+            self.tell("header" if error.reason == "key" else "format", "a signed JWT", str(error))
+            raise
 
 
 def warn_of_shared(audiences: Sequence[str]) -> None:
@@ -77,14 +107,26 @@ def _shown(found: object) -> str:
     return "missing" if found is None else f"a {type(found).__name__}"
 
 
-def _hint(expected: Sequence[str], found: object) -> str:
-    named = found if isinstance(found, list) else [found]
-    texts = [each for each in named if isinstance(each, str)]
-    for text in texts:
-        if any(each.rstrip("/") == text.rstrip("/") for each in expected):
-            return ": they differ by a slash"
-    if texts and texts[0] in _SHARED:
-        return f": {_SHARED[texts[0]]}"
-    if any(text.startswith("https://api.workos.com/user_management/") for text in texts):
-        return ": sessions of user management name no audience; use a Connect or MCP application"
+def _hint(claim: str, expected: Sequence[str], found: object) -> str:
+    """Return what to write, after a colon; an empty text if that is not known."""
+    if claim in _BY_KIND:
+        hint = _BY_KIND[claim]
+    elif found is None:
+        hint = _MISSING.get(claim, "")
+    else:
+        named = found if isinstance(found, list) else [found]
+        hint = _hint_of_names(expected, [each for each in named if isinstance(each, str)])
+    return f": {hint}" if hint else ""
+
+
+def _hint_of_names(expected: Sequence[str], found: Sequence[str]) -> str:
+    plain = {each.rstrip("/") for each in expected}
+    if any(text.rstrip("/") in plain for text in found):
+        return "they differ by a slash"
+    if found and found[0] in _SHARED:
+        return _SHARED[found[0]]
+    if any(text.startswith("https://api.workos.com/user_management/") for text in found):
+        return "sessions of user management name no audience; use a Connect or MCP application"
+    if any(each.endswith("/adfs/services/trust") for each in expected):
+        return "write adfs(..., access_token_issuer=...), as the metadata of AD FS names it"
     return ""

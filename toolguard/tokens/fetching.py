@@ -8,6 +8,7 @@ import ssl
 import zlib
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import time
 from typing import TypeAlias
 
@@ -87,8 +88,9 @@ class HttpFetch:
 
 
 def open_client(network: Network) -> httpx.AsyncClient:
-    """Return a client for one request, which follows no redirect; its caller limits the time."""
+    """Return a client that follows no redirect and keeps no cookie; its caller limits the time."""
     return httpx.AsyncClient(
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         verify=network.ssl_context or True,
         auth=_NoAuth(),
         proxy=network.proxy,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
-from weakref import WeakKeyDictionary
 
 import httpx
 from typing_extensions import Self
@@ -20,8 +19,9 @@ from toolguard.parsing.scope_names import ScopeNames
 from toolguard.parsing.strict_json import strict_object
 from toolguard.principal import Principal
 from toolguard.tokens.claims import Times, check_times
-from toolguard.tokens.discovery import discovery_urls
-from toolguard.tokens.fetching import HttpFetch, open_client, retry_after_of
+from toolguard.tokens.discovery import EndpointLocation
+from toolguard.tokens.endpoint_source import EndpointSource
+from toolguard.tokens.fetching import Fetch, HttpFetch, retry_after_of
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.introspection_client import BasicClient, BearerClient, Introspection
 from toolguard.tokens.issuers.issuer import Issuer
@@ -29,7 +29,10 @@ from toolguard.tokens.jws import MAX_TOKEN_LENGTH
 from toolguard.tokens.jwt import JWTVerifier
 from toolguard.tokens.keys import Key
 from toolguard.tokens.memo import own_claims
+from toolguard.tokens.per_loop import PerLoop
+from toolguard.tokens.posting import MAX_ANSWER_BYTES, Answer, HttpPost, Post
 from toolguard.tokens.profile import Profile
+from toolguard.tokens.signed_answers import MEDIA_TYPE, SignedAnswers
 
 __all__ = [
     "Answer",
@@ -41,21 +44,9 @@ __all__ = [
     "Post",
 ]
 
-_MAX_BYTES = 256 * 1024
+_log = logging.getLogger("toolguard.tokens")
+
 _MAX_CACHED = 1_024
-_ENDPOINT_FRESH_FOR = 3_600.0
-
-
-class Answer(NamedTuple):
-    """An HTTP answer: its status, its ``Retry-After`` header and its body."""
-
-    status: int
-    retry_after: str
-    body: bytes
-
-
-Post: TypeAlias = Callable[[str, bytes, Mapping[str, str], float], Awaitable["Answer | str"]]
-"""Sends a form to a URL within a number of seconds; returns the answer, or why there is none."""
 
 
 class _Token:
@@ -84,6 +75,7 @@ class IntrospectionVerifier:
         issuer: the description of the issuer, with its ``introspection``.
         audience: the ``aud`` of this server, if the description has none.
         post: sends the requests, instead of httpx.
+        fetch: fetches the metadata, instead of httpx.
         clock: returns the time, in seconds since the epoch.
 
     Raises:
@@ -96,24 +88,27 @@ class IntrospectionVerifier:
         *,
         audience: str | Sequence[str] = (),
         post: Post | None = None,
+        fetch: Fetch | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         settings = issuer.introspection
         if not isinstance(settings, Introspection):
             raise TypeError("write Issuer(..., introspection=Introspection(BasicClient(...)))")
-        if settings.endpoint is not None and not issuer.network.admits(settings.endpoint):
-            raise ValueError("the introspection endpoint is an https URL: the token is sent there")
         self._settings = settings
-        self._described = issuer
         self._rules = JWTVerifier.of(issuer, audience=audience, keys=_NoKeys(), clock=clock)
-        self._post = _posting(issuer) if post is None else post
+        self._endpoint = EndpointSource(
+            _location_of(issuer, settings.endpoint),
+            fetch=HttpFetch(network=issuer.network) if fetch is None else fetch,
+            timeout=settings.timeout,
+            clock=clock,
+        )
+        self._signed = _signed_answers(issuer, settings, self._rules, clock)
+        self._post: Post = HttpPost(issuer.network) if post is None else post
         self._clock = clock
-        self._endpoint = settings.endpoint
-        self._endpoint_until = math.inf if settings.endpoint is not None else -math.inf
         self._cache: OrderedDict[bytes, _Known] = OrderedDict()
-        self._flights: WeakKeyDictionary[
-            asyncio.AbstractEventLoop, dict[bytes, asyncio.Task[Mapping[str, Any] | Exception]]
-        ] = WeakKeyDictionary()
+        self._flights: PerLoop[dict[bytes, asyncio.Task[Mapping[str, Any] | Exception]]] = PerLoop(
+            dict
+        )
 
     #: Whether tokens that are not JWTs are its own.
     takes_opaque = True
@@ -200,7 +195,7 @@ class IntrospectionVerifier:
 
     async def _ask_once(self, token: _Token) -> Mapping[str, Any]:
         """Ask, or wait for the answer that another call with the same token is waiting for."""
-        flights = self._flights.setdefault(asyncio.get_running_loop(), {})
+        flights = self._flights.get()
         flight = flights.get(token.digest)
         if flight is None:
             flight = asyncio.ensure_future(self._ask(token))
@@ -217,13 +212,13 @@ class IntrospectionVerifier:
     async def _ask(self, token: _Token) -> Mapping[str, Any] | Exception:
         """Return the answer, or the failure: one exception is not raised to several calls."""
         try:
-            endpoint = await self._find_endpoint()
+            endpoint = await self._endpoint.find()
         except KeysUnavailableError as outage:
             return outage
         credentials = self._settings.client.credentials(endpoint, self._clock())
         form = {"token": token.text, "token_type_hint": "access_token", **credentials.parameters}
         headers = {
-            "Accept": "application/json",
+            "Accept": "application/json" if self._signed is None else MEDIA_TYPE,
             "Accept-Encoding": "identity",
             "Content-Type": "application/x-www-form-urlencoded",
             "User-Agent": "toolguard-mcp",
@@ -235,29 +230,48 @@ class IntrospectionVerifier:
             answer = await self._post(endpoint, body, headers, self._settings.timeout)
         finally:  # error reporters show the variables of frames
             del form, body, headers, credentials
-        return _read(answer, self._clock())
+        if isinstance(answer, str) or answer.status == httpx.codes.NOT_FOUND:
+            self._endpoint.forget()
+        return await self._read(answer)
 
-    async def _find_endpoint(self) -> str:
-        if self._endpoint is not None and self._clock() < self._endpoint_until:
-            return self._endpoint
-        network = self._described.network
-        fetch = HttpFetch(network=network)
-        given = self._described.metadata_url
-        expected = self._described.metadata_issuer or self._described.url
-        for url in [given] if given is not None else discovery_urls(self._described.url):
+    async def _read(self, answer: Answer | str) -> Mapping[str, Any] | Exception:
+        """Return the members of an answer, or the outage that it is."""
+        if isinstance(answer, str):
+            return KeysUnavailableError(f"The authorization server does not answer ({answer})")
+        if answer.status != httpx.codes.OK:
+            # RFC 7662 §2.3: 401 says that this server is not authorized, and nothing of the token.
+            return KeysUnavailableError(
+                f"The introspection endpoint answers HTTP {answer.status}",
+                retry_after=retry_after_of(answer.retry_after, self._clock()) or 5,
+            )
+        members: Mapping[str, Any] | None = None
+        if self._signed is not None:
             try:
-                document = await asyncio.to_thread(fetch, url, self._settings.timeout)
-            except KeysUnavailableError:
-                continue
-            metadata = strict_object(document) or {}
-            endpoint = metadata.get("introspection_endpoint")
-            if metadata.get("issuer") != expected or not isinstance(endpoint, str):
-                continue
-            if network.admits(endpoint):
-                self._endpoint = endpoint
-                self._endpoint_until = self._clock() + _ENDPOINT_FRESH_FOR
-                return endpoint
-        raise KeysUnavailableError("The metadata of the issuer names no introspection endpoint")
+                members = await self._signed.open(answer.body, answer.media_type)
+            except KeysUnavailableError as outage:
+                _log.warning("%r: %s", self, outage)
+                return outage
+        elif len(answer.body) <= MAX_ANSWER_BYTES:
+            members = strict_object(answer.body)
+        if members is None or not isinstance(members.get("active"), bool):
+            return KeysUnavailableError("The answer of the introspection endpoint cannot be read")
+        return members
+
+    async def warm_up(self) -> None:
+        """Discover the endpoint, and the keys of signed answers.
+
+        Raises:
+            KeysUnavailableError: if that is not possible.
+        """
+        await self._endpoint.find()
+        if self._signed is not None:
+            await self._signed.warm_up()
+
+    async def aclose(self) -> None:
+        """Close the connections to the issuer that belong to the running event loop."""
+        aclose = getattr(self._post, "aclose", None)
+        if aclose is not None:
+            await aclose()
 
     def __repr__(self) -> str:
         return f"<IntrospectionVerifier: tokens of {self.issuer}>"
@@ -306,13 +320,26 @@ class ConfirmedVerifier(JWTVerifier):
             forget_variables(error)
             del token
             raise
-        if (confirmed.user_id, confirmed.issuer) != (principal.user_id, principal.issuer):
+        if not _is_about(confirmed, principal):
             raise InvalidTokenError("inactive", "The token is confirmed for another subject")
         return principal
 
     def verify_now(self, token: str) -> None:
         """Return None: the issuer has to be asked."""
         del token
+
+    async def warm_up(self) -> None:
+        """Fetch the keys, and discover the endpoint that confirms tokens.
+
+        Raises:
+            KeysUnavailableError: if that is not possible.
+        """
+        await super().warm_up()
+        await self._confirmation.warm_up()
+
+    async def aclose(self) -> None:
+        """Close the connections to the issuer that belong to the running event loop."""
+        await self._confirmation.aclose()
 
 
 class _NoKeys:
@@ -332,44 +359,37 @@ class _NoKeys:
         return False
 
 
-def _read(answer: Answer | str, now: float) -> Mapping[str, Any] | Exception:
-    """Return the members of an answer, or the outage that it is."""
-    if isinstance(answer, str):
-        return KeysUnavailableError(f"The authorization server does not answer ({answer})")
-    if answer.status != httpx.codes.OK:
-        # RFC 7662 §2.3: 401 says that this server is not authorized, and nothing of the token.
-        return KeysUnavailableError(
-            f"The introspection endpoint answers HTTP {answer.status}",
-            retry_after=retry_after_of(answer.retry_after, now) or 5,
-        )
-    members = strict_object(answer.body) if len(answer.body) <= _MAX_BYTES else None
-    if members is None or not isinstance(members.get("active"), bool):
-        return KeysUnavailableError("The answer of the introspection endpoint cannot be read")
-    return members
+def _is_about(confirmed: Principal, principal: Principal) -> bool:
+    """Return whether an answer is about the token of a principal, as far as it says."""
+    if (confirmed.user_id, confirmed.issuer) != (principal.user_id, principal.issuer):
+        return False
+    both = (
+        (confirmed.client_id, principal.client_id),
+        (confirmed.claims.get("jti"), principal.claims.get("jti")),
+    )
+    return all(one == other for one, other in both if one is not None and other is not None)
 
 
-def _posting(issuer: Issuer) -> Post:
-    network = issuer.network
+def _location_of(issuer: Issuer, endpoint: str | None) -> EndpointLocation:
+    """Return where to find the introspection endpoint, as the keys of the issuer are found."""
+    admits = issuer.network.admits
+    if endpoint is not None:
+        return EndpointLocation(url=endpoint, issuer=None, well_known_url=None, admits=admits)
+    return EndpointLocation(
+        url=None,
+        issuer=issuer.metadata_issuer or issuer.url,
+        well_known_url=issuer.metadata_url,
+        member="introspection_endpoint",
+        admits=admits,
+    )
 
-    async def post(
-        url: str, body: bytes, headers: Mapping[str, str], timeout: float
-    ) -> Answer | str:
-        try:
-            return await asyncio.wait_for(_send(url, body, headers), timeout)
-        except (asyncio.TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            return type(error).__name__
 
-    async def _send(url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
-        async with (
-            open_client(network) as client,  # which takes the token nowhere else
-            client.stream("POST", url, content=body, headers=headers) as response,
-        ):
-            received = bytearray()
-            async for chunk in response.aiter_raw():
-                received += chunk
-                if len(received) > _MAX_BYTES:
-                    break
-            retry_after = response.headers.get("Retry-After", "")
-            return Answer(response.status_code, retry_after, bytes(received))
-
-    return post
+def _signed_answers(
+    issuer: Issuer, settings: Introspection, rules: JWTVerifier, clock: Callable[[], float]
+) -> SignedAnswers | None:
+    if not settings.signed:
+        return None
+    client_id = getattr(settings.client, "client_id", None)
+    names = (*([client_id] if client_id else []), *rules.audiences)
+    # The answer was made while the request ran, in whole seconds.
+    return SignedAnswers.to(names, issuer, max_age=settings.timeout + 1, clock=clock)

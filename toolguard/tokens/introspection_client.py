@@ -55,6 +55,9 @@ class Introspection:
         cache_for: seconds for which an active answer is used again, 0 to 300 and never beyond
             ``exp``: a revoked token stays good that long.
         timeout: seconds for a whole request.
+        signed: whether to ask for signed answers (RFC 9701), and accept no others: verified with
+            the keys of the issuer, and addressed to the ``client_id`` of ``client``, or to the
+            audience of this server.
 
     Raises:
         ValueError: if a time is out of range.
@@ -64,6 +67,7 @@ class Introspection:
     endpoint: str | None = None
     cache_for: float = 0.0
     timeout: float = 5.0
+    signed: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.cache_for <= _MAX_CACHE_FOR or not 0 < self.timeout < math.inf:

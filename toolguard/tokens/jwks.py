@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from toolguard.errors import KeysUnavailableError
-from toolguard.tokens.discovery import KeyLocation, issuer_of
+from toolguard.tokens.discovery import EndpointLocation, issuer_of
 from toolguard.tokens.fetching import BusyError, Fetch, HttpFetch
 from toolguard.tokens.keys import Key, KeySet, KeySetError, parse_json
 from toolguard.tokens.network import DEFAULT_NETWORK, Network
@@ -186,7 +186,7 @@ class JWKS:
     ) -> None:
         if not 0 <= max_stale < math.inf or not 0 < timeout < math.inf:
             raise ValueError("max_stale is 0 or more seconds, timeout is more than 0")
-        self._location = KeyLocation(
+        self._location = EndpointLocation(
             url=url, issuer=issuer, well_known_url=well_known_url, admits=network.admits
         )
         self._max_stale = max_stale
@@ -203,6 +203,16 @@ class JWKS:
     def issuer(self) -> str | None:
         """The issuer, as given or from its metadata; None if it is not known (yet)."""
         return self._location.issuer
+
+    @property
+    def token_issuer(self) -> str | None:
+        """The ``access_token_issuer`` of the metadata (AD FS); None without one, or not yet."""
+        return self._location.token_issuer
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether the keys, and with them the metadata, have been fetched."""
+        return self._state.keys is not None
 
     def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...] | None:
         """Return the cached keys for a token; see :meth:`toolguard.tokens.keys.KeySource.find`.

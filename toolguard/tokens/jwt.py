@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any, NoReturn
+from typing import Any
 
 from jwt.algorithms import Algorithm, get_default_algorithms
 from jwt.exceptions import InvalidKeyError
@@ -32,7 +32,7 @@ from toolguard.tokens.claims import (
 from toolguard.tokens.faults import Faults, warn_of_shared
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.issuers.issuer import MAX_LEEWAY, Issuer
-from toolguard.tokens.jws import CompactJWS, media_type, parse, parse_object
+from toolguard.tokens.jws import CompactJWS, media_type, parse_object
 from toolguard.tokens.keys import Key, KeySource
 from toolguard.tokens.memo import Memo, Verified
 from toolguard.tokens.profile import STRICT, Profile
@@ -241,11 +241,13 @@ class JWTVerifier:
                 if principal is None:
                     await self._keys.refresh()
                     principal = self._judge(token, refreshed=True)
-            return principal or _unknown_keys()
+            if principal is None:
+                raise KeysUnavailableError("The keys of the authorization server are not known")  # noqa: TRY301
         except BaseException as error:
             forget_variables(error)
             del token
             raise
+        return principal
 
     def verify_now(self, token: str) -> Principal | None:
         """Verify ``token`` without I/O; return None if keys have to be fetched first.
@@ -286,11 +288,22 @@ class JWTVerifier:
         jws = self._read(token)
         claims = parse_object(jws.payload)
         # Before the look-up: a token of another issuer causes none, and no request.
-        if self.issuer is not None and not self._profile.issued(claims, self.issuer):
+        if self.issuer is not None and not self._issued(claims):
+            if self._profile.reads_token_issuer and not getattr(self._keys, "is_fetched", True):
+                # The metadata may name it. Asked for once: afterwards it is known.
+                self._keys.find(None, jws.algorithm)
+                return None
             self._faults.tell("iss", self._issuer_names, claims.get("iss"))
             raise InvalidTokenError("issuer", "The token is of another issuer")
         key = self._signer(jws, refreshed=refreshed)
         return None if key is None else self._accept(jws, claims, key)
+
+    def _issued(self, claims: Mapping[str, Any]) -> bool:
+        """Return whether the claims are of this issuer."""
+        if self._profile.issued(claims, self.issuer):
+            return True
+        named = getattr(self._keys, "token_issuer", None)
+        return self._profile.reads_token_issuer and named is not None and claims.get("iss") == named
 
     @property
     def _issuer_names(self) -> tuple[str, ...]:
@@ -298,10 +311,11 @@ class JWTVerifier:
         return (str(self.issuer),) if names is None else tuple(names.exact) or (str(self.issuer),)
 
     def _read(self, token: str) -> CompactJWS:
-        jws = parse(token, self._profile.ignored_parameters)
+        jws = self._faults.parsed(token, self._profile.ignored_parameters)
         if jws.algorithm not in self._algorithms:
             raise InvalidTokenError("algorithm", "The token uses an algorithm not accepted here")
         if jws.typ not in self._token_types:
+            self._faults.tell("typ", sorted(self._token_types), jws.typ)
             raise InvalidTokenError("type", "The token is not of a type accepted here")
         return jws
 
@@ -347,7 +361,10 @@ class JWTVerifier:
         """
         self._check_parties(claims)
         check_bearer(claims)
-        self._profile.check_kind(claims, typ)
+        fault = self._profile.fault_of_kind(claims, typ)
+        if fault is not None:
+            self._faults.tell("kind", "an access token", fault)
+            raise InvalidTokenError("type", "The token is not an access token")
         times = read_times(claims)
         principal = Principal.from_claims(
             claims, permissions_are_scopes=self._permissions_are_scopes
@@ -358,7 +375,7 @@ class JWTVerifier:
         return times, principal
 
     def _check_parties(self, claims: Mapping[str, Any]) -> None:
-        if not self._profile.issued(claims, self.issuer):
+        if not self._issued(claims):
             raise InvalidTokenError("issuer", "The token is of another issuer")
         if not self._profile.admits_client(claims):
             self._check_audience(claims)
@@ -380,10 +397,6 @@ class JWTVerifier:
 
     def __repr__(self) -> str:
         return f"<JWTVerifier: tokens of {self.issuer} for {', '.join(self._audiences)}>"
-
-
-def _unknown_keys() -> NoReturn:
-    raise KeysUnavailableError("The keys of the authorization server are not known")
 
 
 def _signed(jws: CompactJWS, key: Key) -> bool:

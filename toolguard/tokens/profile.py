@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolguard.errors import InvalidTokenError
 from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.tokens.issuer_names import IssuerNames
 
@@ -41,6 +40,7 @@ class Profile:
         must_carry_one_of: claims of which every access token has at least one.
         ignored_parameters: header parameters that name a key and are ignored.
         key_issuer_claim: the claim that fills in the ``issuer`` of its keys.
+        reads_token_issuer: whether the metadata of its keys may name a further ``iss``.
         published: the authorization servers that clients are told of; empty for the issuer.
         shares_connections: whether its subjects are known to the connection provider.
         scope_names: how its scopes are called in tokens and by clients.
@@ -53,6 +53,7 @@ class Profile:
     must_carry_one_of: frozenset[str] = frozenset()
     ignored_parameters: frozenset[str] = frozenset()
     key_issuer_claim: str | None = None
+    reads_token_issuer: bool = False
     published: tuple[str, ...] = ()
     shares_connections: bool = False
     scope_names: ScopeNames = SAME
@@ -76,38 +77,41 @@ class Profile:
         named = key_issuer.replace("{tenantid}", member if isinstance(member, str) else "")
         return self.names.accept({**claims, "iss": named})
 
-    def check_kind(self, claims: Mapping[str, Any], typ: str) -> None:
-        """Refuse JWTs that the same issuer signs for other purposes, where they can be told apart.
+    def fault_of_kind(self, claims: Mapping[str, Any], typ: str) -> str | None:
+        """Return what tells that a JWT of this issuer is for another purpose; None if nothing does.
 
-        Raises:
-            InvalidTokenError: with reason ``type``.
+        Args:
+            claims: its claims.
+            typ: the ``typ`` of its header.
         """
-        values = [claims[name] for name in _KIND_CLAIMS if name in claims]
-        stated = {value.lower() for value in values if isinstance(value, str)}
-        is_foreign = (
-            not (_FOREIGN_CLAIMS - self.may_carry).isdisjoint(claims)
-            or not _FOREIGN_KINDS.isdisjoint(stated)
-            # RFC 8417 §2.2: the events of a security event, such as a logout token, are an object.
-            or isinstance(claims.get("events"), dict)
-            # RFC 7523 §3: a JWT whose `sub` is its `iss` is an assertion, not an access token.
-            or claims.get("sub") == claims["iss"]
-            # OpenID Connect Core §2: an ID token repeats the nonce of its request. Keycloak before
-            # 25 put it into access tokens too, but says of those that they are "Bearer".
-            or (
-                "nonce" in claims
-                and "nonce" not in self.may_carry
-                and typ == "jwt"
-                and _ACCESS_KINDS.isdisjoint(stated)
-            )
-            or not all(_is_as(claims, name, value) for name, value in self.must_carry.items())
-            or (self.must_carry_one_of and self.must_carry_one_of.isdisjoint(claims))
-        )
-        if is_foreign:
-            raise InvalidTokenError("type", "The token is not an access token")
+        stated = {name: claims[name] for name in _KIND_CLAIMS if isinstance(claims.get(name), str)}
+        kinds = {value.lower() for value in stated.values()}
+        carried = sorted(claims.keys() & (_FOREIGN_CLAIMS - self.may_carry))
+        if carried:
+            return f"it has {carried[0]}"
+        if not _FOREIGN_KINDS.isdisjoint(kinds):
+            return "it states another kind"
+        # RFC 8417 §2.2: the events of a security event, such as a logout token, are an object.
+        if isinstance(claims.get("events"), dict):
+            return "it has events"
+        # RFC 7523 §3: a JWT whose `sub` is its `iss` is an assertion, not an access token.
+        if claims.get("sub") == claims["iss"]:
+            return "its sub is its iss"
+        # OpenID Connect Core §2: an ID token repeats the nonce of its request. Keycloak before
+        # 25 put it into access tokens too, but says of those that they are "Bearer".
+        repeats = "nonce" in claims and "nonce" not in self.may_carry
+        if repeats and typ == "jwt" and _ACCESS_KINDS.isdisjoint(kinds):
+            return "it has nonce"
+        return self._fault_of_marks(claims)
 
-
-def _is_as(claims: Mapping[str, Any], name: str, value: str | None) -> bool:
-    return claims.get(name) == value if value is not None else claims.get(name) is not None
+    def _fault_of_marks(self, claims: Mapping[str, Any]) -> str | None:
+        """Return which mark of this issuer's access tokens is missing."""
+        for name, value in self.must_carry.items():
+            if claims.get(name) is None or value not in (None, claims[name]):
+                return f"it lacks {name}{'' if value is None else f' {value!r}'}"
+        if self.must_carry_one_of and self.must_carry_one_of.isdisjoint(claims):
+            return f"it lacks {' or '.join(sorted(self.must_carry_one_of))}"
+        return None
 
 
 STRICT = Profile()

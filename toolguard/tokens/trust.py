@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from typing import Protocol, cast
 
@@ -13,7 +14,7 @@ from toolguard.principal import Principal
 from toolguard.tokens.faults import Faults
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.issuers.issuer import Issuer
-from toolguard.tokens.jws import KEY_PARAMETERS, parse, parse_object
+from toolguard.tokens.jws import KEY_PARAMETERS, parse_object
 from toolguard.tokens.jwt import JWTVerifier
 from toolguard.tokens.profile import Profile
 
@@ -178,6 +179,28 @@ class TrustedIssuers:
             self._remember(digest, verifier)
         return principal
 
+    async def warm_up(self) -> None:
+        """Fetch the keys of all issuers at once.
+
+        Raises:
+            KeysUnavailableError: if no issuer can be reached; the outage of one leaves the tokens
+                of the others alone.
+        """
+        starts = [getattr(each, "warm_up", None) for each in self.verifiers]
+        outcomes = await asyncio.gather(
+            *(start() for start in starts if start is not None), return_exceptions=True
+        )
+        faults = [each for each in outcomes if isinstance(each, BaseException)]
+        if faults and len(faults) == len(self.verifiers):
+            raise faults[0]
+
+    async def aclose(self) -> None:
+        """Close the connections to the issuers that belong to the running event loop."""
+        for each in self.verifiers:
+            aclose: Callable[[], Awaitable[None]] | None = getattr(each, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
     def _route(self, token: str) -> tuple[bytes, IssuerVerifier]:
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
         known = self._routes.get(digest)
@@ -187,7 +210,7 @@ class TrustedIssuers:
             return digest, self._opaque
         # Nothing in it has been verified: it only chooses the issuer that the token is held
         # against, which then checks this very claim.
-        claims = parse_object(parse(token, KEY_PARAMETERS).payload)
+        claims = parse_object(self._faults.parsed(token, KEY_PARAMETERS).payload)
         issuer = claims.get("iss")
         found = self._verifier_of(issuer) if isinstance(issuer, str) else None
         if found is None:
@@ -199,7 +222,11 @@ class TrustedIssuers:
         found = self._exact.get(issuer)
         if found is not None:
             return found
-        fitting = [each for each in self._open if _has(each, issuer)]
+        fitting = [
+            each
+            for each in self._open
+            if each.profile.names is not None and each.profile.names.has(issuer)
+        ]
         return fitting[0] if len(fitting) == 1 else None
 
     def _remember(self, digest: bytes, verifier: IssuerVerifier) -> None:
@@ -266,11 +293,6 @@ def _verifier_for(
     if issuer.confirm:
         return ConfirmedVerifier.confirming(issuer, audience=audiences, clock=clock)
     return IntrospectionVerifier(issuer, audience=audiences, clock=clock)
-
-
-def _has(verifier: IssuerVerifier, issuer: str) -> bool:
-    names = verifier.profile.names
-    return names is not None and names.has(issuer)
 
 
 def _check_apart(one: IssuerVerifier, other: IssuerVerifier) -> None:

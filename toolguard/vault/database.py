@@ -15,7 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from toolguard.connections.per_loop import PerLoop
+from toolguard.tokens.per_loop import PerLoop
 from toolguard.vault.schema import SCHEMA_VERSION, SchemaError, found_version, upgrade
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from copy import copy
 from uuid import uuid4
 
-from toolguard.connections.per_loop import PerLoop
 from toolguard.errors import (
     ConnectionRateLimitedError,
     ConnectionRequiredError,
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
+from toolguard.tokens.per_loop import PerLoop
 from toolguard.vault.grants import Grant, GrantKey
 from toolguard.vault.oauth_client import OAuthClient
 from toolguard.vault.store import GrantStore, KeptGrant

@@ -15,7 +15,7 @@ from toolguard.errors import KeysUnavailableError
 from toolguard.parsing.secure_urls import is_secure_url
 from toolguard.testing import FrozenClock
 from toolguard.tokens.discovery import (
-    KeyLocation,
+    EndpointLocation,
     discovery_urls,
     issuer_of,
     read_metadata,
@@ -44,12 +44,12 @@ class Web:
         return json.dumps(self.documents[url]).encode()
 
 
-def by_issuer(issuer: str = ISSUER) -> KeyLocation:
-    return KeyLocation(url=None, issuer=issuer, well_known_url=None)
+def by_issuer(issuer: str = ISSUER) -> EndpointLocation:
+    return EndpointLocation(url=None, issuer=issuer, well_known_url=None)
 
 
-def by_well_known_url(url: str = OPENID) -> KeyLocation:
-    return KeyLocation(url=None, issuer=None, well_known_url=url)
+def by_well_known_url(url: str = OPENID) -> EndpointLocation:
+    return EndpointLocation(url=None, issuer=None, well_known_url=url)
 
 
 # Where to look
@@ -134,7 +134,7 @@ def test_a_discovered_issuer_does_not_change() -> None:
 
 
 def test_a_given_url_needs_no_metadata() -> None:
-    web, location = Web({}), KeyLocation(url=KEY_SET, issuer=None, well_known_url=None)
+    web, location = Web({}), EndpointLocation(url=KEY_SET, issuer=None, well_known_url=None)
     location.forget()
     assert location.find(web, 0.0) == KEY_SET
     assert location.issuer is None

@@ -27,6 +27,10 @@ CLIENT = {"TOOLGUARD_CLIENT_ID": "one two"}
         ("entra:t1", issuers.entra("t1", client_id="one")),
         ("entra:t1,t2", issuers.entra(["t1", "t2"], client_id="one")),
         ("cognito:eu-west-1_A", issuers.cognito("eu-west-1_A", clients=["one", "two"])),
+        (
+            "azure_b2c:contoso,775527ff,B2C_1_in",
+            issuers.azure_b2c("contoso", tenant_id="775527ff", policy="B2C_1_in", client_id="one"),
+        ),
         ("xsuaa:a.test", issuers.xsuaa("a.test", xsappname="one")),
     ],
 )
@@ -75,6 +79,9 @@ def test_several_audiences_are_separated_by_blanks() -> None:
         ({"TOOLGUARD_PERMISSIONS_ARE_SCOPES": "x"}, "TOOLGUARD_PERMISSIONS_ARE_SCOPES is 'x'"),
         ({"TOOLGUARD_ISSUER": "entra:t1"}, "TOOLGUARD_ISSUER holds 'entra:t1': set TOOLGUARD_CL"),
         ({"TOOLGUARD_ISSUER": "entra:common", **CLIENT}, "TOOLGUARD_ISSUER holds 'entra:common'"),
+        ({"TOOLGUARD_ISSUER": "azure_b2c:contoso", **CLIENT}, "write azure_b2c:NAME,TENANT-ID,POL"),
+        ({"TOOLGUARD_ISSUER": "azure_b2c:a,,b", **CLIENT}, "TOOLGUARD_ISSUER holds 'azure_b2c:a,"),
+        ({"TOOLGUARD_ISSUER": "azure_b2c:a,b,c"}, "set TOOLGUARD_CLIENT_ID"),
         ({"TOOLGUARD_ISSUER": "http://a.test"}, "TOOLGUARD_ISSUER holds 'http://a.test'"),
         ({"TOOLGUARD_ISSUER": "acme:x"}, "TOOLGUARD_ISSUER holds 'acme:x'"),
     ],

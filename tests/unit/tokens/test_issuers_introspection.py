@@ -305,10 +305,11 @@ def confirmed(endpoint: Endpoint, token: str, local: LocalIssuer) -> str | None:
 
 def test_a_revoked_jwt_is_refused() -> None:
     local = LocalIssuer(ISSUER, algorithm="ES256")
-    good = {**GOOD, "exp": 9e9}
+    good = {**GOOD, "exp": 9e9, "client_id": "test-client"}
 
     assert confirmed(Endpoint(good), local.mint("alice"), local) == "alice"
-    for answer in ({"active": False}, {**good, "sub": "bob"}):
+    others = ({"sub": "bob"}, {"client_id": "other"}, {"jti": "other"})
+    for answer in ({"active": False}, *({**good, **other} for other in others)):
         with pytest.raises(InvalidTokenError) as caught:
             confirmed(Endpoint(answer), local.mint("alice"), local)
         assert caught.value.reason == "inactive"

@@ -102,6 +102,24 @@ def test_each_mark_of_an_access_token_is_required(name: ProviderName) -> None:
             assert reason(guard, local.sign({**without, claim: "other"})) == "type"
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_tokens_are_minted_by_the_description_that_verifies_them(name: ProviderName) -> None:
+    provider, local = PROVIDERS[name], LOCAL[name]
+    described = provider.described
+    assert described is not None
+    claims = local.claims("alice", scopes=["read"])
+
+    assert described.issuer_names.has(provider.issuer)
+    assert provider.audience in (*described.audiences, SERVER)
+    assert {"nonce", "at_hash"} & claims.keys() == set(described.may_carry)
+    assert set(described.must_carry) <= claims.keys()
+    assert provider.header.keys() == set(described.ignored_parameters)
+    assert accepted(guard_of(local.described), local.mint("alice", scopes=["read"])).scopes == (
+        "read",
+    )
+    assert reason(guard_of(local.described), local.mint_id_token("alice")) == "type"
+
+
 # --- Entra
 
 
@@ -318,7 +336,7 @@ def test_the_strict_default_is_what_it_was(name: ProviderName) -> None:
     strict = JWTVerifier(
         issuer=local.issuer, audience=local.audience, keys=StaticKeys(local.jwks())
     )
-    lenient = ("authentik", "casdoor", "dex", "xsuaa")
+    lenient = ("authentik", "azure-b2c", "casdoor", "dex", "xsuaa")
     if name in lenient:
         with pytest.raises(InvalidTokenError):
             strict.verify_now(local.mint("alice"))

@@ -101,6 +101,26 @@ def test_an_outage_of_one_issuer_leaves_the_other_alone() -> None:
         asyncio.run(guard.verifier.verify(A.mint("alice")))
 
 
+@pytest.mark.parametrize(("down", "ready"), [((), True), (("a",), True), (("a", "b"), False)])
+def test_all_issuers_are_warmed_up_and_one_is_enough(down: tuple[str, ...], ready: bool) -> None:
+    asked = []
+
+    class Fetched(StaticKeys):
+        def __init__(self, name: str, local: LocalIssuer) -> None:
+            super().__init__(local.jwks())
+            self.name = name
+
+        async def warm_up(self) -> None:
+            asked.append(self.name)
+            if self.name in down:
+                raise KeysUnavailableError("down")
+
+    guard = guard_of(described(A, keys=Fetched("a", A)), described(B, keys=Fetched("b", B)))
+
+    assert bool(asyncio.run(guard.ready())) is ready
+    assert asked == ["a", "b"]
+
+
 def test_an_issuer_is_added_while_the_guard_serves() -> None:
     guard = guard_of(described(A))
     assert isinstance(guard.verifier, JWTVerifier)

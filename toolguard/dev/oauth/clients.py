@@ -21,8 +21,10 @@ __all__ = [
     "Client",
     "authenticate_client",
     "authenticate_resource",
+    "client_credentials",
     "find_client",
     "save_client",
+    "unknown_client",
 ]
 
 
@@ -81,14 +83,14 @@ def authenticate_client(context: ServerContext, request: Request, form: Paramete
     Raises:
         Refusal: if it does not (401 ``invalid_client``), or does so twice (``invalid_request``).
     """
-    client_id, secret = _credentials(request, form)
+    client_id, secret = client_credentials(request, form)
     client = find_client(context, client_id)
     if client is None:
-        raise _unknown()
+        raise unknown_client()
     given = "" if secret is None else digest(secret)
     # That refuses a secret from a public client, too: a mistake that should not go unnoticed.
     if not hmac.compare_digest(given, client.secret_digest or ""):
-        raise _unknown()
+        raise unknown_client()
     return client
 
 
@@ -98,21 +100,26 @@ def authenticate_resource(context: ServerContext, request: Request, form: Parame
     Raises:
         Refusal: if it has not.
     """
-    client_id, secret = _credentials(request, form)
+    client_id, secret = client_credentials(request, form)
     expected = context.server_secrets.get(client_id)
     if secret is None or expected is None:
-        raise _unknown()
+        raise unknown_client()
     if not hmac.compare_digest(secret.encode(), expected.encode()):
-        raise _unknown()
+        raise unknown_client()
     return next(item for item in context.world.resources if item.client_id == client_id)
 
 
-def _credentials(request: Request, form: Parameters) -> tuple[str, str | None]:
+def client_credentials(request: Request, form: Parameters) -> tuple[str, str | None]:
+    """Return the id and the secret that a client sent, in the header or in the body.
+
+    Raises:
+        Refusal: if it sent no id, or authenticates twice.
+    """
     headers = request.headers.getlist("authorization")
     named, secret = form.get("client_id"), form.get("client_secret")
     if not headers:
         if named is None:
-            raise _unknown()
+            raise unknown_client()
         return named, secret
     if len(headers) > 1 or secret is not None:
         # RFC 6749 §2.3: one method per request.
@@ -128,13 +135,14 @@ def _basic(header: str) -> tuple[str, str]:
     try:
         text = base64.b64decode(encoded, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
-        raise _unknown() from None
+        raise unknown_client() from None
     client_id, colon, secret = text.partition(":")
     if scheme.lower() != "basic" or not colon:
-        raise _unknown()
+        raise unknown_client()
     # RFC 6749 §2.3.1: both are form-encoded before they are joined.
     return unquote_plus(client_id), unquote_plus(secret)
 
 
-def _unknown() -> Refusal:
+def unknown_client() -> Refusal:
+    """Return the refusal of a client that is not known, or has not proved itself."""
     return Refusal("invalid_client", "The client is not known, or has not proved it", status=401)

@@ -30,7 +30,9 @@ from pydantic_core import ErrorDetails
 from toolguard.dev.oauth.policies import PolicyError, Rule
 from toolguard.dev.oauth.redirects import RedirectPattern
 from toolguard.http.metadata import canonical_resource
+from toolguard.tokens.issuers import Issuer
 from toolguard.tokens.jwt import canonical_audience
+from toolguard.tokens.keys import KeySet
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -38,7 +40,9 @@ else:
     import tomli as tomllib
 
 __all__ = [
+    "IdentityProvider",
     "Lifetimes",
+    "Machine",
     "Provider",
     "Resource",
     "Tenant",
@@ -54,7 +58,14 @@ Provider = Literal["okta", "entra"]
 """In which style a tenant's identity provider looks and answers."""
 
 _DOMAIN = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
-_ARRAYS = {"tenants": "tenant", "users": "user", "resources": "resource", "policies": "policy"}
+_ARRAYS = {
+    "tenants": "tenant",
+    "users": "user",
+    "resources": "resource",
+    "machines": "machine",
+    "identity_providers": "identity provider",
+    "policies": "policy",
+}
 
 
 class WorldError(ValueError):
@@ -78,6 +89,15 @@ def _domain(value: str) -> str:
     if not _DOMAIN.fullmatch(value):
         raise ValueError(f'{value!r} is not a domain: write "example.com", in lower case')
     return value
+
+
+def _public_key(pem: str) -> str:
+    KeySet.from_pem(pem)
+    return pem
+
+
+def _issuer_url(url: str) -> str:
+    return Issuer(url).url
 
 
 def _resource_url(url: str) -> str:
@@ -128,6 +148,34 @@ class Resource(_Table):
     client_secret: _Text | None = Field(default=None, repr=False)
 
 
+class Machine(_Table):
+    """A client without a browser, such as a nightly job or an agent.
+
+    Attributes:
+        client_id: its id.
+        client_secret: its secret; None if it signs assertions.
+        public_key: the public half of its key in PEM, to verify assertions (``private_key_jwt``).
+        scopes: the most that it may have.
+    """
+
+    client_id: Annotated[StrictStr, _matching(_ID, "nightly-report")]
+    client_secret: _Text | None = Field(default=None, repr=False)
+    public_key: Annotated[StrictStr, AfterValidator(_public_key)] | None = None
+    scopes: tuple[_Text, ...]
+
+
+class IdentityProvider(_Table):
+    """An issuer of identity assertions, which machines bring as grants (ID-JAG).
+
+    Attributes:
+        issuer: its ``iss``.
+        public_key: the public half of its key, in PEM.
+    """
+
+    issuer: Annotated[StrictStr, AfterValidator(_issuer_url)]
+    public_key: Annotated[StrictStr, AfterValidator(_public_key)]
+
+
 class Lifetimes(_Table):
     """How long things are good, in seconds; a refresh token counts from the sign-in."""
 
@@ -156,6 +204,8 @@ class _WorldFile(_Table):
     tenants: tuple[Tenant, ...]
     users: tuple[_UserTable, ...]
     resources: tuple[Resource, ...]
+    machines: tuple[Machine, ...] = ()
+    identity_providers: tuple[IdentityProvider, ...] = ()
     scopes: dict[str, _Text] = {}
     project_id: Annotated[StrictStr, _matching(_PROJECT_ID, "P2dev")]
     default_scopes: tuple[_Text, ...]
@@ -192,6 +242,8 @@ class World:
         rules: the policy, in the order in which its rules are tried.
         approved_redirects: where clients may be.
         lifetimes: how long things are good.
+        machines: the clients without a browser.
+        identity_providers: whose assertions machines may bring.
     """
 
     project_id: str
@@ -203,6 +255,8 @@ class World:
     rules: tuple[Rule, ...]
     approved_redirects: tuple[RedirectPattern, ...]
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
+    machines: tuple[Machine, ...] = ()
+    identity_providers: tuple[IdentityProvider, ...] = ()
 
     def tenant_for(self, email: str) -> Tenant | None:
         """Return the tenant that the domain of ``email`` belongs to."""
@@ -220,6 +274,10 @@ class World:
     def user_by_email(self, email: str) -> User | None:
         """Return the user of that e-mail address, in any case."""
         return next((user for user in self.users if user.email == email.lower()), None)
+
+    def machine(self, client_id: str) -> Machine | None:
+        """Return the machine of that id."""
+        return next((each for each in self.machines if each.client_id == client_id), None)
 
     def resource(self, url: str) -> Resource | None:
         """Return the resource that ``url`` names, compared as audiences are."""
@@ -282,6 +340,12 @@ def parse_world(text: str) -> World:
             'scopes: there are none: write "a.scope" = "What it allows, in words" under [scopes]'
         )
     _refuse_unknown(file.default_scopes, file.scopes)
+    for machine in file.machines:
+        _refuse_unknown(machine.scopes, file.scopes)
+        if (machine.client_secret is None) == (machine.public_key is None):
+            raise WorldError(
+                f"machine {machine.client_id!r}: write either client_secret or public_key"
+            )
     return World(
         project_id=file.project_id,
         tenants=file.tenants,
@@ -292,6 +356,8 @@ def parse_world(text: str) -> World:
         rules=tuple(_rule(n, policy, file.scopes) for n, policy in enumerate(file.policies, 1)),
         approved_redirects=tuple(map(_redirect_pattern, file.approved_redirects)),
         lifetimes=file.lifetimes,
+        machines=file.machines,
+        identity_providers=file.identity_providers,
     )
 
 
@@ -330,7 +396,9 @@ def _refuse_repetition(file: _WorldFile) -> None:
     _refuse_repeated("user", (user.id for user in file.users))
     _refuse_repeated("e-mail address", (user.email for user in file.users))
     _refuse_repeated("resource", (resource.url for resource in file.resources))
-    _refuse_repeated("client_id", (resource.client_id for resource in file.resources))
+    clients = [*(item.client_id for item in file.resources), *(m.client_id for m in file.machines)]
+    _refuse_repeated("client_id", clients)
+    _refuse_repeated("issuer", (each.issuer for each in file.identity_providers))
 
 
 def _refuse_repeated(what: str, values: Iterable[str]) -> None:

@@ -27,11 +27,13 @@ __all__ = [
     "grant_of_access_token",
     "keep_access_token",
     "new_refresh_token",
+    "open_direct_grant",
     "open_grant",
     "redeem_code",
     "refresh_token_grant",
     "revoke_access_token",
     "revoke_grant",
+    "use_assertion",
     "use_refresh_token",
 ]
 
@@ -91,6 +93,35 @@ def open_grant(
             (digest(code), grant_id, redirect_uri, request.challenge, now + lifetimes.code),
         )
     return code
+
+
+def open_direct_grant(
+    context: ServerContext,
+    client_id: str,
+    subject: str,
+    *,
+    resource: str,
+    scopes: tuple[str, ...],
+) -> Grant:
+    """Make a grant without a consent, for one access token of a machine; return it."""
+    expires_at = context.clock() + context.world.lifetimes.access_token
+    grant = Grant(secrets.token_hex(16), client_id, subject, resource, scopes, expires_at)
+    with context.store.transaction() as db:
+        db.execute(
+            "INSERT INTO grant_ VALUES (?, ?, ?, ?, ?, ?, NULL)",
+            (grant.grant_id, client_id, subject, resource, json.dumps(scopes), expires_at),
+        )
+    return grant
+
+
+def use_assertion(context: ServerContext, issuer: str, jti: str, expires_at: float) -> bool:
+    """Remember that an assertion was used; return whether it was for the first time."""
+    with context.store.transaction() as db:
+        cursor = db.execute(
+            "INSERT OR IGNORE INTO assertion VALUES (?, ?)",
+            (digest(json.dumps([issuer, jti])), expires_at),
+        )
+    return cursor.rowcount == 1
 
 
 def redeem_code(context: ServerContext, code: str, proof: CodeProof) -> Grant:

@@ -22,6 +22,7 @@ from toolguard.dev.oauth.grants import (
     use_refresh_token,
 )
 from toolguard.dev.oauth.identity import facts_of
+from toolguard.dev.oauth.machines import CLIENT_CREDENTIALS, JWT_BEARER, token_for_machine
 from toolguard.dev.oauth.parameters import Parameters, read_form
 from toolguard.dev.oauth.policies import decide
 from toolguard.dev.oauth.refusals import Refusal
@@ -41,6 +42,8 @@ async def answer_token_request(
     grant_type = form.require("grant_type")
     if grant_type == TOKEN_EXCHANGE:
         return JSONResponse(await exchange_token(context, vault, request, form))
+    if grant_type in (CLIENT_CREDENTIALS, JWT_BEARER) and context.world.machines:
+        return JSONResponse(await token_for_machine(context, request, form))
     if grant_type not in ("authorization_code", "refresh_token"):
         raise Refusal("unsupported_grant_type", "This grant type is not supported")
     client = authenticate_client(context, request, form)

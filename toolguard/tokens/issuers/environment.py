@@ -32,6 +32,7 @@ _BY_CLIENT: Mapping[str, Callable[[str, list[str], dict[str, Any]], Issuer]] = {
     "entra": lambda value, clients, more: microsoft.entra(
         value.split(","), client_id=clients[0], **more
     ),
+    "azure_b2c": lambda value, clients, more: _azure_b2c(value, clients[0], more),
     "cognito": lambda value, clients, more: hosted.cognito(value, clients=clients, **more),
     "xsuaa": lambda value, clients, more: self_hosted.xsuaa(value, xsappname=clients[0], **more),
 }
@@ -69,6 +70,16 @@ def _described(word: str, clients: list[str], settings: dict[str, Any]) -> Issue
         # A URL may hold a password: the error tells what is wrong with it.
         shown = repr(word) if "@" not in word else "a URL"
         raise ValueError(f"TOOLGUARD_ISSUER holds {shown}: {error}") from None
+
+
+def _azure_b2c(value: str, client_id: str, more: dict[str, Any]) -> Issuer:
+    words = value.split(",")
+    if len(words) != 3 or not all(words):  # noqa: PLR2004 - the words below
+        raise ValueError("write azure_b2c:NAME,TENANT-ID,POLICY, such as contoso,775527ff,B2C_1_in")
+    tenant, tenant_id, policy = words
+    return microsoft.azure_b2c(
+        tenant, tenant_id=tenant_id, policy=policy, client_id=client_id, **more
+    )
 
 
 def _settings(environ: Mapping[str, str]) -> dict[str, Any]:

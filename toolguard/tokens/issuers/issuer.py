@@ -44,6 +44,9 @@ class Issuer:
         members: what each placeholder may stand for: ``{"tenant": ["acme", "initech"]}``. None
             stands for any one path segment.
         member_claims: the claim that has to repeat a placeholder's value: ``{"tenant": "tid"}``.
+        reads_token_issuer: whether its metadata may name a further ``iss`` of its tokens, as
+            ``access_token_issuer`` (AD FS). Beside other issuers, write it into ``names``: there a
+            token with an unknown ``iss`` causes no request.
         published: the authorization servers that clients are told of (RFC 9728); ``url`` by
             default.
         metadata_url: the URL of its metadata, if it is not derived from ``url``.
@@ -85,6 +88,7 @@ class Issuer:
     names: Sequence[str] = ()
     members: Mapping[str, Collection[str] | None] = field(default_factory=dict)
     member_claims: Mapping[str, str] = field(default_factory=dict)
+    reads_token_issuer: bool = False
     published: Sequence[str] = ()
     metadata_url: str | None = None
     metadata_issuer: str | None = None
@@ -158,6 +162,7 @@ class Issuer:
             must_carry_one_of=frozenset(self.must_carry_one_of),
             ignored_parameters=frozenset(self.ignored_parameters),
             key_issuer_claim=self.key_issuer_claim,
+            reads_token_issuer=self.reads_token_issuer,
             published=tuple(self.published),
             shares_connections=self.shares_connections,
             scope_names=self.scope_names,

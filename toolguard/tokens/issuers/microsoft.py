@@ -107,7 +107,8 @@ def adfs(server: str, *, access_token_issuer: str | None = None, **settings: Any
 
     Args:
         server: the host, such as ``adfs.example.com``.
-        access_token_issuer: the ``iss`` of access tokens, if it is not that identifier.
+        access_token_issuer: the ``iss`` of access tokens, if it is not that identifier; by default
+            it is read from the metadata, if no other issuer is trusted.
         settings: further fields of :class:`Issuer`.
 
     >>> adfs("adfs.example.com").names
@@ -116,6 +117,7 @@ def adfs(server: str, *, access_token_issuer: str | None = None, **settings: Any
     host = host_of(server)
     given: dict[str, Any] = {
         "names": [access_token_issuer or f"http://{host}/adfs/services/trust"],
+        "reads_token_issuer": access_token_issuer is None,
         "must_carry": {"appid": None},
     }
     return Issuer(f"https://{host}/adfs", **{**given, **settings})

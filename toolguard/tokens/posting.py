@@ -1,0 +1,90 @@
+"""Post forms to an authorization server, with one HTTP client for each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple, TypeAlias
+
+import httpx
+
+from toolguard.tokens.fetching import open_client
+from toolguard.tokens.network import Network
+from toolguard.tokens.per_loop import PerLoop
+
+__all__ = ["MAX_ANSWER_BYTES", "Answer", "HttpPost", "Post"]
+
+#: The maximum length of an answer; a longer one is cut off after it.
+MAX_ANSWER_BYTES = 256 * 1024
+
+# A kept connection may have been closed by the server in the moment it is used again.
+_LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
+
+
+class Answer(NamedTuple):
+    """An HTTP answer: its status, its ``Retry-After`` header, its body and its media type."""
+
+    status: int
+    retry_after: str
+    body: bytes
+    media_type: str = "application/json"
+
+
+Post: TypeAlias = Callable[[str, bytes, Mapping[str, str], float], Awaitable["Answer | str"]]
+"""Sends a form to a URL within a number of seconds; returns the answer, or why there is none."""
+
+
+class HttpPost:
+    """Sends forms over HTTP; a request whose connection was lost is sent once more.
+
+    So it is for requests that change nothing. Redirects are not followed: the form holds a token.
+
+    Args:
+        network: the proxies and the certificates.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._clients = PerLoop(lambda: open_client(network))
+
+    async def __call__(
+        self, url: str, body: bytes, headers: Mapping[str, str], timeout: float
+    ) -> Answer | str:
+        """Return the answer, or the name of the failure.
+
+        Args:
+            url: the URL that the form is sent to.
+            body: the encoded form.
+            headers: the headers of the request.
+            timeout: seconds for all of it.
+        """
+        try:
+            return await asyncio.wait_for(self._send_twice(url, body, headers), timeout)
+        except (asyncio.TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            return type(error).__name__
+
+    async def _send_twice(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        try:
+            return await self._send(url, body, headers)
+        except _LOST:
+            return await self._send(url, body, headers)
+
+    async def _send(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        sending = self._clients.get().stream("POST", url, content=body, headers=headers)
+        async with sending as response:
+            received = bytearray()
+            async for chunk in response.aiter_raw():
+                received += chunk
+                if len(received) > MAX_ANSWER_BYTES:
+                    break
+            return Answer(
+                response.status_code,
+                response.headers.get("Retry-After", ""),
+                bytes(received),
+                response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
+            )
+
+    async def aclose(self) -> None:
+        """Close the connections of the running event loop; a later request opens new ones."""
+        client = self._clients.pop()
+        if client is not None:
+            await client.aclose()
