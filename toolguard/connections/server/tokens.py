@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from toolguard.connections.faults import fault_of
-from toolguard.connections.per_loop import PerLoop, running_loop
 from toolguard.connections.protocol import Connection
 from toolguard.connections.server.source import ServerSource, SourceRequest
 from toolguard.errors import (
@@ -22,6 +21,7 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
+from toolguard.tokens.per_loop import PerLoop, running_loop
 
 if TYPE_CHECKING:
     import asyncio
