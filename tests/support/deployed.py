@@ -202,8 +202,8 @@ def _on_this_machine(port: int, workers: Sequence[Worker], certificates: Certifi
     text = (DEPLOY / "nginx.conf").read_text("utf-8")
     replacements = {
         "  resolver 127.0.0.11 valid=5s;\n": "",
-        "server server:8000 resolve;": " ".join(
-            f"server 127.0.0.1:{worker.port};" for worker in workers
+        "server server:8000 resolve max_fails=0;": " ".join(
+            f"server 127.0.0.1:{worker.port} max_fails=0;" for worker in workers
         ),
         "listen 443 ": f"listen 127.0.0.1:{port} ",
         "mcp.example.com": "localhost",
