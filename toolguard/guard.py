@@ -26,6 +26,7 @@ from toolguard.connections.protocol import ConnectionFunction, ConnectionProvide
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, VAULT_KEYS, withhold
 from toolguard.errors import KeysUnavailableError, ToolGuardError
+from toolguard.figures import figures_of
 from toolguard.http import metadata as resources
 from toolguard.http.challenge import Challenge, challenge_for, metadata_url
 from toolguard.http.door import Door, Refusals
@@ -167,7 +168,11 @@ class ToolGuard:
             "unauthorized_tools", unauthorized_tools, ("show", "hide", "hide-all")
         )
         #: The queue of decision records.
-        self.recorder = Recorder(Records.of(on_decision), self.door.event_ids.pseudonyms)
+        self.recorder = Recorder(
+            Records.of(on_decision),
+            self.door.event_ids.pseudonyms,
+            lambda: figures_of(self.verifier, self.connections),
+        )
         #: The messages that are being served.
         self.running: set[MessageContext] = set()
         self.clock = clock

@@ -134,6 +134,7 @@ def _record(
         nested=nested,
         task=message.task,
         duration=time.perf_counter() - started,
+        verification=None if nested or auth is None else auth.verification,
         **_operation(message, row),
         **_caller_facts(guard, principal),
         **facts,

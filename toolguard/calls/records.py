@@ -58,6 +58,8 @@ class DecisionRecord:
         nested: whether the operation was called by a function of the server, not by the client.
         task: the id of the background task that ran it.
         duration: seconds from the arrival of the message, or the call, until this record.
+        verification: the seconds of the request in which its token was verified; None if none
+            was, and for operations that the server called itself.
     """
 
     time: float
@@ -85,6 +87,7 @@ class DecisionRecord:
     nested: bool = False
     task: str | None = None
     duration: float = 0.0
+    verification: float | None = None
 
     @property
     def is_anonymous(self) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Protocol, cast
 
-from toolguard.errors import InvalidTokenError
+from toolguard.errors import InvalidTokenError, KeysUnavailableError
+from toolguard.figures import Figure, figures_of
 from toolguard.parsing.scope_names import ScopeNames
 from toolguard.principal import Principal
 from toolguard.tokens.faults import Faults
@@ -143,6 +144,26 @@ class TrustedIssuers:
         found = self.verifiers[0] if issuer is None else self._verifier_of(issuer)
         return (found or self.verifiers[0]).profile.scope_names
 
+    async def warm_up(self) -> None:
+        """Fetch the keys of each issuer that has none.
+
+        Raises:
+            KeysUnavailableError: if there are no keys of any issuer afterwards.
+        """
+        outages: list[KeysUnavailableError] = []
+        for each in self.verifiers:
+            warm_up: Callable[[], Awaitable[None]] | None = getattr(each, "warm_up", None)
+            try:
+                await (warm_up or _nothing)()
+            except KeysUnavailableError as outage:
+                outages.append(outage)
+        if len(outages) == len(self.verifiers):
+            raise outages[0]
+
+    def figures(self) -> Iterable[Figure]:
+        """Return the figures of the issuers' sources of keys."""
+        return figures_of(*self.verifiers)
+
     async def verify(self, token: str) -> Principal:
         """Verify ``token`` and return its principal; suspends only to fetch keys.
 
@@ -209,6 +230,10 @@ class TrustedIssuers:
 
     def __repr__(self) -> str:
         return f"<TrustedIssuers: {', '.join(self.published)}>"
+
+
+async def _nothing() -> None:
+    """Warm up a verifier that fetches no keys."""
 
 
 def trusted(

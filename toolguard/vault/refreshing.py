@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from copy import copy
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
+from toolguard.figures import Figure
 from toolguard.vault.grants import Grant, GrantKey
 from toolguard.vault.oauth_client import OAuthClient
 from toolguard.vault.store import GrantStore, KeptGrant
@@ -63,9 +65,16 @@ class Refresher:
         self._clock = clock
         self._sleep = sleep
         self._process = uuid4().hex
+        self._refreshes: Counter[tuple[str, str]] = Counter()
         self._running: PerLoop[dict[GrantKey, asyncio.Task[Grant | ConnectionTokenError]]] = (
             PerLoop(dict)
         )
+
+    def figures(self) -> Iterator[Figure]:
+        """Return how often services were asked for new tokens."""
+        for (name, outcome), number in self._refreshes.copy().items():
+            about = {"connection": name, "outcome": outcome}
+            yield Figure("connections.refreshes", number, about)
 
     def needs_refresh(self, grant: Grant, *, refused: bool) -> bool:
         """Return whether a grant is to be refreshed before its token is used.
@@ -131,7 +140,10 @@ class Refresher:
         )
 
     async def _refresh(self, kept: KeptGrant, *, refused: bool) -> Grant:
-        answer = await self._clients[kept.key.connection].refresh(kept.grant)
+        name = kept.key.connection
+        answer = await self._clients[name].refresh(kept.grant)
+        outcome = "success" if isinstance(answer, Grant) else answer.error
+        self._refreshes[name, outcome] += 1
         if isinstance(answer, Grant):
             return await self._written(kept, answer)
         if isinstance(answer, ConnectionRequiredError):

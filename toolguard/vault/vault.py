@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +15,7 @@ from toolguard.errors import (
     ConnectionRequiredError,
     ConnectionResponseError,
 )
+from toolguard.figures import Figure
 from toolguard.parsing.secure_urls import secure_origin
 from toolguard.policies.decision import PERMIT, Caller, decide
 from toolguard.policies.policy import Policy
@@ -192,6 +193,18 @@ class Vault:
             refusal = error
         refusal.connect_url = await self._link(key, request)
         raise refusal.with_traceback(None)
+
+    async def warm_up(self) -> None:
+        """Open the database, unless it has been opened before; its tables are made if need be.
+
+        Raises:
+            ConnectionTokenError: if it cannot be used.
+        """
+        await self.store.open()
+
+    def figures(self) -> Iterable[Figure]:
+        """Return how often services were asked for new tokens."""
+        return self._refresher.figures()
 
     async def list(self, issuer: str, subject: str) -> list[Connected]:
         """Return what a person has connected.

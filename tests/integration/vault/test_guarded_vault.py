@@ -10,6 +10,8 @@ import pytest
 from support.vault_world import ISSUER, ORIGIN, World, follow, in_world
 from toolguard import ToolGuard, with_connection
 from toolguard.cli import main
+from toolguard.errors import ConnectionRequiredError
+from toolguard.testing import LocalIssuer
 from toolguard.vault import Vault
 
 FILE = """
@@ -106,3 +108,38 @@ def test_an_operator_upgrades_rotates_lists_and_forgets(
         "nothing is connected",
         "0 connections are deleted",
     ]
+
+
+def test_refreshes_of_a_vault_are_counted_by_their_outcome(tmp_path_url: str) -> None:
+    async def test(world: World) -> None:
+        await world.connect("alice")
+        world.now += 3_590
+        await world.fetch("alice")
+        world.now += 3_590
+        world.service.refresh_tokens.clear()
+        with pytest.raises(ConnectionRequiredError):
+            await world.fetch("alice")
+
+        counted = [(each.name, dict(each.attributes), each.value) for each in world.vault.figures()]
+        about = ("connections.refreshes", "service")
+        assert counted == [
+            (about[0], {"connection": about[1], "outcome": outcome}, 1)
+            for outcome in ("success", "connection_required")
+        ]
+
+    in_world(tmp_path_url, test)
+
+
+def test_a_server_is_not_ready_before_its_vault_is(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        folder = tmp_path / "absent"
+        vault = world.replica()
+        guard = ToolGuard(issuer=ISSUER, audience=f"{ORIGIN}/mcp", connections=vault)
+        guard.verifier = LocalIssuer(ISSUER).verifier()
+        missing = (await guard.ready()).missing
+        assert missing == {"connections": "ConnectionUnavailableError"}
+
+        folder.mkdir()
+        assert await guard.ready()
+
+    in_world(f"sqlite:///{tmp_path}/absent/vault.db", test)
