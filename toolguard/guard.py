@@ -155,8 +155,6 @@ class ToolGuard:
         self._audiences = audiences
         provider = build_provider(connections, clock)
         self._vault = _vault_in(provider)
-        if self._vault is not None:
-            self._vault.bind(self.resource, self.issuer)
         self.connections = of_issuers(provider, self.verifier)
         self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
         #: The state that all middlewares of this guard share.
@@ -177,6 +175,8 @@ class ToolGuard:
         self.running: set[MessageContext] = set()
         self.clock = clock
         self.leeway: float = getattr(self.verifier, "leeway", 0.0)
+        if self._vault is not None:
+            self._vault.bind(self.resource, self.issuer, self)
         self._initial_scopes = initial_scopes_of(initial_scopes)
         self._trusted = trusted_user(stdio)
         self._stdio_token: StdioToken | None = None

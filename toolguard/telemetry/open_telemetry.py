@@ -18,7 +18,7 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.util.types import AttributeValue
 
 from toolguard.calls.recorder import Recorder
-from toolguard.calls.records import DecisionRecord
+from toolguard.calls.records import GRANT_VERDICTS, DecisionRecord
 from toolguard.figures import FigureName
 from toolguard.policies.operations import METHODS
 from toolguard.policies.published import LISTS
@@ -41,7 +41,8 @@ class OpenTelemetry:
     """Adds each decision to the current span, and counts it.
 
     It starts no span of its own: the attributes are set on the span in which the framework (or the
-    instrumentation of the web framework) serves the message. A refusal is also an event.
+    instrumentation of the web framework) serves the message. A refusal is also an event, and so is
+    what happens in a vault.
 
     Metrics: ``toolguard.decisions`` by verdict, reason and kind of operation;
     ``mcp.server.operation.duration`` and ``toolguard.verification.duration`` in seconds;
@@ -99,6 +100,9 @@ class OpenTelemetry:
         if not span.is_recording():
             return
         attributes = dict(_attributes(record))
+        if record.verdict in GRANT_VERDICTS:  # in a call, which has a record of its own
+            span.add_event("toolguard.connection", attributes)
+            return
         span.set_attributes(attributes)
         if record.verdict not in _SUCCEEDED and record.verdict != "failed":
             span.add_event("toolguard.refusal", attributes)

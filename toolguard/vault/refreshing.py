@@ -51,6 +51,7 @@ class Refresher:
         clients: the services, by the name of the connection.
         clock: returns the time, in seconds since the epoch.
         sleep: waits for a number of seconds.
+        told: called with the key of each grant that was refreshed.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class Refresher:
         clients: Mapping[str, OAuthClient],
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        told: Callable[[GrantKey], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._clients = clients
         self._clock = clock
         self._sleep = sleep
+        self._told = told
         self._process = uuid4().hex
         self._refreshes: Counter[tuple[str, str]] = Counter()
         self._running: PerLoop[dict[GrantKey, asyncio.Task[Grant | ConnectionTokenError]]] = (
@@ -156,6 +159,7 @@ class Refresher:
 
     async def _written(self, kept: KeptGrant, fresh: Grant) -> Grant:
         if await self._store.replace(kept, fresh):
+            self._told(kept.key)
             return fresh
         # The user connected again, disconnected, or was forgotten while the service answered.
         return await self._current(kept)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
+from toolguard.calls.recording import grant_record
+from toolguard.calls.records import GrantVerdict
+from toolguard.calls.request import Guard
 from toolguard.connections.http import Transport, VaultClient
 from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.errors import (
@@ -139,7 +142,8 @@ class Vault:
         self._origin = None if public_url is None else _origin_of(public_url)
         self._allow = dict(allow or {})
         self._tenant_connectors = dict(tenant_connectors or {})
-        self._refresher = Refresher(self.store, self.clients, clock)
+        self._refresher = Refresher(self.store, self.clients, clock, told=self._refreshed)
+        self._guard: Guard | None = None
 
     @property
     def cache_namespace(self) -> str:
@@ -151,15 +155,28 @@ class Vault:
         """The URL of the page with a person's connections; None while the origin is unknown."""
         return None if self._origin is None else f"{self._origin}/connections"
 
-    def bind(self, resource: str, issuer: str | None) -> None:
+    def bind(self, resource: str, issuer: str | None, guard: Guard | None = None) -> None:
         """Take the origin of the pages and the issuer from the guard; the guard calls this.
 
         Args:
             resource: the URL of the guarded server.
             issuer: the issuer of the callers' tokens.
+            guard: the guard, which gets a record of what happens to grants.
         """
+        self._guard = self._guard or guard
         self._origin = self._origin or secure_origin(resource)
         self.issuer = self.issuer or issuer
+
+    async def keep(self, key: GrantKey, grant: Grant, person: Owner) -> None:
+        """Keep what a person has connected, instead of what was there.
+
+        Args:
+            key: whose grant it is, and for which connection.
+            grant: the grant.
+            person: the person who connected it.
+        """
+        await self.store.put(key, grant, self.clock())
+        self._record("connected", key, person)
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection of this caller, refreshed if it has to be.
@@ -232,6 +249,8 @@ class Vault:
         except ConnectionRequiredError:
             kept = None  # cannot be opened: deleted without being revoked
         there = await self.store.remove(key)
+        if there:
+            self._record("disconnected", key)
         if kept is not None and connection in self.clients:
             await self.clients[connection].revoke(kept.grant)
         return there
@@ -250,6 +269,7 @@ class Vault:
         kept = await self.store.of(owner)
         count = await self.store.forget(owner)
         for each in kept:
+            self._record("disconnected", each.key)
             if each.key.connection in self.clients:
                 await self.clients[each.key.connection].revoke(each.grant)
         return count
@@ -305,6 +325,21 @@ class Vault:
         person = Owner(principal.issuer, principal.user_id)
         ticket = await self.slips.issue("ticket", person, facts)
         return f"{self.pages_url}/link/{ticket}"
+
+    def _refreshed(self, key: GrantKey) -> None:
+        self._record("refreshed", key)
+
+    def _record(self, verdict: GrantVerdict, key: GrantKey, person: Owner | None = None) -> None:
+        guard, owner = self._guard, key.owner
+        if guard is None or not guard.recorder.wanted():
+            return
+        is_tenants = owner.kind == "tenant"
+        user = person.id if person is not None else None if is_tenants else owner.id
+        tenant = owner.id if is_tenants else None
+        record = grant_record(
+            guard, verdict, key.connection, owner.issuer, user=user, tenant=tenant
+        )
+        guard.recorder.put([record])
 
     async def _meets(self, requirement: Requirement | None, principal: Principal) -> bool:
         if requirement is None:

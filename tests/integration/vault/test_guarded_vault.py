@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from support.vault_world import ISSUER, ORIGIN, World, follow, in_world
-from toolguard import ToolGuard, with_connection
+from toolguard import ToolGuard, requires_scopes, with_connection
 from toolguard.cli import main
 from toolguard.errors import ConnectionRequiredError
+from toolguard.telemetry import DecisionRecord, Records
 from toolguard.testing import LocalIssuer
 from toolguard.vault import Vault
 
@@ -108,6 +109,70 @@ def test_an_operator_upgrades_rotates_lists_and_forgets(
         "nothing is connected",
         "0 connections are deleted",
     ]
+
+
+def test_what_happens_to_a_grant_is_on_record(tmp_path_url: str) -> None:
+    async def test(world: World) -> None:
+        records: list[DecisionRecord] = []
+        guard = ToolGuard(
+            issuer=ISSUER,
+            audience=f"{ORIGIN}/mcp",
+            connections=world.vault,
+            clock=world.clock,
+            on_decision=records.append,
+        )
+        await world.connect("alice")
+        world.now += 3_590
+        connection = await world.fetch("alice")
+        await world.connect("bob")
+        await world.vault.disconnect(ISSUER, "alice", "service")
+        await world.vault.disconnect(ISSUER, "alice", "service")
+        await world.vault.forget(ISSUER, "bob")
+
+        assert guard.recorder.flush()
+        assert [(each.verdict, each.subject) for each in records] == [
+            ("connected", "alice"),
+            ("refreshed", "alice"),
+            ("connected", "bob"),
+            ("disconnected", "alice"),
+            ("disconnected", "bob"),
+        ]
+        assert {each.connections for each in records} == {("service",)}
+        assert {(each.issuer, each.server) for each in records} == {(ISSUER, f"{ORIGIN}/mcp")}
+        assert str(records[0]) == f"connected service for alice of {ISSUER}"
+        for each in records:
+            assert connection.token not in each.to_json()
+            assert "refresh-" not in each.to_json()
+
+    in_world(tmp_path_url, test)
+
+
+def test_a_grant_of_a_tenant_is_on_record_with_its_connector(tmp_path_url: str) -> None:
+    async def test(world: World) -> None:
+        records: list[DecisionRecord] = []
+        guard = ToolGuard(
+            issuer=ISSUER,
+            audience=f"{ORIGIN}/mcp",
+            connections=world.vault,
+            clock=world.clock,
+            on_decision=Records(records.append, subjects="hashed"),
+        )
+        tenant = {"tenant_id": "acme"}
+        await world.connect("alice", **tenant)
+        world.now += 3_590
+        await world.fetch("bob", **tenant)
+
+        assert guard.recorder.flush()
+        connected, refreshed = records
+        assert (connected.verdict, connected.tenant) == ("connected", "acme")
+        assert connected.subject == guard.recorder.name_of(ISSUER, "alice") != "alice"
+        assert (refreshed.verdict, refreshed.tenant, refreshed.subject) == (
+            "refreshed",
+            "acme",
+            None,
+        )
+
+    in_world(tmp_path_url, test, tenant_connectors={"service": requires_scopes("mcp:use")})
 
 
 def test_refreshes_of_a_vault_are_counted_by_their_outcome(tmp_path_url: str) -> None:
