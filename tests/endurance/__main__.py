@@ -4,6 +4,7 @@ Two workers behind the nginx of ``examples/deploy``; several users with differen
 all the time, while the issuer is stopped and started and its key rotated, Redis and Postgres are
 killed and started, a worker is killed, and the clock is moved. Prints what was counted; exits with
 1 if an answer was wrong, a call was lost that was not in flight at the killed worker, or a record.
+Workers start again from this checkout, which must not be edited meanwhile.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ pytest.importorskip("opentelemetry.sdk.metrics", reason="metrics need openteleme
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
 
 from support.lines import Guarding, Line, Mode, Serve
 from support.wire import Caller
@@ -34,7 +35,7 @@ from toolguard import (
     requires_auth,
     requires_scopes,
 )
-from toolguard.telemetry import OpenTelemetry, Records
+from toolguard.telemetry import DecisionRecord, OpenTelemetry, Records
 from toolguard.testing import FrozenClock, LocalIssuer, signed_in
 from toolguard.tokens.jwks import JWKS
 
@@ -173,6 +174,22 @@ def test_a_refusal_is_an_event_of_the_span(line: Line) -> None:
     assert event["attributes"]["toolguard.missing_scopes"] == ["pay"]
     assert event["attributes"]["enduser.pseudo.id"] != "alice"
     assert "enduser.id" not in event["attributes"]
+
+
+def test_what_happens_in_a_vault_is_an_event_of_the_span(telemetry: Telemetry) -> None:
+    record = DecisionRecord(
+        1.0, "https://mcp.test/mcp", "refreshed", transport=None, connections=("mail",)
+    )
+    with TracerProvider().get_tracer("web").start_as_current_span("call") as span:
+        telemetry.consumer.during_call(record)
+
+    found = json.loads(span.to_json())  # type: ignore[attr-defined]
+    (event,) = found["events"]
+    assert (event["name"], found["attributes"]) == ("toolguard.connection", {})
+    assert event["attributes"] == {
+        "toolguard.verdict": "refreshed",
+        "toolguard.connections": ["mail"],
+    }
 
 
 def test_decisions_durations_and_losses_are_measured(
