@@ -26,6 +26,7 @@ from toolguard.connections.protocol import ConnectionFunction, ConnectionProvide
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, VAULT_KEYS, withhold
 from toolguard.errors import KeysUnavailableError, ToolGuardError
+from toolguard.figures import figures_of
 from toolguard.http import metadata as resources
 from toolguard.http.challenge import Challenge, challenge_for, metadata_url
 from toolguard.http.door import Door, Refusals
@@ -154,8 +155,6 @@ class ToolGuard:
         self._audiences = audiences
         provider = build_provider(connections, clock)
         self._vault = _vault_in(provider)
-        if self._vault is not None:
-            self._vault.bind(self.resource, self.issuer)
         self.connections = of_issuers(provider, self.verifier)
         self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
         #: The state that all middlewares of this guard share.
@@ -167,11 +166,17 @@ class ToolGuard:
             "unauthorized_tools", unauthorized_tools, ("show", "hide", "hide-all")
         )
         #: The queue of decision records.
-        self.recorder = Recorder(Records.of(on_decision), self.door.event_ids.pseudonyms)
+        self.recorder = Recorder(
+            Records.of(on_decision),
+            self.door.event_ids.pseudonyms,
+            lambda: figures_of(self.verifier, self.connections),
+        )
         #: The messages that are being served.
         self.running: set[MessageContext] = set()
         self.clock = clock
         self.leeway: float = getattr(self.verifier, "leeway", 0.0)
+        if self._vault is not None:
+            self._vault.bind(self.resource, self.issuer, self)
         self._initial_scopes = initial_scopes_of(initial_scopes)
         self._trusted = trusted_user(stdio)
         self._stdio_token: StdioToken | None = None

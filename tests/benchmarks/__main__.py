@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import chain, product
 from typing import Literal
 
 from toolguard.testing import LocalIssuer
 
-from .arms import ALGORITHMS, ARMS, LINES, MODES, SCOPE, Trust
+from .arms import ALGORITHMS, ARMS, LINES, MODES, RECORD_ARMS, SCOPE, Trust
 from .wire import MODERN, Connection, request
 
 __all__: list[str] = []
@@ -214,8 +214,20 @@ class Bench:
         return lambda size: [self.issuers.mint(algorithm) for _ in range(size)]
 
 
+def _records(bench: Bench, line: str, effort: Effort) -> Iterator[str]:
+    """Yield what decision records cost, held against a guard that makes none."""
+    for revision in _revisions(line):
+        seen = bench.seen("RS256")
+        arms = [bench.arm(each, "JSON", "RS256", revision, tokens=seen) for each in RECORD_ARMS]
+        yield _told(f"records {revision}", arms, race(arms, effort))
+
+
+def _revisions(line: str) -> list[str]:
+    return [_LEGACY] if line in {"mcp1", "fastmcp3"} else [_LEGACY, MODERN]
+
+
 def _cells(bench: Bench, line: str, effort: Effort) -> Iterator[str]:
-    revisions = [_LEGACY] if line in {"mcp1", "fastmcp3"} else [_LEGACY, MODERN]
+    revisions = _revisions(line)
     ages: tuple[Literal["seen", "new"], ...] = ("seen", "new")
     for revision, mode, algorithm, age in product(revisions, MODES, ALGORITHMS, ages):
         if revision == MODERN and not MODES[mode][0]:
@@ -242,11 +254,14 @@ def _refusals(bench: Bench, revision: str, effort: Effort) -> str:
     return _told(f"served, then 403 {revision}", arms, race(arms, effort))
 
 
-def _measure(line: str, effort: Effort) -> None:
+def _measure(line: str, effort: Effort, *, only_records: bool) -> None:
     server_core, client_core = _cores()
     issuers = Issuers()
     with ExitStack() as stack:
-        wanted = [*((arm, _FEW) for arm in ARMS), *((arm, _MANY) for arm in ARMS[:2])]
+        wanted = [(arm, _FEW) for arm in RECORD_ARMS]
+        if not only_records:
+            wanted += [(arm, _FEW) for arm in ARMS if arm not in RECORD_ARMS]
+            wanted += [(arm, _MANY) for arm in ARMS[:2]]
         connections = {}
         for arm, tools in wanted:
             served = _served(line, arm, tools, issuers.trusts, server_core)
@@ -256,7 +271,9 @@ def _measure(line: str, effort: Effort) -> None:
         if client_core is not None:
             os.sched_setaffinity(0, {client_core})
         try:
-            for row in _cells(Bench(issuers, connections), line, effort):
+            bench = Bench(issuers, connections)
+            cells = iter(()) if only_records else _cells(bench, line, effort)
+            for row in chain(cells, _records(bench, line, effort)):
                 print(f"{line:<8}  {row}", flush=True)
         finally:
             if client_core is not None and server_core is not None:
@@ -275,12 +292,13 @@ def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.benchmarks")
     parser.add_argument("--quick", action="store_true", help="about a minute for each line")
     parser.add_argument("--line", choices=LINES, action="append", help="which; by default all")
+    parser.add_argument("--records", action="store_true", help="only what decision records cost")
     given = parser.parse_args()
     effort = Effort(1.5, 15) if given.quick else Effort(12, 30)
     if None in _cores():
         print("one core for server and client: the figures say little")
     for line in given.line or LINES:
-        _measure(line, effort)
+        _measure(line, effort, only_records=given.records)
     print(_import_cost())
 
 

@@ -1,23 +1,28 @@
-"""The same server four times: bare, guarded, with the framework's own auth, and by hand."""
+"""The same server: bare, guarded, with the framework's own auth, by hand, and with records."""
 
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal
 
 import jwt
 
 from toolguard import ToolGuard, requires_scopes
+from toolguard.telemetry import JSONLines
 from toolguard.tokens.jwt import JWTVerifier
 from toolguard.tokens.keys import StaticKeys
 
-__all__ = ["ALGORITHMS", "ARMS", "LINES", "MODES", "SCOPE", "Trust", "app", "doors"]
+__all__ = ["ALGORITHMS", "ARMS", "LINES", "MODES", "RECORD_ARMS", "SCOPE", "Trust", "app", "doors"]
 
 SCOPE = "calendar.write"
 ARMS = ("bare", "toolguard", "own auth", "naive")
+RECORD_ARMS = ("unrecorded", "toolguard", "JSON lines", "OpenTelemetry")
+"""Guards: whose recorder is never asked; without a consumer; and with one."""
 ALGORITHMS: tuple[Literal["RS256", "ES256"], ...] = ("RS256", "ES256")
 MODES: Mapping[str, tuple[bool, bool]] = {
     "JSON": (True, True),
@@ -125,7 +130,7 @@ def _bare(line: str, _: Trust) -> _Made:
     return _server(line), _echo, {}
 
 
-def _guarded(line: str, trust: Trust) -> _Made:
+def _guarded(line: str, trust: Trust, on_decision: Any = None, *, is_asked: bool = True) -> _Made:
     verifier = JWTVerifier(
         issuer=trust.issuer,
         audience=trust.audience,
@@ -133,7 +138,9 @@ def _guarded(line: str, trust: Trust) -> _Made:
         algorithms=[trust.algorithm],
     )
     server = _server(line)
-    guard = ToolGuard(verifier=verifier, audience=trust.audience)
+    guard = ToolGuard(verifier=verifier, audience=trust.audience, on_decision=on_decision)
+    if not is_asked:
+        guard.recorder.wanted = lambda: False
 
     @requires_scopes(SCOPE)
     async def echo(text: str, *, user_id: str) -> str:
@@ -141,6 +148,24 @@ def _guarded(line: str, trust: Trust) -> _Made:
 
     guard.protect(server)
     return server, echo, {}
+
+
+def _unrecorded(line: str, trust: Trust) -> _Made:
+    return _guarded(line, trust, is_asked=False)
+
+
+def _json_lines(line: str, trust: Trust) -> _Made:
+    nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as it serves
+    return _guarded(line, trust, JSONLines(nowhere))
+
+
+def _open_telemetry(line: str, trust: Trust) -> _Made:
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - of one arm
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: PLC0415 - likewise
+
+    from toolguard.telemetry import OpenTelemetry  # noqa: PLC0415 - likewise
+
+    return _guarded(line, trust, OpenTelemetry(MeterProvider([InMemoryMetricReader()])))
 
 
 def _own_auth(line: str, trust: Trust) -> _Made:
@@ -222,6 +247,9 @@ def _check(trust: Trust, key: Any, request: Any) -> None:
 _MAKERS: Mapping[str, Callable[[str, Trust], _Made]] = {
     "bare": _bare,
     "toolguard": _guarded,
+    "unrecorded": _unrecorded,
+    "JSON lines": _json_lines,
+    "OpenTelemetry": _open_telemetry,
     "own auth": _own_auth,
     "naive": _naive,
 }

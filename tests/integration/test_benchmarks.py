@@ -6,12 +6,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from benchmarks.arms import ARMS, LINES, SCOPE, Trust, app
+from benchmarks.arms import ARMS, LINES, RECORD_ARMS, SCOPE, Trust, app
 from benchmarks.wire import Connection, request
 from toolguard.testing import LocalIssuer, Loopback
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", sorted({*ARMS, *RECORD_ARMS}))
 @pytest.mark.parametrize("line", LINES)
 def test_each_arm_of_the_benchmark_serves_a_call(line: str, arm: str) -> None:
     issuer = LocalIssuer(audience="http://127.0.0.1:8000/mcp")

@@ -14,6 +14,7 @@ from typing import Any
 from support.calendar_server import calendar, connect
 from support.lines import LINES
 from toolguard import JWTVerifier, ToolGuard, TrustedUser, public
+from toolguard.telemetry import JSONLines
 from toolguard.tokens.keys import StaticKeys
 
 AUDIENCE = "https://mcp.test/mcp"
@@ -35,7 +36,8 @@ def main(name: str, rule: str) -> None:
     keys = StaticKeys(json.loads(os.environ["TEST_JWKS"]))
     verifier = JWTVerifier(issuer="https://issuer.test", audience=AUDIENCE, keys=keys)
     trusted: dict[str, Any] = {"stdio": TrustedUser("operator")}
-    settings = trusted if rule == "trusted" else {}
+    settings: dict[str, Any] = trusted if rule == "trusted" else {}
+    settings["on_decision"] = JSONLines(sys.stderr)
     guard = ToolGuard(verifier=verifier, audience=AUDIENCE, connections=connect, **settings)
     server = guard.protect(calendar(line))
     server.tool()(secrets_of_child)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["postgres_cluster"]
+__all__ = ["PostgresCluster", "postgres_cluster"]
 
 _USER = "nobody"
 
@@ -26,31 +26,53 @@ def _binaries() -> Path | None:
     return next((each for each in folders if (each / "postgres").exists()), None)
 
 
-@contextmanager
-def postgres_cluster(directory: Path) -> Iterator[str]:
-    """Run a Postgres on a free port, without waiting for the disk; yield its URL.
+class PostgresCluster:
+    """A Postgres on a free port that can be stopped and started again; waits for no disk.
 
     Args:
         directory: where its files are, below a folder that other users may enter.
     """
-    binaries = _binaries()
-    if binaries is None or importlib.util.find_spec("asyncpg") is None:
-        pytest.skip(
-            "there is no Postgres or no asyncpg on this machine: apt-get install postgresql"
-        )
-    as_user = _unprivileged(directory)
-    data = directory / "data"
-    _run(as_user, binaries / "initdb", "-D", data, "-U", "vault", "-A", "trust", "--no-sync")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    settings = f"-p {port} -h 127.0.0.1 -k {directory} -c fsync=off"
-    control = (binaries / "pg_ctl", "-D", data, "-w", "-s", "-l", directory / "log")
-    _run(as_user, *control, "-o", settings, "start")
+
+    def __init__(self, directory: Path) -> None:
+        binaries = _binaries()
+        if binaries is None or importlib.util.find_spec("asyncpg") is None:
+            pytest.skip(
+                "there is no Postgres or no asyncpg on this machine: apt-get install postgresql"
+            )
+        self._as_user = _unprivileged(directory)
+        data = directory / "data"
+        initdb = (binaries / "initdb", "-D", data, "-U", "vault", "-A", "trust", "--no-sync")
+        _run(self._as_user, *initdb)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self._settings = f"-p {port} -h 127.0.0.1 -k {directory} -c fsync=off"
+        self._control = (binaries / "pg_ctl", "-D", data, "-w", "-s", "-l", directory / "log")
+        #: The URL of its database.
+        self.url = f"postgresql://vault@127.0.0.1:{port}/postgres"
+
+    def start(self) -> None:
+        """Start it; return when it answers."""
+        _run(self._as_user, *self._control, "-o", self._settings, "start")
+
+    def kill(self) -> None:
+        """End it without closing anything: it recovers when it is started again."""
+        _run(self._as_user, *self._control, "-m", "immediate", "stop")
+
+
+@contextmanager
+def postgres_cluster(directory: Path) -> Iterator[str]:
+    """Run a Postgres; yield its URL.
+
+    Args:
+        directory: where its files are, below a folder that other users may enter.
+    """
+    cluster = PostgresCluster(directory)
+    cluster.start()
     try:
-        yield f"postgresql://vault@127.0.0.1:{port}/postgres"
+        yield cluster.url
     finally:
-        _run(as_user, *control, "-m", "immediate", "stop")
+        cluster.kill()
 
 
 def _unprivileged(directory: Path) -> list[str]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from weakref import WeakSet
 
 from toolguard.calls.records import DecisionRecord
+from toolguard.figures import Figure
 from toolguard.parsing.choice import one_of
 
 if TYPE_CHECKING:
@@ -97,9 +98,15 @@ class Recorder:
     Args:
         records: what happens with them.
         secret: the key of pseudonyms.
+        figures: returns what the parts of the guard have counted.
     """
 
-    def __init__(self, records: Records, secret: bytes) -> None:
+    def __init__(
+        self,
+        records: Records,
+        secret: bytes,
+        figures: Callable[[], Iterable[Figure]] = tuple,
+    ) -> None:
         self._queue: deque[DecisionRecord] = deque()
         self._limit = records.queue
         self._consumers: list[OnDecision] = list(records.consumers)
@@ -107,6 +114,8 @@ class Recorder:
             each.during_call for each in records.consumers if hasattr(each, "during_call")
         ]
         self._key = secret if records.subjects == "hashed" else None
+        #: Returns what the parts of the guard have counted, for metrics.
+        self.figures = figures
         #: The records that a consumer did not get: they found the queue full, or it failed.
         self.lost = 0
         self._reported = 0

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from toolguard.calls.message import MessageContext
-from toolguard.calls.records import DecisionRecord, DecisionVerdict
+from toolguard.calls.records import DecisionRecord, DecisionVerdict, GrantVerdict
 from toolguard.calls.request import Guard
 from toolguard.calls.rows import Row, State
 from toolguard.errors import (
@@ -28,7 +28,7 @@ from toolguard.policies.policy import Policy
 from toolguard.policies.published import LISTS
 from toolguard.principal import Principal
 
-__all__ = ["message_records", "request_record", "row_record"]
+__all__ = ["grant_record", "message_records", "request_record", "row_record"]
 
 _OUTAGES = (
     KeysUnavailableError,
@@ -101,6 +101,38 @@ def request_record(
     )
 
 
+def grant_record(
+    guard: Guard,
+    verdict: GrantVerdict,
+    connection: str,
+    issuer: str,
+    *,
+    user: str | None,
+    tenant: str | None = None,
+) -> DecisionRecord:
+    """Return the record of what happened to a grant in a vault.
+
+    Args:
+        guard: the guard that has the vault.
+        verdict: what happened.
+        connection: the name of the connection.
+        issuer: the issuer of the user.
+        user: the user; None for what happened to a tenant's grant without one.
+        tenant: the tenant whose grant it is; None for a grant of the user's own.
+    """
+    return DecisionRecord(
+        guard.clock(),
+        guard.resource,
+        verdict,
+        transport=None,
+        issuer=issuer,
+        subject=user and guard.recorder.name_of(issuer, user),
+        tenant=tenant,
+        hashed=guard.recorder.hashes,
+        connections=(connection,),
+    )
+
+
 def _record(
     guard: Guard,
     message: MessageContext,
@@ -135,6 +167,7 @@ def _record(
         nested=nested,
         task=message.task,
         duration=time.perf_counter() - started,
+        verification=None if nested or auth is None else auth.verification,
         **_operation(message, row),
         **_caller_facts(guard, principal),
         **facts,

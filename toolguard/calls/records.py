@@ -13,16 +13,23 @@ from typing import Any, Literal, TypeAlias
 
 from toolguard.policies.operations import Kind
 
-__all__ = ["DecisionRecord", "DecisionVerdict", "Transport"]
+__all__ = ["GRANT_VERDICTS", "DecisionRecord", "DecisionVerdict", "GrantVerdict", "Transport"]
 
 Transport: TypeAlias = Literal["http", "stdio", "memory"]
 """How a message came: over HTTP, over stdio, or from a client in this process."""
 
-DecisionVerdict: TypeAlias = Literal[
-    "served", "failed", "filtered", "refused", "not_connected", "outage"
-]
+GrantVerdict: TypeAlias = Literal["connected", "refreshed", "disconnected"]
+"""What happened in a vault: an account was connected, its token refreshed, or it was removed."""
+
+DecisionVerdict: TypeAlias = (
+    Literal["served", "failed", "filtered", "refused", "not_connected", "outage"] | GrantVerdict
+)
 """How an operation ended: it ran; it ran into an error of its own; it was a list from which
-operations were left out; it was refused; an account has to be connected; a service is down."""
+operations were left out; it was refused; an account has to be connected; a service is down. Or
+what happened in a vault."""
+
+GRANT_VERDICTS: tuple[GrantVerdict, ...] = ("connected", "refreshed", "disconnected")
+"""The verdicts of a vault's records."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class DecisionRecord:
         verdict: how the operation ended.
         reason: the code of the refusal, such as ``"insufficient_scope"`` or
             ``"invalid_token:expired"``; for a failure the class of the error; else None.
-        transport: how the message came.
+        transport: how the message came; None for what happened in a vault.
         request_id: the JSON-RPC id of the message, if it has one that could be read.
         method: the JSON-RPC method, or the HTTP method of a request that is no MCP message; None
             if the request was refused before its body was read.
@@ -58,13 +65,15 @@ class DecisionRecord:
         nested: whether the operation was called by a function of the server, not by the client.
         task: the id of the background task that ran it.
         duration: seconds from the arrival of the message, or the call, until this record.
+        verification: the seconds of the request in which its token was verified; None if none
+            was, and for operations that the server called itself.
     """
 
     time: float
     server: str
     verdict: DecisionVerdict
     reason: str | None = None
-    transport: Transport = "http"
+    transport: Transport | None = "http"
     request_id: str | int | None = None
     method: str | None = None
     kind: Kind | None = None
@@ -85,6 +94,7 @@ class DecisionRecord:
     nested: bool = False
     task: str | None = None
     duration: float = 0.0
+    verification: float | None = None
 
     @property
     def is_anonymous(self) -> bool:
@@ -104,6 +114,9 @@ class DecisionRecord:
 
 
 def _sentence(record: DecisionRecord) -> Iterable[str]:
+    if record.verdict in GRANT_VERDICTS:
+        yield f"{record.verdict} {' '.join(record.connections)} for {_caller(record)}"
+        return
     yield record.verdict.replace("_", " ")
     yield f"{record.kind} {record.operation}" if record.kind else record.method or "a request"
     yield f"for {_caller(record)}{':' if record.reason else ''}"

@@ -80,6 +80,7 @@ class RequestAuth:
         outlives_token: whether the call continues when the token has expired, as that of a
             background task; connections are refused from then on.
         transport: how the message came.
+        verification: the seconds that it took to verify the token; None if none was verified.
     """
 
     token: str | None = field(repr=False)
@@ -97,6 +98,7 @@ class RequestAuth:
     opens_public: bool = False
     outlives_token: bool = False
     transport: Transport = "http"
+    verification: float | None = None
 
     def in_background(self, *, outlives_token: bool) -> RequestAuth:
         """Return the same caller, for work that continues after the response."""
@@ -107,6 +109,7 @@ class RequestAuth:
             noted=None,
             permitted=False,
             on_permitted=None,
+            verification=None,
             outlives_token=outlives_token,
         )
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,6 +38,7 @@ from toolguard.errors import (
     ConnectionUnavailableError,
     ToolGuardError,
 )
+from toolguard.figures import Figure, figures_of
 from toolguard.tokens.per_loop import PerLoop, running_loop
 
 if TYPE_CHECKING:
@@ -142,6 +144,8 @@ class CachedConnections:
         self._not_connected: TTLCache[ConnectionRequiredError] = TTLCache(10_000, timer)
         self._in_flight = _RequestsInFlight()
         self._lanes = Lanes(_REQUESTS_OF_ONE_CALLER)
+        self._fetches: Counter[tuple[str, str]] = Counter()
+        self._hits: Counter[str] = Counter()
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection, from the cache or from the provider.
@@ -155,10 +159,11 @@ class CachedConnections:
         """
         key = _key(self._namespace, request)
         if key is None or self._max_age == 0:
-            return await self._provider.fetch(request)
+            return await self._counted(request)
         if not request.fresh:
             cached = None if self._cache.shared else await self._read(key)
             if cached is not None:
+                self._hits[request.name] += 1
                 return cached
             refusal = self._not_connected.get(key)
             if refusal is not None:
@@ -191,6 +196,15 @@ class CachedConnections:
         if warm_up is not None:
             await warm_up()
 
+    def figures(self) -> Iterator[Figure]:
+        """Return how often the provider was asked, and the cache had a connection."""
+        for (name, outcome), number in self._fetches.copy().items():
+            about = {"connection": name, "outcome": outcome}
+            yield Figure("connections.fetches", number, about)
+        for name, number in self._hits.copy().items():
+            yield Figure("connections.cache.hits", number, {"connection": name})
+        yield from figures_of(self._provider)
+
     async def aclose(self) -> None:
         """Close the TCP connections of the provider and of the cache in the running event loop."""
         for each in (self._provider, self._cache):
@@ -204,6 +218,7 @@ class CachedConnections:
         if not request.fresh:
             cached = await self._read(key) or await self._read(key, claim=True)
             if cached is not None:
+                self._hits[request.name] += 1
                 return cached
         is_known = False
         try:
@@ -227,11 +242,24 @@ class CachedConnections:
         with anyio.move_on_after(self._timeout):
             async with self._lanes.enter((caller.issuer, caller.user_id, request.tenant_id)):
                 # The `refetch` function acts for one call only, so it is not cached.
-                return (await self._provider.fetch(request)).with_refetch(None)
+                return (await self._counted(request)).with_refetch(None)
         raise ConnectionUnavailableError(
             f"The provider did not answer in {self._timeout:g} s: try again",
             connection=request.name,
         )
+
+    async def _counted(self, request: ConnectionRequest) -> Connection:
+        outcome = "error"  # one of the provider's own
+        try:
+            connection = await self._provider.fetch(request)
+        except ToolGuardError as error:
+            outcome = error.error
+            raise
+        else:
+            outcome = "success"
+            return connection
+        finally:
+            self._fetches[request.name, outcome] += 1
 
     async def _read(self, key: str, *, claim: bool = False) -> Connection | None:
         connection = await (self._cache.claim(key) if claim else self._cache.get(key))

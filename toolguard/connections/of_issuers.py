@@ -5,6 +5,7 @@ A vault knows users by their ids, and the same id at two issuers is two people.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, runtime_checkable
 
 from toolguard.connections.protocol import (
@@ -14,6 +15,7 @@ from toolguard.connections.protocol import (
     is_of_server,
 )
 from toolguard.errors import ConnectionDeniedError
+from toolguard.figures import Figure, figures_of
 
 __all__ = ["ConnectionsOfIssuers", "SeveralIssuers", "of_issuers"]
 
@@ -58,6 +60,16 @@ class ConnectionsOfIssuers:
                 f"{request.name} is connected for users of another issuer", connection=request.name
             )
         return await self.provider.fetch(request)
+
+    async def warm_up(self) -> None:
+        """Warm up the provider, if it has something to warm up; raises what it raises."""
+        warm_up: Callable[[], Awaitable[None]] | None = getattr(self.provider, "warm_up", None)
+        if warm_up is not None:
+            await warm_up()
+
+    def figures(self) -> Iterable[Figure]:
+        """Return the figures of the provider."""
+        return figures_of(self.provider)
 
     async def aclose(self) -> None:
         """Close the clients of the provider."""

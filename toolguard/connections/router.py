@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from toolguard.connections.functions import as_provider
 from toolguard.connections.protocol import (
@@ -14,6 +14,7 @@ from toolguard.connections.protocol import (
     is_of_server,
 )
 from toolguard.errors import ConnectionResponseError
+from toolguard.figures import Figure, figures_of
 
 __all__ = ["ConnectionRouter"]
 
@@ -82,6 +83,17 @@ class ConnectionRouter:
         if other is None or None in namespaces.values():
             return None
         return json.dumps([namespaces, other], sort_keys=True)
+
+    async def warm_up(self) -> None:
+        """Warm up the providers that have something to warm up; raises what one raises."""
+        for each in (*self._providers.values(), self._default):
+            warm_up: Callable[[], Awaitable[None]] | None = getattr(each, "warm_up", None)
+            if warm_up is not None:
+                await warm_up()
+
+    def figures(self) -> Iterable[Figure]:
+        """Return the figures of the providers."""
+        return figures_of(*self._providers.values(), self._default)
 
     async def aclose(self) -> None:
         """Close the TCP connections of all providers in the running event loop."""

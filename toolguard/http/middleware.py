@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
@@ -112,14 +113,15 @@ class GuardMiddleware:
         revision = _revision_of(scope["headers"])
         token = bearer_token(scope["headers"])
         if token is not None:
-            verifier = self.guard.verifier
+            verifier, started = self.guard.verifier, time.perf_counter()
             # A verifier may have a method that reads the whole request.
             verify_request: _VerifyRequest | None = getattr(verifier, "verify_request", None)
             if verify_request is not None:
                 principal = await verify_request(scope, token)
             else:
                 principal = await verifier.verify(token)
-            return RequestAuth(token, principal, self.guard, revision=revision)
+            took = time.perf_counter() - started
+            return RequestAuth(token, principal, self.guard, revision=revision, verification=took)
         if not self.admits_anonymous():
             raise MissingTokenError
         return RequestAuth(None, None, self.guard, revision=revision)

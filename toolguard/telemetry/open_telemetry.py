@@ -10,14 +10,16 @@ is called ``toolguard.*``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.util.types import AttributeValue
 
 from toolguard.calls.recorder import Recorder
-from toolguard.calls.records import DecisionRecord
+from toolguard.calls.records import GRANT_VERDICTS, DecisionRecord
+from toolguard.figures import FigureName
 from toolguard.policies.operations import METHODS
 from toolguard.policies.published import LISTS
 
@@ -27,16 +29,26 @@ _SCOPE = "toolguard"
 # Only these are metric attributes: clients can make up any number of others.
 _KNOWN_METHODS = frozenset((*METHODS, *LISTS))
 _SUCCEEDED = ("served", "filtered")
+_COUNTED: Mapping[FigureName, tuple[str, str]] = {
+    "keys.fetches": ("{fetch}", "Fetches of an issuer's keys."),
+    "connections.fetches": ("{request}", "Requests to the providers of connections."),
+    "connections.cache.hits": ("{hit}", "Connections that were in the cache."),
+    "connections.refreshes": ("{refresh}", "Requests to services for new access tokens."),
+}
 
 
 class OpenTelemetry:
     """Adds each decision to the current span, and counts it.
 
     It starts no span of its own: the attributes are set on the span in which the framework (or the
-    instrumentation of the web framework) serves the message. A refusal is also an event.
+    instrumentation of the web framework) serves the message. A refusal is also an event, and so is
+    what happens in a vault.
 
     Metrics: ``toolguard.decisions`` by verdict, reason and kind of operation;
-    ``mcp.server.operation.duration`` in seconds; ``toolguard.records.lost``.
+    ``mcp.server.operation.duration`` and ``toolguard.verification.duration`` in seconds;
+    ``toolguard.keys.fetches`` and ``toolguard.keys.age`` by issuer;
+    ``toolguard.connections.fetches``, ``.cache.hits`` and ``.refreshes`` by connection;
+    ``toolguard.records.lost``.
 
     Args:
         meter_provider: the provider of meters; by default the global one.
@@ -53,6 +65,24 @@ class OpenTelemetry:
             unit="s",
             description="The time from the arrival of a message until its answer.",
         )
+        self._verifications = meter.create_histogram(
+            "toolguard.verification.duration",
+            unit="s",
+            description="The time in which the token of a request was verified.",
+        )
+        for name, (unit, description) in _COUNTED.items():
+            meter.create_observable_counter(
+                f"{_SCOPE}.{name}",
+                callbacks=[partial(self._observe, name)],
+                unit=unit,
+                description=description,
+            )
+        meter.create_observable_gauge(
+            "toolguard.keys.age",
+            callbacks=[partial(self._observe, "keys.age")],
+            unit="s",
+            description="The age of an issuer's keys.",
+        )
         meter.create_observable_counter(
             "toolguard.records.lost",
             callbacks=[self._observe_losses],
@@ -61,7 +91,7 @@ class OpenTelemetry:
         )
 
     def attach(self, recorder: Recorder) -> None:
-        """Observe the losses of a guard's records."""
+        """Observe the losses of a guard's records, and what the guard has counted."""
         self._recorders.append(recorder)
 
     def during_call(self, record: DecisionRecord) -> None:
@@ -70,6 +100,9 @@ class OpenTelemetry:
         if not span.is_recording():
             return
         attributes = dict(_attributes(record))
+        if record.verdict in GRANT_VERDICTS:  # in a call, which has a record of its own
+            span.add_event("toolguard.connection", attributes)
+            return
         span.set_attributes(attributes)
         if record.verdict not in _SUCCEEDED and record.verdict != "failed":
             span.add_event("toolguard.refusal", attributes)
@@ -88,6 +121,16 @@ class OpenTelemetry:
             if record.reason is not None:
                 timed["error.type"] = record.reason
             self._durations.record(record.duration, timed)
+
+        if record.verification is not None:
+            self._verifications.record(record.verification, {"toolguard.verdict": record.verdict})
+
+    def _observe(self, name: str, _: CallbackOptions) -> Iterable[Observation]:
+        for recorder in self._recorders:
+            for figure in recorder.figures():
+                if figure.name == name:
+                    about = {f"{_SCOPE}.{what}": of for what, of in figure.attributes.items()}
+                    yield Observation(figure.value, about)
 
     def _observe_losses(self, _: CallbackOptions) -> Iterable[Observation]:
         yield Observation(sum(recorder.lost for recorder in self._recorders))

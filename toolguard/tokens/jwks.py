@@ -15,13 +15,14 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from toolguard.errors import KeysUnavailableError
+from toolguard.figures import Figure
 from toolguard.tokens.discovery import EndpointLocation, issuer_of
 from toolguard.tokens.fetching import BusyError, Fetch, HttpFetch
 from toolguard.tokens.keys import Key, KeySet, KeySetError, parse_json
@@ -198,6 +199,7 @@ class JWKS:
         # Keyed by process id: a fetch that runs while the process forks does not run in the child.
         self._flights: dict[int, _Flight] = {}
         self._wanted: dict[_Wanted, None] = {}
+        self._outcomes = {"success": 0, "failure": 0}
 
     @property
     def issuer(self) -> str | None:
@@ -256,6 +258,15 @@ class JWKS:
         """
         if self._clock() >= self._state.refresh_at:
             await self.refresh()
+
+    def figures(self) -> Iterator[Figure]:
+        """Return how often the keys were fetched, and how old they are."""
+        about = {"issuer": self.issuer or self._location.address}
+        for outcome, number in self._outcomes.items():
+            yield Figure("keys.fetches", number, {**about, "outcome": outcome})
+        if self._state.keys is not None:
+            fetched_at = self._state.stale_at - _FRESH_FOR
+            yield Figure("keys.age", self._clock() - fetched_at, about)
 
     def suspect(self, kid: str | None) -> bool:
         """Report a signature that did not verify; see :meth:`KeySource.suspect`."""
@@ -368,6 +379,7 @@ class JWKS:
     def _settle(self, flight: _Flight, outcome: KeySet | str, retry_after: float = 0.0) -> None:
         before = self._state
         try:
+            self._outcomes["failure" if isinstance(outcome, str) else "success"] += 1
             if isinstance(outcome, str):
                 self._location.forget()
                 self._state = before.failed(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -18,6 +18,7 @@ from jwt.exceptions import InvalidKeyError
 from typing_extensions import Self
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
+from toolguard.figures import Figure, figures_of
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
 from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.principal import Principal
@@ -227,6 +228,10 @@ class JWTVerifier:
         warm_up: Callable[[], Awaitable[None]] | None = getattr(self._keys, "warm_up", None)
         if warm_up is not None:
             await warm_up()
+
+    def figures(self) -> Iterable[Figure]:
+        """Return the figures of the source of keys."""
+        return figures_of(self._keys)
 
     async def verify(self, token: str) -> Principal:
         """Verify ``token`` and return its principal; suspends only to fetch keys.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Protocol, cast
 
 from toolguard.errors import InvalidTokenError
+from toolguard.figures import Figure, figures_of
 from toolguard.parsing.scope_names import ScopeNames
 from toolguard.principal import Principal
 from toolguard.tokens.faults import Faults
@@ -143,6 +144,10 @@ class TrustedIssuers:
         """Return how scopes are called at ``issuer``; None is the first one."""
         found = self.verifiers[0] if issuer is None else self._verifier_of(issuer)
         return (found or self.verifiers[0]).profile.scope_names
+
+    def figures(self) -> Iterable[Figure]:
+        """Return the figures of the issuers' sources of keys."""
+        return figures_of(*self.verifiers)
 
     async def verify(self, token: str) -> Principal:
         """Verify ``token`` and return its principal; suspends only to fetch keys.

@@ -178,7 +178,7 @@ class _ConnectPages:
             slip.facts["scopes"],
         )
         key = GrantKey(_grant_owner(slip), client.name)
-        await self._vault.store.put(key, grant, self._vault.clock())
+        await self._vault.keep(key, grant, slip.owner)
         return self._connected(request, title, person, grant)
 
     def _connected(self, request: Request, title: str, person: Person, grant: Grant) -> Response:

@@ -52,7 +52,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = _async_url(url)
         self._engines = PerLoop(self._new_engine)
-        self._is_ready = False
+        #: Whether it has been opened, with its tables in place.
+        self.is_ready = False
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
@@ -64,9 +65,9 @@ class Database:
             OSError: the same, for Postgres.
         """
         async with self._engines.get().connect() as db:
-            if not self._is_ready:
+            if not self.is_ready:
                 await db.run_sync(_prepare)
-                self._is_ready = True
+                self.is_ready = True
             yield db
 
     async def upgrade(self) -> tuple[int, int]:

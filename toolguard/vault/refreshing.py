@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from copy import copy
 from uuid import uuid4
 
@@ -20,6 +21,7 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
+from toolguard.figures import Figure
 from toolguard.tokens.per_loop import PerLoop
 from toolguard.vault.grants import Grant, GrantKey
 from toolguard.vault.oauth_client import OAuthClient
@@ -49,6 +51,7 @@ class Refresher:
         clients: the services, by the name of the connection.
         clock: returns the time, in seconds since the epoch.
         sleep: waits for a number of seconds.
+        told: called with the key of each grant that was refreshed.
     """
 
     def __init__(
@@ -57,15 +60,24 @@ class Refresher:
         clients: Mapping[str, OAuthClient],
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        told: Callable[[GrantKey], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._clients = clients
         self._clock = clock
         self._sleep = sleep
+        self._told = told
         self._process = uuid4().hex
+        self._refreshes: Counter[tuple[str, str]] = Counter()
         self._running: PerLoop[dict[GrantKey, asyncio.Task[Grant | ConnectionTokenError]]] = (
             PerLoop(dict)
         )
+
+    def figures(self) -> Iterator[Figure]:
+        """Return how often services were asked for new tokens."""
+        for (name, outcome), number in self._refreshes.copy().items():
+            about = {"connection": name, "outcome": outcome}
+            yield Figure("connections.refreshes", number, about)
 
     def needs_refresh(self, grant: Grant, *, refused: bool) -> bool:
         """Return whether a grant is to be refreshed before its token is used.
@@ -131,7 +143,10 @@ class Refresher:
         )
 
     async def _refresh(self, kept: KeptGrant, *, refused: bool) -> Grant:
-        answer = await self._clients[kept.key.connection].refresh(kept.grant)
+        name = kept.key.connection
+        answer = await self._clients[name].refresh(kept.grant)
+        outcome = "success" if isinstance(answer, Grant) else answer.error
+        self._refreshes[name, outcome] += 1
         if isinstance(answer, Grant):
             return await self._written(kept, answer)
         if isinstance(answer, ConnectionRequiredError):
@@ -146,6 +161,7 @@ class Refresher:
 
     async def _written(self, kept: KeptGrant, fresh: Grant) -> Grant:
         if await self._store.replace(kept, fresh):
+            self._told(kept.key)
             return fresh
         # The user connected again, disconnected, or was forgotten while the service answered.
         return await self._current(kept)

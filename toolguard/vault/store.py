@@ -79,6 +79,19 @@ class GrantStore:
         self._database = database
         self._seal = seal
 
+    async def open(self) -> None:
+        """Open the database, unless it has been opened before.
+
+        Raises:
+            ConnectionTokenError: if it is away, or its tables are of another version.
+        """
+
+        async def look(_: AsyncConnection) -> None:
+            """Opening is enough."""
+
+        if not self._database.is_ready:
+            await self._ask(look, "the vault")
+
     async def get(self, key: GrantKey) -> KeptGrant | None:
         """Return the grant; None if there is none.
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
+from toolguard.calls.recording import grant_record
+from toolguard.calls.records import GrantVerdict
+from toolguard.calls.request import Guard
 from toolguard.connections.http import Transport, VaultClient
 from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.connections.server.provider import ServerConnections
@@ -19,6 +22,7 @@ from toolguard.errors import (
     ConnectionRequiredError,
     ConnectionResponseError,
 )
+from toolguard.figures import Figure
 from toolguard.parsing.secure_urls import secure_origin
 from toolguard.policies.decision import PERMIT, Caller, decide
 from toolguard.policies.policy import Policy
@@ -157,7 +161,8 @@ class Vault:
         self._origin = None if public_url is None else _origin_of(public_url)
         self._allow = dict(allow or {})
         self._tenant_connectors = dict(tenant_connectors or {})
-        self._refresher = Refresher(self.store, self.clients, clock)
+        self._refresher = Refresher(self.store, self.clients, clock, told=self._refreshed)
+        self._guard: Guard | None = None
 
     @property
     def cache_namespace(self) -> str:
@@ -171,15 +176,28 @@ class Vault:
         """The URL of the page with a person's connections; None while the origin is unknown."""
         return None if self._origin is None else f"{self._origin}/connections"
 
-    def bind(self, resource: str, issuer: str | None) -> None:
+    def bind(self, resource: str, issuer: str | None, guard: Guard | None = None) -> None:
         """Take the origin of the pages and the issuer from the guard; the guard calls this.
 
         Args:
             resource: the URL of the guarded server.
             issuer: the issuer of the callers' tokens.
+            guard: the guard, which gets a record of what happens to grants.
         """
+        self._guard = self._guard or guard
         self._origin = self._origin or secure_origin(resource)
         self.issuer = self.issuer or issuer
+
+    async def keep(self, key: GrantKey, grant: Grant, person: Owner) -> None:
+        """Keep what a person has connected, instead of what was there.
+
+        Args:
+            key: whose grant it is, and for which connection.
+            grant: the grant.
+            person: the person who connected it.
+        """
+        await self.store.put(key, grant, self.clock())
+        self._record("connected", key, person)
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
         """Return the connection of this caller, refreshed if it has to be.
@@ -227,6 +245,18 @@ class Vault:
         refusal.connect_url = await self._link(key, request)
         raise refusal.with_traceback(None)
 
+    async def warm_up(self) -> None:
+        """Open the database, unless it has been opened before; its tables are made if need be.
+
+        Raises:
+            ConnectionTokenError: if it cannot be used.
+        """
+        await self.store.open()
+
+    def figures(self) -> Iterable[Figure]:
+        """Return how often services were asked for new tokens."""
+        return self._refresher.figures()
+
     async def list(self, issuer: str, subject: str) -> list[Connected]:
         """Return what a person has connected.
 
@@ -253,6 +283,8 @@ class Vault:
         except ConnectionRequiredError:
             kept = None  # cannot be opened: deleted without being revoked
         there = await self.store.remove(key)
+        if there:
+            self._record("disconnected", key)
         if kept is not None and connection in self.clients:
             await self.clients[connection].revoke(kept.grant)
         return there
@@ -271,6 +303,7 @@ class Vault:
         kept = await self.store.of(owner)
         count = await self.store.forget(owner)
         for each in kept:
+            self._record("disconnected", each.key)
             if each.key.connection in self.clients:
                 await self.clients[each.key.connection].revoke(each.grant)
         return count
@@ -328,6 +361,21 @@ class Vault:
         person = Owner(principal.issuer, principal.user_id)
         ticket = await self.slips.issue("ticket", person, facts)
         return f"{self.pages_url}/link/{ticket}"
+
+    def _refreshed(self, key: GrantKey) -> None:
+        self._record("refreshed", key)
+
+    def _record(self, verdict: GrantVerdict, key: GrantKey, person: Owner | None = None) -> None:
+        guard, owner = self._guard, key.owner
+        if guard is None or not guard.recorder.wanted():
+            return
+        is_tenants = owner.kind == "tenant"
+        user = person.id if person is not None else None if is_tenants else owner.id
+        tenant = owner.id if is_tenants else None
+        record = grant_record(
+            guard, verdict, key.connection, owner.issuer, user=user, tenant=tenant
+        )
+        guard.recorder.put([record])
 
     async def _meets(self, requirement: Requirement | None, principal: Principal) -> bool:
         if requirement is None:

@@ -20,6 +20,7 @@ from toolguard import (
     requires_auth,
     with_connection,
 )
+from toolguard.connections import ConnectionRouter
 from toolguard.errors import KeysUnavailableError
 from toolguard.testing import LocalIssuer, signed_in
 from toolguard.tokens.jwks import JWKS
@@ -85,6 +86,38 @@ def test_a_server_is_ready_once_its_keys_are_there(
     assert probe(guard, "/readyz") == (200, {"ready": True, "missing": []})
     assert documents.fetched == 2, "nothing is fetched while all is there"
     assert probe(guard, "/healthz") == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize(("down", "is_ready"), [("", True), ("one", True), ("one two", False)])
+def test_a_server_of_several_issuers_is_ready_with_one_of_them(
+    down: str, *, is_ready: bool
+) -> None:
+    described = []
+    for name in ("one", "two"):
+        local = LocalIssuer(f"https://{name}.test", algorithm="ES256")
+        documents = Issuer(local)
+        documents.down = name in down
+        keys = JWKS(url=f"https://{name}.test/jwks", fetch=documents, jitter=lambda: 0.0)
+        described.append(local.described.with_settings(keys=keys))
+    guard = ToolGuard(issuers=described, audience="https://mcp.test/mcp")
+
+    status, body = probe(guard, "/readyz")
+    assert (status, body["missing"]) == ((200, []) if is_ready else (503, ["keys"]))
+
+
+def test_a_provider_is_warmed_up_behind_issuers_and_a_router() -> None:
+    shop = Shop(down=True)
+    issuers = [LocalIssuer(f"https://{name}.test", algorithm="ES256") for name in ("one", "two")]
+    guard = ToolGuard(
+        issuers=[each.described for each in issuers],
+        audience="https://mcp.test/mcp",
+        connections=ConnectionRouter({"mail": shop}),
+    )
+
+    assert probe(guard, "/readyz") == (503, {"ready": False, "missing": ["connections"]})
+    shop.down = False
+    assert probe(guard, "/readyz")[0] == 200
+    assert shop.warmed == 2
 
 
 def test_what_a_provider_lacks_is_named_without_its_text(

@@ -67,6 +67,11 @@ class _Conversation:
         assert self.answers[tool]["isError"] is True
         return json.loads(self.text(tool))
 
+    def records(self, tool: str) -> list[Any]:
+        """Return the decision records of a tool."""
+        found = [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
+        return [record for record in found if record.get("operation") == tool]
+
     def challenges(self, tool: str) -> Any:
         return (self.answers[tool].get("_meta") or {}).get("mcp/www_authenticate")
 
@@ -223,6 +228,30 @@ def test_what_is_injected_is_hidden_over_stdio_too(
 
 def test_the_token_in_a_file_says_who_calls(line: Line, conversations: Conversations) -> None:
     assert conversations[line.name, "file"].value("whoami") == "alice"
+
+
+@pytest.mark.parametrize(
+    ("situation", "tool", "expected"),
+    [
+        ("good", "whoami", ("served", None, "alice")),
+        ("good", "create_event", ("refused", "insufficient_scope", "alice")),
+        ("trusted", "create_event", ("served", None, "operator")),
+        ("missing", "whoami", ("refused", "missing_token", None)),
+        ("missing", "secrets_of_child", ("served", None, None)),
+        ("expired", "whoami", ("refused", "invalid_token:expired", None)),
+    ],
+)
+def test_each_call_over_stdio_leaves_one_record(
+    line: Line,
+    conversations: Conversations,
+    situation: str,
+    tool: str,
+    expected: tuple[str, str | None, str | None],
+) -> None:
+    (record,) = conversations[line.name, situation].records(tool)
+
+    assert tuple(map(record.get, ("verdict", "reason", "subject"))) == expected
+    assert record["transport"] == "stdio"
 
 
 @pytest.mark.parametrize("situation", ["good", "expired", "missing", "file", "trusted"])

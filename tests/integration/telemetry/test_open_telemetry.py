@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 
 pytest.importorskip("opentelemetry.sdk.metrics", reason="metrics need opentelemetry-sdk")
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
 
-from support.lines import Guarding, Line
-from toolguard import ToolGuard, requires_scopes
-from toolguard.telemetry import OpenTelemetry, Records
-from toolguard.testing import signed_in
+from support.lines import Guarding, Line, Mode, Serve
+from support.wire import Caller
+from toolguard import (
+    CachedConnections,
+    Connection,
+    ConnectionRequest,
+    ConnectionUnavailableError,
+    KeysUnavailableError,
+    Principal,
+    ToolGuard,
+    requires_auth,
+    requires_scopes,
+)
+from toolguard.telemetry import DecisionRecord, OpenTelemetry, Records
+from toolguard.testing import FrozenClock, LocalIssuer, signed_in
+from toolguard.tokens.jwks import JWKS
+
+DASHBOARD = (Path(__file__).parents[3] / "examples/deploy/dashboard.json").read_text("utf-8")
 
 
 class Telemetry:
@@ -36,6 +55,13 @@ class Telemetry:
         assert data is not None
         found = data.resource_metrics[0].scope_metrics[0].metrics
         return {metric.name: list(metric.data.data_points) for metric in found}
+
+    def values(self, name: str) -> dict[tuple[str, ...], float]:
+        """Return the values of a metric by the values of its attributes."""
+        return {
+            tuple(str(each) for each in point.attributes.values()): point.value
+            for point in self.metrics.get(name, ())
+        }
 
     def call(self, line: Line, guard: ToolGuard, user: str | None, *scopes: str) -> None:
         """Call a tool."""
@@ -150,6 +176,22 @@ def test_a_refusal_is_an_event_of_the_span(line: Line) -> None:
     assert "enduser.id" not in event["attributes"]
 
 
+def test_what_happens_in_a_vault_is_an_event_of_the_span(telemetry: Telemetry) -> None:
+    record = DecisionRecord(
+        1.0, "https://mcp.test/mcp", "refreshed", transport=None, connections=("mail",)
+    )
+    with TracerProvider().get_tracer("web").start_as_current_span("call") as span:
+        telemetry.consumer.during_call(record)
+
+    found = json.loads(span.to_json())  # type: ignore[attr-defined]
+    (event,) = found["events"]
+    assert (event["name"], found["attributes"]) == ("toolguard.connection", {})
+    assert event["attributes"] == {
+        "toolguard.verdict": "refreshed",
+        "toolguard.connections": ["mail"],
+    }
+
+
 def test_decisions_durations_and_losses_are_measured(
     line: Line, guarding: Guarding, telemetry: Telemetry
 ) -> None:
@@ -192,3 +234,107 @@ def test_a_consumer_that_fails_in_a_call_changes_nothing(
     verdicts = {p.attributes["toolguard.verdict"] for p in telemetry.metrics["toolguard.decisions"]}
     assert "served" in verdicts
     assert guard.recorder.lost >= 1
+
+
+def test_the_time_to_verify_a_token_is_measured_for_each_request(
+    line: Line,
+    guarding: Guarding,
+    telemetry: Telemetry,
+    serve: Serve,
+    http: httpx.Client,
+    issuer: LocalIssuer,
+) -> None:
+    server = line.server("shop")
+
+    @server.tool()
+    @requires_auth
+    async def look() -> str:
+        return "looked"
+
+    guard = guarding(connections=None, on_decision=Records(telemetry.consumer))
+    mode = Mode(line, "2025-11-25", stateless=True, json=True)
+    url = serve(mode.app(guard.protect(server))) + "/mcp"
+    Caller(http, url, mode.protocol, token=issuer.mint("alice")).call("look")
+    assert guard.recorder.flush()
+
+    (point,) = telemetry.metrics["toolguard.verification.duration"]
+    assert (point.count, dict(point.attributes)) == (1, {"toolguard.verdict": "served"})
+    assert 0 < point.sum < 60
+
+
+def test_fetches_of_keys_and_their_age_are_measured(
+    guarding: Guarding, issuer: LocalIssuer, telemetry: Telemetry
+) -> None:
+    clock, answers = FrozenClock(), [KeysUnavailableError("down"), issuer.jwks()]
+
+    def fetch(url: str, timeout: float) -> bytes:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return json.dumps(answer).encode()
+
+    keys = JWKS(url="https://issuer.test/jwks", fetch=fetch, clock=clock, jitter=lambda: 0.0)
+    verifier = issuer.verifier(keys=keys)
+    guard = guarding(verifier=verifier, connections=None, on_decision=telemetry.consumer)
+    assert "toolguard.keys.age" not in telemetry.metrics
+
+    anyio.run(guard.warm_up)
+    clock.advance(2)
+    anyio.run(guard.warm_up)
+    clock.advance(100)
+
+    about = "https://issuer.test/jwks"
+    fetches = {(about, "success"): 1, (about, "failure"): 1}
+    assert telemetry.values("toolguard.keys.fetches") == fetches
+    assert telemetry.values("toolguard.keys.age") == {(about,): 100}
+
+
+def test_fetches_of_connections_and_cache_hits_are_counted(
+    guarding: Guarding, telemetry: Telemetry
+) -> None:
+    async def connect(request: ConnectionRequest) -> Connection:
+        if request.name == "files":
+            raise ConnectionUnavailableError("down", connection="files")
+        return Connection("a token")
+
+    provider = CachedConnections(connect)
+    guarding(connections=provider, on_decision=telemetry.consumer)
+
+    async def fetch(name: str) -> None:
+        caller = Principal("alice", "https://issuer.test")
+        await provider.fetch(ConnectionRequest(name, (), caller, "a.b.c"))
+
+    async def main() -> None:
+        for _ in range(3):
+            await fetch("mail")
+        with pytest.raises(ConnectionUnavailableError):
+            await fetch("files")
+
+    anyio.run(main)
+    assert telemetry.values("toolguard.connections.fetches") == {
+        ("mail", "success"): 1,
+        ("files", "connection_unavailable"): 1,
+    }
+    assert telemetry.values("toolguard.connections.cache.hits") == {("mail",): 2}
+
+
+def test_the_dashboard_of_the_example_shows_existing_metrics() -> None:
+    units = {"s": "_seconds", "counter": "_total", "histogram": "_bucket"}
+    made: set[str] = set()
+
+    class Meter:
+        def create(self, kind: str, name: str, unit: str = "", **_: object) -> None:
+            made.add(name.replace(".", "_") + units.get(unit, "") + units.get(kind, ""))
+
+        def __getattr__(self, method: str) -> Any:
+            return partial(self.create, method.rpartition("_")[2])
+
+    class Meters:
+        def get_meter(self, *_: object, **__: object) -> Any:
+            return Meter()
+
+    meters: Any = Meters()
+    OpenTelemetry(meters)
+
+    shown = set(re.findall(r"\b(?:toolguard|mcp_server)_\w+_(?:total|bucket|seconds)\b", DASHBOARD))
+    assert shown == made

@@ -11,8 +11,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from support.client_keys import private_key
 from support.vault_world import ISSUER, ORIGIN, World, follow, in_world
-from toolguard import ToolGuard, with_connection
+from toolguard import ToolGuard, requires_scopes, with_connection
 from toolguard.cli import main
+from toolguard.errors import ConnectionRequiredError
+from toolguard.telemetry import DecisionRecord, Records
+from toolguard.testing import LocalIssuer
 from toolguard.vault import Vault
 from toolguard.vault.from_file import vault_from_file
 
@@ -139,3 +142,102 @@ def test_an_operator_upgrades_rotates_lists_and_forgets(
         "nothing is connected",
         "0 connections are deleted",
     ]
+
+
+def test_what_happens_to_a_grant_is_on_record(tmp_path_url: str) -> None:
+    async def test(world: World) -> None:
+        records: list[DecisionRecord] = []
+        guard = ToolGuard(
+            issuer=ISSUER,
+            audience=f"{ORIGIN}/mcp",
+            connections=world.vault,
+            clock=world.clock,
+            on_decision=records.append,
+        )
+        await world.connect("alice")
+        world.now += 3_590
+        connection = await world.fetch("alice")
+        await world.connect("bob")
+        await world.vault.disconnect(ISSUER, "alice", "service")
+        await world.vault.disconnect(ISSUER, "alice", "service")
+        await world.vault.forget(ISSUER, "bob")
+
+        assert guard.recorder.flush()
+        assert [(each.verdict, each.subject) for each in records] == [
+            ("connected", "alice"),
+            ("refreshed", "alice"),
+            ("connected", "bob"),
+            ("disconnected", "alice"),
+            ("disconnected", "bob"),
+        ]
+        assert {each.connections for each in records} == {("service",)}
+        assert {(each.issuer, each.server) for each in records} == {(ISSUER, f"{ORIGIN}/mcp")}
+        assert str(records[0]) == f"connected service for alice of {ISSUER}"
+        for each in records:
+            assert connection.token not in each.to_json()
+            assert "refresh-" not in each.to_json()
+
+    in_world(tmp_path_url, test)
+
+
+def test_a_grant_of_a_tenant_is_on_record_with_its_connector(tmp_path_url: str) -> None:
+    async def test(world: World) -> None:
+        records: list[DecisionRecord] = []
+        guard = ToolGuard(
+            issuer=ISSUER,
+            audience=f"{ORIGIN}/mcp",
+            connections=world.vault,
+            clock=world.clock,
+            on_decision=Records(records.append, subjects="hashed"),
+        )
+        tenant = {"tenant_id": "acme"}
+        await world.connect("alice", **tenant)
+        world.now += 3_590
+        await world.fetch("bob", **tenant)
+
+        assert guard.recorder.flush()
+        connected, refreshed = records
+        assert (connected.verdict, connected.tenant) == ("connected", "acme")
+        assert connected.subject == guard.recorder.name_of(ISSUER, "alice") != "alice"
+        assert (refreshed.verdict, refreshed.tenant, refreshed.subject) == (
+            "refreshed",
+            "acme",
+            None,
+        )
+
+    in_world(tmp_path_url, test, tenant_connectors={"service": requires_scopes("mcp:use")})
+
+
+def test_refreshes_of_a_vault_are_counted_by_their_outcome(tmp_path_url: str) -> None:
+    async def test(world: World) -> None:
+        await world.connect("alice")
+        world.now += 3_590
+        await world.fetch("alice")
+        world.now += 3_590
+        world.service.refresh_tokens.clear()
+        with pytest.raises(ConnectionRequiredError):
+            await world.fetch("alice")
+
+        counted = [(each.name, dict(each.attributes), each.value) for each in world.vault.figures()]
+        about = ("connections.refreshes", "service")
+        assert counted == [
+            (about[0], {"connection": about[1], "outcome": outcome}, 1)
+            for outcome in ("success", "connection_required")
+        ]
+
+    in_world(tmp_path_url, test)
+
+
+def test_a_server_is_not_ready_before_its_vault_is(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        folder = tmp_path / "absent"
+        vault = world.replica()
+        guard = ToolGuard(issuer=ISSUER, audience=f"{ORIGIN}/mcp", connections=vault)
+        guard.verifier = LocalIssuer(ISSUER).verifier()
+        missing = (await guard.ready()).missing
+        assert missing == {"connections": "ConnectionUnavailableError"}
+
+        folder.mkdir()
+        assert await guard.ready()
+
+    in_world(f"sqlite:///{tmp_path}/absent/vault.db", test)

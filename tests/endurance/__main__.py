@@ -1,0 +1,40 @@
+"""Hold a deployment under load while what it depends on fails: ``python -m tests.endurance``.
+
+Two workers behind the nginx of ``examples/deploy``; several users with different rights call tools
+all the time, while the issuer is stopped and started and its key rotated, Redis and Postgres are
+killed and started, a worker is killed, and the clock is moved. Prints what was counted; exits with
+1 if an answer was wrong, a call was lost that was not in flight at the killed worker, or a record.
+Workers start again from this checkout, which must not be edited meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does it
+
+from endurance.run import endure
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.endurance")
+    parser.add_argument("--seconds", type=float, default=300.0, help="how long; 300 by default")
+    given = parser.parse_args()
+    directory = Path(tempfile.mkdtemp(prefix="tg-endurance-"))
+    directory.chmod(0o755)
+    try:
+        figures = endure(directory, given.seconds)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    print(figures)
+    for fault in figures.faults:
+        print(f"FAILED: {fault}")
+    return 1 if figures.faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())
