@@ -104,10 +104,13 @@ def asked(
     access_token: str | None = TOKEN,
     tenant_id: str | None = None,
     fresh: bool = False,
+    rejected: Connection | None = None,
     **facts: Any,
 ) -> ConnectionRequest:
     principal = Principal(user_id, **{"issuer": ISSUER, **facts})
-    return ConnectionRequest(name, tuple(scopes), principal, access_token, tenant_id, fresh)
+    return ConnectionRequest(
+        name, tuple(scopes), principal, access_token, tenant_id, fresh, rejected
+    )
 
 
 def cached(

@@ -29,6 +29,7 @@ from toolguard.connections.protocol import (
     ConnectionProvider,
     ConnectionRequest,
 )
+from toolguard.connections.renewal import RENEWAL_PAUSE
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,
@@ -144,6 +145,7 @@ class CachedConnections:
         self._timeout = timeout
         self._clock = clock
         self._not_connected: TTLCache[ConnectionRequiredError] = TTLCache(10_000, timer)
+        self._renewals: TTLCache[Connection] = TTLCache(10_000, timer)
         self._in_flight = _RequestsInFlight()
         self._lanes = Lanes(_REQUESTS_OF_ONE_CALLER)
 
@@ -167,6 +169,10 @@ class CachedConnections:
             refusal = self._not_connected.get(key)
             if refusal is not None:
                 raise copy(refusal)
+        elif request.rejected is not None:
+            renewed = await self._renewed(key, request.rejected)
+            if renewed is not None:
+                return renewed
         task = self._in_flight.join(
             key, partial(self._fetch_and_store, key, request), fresh=request.fresh
         )
@@ -214,9 +220,19 @@ class CachedConnections:
             if not is_known and not request.fresh:
                 # Whatever the provider raised: other processes must not wait for this one.
                 await self._cache.drop(key)
+        if request.fresh:
+            self._renewals.put(key, connection, RENEWAL_PAUSE)
         if self._in_flight.is_latest(key, current):
             await self._write(key, connection)
         return connection
+
+    async def _renewed(self, key: str, rejected: Connection) -> Connection | None:
+        """Return what another call has fetched instead of ``rejected``, or has fetched just now."""
+        kept = await self._read(key)
+        if kept is not None and kept.token != rejected.token:
+            return kept
+        renewed = self._renewals.get(key)
+        return None if renewed is None or renewed.is_expired(self._clock()) else renewed
 
     async def _ask_provider(self, request: ConnectionRequest) -> Connection:
         caller = request.principal
