@@ -21,7 +21,7 @@ from uuid import uuid4
 import anyio
 
 from toolguard.connections.lanes import Lanes
-from toolguard.connections.memory import MemoryTokenCache, TTLCache
+from toolguard.connections.memory import MemoryTokenCache, TTLCache, connection_length
 from toolguard.connections.per_loop import PerLoop, running_loop
 from toolguard.connections.protocol import (
     Connection,
@@ -45,6 +45,9 @@ __all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache", "build_provide
 
 # Further ones wait: a caller whose requests hang leaves the provider to the others.
 _REQUESTS_OF_ONE_CALLER = 10
+# The oldest goes for a further one: a caller with many tokens evicts nobody else's connections.
+_ENTRIES_OF_ONE_CALLER = 100
+_RENEWED_BYTES = 16 * 1024 * 1024
 
 
 class TokenCache(Protocol):
@@ -98,6 +101,9 @@ class CachedConnections:
         skew: seconds before its expiry from which a connection is no longer served.
         not_connected_for: seconds for which "not connected" is remembered, in this process. A
             user who connects within that time is asked to connect once more. 0 disables this.
+        not_connected_after: the number of times in a row, each within ``not_connected_for``, that
+            the provider says so before it is remembered. A guard without a cache of its own has
+            2: a user who connects at once and tries again is served.
         timeout: seconds for one request to the provider.
         clock: returns the time, in seconds since the epoch.
         timer: a monotonic clock, in seconds.
@@ -121,6 +127,7 @@ class CachedConnections:
         max_age: float = 60.0,
         skew: float = 30.0,
         not_connected_for: float = 2.0,
+        not_connected_after: int = 1,
         timeout: float = 30.0,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.monotonic,
@@ -136,16 +143,22 @@ class CachedConnections:
             raise ValueError("max_age, skew and not_connected_for are seconds, 0 or more")
         if not 0 < timeout < math.inf:
             raise ValueError("write timeout=30.0: seconds for one request, more than 0")
+        if not_connected_after < 1:
+            raise ValueError("write not_connected_after=1: after how many refusals, 1 or more")
         self._provider = provider
         self._cache: TokenCache = MemoryTokenCache(clock=timer) if cache is None else cache
         self._namespace = _namespace(provider, namespace, shared=self._cache.shared)
         self._max_age = max_age
         self._skew = skew
         self._not_connected_for = not_connected_for
+        self._not_connected_after = not_connected_after
         self._timeout = timeout
         self._clock = clock
-        self._not_connected: TTLCache[ConnectionRequiredError] = TTLCache(10_000, timer)
-        self._renewals: TTLCache[Connection] = TTLCache(10_000, timer)
+        self._not_connected: TTLCache[tuple[ConnectionRequiredError, int]] = TTLCache(10_000, timer)
+        self._keys: TTLCache[tuple[str, ...]] = TTLCache(10_000, timer)
+        self._renewals: TTLCache[Connection] = TTLCache(
+            10_000, timer, max_bytes=_RENEWED_BYTES, length=connection_length
+        )
         self._in_flight = _RequestsInFlight()
         self._lanes = Lanes(_REQUESTS_OF_ONE_CALLER)
 
@@ -167,8 +180,8 @@ class CachedConnections:
             if cached is not None:
                 return cached
             refusal = self._not_connected.get(key)
-            if refusal is not None:
-                raise copy(refusal)
+            if refusal is not None and refusal[1] >= self._not_connected_after:
+                raise copy(refusal[0])
         elif request.rejected is not None:
             renewed = await self._renewed(key, request.rejected)
             if renewed is not None:
@@ -223,7 +236,7 @@ class CachedConnections:
         if request.fresh:
             self._renewals.put(key, connection, RENEWAL_PAUSE)
         if self._in_flight.is_latest(key, current):
-            await self._write(key, connection)
+            await self._write(key, request, connection)
         return connection
 
     async def _renewed(self, key: str, rejected: Connection) -> Connection | None:
@@ -235,9 +248,8 @@ class CachedConnections:
         return None if renewed is None or renewed.is_expired(self._clock()) else renewed
 
     async def _ask_provider(self, request: ConnectionRequest) -> Connection:
-        caller = request.principal
         with anyio.move_on_after(self._timeout):
-            async with self._lanes.enter((caller.issuer, caller.user_id, request.tenant_id)):
+            async with self._lanes.enter(_caller(request)):
                 # The `refetch` function acts for one call only, so it is not cached.
                 return (await self._provider.fetch(request)).with_refetch(None)
         raise ConnectionUnavailableError(
@@ -250,13 +262,23 @@ class CachedConnections:
         # Checked again: the cache has a clock of its own.
         return connection if connection is not None and self._ttl(connection) > 0 else None
 
-    async def _write(self, key: str, connection: Connection) -> None:
+    async def _write(self, key: str, request: ConnectionRequest, connection: Connection) -> None:
         self._not_connected.drop(key)
         ttl = self._ttl(connection)
-        if ttl > 0:
-            await self._cache.put(key, connection, ttl)
-        else:
+        if ttl <= 0:
             await self._cache.drop(key)
+            return
+        await self._cache.put(key, connection, ttl)
+        if not self._cache.shared:
+            for oldest in self._beyond_room(key, request):
+                await self._cache.drop(oldest)
+
+    def _beyond_room(self, key: str, request: ConnectionRequest) -> tuple[str, ...]:
+        """Return the keys of the caller that make room for ``key``, which was just written."""
+        caller = repr(_caller(request))
+        keys = (*(each for each in self._keys.get(caller) or () if each != key), key)
+        self._keys.put(caller, keys[-_ENTRIES_OF_ONE_CALLER:], self._max_age)
+        return keys[:-_ENTRIES_OF_ONE_CALLER]
 
     async def _record_failure(self, key: str, error: ConnectionTokenError, *, fresh: bool) -> None:
         refused = isinstance(error, (ConnectionRequiredError, ConnectionDeniedError))
@@ -264,7 +286,8 @@ class CachedConnections:
         if refused or not fresh:
             await self._cache.drop(key)
         if isinstance(error, ConnectionRequiredError) and not fresh:
-            self._not_connected.put(key, copy(error), self._not_connected_for)
+            _, times = self._not_connected.get(key) or (None, 0)
+            self._not_connected.put(key, (copy(error), times + 1), self._not_connected_for)
 
     def _ttl(self, connection: Connection) -> float:
         if connection.expires_at is None:
@@ -299,8 +322,8 @@ def build_provider(
     """
     if connections is None or isinstance(connections, CachedConnections):
         return connections
-    # "Not connected" is not remembered: a user who connects and tries again is served at once.
-    return CachedConnections(connections, not_connected_for=0, clock=clock)
+    # A user who connects and tries again is served at once; who only tries again is not asked for.
+    return CachedConnections(connections, not_connected_after=2, clock=clock)
 
 
 def _namespace(provider: ConnectionProvider, given: str | None, *, shared: bool) -> str:
@@ -338,6 +361,10 @@ def _key(namespace: str, request: ConnectionRequest) -> str | None:
     # JSON, so that values cannot run together; not in ASCII, which writes a character beyond
     # U+FFFF and its two surrogates alike.
     return sha256(_encode(parts).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _caller(request: ConnectionRequest) -> tuple[str | None, ...]:
+    return request.principal.issuer, request.principal.user_id, request.tenant_id
 
 
 def _as_set(values: Iterable[str]) -> list[str]:

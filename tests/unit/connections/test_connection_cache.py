@@ -11,7 +11,7 @@ import pytest
 
 from support.keeping import Ledger, Upstream, asked, cached, fetched, tokens
 from toolguard.connections import Connection, ConnectionRequest
-from toolguard.connections.cache import CachedConnections, MemoryTokenCache
+from toolguard.connections.cache import CachedConnections, MemoryTokenCache, build_provider
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRateLimitedError,
@@ -180,6 +180,47 @@ def test_of_too_many_entries_the_one_unused_for_longest_goes(
     assert tokens(connections, alice, carol, bob) == ["alice-1", "carol-3", "bob-4"]
 
 
+def test_a_caller_with_many_tokens_evicts_no_other_caller(upstream: Upstream) -> None:
+    connections = cached(upstream)
+    others = [asked(f"user-{n}") for n in range(1_000)]
+    before = tokens(connections, *others)
+    tokens(connections, *(asked(access_token=f"token-{n}") for n in range(10_000)))
+
+    assert tokens(connections, *others) == before
+    assert len(upstream.asked) == 11_000
+
+
+def test_the_newest_entries_of_a_caller_are_kept(upstream: Upstream) -> None:
+    connections = cached(upstream)
+    requests = [asked(access_token=f"token-{n}") for n in range(101)]
+    first, *kept = tokens(connections, *requests)
+
+    assert tokens(connections, *requests[1:]) == kept
+    assert tokens(connections, requests[0]) != [first]
+
+
+def test_a_cache_holds_no_more_bytes_than_it_may(clock: FrozenClock) -> None:
+    cache = MemoryTokenCache(max_bytes=1_000, clock=clock)
+
+    async def kept() -> list[int]:
+        for key in range(10):
+            await cache.put(str(key), Connection("x" * 300, scopes=("y" * 20,)), 60)
+        return [key for key in range(10) if await cache.get(str(key)) is not None]
+
+    assert asyncio.run(kept()) == [7, 8, 9]
+
+
+def test_a_connection_longer_than_the_cache_leaves_no_older_one(clock: FrozenClock) -> None:
+    cache = MemoryTokenCache(max_bytes=1_000, clock=clock)
+
+    async def kept() -> Connection | None:
+        await cache.put("key", Connection("old"), 60)
+        await cache.put("key", Connection("x" * 1_001), 60)
+        return await cache.get("key")
+
+    assert asyncio.run(kept()) is None
+
+
 def test_nothing_is_kept_for_a_caller_who_is_no_user(connections: CachedConnections) -> None:
     nobody, unnamed = asked(None), asked("")
 
@@ -286,6 +327,31 @@ def test_that_a_user_has_not_connected_is_remembered_for_two_seconds(
     upstream.failure = None
     clock.advance(0.1)
     assert outcome(connections) == "alice-2"
+
+
+def test_fifty_calls_of_an_unconnected_user_ask_a_guards_provider_twice(
+    upstream: Upstream,
+) -> None:
+    upstream.failure = NOT_CONNECTED
+    guarded = build_provider(upstream, FrozenClock())
+    assert isinstance(guarded, CachedConnections)
+
+    assert [outcome(guarded) for _ in range(50)] == ["ConnectionRequiredError"] * 50
+    assert len(upstream.asked) == 2
+
+
+def test_refusals_that_are_not_in_a_row_are_not_remembered(
+    upstream: Upstream, clock: FrozenClock
+) -> None:
+    connections = cached(upstream, clock, not_connected_after=2)
+    for _ in range(3):
+        upstream.failure = NOT_CONNECTED
+        outcome(connections)
+        clock.advance(2)
+
+    assert len(upstream.asked) == 3
+    upstream.failure = None
+    assert outcome(connections) == "alice-4"
 
 
 def test_what_is_remembered_of_a_refusal_holds_no_token_of_the_caller(clock: FrozenClock) -> None:

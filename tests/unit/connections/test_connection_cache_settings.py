@@ -40,6 +40,16 @@ def test_a_cache_of_no_entries_is_refused() -> None:
         MemoryTokenCache(0)
 
 
+def test_a_cache_of_no_bytes_is_refused() -> None:
+    with pytest.raises(ValueError, match="write max_bytes="):
+        MemoryTokenCache(max_bytes=0)
+
+
+def test_refusals_that_are_remembered_before_there_is_one_are_refused() -> None:
+    with pytest.raises(ValueError, match="write not_connected_after=1"):
+        cached(Upstream(), not_connected_after=0)
+
+
 def test_what_is_no_provider_is_refused() -> None:
     with pytest.raises(TypeError, match=r"a provider with an async fetch\(\), .* not from str"):
         CachedConnections("https://vault.example")  # type: ignore[arg-type]
