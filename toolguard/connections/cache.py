@@ -8,21 +8,25 @@ So neither another user nor the same user with other rights is served from it.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
 import anyio
 
+from toolguard.connections.breaker import Breaker
+from toolguard.connections.failures import RecentFailures
+from toolguard.connections.in_flight import InFlight, RequestsInFlight, caller_of
 from toolguard.connections.lanes import Lanes
 from toolguard.connections.memory import MemoryTokenCache, TTLCache, connection_length
-from toolguard.connections.per_loop import PerLoop, running_loop
 from toolguard.connections.protocol import (
     Connection,
     ConnectionFunction,
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache", "build_provider"]
+
+_log = logging.getLogger("toolguard.connections")
 
 # Further ones wait: a caller whose requests hang leaves the provider to the others.
 _REQUESTS_OF_ONE_CALLER = 10
@@ -86,9 +92,12 @@ class CachedConnections:
     """A provider that caches the connections of another one.
 
     Concurrent calls for one entry make one request, which continues if the call that started it is
-    cancelled. Failures are not cached, except "not connected" for a short time. A request with
-    ``fresh`` is always passed on, and its connection replaces the entry. Connections of a caller
-    that is not a user (a client) are cached only if they belong to a tenant.
+    cancelled; their number is limited. A failure that comes twice in a row is remembered for a
+    second, "not connected" for ``not_connected_for``, and a rate limit for as long as it says.
+    While the provider does not answer several callers, one request is tried from time to time and
+    the others fail at once. A request with ``fresh`` is passed on, and its connection replaces the
+    entry. Connections of a caller that is not a user (a client) are cached only if they belong to
+    a tenant.
 
     Args:
         provider: the provider to cache, or an async function. To share entries between processes,
@@ -150,16 +159,19 @@ class CachedConnections:
         self._namespace = _namespace(provider, namespace, shared=self._cache.shared)
         self._max_age = max_age
         self._skew = skew
-        self._not_connected_for = not_connected_for
-        self._not_connected_after = not_connected_after
         self._timeout = timeout
         self._clock = clock
-        self._not_connected: TTLCache[tuple[ConnectionRequiredError, int]] = TTLCache(10_000, timer)
+        self._failures = RecentFailures(
+            not_connected_for=not_connected_for,
+            not_connected_after=not_connected_after,
+            timer=timer,
+        )
+        self._breakers = defaultdict[str, Breaker](partial(Breaker, timer))
         self._keys: TTLCache[tuple[str, ...]] = TTLCache(10_000, timer)
         self._renewals: TTLCache[Connection] = TTLCache(
             10_000, timer, max_bytes=_RENEWED_BYTES, length=connection_length
         )
-        self._in_flight = _RequestsInFlight()
+        self._in_flight = RequestsInFlight()
         self._lanes = Lanes(_REQUESTS_OF_ONE_CALLER)
 
     async def fetch(self, request: ConnectionRequest) -> Connection:
@@ -179,16 +191,13 @@ class CachedConnections:
             cached = None if self._cache.shared else await self._read(key)
             if cached is not None:
                 return cached
-            refusal = self._not_connected.get(key)
-            if refusal is not None and refusal[1] >= self._not_connected_after:
-                raise copy(refusal[0])
+            self._failures.check(key)
         elif request.rejected is not None:
             renewed = await self._renewed(key, request.rejected)
             if renewed is not None:
                 return renewed
-        task = self._in_flight.join(
-            key, partial(self._fetch_and_store, key, request), fresh=request.fresh
-        )
+            self._failures.check(_renewal(key))
+        task = self._in_flight.join(key, request, partial(self._fetch_and_store, key, request))
         import asyncio  # noqa: PLC0415 - takes long to import
 
         # Unlike awaiting the task, this does not cancel it with the call that waits.
@@ -214,7 +223,7 @@ class CachedConnections:
                 await aclose()
 
     async def _fetch_and_store(
-        self, key: str, request: ConnectionRequest, current: _InFlight
+        self, key: str, request: ConnectionRequest, current: InFlight
     ) -> Connection:
         if not request.fresh:
             cached = await self._read(key) or await self._read(key, claim=True)
@@ -227,7 +236,7 @@ class CachedConnections:
         except ConnectionTokenError as error:
             is_known = True
             if self._in_flight.is_latest(key, current):
-                await self._record_failure(key, error, fresh=request.fresh)
+                await self._record_failure(key, error, request)
             raise
         finally:
             if not is_known and not request.fresh:
@@ -248,14 +257,45 @@ class CachedConnections:
         return None if renewed is None or renewed.is_expired(self._clock()) else renewed
 
     async def _ask_provider(self, request: ConnectionRequest) -> Connection:
-        with anyio.move_on_after(self._timeout):
-            async with self._lanes.enter(_caller(request)):
-                # The `refetch` function acts for one call only, so it is not cached.
-                return (await self._provider.fetch(request)).with_refetch(None)
+        caller, breaker = caller_of(request), self._breakers[request.name]
+        is_asked = False
+        if not breaker.wait:
+            with anyio.move_on_after(self._timeout):
+                async with self._lanes.enter(caller):
+                    is_asked = breaker.admit()
+                    if is_asked:
+                        return await self._answer(request, breaker)
+        if is_asked:
+            self._record_outage(request, breaker)
+            raise ConnectionUnavailableError(
+                f"The provider did not answer in {self._timeout:g} s: try again",
+                connection=request.name,
+            )
         raise ConnectionUnavailableError(
-            f"The provider did not answer in {self._timeout:g} s: try again",
+            f"The provider of {request.name} does not answer: try again later",
             connection=request.name,
         )
+
+    async def _answer(self, request: ConnectionRequest, breaker: Breaker) -> Connection:
+        try:
+            connection = await self._provider.fetch(request)
+        except ConnectionTokenError as error:
+            if isinstance(error, ConnectionUnavailableError):
+                self._record_outage(request, breaker)
+            else:
+                breaker.answered()
+            raise
+        breaker.answered()
+        # The `refetch` function acts for one call only, so it is not cached.
+        return connection.with_refetch(None)
+
+    def _record_outage(self, request: ConnectionRequest, breaker: Breaker) -> None:
+        if breaker.failed(caller_of(request)):
+            _log.warning(
+                "connection %s: its provider had no answer for several callers; from now on one "
+                "request is tried from time to time",
+                request.name,
+            )
 
     async def _read(self, key: str, *, claim: bool = False) -> Connection | None:
         connection = await (self._cache.claim(key) if claim else self._cache.get(key))
@@ -263,7 +303,7 @@ class CachedConnections:
         return connection if connection is not None and self._ttl(connection) > 0 else None
 
     async def _write(self, key: str, request: ConnectionRequest, connection: Connection) -> None:
-        self._not_connected.drop(key)
+        self._failures.forget(key, _renewal(key))
         ttl = self._ttl(connection)
         if ttl <= 0:
             await self._cache.drop(key)
@@ -275,19 +315,22 @@ class CachedConnections:
 
     def _beyond_room(self, key: str, request: ConnectionRequest) -> tuple[str, ...]:
         """Return the keys of the caller that make room for ``key``, which was just written."""
-        caller = repr(_caller(request))
+        caller = repr(caller_of(request))
         keys = (*(each for each in self._keys.get(caller) or () if each != key), key)
         self._keys.put(caller, keys[-_ENTRIES_OF_ONE_CALLER:], self._max_age)
         return keys[:-_ENTRIES_OF_ONE_CALLER]
 
-    async def _record_failure(self, key: str, error: ConnectionTokenError, *, fresh: bool) -> None:
+    async def _record_failure(
+        self, key: str, error: ConnectionTokenError, request: ConnectionRequest
+    ) -> None:
         refused = isinstance(error, (ConnectionRequiredError, ConnectionDeniedError))
         # An outage of the provider does not invalidate the entry.
-        if refused or not fresh:
+        if refused or not request.fresh:
             await self._cache.drop(key)
-        if isinstance(error, ConnectionRequiredError) and not fresh:
-            _, times = self._not_connected.get(key) or (None, 0)
-            self._not_connected.put(key, (copy(error), times + 1), self._not_connected_for)
+        if not request.fresh:
+            self._failures.record(key, error)
+        elif request.rejected is not None:
+            self._failures.record(_renewal(key), error)
 
     def _ttl(self, connection: Connection) -> float:
         if connection.expires_at is None:
@@ -363,57 +406,12 @@ def _key(namespace: str, request: ConnectionRequest) -> str | None:
     return sha256(_encode(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _caller(request: ConnectionRequest) -> tuple[str | None, ...]:
-    return request.principal.issuer, request.principal.user_id, request.tenant_id
+def _renewal(key: str) -> str:
+    return f"{key} renewal"
 
 
 def _as_set(values: Iterable[str]) -> list[str]:
     return sorted(set(values))
-
-
-@dataclass(eq=False)
-class _InFlight:
-    """One running request to the provider, for all waiting calls in one event loop."""
-
-    fresh: bool
-    task: asyncio.Task[Connection] = field(init=False)
-
-
-class _RequestsInFlight:
-    """The running requests by key; each event loop has its own, as tasks belong to a loop."""
-
-    def __init__(self) -> None:
-        self._by_loop: PerLoop[dict[str, _InFlight]] = PerLoop(dict)
-
-    def join(
-        self,
-        key: str,
-        start: Callable[[_InFlight], Coroutine[Any, Any, Connection]],
-        *,
-        fresh: bool,
-    ) -> asyncio.Task[Connection]:
-        """Return the running request for ``key``; start one if there is none, or none is fresh."""
-        running = self._by_loop.get()
-        current = running.get(key)
-        if current is None or (fresh and not current.fresh):
-            current = running[key] = _InFlight(fresh)
-            current.task = running_loop().create_task(start(current))
-            current.task.add_done_callback(partial(_forget, running, key, current))
-        return current.task
-
-    def is_latest(self, key: str, current: _InFlight) -> bool:
-        """Return whether no fresh request overtook this one, whose connection may be older."""
-        return self._by_loop.get().get(key) is current
-
-
-def _forget(
-    running: dict[str, _InFlight], key: str, current: _InFlight, task: asyncio.Task[Connection]
-) -> None:
-    if running.get(key) is current:
-        del running[key]
-    if not task.cancelled():
-        # Retrieved, or asyncio logs it with its traceback if all waiting calls are gone.
-        task.exception()
 
 
 def _result(task: asyncio.Task[Connection], name: str) -> Connection:

@@ -34,7 +34,7 @@ OUT_OF_ORDER = ConnectionUnavailableError("Try again", connection="google-calend
 FAILURES = [
     OUT_OF_ORDER,
     ConnectionDeniedError("No", connection="google-calendar"),
-    ConnectionRateLimitedError("Later", connection="google-calendar", retry_after=5),
+    ConnectionRateLimitedError("Later", connection="google-calendar"),
     ConnectionResponseError("What?", connection="google-calendar"),
 ]
 
@@ -291,7 +291,7 @@ def test_an_outage_says_nothing_against_what_is_kept(
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.error)
-def test_a_failure_is_not_kept(
+def test_a_failure_that_comes_once_is_not_kept(
     connections: CachedConnections, upstream: Upstream, failure: ConnectionTokenError
 ) -> None:
     upstream.failure = failure
