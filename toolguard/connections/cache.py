@@ -13,6 +13,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -113,6 +114,9 @@ class CachedConnections:
         not_connected_after: the number of times in a row, each within ``not_connected_for``, that
             the provider says so before it is remembered. A guard without a cache of its own has
             2: a user who connects at once and tries again is served.
+        local_age: seconds for which this process serves an entry of a shared cache from its own
+            memory, at most half of ``max_age``, which it counts towards. What another process
+            replaces is served for so long. 0 asks the shared cache for every call.
         timeout: seconds for one request to the provider.
         clock: returns the time, in seconds since the epoch.
         timer: a monotonic clock, in seconds.
@@ -137,6 +141,7 @@ class CachedConnections:
         skew: float = 30.0,
         not_connected_for: float = 2.0,
         not_connected_after: int = 1,
+        local_age: float = 5.0,
         timeout: float = 30.0,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.monotonic,
@@ -148,14 +153,19 @@ class CachedConnections:
                     f"function, not from {type(provider).__name__}"
                 )
             provider = _FunctionProvider(provider)
-        if not all(0 <= seconds < math.inf for seconds in (max_age, skew, not_connected_for)):
-            raise ValueError("max_age, skew and not_connected_for are seconds, 0 or more")
+        durations = (max_age, skew, not_connected_for, local_age)
+        if not all(0 <= seconds < math.inf for seconds in durations):
+            raise ValueError("max_age, skew, ..._for and local_age are seconds, 0 or more")
         if not 0 < timeout < math.inf:
             raise ValueError("write timeout=30.0: seconds for one request, more than 0")
         if not_connected_after < 1:
             raise ValueError("write not_connected_after=1: after how many refusals, 1 or more")
         self._provider = provider
-        self._cache: TokenCache = MemoryTokenCache(clock=timer) if cache is None else cache
+        own = MemoryTokenCache(clock=timer)
+        self._cache: TokenCache = own if cache is None else cache
+        # What is in front of a shared cache: it is not asked for every call, and may be away.
+        self._front: TokenCache = own if self._cache.shared else self._cache
+        self._front_age = min(local_age, max_age / 2)
         self._namespace = _namespace(provider, namespace, shared=self._cache.shared)
         self._max_age = max_age
         self._skew = skew
@@ -188,7 +198,7 @@ class CachedConnections:
         if key is None or self._max_age == 0:
             return await self._provider.fetch(request)
         if not request.fresh:
-            cached = None if self._cache.shared else await self._read(key)
+            cached = await self._read(key)
             if cached is not None:
                 return cached
             self._failures.check(key)
@@ -217,16 +227,18 @@ class CachedConnections:
 
     async def aclose(self) -> None:
         """Close the TCP connections of the provider and of the cache in the running event loop."""
-        for each in (self._provider, self._cache):
-            aclose = getattr(each, "aclose", None)
-            if aclose is not None:
-                await aclose()
+        async with AsyncExitStack() as closing:
+            # All of them, whatever one of them raises.
+            for each in (self._cache, self._provider):
+                aclose = getattr(each, "aclose", None)
+                if aclose is not None:
+                    closing.push_async_callback(aclose)
 
     async def _fetch_and_store(
         self, key: str, request: ConnectionRequest, current: InFlight
     ) -> Connection:
         if not request.fresh:
-            cached = await self._read(key) or await self._read(key, claim=True)
+            cached = await self._read_cache(key)
             if cached is not None:
                 return cached
         is_known = False
@@ -250,9 +262,10 @@ class CachedConnections:
 
     async def _renewed(self, key: str, rejected: Connection) -> Connection | None:
         """Return what another call has fetched instead of ``rejected``, or has fetched just now."""
-        kept = await self._read(key)
-        if kept is not None and kept.token != rejected.token:
-            return kept
+        for cache in dict.fromkeys((self._front, self._cache)):
+            kept = self._usable(await cache.get(key))
+            if kept is not None and kept.token != rejected.token:
+                return kept
         renewed = self._renewals.get(key)
         return None if renewed is None or renewed.is_expired(self._clock()) else renewed
 
@@ -297,8 +310,18 @@ class CachedConnections:
                 request.name,
             )
 
-    async def _read(self, key: str, *, claim: bool = False) -> Connection | None:
-        connection = await (self._cache.claim(key) if claim else self._cache.get(key))
+    async def _read(self, key: str) -> Connection | None:
+        return self._usable(await self._front.get(key))
+
+    async def _read_cache(self, key: str) -> Connection | None:
+        """Return what is in the cache, or what another process brings; None after a claim."""
+        found = self._usable(await self._cache.get(key))
+        found = found or self._usable(await self._cache.claim(key))
+        if found is not None and self._cache.shared and self._front_age:
+            await self._front.put(key, found, min(self._ttl(found), self._front_age))
+        return found
+
+    def _usable(self, connection: Connection | None) -> Connection | None:
         # Checked again: the cache has a clock of its own.
         return connection if connection is not None and self._ttl(connection) > 0 else None
 
@@ -306,12 +329,20 @@ class CachedConnections:
         self._failures.forget(key, _renewal(key))
         ttl = self._ttl(connection)
         if ttl <= 0:
-            await self._cache.drop(key)
+            await self._drop(key)
             return
-        await self._cache.put(key, connection, ttl)
-        if not self._cache.shared:
-            for oldest in self._beyond_room(key, request):
-                await self._cache.drop(oldest)
+        if self._cache.shared:
+            # In the memory of another process it may grow older by that much.
+            await self._cache.put(key, connection, min(ttl, self._max_age - self._front_age))
+            ttl = min(ttl, self._front_age)
+        if ttl > 0:
+            await self._front.put(key, connection, ttl)
+        for oldest in self._beyond_room(key, request):
+            await self._front.drop(oldest)
+
+    async def _drop(self, key: str) -> None:
+        for cache in dict.fromkeys((self._front, self._cache)):
+            await cache.drop(key)
 
     def _beyond_room(self, key: str, request: ConnectionRequest) -> tuple[str, ...]:
         """Return the keys of the caller that make room for ``key``, which was just written."""
@@ -326,7 +357,7 @@ class CachedConnections:
         refused = isinstance(error, (ConnectionRequiredError, ConnectionDeniedError))
         # An outage of the provider does not invalidate the entry.
         if refused or not request.fresh:
-            await self._cache.drop(key)
+            await self._drop(key)
         if not request.fresh:
             self._failures.record(key, error)
         elif request.rejected is not None:

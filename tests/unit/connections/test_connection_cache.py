@@ -137,7 +137,7 @@ def test_an_age_of_nothing_turns_the_cache_off(upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize(
-    ("life", "last"), [(None, "put for 60 s"), (31, "put for 1 s"), (30, "drop"), (-5, "drop")]
+    ("life", "last"), [(None, "put for 55 s"), (31, "put for 1 s"), (30, "drop"), (-5, "drop")]
 )
 def test_a_cache_is_given_what_is_good_for_a_while_and_forgets_the_rest(
     upstream: Upstream, clock: FrozenClock, life: float | None, last: str
@@ -469,3 +469,72 @@ def test_closing_the_connections_closes_the_cache(upstream: Upstream) -> None:
     asyncio.run(CachedConnections(upstream, cache=cache).aclose())
 
     assert cache.is_closed
+
+
+def test_closing_the_connections_closes_the_cache_whatever_the_provider_does() -> None:
+    class Stuck(Upstream):
+        async def aclose(self) -> None:
+            raise OSError
+
+    cache = ClaimedCache()
+    with pytest.raises(OSError):  # noqa: PT011 - which one it is does not matter
+        asyncio.run(CachedConnections(Stuck(), cache=cache).aclose())
+
+    assert cache.is_closed
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+def test_a_shared_cache_is_not_asked_for_what_this_process_has(
+    upstream: Upstream, clock: FrozenClock, ledger: Ledger
+) -> None:
+    connections = cached(upstream, clock, cache=ledger, namespace="vault")
+    tokens(connections, ALICE)
+    ledger.entries.clear()
+
+    assert tokens(connections, *[ALICE] * 100) == ["alice-1"] * 100
+    assert ledger.entries == []
+    clock.advance(5)
+    assert tokens(connections, *[ALICE] * 100) == ["alice-1"] * 100
+    assert ledger.entries == ["get"]
+
+
+def test_a_connection_of_a_shared_cache_is_no_older_than_a_minute(
+    upstream: Upstream, clock: FrozenClock, ledger: Ledger
+) -> None:
+    ledger._entries._clock = clock
+    one, other = (cached(upstream, clock, cache=ledger, namespace="vault") for _ in range(2))
+    tokens(one, ALICE)
+    clock.advance(54.9)
+    tokens(other, ALICE)
+    clock.advance(5)
+
+    assert tokens(other, ALICE) == ["alice-2"]
+
+
+def test_a_rejected_connection_is_looked_up_in_the_shared_cache(
+    upstream: Upstream, clock: FrozenClock, ledger: Ledger
+) -> None:
+    one, other = (
+        cached(upstream, clock, cache=ledger, namespace="vault", not_connected_for=0)
+        for _ in range(2)
+    )
+    rejected = asyncio.run(one.fetch(ALICE))
+    tokens(other, FRESH)
+
+    assert tokens(one, asked(fresh=True, rejected=rejected)) == ["alice-2"]
+    assert len(upstream.asked) == 2
+
+
+def test_a_refused_connection_is_dropped_from_memory_and_from_the_shared_cache(
+    upstream: Upstream, clock: FrozenClock, ledger: Ledger
+) -> None:
+    connections = cached(upstream, clock, cache=ledger, namespace="vault")
+    tokens(connections, ALICE)
+    upstream.failure = NOT_CONNECTED
+    outcome(connections, FRESH)
+
+    assert outcome(connections) == "ConnectionRequiredError"

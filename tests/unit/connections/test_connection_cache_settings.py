@@ -22,7 +22,7 @@ def test_a_shared_cache_needs_a_name_for_the_provider(namespace: Any) -> None:
         CachedConnections(Upstream(), cache=Ledger(), namespace=namespace)
 
 
-@pytest.mark.parametrize("setting", ["max_age", "skew", "not_connected_for"])
+@pytest.mark.parametrize("setting", ["max_age", "skew", "not_connected_for", "local_age"])
 @pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])
 def test_an_impossible_duration_is_refused(setting: str, seconds: float) -> None:
     with pytest.raises(ValueError, match="are seconds, 0 or more"):
