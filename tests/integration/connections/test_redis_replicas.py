@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -253,6 +254,49 @@ def test_a_thousand_users_at_once_are_no_outage_of_redis(
     assert caplog.messages == []
     assert len(upstream.asked) == 1_000
     assert {token.rpartition("-")[0] for token in found} == {f"user-{n}" for n in range(1_000)}
+
+
+@contextlib.asynccontextmanager
+async def far_away(url: str, seconds: float) -> AsyncIterator[str]:
+    """A Redis whose answers take a while."""
+    address = urlsplit(url)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        near_reader, near_writer = await asyncio.open_connection(address.hostname, address.port)
+        with contextlib.suppress(ConnectionError):
+            while commands := await reader.read(65_536):
+                near_writer.write(commands)
+                answers = await near_reader.read(65_536)
+                await asyncio.sleep(seconds)  # the length of the way
+                writer.write(answers)
+                await writer.drain()
+        near_writer.close()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    finally:
+        server.close()
+
+
+def test_a_queue_for_a_slow_redis_is_no_outage(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    upstream = Upstream()
+
+    async def calls() -> None:
+        async with far_away(url, 0.02) as slow:
+            cache = cache_at(slow, timeout=0.4)
+            machine = cached(upstream, cache=cache, namespace="vault", local_age=0)
+            users = [asked(f"user-{n}") for n in range(800)]
+            for _ in range(2):
+                await asyncio.gather(*(fetched(machine, user) for user in users))
+            await cache.aclose()
+            await settle()
+
+    asyncio.run(calls())
+
+    assert caplog.messages == []
+    assert len(upstream.asked) == 800
 
 
 def test_a_redis_without_memory_keeps_nothing_older_and_is_not_given_up(
