@@ -12,7 +12,7 @@ from copy import copy
 from typing import Any, Literal
 
 from support.callers import ISSUER, TOKEN
-from toolguard.connections import Connection, ConnectionRequest
+from toolguard.connections import Connection, ConnectionProvider, ConnectionRequest
 from toolguard.connections.cache import CachedConnections, MemoryTokenCache
 from toolguard.errors import ToolGuardError
 from toolguard.principal import Principal
@@ -130,7 +130,7 @@ def tokens(connections: CachedConnections, *requests: ConnectionRequest) -> list
     return asyncio.run(calls())
 
 
-async def fetched(connections: CachedConnections, request: ConnectionRequest) -> str:
+async def fetched(connections: ConnectionProvider, request: ConnectionRequest) -> str:
     """Return the token of one call, or the kind of its failure."""
     try:
         return (await connections.fetch(request)).token
