@@ -12,7 +12,7 @@ from copy import copy
 from typing import Any, Literal
 
 from support.callers import ISSUER, TOKEN
-from toolguard.connections import Connection, ConnectionRequest
+from toolguard.connections import Connection, ConnectionProvider, ConnectionRequest
 from toolguard.connections.cache import CachedConnections, MemoryTokenCache
 from toolguard.errors import ToolGuardError
 from toolguard.principal import Principal
@@ -104,10 +104,13 @@ def asked(
     access_token: str | None = TOKEN,
     tenant_id: str | None = None,
     fresh: bool = False,
+    rejected: Connection | None = None,
     **facts: Any,
 ) -> ConnectionRequest:
     principal = Principal(user_id, **{"issuer": ISSUER, **facts})
-    return ConnectionRequest(name, tuple(scopes), principal, access_token, tenant_id, fresh)
+    return ConnectionRequest(
+        name, tuple(scopes), principal, access_token, tenant_id, fresh, rejected
+    )
 
 
 def cached(
@@ -127,7 +130,7 @@ def tokens(connections: CachedConnections, *requests: ConnectionRequest) -> list
     return asyncio.run(calls())
 
 
-async def fetched(connections: CachedConnections, request: ConnectionRequest) -> str:
+async def fetched(connections: ConnectionProvider, request: ConnectionRequest) -> str:
     """Return the token of one call, or the kind of its failure."""
     try:
         return (await connections.fetch(request)).token

@@ -36,13 +36,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
 KNOW_A_FRAMEWORK = ("http.", "frameworks.", "pages.", "vault.", "testing.", "dev.")
 SPEAK_HTTP = (
-    *(
-        "connections.http",
-        "connections.auth",
-        "tokens.fetching",
-        "tokens.introspection",
-        "tokens.posting",
-    ),
+    *("connections.http", "connections.sockets", "connections.auth"),
+    *("tokens.fetching", "tokens.introspection", "tokens.posting"),
     *("audit.doctor.", "testing.", "dev."),
 )
 KNOW_PRIVATE_NAMES = ("frameworks.internals",)

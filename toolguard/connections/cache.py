@@ -8,22 +8,26 @@ So neither another user nor the same user with other rights is served from it.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AsyncExitStack
 from copy import copy
-from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import uuid4
 
 import anyio
 
+from toolguard.connections.breaker import Breaker
+from toolguard.connections.failures import RecentFailures
 from toolguard.connections.functions import as_provider
+from toolguard.connections.in_flight import InFlight, RequestsInFlight, caller_of
 from toolguard.connections.lanes import Lanes
-from toolguard.connections.memory import MemoryTokenCache, TTLCache
+from toolguard.connections.memory import MemoryTokenCache, TTLCache, connection_length
 from toolguard.connections.protocol import (
     Connection,
     ConnectionFunction,
@@ -31,6 +35,7 @@ from toolguard.connections.protocol import (
     ConnectionRequest,
     is_of_server,
 )
+from toolguard.connections.renewal import RENEWAL_PAUSE
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,
@@ -39,15 +44,19 @@ from toolguard.errors import (
     ToolGuardError,
 )
 from toolguard.figures import Figure, figures_of
-from toolguard.tokens.per_loop import PerLoop, running_loop
 
 if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["CachedConnections", "MemoryTokenCache", "TokenCache", "build_provider"]
 
+_log = logging.getLogger("toolguard.connections")
+
 # Further ones wait: a caller whose requests hang leaves the provider to the others.
 _REQUESTS_OF_ONE_CALLER = 10
+# The oldest goes for a further one: a caller with many tokens evicts nobody else's connections.
+_ENTRIES_OF_ONE_CALLER = 100
+_RENEWED_BYTES = 16 * 1024 * 1024
 
 
 class TokenCache(Protocol):
@@ -86,9 +95,12 @@ class CachedConnections:
     """A provider that caches the connections of another one.
 
     Concurrent calls for one entry make one request, which continues if the call that started it is
-    cancelled. Failures are not cached, except "not connected" for a short time. A request with
-    ``fresh`` is always passed on, and its connection replaces the entry. Connections of a caller
-    that is not a user (a client) are cached only if they belong to a tenant.
+    cancelled; their number is limited. A failure that comes twice in a row is remembered for a
+    second, "not connected" for ``not_connected_for``, and a rate limit for as long as it says.
+    While the provider does not answer several callers, one request is tried from time to time and
+    the others fail at once. A request with ``fresh`` is passed on, and its connection replaces the
+    entry. Connections of a caller that is not a user (a client) are cached only if they belong to
+    a tenant.
 
     Args:
         provider: the provider to cache, or an async function. To share entries between processes,
@@ -101,6 +113,12 @@ class CachedConnections:
         skew: seconds before its expiry from which a connection is no longer served.
         not_connected_for: seconds for which "not connected" is remembered, in this process. A
             user who connects within that time is asked to connect once more. 0 disables this.
+        not_connected_after: the number of times in a row, each within ``not_connected_for``, that
+            the provider says so before it is remembered. A guard without a cache of its own has
+            2: a user who connects at once and tries again is served.
+        local_age: seconds for which this process serves an entry of a shared cache from its own
+            memory, at most half of ``max_age``, which it counts towards. What another process
+            replaces is served for so long. 0 asks the shared cache for every call.
         timeout: seconds for one request to the provider.
         clock: returns the time, in seconds since the epoch.
         timer: a monotonic clock, in seconds.
@@ -124,25 +142,42 @@ class CachedConnections:
         max_age: float = 60.0,
         skew: float = 30.0,
         not_connected_for: float = 2.0,
+        not_connected_after: int = 1,
+        local_age: float = 5.0,
         timeout: float = 30.0,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         provider = as_provider(provider)
-        if not all(0 <= seconds < math.inf for seconds in (max_age, skew, not_connected_for)):
-            raise ValueError("max_age, skew and not_connected_for are seconds, 0 or more")
+        durations = (max_age, skew, not_connected_for, local_age)
+        if not all(0 <= seconds < math.inf for seconds in durations):
+            raise ValueError("max_age, skew, ..._for and local_age are seconds, 0 or more")
         if not 0 < timeout < math.inf:
             raise ValueError("write timeout=30.0: seconds for one request, more than 0")
+        if not_connected_after < 1:
+            raise ValueError("write not_connected_after=1: after how many refusals, 1 or more")
         self._provider = provider
-        self._cache: TokenCache = MemoryTokenCache(clock=timer) if cache is None else cache
+        own = MemoryTokenCache(clock=timer)
+        self._cache: TokenCache = own if cache is None else cache
+        # What is in front of a shared cache: it is not asked for every call, and may be away.
+        self._front: TokenCache = own if self._cache.shared else self._cache
+        self._front_age = min(local_age, max_age / 2)
         self._namespace = _namespace(provider, namespace, shared=self._cache.shared)
         self._max_age = max_age
         self._skew = skew
-        self._not_connected_for = not_connected_for
         self._timeout = timeout
         self._clock = clock
-        self._not_connected: TTLCache[ConnectionRequiredError] = TTLCache(10_000, timer)
-        self._in_flight = _RequestsInFlight()
+        self._failures = RecentFailures(
+            not_connected_for=not_connected_for,
+            not_connected_after=not_connected_after,
+            timer=timer,
+        )
+        self._breakers = defaultdict[str, Breaker](partial(Breaker, timer))
+        self._keys: TTLCache[tuple[str, ...]] = TTLCache(10_000, timer)
+        self._renewals: TTLCache[Connection] = TTLCache(
+            10_000, timer, max_bytes=_RENEWED_BYTES, length=connection_length
+        )
+        self._in_flight = RequestsInFlight()
         self._lanes = Lanes(_REQUESTS_OF_ONE_CALLER)
         self._fetches: Counter[tuple[str, str]] = Counter()
         self._hits: Counter[str] = Counter()
@@ -161,16 +196,17 @@ class CachedConnections:
         if key is None or self._max_age == 0:
             return await self._counted(request)
         if not request.fresh:
-            cached = None if self._cache.shared else await self._read(key)
+            cached = await self._read(key)
             if cached is not None:
                 self._hits[request.name] += 1
                 return cached
-            refusal = self._not_connected.get(key)
-            if refusal is not None:
-                raise copy(refusal)
-        task = self._in_flight.join(
-            key, partial(self._fetch_and_store, key, request), fresh=request.fresh
-        )
+            self._failures.check(key)
+        elif request.rejected is not None:
+            renewed = await self._renewed(key, request.rejected)
+            if renewed is not None:
+                return renewed
+            self._failures.check(_renewal(key))
+        task = self._in_flight.join(key, request, partial(self._fetch_and_store, key, request))
         import asyncio  # noqa: PLC0415 - takes long to import
 
         # Unlike awaiting the task, this does not cancel it with the call that waits.
@@ -207,16 +243,18 @@ class CachedConnections:
 
     async def aclose(self) -> None:
         """Close the TCP connections of the provider and of the cache in the running event loop."""
-        for each in (self._provider, self._cache):
-            aclose = getattr(each, "aclose", None)
-            if aclose is not None:
-                await aclose()
+        async with AsyncExitStack() as closing:
+            # All of them, whatever one of them raises.
+            for each in (self._cache, self._provider):
+                aclose = getattr(each, "aclose", None)
+                if aclose is not None:
+                    closing.push_async_callback(aclose)
 
     async def _fetch_and_store(
-        self, key: str, request: ConnectionRequest, current: _InFlight
+        self, key: str, request: ConnectionRequest, current: InFlight
     ) -> Connection:
         if not request.fresh:
-            cached = await self._read(key) or await self._read(key, claim=True)
+            cached = await self._read_cache(key)
             if cached is not None:
                 self._hits[request.name] += 1
                 return cached
@@ -227,24 +265,44 @@ class CachedConnections:
         except ConnectionTokenError as error:
             is_known = True
             if self._in_flight.is_latest(key, current):
-                await self._record_failure(key, error, fresh=request.fresh)
+                await self._record_failure(key, error, request)
             raise
         finally:
             if not is_known and not request.fresh:
                 # Whatever the provider raised: other processes must not wait for this one.
                 await self._cache.drop(key)
+        if request.fresh:
+            self._renewals.put(key, connection, RENEWAL_PAUSE)
         if self._in_flight.is_latest(key, current):
-            await self._write(key, connection)
+            await self._write(key, request, connection)
         return connection
 
+    async def _renewed(self, key: str, rejected: Connection) -> Connection | None:
+        """Return what another call has fetched instead of ``rejected``, or has fetched just now."""
+        for cache in dict.fromkeys((self._front, self._cache)):
+            kept = self._usable(await cache.get(key))
+            if kept is not None and kept.token != rejected.token:
+                return kept
+        renewed = self._renewals.get(key)
+        return None if renewed is None or renewed.is_expired(self._clock()) else renewed
+
     async def _ask_provider(self, request: ConnectionRequest) -> Connection:
-        caller = request.principal
-        with anyio.move_on_after(self._timeout):
-            async with self._lanes.enter((caller.issuer, caller.user_id, request.tenant_id)):
-                # The `refetch` function acts for one call only, so it is not cached.
-                return (await self._counted(request)).with_refetch(None)
+        caller, breaker = caller_of(request), self._breakers[request.name]
+        is_asked = False
+        if not breaker.wait:
+            with anyio.move_on_after(self._timeout):
+                async with self._lanes.enter(caller):
+                    is_asked = breaker.admit()
+                    if is_asked:
+                        return await self._answer(request, breaker)
+        if is_asked:
+            self._record_outage(request, breaker)
+            raise ConnectionUnavailableError(
+                f"The provider did not answer in {self._timeout:g} s: try again",
+                connection=request.name,
+            )
         raise ConnectionUnavailableError(
-            f"The provider did not answer in {self._timeout:g} s: try again",
+            f"The provider of {request.name} does not answer: try again later",
             connection=request.name,
         )
 
@@ -261,26 +319,79 @@ class CachedConnections:
         finally:
             self._fetches[request.name, outcome] += 1
 
-    async def _read(self, key: str, *, claim: bool = False) -> Connection | None:
-        connection = await (self._cache.claim(key) if claim else self._cache.get(key))
+    async def _answer(self, request: ConnectionRequest, breaker: Breaker) -> Connection:
+        try:
+            connection = await self._counted(request)
+        except ConnectionTokenError as error:
+            if isinstance(error, ConnectionUnavailableError):
+                self._record_outage(request, breaker)
+            else:
+                breaker.answered()
+            raise
+        breaker.answered()
+        # The `refetch` function acts for one call only, so it is not cached.
+        return connection.with_refetch(None)
+
+    def _record_outage(self, request: ConnectionRequest, breaker: Breaker) -> None:
+        if breaker.failed(caller_of(request)):
+            _log.warning(
+                "connection %s: its provider had no answer for several callers; from now on one "
+                "request is tried from time to time",
+                request.name,
+            )
+
+    async def _read(self, key: str) -> Connection | None:
+        return self._usable(await self._front.get(key))
+
+    async def _read_cache(self, key: str) -> Connection | None:
+        """Return what is in the cache, or what another process brings; None after a claim."""
+        found = self._usable(await self._cache.get(key))
+        found = found or self._usable(await self._cache.claim(key))
+        if found is not None and self._cache.shared and self._front_age:
+            await self._front.put(key, found, min(self._ttl(found), self._front_age))
+        return found
+
+    def _usable(self, connection: Connection | None) -> Connection | None:
         # Checked again: the cache has a clock of its own.
         return connection if connection is not None and self._ttl(connection) > 0 else None
 
-    async def _write(self, key: str, connection: Connection) -> None:
-        self._not_connected.drop(key)
+    async def _write(self, key: str, request: ConnectionRequest, connection: Connection) -> None:
+        self._failures.forget(key, _renewal(key))
         ttl = self._ttl(connection)
+        if ttl <= 0:
+            await self._drop(key)
+            return
+        if self._cache.shared:
+            # In the memory of another process it may grow older by that much.
+            await self._cache.put(key, connection, min(ttl, self._max_age - self._front_age))
+            ttl = min(ttl, self._front_age)
         if ttl > 0:
-            await self._cache.put(key, connection, ttl)
-        else:
-            await self._cache.drop(key)
+            await self._front.put(key, connection, ttl)
+        for oldest in self._beyond_room(key, request):
+            await self._front.drop(oldest)
 
-    async def _record_failure(self, key: str, error: ConnectionTokenError, *, fresh: bool) -> None:
+    async def _drop(self, key: str) -> None:
+        for cache in dict.fromkeys((self._front, self._cache)):
+            await cache.drop(key)
+
+    def _beyond_room(self, key: str, request: ConnectionRequest) -> tuple[str, ...]:
+        """Return the keys of the caller that make room for ``key``, which was just written."""
+        caller = repr(caller_of(request))
+        keys = (*(each for each in self._keys.get(caller) or () if each != key), key)
+        self._keys.put(caller, keys[-_ENTRIES_OF_ONE_CALLER:], self._max_age)
+        return keys[:-_ENTRIES_OF_ONE_CALLER]
+
+    async def _record_failure(
+        self, key: str, error: ConnectionTokenError, request: ConnectionRequest
+    ) -> None:
         refused = isinstance(error, (ConnectionRequiredError, ConnectionDeniedError))
         # An outage of the provider does not invalidate the entry.
-        if refused or not fresh:
-            await self._cache.drop(key)
-        if isinstance(error, ConnectionRequiredError) and not fresh:
-            self._not_connected.put(key, copy(error), self._not_connected_for)
+        if refused or not request.fresh:
+            await self._drop(key)
+        if not request.fresh:
+            self._failures.record(key, error)
+        elif request.rejected is not None:
+            self._failures.record(_renewal(key), error)
 
     def _ttl(self, connection: Connection) -> float:
         if connection.expires_at is None:
@@ -305,8 +416,8 @@ def build_provider(
     """
     if connections is None or isinstance(connections, CachedConnections):
         return connections
-    # "Not connected" is not remembered: a user who connects and tries again is served at once.
-    return CachedConnections(connections, not_connected_for=0, clock=clock)
+    # A user who connects and tries again is served at once; who only tries again is not asked for.
+    return CachedConnections(connections, not_connected_after=2, clock=clock)
 
 
 def _namespace(provider: ConnectionProvider, given: str | None, *, shared: bool) -> str:
@@ -346,53 +457,12 @@ def _key(namespace: str, request: ConnectionRequest) -> str | None:
     return sha256(_encode(parts).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _renewal(key: str) -> str:
+    return f"{key} renewal"
+
+
 def _as_set(values: Iterable[str]) -> list[str]:
     return sorted(set(values))
-
-
-@dataclass(eq=False)
-class _InFlight:
-    """One running request to the provider, for all waiting calls in one event loop."""
-
-    fresh: bool
-    task: asyncio.Task[Connection] = field(init=False)
-
-
-class _RequestsInFlight:
-    """The running requests by key; each event loop has its own, as tasks belong to a loop."""
-
-    def __init__(self) -> None:
-        self._by_loop: PerLoop[dict[str, _InFlight]] = PerLoop(dict)
-
-    def join(
-        self,
-        key: str,
-        start: Callable[[_InFlight], Coroutine[Any, Any, Connection]],
-        *,
-        fresh: bool,
-    ) -> asyncio.Task[Connection]:
-        """Return the running request for ``key``; start one if there is none, or none is fresh."""
-        running = self._by_loop.get()
-        current = running.get(key)
-        if current is None or (fresh and not current.fresh):
-            current = running[key] = _InFlight(fresh)
-            current.task = running_loop().create_task(start(current))
-            current.task.add_done_callback(partial(_forget, running, key, current))
-        return current.task
-
-    def is_latest(self, key: str, current: _InFlight) -> bool:
-        """Return whether no fresh request overtook this one, whose connection may be older."""
-        return self._by_loop.get().get(key) is current
-
-
-def _forget(
-    running: dict[str, _InFlight], key: str, current: _InFlight, task: asyncio.Task[Connection]
-) -> None:
-    if running.get(key) is current:
-        del running[key]
-    if not task.cancelled():
-        # Retrieved, or asyncio logs it with its traceback if all waiting calls are gone.
-        task.exception()
 
 
 def _result(task: asyncio.Task[Connection], name: str) -> Connection:

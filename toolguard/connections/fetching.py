@@ -9,6 +9,7 @@ import anyio
 
 from toolguard.connections.faults import fault_of
 from toolguard.connections.protocol import Connection, ConnectionProvider, ConnectionRequest
+from toolguard.connections.renewal import Renewal
 from toolguard.errors import (
     AccessDeniedError,
     ConnectionRequiredError,
@@ -67,13 +68,23 @@ class ConnectionFetcher:
     async def _outcome(self, need: ConnectionNeed) -> Connection | ToolGuardError:
         """Return the connection or the failure: one failure must not cancel the other fetches."""
         try:
-            return await self._fetch(need, fresh=need.fresh)
+            connection = await self._fetch(need, fresh=need.fresh)
         except ToolGuardError as error:
             return error
         except Exception as error:  # noqa: BLE001 - fail closed: its text may hold a token
             return fault_of(error, need.name)
 
-    async def _fetch(self, need: ConnectionNeed, *, fresh: bool) -> Connection:
+        async def fetch_again(rejected: Connection) -> Connection:
+            return await self._fetch(need, fresh=True, rejected=rejected)
+
+        def check() -> None:
+            self.check_open(self.principal)
+
+        return Renewal(connection, fetch_again, check, self.clock).connection
+
+    async def _fetch(
+        self, need: ConnectionNeed, *, fresh: bool, rejected: Connection | None = None
+    ) -> Connection:
         if self.provider is None:
             raise GuardNotConfiguredError(
                 "This operation uses a connection and the guard has no provider: "
@@ -89,15 +100,11 @@ class ConnectionFetcher:
             self.access_token,
             tenant_id=tenant_id,
             fresh=fresh,
+            rejected=rejected,
         )
         connection = await self.provider.fetch(request)
         if connection.is_expired(self.clock()):
             raise ConnectionRequiredError(
                 f"Connect {need.name} again: its token has expired", connection=need.name
             )
-
-        async def refetch() -> Connection:
-            self.check_open(self.principal)
-            return await self._fetch(need, fresh=True)
-
-        return connection.with_refetch(refetch)
+        return connection

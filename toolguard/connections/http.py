@@ -1,6 +1,6 @@
 """The HTTP client of connection providers.
 
-This is the only module that imports httpx. Faults are raised as a kind of
+Faults are raised as a kind of
 :class:`~toolguard.errors.ConnectionTokenError` without a cause: an exception of httpx holds its
 request, and the request holds the credential.
 """
@@ -29,6 +29,7 @@ from toolguard.connections.retries import (
     Retries,
     retry_after_seconds,
 )
+from toolguard.connections.sockets import SocketTransport
 from toolguard.errors import (
     ConnectionRateLimitedError,
     ConnectionResponseError,
@@ -54,7 +55,6 @@ Transport: TypeAlias = httpx.AsyncBaseTransport
 #: The maximum length of an answer in bytes, regardless of its Content-Length.
 MAX_ANSWER_BYTES = 256 * 1024
 
-_LIMITS = httpx.Limits(max_connections=50, max_keepalive_connections=10, keepalive_expiry=30.0)
 _HEADERS = {
     "Accept": "application/json",
     # Without compression, an answer cannot grow while it is decoded.
@@ -286,15 +286,15 @@ class VaultClient:
         return clients[connection]
 
     def _new_client(self) -> httpx.AsyncClient:
-        if self._tls is None and self._transport is None:
+        transport = self._transport
+        if transport is None:
             # Made once: it reads every certificate authority there is.
-            self._tls = httpx.create_ssl_context(trust_env=False)
+            self._tls = self._tls or httpx.create_ssl_context(trust_env=False)
+            transport = SocketTransport(self._tls)
         return httpx.AsyncClient(
-            transport=self._transport,
-            verify=True if self._tls is None else self._tls,
+            transport=transport,
             # The deadline of the whole request replaces a timeout per read.
             timeout=None,  # noqa: S113 - see above
-            limits=_LIMITS,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             follow_redirects=False,
             event_hooks={"response": [_drop_location]},

@@ -19,7 +19,7 @@ from typing_extensions import Self
 from toolguard.principal import Principal
 
 if TYPE_CHECKING:
-    import httpx
+    from toolguard.connections.auth import ConnectionAuth
 
 __all__ = [
     "Connection",
@@ -107,17 +107,23 @@ class Connection:
 
     def with_refetch(self, refetch: Refetch | None) -> Connection:
         """Return the same credential with another ``refetch`` function."""
-        return Connection(self.token, self.token_type, self.scopes, self.expires_at, refetch)
+        same = Connection.__new__(Connection)  # its parts were checked when it was made
+        same._token = self._token
+        same._token_type = self._token_type
+        same._scopes = self._scopes
+        same._expires_at = self._expires_at
+        same._refetch = refetch
+        return same
 
     def is_expired(self, now: float) -> bool:
         """Return whether it has expired at ``now``; False if the expiry is unknown."""
         return self.expires_at is not None and self.expires_at <= now
 
     @property
-    def auth(self) -> httpx.Auth:
-        """An ``httpx.Auth`` that sends the token, and a fresh one after a 401.
+    def auth(self) -> ConnectionAuth:
+        """The ``auth`` of an httpx or httpx2 client: it sends the token, a fresh one after a 401.
 
-        ::
+        The token is sent over https only; :meth:`auth_for` limits it to one API. ::
 
             async with httpx.AsyncClient(auth=calendar.auth) as client:
                 await client.get("https://www.googleapis.com/calendar/v3/calendars/primary/events")
@@ -125,6 +131,22 @@ class Connection:
         from toolguard.connections.auth import ConnectionAuth  # noqa: PLC0415 - imports httpx
 
         return ConnectionAuth(self)
+
+    def auth_for(self, *origins: str) -> ConnectionAuth:
+        """Return an :attr:`auth` that sends the token to these origins only.
+
+        Args:
+            origins: the origins of the API: ``"https://www.googleapis.com"``.
+
+        Raises:
+            ValueError: if there is none, or one is not a secure origin.
+        """
+        from toolguard.connections.auth import (  # noqa: PLC0415 - imports httpx
+            ConnectionAuth,
+            api_origins,
+        )
+
+        return ConnectionAuth(self, api_origins(origins))
 
     def _identity(self) -> tuple[object, ...]:
         return self.token, self.token_type, self.scopes, self.expires_at
@@ -180,6 +202,8 @@ class ConnectionRequest:
         tenant_id: requests the connection of this tenant instead of the user's. It is the tenant
             of the caller's verified token, never one that a client named.
         fresh: whether a cached token must not be used.
+        rejected: the connection whose token the service did not accept, if that is why a fresh one
+            is requested.
 
     Raises:
         ValueError: if the name is empty.
@@ -192,6 +216,7 @@ class ConnectionRequest:
     access_token: str | None = field(repr=False)
     tenant_id: str | None = None
     fresh: bool = False
+    rejected: Connection | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if not self.name:

@@ -19,6 +19,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from toolguard.connections.protocol import Connection
 from toolguard.connections.sealing import NamedCipher, read_keys
@@ -39,6 +40,7 @@ _CLAIM_MILLISECONDS = 2_000
 # Seconds for which an unavailable Redis is bypassed, and between two log lines about it.
 _PAUSE = 1.0
 _QUIET = 30.0
+_TIMEOUTS = (asyncio.TimeoutError, TimeoutError, RedisTimeoutError)
 
 
 class RedisTokenCache:
@@ -52,8 +54,9 @@ class RedisTokenCache:
             TLS, ``unix://`` for a socket.
         keys: 32 bytes each, as bytes or in base64; by default those in the environment variable
             ``TOOLGUARD_CACHE_KEYS``, separated by commas. Entries are written with the first and
-            read with any. To change a key: put the new one first, and remove the old one once
-            every process has the new one.
+            read with any. To change a key while the processes serve: give all of them the new one
+            after the old one; then, all of them the new one first; the old one can be removed a
+            minute (``max_age``) later.
         prefix: the common prefix of the names of all entries.
         timeout: seconds for one exchange with Redis.
         clock: a monotonic clock, in seconds.
@@ -86,6 +89,8 @@ class RedisTokenCache:
         self._wall_clock = wall_clock
         self._sleep = sleep
         self._resume_at = self._log_at = -math.inf
+        self._exchanges = 0
+        self._room = PerLoop(lambda: asyncio.Semaphore(_MAX_CONNECTIONS))
         self._clients = PerLoop(lambda: Redis.from_pool(self._new_pool()))
         _check_url(self._new_pool)
 
@@ -151,16 +156,22 @@ class RedisTokenCache:
 
     async def _ask(self, *commands: tuple[Any, ...]) -> list[Any]:
         """Send commands and return the answers; no answers if Redis is unavailable."""
-        if self._clock() < self._resume_at:
-            return []
-        try:
-            # A limit for the whole exchange: the client's limit restarts with every step.
-            answers = await asyncio.wait_for(self._exchange(commands), self._timeout)
-        # ValueError: for some answers of servers that are not Redis, and some host names.
-        except (RedisError, OSError, ValueError, asyncio.TimeoutError) as fault:
-            self._resume_at = self._clock() + _PAUSE
-            self._log_outage(fault)
-            return []
+        # The queue for a connection is of this process's making, and not in the time of Redis.
+        async with self._room.get():
+            if self._clock() < self._resume_at:
+                return []
+            began = self._exchanges
+            try:
+                # A limit for the whole exchange: the client's limit restarts with every step.
+                answers = await asyncio.wait_for(self._exchange(commands), self._timeout)
+            # ValueError: for some answers of servers that are not Redis, and some host names.
+            except (RedisError, OSError, ValueError, asyncio.TimeoutError) as fault:
+                # Redis has answered others meanwhile: this process is what is slow.
+                if not (isinstance(fault, _TIMEOUTS) and self._exchanges > began):
+                    self._resume_at = self._clock() + _PAUSE
+                    self._log_outage(fault)
+                return []
+            self._exchanges += 1
         for answer in answers:
             if isinstance(answer, RedisError):
                 self._log_outage(answer)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from support.keeping import fetched
 from support.vaults import GOOD, asked, fetch_from, provider
 from toolguard.connections import Connection
 from toolguard.errors import ConnectionResponseError, ConnectionUnavailableError
@@ -113,6 +114,47 @@ def test_requests_share_one_connection() -> None:
 
     assert len(vault.heads) == 3
     assert vault.connections == 1
+
+
+MALLORYS = json.dumps({"token": {**GOOD["token"], "accessToken": "ya29.mallorys"}}).encode()
+TOO_MUCH = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(MALLORYS), MALLORYS)
+
+
+def says_too_much(line: Line) -> None:
+    body = json.dumps(GOOD).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    while line.read_request():
+        line.wfile.write(head + body + TOO_MUCH)
+
+
+def says_too_much_in_chunks(line: Line) -> None:
+    body = json.dumps(GOOD).encode()
+    while line.read_request():
+        line.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        line.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) + TOO_MUCH)
+
+
+def says_too_much_after_nothing(line: Line) -> None:
+    while line.read_request():
+        line.wfile.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n" + TOO_MUCH)
+
+
+@pytest.mark.parametrize(
+    "behaviour", [says_too_much, says_too_much_in_chunks, says_too_much_after_nothing]
+)
+def test_what_is_left_over_of_an_answer_is_not_the_next_ones(behaviour: Behaviour) -> None:
+    async def four() -> list[str]:
+        connections = provider(vault.url)
+        found = [await fetched(connections, asked()) for _ in range(4)]
+        await connections.aclose()
+        return found
+
+    with serving(behaviour) as vault:
+        found = asyncio.run(four())
+
+    assert "ya29.mallorys" not in found
+    assert len(set(found)) == 1
+    assert vault.connections == 4
 
 
 def test_one_provider_serves_one_event_loop_after_the_other() -> None:

@@ -198,6 +198,20 @@ def test_the_first_key_writes_and_every_key_reads(url: str) -> None:
     assert get(cache_at(url, KEY, NEW_KEY)) == CONNECTION
 
 
+ROTATION = [[KEY], [KEY, NEW_KEY], [NEW_KEY, KEY], [NEW_KEY]]
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_a_key_is_changed_in_two_steps_that_lose_nothing(url: str, step: int) -> None:
+    before, after = (cache_at(url, *ROTATION[n]) for n in (step, step + 1))
+
+    # While some processes are a step ahead, each reads what the others write.
+    put(before)
+    assert get(after) == CONNECTION
+    put(after)
+    assert get(before) == CONNECTION
+
+
 def test_what_is_written_with_one_key_leaves_no_older_value_of_another(
     url: str, inside: Intruder
 ) -> None:

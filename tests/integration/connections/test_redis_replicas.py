@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -38,7 +39,7 @@ class Napping:
 def test_a_thousand_calls_on_four_machines_make_one_request(url: str) -> None:
     upstream = Upstream()
     caches = [cache_at(url) for _ in range(4)]
-    machines = [cached(upstream, cache=cache, namespace="vault") for cache in caches]
+    machines = [cached(upstream, cache=cache, namespace="vault", local_age=0) for cache in caches]
 
     async def calls() -> list[str]:
         gate = upstream.gate = Gate()
@@ -133,7 +134,7 @@ def test_a_claim_that_comes_too_late_finds_what_was_brought(url: str) -> None:
 
 def test_what_is_at_hand_is_not_claimed(url: str, inside: Intruder) -> None:
     cache = cache_at(url)
-    connections = cached(Upstream(), cache=cache, namespace="vault")
+    connections = cached(Upstream(), cache=cache, namespace="vault", local_age=0)
 
     async def twice() -> list[str]:
         return [await fetched(connections, ALICE) for _ in range(2)]
@@ -157,7 +158,7 @@ def test_claims_on_different_entries_do_not_wait_for_each_other(url: str) -> Non
 def test_a_failed_request_ends_the_claim_at_once(url: str, inside: Intruder) -> None:
     cache, upstream = cache_at(url), Upstream()
     upstream.failure = ConnectionUnavailableError("Try again", connection="google-calendar")
-    connections = cached(upstream, cache=cache, namespace="vault")
+    connections = cached(upstream, cache=cache, namespace="vault", local_age=0)
 
     outcome = asyncio.run(used(cache, by=fetched(connections, ALICE)))
 
@@ -168,7 +169,7 @@ def test_a_failed_request_ends_the_claim_at_once(url: str, inside: Intruder) -> 
 def test_a_fresh_connection_takes_the_place_of_the_kept_one_on_every_machine(url: str) -> None:
     upstream = Upstream()
     caches = [cache_at(url), cache_at(url)]
-    one, other = (cached(upstream, cache=cache, namespace="vault") for cache in caches)
+    one, other = (cached(upstream, cache=cache, namespace="vault", local_age=0) for cache in caches)
     fresh = asked(access_token=ALICE.access_token, fresh=True)
 
     async def calls() -> list[str]:
@@ -191,7 +192,7 @@ def test_a_redis_that_dies_refuses_nobody_and_is_used_again_when_it_is_back(
 ) -> None:
     clock, upstream = FrozenClock(), Upstream()
     cache = cache_at(mortal.url, clock=clock)
-    connections = cached(upstream, cache=cache, namespace="vault")
+    connections = cached(upstream, cache=cache, namespace="vault", local_age=0)
 
     async def calls() -> list[str]:
         got = [await fetched(connections, ALICE), await fetched(connections, ALICE)]
@@ -215,6 +216,87 @@ def test_a_redis_that_dies_refuses_nobody_and_is_used_again_when_it_is_back(
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == [
         "Redis is unavailable (ConnectionError): bypassing the cache"
     ]
+
+
+def test_an_outage_of_redis_makes_one_vault_request_for_each_user(mortal: RedisServer) -> None:
+    clock, upstream = FrozenClock(), Upstream()
+    cache = cache_at(mortal.url, clock=clock)
+    connections = cached(upstream, clock, cache=cache, namespace="vault")
+    users = [asked(f"user-{n}") for n in range(200)]
+
+    async def calls() -> int:
+        await asyncio.gather(*(fetched(connections, user) for user in users))
+        mortal.kill()
+        for _ in range(30):
+            clock.advance(0.3)
+            await asyncio.gather(*(fetched(connections, user) for user in users))
+        return len(upstream.asked)
+
+    # Once while it serves; and in nine seconds without it, once when five have passed.
+    assert asyncio.run(used(cache, by=calls())) <= 400 + 200
+
+
+def test_a_thousand_users_at_once_are_no_outage_of_redis(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream = Upstream()
+    caches = [cache_at(url), cache_at(url)]
+    one, other = (cached(upstream, cache=cache, namespace="vault", local_age=0) for cache in caches)
+    users = [asked(f"user-{n}") for n in range(1_000)]
+
+    async def calls() -> list[str]:
+        for machine in (one, other):
+            found = await asyncio.gather(*(fetched(machine, user) for user in users))
+        return found
+
+    found = asyncio.run(used(*caches, by=calls()))
+
+    assert caplog.messages == []
+    assert len(upstream.asked) == 1_000
+    assert {token.rpartition("-")[0] for token in found} == {f"user-{n}" for n in range(1_000)}
+
+
+@contextlib.asynccontextmanager
+async def far_away(url: str, seconds: float) -> AsyncIterator[str]:
+    """A Redis whose answers take a while."""
+    address = urlsplit(url)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        near_reader, near_writer = await asyncio.open_connection(address.hostname, address.port)
+        with contextlib.suppress(ConnectionError):
+            while commands := await reader.read(65_536):
+                near_writer.write(commands)
+                answers = await near_reader.read(65_536)
+                await asyncio.sleep(seconds)  # the length of the way
+                writer.write(answers)
+                await writer.drain()
+        near_writer.close()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    finally:
+        server.close()
+
+
+def test_a_queue_for_a_slow_redis_is_no_outage(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    upstream = Upstream()
+
+    async def calls() -> None:
+        async with far_away(url, 0.02) as slow:
+            cache = cache_at(slow, timeout=0.4)
+            machine = cached(upstream, cache=cache, namespace="vault", local_age=0)
+            users = [asked(f"user-{n}") for n in range(800)]
+            for _ in range(2):
+                await asyncio.gather(*(fetched(machine, user) for user in users))
+            await cache.aclose()
+            await settle()
+
+    asyncio.run(calls())
+
+    assert caplog.messages == []
+    assert len(upstream.asked) == 800
 
 
 def test_a_redis_without_memory_keeps_nothing_older_and_is_not_given_up(
@@ -311,7 +393,7 @@ async def with_server(answer: bytes) -> str:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     cache = cache_at(f"redis://{host}:{port}/0", timeout=0.1, clock=FrozenClock(), sleep=Napping())
-    connections = cached(Upstream(), cache=cache, namespace="vault")
+    connections = cached(Upstream(), cache=cache, namespace="vault", local_age=0)
     try:
         token: str = await used(cache, by=fetched(connections, ALICE))
     finally:
@@ -323,7 +405,7 @@ async def with_server(answer: bytes) -> str:
 def test_one_cache_serves_several_event_loops(url: str) -> None:
     upstream = Upstream()
     cache = cache_at(url)
-    connections = cached(upstream, cache=cache, namespace="vault")
+    connections = cached(upstream, cache=cache, namespace="vault", local_age=0)
     answers: list[str] = []
 
     async def calls() -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from support.keeping import Ledger, Upstream, asked, cached, fetched, tokens
 from toolguard.connections import Connection, ConnectionRequest
-from toolguard.connections.cache import CachedConnections, MemoryTokenCache
+from toolguard.connections.cache import CachedConnections, MemoryTokenCache, build_provider
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRateLimitedError,
@@ -34,7 +34,7 @@ OUT_OF_ORDER = ConnectionUnavailableError("Try again", connection="google-calend
 FAILURES = [
     OUT_OF_ORDER,
     ConnectionDeniedError("No", connection="google-calendar"),
-    ConnectionRateLimitedError("Later", connection="google-calendar", retry_after=5),
+    ConnectionRateLimitedError("Later", connection="google-calendar"),
     ConnectionResponseError("What?", connection="google-calendar"),
 ]
 
@@ -137,7 +137,7 @@ def test_an_age_of_nothing_turns_the_cache_off(upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize(
-    ("life", "last"), [(None, "put for 60 s"), (31, "put for 1 s"), (30, "drop"), (-5, "drop")]
+    ("life", "last"), [(None, "put for 55 s"), (31, "put for 1 s"), (30, "drop"), (-5, "drop")]
 )
 def test_a_cache_is_given_what_is_good_for_a_while_and_forgets_the_rest(
     upstream: Upstream, clock: FrozenClock, life: float | None, last: str
@@ -178,6 +178,47 @@ def test_of_too_many_entries_the_one_unused_for_longest_goes(
         "carol-3",
     ]
     assert tokens(connections, alice, carol, bob) == ["alice-1", "carol-3", "bob-4"]
+
+
+def test_a_caller_with_many_tokens_evicts_no_other_caller(upstream: Upstream) -> None:
+    connections = cached(upstream)
+    others = [asked(f"user-{n}") for n in range(1_000)]
+    before = tokens(connections, *others)
+    tokens(connections, *(asked(access_token=f"token-{n}") for n in range(10_000)))
+
+    assert tokens(connections, *others) == before
+    assert len(upstream.asked) == 11_000
+
+
+def test_the_newest_entries_of_a_caller_are_kept(upstream: Upstream) -> None:
+    connections = cached(upstream)
+    requests = [asked(access_token=f"token-{n}") for n in range(101)]
+    first, *kept = tokens(connections, *requests)
+
+    assert tokens(connections, *requests[1:]) == kept
+    assert tokens(connections, requests[0]) != [first]
+
+
+def test_a_cache_holds_no_more_bytes_than_it_may(clock: FrozenClock) -> None:
+    cache = MemoryTokenCache(max_bytes=1_000, clock=clock)
+
+    async def kept() -> list[int]:
+        for key in range(10):
+            await cache.put(str(key), Connection("x" * 300, scopes=("y" * 20,)), 60)
+        return [key for key in range(10) if await cache.get(str(key)) is not None]
+
+    assert asyncio.run(kept()) == [7, 8, 9]
+
+
+def test_a_connection_longer_than_the_cache_leaves_no_older_one(clock: FrozenClock) -> None:
+    cache = MemoryTokenCache(max_bytes=1_000, clock=clock)
+
+    async def kept() -> Connection | None:
+        await cache.put("key", Connection("old"), 60)
+        await cache.put("key", Connection("x" * 1_001), 60)
+        return await cache.get("key")
+
+    assert asyncio.run(kept()) is None
 
 
 def test_nothing_is_kept_for_a_caller_who_is_no_user(connections: CachedConnections) -> None:
@@ -250,7 +291,7 @@ def test_an_outage_says_nothing_against_what_is_kept(
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.error)
-def test_a_failure_is_not_kept(
+def test_a_failure_that_comes_once_is_not_kept(
     connections: CachedConnections, upstream: Upstream, failure: ConnectionTokenError
 ) -> None:
     upstream.failure = failure
@@ -286,6 +327,31 @@ def test_that_a_user_has_not_connected_is_remembered_for_two_seconds(
     upstream.failure = None
     clock.advance(0.1)
     assert outcome(connections) == "alice-2"
+
+
+def test_fifty_calls_of_an_unconnected_user_ask_a_guards_provider_twice(
+    upstream: Upstream,
+) -> None:
+    upstream.failure = NOT_CONNECTED
+    guarded = build_provider(upstream, FrozenClock())
+    assert isinstance(guarded, CachedConnections)
+
+    assert [outcome(guarded) for _ in range(50)] == ["ConnectionRequiredError"] * 50
+    assert len(upstream.asked) == 2
+
+
+def test_refusals_that_are_not_in_a_row_are_not_remembered(
+    upstream: Upstream, clock: FrozenClock
+) -> None:
+    connections = cached(upstream, clock, not_connected_after=2)
+    for _ in range(3):
+        upstream.failure = NOT_CONNECTED
+        outcome(connections)
+        clock.advance(2)
+
+    assert len(upstream.asked) == 3
+    upstream.failure = None
+    assert outcome(connections) == "alice-4"
 
 
 def test_what_is_remembered_of_a_refusal_holds_no_token_of_the_caller(clock: FrozenClock) -> None:
@@ -403,3 +469,72 @@ def test_closing_the_connections_closes_the_cache(upstream: Upstream) -> None:
     asyncio.run(CachedConnections(upstream, cache=cache).aclose())
 
     assert cache.is_closed
+
+
+def test_closing_the_connections_closes_the_cache_whatever_the_provider_does() -> None:
+    class Stuck(Upstream):
+        async def aclose(self) -> None:
+            raise OSError
+
+    cache = ClaimedCache()
+    with pytest.raises(OSError):  # noqa: PT011 - which one it is does not matter
+        asyncio.run(CachedConnections(Stuck(), cache=cache).aclose())
+
+    assert cache.is_closed
+
+
+@pytest.fixture
+def ledger() -> Ledger:
+    return Ledger()
+
+
+def test_a_shared_cache_is_not_asked_for_what_this_process_has(
+    upstream: Upstream, clock: FrozenClock, ledger: Ledger
+) -> None:
+    connections = cached(upstream, clock, cache=ledger, namespace="vault")
+    tokens(connections, ALICE)
+    ledger.entries.clear()
+
+    assert tokens(connections, *[ALICE] * 100) == ["alice-1"] * 100
+    assert ledger.entries == []
+    clock.advance(5)
+    assert tokens(connections, *[ALICE] * 100) == ["alice-1"] * 100
+    assert ledger.entries == ["get"]
+
+
+def test_a_connection_of_a_shared_cache_is_no_older_than_a_minute(
+    upstream: Upstream, clock: FrozenClock, ledger: Ledger
+) -> None:
+    ledger._entries._clock = clock
+    one, other = (cached(upstream, clock, cache=ledger, namespace="vault") for _ in range(2))
+    tokens(one, ALICE)
+    clock.advance(54.9)
+    tokens(other, ALICE)
+    clock.advance(5)
+
+    assert tokens(other, ALICE) == ["alice-2"]
+
+
+def test_a_rejected_connection_is_looked_up_in_the_shared_cache(
+    upstream: Upstream, clock: FrozenClock, ledger: Ledger
+) -> None:
+    one, other = (
+        cached(upstream, clock, cache=ledger, namespace="vault", not_connected_for=0)
+        for _ in range(2)
+    )
+    rejected = asyncio.run(one.fetch(ALICE))
+    tokens(other, FRESH)
+
+    assert tokens(one, asked(fresh=True, rejected=rejected)) == ["alice-2"]
+    assert len(upstream.asked) == 2
+
+
+def test_a_refused_connection_is_dropped_from_memory_and_from_the_shared_cache(
+    upstream: Upstream, clock: FrozenClock, ledger: Ledger
+) -> None:
+    connections = cached(upstream, clock, cache=ledger, namespace="vault")
+    tokens(connections, ALICE)
+    upstream.failure = NOT_CONNECTED
+    outcome(connections, FRESH)
+
+    assert outcome(connections) == "ConnectionRequiredError"

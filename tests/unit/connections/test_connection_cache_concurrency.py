@@ -60,7 +60,7 @@ def test_a_thousand_calls_of_one_user_make_one_request(
 
 def test_a_thousand_calls_of_one_user_look_into_a_shared_cache_once(upstream: Upstream) -> None:
     ledger = Ledger()
-    connections = cached(upstream, cache=ledger, namespace="vault")
+    connections = cached(upstream, cache=ledger, namespace="vault", local_age=0)
 
     async def calls() -> list[str]:
         return await asyncio.gather(*(fetched(connections, ALICE) for _ in range(1_000)))

@@ -22,7 +22,7 @@ def test_a_shared_cache_needs_a_name_for_the_provider(namespace: Any) -> None:
         CachedConnections(Upstream(), cache=Ledger(), namespace=namespace)
 
 
-@pytest.mark.parametrize("setting", ["max_age", "skew", "not_connected_for"])
+@pytest.mark.parametrize("setting", ["max_age", "skew", "not_connected_for", "local_age"])
 @pytest.mark.parametrize("seconds", [-1, float("inf"), float("nan")])
 def test_an_impossible_duration_is_refused(setting: str, seconds: float) -> None:
     with pytest.raises(ValueError, match="are seconds, 0 or more"):
@@ -38,6 +38,16 @@ def test_a_request_without_a_limit_is_refused(seconds: float) -> None:
 def test_a_cache_of_no_entries_is_refused() -> None:
     with pytest.raises(ValueError, match="write max_entries=10_000"):
         MemoryTokenCache(0)
+
+
+def test_a_cache_of_no_bytes_is_refused() -> None:
+    with pytest.raises(ValueError, match="write max_bytes="):
+        MemoryTokenCache(max_bytes=0)
+
+
+def test_refusals_that_are_remembered_before_there_is_one_are_refused() -> None:
+    with pytest.raises(ValueError, match="write not_connected_after=1"):
+        cached(Upstream(), not_connected_after=0)
 
 
 def test_what_is_no_provider_is_refused() -> None:
