@@ -41,6 +41,7 @@ _LIFETIMES: Mapping[Purpose, float] = {
     "consent": 600.0,
     "session": 1_800.0,
 }
+_IDENTITY = ("digest", "purpose", "kind", "issuer", "owner", "expires_at")
 
 
 @dataclass(frozen=True)
@@ -82,18 +83,16 @@ class SlipStore:
             ConnectionUnavailableError: if the database is away.
         """
         secret, now = new_secret(), self._clock()
-        digest = _digest(secret)
-        sealed = await self._seal.seal(json.dumps(facts).encode(), _bound_to(purpose, digest))
-        row = {
-            "digest": digest,
+        identity = {
+            "digest": _digest(secret),
             "purpose": purpose,
             "kind": owner.kind,
             "issuer": owner.issuer,
             "owner": owner.id,
-            "sealed": sealed,
-            "key_id": self._seal.key_id,
             "expires_at": now + _LIFETIMES[purpose],
         }
+        sealed = await self._seal.seal(json.dumps(facts).encode(), _bound_to(identity))
+        row = {**identity, "sealed": sealed, "key_id": self._seal.key_id}
         await self._rows(delete(SLIPS).where(SLIPS.c.expires_at <= now))
         await self._rows(insert(SLIPS).values(row))
         return secret
@@ -104,7 +103,7 @@ class SlipStore:
         Raises:
             ConnectionUnavailableError: if the database is away.
         """
-        return await self._read(select(SLIPS).where(self._is(purpose, secret)), purpose)
+        return await self._read(select(SLIPS).where(self._is(purpose, secret)))
 
     async def take(self, purpose: Purpose, secret: str) -> Slip | None:
         """Return what ``secret`` stands for, and end it; None for all but the first to take it.
@@ -112,9 +111,7 @@ class SlipStore:
         Raises:
             ConnectionUnavailableError: if the database is away.
         """
-        return await self._read(
-            delete(SLIPS).where(self._is(purpose, secret)).returning(SLIPS), purpose
-        )
+        return await self._read(delete(SLIPS).where(self._is(purpose, secret)).returning(SLIPS))
 
     def _is(self, purpose: Purpose, secret: str) -> ColumnElement[bool]:
         return and_(
@@ -123,24 +120,24 @@ class SlipStore:
             SLIPS.c.expires_at > self._clock(),
         )
 
-    async def _read(self, statement: Executable, purpose: Purpose) -> Slip | None:
+    async def _read(self, statement: Executable) -> Slip | None:
         rows = await self._rows(statement)
         if not rows:
             return None
         row = rows[0]
         try:
-            text = await self._seal.open(row.sealed, _bound_to(purpose, row.digest), row.key_id)
+            text = await self._seal.open(row["sealed"], _bound_to(row), row["key_id"])
         except UnknownKeyError:
             text = None
         if text is None:
             return None
-        return Slip(Owner(row.issuer, row.owner, row.kind), json.loads(text))
+        return Slip(Owner(row["issuer"], row["owner"], row["kind"]), json.loads(text))
 
     async def _rows(self, statement: Executable) -> list[Any]:
         try:
             async with self._database.connect() as db:
                 found = await db.execute(statement)
-                return list(found.all()) if found.returns_rows else []
+                return list(found.mappings()) if found.returns_rows else []
         except (SQLAlchemyError, OSError) as fault:
             _log.error("the vault's database: %s", type(fault).__name__)
         raise ConnectionUnavailableError(
@@ -152,5 +149,6 @@ def _digest(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
-def _bound_to(purpose: Purpose, digest: str) -> bytes:
-    return json.dumps(["slip", purpose, digest]).encode()
+def _bound_to(row: Mapping[str, Any]) -> bytes:
+    """Return the associated data of a row: a changed one, such as another owner's, is not read."""
+    return json.dumps(["slip", *(row[name] for name in _IDENTITY)]).encode()

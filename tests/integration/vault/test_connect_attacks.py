@@ -260,3 +260,31 @@ def test_on_https_the_cookies_belong_to_this_host_only(tmp_path_url: str) -> Non
         assert {"Secure", "HttpOnly", "Path=/", "SameSite=lax"} <= set(cookie.split("; "))
 
     in_world(tmp_path_url, test)
+
+
+@pytest.mark.parametrize("change", ["owner = 'alice'", "kind = 'tenant'", "issuer = 'https://x'"])
+def test_a_link_whose_owner_was_changed_in_the_database_is_refused(
+    database_url: str, change: str
+) -> None:
+    async def test(world: World) -> None:
+        link = await world.link("mallory")
+        await world.sql(f"UPDATE vault_slip SET {change}")
+
+        assert await follow_as(world, "alice", link) == 410
+        assert not await is_connected(world, "mallory")
+
+    in_world(database_url, test)
+
+
+@pytest.mark.parametrize("change", ["owner = 'alice'", "expires_at = expires_at + 1"])
+def test_a_session_changed_in_the_database_signs_nobody_in(tmp_path_url: str, change: str) -> None:
+    async def test(world: World) -> None:
+        world.issuer.user = "mallory"
+        async with world.browser() as mallory:
+            assert (await mallory.get("/connections")).status_code == 200
+            await world.sql(f"UPDATE vault_slip SET {change}")
+            page = await mallory.get("/connections", follow_redirects=False)
+
+        assert page.status_code == 303
+
+    in_world(tmp_path_url, test)
