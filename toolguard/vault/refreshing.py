@@ -77,8 +77,9 @@ class Refresher:
         if not grant.refresh_token:
             return False
         now = self._clock()
-        is_old = now - grant.obtained_at >= _AGAIN_AFTER
-        return not grant.outlives(now + _AHEAD) or (refused and is_old)
+        # One that was issued in the future was issued by a clock that was wrong.
+        is_new = 0 <= now - grant.obtained_at < _AGAIN_AFTER
+        return not grant.outlives(now + _AHEAD) or (refused and not is_new)
 
     async def refreshed(self, kept: KeptGrant, *, refused: bool) -> Grant:
         """Return the grant with a fresh token; callers at the same time share one refresh.

@@ -7,15 +7,17 @@ connected again, or was forgotten) is never overwritten.
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import and_, bindparam, delete, select, tuple_, update
+from sqlalchemy import and_, bindparam, delete, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
+from toolguard.connections.retries import MAX_RETRY_AFTER
 from toolguard.errors import (
     ConnectionRequiredError,
     ConnectionResponseError,
@@ -44,6 +46,10 @@ _GET = select(GRANTS).where(*(GRANTS.c[name] == bindparam(name) for name in _IDE
 _BATCH = 200
 # Seconds within which a further use is not written: a hit is a read.
 _USE_STEP = 3_600.0
+# Seconds: the longest pause that a service can ask for, and a minute for clocks that differ.
+_LONGEST_CLAIM = MAX_RETRY_AFTER + 60.0
+# Of 63 that there is room for.
+_VERSION_BITS = 62
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,9 @@ class GrantStore:
         """
         sealed = await self._sealed(key, grant)
         state = {"connected_at": now, "used_at": now, "claimed_by": None, "claimed_until": 0.0}
-        values = {**_identity(key), **sealed, **state, "version": 1}
+        # At random: a row that is deleted and made again has no version of the earlier one, which
+        # a refresh that is still running would write back over it.
+        values = {**_identity(key), **sealed, **state, "version": secrets.randbits(_VERSION_BITS)}
 
         async def write(db: AsyncConnection) -> None:
             insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
@@ -121,6 +129,8 @@ class GrantStore:
     async def claim(self, kept: KeptGrant, process: str, now: float, until: float) -> bool:
         """Claim the refresh of a grant; return False if it has changed or is claimed.
 
+        A claim for longer than any is made comes from a clock that was wrong, and does not hold.
+
         Args:
             kept: the grant, as it was read.
             process: what names this process.
@@ -130,7 +140,8 @@ class GrantStore:
         Raises:
             ConnectionUnavailableError: if the database is away.
         """
-        is_free = GRANTS.c.claimed_until <= now
+        until_when = GRANTS.c.claimed_until
+        is_free = or_(until_when <= now, until_when > now + _LONGEST_CLAIM)
         return await self._change(
             and_(_is_as(kept), is_free), kept, claimed_by=process, claimed_until=until
         )

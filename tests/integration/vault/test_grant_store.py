@@ -101,6 +101,35 @@ def test_a_write_back_loses_to_a_grant_made_meanwhile(database_url: str) -> None
     run(database_url, test)
 
 
+def test_a_write_back_loses_to_a_grant_deleted_and_made_again(database_url: str) -> None:
+    async def test(store: GrantStore, _: Database) -> None:
+        await store.put(ALICE, GRANT, NOW)
+        kept = await store.get(ALICE)
+        assert kept is not None
+        await store.remove(ALICE)
+        await store.put(ALICE, Grant("gho_of_another_account"), NOW)
+
+        assert not await store.claim(kept, "late", NOW, NOW + 30)
+        assert not await store.replace(kept, Grant("gho_refreshed"))
+
+    run(database_url, test)
+
+
+@pytest.mark.parametrize(("until", "is_free"), [(3_600, False), (86_400, True)])
+def test_a_claim_by_a_clock_that_was_wrong_does_not_hold(
+    database_url: str, until: float, is_free: bool
+) -> None:
+    async def test(store: GrantStore, _: Database) -> None:
+        await store.put(ALICE, GRANT, NOW)
+        kept = await store.get(ALICE)
+        assert kept is not None
+        assert await store.claim(kept, "dying", NOW, NOW + until)
+
+        assert await store.claim(kept, "later", NOW + 1, NOW + 31) is is_free
+
+    run(database_url, test)
+
+
 def test_a_write_back_does_not_bring_a_forgotten_grant_back(database_url: str) -> None:
     async def test(store: GrantStore, _: Database) -> None:
         await store.put(ALICE, GRANT, NOW)

@@ -172,6 +172,18 @@ def test_a_process_that_dies_before_it_asks_loses_nothing(database_url: str) -> 
     in_world(database_url, test)
 
 
+def test_a_refused_token_of_a_wrong_clock_is_refreshed(tmp_path_url: str) -> None:
+    async def test(world: World) -> None:
+        world.now += 86_400
+        await world.connect()
+        before = await world.fetch()
+        world.now -= 86_400
+
+        assert (await world.fetch("alice", fresh=True)).token != before.token
+
+    in_world(tmp_path_url, test)
+
+
 def test_many_refusals_of_one_token_lead_to_one_refresh(database_url: str) -> None:
     async def test(world: World) -> None:
         await world.connect()
