@@ -1,7 +1,8 @@
-"""What is kept for minutes: tickets, sign-ins and consents that have begun, sessions.
+"""What is kept for minutes: tickets, consents that have begun, sessions.
 
 A slip is known by a secret that its holder has; the row has the digest of that and sealed facts. A
-slip that is taken is gone: it is deleted and read by one statement.
+slip that is taken is gone: it is deleted and read by one statement. Each is for a known person, and
+of each purpose a person has a bounded number: strangers write nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from sqlalchemy import and_, delete, insert, select
+from sqlalchemy import and_, delete, insert, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from toolguard.errors import ConnectionUnavailableError
@@ -30,17 +31,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Purpose", "Slip", "SlipStore"]
 
-Purpose: TypeAlias = Literal["ticket", "sign-in", "consent", "session"]
+Purpose: TypeAlias = Literal["ticket", "consent", "session"]
 """What a slip is for; its lifetime follows from it."""
 
 _log = logging.getLogger("toolguard.vault")
 
 _LIFETIMES: Mapping[Purpose, float] = {
     "ticket": 600.0,
-    "sign-in": 600.0,
     "consent": 600.0,
     "session": 1_800.0,
 }
+# Of one purpose, for one person: the oldest ones end.
+_MAX_SLIPS = 50
 _IDENTITY = ("digest", "purpose", "kind", "issuer", "owner", "expires_at")
 
 
@@ -93,7 +95,7 @@ class SlipStore:
         }
         sealed = await self._seal.seal(json.dumps(facts).encode(), _bound_to(identity))
         row = {**identity, "sealed": sealed, "key_id": self._seal.key_id}
-        await self._rows(delete(SLIPS).where(SLIPS.c.expires_at <= now))
+        await self._rows(delete(SLIPS).where(or_(SLIPS.c.expires_at <= now, _surplus(row))))
         await self._rows(insert(SLIPS).values(row))
         return secret
 
@@ -143,6 +145,14 @@ class SlipStore:
         raise ConnectionUnavailableError(
             "The vault's database cannot be used now: try again", connection="the vault"
         )
+
+
+def _surplus(row: Mapping[str, Any]) -> ColumnElement[bool]:
+    """Match the oldest rows of the same person and purpose, so that there is room for one."""
+    same = and_(*(SLIPS.c[name] == row[name] for name in ("kind", "issuer", "owner", "purpose")))
+    newest = SLIPS.c.expires_at.desc()
+    kept = select(SLIPS.c.digest).where(same).order_by(newest).limit(_MAX_SLIPS - 1)
+    return and_(same, SLIPS.c.digest.not_in(kept))
 
 
 def _digest(secret: str) -> str:
