@@ -51,6 +51,7 @@ class Service:
     lifetime: int = 3_600
     count: int = 0
     delay: float = 0.0
+    meanwhile: Callable[[], Awaitable[Any]] | None = None
 
     @property
     def refreshes(self) -> int:
@@ -87,6 +88,9 @@ class Service:
         self.asked.append(form)
         if self.delay:
             await asyncio.sleep(self.delay)
+        if self.meanwhile is not None:
+            happens, self.meanwhile = self.meanwhile, None
+            await happens()
         if self.fault is not None:
             return self.fault()
         if form["grant_type"] == "refresh_token":

@@ -177,15 +177,22 @@ class _ConnectPages:
             raise _PageError("This answer is not from the service that was asked.", 403)
         if "error" in query or "code" not in query:
             raise _PageError(f"{title} was not connected.", 200, "Not connected")
+        grant = await self._exchange_and_keep(client, query["code"], slip)
+        return self._connected(request, title, person, grant)
+
+    async def _exchange_and_keep(self, client: OAuthClient, code: str, slip: Slip) -> Grant:
+        """Keep what the service gives, unless the person is forgotten meanwhile."""
+        running = await self._vault.slips.issue("exchange", slip.owner, {})
         grant, _ = await client.exchange(
-            query["code"],
-            slip.facts["verifier"],
-            self._callback(client),
-            slip.facts["scopes"],
+            code, slip.facts["verifier"], self._callback(client), slip.facts["scopes"]
         )
         key = GrantKey(_grant_owner(slip), client.name)
         await self._vault.store.put(key, grant, self._vault.clock())
-        return self._connected(request, title, person, grant)
+        # Asked after the grant is kept: who is forgotten from now on is forgotten with it.
+        if await self._vault.slips.take("exchange", running) is None:
+            await self._vault.drop(key)
+            raise _PageError(f"{client.provider.title} was not connected.", 410, "Not connected")
+        return grant
 
     def _connected(self, request: Request, title: str, person: Person, grant: Grant) -> Response:
         account = f" ({display_name(grant.account)})" if grant.account else ""

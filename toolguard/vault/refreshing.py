@@ -149,6 +149,9 @@ class Refresher:
         if await self._store.replace(kept, fresh):
             return fresh
         # The user connected again, disconnected, or was forgotten while the service answered.
+        if await self._store.get(kept.key) is None:
+            # What was revoked then is what this grant has replaced.
+            await self._clients[kept.key.connection].revoke(fresh)
         return await self._current(kept)
 
     async def _gone(self, kept: KeptGrant, error: ConnectionRequiredError) -> Grant:

@@ -1,4 +1,4 @@
-"""What is kept for minutes: tickets, consents that have begun, sessions.
+"""What is kept for minutes: tickets, consents and exchanges that have begun, sessions.
 
 A slip is known by a secret that its holder has; the row has the digest of that and sealed facts. A
 slip that is taken is gone: it is deleted and read by one statement. Each is for a known person, and
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Purpose", "Slip", "SlipStore"]
 
-Purpose: TypeAlias = Literal["ticket", "consent", "session"]
+Purpose: TypeAlias = Literal["ticket", "consent", "exchange", "session"]
 """What a slip is for; its lifetime follows from it."""
 
 _log = logging.getLogger("toolguard.vault")
@@ -39,6 +39,7 @@ _log = logging.getLogger("toolguard.vault")
 _LIFETIMES: Mapping[Purpose, float] = {
     "ticket": 600.0,
     "consent": 600.0,
+    "exchange": 600.0,
     "session": 1_800.0,
 }
 # Of one purpose, for one person: the oldest ones end.

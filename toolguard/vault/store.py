@@ -190,28 +190,32 @@ class GrantStore:
         if now - kept.used_at >= _USE_STEP:
             await self._change(_is(kept.key), kept, used_at=now)
 
-    async def remove(self, key: GrantKey) -> bool:
-        """Delete a grant; return whether there was one.
+    async def remove(self, key: GrantKey) -> list[KeptGrant | None]:
+        """Delete a grant; return what was deleted, as :meth:`forget` does.
 
         Raises:
             ConnectionUnavailableError: if the database is away.
         """
-        done = await self._ask(lambda db: db.execute(delete(GRANTS).where(_is(key))), "the vault")
-        return bool(done.rowcount)
+        rows = await self._ask(partial(_delete, _is(key)), "the vault")
+        return [await self._opened_or_none(row) for row in rows]
 
-    async def forget(self, owner: Owner) -> int:
-        """Delete everything of a person or tenant; return the number of grants.
+    async def forget(self, owner: Owner) -> list[KeptGrant | None]:
+        """Delete everything of a person or tenant.
+
+        Returns:
+            The grants as they were when they were deleted, which may be later than they were read;
+            None for each one that cannot be opened.
 
         Raises:
             ConnectionUnavailableError: if the database is away.
         """
 
-        async def write(db: AsyncConnection) -> int:
+        async def write(db: AsyncConnection) -> Sequence[Any]:
             await db.execute(delete(SLIPS).where(_belongs(SLIPS, owner)))
-            done = await db.execute(delete(GRANTS).where(_belongs(GRANTS, owner)))
-            return done.rowcount
+            return await _delete(_belongs(GRANTS, owner), db)
 
-        return await self._ask(write, "the vault")
+        rows = await self._ask(write, "the vault")
+        return [await self._opened_or_none(row) for row in rows]
 
     async def of(self, owner: Owner) -> list[KeptGrant]:
         """Return the grants of a person or tenant that can be opened, by connection.
@@ -276,6 +280,12 @@ class GrantStore:
         sealed = await self._seal.seal(grant.to_json(), key.bound_to)
         return {"sealed": sealed, "key_id": self._seal.key_id}
 
+    async def _opened_or_none(self, row: Any) -> KeptGrant | None:
+        try:
+            return await self._opened(row)
+        except ConnectionTokenError:
+            return None
+
     async def _opened(self, row: Any) -> KeptGrant:
         key = GrantKey(Owner(row.issuer, row.owner, row.kind), row.connection)
         text = await _open(self._seal, row, key)
@@ -305,6 +315,10 @@ class GrantStore:
                 "The vault's database cannot be used now: try again", connection=connection
             )
         raise error
+
+
+async def _delete(where: ColumnElement[bool], db: AsyncConnection) -> Sequence[Any]:
+    return (await db.execute(delete(GRANTS).where(where).returning(GRANTS))).all()
 
 
 async def _open(seal: Seal, row: Any, key: GrantKey) -> bytes | ConnectionTokenError:

@@ -137,7 +137,7 @@ def test_a_write_back_does_not_bring_a_forgotten_grant_back(database_url: str) -
         kept = await store.get(ALICE)
         assert kept is not None
 
-        assert await store.forget(ALICE.owner) == 1
+        assert await store.forget(ALICE.owner) == [kept]
         assert not await store.replace(kept, GRANT)
         assert await store.get(ALICE) is None
         assert await store.get(BOB) is not None
@@ -157,6 +157,17 @@ def test_resealing_moves_every_row_to_the_first_key(database_url: str) -> None:
         kept = await after.get(replace(ALICE, owner=Owner("https://auth.test", "u449")))
         assert kept is not None
         assert kept.grant == GRANT
+
+    run(database_url, test)
+
+
+def test_what_cannot_be_opened_is_forgotten_too(database_url: str) -> None:
+    async def test(store: GrantStore, database: Database) -> None:
+        await store.put(ALICE, GRANT, NOW)
+        without_key = GrantStore(database, KeySeal([NEW]))
+
+        assert await without_key.forget(ALICE.owner) == [None]
+        assert await store.get(ALICE) is None
 
     run(database_url, test)
 

@@ -18,6 +18,7 @@ from toolguard.errors import (
 from toolguard.vault.grants import Owner
 
 ALICE = Owner("https://auth.test", "alice")
+ALICE_S_SERVICE = (ALICE.issuer, ALICE.id, "service")
 
 
 def test_a_caller_who_is_not_connected_gets_a_link_of_their_own(database_url: str) -> None:
@@ -193,6 +194,30 @@ def test_many_refusals_of_one_token_lead_to_one_refresh(database_url: str) -> No
         await world.fetch("alice", fresh=True)
 
         assert world.service.refreshes == 1
+
+    in_world(database_url, test)
+
+
+def test_what_is_refreshed_during_a_disconnect_is_revoked(database_url: str) -> None:
+    async def test(world: World) -> None:
+        await world.connect()
+        world.now += 3_600
+        world.service.meanwhile = lambda: world.vault.disconnect(*ALICE_S_SERVICE)
+
+        with pytest.raises(ConnectionRequiredError):
+            await world.fetch()
+        assert world.service.refresh_tokens <= set(world.service.revoked)
+
+    in_world(database_url, test)
+
+
+def test_a_person_forgotten_while_connecting_has_no_connection(database_url: str) -> None:
+    async def test(world: World) -> None:
+        world.service.meanwhile = lambda: world.vault.forget(ALICE.issuer, ALICE.id)
+
+        assert (await world.connect()).status_code == 410
+        assert await world.vault.list(ALICE.issuer, ALICE.id) == []
+        assert world.service.refresh_tokens == set(world.service.revoked)
 
     in_world(database_url, test)
 
