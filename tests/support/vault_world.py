@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl, urlencode
 import httpx
 import jwt
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
@@ -49,6 +51,7 @@ class Service:
     lifetime: int = 3_600
     count: int = 0
     delay: float = 0.0
+    meanwhile: Callable[[], Awaitable[Any]] | None = None
 
     @property
     def refreshes(self) -> int:
@@ -85,6 +88,9 @@ class Service:
         self.asked.append(form)
         if self.delay:
             await asyncio.sleep(self.delay)
+        if self.meanwhile is not None:
+            happens, self.meanwhile = self.meanwhile, None
+            await happens()
         if self.fault is not None:
             return self.fault()
         if form["grant_type"] == "refresh_token":
@@ -202,6 +208,19 @@ class World:
         self.issuer.user = user
         async with self.browser() as browser:
             return await follow(browser, await self.link(user, *scopes, **more))
+
+    async def sql(self, statement: str) -> list[Any]:
+        """Run a statement as one who can write to the database, and has no keys."""
+        engine = create_async_engine(
+            self.database.replace("sqlite:", "sqlite+aiosqlite:").replace(
+                "postgresql:", "postgresql+asyncpg:"
+            )
+        )
+        async with engine.begin() as db:
+            done = await db.execute(text(statement))
+            rows = [tuple(row) for row in done] if done.returns_rows else []
+        await engine.dispose()
+        return rows
 
     async def fetch(self, user: str = "alice", *scopes: str, **more: Any) -> Connection:
         return await self.vault.fetch(self.request(user, *scopes, **more))

@@ -1,21 +1,27 @@
-"""What a browser sends and keeps: cookies, queries that mean one thing, small forms."""
+"""What a browser sends and keeps: cookies, states, queries that mean one thing, small forms."""
 
 from __future__ import annotations
 
 import hmac
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from toolguard.connections.sealing import NamedCipher
+from toolguard.parsing.strict_json import strict_object
 from toolguard.vault.oauth_client import new_secret
 
-__all__ = ["Cookies", "read_form", "redirect", "single_parameters"]
+__all__ = ["Cookies", "new_state", "read_form", "read_state", "redirect", "single_parameters"]
 
 _MAX_FORM = 8 * 1024
 _LIFETIME = 1_800
+_STATE_FACTS = {"verifier": str, "nonce": str, "then": str, "until": float}
 
 
 class Cookies:
@@ -56,10 +62,38 @@ class Cookies:
     def is_own_form(self, request: Request, proof: str) -> bool:
         """Return whether a posted form came from a page that this browser was shown."""
         browser = self.read(request, "browser")
-        return bool(browser) and hmac.compare_digest(proof, self.form_proof(browser))
+        expected = self.form_proof(browser).encode()
+        return bool(browser) and hmac.compare_digest(proof.encode(), expected)
 
     def _name(self, name: str) -> str:
         return f"{self._prefix}toolguard-{name}"
+
+
+def new_state(browser: str, facts: Mapping[str, Any]) -> str:
+    """Return a ``state`` (RFC 6749 §4.1.1) that holds ``facts``, and that only this browser brings.
+
+    It is sealed with the browser's value, and kept nowhere: a stranger who begins sign-ins fills no
+    database.
+    """
+    sealed = _cipher(browser).seal("state", json.dumps(dict(facts)).encode(), b"")
+    return urlsafe_b64encode(sealed).rstrip(b"=").decode()
+
+
+def read_state(browser: str, state: str) -> Mapping[str, Any] | None:
+    """Return the facts of a state; None unless :func:`new_state` made it for this browser."""
+    try:
+        sealed = urlsafe_b64decode(state + "=" * (-len(state) % 4))
+    except ValueError:
+        return None
+    text = _cipher(browser).open("state", sealed, b"") if browser else None
+    facts = strict_object(text or b"") or {}
+    # Read like what any stranger sends: the browser that holds its value can seal a state too.
+    is_whole = all(isinstance(facts.get(name), kind) for name, kind in _STATE_FACTS.items())
+    return facts if is_whole else None
+
+
+def _cipher(browser: str) -> NamedCipher:
+    return NamedCipher(sha256(f"state {browser}".encode()).digest(), "toolguard sign-in 1")
 
 
 def redirect(url: str) -> Response:

@@ -7,12 +7,10 @@ account for another person, or the other way round.
 
 from __future__ import annotations
 
-import hmac
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from starlette.requests import Request
@@ -22,7 +20,14 @@ from starlette.routing import Route
 from toolguard.errors import ConnectionTokenError
 from toolguard.pages.layout import load_templates, page, stylesheet
 from toolguard.pages.names import display_name
-from toolguard.vault.browser import Cookies, read_form, redirect, single_parameters
+from toolguard.vault.browser import (
+    Cookies,
+    new_state,
+    read_form,
+    read_state,
+    redirect,
+    single_parameters,
+)
 from toolguard.vault.grants import Grant, GrantKey, Owner
 from toolguard.vault.oauth_client import OAuthClient, challenge_of, new_secret
 from toolguard.vault.presets import openid
@@ -38,6 +43,7 @@ Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 _log = logging.getLogger("toolguard.vault")
 
+_SIGN_IN_SECONDS = 600.0
 _OLD_LINK = "This link is no longer good: ask for a new one in the application that gave it to you."
 
 
@@ -171,15 +177,22 @@ class _ConnectPages:
             raise _PageError("This answer is not from the service that was asked.", 403)
         if "error" in query or "code" not in query:
             raise _PageError(f"{title} was not connected.", 200, "Not connected")
+        grant = await self._exchange_and_keep(client, query["code"], slip)
+        return self._connected(request, title, person, grant)
+
+    async def _exchange_and_keep(self, client: OAuthClient, code: str, slip: Slip) -> Grant:
+        """Keep what the service gives, unless the person is forgotten meanwhile."""
+        running = await self._vault.slips.issue("exchange", slip.owner, {})
         grant, _ = await client.exchange(
-            query["code"],
-            slip.facts["verifier"],
-            self._callback(client),
-            slip.facts["scopes"],
+            code, slip.facts["verifier"], self._callback(client), slip.facts["scopes"]
         )
         key = GrantKey(_grant_owner(slip), client.name)
         await self._vault.keep(key, grant, slip.owner)
-        return self._connected(request, title, person, grant)
+        # Asked after the grant is kept: who is forgotten from now on is forgotten with it.
+        if await self._vault.slips.take("exchange", running) is None:
+            await self._vault.drop(key)
+            raise _PageError(f"{client.provider.title} was not connected.", 410, "Not connected")
+        return grant
 
     def _connected(self, request: Request, title: str, person: Person, grant: Grant) -> Response:
         account = f" ({display_name(grant.account)})" if grant.account else ""
@@ -283,9 +296,9 @@ class _ConnectPages:
     ) -> Response:
         browser = self._cookies.browser(request)
         verifier, nonce = new_secret(), new_secret()
-        facts = {"verifier": verifier, "nonce": nonce, "then": then, "browser": _digest(browser)}
-        issuer = client.provider.issuer or ""
-        state = await self._vault.slips.issue("sign-in", Owner(issuer, ""), facts)
+        until = self._vault.clock() + _SIGN_IN_SECONDS
+        facts = {"verifier": verifier, "nonce": nonce, "then": then, "until": until}
+        state = new_state(browser, facts)
         url = client.provider.consent_url(
             await client.endpoints(),
             f"{self._url}/signed-in",
@@ -301,35 +314,33 @@ class _ConnectPages:
 
     async def _signed_in(self, request: Request) -> Response:
         query = single_parameters(request) or {}
-        slip = await self._vault.slips.take("sign-in", query.get("state", ""))
         client = self._issuer_client
-        browser = _digest(self._cookies.read(request, "browser"))
+        # Without this, a stranger's sign-in could be finished in this browser.
+        begun = read_state(self._cookies.read(request, "browser"), query.get("state", ""))
         if (
-            slip is None
+            begun is None
             or client is None
-            # Without this, a stranger's sign-in could be finished in this browser.
-            or not hmac.compare_digest(slip.facts["browser"], browser)
-            or query.get("iss", slip.owner.issuer) != slip.owner.issuer
+            or begun["until"] <= self._vault.clock()
+            or query.get("iss", client.provider.issuer) != client.provider.issuer
         ):
             raise _PageError("You did not sign in from this browser.", 403)
         if "code" not in query:
             raise _PageError("You are not signed in.", 403)
-        person = await self._exchanged(client, query["code"], slip)
+        person = await self._exchanged(client, query["code"], begun)
         session = await self._vault.slips.issue("session", _owner(person), {"name": person.name})
-        then = slip.facts["then"]
+        then = begun["then"]
         response = redirect(f"{self._url}/{then}" if then else self._url)
         self._cookies.set(response, "session", session)
         return response
 
-    async def _exchanged(self, client: OAuthClient, code: str, slip: Slip) -> Person:
+    async def _exchanged(self, client: OAuthClient, code: str, begun: Mapping[str, Any]) -> Person:
         sign_in = self._vault.sign_in
         assert isinstance(sign_in, OpenIDSignIn)  # noqa: S101 - there is a client
         _, answer = await client.exchange(
-            code, slip.facts["verifier"], f"{self._url}/signed-in", client.provider.always
+            code, begun["verifier"], f"{self._url}/signed-in", client.provider.always
         )
-        person = read_person(
-            answer, sign_in, slip.owner.issuer, slip.facts["nonce"], self._vault.clock()
-        )
+        issuer = client.provider.issuer or ""
+        person = read_person(answer, sign_in, issuer, begun["nonce"], self._vault.clock())
         if person is None:
             raise _PageError("The answer of the sign-in is not valid.", 403)
         return person
@@ -384,10 +395,6 @@ def _owner(person: Person) -> Owner:
 
 def _grant_owner(slip: Slip) -> Owner:
     return Owner(slip.owner.issuer, slip.facts["owner"], slip.facts["kind"])
-
-
-def _digest(secret: str) -> str:
-    return sha256(secret.encode()).hexdigest()
 
 
 def _day(moment: float) -> str:

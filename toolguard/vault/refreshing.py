@@ -89,8 +89,9 @@ class Refresher:
         if not grant.refresh_token:
             return False
         now = self._clock()
-        is_old = now - grant.obtained_at >= _AGAIN_AFTER
-        return not grant.outlives(now + _AHEAD) or (refused and is_old)
+        # One that was issued in the future was issued by a clock that was wrong.
+        is_new = 0 <= now - grant.obtained_at < _AGAIN_AFTER
+        return not grant.outlives(now + _AHEAD) or (refused and not is_new)
 
     async def refreshed(self, kept: KeptGrant, *, refused: bool) -> Grant:
         """Return the grant with a fresh token; callers at the same time share one refresh.
@@ -164,6 +165,9 @@ class Refresher:
             self._told(kept.key)
             return fresh
         # The user connected again, disconnected, or was forgotten while the service answered.
+        if await self._store.get(kept.key) is None:
+            # What was revoked then is what this grant has replaced.
+            await self._clients[kept.key.connection].revoke(fresh)
         return await self._current(kept)
 
     async def _gone(self, kept: KeptGrant, error: ConnectionRequiredError) -> Grant:

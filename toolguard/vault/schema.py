@@ -72,7 +72,7 @@ SLIPS = Table(
     Index("vault_slip_expires_at", "expires_at"),
     Index("vault_slip_owner", "kind", "issuer", "owner"),
 )
-"""What is kept for minutes: tickets, sign-ins and consents that have begun, sessions."""
+"""What is kept for minutes: tickets, consents and exchanges that have begun, sessions."""
 
 # Any number that no other program on the same Postgres uses for a lock.
 _UPGRADING = 8_315_160_013

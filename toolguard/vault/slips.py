@@ -1,7 +1,8 @@
-"""What is kept for minutes: tickets, sign-ins and consents that have begun, sessions.
+"""What is kept for minutes: tickets, consents and exchanges that have begun, sessions.
 
 A slip is known by a secret that its holder has; the row has the digest of that and sealed facts. A
-slip that is taken is gone: it is deleted and read by one statement.
+slip that is taken is gone: it is deleted and read by one statement. Each is for a known person, and
+of each purpose a person has a bounded number: strangers write nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from sqlalchemy import and_, delete, insert, select
+from sqlalchemy import and_, delete, insert, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from toolguard.errors import ConnectionUnavailableError
@@ -30,17 +31,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Purpose", "Slip", "SlipStore"]
 
-Purpose: TypeAlias = Literal["ticket", "sign-in", "consent", "session"]
+Purpose: TypeAlias = Literal["ticket", "consent", "exchange", "session"]
 """What a slip is for; its lifetime follows from it."""
 
 _log = logging.getLogger("toolguard.vault")
 
 _LIFETIMES: Mapping[Purpose, float] = {
     "ticket": 600.0,
-    "sign-in": 600.0,
     "consent": 600.0,
+    "exchange": 600.0,
     "session": 1_800.0,
 }
+# Of one purpose, for one person: the oldest ones end.
+_MAX_SLIPS = 50
+_IDENTITY = ("digest", "purpose", "kind", "issuer", "owner", "expires_at")
 
 
 @dataclass(frozen=True)
@@ -82,19 +86,17 @@ class SlipStore:
             ConnectionUnavailableError: if the database is away.
         """
         secret, now = new_secret(), self._clock()
-        digest = _digest(secret)
-        sealed = await self._seal.seal(json.dumps(facts).encode(), _bound_to(purpose, digest))
-        row = {
-            "digest": digest,
+        identity = {
+            "digest": _digest(secret),
             "purpose": purpose,
             "kind": owner.kind,
             "issuer": owner.issuer,
             "owner": owner.id,
-            "sealed": sealed,
-            "key_id": self._seal.key_id,
             "expires_at": now + _LIFETIMES[purpose],
         }
-        await self._rows(delete(SLIPS).where(SLIPS.c.expires_at <= now))
+        sealed = await self._seal.seal(json.dumps(facts).encode(), _bound_to(identity))
+        row = {**identity, "sealed": sealed, "key_id": self._seal.key_id}
+        await self._rows(delete(SLIPS).where(or_(SLIPS.c.expires_at <= now, _surplus(row))))
         await self._rows(insert(SLIPS).values(row))
         return secret
 
@@ -104,7 +106,7 @@ class SlipStore:
         Raises:
             ConnectionUnavailableError: if the database is away.
         """
-        return await self._read(select(SLIPS).where(self._is(purpose, secret)), purpose)
+        return await self._read(select(SLIPS).where(self._is(purpose, secret)))
 
     async def take(self, purpose: Purpose, secret: str) -> Slip | None:
         """Return what ``secret`` stands for, and end it; None for all but the first to take it.
@@ -112,9 +114,7 @@ class SlipStore:
         Raises:
             ConnectionUnavailableError: if the database is away.
         """
-        return await self._read(
-            delete(SLIPS).where(self._is(purpose, secret)).returning(SLIPS), purpose
-        )
+        return await self._read(delete(SLIPS).where(self._is(purpose, secret)).returning(SLIPS))
 
     def _is(self, purpose: Purpose, secret: str) -> ColumnElement[bool]:
         return and_(
@@ -123,24 +123,24 @@ class SlipStore:
             SLIPS.c.expires_at > self._clock(),
         )
 
-    async def _read(self, statement: Executable, purpose: Purpose) -> Slip | None:
+    async def _read(self, statement: Executable) -> Slip | None:
         rows = await self._rows(statement)
         if not rows:
             return None
         row = rows[0]
         try:
-            text = await self._seal.open(row.sealed, _bound_to(purpose, row.digest), row.key_id)
+            text = await self._seal.open(row["sealed"], _bound_to(row), row["key_id"])
         except UnknownKeyError:
             text = None
         if text is None:
             return None
-        return Slip(Owner(row.issuer, row.owner, row.kind), json.loads(text))
+        return Slip(Owner(row["issuer"], row["owner"], row["kind"]), json.loads(text))
 
     async def _rows(self, statement: Executable) -> list[Any]:
         try:
             async with self._database.connect() as db:
                 found = await db.execute(statement)
-                return list(found.all()) if found.returns_rows else []
+                return list(found.mappings()) if found.returns_rows else []
         except (SQLAlchemyError, OSError) as fault:
             _log.error("the vault's database: %s", type(fault).__name__)
         raise ConnectionUnavailableError(
@@ -148,9 +148,18 @@ class SlipStore:
         )
 
 
+def _surplus(row: Mapping[str, Any]) -> ColumnElement[bool]:
+    """Match the oldest rows of the same person and purpose, so that there is room for one."""
+    same = and_(*(SLIPS.c[name] == row[name] for name in ("kind", "issuer", "owner", "purpose")))
+    newest = SLIPS.c.expires_at.desc()
+    kept = select(SLIPS.c.digest).where(same).order_by(newest).limit(_MAX_SLIPS - 1)
+    return and_(same, SLIPS.c.digest.not_in(kept))
+
+
 def _digest(secret: str) -> str:
     return sha256(secret.encode()).hexdigest()
 
 
-def _bound_to(purpose: Purpose, digest: str) -> bytes:
-    return json.dumps(["slip", purpose, digest]).encode()
+def _bound_to(row: Mapping[str, Any]) -> bytes:
+    """Return the associated data of a row: a changed one, such as another owner's, is not read."""
+    return json.dumps(["slip", *(row[name] for name in _IDENTITY)]).encode()

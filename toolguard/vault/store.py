@@ -7,15 +7,17 @@ connected again, or was forgotten) is never overwritten.
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import and_, bindparam, delete, select, tuple_, update
+from sqlalchemy import and_, bindparam, delete, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
+from toolguard.connections.retries import MAX_RETRY_AFTER
 from toolguard.errors import (
     ConnectionRequiredError,
     ConnectionResponseError,
@@ -44,6 +46,10 @@ _GET = select(GRANTS).where(*(GRANTS.c[name] == bindparam(name) for name in _IDE
 _BATCH = 200
 # Seconds within which a further use is not written: a hit is a read.
 _USE_STEP = 3_600.0
+# Seconds: the longest pause that a service can ask for, and a minute for clocks that differ.
+_LONGEST_CLAIM = MAX_RETRY_AFTER + 60.0
+# Of 63 that there is room for.
+_VERSION_BITS = 62
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,9 @@ class GrantStore:
         """
         sealed = await self._sealed(key, grant)
         state = {"connected_at": now, "used_at": now, "claimed_by": None, "claimed_until": 0.0}
-        values = {**_identity(key), **sealed, **state, "version": 1}
+        # At random: a row that is deleted and made again has no version of the earlier one, which
+        # a refresh that is still running would write back over it.
+        values = {**_identity(key), **sealed, **state, "version": secrets.randbits(_VERSION_BITS)}
 
         async def write(db: AsyncConnection) -> None:
             insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
@@ -134,6 +142,8 @@ class GrantStore:
     async def claim(self, kept: KeptGrant, process: str, now: float, until: float) -> bool:
         """Claim the refresh of a grant; return False if it has changed or is claimed.
 
+        A claim for longer than any is made comes from a clock that was wrong, and does not hold.
+
         Args:
             kept: the grant, as it was read.
             process: what names this process.
@@ -143,7 +153,8 @@ class GrantStore:
         Raises:
             ConnectionUnavailableError: if the database is away.
         """
-        is_free = GRANTS.c.claimed_until <= now
+        until_when = GRANTS.c.claimed_until
+        is_free = or_(until_when <= now, until_when > now + _LONGEST_CLAIM)
         return await self._change(
             and_(_is_as(kept), is_free), kept, claimed_by=process, claimed_until=until
         )
@@ -192,28 +203,32 @@ class GrantStore:
         if now - kept.used_at >= _USE_STEP:
             await self._change(_is(kept.key), kept, used_at=now)
 
-    async def remove(self, key: GrantKey) -> bool:
-        """Delete a grant; return whether there was one.
+    async def remove(self, key: GrantKey) -> list[KeptGrant | None]:
+        """Delete a grant; return what was deleted, as :meth:`forget` does.
 
         Raises:
             ConnectionUnavailableError: if the database is away.
         """
-        done = await self._ask(lambda db: db.execute(delete(GRANTS).where(_is(key))), "the vault")
-        return bool(done.rowcount)
+        rows = await self._ask(partial(_delete, _is(key)), "the vault")
+        return [await self._opened_or_none(row) for row in rows]
 
-    async def forget(self, owner: Owner) -> int:
-        """Delete everything of a person or tenant; return the number of grants.
+    async def forget(self, owner: Owner) -> list[KeptGrant | None]:
+        """Delete everything of a person or tenant.
+
+        Returns:
+            The grants as they were when they were deleted, which may be later than they were read;
+            None for each one that cannot be opened.
 
         Raises:
             ConnectionUnavailableError: if the database is away.
         """
 
-        async def write(db: AsyncConnection) -> int:
+        async def write(db: AsyncConnection) -> Sequence[Any]:
             await db.execute(delete(SLIPS).where(_belongs(SLIPS, owner)))
-            done = await db.execute(delete(GRANTS).where(_belongs(GRANTS, owner)))
-            return done.rowcount
+            return await _delete(_belongs(GRANTS, owner), db)
 
-        return await self._ask(write, "the vault")
+        rows = await self._ask(write, "the vault")
+        return [await self._opened_or_none(row) for row in rows]
 
     async def of(self, owner: Owner) -> list[KeptGrant]:
         """Return the grants of a person or tenant that can be opened, by connection.
@@ -278,6 +293,12 @@ class GrantStore:
         sealed = await self._seal.seal(grant.to_json(), key.bound_to)
         return {"sealed": sealed, "key_id": self._seal.key_id}
 
+    async def _opened_or_none(self, row: Any) -> KeptGrant | None:
+        try:
+            return await self._opened(row)
+        except ConnectionTokenError:
+            return None
+
     async def _opened(self, row: Any) -> KeptGrant:
         key = GrantKey(Owner(row.issuer, row.owner, row.kind), row.connection)
         text = await _open(self._seal, row, key)
@@ -307,6 +328,10 @@ class GrantStore:
                 "The vault's database cannot be used now: try again", connection=connection
             )
         raise error
+
+
+async def _delete(where: ColumnElement[bool], db: AsyncConnection) -> Sequence[Any]:
+    return (await db.execute(delete(GRANTS).where(where).returning(GRANTS))).all()
 
 
 async def _open(seal: Seal, row: Any, key: GrantKey) -> bytes | ConnectionTokenError:

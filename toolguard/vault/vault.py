@@ -277,17 +277,15 @@ class Vault:
         Returns:
             Whether there was one.
         """
-        key = GrantKey(Owner(issuer, subject), connection)
-        try:
-            kept = await self.store.get(key)
-        except ConnectionRequiredError:
-            kept = None  # cannot be opened: deleted without being revoked
-        there = await self.store.remove(key)
-        if there:
+        return bool(await self.drop(GrantKey(Owner(issuer, subject), connection)))
+
+    async def drop(self, key: GrantKey) -> int:
+        """Delete a grant, and revoke it at the service if that can; return how many there were."""
+        removed = await self.store.remove(key)
+        if removed:
             self._record("disconnected", key)
-        if kept is not None and connection in self.clients:
-            await self.clients[connection].revoke(kept.grant)
-        return there
+        await self._revoke(removed)
+        return len(removed)
 
     async def forget(self, issuer: str, subject: str) -> int:
         """Delete everything of a person who leaves, and revoke what services can revoke.
@@ -299,14 +297,12 @@ class Vault:
         Returns:
             The number of connections.
         """
-        owner = Owner(issuer, subject)
-        kept = await self.store.of(owner)
-        count = await self.store.forget(owner)
-        for each in kept:
-            self._record("disconnected", each.key)
-            if each.key.connection in self.clients:
-                await self.clients[each.key.connection].revoke(each.grant)
-        return count
+        removed = await self.store.forget(Owner(issuer, subject))
+        for kept in removed:
+            if kept is not None:
+                self._record("disconnected", kept.key)
+        await self._revoke(removed)
+        return len(removed)
 
     async def rotate(self) -> int:
         """Seal all rows with the first key, while the vault serves; return how many changed."""
@@ -322,6 +318,12 @@ class Vault:
         if self._of_server is not None:
             await self._of_server.aclose()
         await self._database.aclose()
+
+    async def _revoke(self, removed: Sequence[KeptGrant | None]) -> None:
+        """Revoke what was deleted: what cannot be opened stays as it is at the service."""
+        for kept in removed:
+            if kept is not None and kept.key.connection in self.clients:
+                await self.clients[kept.key.connection].revoke(kept.grant)
 
     async def _fetch(
         self, key: GrantKey, request: ConnectionRequest, provider: OAuthProvider

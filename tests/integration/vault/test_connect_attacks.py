@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -13,6 +14,7 @@ from starlette.requests import Request
 from support.vault_world import ISSUER, World, follow, in_world
 from toolguard.errors import ConnectionRequiredError
 from toolguard.vault import Person, connect_routes
+from toolguard.vault.browser import new_state
 
 
 async def callback_of(browser: httpx.AsyncClient, link: str) -> str:
@@ -258,5 +260,97 @@ def test_on_https_the_cookies_belong_to_this_host_only(tmp_path_url: str) -> Non
 
         assert cookie.startswith("__Host-toolguard-browser=")
         assert {"Secure", "HttpOnly", "Path=/", "SameSite=lax"} <= set(cookie.split("; "))
+
+    in_world(tmp_path_url, test)
+
+
+@pytest.mark.parametrize("change", ["owner = 'alice'", "kind = 'tenant'", "issuer = 'https://x'"])
+def test_a_link_whose_owner_was_changed_in_the_database_is_refused(
+    database_url: str, change: str
+) -> None:
+    async def test(world: World) -> None:
+        link = await world.link("mallory")
+        await world.sql(f"UPDATE vault_slip SET {change}")
+
+        assert await follow_as(world, "alice", link) == 410
+        assert not await is_connected(world, "mallory")
+
+    in_world(database_url, test)
+
+
+@pytest.mark.parametrize("change", ["owner = 'alice'", "expires_at = expires_at + 1"])
+def test_a_session_changed_in_the_database_signs_nobody_in(tmp_path_url: str, change: str) -> None:
+    async def test(world: World) -> None:
+        world.issuer.user = "mallory"
+        async with world.browser() as mallory:
+            assert (await mallory.get("/connections")).status_code == 200
+            await world.sql(f"UPDATE vault_slip SET {change}")
+            page = await mallory.get("/connections", follow_redirects=False)
+
+        assert page.status_code == 303
+
+    in_world(tmp_path_url, test)
+
+
+def test_strangers_write_nothing_to_the_database(tmp_path_url: str) -> None:
+    async def test(world: World) -> None:
+        link = await world.link("alice")
+        async with world.browser() as stranger:
+            for each in ("/connections", link, f"{link}?again=1", "/connections/link/x"):
+                await stranger.get(each, follow_redirects=False)
+            await stranger.get("/connections/signed-in?state=x&code=y")
+
+        assert await world.sql("SELECT purpose FROM vault_slip") == [("ticket",)]
+
+    in_world(tmp_path_url, test)
+
+
+def test_a_person_has_a_bounded_number_of_open_links(database_url: str) -> None:
+    async def test(world: World) -> None:
+        of_bob = await world.link("bob")
+        for _ in range(55):
+            world.now += 1
+            link = await world.link("alice")
+
+        assert await world.sql("SELECT count(*) FROM vault_slip WHERE owner = 'alice'") == [(50,)]
+        assert await follow_as(world, "alice", link) == 200
+        assert await follow_as(world, "bob", of_bob) == 200
+
+    in_world(database_url, test)
+
+
+def test_a_sign_in_ends_after_ten_minutes(tmp_path_url: str) -> None:
+    async def test(world: World) -> None:
+        async with world.browser() as alice:
+            start = await alice.get("/connections", follow_redirects=False)
+            answer = await alice.get(start.headers["location"], follow_redirects=False)
+            world.now += 600
+            page = await alice.get(answer.headers["location"])
+
+        assert page.status_code == 403
+
+    in_world(tmp_path_url, test)
+
+
+@pytest.mark.parametrize("facts", [{}, {"until": "x"}, {"until": 2e9, "then": ["x"]}])
+def test_a_state_that_a_browser_makes_itself_signs_nobody_in(
+    tmp_path_url: str, facts: dict[str, Any]
+) -> None:
+    async def test(world: World) -> None:
+        async with world.browser() as browser:
+            browser.cookies.set("toolguard-browser", "known")
+            query = {"state": new_state("known", facts), "code": "x"}
+            assert (await browser.get("/connections/signed-in", params=query)).status_code == 403
+
+    in_world(tmp_path_url, test)
+
+
+def test_a_form_with_a_proof_that_is_not_ascii_is_refused(tmp_path_url: str) -> None:
+    async def test(world: World) -> None:
+        async with world.browser() as alice:
+            await alice.get("/connections")
+            page = await alice.post("/connections/disconnect", data={"csrf": "\u00e9"})
+
+        assert page.status_code == 403
 
     in_world(tmp_path_url, test)

@@ -101,6 +101,35 @@ def test_a_write_back_loses_to_a_grant_made_meanwhile(database_url: str) -> None
     run(database_url, test)
 
 
+def test_a_write_back_loses_to_a_grant_deleted_and_made_again(database_url: str) -> None:
+    async def test(store: GrantStore, _: Database) -> None:
+        await store.put(ALICE, GRANT, NOW)
+        kept = await store.get(ALICE)
+        assert kept is not None
+        await store.remove(ALICE)
+        await store.put(ALICE, Grant("gho_of_another_account"), NOW)
+
+        assert not await store.claim(kept, "late", NOW, NOW + 30)
+        assert not await store.replace(kept, Grant("gho_refreshed"))
+
+    run(database_url, test)
+
+
+@pytest.mark.parametrize(("until", "is_free"), [(3_600, False), (86_400, True)])
+def test_a_claim_by_a_clock_that_was_wrong_does_not_hold(
+    database_url: str, until: float, is_free: bool
+) -> None:
+    async def test(store: GrantStore, _: Database) -> None:
+        await store.put(ALICE, GRANT, NOW)
+        kept = await store.get(ALICE)
+        assert kept is not None
+        assert await store.claim(kept, "dying", NOW, NOW + until)
+
+        assert await store.claim(kept, "later", NOW + 1, NOW + 31) is is_free
+
+    run(database_url, test)
+
+
 def test_a_write_back_does_not_bring_a_forgotten_grant_back(database_url: str) -> None:
     async def test(store: GrantStore, _: Database) -> None:
         await store.put(ALICE, GRANT, NOW)
@@ -108,7 +137,7 @@ def test_a_write_back_does_not_bring_a_forgotten_grant_back(database_url: str) -
         kept = await store.get(ALICE)
         assert kept is not None
 
-        assert await store.forget(ALICE.owner) == 1
+        assert await store.forget(ALICE.owner) == [kept]
         assert not await store.replace(kept, GRANT)
         assert await store.get(ALICE) is None
         assert await store.get(BOB) is not None
@@ -128,6 +157,17 @@ def test_resealing_moves_every_row_to_the_first_key(database_url: str) -> None:
         kept = await after.get(replace(ALICE, owner=Owner("https://auth.test", "u449")))
         assert kept is not None
         assert kept.grant == GRANT
+
+    run(database_url, test)
+
+
+def test_what_cannot_be_opened_is_forgotten_too(database_url: str) -> None:
+    async def test(store: GrantStore, database: Database) -> None:
+        await store.put(ALICE, GRANT, NOW)
+        without_key = GrantStore(database, KeySeal([NEW]))
+
+        assert await without_key.forget(ALICE.owner) == [None]
+        assert await store.get(ALICE) is None
 
     run(database_url, test)
 

@@ -18,6 +18,7 @@ from toolguard.errors import (
 from toolguard.vault.grants import Owner
 
 ALICE = Owner("https://auth.test", "alice")
+ALICE_S_SERVICE = (ALICE.issuer, ALICE.id, "service")
 
 
 def test_a_caller_who_is_not_connected_gets_a_link_of_their_own(database_url: str) -> None:
@@ -172,6 +173,18 @@ def test_a_process_that_dies_before_it_asks_loses_nothing(database_url: str) -> 
     in_world(database_url, test)
 
 
+def test_a_refused_token_of_a_wrong_clock_is_refreshed(tmp_path_url: str) -> None:
+    async def test(world: World) -> None:
+        world.now += 86_400
+        await world.connect()
+        before = await world.fetch()
+        world.now -= 86_400
+
+        assert (await world.fetch("alice", fresh=True)).token != before.token
+
+    in_world(tmp_path_url, test)
+
+
 def test_many_refusals_of_one_token_lead_to_one_refresh(database_url: str) -> None:
     async def test(world: World) -> None:
         await world.connect()
@@ -181,6 +194,30 @@ def test_many_refusals_of_one_token_lead_to_one_refresh(database_url: str) -> No
         await world.fetch("alice", fresh=True)
 
         assert world.service.refreshes == 1
+
+    in_world(database_url, test)
+
+
+def test_what_is_refreshed_during_a_disconnect_is_revoked(database_url: str) -> None:
+    async def test(world: World) -> None:
+        await world.connect()
+        world.now += 3_600
+        world.service.meanwhile = lambda: world.vault.disconnect(*ALICE_S_SERVICE)
+
+        with pytest.raises(ConnectionRequiredError):
+            await world.fetch()
+        assert world.service.refresh_tokens <= set(world.service.revoked)
+
+    in_world(database_url, test)
+
+
+def test_a_person_forgotten_while_connecting_has_no_connection(database_url: str) -> None:
+    async def test(world: World) -> None:
+        world.service.meanwhile = lambda: world.vault.forget(ALICE.issuer, ALICE.id)
+
+        assert (await world.connect()).status_code == 410
+        assert await world.vault.list(ALICE.issuer, ALICE.id) == []
+        assert world.service.refresh_tokens == set(world.service.revoked)
 
     in_world(database_url, test)
 

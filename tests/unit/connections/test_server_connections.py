@@ -379,6 +379,20 @@ def test_a_rate_limit_is_respected_and_its_rest_is_told() -> None:
     in_room(grant(), test)
 
 
+def test_a_clock_that_was_wrong_holds_up_no_fetch() -> None:
+    async def test(room: Room) -> None:
+        room.endpoints.now += 86_400
+        room.endpoints.faults = [lambda: Response(status_code=500)]
+        await room.refused()
+        room.endpoints.now -= 86_400
+        assert (await room.fetch()).token == "token-2"
+
+        room.endpoints.now -= 86_400
+        assert (await room.fetch(fresh=True)).token == "token-3"
+
+    in_room(grant(), test)
+
+
 @pytest.mark.parametrize(
     "fault",
     [

@@ -66,7 +66,12 @@ class _Kept:
 @dataclass(frozen=True)
 class _Failed:
     error: ConnectionTokenError
+    at: float
     until: float
+
+    def holds(self, now: float) -> bool:
+        """Return whether the service is not to be asked; a clock that was set back ends that."""
+        return self.at <= now < self.until
 
 
 class ServerTokens:
@@ -97,12 +102,12 @@ class ServerTokens:
         """
         key = frozenset(request.scopes)
         kept, now = self._kept.get(key), request.clock()
-        if kept is not None and fresh and now - kept.issued_at < _AGAIN_AFTER:
+        if kept is not None and fresh and 0 <= now - kept.issued_at < _AGAIN_AFTER:
             fresh = False
         if kept is not None and not fresh and now < kept.refresh_at:
             return kept.connection
         failed = self._failed.get(key)
-        if failed is None or now >= failed.until:
+        if failed is None or not failed.holds(now):
             task = self._join(key, request)
             if kept is not None and not fresh and now < kept.wait_at:
                 return kept.connection
@@ -161,7 +166,7 @@ class ServerTokens:
             return
         _log.warning("%s, a connection of the server: %s", request.connection, issued)
         wait = issued.retry_after if isinstance(issued, ConnectionRateLimitedError) else None
-        self._failed[key] = _Failed(issued, now + max(_PAUSE, wait or 0.0))
+        self._failed[key] = _Failed(issued, now, now + max(_PAUSE, wait or 0.0))
 
 
 def _kept(connection: Connection, now: float) -> _Kept:
