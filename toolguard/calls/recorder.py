@@ -236,15 +236,14 @@ class Recorder:
         finally:
             loop.close()
             self._thread, self._busy = None, False
-            if self._queue:  # one came at the last moment
+            if self._queue:  # one came at the last moment, or the log failed
+                self._filled.set()
                 self._start()
 
     def _hand_out(self, loop: _Loop) -> None:
         while self._queue:
             record = self._queue.popleft()
-            if _decisions.isEnabledFor(logging.INFO):
-                _decisions.info("%s", record, extra={"decision": record})
-            for consumer in tuple(self._consumers):
+            for consumer in (_write_line, *self._consumers):
                 self._tell(consumer, record, loop)
 
     def _tell(self, consumer: OnDecision, record: DecisionRecord, loop: _Loop) -> None:
@@ -252,7 +251,7 @@ class Recorder:
             answer = consumer(record)
             if inspect.isawaitable(answer):
                 loop.run(answer)
-        except Exception as error:  # noqa: BLE001 - a function of the user's
+        except BaseException as error:  # noqa: BLE001 - of the user's: it cannot end this thread
             self.lost += 1
             _log.debug("%s failed: %s", _name(consumer), type(error).__name__)
 
@@ -313,6 +312,11 @@ def _renew_all() -> None:
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_all)
+
+
+def _write_line(record: DecisionRecord) -> None:
+    if _decisions.isEnabledFor(logging.INFO):
+        _decisions.info("%s", record, extra={"decision": record})
 
 
 def _name(consumer: Any) -> str:

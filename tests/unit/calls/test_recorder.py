@@ -88,6 +88,39 @@ def test_a_consumer_that_fails_loses_its_records_and_no_other_consumers(
     assert "secret" not in caplog.text
 
 
+@pytest.mark.parametrize("fault", [asyncio.CancelledError, SystemExit])
+def test_no_fault_of_a_consumer_ends_the_handing_out(fault: type[BaseException]) -> None:
+    got: list[DecisionRecord] = []
+
+    async def failing(_: DecisionRecord) -> None:
+        raise fault
+
+    recorder = Recorder(Records(failing, got.append), SECRET)
+    recorder.put([record(), record()])
+
+    assert recorder.flush()
+    assert (len(got), recorder.lost) == (2, 2)
+
+
+def test_a_log_that_fails_costs_no_consumer_a_record(caplog: pytest.LogCaptureFixture) -> None:
+    class Full(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            raise OSError("no space left")
+
+    caplog.set_level(logging.INFO, "toolguard.decisions")
+    got: list[DecisionRecord] = []
+    recorder = Recorder(Records(got.append), SECRET)
+    log, handler = logging.getLogger("toolguard.decisions"), Full()
+    log.addHandler(handler)
+    try:
+        recorder.put([record(), record()])
+        assert recorder.flush()
+    finally:
+        log.removeHandler(handler)
+
+    assert (len(got), recorder.lost) == (2, 2)
+
+
 def test_without_a_consumer_records_are_made_if_the_log_is_heard(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
