@@ -119,6 +119,9 @@ def _read(
     state = parameters.get("state")
     if state is not None and not _STATE.fullmatch(state):
         raise Refusal("invalid_request", "state is printable ASCII, at most 4096 characters")
+    nonce = parameters.get("nonce")
+    if nonce is not None and not _STATE.fullmatch(nonce):
+        raise Refusal("invalid_request", "nonce is printable ASCII, at most 4096 characters")
     if parameters.require("response_type") != "code":
         raise Refusal("unsupported_response_type", "response_type is code")
     if parameters.get("response_mode") not in (None, "query"):
@@ -133,6 +136,7 @@ def _read(
         scopes=_scopes(context.world, parameters.get("scope")),
         resource=requested_resource(context.world, parameters.every("resource")).url,
         challenge=_challenge(parameters),
+        nonce=nonce,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from toolguard.dev.oauth.context import ServerContext
+from toolguard.dev.oauth.openid import IDENTITY_SCOPES
 from toolguard.dev.oauth.signing import ALGORITHM
 
 __all__ = ["metadata", "metadata_paths"]
@@ -23,7 +24,7 @@ def metadata(context: ServerContext) -> dict[str, Any]:
         "revocation_endpoint": context.url("revoke"),
         "introspection_endpoint": context.url("introspect"),
         "jwks_uri": context.url("jwks"),
-        "scopes_supported": list(context.world.scopes),
+        "scopes_supported": list({**context.world.scopes, **IDENTITY_SCOPES}),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": [
