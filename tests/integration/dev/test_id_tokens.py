@@ -12,7 +12,7 @@ import jwt
 import pytest
 
 from support.devrooms import CALLBACK, ISSUER, MCP, READ, WRITE, Room, answer_of, submit
-from toolguard.dev.oauth.config import parse_world
+from toolguard.dev.oauth.config import builtin_world, parse_world
 from toolguard.dev.store import Store
 from toolguard.errors import InvalidTokenError
 from toolguard.vault import OpenIDSignIn
@@ -103,6 +103,16 @@ def test_identity_adds_nothing_to_the_access_token() -> None:
     for tokens, scopes in ((only, ()), (both, (READ, "outbound.token.fetch"))):
         principal = asyncio.run(room.server.verifier(MCP).verify(tokens["access_token"]))
         assert tuple(principal.scopes) == scopes
+
+
+def test_a_sign_in_alone_opens_no_resource() -> None:
+    room = Room(builtin_world().with_resources("http://127.0.0.1:9000/mcp"))
+
+    tokens = signed_in(room, room.register()["client_id"], "openid", resource=None)
+
+    assert "id_token" in tokens
+    with pytest.raises(InvalidTokenError):
+        asyncio.run(room.server.verifier().verify(tokens["access_token"]))
 
 
 def test_an_id_token_is_refused_as_an_access_token() -> None:

@@ -86,7 +86,8 @@ def _issue(
 ) -> dict[str, Any]:
     """Return the token response (RFC 6749 §5.1), after asking the policy again."""
     user = context.world.user(grant.user_id)
-    if user is None or context.world.resource(grant.resource) is None:
+    is_known = grant.resource == context.issuer or context.world.resource(grant.resource)
+    if user is None or not is_known:
         raise Refusal("invalid_grant", "User or resource of the grant are not there any more")
     facts = facts_of(context.world, user)
     allowed = decide(context.world.rules, facts, scopes).granted
