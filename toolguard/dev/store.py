@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS grant_ (
 );
 CREATE TABLE IF NOT EXISTS code (
     digest TEXT PRIMARY KEY, grant_id TEXT NOT NULL, redirect_uri TEXT, challenge TEXT NOT NULL,
-    expires_at REAL NOT NULL, used_at REAL
+    expires_at REAL NOT NULL, used_at REAL, nonce TEXT
 );
 CREATE TABLE IF NOT EXISTS refresh_token (
     digest TEXT PRIMARY KEY, grant_id TEXT NOT NULL, used_at REAL
@@ -82,6 +82,7 @@ class Store:
         weakref.finalize(self, self.db.close)
         try:
             self.db.executescript(_SCHEMA)
+            _add_nonce(self.db)
         except sqlite3.DatabaseError:
             self.db.close()
             raise
@@ -118,6 +119,14 @@ class Store:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _add_nonce(db: sqlite3.Connection) -> None:
+    """Add what the state file of an older version lacks."""
+    columns = {name for _, name, *_ in db.execute("PRAGMA table_info(code)")}
+    if "nonce" not in columns:
+        with db:
+            db.execute("ALTER TABLE code ADD COLUMN nonce TEXT")
 
 
 def digest(secret: str) -> str:

@@ -17,6 +17,7 @@ from toolguard.dev.oauth.clients import Client, find_client, save_client
 from toolguard.dev.oauth.config import Resource, World
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.metadata_documents import MetadataDocuments
+from toolguard.dev.oauth.openid import identity_scopes
 from toolguard.dev.oauth.parameters import Parameters, read_query
 from toolguard.dev.oauth.redirects import is_same_redirect, parse_redirect, with_parameters
 from toolguard.dev.oauth.refusals import Refusal
@@ -119,20 +120,25 @@ def _read(
     state = parameters.get("state")
     if state is not None and not _STATE.fullmatch(state):
         raise Refusal("invalid_request", "state is printable ASCII, at most 4096 characters")
+    nonce = parameters.get("nonce")
+    if nonce is not None and not _STATE.fullmatch(nonce):
+        raise Refusal("invalid_request", "nonce is printable ASCII, at most 4096 characters")
     if parameters.require("response_type") != "code":
         raise Refusal("unsupported_response_type", "response_type is code")
     if parameters.get("response_mode") not in (None, "query"):
         raise Refusal("invalid_request", "response_mode is query")
     if parameters.get("request") or parameters.get("request_uri"):
         raise Refusal("invalid_request", "Request objects are not supported")
+    scopes = _scopes(context.world, parameters.get("scope"))
     return AuthorizationRequest(
         client_id=client.client_id,
         redirect_uri=redirect_uri,
         redirect_uri_given=parameters.get("redirect_uri") is not None,
         state=state,
-        scopes=_scopes(context.world, parameters.get("scope")),
-        resource=requested_resource(context.world, parameters.every("resource")).url,
+        scopes=scopes,
+        resource=_resource(context, scopes, parameters.every("resource")),
         challenge=_challenge(parameters),
+        nonce=nonce,
     )
 
 
@@ -142,6 +148,13 @@ def _scopes(world: World, text: str | None) -> tuple[str, ...]:
     if not _SCOPE.fullmatch(text) or text.count(" ") >= _MAX_SCOPES:
         raise Refusal("invalid_scope", "scope is a list of scopes with one space between them")
     return tuple(dict.fromkeys(text.split(" ")))
+
+
+def _resource(context: ServerContext, scopes: tuple[str, ...], named: tuple[str, ...]) -> str:
+    """Return what the access token is for: this server itself, if it only identifies the user."""
+    if scopes and not named and identity_scopes(context.world, scopes) == scopes:
+        return context.issuer
+    return requested_resource(context.world, named).url
 
 
 def _challenge(parameters: Parameters) -> str:

@@ -7,7 +7,7 @@ form can only reduce the grant.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -19,6 +19,7 @@ from toolguard.dev.oauth.config import User
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.grants import open_grant
 from toolguard.dev.oauth.identity import facts_of
+from toolguard.dev.oauth.openid import IDENTITY_SCOPES, identity_scopes
 from toolguard.dev.oauth.parameters import read_form, read_query
 from toolguard.dev.oauth.policies import Decision, decide
 from toolguard.dev.oauth.redirects import parse_redirect, with_parameters
@@ -103,8 +104,11 @@ class ConsentPages:
         return _Case(session, name, sign_in.request, user, client)
 
     def _decide(self, case: _Case) -> Decision:
-        world = self._context.world
-        return decide(world.rules, facts_of(world, case.user), case.request.scopes)
+        world, asked = self._context.world, case.request.scopes
+        identity = identity_scopes(world, asked)
+        others = [scope for scope in asked if scope not in identity]
+        decision = decide(world.rules, facts_of(world, case.user), others)
+        return replace(decision, granted=(*identity, *decision.granted))
 
     def _page(self, case: _Case, error: str | None = None) -> Response:
         decision = self._decide(case)
@@ -135,7 +139,7 @@ class ConsentPages:
         )
 
     def _words(self, scopes: Iterable[str]) -> dict[str, str]:
-        words = self._context.world.scopes
+        words = {**IDENTITY_SCOPES, **self._context.world.scopes}
         return {scope: words.get(scope, "Something this server does not know") for scope in scopes}
 
     def _to_sign_in(self, name: str) -> Response:

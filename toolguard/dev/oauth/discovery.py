@@ -7,6 +7,7 @@ from typing import Any
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.exchange import TOKEN_EXCHANGE
 from toolguard.dev.oauth.machines import CLIENT_CREDENTIALS, JWT_BEARER
+from toolguard.dev.oauth.openid import IDENTITY_SCOPES
 from toolguard.dev.oauth.signing import ALGORITHM
 from toolguard.tokens.jwt import DEFAULT_ALGORITHMS
 
@@ -36,7 +37,7 @@ def metadata(context: ServerContext) -> dict[str, Any]:
         "revocation_endpoint": context.url("revoke"),
         "introspection_endpoint": context.url("introspect"),
         "jwks_uri": context.url("jwks"),
-        "scopes_supported": list(world.scopes),
+        "scopes_supported": list({**world.scopes, **IDENTITY_SCOPES}),
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
         "grant_types_supported": [

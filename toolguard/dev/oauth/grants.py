@@ -11,7 +11,7 @@ import hmac
 import json
 import logging
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from toolguard.dev.oauth.config import User
 from toolguard.dev.oauth.context import ServerContext
@@ -53,6 +53,7 @@ class Grant:
         resource: for which server.
         scopes: what.
         expires_at: until when, in seconds since the epoch, however often it is refreshed.
+        nonce: of the authorization request, where its code was redeemed.
     """
 
     grant_id: str
@@ -61,6 +62,7 @@ class Grant:
     resource: str
     scopes: tuple[str, ...]
     expires_at: float
+    nonce: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,12 @@ def open_grant(
             ),
         )
         db.execute(
-            "INSERT INTO code VALUES (?, ?, ?, ?, ?, NULL)",
-            (digest(code), grant_id, redirect_uri, request.challenge, now + lifetimes.code),
+            "INSERT INTO code (digest, grant_id, redirect_uri, challenge, expires_at, nonce)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                *(digest(code), grant_id, redirect_uri, request.challenge),
+                *(now + lifetimes.code, request.nonce),
+            ),
         )
     return code
 
@@ -134,14 +140,14 @@ def redeem_code(context: ServerContext, code: str, proof: CodeProof) -> Grant:
     now = context.clock()
     with context.store.transaction() as db:
         row = db.execute(
-            f"SELECT used_at, code.expires_at, redirect_uri, challenge, {_GRANT_COLUMNS}"  # noqa: S608
+            f"SELECT used_at, code.expires_at, redirect_uri, challenge, nonce, {_GRANT_COLUMNS}"  # noqa: S608
             " FROM code JOIN grant_ USING (grant_id) WHERE digest = ? AND revoked_at IS NULL",
             (digest(code),),
         ).fetchone()
         if row is None:
             raise _invalid("The code is not known, or has ended")
-        used_at, expires_at, redirect_uri, challenge, *columns = row
-        grant = _grant(columns)
+        used_at, expires_at, redirect_uri, challenge, nonce, *columns = row
+        grant = replace(_grant(columns), nonce=nonce)
         if used_at is None and grant.client_id != proof.client_id:
             raise _invalid("The code was issued to another client")
         db.execute("UPDATE code SET used_at = ? WHERE digest = ?", (now, digest(code)))

@@ -40,6 +40,7 @@ class AuthorizationRequest:
         scopes: the scopes it asks for.
         resource: the server the token is to be for.
         challenge: the PKCE code challenge, S256.
+        nonce: what the ID token has to repeat; None if the request has none.
     """
 
     client_id: str
@@ -49,6 +50,7 @@ class AuthorizationRequest:
     scopes: tuple[str, ...]
     resource: str
     challenge: str
+    nonce: str | None = None
 
 
 @dataclass(frozen=True)

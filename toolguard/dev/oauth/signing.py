@@ -23,7 +23,7 @@ from toolguard.dev.store import Store
 __all__ = ["ALGORITHM", "SigningKeys"]
 
 ALGORITHM = "ES256"
-"""How access tokens are signed."""
+"""How tokens are signed."""
 
 # A verifier's clock may be five minutes off (RFC 9068 §4), and it keeps keys for as long.
 _GRACE = 600
@@ -67,12 +67,15 @@ class SigningKeys:
             db.execute("INSERT INTO signing_key VALUES (?, ?, 'next', NULL)", _new_key())
         return self._signing_key()[0]
 
-    def sign(self, claims: Mapping[str, Any]) -> str:
-        """Return ``claims`` as an access token (RFC 9068 §2.1), signed with the current key."""
+    def sign(self, claims: Mapping[str, Any], *, kind: str = "at+jwt") -> str:
+        """Return ``claims`` as a token, signed with the current key.
+
+        Args:
+            claims: its content.
+            kind: its ``typ``; by default that of access tokens (RFC 9068 §2.1).
+        """
         kid, pem = self._signing_key()
-        return jwt.encode(
-            dict(claims), pem, algorithm=ALGORITHM, headers={"typ": "at+jwt", "kid": kid}
-        )
+        return jwt.encode(dict(claims), pem, algorithm=ALGORITHM, headers={"typ": kind, "kid": kid})
 
     def jwks(self) -> dict[str, Any]:
         """Return the public keys (RFC 7517 §5), the current one first."""

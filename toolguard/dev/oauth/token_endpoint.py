@@ -23,6 +23,7 @@ from toolguard.dev.oauth.grants import (
 )
 from toolguard.dev.oauth.identity import facts_of
 from toolguard.dev.oauth.machines import CLIENT_CREDENTIALS, JWT_BEARER, token_for_machine
+from toolguard.dev.oauth.openid import id_token_claims, identity_scopes
 from toolguard.dev.oauth.parameters import Parameters, read_form
 from toolguard.dev.oauth.policies import decide
 from toolguard.dev.oauth.refusals import Refusal
@@ -88,12 +89,14 @@ def _issue(
 ) -> dict[str, Any]:
     """Return the token response (RFC 6749 §5.1), after asking the policy again."""
     user = context.world.user(grant.user_id)
-    if user is None or context.world.resource(grant.resource) is None:
+    is_known = grant.resource == context.issuer or context.world.resource(grant.resource)
+    if user is None or not is_known:
         raise Refusal("invalid_grant", "User or resource of the grant are not there any more")
     facts = facts_of(context.world, user)
     allowed = decide(context.world.rules, facts, scopes).granted
+    identity = identity_scopes(context.world, scopes)
     scopes = tuple(scope for scope in scopes if scope in allowed)
-    if not scopes:
+    if not scopes and not identity:
         raise Refusal("invalid_grant", "The policy grants none of these scopes any more")
     authorization = Authorization(user.id, client.client_id, grant.resource, scopes, facts)
     claims = access_token_claims(context, authorization, expires_at=grant.expires_at)
@@ -102,8 +105,10 @@ def _issue(
         "access_token": context.keys.sign(claims),
         "token_type": "Bearer",
         "expires_in": claims["exp"] - claims["iat"],
-        "scope": " ".join(scopes),
+        "scope": " ".join((*identity, *scopes)),
     }
+    if "openid" in (*identity, *scopes):
+        answer["id_token"] = context.keys.sign(id_token_claims(context, grant, user), kind="JWT")
     if "refresh_token" in client.grant_types:
         answer["refresh_token"] = new_refresh_token(context, grant)
     return answer

@@ -1,0 +1,21 @@
+"""Call the tool as a person would: sign in, and connect an account where that is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastmcp import Client
+
+
+async def main() -> None:
+    async with Client("http://127.0.0.1:8000/mcp", auth="oauth") as client:
+        while True:
+            answer = await client.call_tool("list_issues", raise_on_error=False)
+            if not answer.is_error:
+                break
+            print(answer.content[0].text)
+            input("Open the link; then press Enter. ")
+        print(answer.data)
+
+
+asyncio.run(main())
