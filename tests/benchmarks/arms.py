@@ -153,7 +153,7 @@ def _unrecorded(line: str, trust: Trust) -> _Made:
     return _guarded(line, trust, is_asked=False)
 
 
-class _Nowhere(io.TextIOBase):
+class _Nowhere(io.StringIO):
     """Takes text, and has nothing to be closed."""
 
     def write(self, text: str) -> int:
