@@ -14,7 +14,7 @@ async def main() -> None:
             if not answer.is_error:
                 break
             print(answer.content[0].text)
-            input("Open the link; then press Enter. ")  # noqa: ASYNC250 - nothing else runs
+            await asyncio.to_thread(input, "Open the link; then press Enter. ")
         print(answer.data)
 
 

@@ -129,14 +129,19 @@ def _read(
         raise Refusal("invalid_request", "response_mode is query")
     if parameters.get("request") or parameters.get("request_uri"):
         raise Refusal("invalid_request", "Request objects are not supported")
-    scopes = _scopes(context.world, parameters.get("scope"))
+    scopes, named = _scopes(context.world, parameters.get("scope")), parameters.every("resource")
+    only_identity = bool(scopes) and identity_scopes(context.world, scopes) == scopes
+    if only_identity and not named:
+        resource = context.issuer  # no server accepts the access token
+    else:
+        resource = requested_resource(context.world, named).url
     return AuthorizationRequest(
         client_id=client.client_id,
         redirect_uri=redirect_uri,
         redirect_uri_given=parameters.get("redirect_uri") is not None,
         state=state,
         scopes=scopes,
-        resource=_resource(context, scopes, parameters.every("resource")),
+        resource=resource,
         challenge=_challenge(parameters),
         nonce=nonce,
     )
@@ -148,13 +153,6 @@ def _scopes(world: World, text: str | None) -> tuple[str, ...]:
     if not _SCOPE.fullmatch(text) or text.count(" ") >= _MAX_SCOPES:
         raise Refusal("invalid_scope", "scope is a list of scopes with one space between them")
     return tuple(dict.fromkeys(text.split(" ")))
-
-
-def _resource(context: ServerContext, scopes: tuple[str, ...], named: tuple[str, ...]) -> str:
-    """Return what the access token is for: this server itself, if it only identifies the user."""
-    if scopes and not named and identity_scopes(context.world, scopes) == scopes:
-        return context.issuer
-    return requested_resource(context.world, named).url
 
 
 def _challenge(parameters: Parameters) -> str:
