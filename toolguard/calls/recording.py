@@ -36,8 +36,9 @@ _OUTAGES = (
     ConnectionRateLimitedError,
     ConnectionResponseError,
 )
-_MAX_TEXT = 200
+_MAX_TEXT = 255  # OpenID Connect Core §2: no sub is longer
 _MAX_NAMES = 50
+_MAX_BITS = 64
 
 
 def message_records(
@@ -80,6 +81,7 @@ def request_record(
     *,
     method: str | None = None,
     started: float | None = None,
+    failure: str | None = None,
 ) -> DecisionRecord:
     """Return the record of an HTTP request that was decided on without a message.
 
@@ -89,15 +91,16 @@ def request_record(
         principal: the verified caller, if there is one.
         method: the HTTP method, for a request that is no MCP message.
         started: when it came, by ``time.perf_counter``.
+        failure: the class of the error that the application ended in.
     """
     return DecisionRecord(
         guard.clock(),
         guard.resource,
-        _verdict(refusal, None, hidden=False),
-        method=method,
+        _verdict(refusal, failure, hidden=False),
+        method=None if method is None else _bounded(method),
         duration=0.0 if started is None else time.perf_counter() - started,
         **_caller_facts(guard, principal),
-        **_refusal_facts(refusal, None),
+        **({"reason": failure} if refusal is None else _refusal_facts(refusal, None)),
     )
 
 
@@ -151,6 +154,7 @@ def _record(
     started = message.started if row is None or not row.nested else row.started
     hidden = tuple(map(_bounded, message.hidden[:_MAX_NAMES]))
     sent_id = message.request_id
+    is_number = isinstance(sent_id, int) and sent_id.bit_length() <= _MAX_BITS
     facts = _refusal_facts(refusal, policy)
     if refusal is None and failure is not None:
         facts["reason"] = failure
@@ -159,7 +163,9 @@ def _record(
         guard.resource,
         _verdict(refusal, failure, hidden=bool(hidden)),
         transport="memory" if auth is None else auth.transport,
-        request_id=_bounded(sent_id) if isinstance(sent_id, str) else sent_id,
+        request_id=sent_id
+        if sent_id is None or is_number
+        else _bounded(f"{sent_id:x}" if isinstance(sent_id, int) else sent_id),
         method=None if message.method is None else _bounded(message.method),
         rule=_rule(row, refusal),
         connections=() if policy is None else tuple(need.name for need in policy.connections),
@@ -215,14 +221,16 @@ def _caller_facts(guard: Guard, principal: Principal | None) -> dict[str, Any]:
     actor = principal.claims.get("act")
     acting = actor.get("sub") if isinstance(actor, Mapping) else None
     names = guard.recorder.name_of
-    return {
+    facts = {
         "issuer": principal.issuer,
         "subject": principal.user_id and names(principal.issuer, principal.user_id),
         "client": principal.client_id,
         "tenant": principal.tenant_id,
-        "hashed": guard.recorder.hashes,
         "actor": names(principal.issuer, acting) if isinstance(acting, str) else None,
     }
+    # Users may choose their names, and clients their ids, at many an issuer.
+    readable = {name: value and _bounded(value) for name, value in facts.items()}
+    return {**readable, "hashed": guard.recorder.hashes}
 
 
 def _refusal_facts(refusal: ToolGuardError | None, policy: Policy | None) -> dict[str, Any]:
@@ -238,7 +246,7 @@ def _refusal_facts(refusal: ToolGuardError | None, policy: Policy | None) -> dic
     if isinstance(refusal, InsufficientScopeError):
         facts["required_scopes"] = _declared(refusal.required_scopes, policy)
         facts["missing_scopes"] = _declared(refusal.missing_scopes, policy)
-        facts["token_scopes"] = refusal.token_scopes
+        facts["token_scopes"] = tuple(map(_bounded, refusal.token_scopes[:_MAX_NAMES]))
     return facts
 
 

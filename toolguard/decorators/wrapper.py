@@ -156,7 +156,8 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[tuple[Fram
     operation; a guarded function that is called by code of the user's has its own row.
     """
     frame = current_frame()
-    row, failure = frame.row, None
+    row = frame.row
+    failure: str | None = "CancelledError"  # unless it ends otherwise
     is_called_within = row is None or row.owner is not wrapper or row.running
     if row is None or is_called_within:
         frame = frame.within(policy, wrapper)
@@ -164,6 +165,7 @@ def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[tuple[Fram
     row.running, before = True, stand(frame)
     try:
         yield frame, row
+        failure = None
     except Exception as error:
         refusal = refusal_in(error)
         if refusal is not None:

@@ -279,14 +279,14 @@ def _recorded(app: ASGIApp, guard: ServerGuard) -> ASGIApp:
         if scope["type"] != "http" or not guard.recorder.wanted():
             await app(scope, receive, send)
             return
-        auth, started = scope[SCOPE_KEY], time.perf_counter()
+        caller, started = scope[SCOPE_KEY].principal, time.perf_counter()
+        failure: str | None = "an error"
         try:
             await app(scope, receive, send)
+            failure = None
         finally:
-            method = scope["method"]
-            guard.recorder.put(
-                [request_record(guard, None, auth.principal, method=method, started=started)]
-            )
+            facts = {"method": scope["method"], "started": started, "failure": failure}
+            guard.recorder.put([request_record(guard, None, caller, **facts)])
 
     return recorded
 

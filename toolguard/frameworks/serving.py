@@ -310,7 +310,8 @@ async def run(
     call = OperationCall(operation.kind, sent.name if sent else operation.name, arguments)
     frame = door.enter(resolved.policy, call, resolved.owner)
     row, before = frame.entered, stand(frame)
-    row.label, failure = operation.name, None
+    row.label = operation.name
+    failure: str | None = "CancelledError"  # unless it ends otherwise
     try:
         if resolved.fault or operation.kind == "resource" or call.name != operation.name:
             row.policy = adapter.policy_for(resolved, sent.name if sent else None)
@@ -321,7 +322,9 @@ async def run(
         await frame.authorize(None if reads_arguments and resolved.owner else call)
         if validated is not None and row.state is State.NEEDS_ARGUMENTS:
             await frame.authorize(replace(call, arguments=validated()))
-        return await proceed()
+        result = await proceed()
+        failure = None
+        return result  # noqa: TRY300 - an `else` would be one branch too many
     except Exception as error:
         if not row.concluded:
             row.ended(refusal_in(error, adapter.error_types))

@@ -1,9 +1,10 @@
 """Refresh grants: once for all callers, loops, processes and machines.
 
 One process claims the row, asks the service with nothing locked, and writes back over the version
-that it read. If it dies between the answer and the write, a service that rotates refresh tokens may
-have spent the old one: it refuses the next refresh, and the user is asked to connect again. Nothing
-else can lose a grant.
+that it read; again for a while if the database is away. If the process dies between the answer and
+the write, or the database is away for longer, a service that rotates refresh tokens may have spent
+the old one: it refuses the next refresh, and the user is asked to connect again. Nothing else can
+lose a grant.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ _AGAIN_AFTER = 10.0
 _PAUSE = 2.0
 # How long to wait for another process: 13 s, more than the service is given to answer.
 _WAITS = (0.02, 0.05, 0.1, 0.2, 0.4) + (0.5,) * 24
+# How long to try to write back: 16 s, so that the claim holds meanwhile.
+_WRITE_WAITS = (0.05, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 class Refresher:
@@ -161,7 +164,7 @@ class Refresher:
         raise answer
 
     async def _written(self, kept: KeptGrant, fresh: Grant) -> Grant:
-        if await self._store.replace(kept, fresh):
+        if await self._replaced(kept, fresh):
             self._told(kept.key)
             return fresh
         # The user connected again, disconnected, or was forgotten while the service answered.
@@ -169,6 +172,15 @@ class Refresher:
             # What was revoked then is what this grant has replaced.
             await self._clients[kept.key.connection].revoke(fresh)
         return await self._current(kept)
+
+    async def _replaced(self, kept: KeptGrant, fresh: Grant) -> bool:
+        """Write back, again while the database is away: the old tokens may be spent."""
+        for seconds in _WRITE_WAITS:
+            try:
+                return await self._store.replace(kept, fresh)
+            except ConnectionUnavailableError:  # noqa: PERF203 - a retry
+                await self._sleep(seconds)
+        return await self._store.replace(kept, fresh)
 
     async def _gone(self, kept: KeptGrant, error: ConnectionRequiredError) -> Grant:
         if await self._store.replace(kept, kept.grant.without_tokens()):

@@ -120,7 +120,8 @@ def upgrade(db: Connection) -> tuple[int, int]:
         found = _move(db)
         end = "COMMIT"
     finally:
-        db.execute(text(end))
+        if not db.invalidated:  # as it is when the call is cancelled
+            db.execute(text(end))
     return found, SCHEMA_VERSION
 
 

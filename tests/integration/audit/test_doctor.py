@@ -382,3 +382,60 @@ def test_the_command_looks_at_a_module(
 
     assert run_doctor(f"{module}:server", out, client=to_the_issuer) == 0, out.getvalue()
     assert "is set up right" in out.getvalue()
+
+
+class Hostile(httpx.AsyncBaseTransport):
+    """A server that answers each GET with the same document, and keeps what it was asked."""
+
+    def __init__(self, document: object) -> None:
+        self.document = document
+        self.asked: list[httpx.Request] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(request)
+        if request.method == "GET":
+            return httpx.Response(200, json=self.document)
+        return httpx.Response(401, headers={"www-authenticate": "Bearer"})
+
+    def look(self, url: str = URL) -> str:
+        out = io.StringIO()
+        new = lambda: httpx.AsyncClient(transport=self)  # noqa: E731 - a factory
+        assert run_doctor(url, out, token="a-token", client=new) == 1
+        return out.getvalue()
+
+
+def test_a_token_is_not_sent_over_http_to_another_machine() -> None:
+    server = Hostile({})
+    server.look("http://mcp.test/mcp")
+
+    assert not any("authorization" in each.headers for each in server.asked)
+
+
+def test_a_server_elsewhere_leads_to_no_address_of_this_network() -> None:
+    inner = "http://169.254.169.254/latest", "http://127.0.0.1:1/", "https://issuer.test"
+    server = Hostile({"authorization_servers": inner, "jwks_uri": "http://10.0.0.1/admin"})
+
+    assert "issuer-insecure" in server.look()
+    assert {each.url.host for each in server.asked} == {"mcp.test", "issuer.test"}
+
+
+def test_a_server_with_any_number_of_issuers_is_looked_at_in_time() -> None:
+    server = Hostile({"authorization_servers": [f"https://i{n}.test" for n in range(1_000)]})
+    server.look()
+
+    assert len(server.asked) < 50
+
+
+def test_no_answer_writes_lines_of_its_own_or_moves_the_cursor() -> None:
+    shown = Hostile({"resource": "x\x1b[2J\n::set-output name=a::b"}).look()
+
+    assert "\x1b" not in shown
+    assert "\n::" not in shown
+
+
+@pytest.mark.parametrize("wrong", [5, {"a": 1}, [[], None, 5], "x", True])
+def test_members_of_a_wrong_type_are_no_fault_of_the_doctor(wrong: object) -> None:
+    names = ("scopes_supported", "code_challenge_methods_supported", "jwks_uri", "resource")
+    issuers = {"authorization_servers": ["https://issuer.test"]}
+
+    assert Hostile({**dict.fromkeys(names, wrong), **issuers}).look()

@@ -384,6 +384,57 @@ def test_a_plain_application_has_records_of_its_requests(
     assert "hidden-path" not in served.to_json()
 
 
+def test_an_application_that_fails_is_on_record_as_failed(
+    guarding: Guarding, issuer: LocalIssuer
+) -> None:
+    def fail(_: object) -> Response:
+        raise LookupError(SECRET)
+
+    records: list[DecisionRecord] = []
+    guard = guarding(on_decision=records.append)
+    app = guard.asgi(Starlette(routes=[Route("/", fail)]))
+
+    async def ask() -> None:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="https://mcp.test") as client:
+            await client.get("/", headers={"authorization": f"Bearer {issuer.mint('alice')}"})
+
+    anyio.run(ask)
+    assert guard.recorder.flush()
+    (record,) = records
+    assert (record.verdict, record.reason) == ("failed", "an error")
+
+
+def test_a_cancelled_function_is_on_record_as_failed(line: Line, guarding: Guarding) -> None:
+    records: list[DecisionRecord] = []
+    guard = guarding(on_decision=records.append)
+    server = line.server("shop")
+
+    @requires_auth
+    async def helper(within: anyio.CancelScope) -> None:
+        within.cancel()
+        await anyio.sleep_forever()
+
+    @server.tool()
+    @requires_auth
+    async def outer() -> str:
+        with anyio.CancelScope() as within:
+            await helper(within)
+        return "gave up"
+
+    guard.protect(server)
+
+    async def call() -> None:
+        with signed_in("alice"):
+            async with line.in_memory(server) as call_tool:
+                await call_tool("outer", {})
+
+    anyio.run(call)
+    assert guard.recorder.flush()
+    inner, _ = [each for each in records if each.kind or each.nested]
+    assert (inner.nested, inner.verdict) == (True, "failed")
+
+
 def test_a_client_in_memory_leaves_records(line: Line, guarding: Guarding) -> None:
     records: list[DecisionRecord] = []
     guard = guarding(connections=connect, on_decision=records.append)

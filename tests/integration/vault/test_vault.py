@@ -16,6 +16,7 @@ from toolguard.errors import (
     ConnectionUnavailableError,
 )
 from toolguard.vault.grants import Owner
+from toolguard.vault.refreshing import Refresher
 
 ALICE = Owner("https://auth.test", "alice")
 ALICE_S_SERVICE = (ALICE.issuer, ALICE.id, "service")
@@ -158,6 +159,23 @@ def test_a_process_that_dies_after_the_answer_leads_to_connect_again(database_ur
             await world.fetch()
 
     in_world(database_url, test)
+
+
+def test_a_database_that_is_away_at_the_write_back_loses_nothing(tmp_path_url: str) -> None:
+    async def test(world: World) -> None:
+        await world.connect()
+        world.now += 3_600
+        world.service.meanwhile = lambda: world.sql("ALTER TABLE vault_grant RENAME TO away")
+
+        async def sleep(_: float) -> None:
+            await world.sql("ALTER TABLE away RENAME TO vault_grant")
+
+        refresher = Refresher(world.vault.store, world.vault.clients, world.clock, sleep)
+        kept = (await world.vault.store.of(ALICE))[0]
+        fresh = await refresher.refreshed(kept, refused=False)
+        assert (await world.fetch()).token == fresh.access_token
+
+    in_world(tmp_path_url, test)
 
 
 def test_a_process_that_dies_before_it_asks_loses_nothing(database_url: str) -> None:

@@ -18,11 +18,13 @@ from toolguard.audit.doctor.endpoint import Seen, look_at_endpoint
 from toolguard.audit.doctor.issuers import look_at_issuer
 from toolguard.audit.doctor.tokens import look_with_token
 from toolguard.audit.loading import LoadError, load_server
+from toolguard.parsing.secure_urls import is_secure_url
 
 __all__ = ["diagnose_url", "run_doctor"]
 
 _FAILED, _UNUSABLE = 1, 2
 _TIMEOUT = 10.0
+_MAX_ISSUERS = 10
 
 
 def new_client() -> httpx.AsyncClient:
@@ -43,7 +45,7 @@ def run_doctor(
     Args:
         target: the URL of an MCP endpoint, or ``module:server``.
         out: the stream for the findings.
-        token: a client's access token; it is sent to the endpoint only.
+        token: a client's access token; it is sent to the endpoint only, and over https only.
         as_json: whether the findings are written as JSON.
         client: makes the HTTP client.
 
@@ -78,7 +80,7 @@ async def diagnose_url(
     Args:
         client: makes the requests; it follows no redirects.
         url: the URL of its MCP endpoint.
-        token: a client's access token.
+        token: a client's access token; it is not sent over http to another machine.
         now: the time, in seconds since the epoch.
 
     Raises:
@@ -86,10 +88,16 @@ async def diagnose_url(
     """
     seen = Seen(url)
     found = [each async for each in look_at_endpoint(client, seen, now)]
-    scopes = seen.metadata.get("scopes_supported") or ()
-    for issuer in seen.issuers:
-        found += [each async for each in look_at_issuer(client, issuer, scopes)]
-    if token is not None:
+    named = seen.metadata.get("scopes_supported")
+    scopes = [each for each in named if isinstance(each, str)] if isinstance(named, list) else ()
+    for issuer in seen.issuers[:_MAX_ISSUERS]:
+        # A server elsewhere does not choose what is asked on this machine and in its network.
+        if issuer.startswith("https://") or not url.startswith("https://"):
+            found += [each async for each in look_at_issuer(client, issuer, scopes)]
+        else:
+            facts = ("an https URL", "another", "write the issuer's https URL")
+            found.append(Diagnosis("issuer-insecure", issuer, *facts))
+    if token is not None and is_secure_url(url):
         found += [each async for each in look_with_token(client, seen, token, now)]
     return found
 

@@ -29,7 +29,12 @@ class Diagnosis:
     level: Literal["fault", "note"] = "fault"
 
     def __str__(self) -> str:
+        # A server's answer goes to a terminal, or to the log of a CI job that obeys some lines.
+        subject, expected, found, remedy = (
+            text if text.isprintable() else ascii(text)
+            for text in (self.subject, self.expected, self.found, self.remedy)
+        )
         return (
-            f"{self.level}: {self.code}: {self.subject}\n"
-            f"  expected: {self.expected}\n  found:    {self.found}\n  do:       {self.remedy}"
+            f"{self.level}: {self.code}: {subject}\n"
+            f"  expected: {expected}\n  found:    {found}\n  do:       {remedy}"
         )

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from toolguard.audit.doctor.diagnosis import Diagnosis
+from toolguard.parsing.secure_urls import is_secure_url
 
 __all__ = ["look_at_issuer"]
 
@@ -67,12 +68,13 @@ def _named(issuer: str, found: Mapping[str, Any]) -> Iterator[Diagnosis]:
 
 
 def _offered(issuer: str, found: Mapping[str, Any], scopes: Collection[str]) -> Iterator[Diagnosis]:
-    if "S256" not in (found.get("code_challenge_methods_supported") or ()):
+    methods = found.get("code_challenge_methods_supported")
+    if not isinstance(methods, list) or "S256" not in methods:
         yield Diagnosis(
             "issuer-without-pkce",
             issuer,
             "S256 among code_challenge_methods_supported",
-            "none" if "code_challenge_methods_supported" not in found else "others",
+            "none" if methods is None else "others",
             "switch PKCE on: MCP clients refuse to sign in without it",
         )
     offered = found.get("scopes_supported")
@@ -101,6 +103,8 @@ async def _metadata(client: httpx.AsyncClient, issuer: str) -> dict[str, Any] | 
 
 
 async def _document(client: httpx.AsyncClient, url: str) -> dict[str, Any] | None:
+    if not is_secure_url(url):
+        return None
     try:
         response = await client.get(url)
         found = response.json() if response.status_code == httpx.codes.OK else None
