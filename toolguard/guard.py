@@ -183,6 +183,7 @@ class ToolGuard:
         self._adapters: list[Adapter] = []
         self._rules: list[PoliciesByName] = []
         self._known: _Surface | None = None
+        self._readiness = Readiness()
         self._metadata_url = metadata_url(self.resource)
 
     @classmethod
@@ -598,7 +599,9 @@ class ToolGuard:
         What is missing is fetched first; nothing is fetched while all is there. Custom verifiers
         and connection providers take part by a coroutine method ``warm_up()`` that raises.
         """
-        return await warmed_up({"keys": self.verifier, "connections": self.connections})
+        parts = {"keys": self.verifier, "connections": self.connections}
+        self._readiness = await warmed_up(parts, self._readiness)
+        return self._readiness
 
     async def aclose(self, *, grace: float = 10.0) -> None:
         """Let running calls end, hand out all records, and close the clients of this event loop.

@@ -37,11 +37,13 @@ class Readiness:
         return not self.missing
 
 
-async def warmed_up(parts: Mapping[str, object]) -> Readiness:
+async def warmed_up(parts: Mapping[str, object], before: Readiness) -> Readiness:
     """Warm up the parts of a guard one after the other; a failure is logged, never raised.
 
     Args:
         parts: the parts by what they are for.
+        before: what was found the last time: what has not changed is not logged again, because
+            strangers may ask as often as they like.
     """
     missing: dict[str, str] = {}
     for name, part in parts.items():
@@ -53,8 +55,17 @@ async def warmed_up(parts: Mapping[str, object]) -> Readiness:
             fault = await _fault_of(warm_up)
         if fault:
             missing[name] = fault
-            _log.warning("not ready: %s: %s", name, fault)
+    _log_changes(before.missing or {}, missing)
     return Readiness(missing)
+
+
+def _log_changes(before: Mapping[str, str], missing: Mapping[str, str]) -> None:
+    for name, fault in missing.items():
+        if before.get(name) != fault:
+            _log.warning("not ready: %s: %s", name, fault)
+    for name in before:
+        if name not in missing:
+            _log.info("ready again: %s", name)
 
 
 async def _fault_of(warm_up: Callable[[], Awaitable[None]]) -> str:
