@@ -21,6 +21,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     vault.add_argument("action", choices=("upgrade", "rotate", "list", "forget"))
     vault.add_argument("person", nargs="*", metavar="ISSUER SUBJECT")
     vault.add_argument(
+        "--tenant", action="store_true", help="SUBJECT is the id of a tenant, not of a person"
+    )
+    vault.add_argument(
         "--file",
         default=os.environ.get("TOOLGUARD_VAULT", "vault.toml"),
         metavar="FILE",
@@ -32,5 +35,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def _run(arguments: argparse.Namespace) -> int:
     from toolguard.vault.command import VaultSettings, run_vault  # noqa: PLC0415 - SQLAlchemy
 
-    settings = VaultSettings(arguments.action, arguments.file, tuple(arguments.person))
+    settings = VaultSettings(
+        arguments.action, arguments.file, tuple(arguments.person), arguments.tenant
+    )
     return run_vault(settings, sys.stdout, sys.stderr)

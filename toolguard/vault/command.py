@@ -23,11 +23,13 @@ class VaultSettings:
         action: what to do.
         file: the file that describes the vault.
         person: issuer and subject, for ``list`` and ``forget``.
+        tenant: whether the subject is the id of a tenant.
     """
 
     action: Literal["upgrade", "rotate", "list", "forget"]
     file: str
     person: tuple[str, ...] = ()
+    tenant: bool = False
 
 
 def run_vault(settings: VaultSettings, out: TextIO, errors: TextIO) -> int:
@@ -55,33 +57,36 @@ def run_vault(settings: VaultSettings, out: TextIO, errors: TextIO) -> int:
 async def _run(settings: VaultSettings) -> str:
     vault = vault_from_file(settings.file)
     try:
-        return await _ACTIONS[settings.action](vault, settings.person)
+        return await _ACTIONS[settings.action](vault, settings)
     finally:
         await vault.aclose()
 
 
-async def _upgrade(vault: Vault, person: tuple[str, ...]) -> str:  # noqa: ARG001 - one signature
+async def _upgrade(vault: Vault, settings: VaultSettings) -> str:  # noqa: ARG001 - one signature
     before, after = await vault.upgrade()
     return f"the tables have version {after}; they had {before or 'none'}"
 
 
-async def _rotate(vault: Vault, person: tuple[str, ...]) -> str:  # noqa: ARG001 - one signature
-    return f"{await vault.rotate()} rows are sealed anew; the other keys may be removed"
+async def _rotate(vault: Vault, settings: VaultSettings) -> str:  # noqa: ARG001 - one signature
+    return f"rows sealed anew: {await vault.rotate()}; the other keys may be removed"
 
 
-async def _list(vault: Vault, person: tuple[str, ...]) -> str:
-    connected = await vault.list(*person)
+async def _list(vault: Vault, settings: VaultSettings) -> str:
+    issuer, subject = settings.person
+    connected = await vault.list(issuer, subject, tenant=settings.tenant)
     lines = [
         f"{each.connection}: {each.account or '-'} [{' '.join(each.scopes)}]" for each in connected
     ]
     return "\n".join(lines or ["nothing is connected"])
 
 
-async def _forget(vault: Vault, person: tuple[str, ...]) -> str:
-    return f"{await vault.forget(*person)} connections are deleted"
+async def _forget(vault: Vault, settings: VaultSettings) -> str:
+    issuer, subject = settings.person
+    count = await vault.forget(issuer, subject, tenant=settings.tenant)
+    return f"deleted connections: {count}"
 
 
-_ACTIONS: Mapping[str, Callable[[Vault, tuple[str, ...]], Awaitable[str]]] = {
+_ACTIONS: Mapping[str, Callable[[Vault, VaultSettings], Awaitable[str]]] = {
     "upgrade": _upgrade,
     "rotate": _rotate,
     "list": _list,

@@ -257,27 +257,33 @@ class Vault:
         """Return how often services were asked for new tokens."""
         return self._refresher.figures()
 
-    async def list(self, issuer: str, subject: str) -> list[Connected]:
-        """Return what a person has connected.
+    async def list(self, issuer: str, subject: str, *, tenant: bool = False) -> list[Connected]:
+        """Return what a person has connected, or what is connected for a tenant.
 
         Args:
             issuer: the issuer of their access tokens.
-            subject: their ``sub``.
+            subject: their ``sub``, or the id of the tenant.
+            tenant: whether ``subject`` is a tenant.
         """
-        return [_described(kept) for kept in await self.store.of(Owner(issuer, subject))]
+        owner = _owner_of(issuer, subject, tenant=tenant)
+        return [_described(kept) for kept in await self.store.of(owner)]
 
-    async def disconnect(self, issuer: str, subject: str, connection: str) -> bool:
-        """Delete one connection of a person, and revoke it at the service if that can.
+    async def disconnect(
+        self, issuer: str, subject: str, connection: str, *, tenant: bool = False
+    ) -> bool:
+        """Delete one connection of a person or tenant, and revoke it at the service if that can.
 
         Args:
             issuer: the issuer of their access tokens.
-            subject: their ``sub``.
+            subject: their ``sub``, or the id of the tenant.
             connection: the name of the connection.
+            tenant: whether ``subject`` is a tenant.
 
         Returns:
             Whether there was one.
         """
-        return bool(await self.drop(GrantKey(Owner(issuer, subject), connection)))
+        owner = _owner_of(issuer, subject, tenant=tenant)
+        return bool(await self.drop(GrantKey(owner, connection)))
 
     async def drop(self, key: GrantKey) -> int:
         """Delete a grant, and revoke it at the service if that can; return how many there were."""
@@ -287,17 +293,20 @@ class Vault:
         await self._revoke(removed)
         return len(removed)
 
-    async def forget(self, issuer: str, subject: str) -> int:
-        """Delete everything of a person who leaves, and revoke what services can revoke.
+    async def forget(self, issuer: str, subject: str, *, tenant: bool = False) -> int:
+        """Delete everything of a person or tenant that leaves; revoke what services can revoke.
+
+        What a person connected for a tenant is the tenant's, and stays.
 
         Args:
             issuer: the issuer of their access tokens.
-            subject: their ``sub``.
+            subject: their ``sub``, or the id of the tenant.
+            tenant: whether ``subject`` is a tenant.
 
         Returns:
             The number of connections.
         """
-        removed = await self.store.forget(Owner(issuer, subject))
+        removed = await self.store.forget(_owner_of(issuer, subject, tenant=tenant))
         for kept in removed:
             if kept is not None:
                 self._record("disconnected", kept.key)
@@ -400,6 +409,10 @@ def _owner(request: ConnectionRequest) -> Owner:
             f"{request.name} belongs to users, and the token names none", connection=request.name
         )
     return Owner(principal.issuer, principal.user_id)
+
+
+def _owner_of(issuer: str, subject: str, *, tenant: bool) -> Owner:
+    return Owner(issuer, subject, "tenant" if tenant else "user")
 
 
 def _described(kept: KeptGrant) -> Connected:
