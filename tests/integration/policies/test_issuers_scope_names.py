@@ -65,6 +65,35 @@ def test_step_up_names_requestable_scopes_everywhere() -> None:
     assert f"{API}/write" in str(refused.challenge.error_description)
 
 
+def test_scopes_of_the_call_are_asked_for_by_their_requestable_names() -> None:
+    server = try_sdk.MCPServer("notes")
+
+    @server.tool()  # type: ignore[untyped-decorator]
+    @requires_scopes("notebook.{notebook}.read")
+    async def read_notes(notebook: str) -> str:
+        """Return the notes."""
+        return notebook
+
+    ToolGuard(issuers=[ENTRA.described], resource=SERVER, audience=SERVER).protect(server)
+    ask = {"notebook": "7"}
+
+    refused = call_as(server, "read_notes", ask, user=None, token=ENTRA.mint("alice"))
+    assert refused.challenge is not None
+    assert refused.challenge.scope == (f"{API}/notebook.7.read",)
+    token = ENTRA.mint("alice", scopes=["notebook.7.read"])
+    assert call_as(server, "read_notes", ask, user=None, token=token).status == 200
+
+
+def test_a_hierarchy_is_of_short_names() -> None:
+    server = server_of("read", scope_hierarchy={"write": ["read"]})
+
+    token = ENTRA.mint("alice", scopes=["write"])
+    assert call_as(server, "read_notes", {}, user=None, token=token).status == 200
+    refused = call_as(server, "read_notes", {}, user=None, token=ENTRA.mint("alice"))
+    assert refused.challenge is not None
+    assert refused.challenge.scope == (f"{API}/read",)
+
+
 def test_the_metadata_names_requestable_scopes() -> None:
     guard = ToolGuard(issuers=[ENTRA.described], resource=SERVER)
     server = try_sdk.MCPServer("notes")
