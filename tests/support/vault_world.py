@@ -48,6 +48,8 @@ class Service:
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
     refresh_tokens: set[str] = field(default_factory=set)
     revoked: list[str] = field(default_factory=list)
+    owners: dict[str, str] = field(default_factory=dict)
+    refused: int = 0
     lifetime: int = 3_600
     count: int = 0
     delay: float = 0.0
@@ -95,22 +97,24 @@ class Service:
             return self.fault()
         if form["grant_type"] == "refresh_token":
             if form["refresh_token"] not in self.refresh_tokens:
+                self.refused += 1
                 return JSONResponse({"error": "invalid_grant"}, 400)
             self.refresh_tokens.remove(form["refresh_token"])
-            return JSONResponse(self.tokens({}))
+            return JSONResponse(self.tokens({}, self.owners[form["refresh_token"]]))
         asked = self.codes.pop(form["code"], None)
         challenge = urlsafe_b64encode(sha256(form["code_verifier"].encode()).digest())
         if asked is None or asked["redirect_uri"] != form["redirect_uri"]:
             return JSONResponse({"error": "invalid_grant"}, 400)
         assert challenge.rstrip(b"=").decode() == asked["code_challenge"]
-        return JSONResponse(self.tokens(asked))
+        return JSONResponse(self.tokens(asked, asked["user"]))
 
-    def tokens(self, asked: dict[str, str]) -> dict[str, Any]:
+    def tokens(self, asked: dict[str, str], owner: str) -> dict[str, Any]:
         self.count += 1
-        refresh_token = f"refresh-{self.count}"
+        access_token, refresh_token = f"access-{self.count}", f"refresh-{self.count}"
         self.refresh_tokens.add(refresh_token)
+        self.owners |= {access_token: owner, refresh_token: owner}
         answer: dict[str, Any] = {
-            "access_token": f"access-{self.count}",
+            "access_token": access_token,
             "refresh_token": refresh_token,
             "token_type": "Bearer",
             "expires_in": self.lifetime,

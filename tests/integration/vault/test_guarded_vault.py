@@ -126,24 +126,6 @@ def test_a_mistake_in_the_file_is_named(
     assert told in capsys.readouterr().err
 
 
-def test_an_operator_upgrades_rotates_lists_and_forgets(
-    file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["--file", str(file)]
-
-    assert main(["vault", "upgrade", *command]) == 0
-    assert main(["vault", "rotate", *command]) == 0
-    assert main(["vault", "list", ISSUER, "alice", *command]) == 0
-    assert main(["vault", "forget", ISSUER, "alice", *command]) == 0
-    assert main(["vault", "forget", *command]) == 2
-    assert capsys.readouterr().out.splitlines() == [
-        "the tables have version 1; they had none",
-        "0 rows are sealed anew; the other keys may be removed",
-        "nothing is connected",
-        "0 connections are deleted",
-    ]
-
-
 def test_what_happens_to_a_grant_is_on_record(tmp_path_url: str) -> None:
     async def test(world: World) -> None:
         records: list[DecisionRecord] = []
