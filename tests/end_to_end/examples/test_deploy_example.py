@@ -189,8 +189,9 @@ def test_the_doctor_finds_no_fault_in_the_deployment(
     monkeypatch.setenv("SSL_CERT_FILE", str(deployment.certificates.authority))
     out, token = io.StringIO(), deployment.issuer.mint("alice", scopes=["notes.read"])
 
-    assert run_doctor(deployment.endpoint, out, token=token, as_json=True) == 0
+    status = run_doctor(deployment.endpoint, out, token=token, as_json=True)
     found = json.loads(out.getvalue())
+    assert status == 0, found
     assert [(each["code"], each["level"]) for each in found] == [("cors", "note")]
 
 

@@ -90,9 +90,11 @@ async def diagnose_url(
     found = [each async for each in look_at_endpoint(client, seen, now)]
     named = seen.metadata.get("scopes_supported")
     scopes = [each for each in named if isinstance(each, str)] if isinstance(named, list) else ()
+    # Only where this machine is reached without TLS is a URL without it secure.
+    is_here = is_secure_url(f"http:{url.partition(':')[2]}")
     for issuer in seen.issuers[:_MAX_ISSUERS]:
         # A server elsewhere does not choose what is asked on this machine and in its network.
-        if issuer.startswith("https://") or not url.startswith("https://"):
+        if is_here or issuer.startswith("https://") or not url.startswith("https://"):
             found += [each async for each in look_at_issuer(client, issuer, scopes)]
         else:
             facts = ("an https URL", "another", "write the issuer's https URL")
