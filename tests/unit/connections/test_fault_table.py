@@ -42,6 +42,8 @@ class Wire:
         self.fault: Fault | None = fault
         self.good = good
         self.requests = 0
+        #: Only where something hangs does time have to pass.
+        self.timeout = 0.2 if fault.hangs else 10.0
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests += 1
@@ -120,7 +122,7 @@ FAULTS = {
 
 
 def descope(wire: Wire) -> Any:
-    return vaults.provider(transport=httpx.MockTransport(wire), timeout=0.05)
+    return vaults.provider(transport=httpx.MockTransport(wire), timeout=wire.timeout)
 
 
 def exchange(wire: Wire) -> Any:
@@ -129,7 +131,7 @@ def exchange(wire: Wire) -> Any:
         client_auth=ClientSecretBasic("mcp", "secret"),
         connections={NAME: CALENDAR},
         transport=httpx.MockTransport(wire),
-        timeout=0.05,
+        timeout=wire.timeout,
         clock=lambda: vaults.NOW,
     )
 
