@@ -25,6 +25,7 @@ from toolguard.connections import (
 from toolguard.connections.exchange import TokenExchangeConnections
 from toolguard.connections.fetching import ConnectionFetcher
 from toolguard.connections.http import MAX_ANSWER_BYTES
+from toolguard.connections.retries import NO_RETRIES
 from toolguard.errors import ConnectionTokenError, ToolGuardError
 from toolguard.policies.policy import ConnectionNeed
 from toolguard.principal import Principal
@@ -132,6 +133,7 @@ def exchange(wire: Wire) -> Any:
         connections={NAME: CALENDAR},
         transport=httpx.MockTransport(wire),
         timeout=wire.timeout,
+        retries=NO_RETRIES,  # which requests are repeated at once is told by test_vault_retries
         clock=lambda: vaults.NOW,
     )
 
