@@ -8,7 +8,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator
-from types import FunctionType
+from types import FunctionType, GenericAlias
 from typing import Any
 
 import pytest
@@ -34,7 +34,9 @@ def names() -> Iterator[tuple[str, Any]]:
     for module in map(importlib.import_module, PUBLIC):
         for name in module.__all__:
             value = getattr(module, name)
-            if id(value) in seen or not isinstance(value, (type, FunctionType)):
+            # On Python 3.10 an alias such as Callable[[str], str] says that it is a type.
+            is_alias = isinstance(value, GenericAlias)
+            if id(value) in seen or is_alias or not isinstance(value, (type, FunctionType)):
                 continue
             seen.add(id(value))
             yield f"{module.__name__}.{name}", value
