@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from toolguard.dev.oauth.pkce import s256_challenge
+from toolguard.parsing.pkce import s256_challenge
 from toolguard.parsing.scope_names import ScopeNames
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.providers import ProviderName, provider_named

@@ -20,6 +20,7 @@ from starlette.routing import Route
 from toolguard.errors import ConnectionTokenError
 from toolguard.pages.layout import load_templates, page, stylesheet
 from toolguard.pages.names import display_name
+from toolguard.parsing.pkce import s256_challenge
 from toolguard.vault.browser import (
     Cookies,
     new_state,
@@ -29,7 +30,7 @@ from toolguard.vault.browser import (
     single_parameters,
 )
 from toolguard.vault.grants import Grant, GrantKey, Owner
-from toolguard.vault.oauth_client import OAuthClient, challenge_of, new_secret
+from toolguard.vault.oauth_client import OAuthClient, new_secret
 from toolguard.vault.presets import openid
 from toolguard.vault.sign_in import OpenIDSignIn, Person, read_person
 from toolguard.vault.slips import Slip
@@ -157,7 +158,7 @@ class _ConnectPages:
             self._callback(client),
             scopes,
             state=state,
-            code_challenge=challenge_of(verifier),
+            code_challenge=s256_challenge(verifier),
         )
         return redirect(url)
 
@@ -305,7 +306,7 @@ class _ConnectPages:
             client.provider.always,
             state=state,
             nonce=nonce,
-            code_challenge=challenge_of(verifier),
+            code_challenge=s256_challenge(verifier),
             **({"prompt": "login"} if again else {}),
         )
         response = redirect(url)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from base64 import b64encode, urlsafe_b64encode
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from urllib.parse import quote_plus
 
 from toolguard.connections.http import VaultAnswer, VaultClient, VaultRequest
@@ -17,7 +16,7 @@ from toolguard.vault.grants import Grant
 from toolguard.vault.providers import Endpoints, OAuthProvider
 from toolguard.vault.token_answers import account_name, read_grant
 
-__all__ = ["OAuthClient", "challenge_of", "new_secret"]
+__all__ = ["OAuthClient", "new_secret"]
 
 _METADATA_FRESH_FOR = 3_600.0
 
@@ -173,12 +172,3 @@ class OAuthClient:
 def new_secret() -> str:
     """Return 256 random bits, for a URL: a ticket, a state, a code verifier (RFC 7636 §4.1)."""
     return secrets.token_urlsafe(32)
-
-
-def challenge_of(verifier: str) -> str:
-    """Return the S256 code challenge of a verifier (RFC 7636 §4.2).
-
-    >>> challenge_of("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk")
-    'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM'
-    """
-    return urlsafe_b64encode(sha256(verifier.encode()).digest()).rstrip(b"=").decode()

@@ -20,10 +20,10 @@ from starlette.routing import Route
 
 from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts, IssuedTokens
 from toolguard.dev.oauth.parameters import Parameters, read_form, read_query
-from toolguard.dev.oauth.pkce import s256_challenge
 from toolguard.dev.oauth.redirects import parse_redirect, with_parameters
 from toolguard.dev.oauth.refusals import Refusal, answering_json, answering_pages
 from toolguard.pages.layout import Form, page, stylesheet
+from toolguard.parsing.pkce import s256_challenge
 
 __all__ = ["ConsentScreen", "OAuthClient"]
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 
 from toolguard.dev.oauth.config import User
 from toolguard.dev.oauth.context import ServerContext
-from toolguard.dev.oauth.pkce import s256_challenge
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.oauth.sign_in_state import AuthorizationRequest
 from toolguard.dev.store import digest
+from toolguard.parsing.pkce import s256_challenge
 
 __all__ = [
     "CodeProof",

@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx
 
-from toolguard.dev.oauth.pkce import s256_challenge
 from toolguard.dev.oauth.redirects import with_parameters
 from toolguard.dev.vault.connection_table import ProviderToken
+from toolguard.parsing.pkce import s256_challenge
 
 __all__ = ["OutboundApp", "OutboundClient"]
 
