@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -109,11 +109,7 @@ class ClientCredentialsGrant:
         Raises:
             ConnectionTokenError: if the endpoint cannot be asked.
         """
-        # Made anew for each attempt: a client assertion may be used once.
-        answer = await request.http.post(
-            self._prepared(request), again=lambda: self._prepared(request)
-        )
-        return _read(answer, request)
+        return await _asked(request, self._prepared)
 
     def _prepared(self, request: SourceRequest) -> VaultRequest:
         proof = self._client_auth.credentials(self._endpoint, request.clock())
@@ -222,10 +218,7 @@ class ServiceAccount:
         Raises:
             ConnectionTokenError: if the endpoint cannot be asked.
         """
-        answer = await request.http.post(
-            self._prepared(request), again=lambda: self._prepared(request)
-        )
-        return _read(answer, request)
+        return await _asked(request, self._prepared)
 
     def _prepared(self, request: SourceRequest) -> VaultRequest:
         issued_at = math.floor(request.clock())
@@ -250,6 +243,14 @@ class ServiceAccount:
 
     def __repr__(self) -> str:
         return f"<ServiceAccount: {self._email} at {secure_origin(self._endpoint)}>"
+
+
+async def _asked(
+    request: SourceRequest, prepared: Callable[[SourceRequest], VaultRequest]
+) -> Connection | ConnectionTokenError:
+    """Ask an endpoint; each attempt is prepared anew: an assertion may be used once."""
+    answer = await request.http.post(prepared(request), again=lambda: prepared(request))
+    return _read(answer, request)
 
 
 def _read(answer: VaultAnswer, request: SourceRequest) -> Connection | ConnectionTokenError:
