@@ -25,6 +25,7 @@ __all__ = [
     "asked",
     "cached",
     "fetched",
+    "outcome",
     "settle",
     "tokens",
 ]
@@ -136,6 +137,11 @@ async def fetched(connections: ConnectionProvider, request: ConnectionRequest) -
         return (await connections.fetch(request)).token
     except ToolGuardError as error:
         return type(error).__name__
+
+
+def outcome(connections: ConnectionProvider, request: ConnectionRequest | None = None) -> str:
+    """Make one call in an event loop of its own: of a usual caller, if none is named."""
+    return asyncio.run(fetched(connections, asked() if request is None else request))
 
 
 async def settle() -> None:

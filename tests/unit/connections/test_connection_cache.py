@@ -9,7 +9,7 @@ from copy import copy
 
 import pytest
 
-from support.keeping import Ledger, Upstream, asked, cached, fetched, tokens
+from support.keeping import Ledger, Upstream, asked, cached, fetched, outcome, tokens
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.connections.cache import CachedConnections, MemoryTokenCache, build_provider
 from toolguard.errors import (
@@ -37,25 +37,6 @@ FAILURES = [
     ConnectionRateLimitedError("Later", connection="google-calendar"),
     ConnectionResponseError("What?", connection="google-calendar"),
 ]
-
-
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
-@pytest.fixture
-def upstream() -> Upstream:
-    return Upstream()
-
-
-@pytest.fixture
-def connections(upstream: Upstream, clock: FrozenClock) -> CachedConnections:
-    return cached(upstream, clock)
-
-
-def outcome(connections: CachedConnections, request: ConnectionRequest = ALICE) -> str:
-    return asyncio.run(fetched(connections, request))
 
 
 def test_a_kept_connection_is_the_one_that_was_fetched(

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support.keeping import Ledger, Upstream, asked, cached, fetched, settle
+from support.keeping import Ledger, Upstream, asked, cached, fetched, outcome, settle
 from toolguard.connections import Connection, ConnectionRequest
 from toolguard.connections.cache import CachedConnections, MemoryTokenCache
 from toolguard.errors import ConnectionRequiredError
@@ -24,25 +24,6 @@ CONNECT_URL = "https://vault.example/connect/alice"
 NOT_CONNECTED = ConnectionRequiredError(
     "Connect it first", connection="google-calendar", connect_url=CONNECT_URL
 )
-
-
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
-@pytest.fixture
-def upstream() -> Upstream:
-    return Upstream()
-
-
-@pytest.fixture
-def connections(upstream: Upstream, clock: FrozenClock) -> CachedConnections:
-    return cached(upstream, clock)
-
-
-def outcome(connections: CachedConnections, request: ConnectionRequest = ALICE) -> str:
-    return asyncio.run(fetched(connections, request))
 
 
 @pytest.mark.parametrize("fresh", [False, True])

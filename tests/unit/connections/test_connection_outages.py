@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import pytest
 
-from support.keeping import Upstream, asked, cached, fetched, settle
+from support.keeping import Upstream, asked, cached, fetched, outcome, settle
 from toolguard.connections import CachedConnections, Connection
 from toolguard.connections.in_flight import _MAX_OF_ONE_CALLER, _MAX_OF_ONE_CONNECTION
 from toolguard.errors import (
@@ -28,25 +27,6 @@ REPEATED = [
     ConnectionRateLimitedError("Later", connection=NAME),
     ConnectionResponseError("What?", connection=NAME),
 ]
-
-
-@pytest.fixture
-def clock() -> FrozenClock:
-    return FrozenClock()
-
-
-@pytest.fixture
-def upstream() -> Upstream:
-    return Upstream()
-
-
-@pytest.fixture
-def connections(upstream: Upstream, clock: FrozenClock) -> CachedConnections:
-    return cached(upstream, clock)
-
-
-def outcome(connections: CachedConnections, request: Any = ALICE) -> str:
-    return asyncio.run(fetched(connections, request))
 
 
 @pytest.mark.parametrize("failure", REPEATED, ids=lambda failure: failure.error)
