@@ -173,7 +173,7 @@ class _Endurance:
             ),
             Caller("alice", holds("expired"), refused),
             Caller("alice", holds("elsewhere"), refused),
-            Caller("nobody", lambda: None, {"read": "missing_token", "mail": "missing_token"}),
+            Caller("stranger", lambda: None, {"read": "missing_token", "mail": "missing_token"}),
         ]
 
     def _mint(self) -> None:

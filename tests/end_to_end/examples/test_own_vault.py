@@ -95,7 +95,7 @@ def running(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Running
 
 
 class Human:
-    """A person with an MCP client and a browser, who has signed in at the development server."""
+    """A person with an MCP client and a browser, signed in at the development server."""
 
     def __init__(self, running: Running, email: str, callback: Callback) -> None:
         self.browser = Browser()
@@ -192,9 +192,9 @@ def test_the_imitation_answers_refusals_as_github_does(running: Running) -> None
             "/login/oauth/authorize",
             params={"client_id": "imitation", "redirect_uri": "https://evil.example/"},
         )
-        nobody = client.get("/issues", headers={"authorization": "Bearer made-up"})
+        stranger = client.get("/issues", headers={"authorization": "Bearer made-up"})
 
     assert (wrong_code.status_code, wrong_code.json()["error"]) == (200, "bad_verification_code")
     assert wrong_secret.json()["error"] == "incorrect_client_credentials"
     assert elsewhere.headers["location"].startswith(github.CALLBACK)
-    assert (nobody.status_code, nobody.json()["message"]) == (401, "Bad credentials")
+    assert (stranger.status_code, stranger.json()["message"]) == (401, "Bad credentials")
