@@ -66,10 +66,10 @@ from toolguard.errors import (
 from toolguard.frameworks.framework_auth import verifier_for
 from toolguard.guard import ToolGuard
 from toolguard.http.door import Refusals
+from toolguard.parts.readiness import Readiness
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.scopes import Scope, ScopeHierarchy
 from toolguard.principal import Actor, Principal
-from toolguard.readiness import Readiness
 from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.verifier import Verifier
 

@@ -26,19 +26,20 @@ from toolguard.connections.protocol import ConnectionFunction, ConnectionProvide
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, VAULT_KEYS, withhold
 from toolguard.errors import KeysUnavailableError, ToolGuardError
-from toolguard.figures import figures_of
 from toolguard.http import metadata as resources
 from toolguard.http.challenge import Challenge, challenge_for, metadata_url
 from toolguard.http.door import Door, Refusals
 from toolguard.http.event_ids import EventIds
 from toolguard.parsing.choice import one_of
 from toolguard.parsing.scope_names import ScopeNames
+from toolguard.parts.figures import figures_of
+from toolguard.parts.lifecycle import close
+from toolguard.parts.readiness import Readiness, warmed_up
 from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.operations import CALLS
 from toolguard.policies.policy import DefaultPolicy, Policy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
-from toolguard.readiness import Readiness, warmed_up
 from toolguard.settings import (
     GuardSettings,
     audiences_of,
@@ -616,10 +617,7 @@ class ToolGuard:
             while any(each.method in CALLS for each in tuple(self.running)):  # noqa: ASYNC110 - of any loop
                 await anyio.sleep(_DRAINED_EVERY)
         await anyio.to_thread.run_sync(self.recorder.close)
-        for each in (self.verifier, self.connections):
-            aclose = getattr(each, "aclose", None)
-            if aclose is not None:
-                await aclose()
+        await close(self.verifier, self.connections)
 
     def __repr__(self) -> str:
         return f"<ToolGuard: {self.resource} trusts {', '.join(self.issuers) or None}>"

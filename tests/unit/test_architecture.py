@@ -20,7 +20,7 @@ from support.source import MODULES, PACKAGE, Function, Module
 # Low to high (DESIGN section 3). A room that ends in a dot is everything inside it. A room imports
 # from floors below and from itself; imports in functions and for annotations count as well.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "principal", "environment", "figures", "readiness", "parsing."),
+    ("errors", "principal", "environment", "parts.", "parsing."),
     ("tokens.", "policies.", "pages."),
     ("connections.",),
     ("calls.",),
@@ -58,7 +58,7 @@ CATCH_EVERYTHING = {
     "frameworks.serving": ["_answer", "run", "serve"],
     "policies.decision": ["_Evaluation._ask", "_Evaluation._with_named_scopes"],
     "tokens.introspection": ["ConfirmedVerifier.verify"],
-    "readiness": ["_fault_of"],
+    "parts.readiness": ["_fault_of"],
     "tokens.jwt": ["JWTVerifier.verify", "JWTVerifier.verify_now"],
     "tokens.trust": ["TrustedIssuers.verify", "TrustedIssuers.verify_now"],
 }

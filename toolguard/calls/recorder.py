@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from weakref import WeakSet
 
 from toolguard.calls.records import DecisionRecord
-from toolguard.figures import Figure
 from toolguard.parsing.choice import one_of
+from toolguard.parts.figures import Figure
 
 if TYPE_CHECKING:
     import asyncio

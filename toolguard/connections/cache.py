@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from copy import copy
 from functools import partial
@@ -43,7 +43,8 @@ from toolguard.errors import (
     ConnectionUnavailableError,
     ToolGuardError,
 )
-from toolguard.figures import Figure, figures_of
+from toolguard.parts.figures import Figure, figures_of
+from toolguard.parts.lifecycle import close, warm_up
 
 if TYPE_CHECKING:
     import asyncio
@@ -228,9 +229,7 @@ class CachedConnections:
 
     async def warm_up(self) -> None:
         """Warm up the provider, if it has something to warm up; raises what it raises."""
-        warm_up: Callable[[], Awaitable[None]] | None = getattr(self._provider, "warm_up", None)
-        if warm_up is not None:
-            await warm_up()
+        await warm_up(self._provider)
 
     def figures(self) -> Iterator[Figure]:
         """Return how often the provider was asked, and the cache had a connection."""
@@ -246,9 +245,7 @@ class CachedConnections:
         async with AsyncExitStack() as closing:
             # All of them, whatever one of them raises.
             for each in (self._cache, self._provider):
-                aclose = getattr(each, "aclose", None)
-                if aclose is not None:
-                    closing.push_async_callback(aclose)
+                closing.push_async_callback(close, each)
 
     async def _fetch_and_store(
         self, key: str, request: ConnectionRequest, current: InFlight

@@ -5,7 +5,7 @@ A vault knows users by their ids, and the same id at two issuers is two people.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
 from toolguard.connections.protocol import (
@@ -15,7 +15,8 @@ from toolguard.connections.protocol import (
     is_of_server,
 )
 from toolguard.errors import ConnectionDeniedError
-from toolguard.figures import Figure, figures_of
+from toolguard.parts.figures import Figure, figures_of
+from toolguard.parts.lifecycle import close, warm_up
 
 __all__ = ["ConnectionsOfIssuers", "SeveralIssuers", "of_issuers"]
 
@@ -63,9 +64,7 @@ class ConnectionsOfIssuers:
 
     async def warm_up(self) -> None:
         """Warm up the provider, if it has something to warm up; raises what it raises."""
-        warm_up: Callable[[], Awaitable[None]] | None = getattr(self.provider, "warm_up", None)
-        if warm_up is not None:
-            await warm_up()
+        await warm_up(self.provider)
 
     def figures(self) -> Iterable[Figure]:
         """Return the figures of the provider."""
@@ -73,9 +72,7 @@ class ConnectionsOfIssuers:
 
     async def aclose(self) -> None:
         """Close the clients of the provider."""
-        aclose = getattr(self.provider, "aclose", None)
-        if aclose is not None:
-            await aclose()
+        await close(self.provider)
 
     def __repr__(self) -> str:
         return f"<ConnectionsOfIssuers: {self.provider!r}>"

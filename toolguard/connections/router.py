@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from toolguard.connections.functions import as_provider
 from toolguard.connections.protocol import (
@@ -14,7 +14,8 @@ from toolguard.connections.protocol import (
     is_of_server,
 )
 from toolguard.errors import ConnectionResponseError
-from toolguard.figures import Figure, figures_of
+from toolguard.parts.figures import Figure, figures_of
+from toolguard.parts.lifecycle import close, warm_up
 
 __all__ = ["ConnectionRouter"]
 
@@ -86,10 +87,7 @@ class ConnectionRouter:
 
     async def warm_up(self) -> None:
         """Warm up the providers that have something to warm up; raises what one raises."""
-        for each in (*self._providers.values(), self._default):
-            warm_up: Callable[[], Awaitable[None]] | None = getattr(each, "warm_up", None)
-            if warm_up is not None:
-                await warm_up()
+        await warm_up(*self._providers.values(), self._default)
 
     def figures(self) -> Iterable[Figure]:
         """Return the figures of the providers."""
@@ -97,10 +95,7 @@ class ConnectionRouter:
 
     async def aclose(self) -> None:
         """Close the TCP connections of all providers in the running event loop."""
-        for provider in (*self._providers.values(), self._default):
-            close: Callable[[], Awaitable[None]] | None = getattr(provider, "aclose", None)
-            if close is not None:
-                await close()
+        await close(*self._providers.values(), self._default)
 
     def __repr__(self) -> str:
         others = " and all others" if self._default is not None else ""

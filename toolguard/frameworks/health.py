@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from toolguard.readiness import Readiness
+from toolguard.parts.readiness import Readiness
 
 __all__ = ["health_routes"]
 

@@ -19,7 +19,7 @@ from opentelemetry.util.types import AttributeValue
 
 from toolguard.calls.recorder import Recorder
 from toolguard.calls.records import GRANT_VERDICTS, DecisionRecord
-from toolguard.figures import FigureName
+from toolguard.parts.figures import FigureName
 from toolguard.policies.operations import METHODS
 from toolguard.policies.published import LISTS
 

@@ -17,6 +17,7 @@ from typing_extensions import Self
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.parsing.scope_names import ScopeNames
 from toolguard.parsing.strict_json import strict_object
+from toolguard.parts.lifecycle import close
 from toolguard.principal import Principal
 from toolguard.tokens.claims import Times, check_times
 from toolguard.tokens.discovery import EndpointLocation
@@ -269,9 +270,7 @@ class IntrospectionVerifier:
 
     async def aclose(self) -> None:
         """Close the connections to the issuer that belong to the running event loop."""
-        aclose = getattr(self._post, "aclose", None)
-        if aclose is not None:
-            await aclose()
+        await close(self._post)
 
     def __repr__(self) -> str:
         return f"<IntrospectionVerifier: tokens of {self.issuer}>"

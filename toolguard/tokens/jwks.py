@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from toolguard.errors import KeysUnavailableError
-from toolguard.figures import Figure
+from toolguard.parts.figures import Figure
 from toolguard.tokens.discovery import EndpointLocation, issuer_of
 from toolguard.tokens.fetching import BusyError, Fetch, HttpFetch
 from toolguard.tokens.keys import Key, KeySet, KeySetError, parse_json

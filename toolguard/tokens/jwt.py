@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -18,9 +18,10 @@ from jwt.exceptions import InvalidKeyError
 from typing_extensions import Self
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
-from toolguard.figures import Figure, figures_of
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
 from toolguard.parsing.scope_names import SAME, ScopeNames
+from toolguard.parts.figures import Figure, figures_of
+from toolguard.parts.lifecycle import warm_up
 from toolguard.principal import Principal
 from toolguard.tokens.claims import (
     Times,
@@ -225,9 +226,7 @@ class JWTVerifier:
         Raises:
             KeysUnavailableError: if they cannot be fetched.
         """
-        warm_up: Callable[[], Awaitable[None]] | None = getattr(self._keys, "warm_up", None)
-        if warm_up is not None:
-            await warm_up()
+        await warm_up(self._keys)
 
     def figures(self) -> Iterable[Figure]:
         """Return the figures of the source of keys."""

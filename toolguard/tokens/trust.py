@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from typing import Protocol, cast
 
 from toolguard.errors import InvalidTokenError
-from toolguard.figures import Figure, figures_of
 from toolguard.parsing.scope_names import ScopeNames
+from toolguard.parts.figures import Figure, figures_of
+from toolguard.parts.lifecycle import close, warm_up
 from toolguard.principal import Principal
 from toolguard.tokens.faults import Faults
 from toolguard.tokens.forgetting import forget_variables
@@ -191,20 +192,14 @@ class TrustedIssuers:
             KeysUnavailableError: if no issuer can be reached; the outage of one leaves the tokens
                 of the others alone.
         """
-        starts = [getattr(each, "warm_up", None) for each in self.verifiers]
-        outcomes = await asyncio.gather(
-            *(start() for start in starts if start is not None), return_exceptions=True
-        )
+        outcomes = await asyncio.gather(*map(warm_up, self.verifiers), return_exceptions=True)
         faults = [each for each in outcomes if isinstance(each, BaseException)]
         if faults and len(faults) == len(self.verifiers):
             raise faults[0]
 
     async def aclose(self) -> None:
         """Close the connections to the issuers that belong to the running event loop."""
-        for each in self.verifiers:
-            aclose: Callable[[], Awaitable[None]] | None = getattr(each, "aclose", None)
-            if aclose is not None:
-                await aclose()
+        await close(*self.verifiers)
 
     def _route(self, token: str) -> tuple[bytes, IssuerVerifier]:
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()

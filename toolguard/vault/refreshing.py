@@ -22,7 +22,7 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
-from toolguard.figures import Figure
+from toolguard.parts.figures import Figure
 from toolguard.tokens.per_loop import PerLoop
 from toolguard.vault.grants import Grant, GrantKey
 from toolguard.vault.oauth_client import OAuthClient

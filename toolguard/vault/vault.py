@@ -22,8 +22,8 @@ from toolguard.errors import (
     ConnectionRequiredError,
     ConnectionResponseError,
 )
-from toolguard.figures import Figure
 from toolguard.parsing.secure_urls import secure_origin
+from toolguard.parts.figures import Figure
 from toolguard.policies.decision import PERMIT, Caller, decide
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal

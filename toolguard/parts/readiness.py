@@ -7,10 +7,12 @@ it fetches what the part needs, returns at once if it has that, and raises if it
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import anyio
+
+from toolguard.parts.lifecycle import warm_up
 
 __all__ = ["Readiness", "warmed_up"]
 
@@ -47,12 +49,9 @@ async def warmed_up(parts: Mapping[str, object], before: Readiness) -> Readiness
     """
     missing: dict[str, str] = {}
     for name, part in parts.items():
-        warm_up: Callable[[], Awaitable[None]] | None = getattr(part, "warm_up", None)
-        if warm_up is None:
-            continue
         fault = "no answer in time"
         with anyio.move_on_after(_PATIENCE):
-            fault = await _fault_of(warm_up)
+            fault = await _fault_of(part)
         if fault:
             missing[name] = fault
     _log_changes(before.missing or {}, missing)
@@ -68,9 +67,9 @@ def _log_changes(before: Mapping[str, str], missing: Mapping[str, str]) -> None:
             _log.info("ready again: %s", name)
 
 
-async def _fault_of(warm_up: Callable[[], Awaitable[None]]) -> str:
+async def _fault_of(part: object) -> str:
     try:
-        await warm_up()
+        await warm_up(part)
     except Exception as error:  # noqa: BLE001 - a part of the user's; its text may hold a secret
         return type(error).__name__
     return ""
