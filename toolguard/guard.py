@@ -174,6 +174,7 @@ class ToolGuard:
         )
         #: The messages that are being served.
         self.running: set[MessageContext] = set()
+        self.apps: list[object] = []
         self.clock = clock
         self.leeway: float = getattr(self.verifier, "leeway", 0.0)
         if self._vault is not None:
@@ -607,8 +608,9 @@ class ToolGuard:
     async def aclose(self, *, grace: float = 10.0) -> None:
         """Let running calls end, hand out all records, and close the clients of this event loop.
 
-        Those are the HTTP clients of the verifier and of the connection provider. The apps of a
-        protected server call this; what is used again afterwards opens new clients.
+        Those are the HTTP clients of the verifier and of the connection provider. The last app of
+        a protected server that ends in an event loop calls this; what is used again afterwards
+        opens new clients.
 
         Args:
             grace: the maximum number of seconds to wait for running calls.

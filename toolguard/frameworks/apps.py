@@ -33,6 +33,7 @@ from toolguard.http.answers import respond
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.http.proxy import MessageGuard
 from toolguard.policies.by_name import PoliciesByName
+from toolguard.tokens.per_loop import running_loop
 
 if TYPE_CHECKING:
     from toolguard.frameworks.adapter import Adapter
@@ -157,16 +158,24 @@ def _within_guard(app: ASGIApp, adapter: Adapter) -> ASGIApp:
 
 
 def _around(adapter: Adapter, guard: ServerGuard, lifespan: Lifespan[Any]) -> Lifespan[Any]:
-    """Return the lifespan that first checks the rules, and finally closes the guard's clients."""
+    """Return the lifespan that first checks the rules, and finally closes the guard's clients.
+
+    They are closed by the last app of the guard in an event loop: others may still be serving.
+    """
 
     @asynccontextmanager
     async def around(app: Any) -> AsyncIterator[Any]:
         async with lifespan(app) as state:
             adapter.report_rules()
+            loop = running_loop()
+            guard.apps.append(loop)
             try:
                 yield state
             finally:
-                await guard.aclose()
+                guard.apps.remove(loop)
+                if loop not in guard.apps:
+                    # Calls to an app in another loop may go on: that app waits for them.
+                    await (guard.aclose(grace=0) if guard.apps else guard.aclose())
 
     return around
 
