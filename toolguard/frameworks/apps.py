@@ -121,7 +121,10 @@ def guard_endpoints(
         )
     document = metadata_route(guard)
     if not any(route.path == document.path for route in routes):
-        app.router.routes.insert(0, document)
+        # Before mounts that take every path, but after the endpoint, which most requests are for.
+        first = app.router.routes[0]
+        is_endpoint = isinstance(first, Route) and first in endpoints and "{" not in first.path
+        app.router.routes.insert(int(is_endpoint), document)
     app.router.lifespan_context = _around(adapter, guard, app.router.lifespan_context)
     app.user_middleware[:] = answering_outages(app.user_middleware)
     app.user_middleware.append(Middleware(_expose_challenges, app.user_middleware))

@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
-from toolguard.frameworks.overrides import own_methods
-
 __all__ = [
     "components_of",
     "custom_routes",
@@ -99,8 +97,8 @@ def serving_parts(server: Any, methods: Sequence[str]) -> tuple[object, ...]:
     prompts = server._prompt_manager
     return (
         *(tools, tools.call_tool, resources, resources.get_resource, prompts, prompts.get_prompt),
-        message_table(server),
-        *own_methods(server, methods),
+        *(message_table(server), type(server)),
+        *map(vars(server).get, methods),
     )
 
 

@@ -8,7 +8,6 @@ before it is sent.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -167,8 +166,11 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     is_foreign = is_about_task and await adapter.is_foreign_task(door, incoming.params)
     stand(frame)
     try:
-        # The framework then answers for another caller's task as for an unknown one.
-        with telling_stranger(incoming.request) if is_foreign else nullcontext():
+        if is_foreign:
+            # The framework then answers for another caller's task as for an unknown one.
+            with telling_stranger(incoming.request):
+                result = await incoming.serve()
+        else:
             result = await incoming.serve()
     except Exception:
         if is_call and not message.rows:
