@@ -123,9 +123,8 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         outer = current_frame()
-        frame = _frame_for(guarded, policy, outer)
-        row, before = frame.entered, stand(frame)
-        row.running = True
+        frame, row = _entered(guarded, policy, outer)
+        row.running, before = True, stand(frame)
         failure: str | None = "CancelledError"  # unless it ends otherwise
         try:
             if row.state is State.PERMITTED and not reads_arguments:
@@ -167,16 +166,17 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
     return guarded
 
 
-def _frame_for(wrapper: Callable[..., Any], policy: Policy, frame: Frame) -> Frame:
-    """Return the frame inside the function that ``wrapper`` guards.
+def _entered(wrapper: Callable[..., Any], policy: Policy, frame: Frame) -> tuple[Frame, Row]:
+    """Return the frame inside the function that ``wrapper`` guards, and its row.
 
-    Its row is that of the operation which the framework entered, if this is the wrapper of that
+    The row is that of the operation which the framework entered, if this is the wrapper of that
     operation; a guarded function that is called by code of the user's has its own row.
     """
     row = frame.row
     if row is None or row.owner is not wrapper or row.running:
-        return frame.within(policy, wrapper)
-    return frame
+        frame = frame.within(policy, wrapper)
+        row = frame.entered
+    return frame, row
 
 
 def _conclude(frame: Frame, row: Row, error: Exception) -> ToolGuardError | None:

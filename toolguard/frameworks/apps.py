@@ -24,7 +24,8 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from toolguard.calls.recording import request_record
 from toolguard.calls.request import SCOPE_KEY
 from toolguard.decorators.wrapper import bare_policy
-from toolguard.errors import GuardNotConfiguredError
+from toolguard.errors import GuardNotConfiguredError, ToolGuardError
+from toolguard.frameworks.early import refuse_early
 from toolguard.frameworks.framework_auth import check_one
 from toolguard.frameworks.sdk_auth import answering_outages
 from toolguard.frameworks.server_guard import ServerGuard
@@ -114,7 +115,7 @@ def guard_endpoints(
     if any(isinstance(route.app, RequireAuthMiddleware) for route in endpoints):
         _check_verifiers(app, guard)  # the auth may have come after protect()
     for route in endpoints:
-        inside = _within_guard(route.app, adapter)
+        inside = _within_guard(route.app, guard, adapter)
         # For this server only, even if the guard protects others.
         route.app = GuardMiddleware(
             inside, guard, admits_anonymous=lambda: adapter.admits_anonymous
@@ -137,13 +138,13 @@ def _check_verifiers(app: Starlette, guard: ServerGuard) -> None:
             check_one(verifier, guard)
 
 
-def _within_guard(app: ASGIApp, adapter: Adapter) -> ASGIApp:
+def _within_guard(app: ASGIApp, guard: ServerGuard, adapter: Adapter) -> ASGIApp:
     """Return ``app`` without the caller's token; the framework's own check still reads it.
 
     It refuses every request once the server has lost its guard.
     """
     if isinstance(app, RequireAuthMiddleware):
-        app.app = _within_guard(app.app, adapter)
+        app.app = _within_guard(app.app, guard, adapter)
         return app
 
     async def within(scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,6 +155,12 @@ def _within_guard(app: ASGIApp, adapter: Adapter) -> ASGIApp:
                 refusal = GuardNotConfiguredError(ALTERED)
                 await respond(send, refusal, None, is_message=scope["method"] == "POST")
                 return
+            if adapter.refuses_early and scope["method"] == "POST":
+                try:
+                    receive = await refuse_early(adapter, guard, scope, receive)
+                except ToolGuardError as refusal:  # the guard around sends it, with its challenge
+                    await respond(send, refusal, None)
+                    return
         await app(scope, receive, send)
 
     return within

@@ -482,8 +482,11 @@ async def around(
         assert inside is not None  # noqa: S101 - this runs inside of the frame that decided
         if queued:
             await tasks.check_user(adapter.required_guard)
-        with on_way(Way(adapter, inside, (), running)):
+        before = _current.set(Way(adapter, inside, (), running))
+        try:
             return await proceed()
+        finally:
+            _current.reset(before)
 
     operation = described(chain, names)
     arguments = _arguments(operation, entry, args)
@@ -587,8 +590,11 @@ class _Front(Middleware):
             # `serve` has decided or will decide, for this server and for those below.
             way = way or Way(adapter, frame)
             way.entering = None  # the next call here is one from inside
-            with on_way(way):
+            before = _current.set(way)
+            try:
                 return await call_next(context)
+            finally:
+                _current.reset(before)
         if method in CALLS:
             return (
                 await _nested_by_names(way, context, nested) if way is not None else await nested()

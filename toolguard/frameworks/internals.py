@@ -17,6 +17,7 @@ __all__ = [
     "guarding_class",
     "injected_tools",
     "inner_provider",
+    "is_plain",
     "list_untransformed",
     "lowlevel_server",
     "message_table",
@@ -100,6 +101,18 @@ def serving_parts(server: Any, methods: Sequence[str]) -> tuple[object, ...]:
         *(message_table(server), type(server)),
         *map(vars(server).get, methods),
     )
+
+
+def is_plain(server: Any, methods: Sequence[str]) -> bool:
+    """Return whether a message to an SDK server passes only code of the SDK before its managers.
+
+    Args:
+        server: the server.
+        methods: its methods between a message and the managers.
+    """
+    passed = [*lowlevel_server(server).middleware, *(getattr(server, name) for name in methods)]
+    modules = [str(getattr(each, "__module__", "")) for each in passed]
+    return all(module.partition(".")[0] == "mcp" for module in modules)
 
 
 def message_table(server: Any) -> object:

@@ -46,6 +46,7 @@ _PATHS = {
 
 class _MCPServer(SDKAdapter):
     error_types = (ToolError, ResourceError, ValueError)
+    refuses_early = True  # arguments are validated after the decision
 
     def install(self, guard: ServerGuard) -> None:
         lowlevel = internals.lowlevel_server(self.server)

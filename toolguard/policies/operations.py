@@ -92,7 +92,7 @@ class OperationCall:
                 none.
         """
         given = {"uri": name} if kind == "resource" else arguments
-        return cls(kind, name, given if isinstance(given, Mapping) else {})
+        return cls(kind, name, given if isinstance(given, (dict, Mapping)) else {})
 
 
 def is_handshake(method: str) -> bool:
