@@ -192,7 +192,7 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     if is_call and not message.is_permitted:
         await _settle(adapter, door, incoming, result)
     if is_public or method in LISTS:
-        return await _publish(adapter, door, incoming, result)
+        return await _publish(adapter, door, incoming, result, is_public=is_public)
     return result
 
 
@@ -405,10 +405,12 @@ async def _settle(adapter: Adapter, door: Frame, incoming: Incoming, result: Any
             raise AccessDeniedError(rule="an answer without a decision on its arguments")
 
 
-async def _publish(adapter: Adapter, door: Frame, incoming: Incoming, result: Any) -> Any:
+async def _publish(
+    adapter: Adapter, door: Frame, incoming: Incoming, result: Any, *, is_public: bool
+) -> Any:
     """Return the server's answer as it may be sent to the caller."""
     is_list = incoming.method in LISTS
-    is_too_public = incoming.is_public(result) and not _is_for_all(door, is_list=is_list)
+    is_too_public = is_public and not _is_for_all(door, is_list=is_list)
     if not is_list and not is_too_public:
         return result
     as_json = incoming.to_json(result)
