@@ -177,6 +177,16 @@ class Frame:
             raise GuardNotConfiguredError("No operation has been entered here")
         return self.row
 
+    def inside(self, policy: Policy, owner: Callable[..., Any]) -> Frame:
+        """Return the frame inside the function that ``owner`` guards.
+
+        Its row is that of the operation which the framework entered, if this is the wrapper of that
+        operation; a guarded function that is called by code of the user's has its own row.
+        """
+        row = self.row
+        is_own = row is not None and row.owner is owner and not row.running
+        return self if is_own else self.within(policy, owner)
+
     def within(self, policy: Policy, owner: Callable[..., Any]) -> Frame:
         """Return the frame inside a guarded function that code of the user's calls.
 

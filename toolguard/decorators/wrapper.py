@@ -123,8 +123,9 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         outer = current_frame()
-        frame, row = _entered(guarded, policy, outer)
-        row.running, before = True, stand(frame)
+        frame = outer.inside(policy, guarded)
+        row, before = frame.entered, stand(frame)
+        row.running = True
         failure: str | None = "CancelledError"  # unless it ends otherwise
         try:
             if row.state is State.PERMITTED and not reads_arguments:
@@ -164,19 +165,6 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
         with suppress(AttributeError, TypeError):  # an object that does not accept attributes
             setattr(layer, BARE, policy)
     return guarded
-
-
-def _entered(wrapper: Callable[..., Any], policy: Policy, frame: Frame) -> tuple[Frame, Row]:
-    """Return the frame inside the function that ``wrapper`` guards, and its row.
-
-    The row is that of the operation which the framework entered, if this is the wrapper of that
-    operation; a guarded function that is called by code of the user's has its own row.
-    """
-    row = frame.row
-    if row is None or row.owner is not wrapper or row.running:
-        frame = frame.within(policy, wrapper)
-        row = frame.entered
-    return frame, row
 
 
 def _conclude(frame: Frame, row: Row, error: Exception) -> ToolGuardError | None:

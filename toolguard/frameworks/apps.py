@@ -155,7 +155,9 @@ def _within_guard(app: ASGIApp, guard: ServerGuard, adapter: Adapter) -> ASGIApp
                 refusal = GuardNotConfiguredError(ALTERED)
                 await respond(send, refusal, None, is_message=scope["method"] == "POST")
                 return
-            if adapter.refuses_early and scope["method"] == "POST":
+            caller = scope[SCOPE_KEY].principal
+            has_all = caller is None or adapter.scopes_named.issubset(caller.scopes)
+            if adapter.refuses_early and not has_all:
                 try:
                     receive = await refuse_early(adapter, guard, scope, receive)
                 except ToolGuardError as refusal:  # the guard around sends it, with its challenge

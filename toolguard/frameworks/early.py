@@ -42,7 +42,7 @@ _MIRRORED = {b"mcp-method", b"mcp-name"}
 async def refuse_early(
     adapter: Adapter, guard: ServerGuard, scope: MutableMapping[str, Any], receive: Receive
 ) -> Receive:
-    """Refuse a POST that calls a tool, if it is certain that its caller lacks a scope.
+    """Refuse a request that calls a tool, if it is certain that its caller lacks a scope.
 
     Args:
         adapter: the server.
@@ -57,10 +57,10 @@ async def refuse_early(
         ToolGuardError: the refusal, which is recorded.
     """
     auth: RequestAuth = scope[SCOPE_KEY]
-    if auth.principal is None or auth.guard is not guard:
+    if auth.principal is None or auth.guard is not guard or scope["method"] != "POST":
         return receive
     if adapter.scopes_named <= guard.scope_hierarchy.expand(auth.principal.scopes):
-        return receive  # as for most callers: they lack no scope
+        return receive
     events = await _first_events(receive)
     body = b"".join(event.get("body", b"") for event in events)
     is_whole = events[-1]["type"] == "http.request" and not events[-1].get("more_body", False)
