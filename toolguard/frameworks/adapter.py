@@ -65,8 +65,6 @@ class Adapter(ABC):
     decides_by_name = False
     #: Whether operations of this framework have tags.
     has_tags = False
-    #: Whether :meth:`find_early` may find tools.
-    refuses_early = False
 
     def __init__(self, server: Any) -> None:
         self.server = server

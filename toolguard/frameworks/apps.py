@@ -60,7 +60,12 @@ _DECODINGS = 4
 
 
 def guard_builder(
-    adapter: Adapter, guard: ServerGuard, name: str, paths: Callable[..., Collection[str]]
+    adapter: Adapter,
+    guard: ServerGuard,
+    name: str,
+    paths: Callable[..., Collection[str]],
+    *,
+    refuses_early: bool = False,
 ) -> None:
     """Guard every application that the server's method ``name`` builds.
 
@@ -70,6 +75,8 @@ def guard_builder(
         name: the name of the method, such as ``"streamable_http_app"``.
         paths: called with the arguments of the method and the application it built; returns the
             paths of the MCP endpoints.
+        refuses_early: whether calls are also refused before the framework works on them. Not for
+            SSE, whose refusals are results in the stream.
     """
     build = getattr(adapter.server, name)
 
@@ -77,7 +84,8 @@ def guard_builder(
     def guarded(*args: Any, **kwargs: Any) -> Any:
         adapter.prepare()
         app = build(*args, **kwargs)
-        guard_endpoints(app, guard, paths(app, *args, **kwargs), adapter)
+        served = paths(app, *args, **kwargs)
+        guard_endpoints(app, guard, served, adapter, refuses_early=refuses_early)
         return app
 
     setattr(adapter.server, name, guarded)
@@ -88,6 +96,8 @@ def guard_endpoints(
     guard: ServerGuard,
     paths: Collection[str],
     adapter: Adapter,
+    *,
+    refuses_early: bool = False,
 ) -> None:
     """Guard the routes of ``app`` at ``paths``; add the RFC 9728 document if ``app`` has none.
 
@@ -115,7 +125,7 @@ def guard_endpoints(
     if any(isinstance(route.app, RequireAuthMiddleware) for route in endpoints):
         _check_verifiers(app, guard)  # the auth may have come after protect()
     for route in endpoints:
-        inside = _within_guard(route.app, guard, adapter)
+        inside = _within_guard(route.app, guard, adapter, refuses_early=refuses_early)
         # For this server only, even if the guard protects others.
         route.app = GuardMiddleware(
             inside, guard, admits_anonymous=lambda: adapter.admits_anonymous
@@ -138,13 +148,15 @@ def _check_verifiers(app: Starlette, guard: ServerGuard) -> None:
             check_one(verifier, guard)
 
 
-def _within_guard(app: ASGIApp, guard: ServerGuard, adapter: Adapter) -> ASGIApp:
+def _within_guard(
+    app: ASGIApp, guard: ServerGuard, adapter: Adapter, *, refuses_early: bool
+) -> ASGIApp:
     """Return ``app`` without the caller's token; the framework's own check still reads it.
 
     It refuses every request once the server has lost its guard.
     """
     if isinstance(app, RequireAuthMiddleware):
-        app.app = _within_guard(app.app, guard, adapter)
+        app.app = _within_guard(app.app, guard, adapter, refuses_early=refuses_early)
         return app
 
     async def within(scope: Scope, receive: Receive, send: Send) -> None:
@@ -157,7 +169,7 @@ def _within_guard(app: ASGIApp, guard: ServerGuard, adapter: Adapter) -> ASGIApp
                 return
             caller = scope[SCOPE_KEY].principal
             has_all = caller is None or adapter.scopes_named.issubset(caller.scopes)
-            if adapter.refuses_early and not has_all:
+            if refuses_early and not has_all:
                 try:
                     receive = await refuse_early(adapter, guard, scope, receive)
                 except ToolGuardError as refusal:  # the guard around sends it, with its challenge
