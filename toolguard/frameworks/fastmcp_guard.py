@@ -266,7 +266,7 @@ class Attached:
 
     def is_intact(self) -> bool:
         """Return whether the server still looks operations up as when this was attached."""
-        return own_methods(self.server, _LOOKUPS) == self._methods
+        return own_methods(self._server(), _LOOKUPS) == self._methods
 
     def deciding(self) -> AttachableAdapter | None:
         """Return the adapter of the protected server that decides here; None if there is none."""
@@ -296,7 +296,7 @@ class Attached:
 
     def keep(self) -> None:
         """Keep the transform last and the middleware first, here and on mounted servers."""
-        server = self.server
+        server: Any = self._server()
         transforms = server.transforms
         if not transforms or transforms[-1] is not self.transform:
             self.transform = Guard(self)  # a later one may swap guarded components
@@ -464,7 +464,7 @@ async def around(
     if way is not None and way.takes(component):
         return await proceed()
     tasks = adapter.tasks
-    if tasks.line.asked_for(args):
+    if tasks.line.asked_for is not None and tasks.line.asked_for(args):
         queued, proceed = True, functools.partial(tasks.queue, adapter.required_guard, proceed)
     chain = parents(component)
     names = way.names if way is not None and way.adapter is adapter else ()
