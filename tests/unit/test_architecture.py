@@ -50,7 +50,7 @@ CATCH_EVERYTHING = {
     "calls.recorder": ["Recorder._tell", "Recorder._tell_now"],
     "connections.fetching": ["ConnectionFetcher._outcome"],
     "connections.server.tokens": ["ServerTokens._replace"],
-    "decorators.wrapper": ["entering"],
+    "decorators.wrapper": ["_guarded", "_guarded.guarded"],
     "frameworks.background": ["BackgroundTasks.run"],
     "frameworks.fastmcp_catalog": ["_CatalogBuilder._made_of"],
     "frameworks.framework_verifier": ["FrameworkVerifier.verify_request"],
