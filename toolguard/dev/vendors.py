@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,9 +22,11 @@ from starlette.routing import Route
 
 from toolguard.parsing.pkce import s256_challenge
 from toolguard.parsing.scope_names import ScopeNames
+from toolguard.testing.grant import Grant
 from toolguard.testing.issuer import LocalIssuer
+from toolguard.testing.more_providers import google_tokeninfo
 from toolguard.testing.providers import ProviderName, provider_named
-from toolguard.tokens.issuers import Issuer
+from toolguard.tokens.issuers import Issuer, TokenInfo
 
 __all__ = ["VendorServer"]
 
@@ -83,10 +86,17 @@ class VendorServer:
         #: The description for ``ToolGuard(issuers=[...])``; its keys are discovered.
         self.described: Issuer = provider.description(self.issuer.issuer, self.issuer.audience)
         #: The id of the client that is known without registration.
-        self.client_id = next(iter(self.described.clients), "mcp-client")
+        is_google = isinstance(self.described.introspection, TokenInfo)
+        known = self.described.audiences if is_google else self.described.clients
+        self.client_id = next(iter(known), "mcp-client")
         self.registers = vendor in _REGISTERS
         self._names: ScopeNames = self.described.scope_names
         self._known = {self._names.requested(scope): scope for scope in scopes}
+        #: The answers about opaque access tokens, of the vendor that has them.
+        self._opaque: dict[str, Mapping[str, Any]] | None = {} if is_google else None
+        if is_google:
+            asking = TokenInfo(f"{origin}/tokeninfo")
+            self.described = self.described.with_settings(introspection=asking, may_carry=())
         self._user = user
         self._clients = {self.client_id: [redirect_uri]}
         self._codes: dict[str, _Grant] = {}
@@ -102,6 +112,7 @@ class VendorServer:
             if isinstance(route, Route) and "/.well-known/" in route.path
         ]
         register = Route(f"{path}/register", self._register, methods=["POST"])
+        tokeninfo = Route("/tokeninfo", self._tokeninfo, methods=["POST"])
         return Starlette(
             routes=[
                 *metadata,
@@ -109,6 +120,7 @@ class VendorServer:
                 Route(f"{path}/authorize", self._authorize),
                 Route(f"{path}/token", self._token, methods=["POST"]),
                 *([register] if self.registers else []),
+                *([] if self._opaque is None else [tokeninfo]),
             ]
         )
 
@@ -174,16 +186,41 @@ class VendorServer:
     def _tokens(self, grant: _Grant) -> dict[str, Any]:
         refresh_token = secrets.token_urlsafe(24)
         self._refresh_tokens[refresh_token] = grant
-        of_api = [scope for scope in grant.scopes if scope not in _IDENTITY]
         return {
-            "access_token": self.issuer.mint(
-                self._user, scopes=of_api, expires_in=3_600, client_id=grant.client_id
-            ),
+            "access_token": self._access_token(grant),
             "token_type": "Bearer",
             "expires_in": 3_600,
             "refresh_token": refresh_token,
             "scope": " ".join(map(self._names.requested, grant.scopes)),
         }
+
+    def _access_token(self, grant: _Grant) -> str:
+        if self._opaque is None:
+            of_api = [scope for scope in grant.scopes if scope not in _IDENTITY]
+            return self.issuer.mint(
+                self._user, scopes=of_api, expires_in=3_600, client_id=grant.client_id
+            )
+        token = f"ya29.{secrets.token_urlsafe(24)}"
+        now = int(time.time())
+        granted = Grant(
+            issuer=self.issuer.issuer,
+            audience=grant.client_id,
+            # Google names the user to clients that asked for it.
+            user=self._user if "openid" in grant.scopes else None,
+            scopes=[self._names.requested(scope) for scope in grant.scopes],
+            issued_at=now,
+            expires_at=now + 3_600,
+            client_id=grant.client_id,
+        )
+        self._opaque[token] = google_tokeninfo(granted)
+        return token
+
+    async def _tokeninfo(self, request: Request) -> Response:
+        form = dict(parse_qsl((await request.body()).decode()))
+        known = (self._opaque or {}).get(form.get("access_token", ""))
+        if known is None:
+            return JSONResponse({"error": "invalid_token"}, 400)
+        return JSONResponse(dict(known))
 
 
 def _is_of(grant: _Grant, form: Mapping[str, str]) -> bool:

@@ -30,9 +30,11 @@ _MISSING = {
     "iss": "a token that names no issuer cannot be trusted (WorkOS: sessions of user management; "
     "use a Connect or MCP application)",
 }
+_NO_SUBJECT = "it lacks sub"
 _BY_KIND = {
     "format": "for opaque tokens write Issuer(..., introspection=Introspection(...)), or a "
     "verifier of your own",
+    "form": "if ID tokens are meant, write google(..., id_tokens=True)",
     "header": "if its issuer sends jku with every token, write Issuer(..., "
     'ignored_parameters=["jku"]); the key is not taken from there',
     "kind": "if it is one, a preset of toolguard.tokens.issuers may know it, or write Issuer(..., "
@@ -109,7 +111,9 @@ def _shown(found: object) -> str:
 
 def _hint(claim: str, expected: Sequence[str], found: object) -> str:
     """Return what to write, after a colon; an empty text if that is not known."""
-    if claim in _BY_KIND:
+    if found == _NO_SUBJECT:
+        hint = "have the client ask for the scope openid, without which Google names no user"
+    elif claim in _BY_KIND:
         hint = _BY_KIND[claim]
     elif found is None:
         hint = _MISSING.get(claim, "")

@@ -21,6 +21,7 @@ __all__ = [
     "KEY_PARAMETERS",
     "MAX_TOKEN_LENGTH",
     "CompactJWS",
+    "has_jose_header",
     "media_type",
     "parse",
     "parse_object",
@@ -114,6 +115,19 @@ def parse_object(data: bytes) -> dict[str, Any]:
     if value is None:
         raise InvalidTokenError("malformed", "A part of the token is not a strict JSON object")
     return value
+
+
+def has_jose_header(token: str) -> bool:
+    """Return whether ``token`` is a JWS or a JWE, valid or not, and so is not opaque.
+
+    >>> has_jose_header("eyJhbGciOiJSUzI1NiJ9.e30.c2ln"), has_jose_header("ya29.c.b0Aaekm1K4")
+    (True, False)
+    """
+    header, dot, _ = token.partition(".")
+    try:
+        return bool(dot) and strict_object(_base64url(header)) is not None
+    except ValueError:  # also InvalidTokenError
+        return False
 
 
 def media_type(typ: str) -> str:

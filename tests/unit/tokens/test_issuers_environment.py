@@ -31,6 +31,7 @@ CLIENT = {"TOOLGUARD_CLIENT_ID": "one two"}
             "azure_b2c:contoso,775527ff,B2C_1_in",
             issuers.azure_b2c("contoso", tenant_id="775527ff", policy="B2C_1_in", client_id="one"),
         ),
+        ("google:one,two", issuers.google(["one", "two"])),
         ("xsuaa:a.test", issuers.xsuaa("a.test", xsappname="one")),
     ],
 )

@@ -20,6 +20,7 @@ _PLAIN: Mapping[str, Callable[..., Issuer]] = {
     "workos": hosted.workos,
     "supabase": hosted.supabase,
     "zitadel": hosted.zitadel,
+    "google": lambda value, **more: hosted.google(value.split(","), **more),
     "ory": hosted.ory,
     "adfs": microsoft.adfs,
     "keycloak": self_hosted.keycloak,
