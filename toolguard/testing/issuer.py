@@ -105,7 +105,8 @@ class LocalIssuer(BadTokens):
         """Return an issuer whose tokens have the claims and headers of a provider's.
 
         Args:
-            provider: a name of :data:`~toolguard.testing.PROVIDERS`, such as ``okta``, or a :class:`~toolguard.testing.providers.Provider` of your own.
+            provider: a name of :data:`~toolguard.testing.PROVIDERS`, such as ``okta``, or a
+                :class:`~toolguard.testing.providers.Provider` of your own.
             issuer: the issuer URL; None for one of the provider's form.
             audience: the server, or the provider's identifier for it; None likewise.
             algorithm: as for the constructor; all of these providers use RS256.

@@ -17,7 +17,10 @@ _DESCOPE_URL = re.compile(
     r"(?P<path>/(?:v1/apps/(?:agentic/)?)?(?P<project>P[A-Za-z0-9_-]+)(?:/[A-Za-z0-9_-]+)?)/?"
     r"(?:\.well-known/(?:openid-configuration|oauth-authorization-server))?"
 )
-_POOL = re.compile(r"(?P<region>[a-z]{2}(?:-[a-z]+)+-[0-9])_[A-Za-z0-9]+")
+_POOL = re.compile(
+    r"(?:https://cognito-idp\.(?P<host>[a-z0-9-]+)\.amazonaws\.com/)?"
+    r"(?P<pool>(?P<region>[a-z]{2}(?:-[a-z]+)+-[0-9])_[A-Za-z0-9]+)/?"
+)
 
 
 def descope(
@@ -113,7 +116,7 @@ def cognito(
     the app client tells what the token is for, so it has to be one of a list.
 
     Args:
-        pool: the id of the user pool, such as ``eu-west-1_Abc``.
+        pool: the id of the user pool, such as ``eu-west-1_Abc``, or its URL.
         clients: the ids of the app clients that are for this server.
         resource_server: the identifier of the resource server, which is written before the name
             of each scope: then tools use the short name.
@@ -123,11 +126,11 @@ def cognito(
     'https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Abc'
     """
     match = _POOL.fullmatch(pool)
-    if match is None:
+    if match is None or match["host"] not in (None, match["region"]):
         raise ValueError('write cognito("eu-west-1_Abc", clients=[...]): the id of a user pool')
     if isinstance(clients, str) or not clients:
         raise ValueError("write clients=[...]: the app clients whose tokens are for this server")
-    url = f"https://cognito-idp.{match['region']}.amazonaws.com/{pool}"
+    url = f"https://cognito-idp.{match['region']}.amazonaws.com/{match['pool']}"
     given: dict[str, Any] = {"clients": clients, "must_carry": {"token_use": "access"}}
     if resource_server is not None:
         given["scope_names"] = ScopeNames(f"{resource_server}/", in_tokens=True)
