@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +32,7 @@ from toolguard.tokens.memo import own_claims
 from toolguard.tokens.per_loop import PerLoop
 from toolguard.tokens.posting import MAX_ANSWER_BYTES, Answer, HttpPost, Post
 from toolguard.tokens.profile import Profile
-from toolguard.tokens.signed_answers import MEDIA_TYPE, SignedAnswers
+from toolguard.tokens.signed_answers import MEDIA_TYPE, SignedAnswers, check_not_encrypted
 from toolguard.tokens.tokeninfo import TokenInfo
 
 __all__ = [
@@ -47,9 +46,10 @@ __all__ = [
     "Post",
 ]
 
-_log = logging.getLogger("toolguard.tokens")
-
 _MAX_CACHED = 1_024
+_OWN_FAULT = ": it does not accept this server: check the credentials in Introspection(...)"
+_SIGNED = "is signed: write Introspection(..., signed=True)"
+_UNREADABLE = "cannot be read"
 
 
 class _Token:
@@ -214,7 +214,9 @@ class IntrospectionVerifier:
         # Cancelling one call does not cancel the request of the others.
         outcome = await asyncio.shield(flight)
         if isinstance(outcome, KeysUnavailableError):
-            raise KeysUnavailableError(str(outcome), retry_after=outcome.retry_after)
+            raise KeysUnavailableError(
+                str(outcome), retry_after=outcome.retry_after, reason=outcome.reason
+            )
         if isinstance(outcome, Exception):
             raise KeysUnavailableError("The authorization server cannot be asked") from None
         return outcome
@@ -245,26 +247,39 @@ class IntrospectionVerifier:
         return await self._read(answer)
 
     async def _read(self, answer: Answer | str) -> Mapping[str, Any] | Exception:
-        """Return the members of an answer, or the outage that it is."""
+        """Return the members of an answer, or the outage that it is, which is logged."""
+        try:
+            return await self._members(answer)
+        except KeysUnavailableError as outage:
+            self._faults.tell_outage(outage)
+            return outage
+
+    async def _members(self, answer: Answer | str) -> Mapping[str, Any]:
         if isinstance(answer, str):
-            return KeysUnavailableError(f"The authorization server does not answer ({answer})")
+            raise KeysUnavailableError(
+                f"The authorization server does not answer ({answer})", reason="unreachable"
+            )
         if answer.status not in self._settings.statuses:
             # RFC 7662 §2.3: 401 says that this server is not authorized, and nothing of the token.
-            return KeysUnavailableError(
-                f"The introspection endpoint answers HTTP {answer.status}",
+            is_own_fault = answer.status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+            raise KeysUnavailableError(
+                f"The introspection endpoint answers HTTP {answer.status}"
+                f"{_OWN_FAULT if is_own_fault else ''}",
                 retry_after=retry_after_of(answer.retry_after, self._clock()) or 5,
+                reason="status",
             )
+        check_not_encrypted(answer.body)
         members: Mapping[str, Any] | None = None
         if self._signed is not None:
-            try:
-                members = await self._signed.open(answer.body, answer.media_type)
-            except KeysUnavailableError as outage:
-                _log.warning("%r: %s", self, outage)
-                return outage
+            members = await self._signed.open(answer.body, answer.media_type)
         elif len(answer.body) <= MAX_ANSWER_BYTES:
             members = self._settings.read(answer.status, answer.body)
         if members is None or not isinstance(members.get("active"), bool):
-            return KeysUnavailableError("The answer of the introspection endpoint cannot be read")
+            is_signed = self._signed is None and answer.media_type == MEDIA_TYPE
+            raise KeysUnavailableError(
+                f"The answer of the introspection endpoint {_SIGNED if is_signed else _UNREADABLE}",
+                reason="unreadable",
+            )
         return members
 
     async def warm_up(self) -> None:
