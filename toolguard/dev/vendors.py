@@ -34,6 +34,13 @@ __all__ = ["VendorServer"]
 _REGISTERS = frozenset({"auth0", "descope", "keycloak", "ory", "supabase", "workos"})
 # Those of OpenID, which every vendor knows beside the scopes of an API.
 _IDENTITY = frozenset({"openid", "profile", "email", "offline_access"})
+# Their metadata does not have it, and they refuse it.
+_NOT_OFFLINE = frozenset({"cognito", "google"})
+# These give a refresh token only to a client that asked for offline_access (OpenID Connect Core
+# §11); Google for access_type=offline; the others to every client.
+_BY_SCOPE = frozenset(
+    {"auth0", "authentik", "azure-b2c", "dex", "entra", "okta", "ory", "workos", "zitadel"}
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class _Grant:
     redirect_uri: str
     challenge: str
     scopes: tuple[str, ...]
+    is_refreshed: bool
 
 
 class _ScopeError(Exception):
@@ -79,6 +87,8 @@ class VendorServer:
         scope_names: ScopeNames | None = None,
     ) -> None:
         provider = provider_named(vendor)
+        self._vendor = vendor
+        self._identity = _IDENTITY - ({"offline_access"} if vendor in _NOT_OFFLINE else set())
         if scope_names is not None and provider.described is not None:
             described = provider.described.with_settings(scope_names=scope_names)
             provider = replace(provider, described=described)
@@ -133,7 +143,7 @@ class VendorServer:
                 **registration,
                 "grant_types_supported": ["authorization_code", "refresh_token"],
                 "token_endpoint_auth_methods_supported": ["none"],
-                "scopes_supported": sorted({*self._known, *_IDENTITY}),
+                "scopes_supported": sorted({*self._known, *self._identity}),
             }
         )
 
@@ -156,7 +166,11 @@ class VendorServer:
         except _ScopeError as error:
             return _back(query, error="invalid_scope", error_description=str(error))
         code = secrets.token_urlsafe(24)
-        self._codes[code] = _Grant(client_id, redirect_uri, query["code_challenge"], scopes)
+        offline = "offline_access" in scopes or self._vendor not in _BY_SCOPE
+        if self._vendor == "google":
+            offline = query.get("access_type") == "offline"
+        challenge = query["code_challenge"]
+        self._codes[code] = _Grant(client_id, redirect_uri, challenge, scopes, offline)
         return _back(query, code=code)
 
     def _short(self, asked: list[str]) -> tuple[str, ...]:
@@ -164,7 +178,7 @@ class VendorServer:
 
         Entra answers a short name with AADSTS70011, Cognito and XSUAA with ``invalid_scope``.
         """
-        unknown = [scope for scope in asked if scope not in self._known | dict.fromkeys(_IDENTITY)]
+        unknown = [scope for scope in asked if scope not in {*self._known, *self._identity}]
         if unknown:
             raise _ScopeError(
                 f"The scope {unknown[0]} is not valid: ask for one of {' '.join(self._known)}"
@@ -185,12 +199,13 @@ class VendorServer:
 
     def _tokens(self, grant: _Grant) -> dict[str, Any]:
         refresh_token = secrets.token_urlsafe(24)
-        self._refresh_tokens[refresh_token] = grant
+        if grant.is_refreshed:
+            self._refresh_tokens[refresh_token] = grant
         return {
             "access_token": self._access_token(grant),
             "token_type": "Bearer",
             "expires_in": 3_600,
-            "refresh_token": refresh_token,
+            **({"refresh_token": refresh_token} if grant.is_refreshed else {}),
             "scope": " ".join(map(self._names.requested, grant.scopes)),
         }
 
