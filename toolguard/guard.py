@@ -509,7 +509,9 @@ class ToolGuard:
         hides_all = self.unauthorized_tools == "hide-all"
         known = self.initial_scopes if hides_all else self.scopes_supported
         scopes = dict.fromkeys(
-            names.requested(scope) for names in self._scope_names for scope in known
+            scope
+            for names in self._scope_names
+            for scope in (*names.always, *map(names.requested, known))
         )
         return resources.protected_resource_metadata(self.resource, self.issuers, [*scopes])
 
@@ -533,11 +535,12 @@ class ToolGuard:
         """
         # By the names by which a client asks the first issuer for them.
         initial = self.initial_scopes if refusal.status == 401 else ()  # noqa: PLR2004
-        requested = scope_names_of(self.verifier, None).requested
+        names = scope_names_of(self.verifier, None)
         return challenge_for(
             refusal,
             resource_metadata=self._metadata_url,
-            default_scope=tuple(map(requested, initial)),
+            default_scope=tuple(map(names.requested, initial)),
+            always=names.always,
             scopes=self.door.refusals.scopes_for(revision),
         )
 

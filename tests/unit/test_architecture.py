@@ -57,7 +57,7 @@ CATCH_EVERYTHING = {
     "frameworks.lowlevel": ["LowLevelAdapter._survey"],
     "frameworks.serving": ["_answer", "run", "serve"],
     "policies.decision": ["_Evaluation._ask", "_Evaluation._with_named_scopes"],
-    "tokens.introspection": ["ConfirmedVerifier.verify"],
+    "tokens.introspection": ["ConfirmedVerifier.verify", "JWTOrOpaqueVerifier.verify"],
     "parts.readiness": ["_fault_of"],
     "tokens.jwt": ["JWTVerifier.verify", "JWTVerifier.verify_now"],
     "tokens.trust": ["TrustedIssuers.verify", "TrustedIssuers.verify_now"],
