@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from toolguard.cli import audit, demo, dev, doctor, vault
 
 __all__ = ["main"]
+
+_EXTRAS = {"demo": "dev", "dev": "dev", "vault": "vault"}
+_OF_VAULTS = ("sqlalchemy", "aiosqlite")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,7 +30,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     command: Callable[[argparse.Namespace], int] = arguments.run
-    return command(arguments)
+    try:
+        return command(arguments)
+    except ModuleNotFoundError as missing:
+        extra = _EXTRAS.get(arguments.command)
+        if extra is None or missing.name not in _OF_VAULTS:
+            raise
+        print(
+            f"toolguard {arguments.command}: {missing.name} is not installed: "
+            f"pip install 'toolguard-mcp[{extra}]'",
+            file=sys.stderr,
+        )
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:
