@@ -231,18 +231,15 @@ class GrantStore:
         return [await self._opened_or_none(row) for row in rows]
 
     async def of(self, owner: Owner) -> list[KeptGrant]:
-        """Return the grants of a person or tenant that can be opened, by connection.
+        """Return the grants of a person or tenant, by connection; without tokens if one is locked.
+
+        A row that was changed, or whose key is missing, hides none of the others.
 
         Raises:
             ConnectionUnavailableError: if the database is away.
         """
-        found = []
-        for row in await self._rows(_belongs(GRANTS, owner), "the vault"):
-            try:
-                found.append(await self._opened(row))
-            except ConnectionRequiredError:  # noqa: PERF203 - a row that was changed
-                continue
-        return found
+        rows = await self._rows(_belongs(GRANTS, owner), "the vault")
+        return [await self._opened_or_none(row) or _read(row, Grant("")) for row in rows]
 
     async def reseal(self) -> int:
         """Seal the rows anew that are under another key; return their number.
@@ -300,18 +297,10 @@ class GrantStore:
             return None
 
     async def _opened(self, row: Any) -> KeptGrant:
-        key = GrantKey(Owner(row.issuer, row.owner, row.kind), row.connection)
-        text = await _open(self._seal, row, key)
+        text = await _open(self._seal, row)
         if isinstance(text, ConnectionTokenError):
             raise text
-        return KeptGrant(
-            key,
-            Grant.from_json(text),
-            row.version,
-            row.connected_at,
-            row.used_at,
-            row.claimed_until,
-        )
+        return _read(row, Grant.from_json(text))
 
     async def _ask(
         self, question: Callable[[AsyncConnection], Awaitable[AnswerT]], connection: str
@@ -334,7 +323,18 @@ async def _delete(where: ColumnElement[bool], db: AsyncConnection) -> Sequence[A
     return (await db.execute(delete(GRANTS).where(where).returning(GRANTS))).all()
 
 
-async def _open(seal: Seal, row: Any, key: GrantKey) -> bytes | ConnectionTokenError:
+def _key_of(row: Any) -> GrantKey:
+    return GrantKey(Owner(row.issuer, row.owner, row.kind), row.connection)
+
+
+def _read(row: Any, grant: Grant) -> KeptGrant:
+    return KeptGrant(
+        _key_of(row), grant, row.version, row.connected_at, row.used_at, row.claimed_until
+    )
+
+
+async def _open(seal: Seal, row: Any) -> bytes | ConnectionTokenError:
+    key = _key_of(row)
     try:
         text = await seal.open(row.sealed, key.bound_to, row.key_id)
     except UnknownKeyError:

@@ -60,7 +60,8 @@ class Connected:
         scopes: what was granted.
         connected_at: when, in seconds since the epoch.
         used_at: when it was last used, by the hour.
-        works: whether it can be used; False if the service has refused to renew it.
+        works: whether it can be used; False if the service has refused to renew it, or the row
+            cannot be opened (its key is missing, or it was changed): connect it again.
     """
 
     connection: str
