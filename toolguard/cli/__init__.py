@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 
 from toolguard.cli import audit, demo, dev, doctor, vault
 
@@ -30,18 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     command: Callable[[argparse.Namespace], int] = arguments.run
-    try:
-        return command(arguments)
-    except ModuleNotFoundError as missing:
-        extra = _EXTRAS.get(arguments.command)
-        if extra is None or missing.name not in _OF_VAULTS:
-            raise
+    extra = _EXTRAS.get(arguments.command)
+    missing = [name for name in _OF_VAULTS if find_spec(name) is None]
+    if extra is not None and missing:
         print(
-            f"toolguard {arguments.command}: {missing.name} is not installed: "
+            f"toolguard {arguments.command}: {missing[0]} is not installed: "
             f"pip install 'toolguard-mcp[{extra}]'",
             file=sys.stderr,
         )
         return 2
+    return command(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
