@@ -62,7 +62,9 @@ class KeptGrant:
         version: the version of the row.
         connected_at: when the user connected, in seconds since the epoch.
         used_at: when it was last used, by the hour.
-        claimed_until: until when a process refreshes it; 0 if none does.
+        claimed_by: the process that refreshes it; None if none does.
+        claimed_until: until when it does; without such a process: until when none asks the service
+            again, which has just failed.
     """
 
     key: GrantKey
@@ -70,7 +72,13 @@ class KeptGrant:
     version: int
     connected_at: float
     used_at: float
+    claimed_by: str | None
     claimed_until: float
+
+    def pause(self, now: float) -> float:
+        """Return the seconds for which no process asks the service again; 0 if one may."""
+        pause = self.claimed_until - now if self.claimed_by is None else 0.0
+        return pause if 0 < pause <= _LONGEST_CLAIM else 0.0
 
 
 class GrantStore:
@@ -171,7 +179,7 @@ class GrantStore:
             ConnectionUnavailableError: if the database is away.
         """
         mine = and_(_is_as(kept), GRANTS.c.claimed_by == process)
-        await self._change(mine, kept, claimed_until=until)
+        await self._change(mine, kept, claimed_by=None, claimed_until=until)
 
     async def replace(self, kept: KeptGrant, grant: Grant) -> bool:
         """Write back a refreshed grant; return False if the row has changed since.
@@ -312,7 +320,7 @@ class GrantStore:
         except SchemaError as fault:
             error: ConnectionTokenError = ConnectionResponseError(str(fault), connection=connection)
         except (SQLAlchemyError, OSError) as fault:
-            _log.error("the vault's database: %s", type(fault).__name__)
+            _log.error("the vault's database, for %s: %s", connection, type(fault).__name__)
             error = ConnectionUnavailableError(
                 "The vault's database cannot be used now: try again", connection=connection
             )
@@ -328,9 +336,8 @@ def _key_of(row: Any) -> GrantKey:
 
 
 def _read(row: Any, grant: Grant) -> KeptGrant:
-    return KeptGrant(
-        _key_of(row), grant, row.version, row.connected_at, row.used_at, row.claimed_until
-    )
+    facts = (row.version, row.connected_at, row.used_at, row.claimed_by, row.claimed_until)
+    return KeptGrant(_key_of(row), grant, *facts)
 
 
 async def _open(seal: Seal, row: Any) -> bytes | ConnectionTokenError:
