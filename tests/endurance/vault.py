@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +49,7 @@ class Service:
     def __init__(self, lifetime: int) -> None:
         self.lifetime = lifetime
         self.delay = 0.0
+        self.victims: dict[str, int] = {}
         self.owners: dict[str, str] = {}
         self.usable: set[str] = set()
         self.refreshes = Counter[str]()
@@ -76,6 +78,8 @@ class Service:
         self.usable.remove(sent)
         self.refreshes[user] += 1
         access_token, refresh_token = self._new(user)
+        if user in self.victims:
+            os.kill(self.victims.pop(user), signal.SIGKILL)
         if self.delay:
             await asyncio.sleep(self.delay)
         tokens = {"access_token": access_token, "refresh_token": refresh_token}
@@ -171,7 +175,7 @@ class _Trial:
         async with self._vault() as vault:
             await self._connect(vault, "crowd", is_expired=True)
         tasks = [self._task("crowd", calls=calls // _PROCESSES)] * _PROCESSES
-        found = await _in_processes(tasks)
+        found = await _in_processes(tasks, {})
         service.delay = 0.0
         tokens = sum((Counter(each) for each in found if each is not None), Counter[str]())
         figures.at_once, figures.refreshes = tokens.total(), service.refreshes["crowd"]
@@ -230,10 +234,8 @@ class _Trial:
         async with self._vault() as vault:
             for user in users.values():
                 await self._connect(vault, user, is_expired=True)
-        self._service.delay = 0.3
         tasks = [self._task(user, dies_at=step) for step, user in users.items()]
-        found = await _in_processes(tasks)
-        self._service.delay = 0.0
+        found = await _in_processes(tasks, self._service.victims)
         if found != [None] * len(STEPS):
             self._figures.faults.append(f"a process was not killed: {found}")
         later = open_vault(self._task("", later=_LATER))
@@ -275,8 +277,13 @@ class _Trial:
             await vault.aclose()
 
 
-async def _in_processes(tasks: list[Task]) -> list[dict[str, int] | None]:
-    """Perform tasks, all beginning at once; None for each process that was killed."""
+async def _in_processes(tasks: list[Task], victims: dict[str, int]) -> list[dict[str, int] | None]:
+    """Perform tasks, all beginning at once; None for each process that was killed.
+
+    Args:
+        tasks: the tasks.
+        victims: gets the processes that the service is to kill, by their user.
+    """
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
     command = (sys.executable, "-m", "endurance.vault_process")
@@ -286,6 +293,8 @@ async def _in_processes(tasks: list[Task]) -> list[dict[str, int] | None]:
         for _ in tasks
     ]
     for process, task in zip(processes, tasks, strict=True):
+        if task.dies_at == "sent":
+            victims[task.user] = process.pid
         assert process.stdin is not None
         process.stdin.write(task.to_json() + b"\n")
     for process in processes:

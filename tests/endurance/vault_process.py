@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NoReturn, TypeAlias
 
-from toolguard.connections import ConnectionRequest
+from toolguard.connections import CachedConnections, ConnectionRequest
 from toolguard.errors import ConnectionTokenError
 from toolguard.principal import Principal
 from toolguard.vault import Endpoints, OAuthProvider, Vault
@@ -80,40 +80,38 @@ async def perform(task: Task) -> dict[str, int]:
     vault = open_vault(task)
     if task.dies_at is not None:
         _die_after(vault, task.dies_at)
-    await vault.warm_up()
+    # As a guard has it.
+    provider = CachedConnections(vault, not_connected_after=2)
+    await provider.warm_up()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.readline)
 
     async def fetch() -> str:
         try:
-            return (await vault.fetch(asked(task.user))).token
+            return (await provider.fetch(asked(task.user))).token
         except ConnectionTokenError as error:
             return type(error).__name__
 
     found = Counter(await asyncio.gather(*(fetch() for _ in range(task.calls))))
-    await vault.aclose()
+    await provider.aclose()
     return dict(found)
 
 
 def _die_after(vault: Vault, step: Step) -> None:
-    """Let the process be killed right after a step."""
-    holder: Any = {
-        "claimed": vault.store,
-        "sent": vault.http,
-        "answered": vault.clients[NAME],
-        "written": vault.store,
-    }[step]
-    name = {"claimed": "claim", "sent": "post", "answered": "refresh", "written": "replace"}[step]
+    """Let the process be killed right after a step; after "sent" the service kills it."""
+    steps: dict[Step, tuple[Any, str]] = {
+        "claimed": (vault.store, "claim"),
+        "answered": (vault.clients[NAME], "refresh"),
+        "written": (vault.store, "replace"),
+    }
+    if step not in steps:
+        return
+    holder, name = steps[step]
     before: Callable[..., Any] = getattr(holder, name)
 
-    async def killed(*arguments: Any, **settings: Any) -> NoReturn:
-        if step == "sent":
-            sending = asyncio.ensure_future(before(*arguments, **settings))
-            # The service answers late, and to nobody.
-            await asyncio.wait({sending}, timeout=0.1)
-        else:
-            await before(*arguments, **settings)
+    async def killed(*arguments: Any) -> NoReturn:
+        await before(*arguments)
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("it lives on")
 
