@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sqlite3
+from collections import namedtuple
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +45,8 @@ _log = logging.getLogger("toolguard.vault")
 # On the way of every call: built once.
 _IDENTITY = ("kind", "issuer", "owner", "connection")
 _GET = select(GRANTS).where(*(GRANTS.c[name] == bindparam(name) for name in _IDENTITY))
+_GET_SQLITE = str(_GET.compile(dialect=sqlite.dialect(paramstyle="qmark")))
+_Row = namedtuple("_Row", GRANTS.c.keys())  # type: ignore[misc] # noqa: PYI024 - of the table
 _BATCH = 200
 # Seconds within which a further use is not written: a hit is a read.
 _USE_STEP = 3_600.0
@@ -113,8 +117,7 @@ class GrantStore:
             ConnectionRequiredError: if the row was changed, or belongs to another identity.
             ConnectionUnavailableError: if the database is away, or the row's key is missing.
         """
-        found = await self._ask(lambda db: db.execute(_GET, _identity(key)), key.connection)
-        rows = found.all()
+        rows = await self._ask(partial(_look_up, _identity(key)), key.connection)
         return await self._opened(rows[0]) if rows else None
 
     async def put(self, key: GrantKey, grant: Grant, now: float) -> None:
@@ -319,12 +322,25 @@ class GrantStore:
                 return await question(db)
         except SchemaError as fault:
             error: ConnectionTokenError = ConnectionResponseError(str(fault), connection=connection)
-        except (SQLAlchemyError, OSError) as fault:
+        except (SQLAlchemyError, sqlite3.Error, OSError) as fault:
             _log.error("the vault's database, for %s: %s", connection, type(fault).__name__)
             error = ConnectionUnavailableError(
                 "The vault's database cannot be used now: try again", connection=connection
             )
         raise error
+
+
+async def _look_up(identity: dict[str, str], db: AsyncConnection) -> Sequence[Any]:
+    """Return the row of a grant, if there is one.
+
+    SQLite's driver has a thread. Through SQLAlchemy a query changes to it five times (cursor,
+    execution, rows, closing, rollback), which takes longer than all the rest.
+    """
+    if db.dialect.driver != "aiosqlite":
+        return (await db.execute(_GET, identity)).all()
+    driver: Any = (await db.get_raw_connection()).driver_connection
+    found = await driver.execute_fetchall(_GET_SQLITE, [identity[name] for name in _IDENTITY])
+    return [_Row(*values) for values in found]
 
 
 async def _delete(where: ColumnElement[bool], db: AsyncConnection) -> Sequence[Any]:

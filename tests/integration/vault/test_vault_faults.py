@@ -168,7 +168,7 @@ def test_a_fault_of_a_service_is_named_and_asked_about_so_often(
     wire = Wire(fault)
 
     async def test(desk: Desk) -> None:
-        errors = [await desk.call() for _ in range(10)]
+        errors: list[Any] = [await desk.call() for _ in range(10)]
         assert [type(error).__name__ for error in errors] == [fault.error, *[fault.then] * 9]
         assert (wire.requests, desk.clock()) == (1, NOW)
         assert all(isinstance(error, ConnectionTokenError) for error in errors)
@@ -210,7 +210,7 @@ def test_a_fault_of_the_database_reaches_no_service(
     async def test(desk: Desk) -> None:
         with closing(sqlite3.connect(tmp_path / "vault.db")) as db, db:
             db.execute(damage)
-        errors = [await desk.call() for _ in range(10)]
+        errors: list[Any] = [await desk.call() for _ in range(10)]
         assert [type(error).__name__ for error in errors] == [expected] * 10
         assert {getattr(error, "connection", None) for error in errors} == {NAME}
         assert (wire.requests, desk.clock()) == (0, NOW)
