@@ -207,3 +207,22 @@ def test_dev_stops_at_ctrl_c() -> None:
     assert b"DESCOPE_MANAGEMENT_KEY" in said
     assert warned.count(b"\n") == 1
     assert b"development authorization server" in warned
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"), [("demo", "dev"), ("dev", "dev"), ("vault", "vault")]
+)
+def test_a_command_without_its_extra_says_what_to_install(command: str, extra: str) -> None:
+    more = ["list", "https://auth.test", "alice"] if command == "vault" else []
+    code = f"""if True:
+        import sys
+        sys.modules["sqlalchemy"] = None
+        from toolguard.cli import main
+        sys.exit(main({[command, *more]}))
+    """
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    expected = f"sqlalchemy is not installed: pip install 'toolguard-mcp[{extra}]'\n"
+    assert done.stderr == f"toolguard {command}: {expected}"

@@ -101,11 +101,11 @@ def test_a_connect_link_is_for_its_user_only(told: str) -> None:
     form = "InputRequiredResult" if "(server/discover)" in told else "error -32042"
 
     assert re.search(
-        rf"asked to open http://127\.0\.0\.1:\d+/connect/\S+ \({form}\)$",
+        rf"asked to open http://127\.0\.0\.1:\d+/connections/link/\S+ \({form}\)$",
         step(told, "Dora, a"),
         re.MULTILINE,
     )
-    assert "403 Forbidden. This link is for another user." in step(told, "Somebody sends")
+    assert "403 Forbidden. This link is for another person." in step(told, "Somebody sends")
     assert step(told, "Dora opens it").endswith("Connected, and served.")
 
 

@@ -17,6 +17,7 @@ if importlib.util.find_spec("redis") is None or importlib.util.find_spec("asyncp
     pytest.skip("it needs redis and asyncpg", allow_module_level=True)
 
 from endurance.run import endure
+from endurance.vault import hold_vault
 
 
 @pytest.fixture
@@ -33,3 +34,10 @@ def test_no_answer_is_wrong_while_dependencies_fail(directory: Path) -> None:
 
     assert figures.faults == [], str(figures)
     assert figures.tally.count("served") > 50, str(figures)
+
+
+def test_a_vault_loses_no_grant_and_refreshes_each_once(directory: Path) -> None:
+    figures = hold_vault(directory, calls=1_000, kills=2, rounds=1)
+
+    assert figures.faults == [], str(figures)
+    assert figures.answers["served"] > 50, str(figures)

@@ -5,20 +5,29 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from tempfile import mkdtemp
 from typing import Any
+from urllib.parse import parse_qsl
 
+import httpx
 import pytest
 from starlette.applications import Starlette
-from starlette.routing import Mount
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from toolguard.descope import DescopeMCP
-from toolguard.dev.vault.connection_table import ConnectionTable, Owner, ProviderToken
-from toolguard.dev.vault.outbound_apps import FETCH_SCOPE, Vault
+from toolguard.dev.vault.outbound_apps import FETCH_SCOPE, OutboundApps
 from toolguard.principal import Principal
 from toolguard.testing import Answer, LocalIssuer, Loopback, call_as
+from toolguard.vault import Endpoints, OAuthProvider, Person, Vault
+from toolguard.vault.grants import Grant, GrantKey, Owner
 
 __all__ = [
     "APP",
@@ -41,19 +50,19 @@ READ = "https://www.googleapis.com/auth/calendar.readonly"
 FAR = 4_000_000_000
 
 
-class Services:
-    """Refreshes every token."""
-
-    async def refresh(self, token: ProviderToken) -> ProviderToken:
-        fresh = f"{token.subject}.fresh"
-        return ProviderToken(token.id, token.subject, fresh, token.refresh_token, token.scopes, FAR)
+SERVICE = "https://service.test"
+PAGES = "https://vault.test"
 
 
-class Links:
-    """Makes URLs that say for whom they are."""
+async def refreshed(request: Request) -> JSONResponse:
+    """Refresh every token; a refresh token names the access token that it came with."""
+    sent = dict(parse_qsl((await request.body()).decode()))["refresh_token"]
+    fresh = f"{sent.removeprefix('1//refresh/')}.fresh"
+    return JSONResponse({"access_token": fresh, "token_type": "Bearer", "expires_in": 3_600})
 
-    def new(self, user_id: str, app: str, scopes: tuple[str, ...]) -> str:
-        return f"https://vault.test/connect/{user_id}/{app}/{len(scopes)}"
+
+async def no_one(_: Request) -> Person | None:
+    return None
 
 
 class Project:
@@ -73,25 +82,48 @@ class Project:
         self.well_known_url = f"{url}/Plocal/.well-known/openid-configuration"
         self.asked: list[tuple[str, str]] = []
         self.refuses = {"mallory"}
-        table = ConnectionTable.in_memory()
-        for user in ("alice", "bob", "dave", "mallory"):
-            table.put(Owner("user", user), APP, provider_token(f"ya29.{user}", READ))
-        for tenant in ("acme", "globex"):
-            table.put(
-                Owner("tenant", tenant), SLACK, provider_token(f"xoxb.{tenant}", "chat:write")
-            )
+        directory = mkdtemp(prefix="toolguard-project-")
+        weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
+        services = Starlette(routes=[Route("/token", refreshed, methods=["POST"])])
+        endpoints = Endpoints(f"{SERVICE}/authorize", f"{SERVICE}/token")
         self._vault = Vault(
+            f"sqlite:///{directory}/vault.db",
+            keys=[b"k" * 32],
+            connections={
+                name: OAuthProvider(
+                    title=name, client_id="vault", client_secret="secret", endpoints=endpoints
+                )
+                for name in (APP, SLACK)
+            },
+            sign_in=no_one,
+            public_url=PAGES,
+            transport=httpx.ASGITransport(services),
+        )
+        apps = OutboundApps(
+            self._vault,
+            issuer=self.issuer.issuer,
             project_id="Plocal",
-            connections=table,
             verifier=self.issuer.verifier(),
-            providers={APP: Services(), SLACK: Services()},
-            links=Links(),
             management_key=KEY,
             policy=self._allows,
         )
         self._app = Starlette(
-            routes=[*self._vault.routes(), Mount("/Plocal", self.issuer.app)],
+            routes=[*apps.routes(), Mount("/Plocal", self.issuer.app)], lifespan=self._connected
         )
+
+    @asynccontextmanager
+    async def _connected(self, _: Starlette) -> AsyncIterator[None]:
+        for user in ("alice", "bob", "dave", "mallory"):
+            await self._keep(Owner(self.issuer.issuer, user), APP, f"ya29.{user}", READ)
+        for tenant in ("acme", "globex"):
+            owner = Owner(self.issuer.issuer, tenant, "tenant")
+            await self._keep(owner, SLACK, f"xoxb.{tenant}", "chat:write")
+        yield
+        await self._vault.aclose()
+
+    async def _keep(self, owner: Owner, connection: str, token: str, scope: str) -> None:
+        grant = Grant(token, f"1//refresh/{token}", "Bearer", (scope,), FAR, token)
+        await self._vault.store.put(GrantKey(owner, connection), grant, time.time())
 
     def _allows(self, caller: Principal, app: str, scopes: tuple[str, ...]) -> bool:
         return caller.user_id not in self.refuses
@@ -114,10 +146,6 @@ class Project:
             project = cls(loopback.url)
             loopback.start(project)
             yield project
-
-
-def provider_token(access_token: str, *scopes: str) -> ProviderToken:
-    return ProviderToken("OT1", access_token, access_token, "1//refresh", scopes, FAR)
 
 
 def _servers() -> dict[str, Callable[[str], Any]]:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import shutil
+import weakref
+from collections.abc import Awaitable, Callable
+from tempfile import mkdtemp
+from typing import Any, Literal, TypeVar
 
 import httpx
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
-from toolguard.dev.vault.connection_table import ConnectionTable, Owner, ProviderToken
-from toolguard.dev.vault.outbound_apps import FETCH_SCOPE, Vault
+from toolguard.connections import Connection, ConnectionRequest
+from toolguard.dev.vault.outbound_apps import FETCH_SCOPE, OutboundApps
 from toolguard.testing import LocalIssuer
+from toolguard.vault import Endpoints, OAuthProvider, Person, Vault
+from toolguard.vault.grants import Grant, GrantKey, Owner
+
+T = TypeVar("T")
 
 NOW = 1_800_000_000.0
 MCP = "https://mcp.test/mcp"
@@ -19,12 +30,18 @@ READ = "https://www.googleapis.com/auth/calendar.readonly"
 WRITE = "https://www.googleapis.com/auth/calendar"
 KEY = "K-management"
 APP = "google-calendar"
-ALICE = Owner("user", "alice")
-ISSUER = LocalIssuer("http://127.0.0.1:1/Plocal", audience=MCP, clock=lambda: NOW)
+ORIGIN = "http://127.0.0.1:1"
+ISSUER = LocalIssuer(f"{ORIGIN}/Plocal", audience=MCP, clock=lambda: NOW)
+GOOGLE = OAuthProvider(
+    title="Google Calendar",
+    client_id="vault",
+    client_secret="secret",
+    endpoints=Endpoints("https://google.test/authorize", "https://google.test/token"),
+)
 
 
-def provider_token(*scopes: str, expires_at: float | None = NOW + 60) -> ProviderToken:
-    return ProviderToken("OT1", "alice@gmail", "ya29.alice", "1//alice", scopes, expires_at)
+def grant(*scopes: str, expires_at: float | None = NOW + 600) -> Grant:
+    return Grant("ya29.alice", "1//alice", "Bearer", scopes, expires_at, "alice@gmail")
 
 
 class Google:
@@ -34,53 +51,98 @@ class Google:
         self.revoked = False
         self.away = False
         self.asked = 0
+        self.app = Starlette(routes=[Route("/token", self.token, methods=["POST"])])
 
-    async def refresh(self, token: ProviderToken) -> ProviderToken | None:
+    async def token(self, request: Request) -> Response:
         self.asked += 1
         if self.away:
-            raise ConnectionError("nobody there")
+            return Response(status_code=503)
         if self.revoked:
-            return None
-        fresh = ("ya29.fresh", token.refresh_token, token.scopes, NOW + 3_600)
-        return ProviderToken(token.id, token.subject, *fresh)
+            return JSONResponse({"error": "invalid_grant"}, 400)
+        return JSONResponse(
+            {"access_token": "ya29.fresh", "expires_in": 3_600, "token_type": "Bearer"}
+        )
 
 
-class Links:
-    """Makes URLs that say for whom they are."""
-
-    def new(self, user_id: str, app: str, scopes: tuple[str, ...]) -> str:
-        return f"http://127.0.0.1:1/connect/{user_id}/{app}/{len(scopes)}"
+async def no_one(_: Request) -> Person | None:
+    return None
 
 
 class Room:
     """A vault with one connected user, and what stands around it."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, *, has_pages: bool = True, **settings: Any) -> None:
+        directory = mkdtemp(prefix="toolguard-room-")
+        weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
         self.google = Google()
-        self.table = ConnectionTable.in_memory()
-        self.table.put(ALICE, APP, provider_token(READ, WRITE))
-        self.vault = Vault(
-            **{
-                "project_id": "Plocal",
-                "connections": self.table,
-                "verifier": ISSUER.verifier(),
-                "providers": {APP: self.google},
-                "links": Links(),
-                "management_key": KEY,
-                "clock": lambda: NOW,
-                **settings,
-            }
-        )
-        self.transport = httpx.ASGITransport(Starlette(routes=self.vault.routes()))
+        self._vault_settings: dict[str, Any] = {
+            "keys": [b"k" * 32],
+            "connections": {APP: GOOGLE},
+            "transport": httpx.ASGITransport(self.google.app),
+            "clock": lambda: NOW,
+        }
+        if has_pages:
+            self._vault_settings |= {"sign_in": no_one, "public_url": ORIGIN}
+        self._url = f"sqlite:///{directory}/vault.db"
+        self._settings: dict[str, Any] = {
+            "issuer": ISSUER.issuer,
+            "project_id": "Plocal",
+            "verifier": ISSUER.verifier(),
+            "management_key": KEY,
+            **settings,
+        }
+        self.put(grant(READ, WRITE))
 
-    def post(self, path: str, credential: str, body: Any = None, **more: Any) -> httpx.Response:
-        async def once() -> httpx.Response:
-            headers = {"authorization": credential, **more.pop("headers", {})}
-            content = more or {"json": body}
-            async with httpx.AsyncClient(transport=self.transport, base_url="http://v") as client:
-                return await client.post(ROOT + path, headers=headers, **content)
+    def put(
+        self, given: Grant, owner: str = "alice", kind: Literal["user", "tenant"] = "user"
+    ) -> None:
+        key = GrantKey(Owner(ISSUER.issuer, owner, kind), APP)
+        self.run(lambda vault: vault.store.put(key, given, NOW))
+
+    def kept(self) -> Grant | None:
+        key = GrantKey(Owner(ISSUER.issuer, "alice"), APP)
+        found = self.run(lambda vault: vault.store.get(key))
+        return found.grant if found is not None else None
+
+    def run(self, use: Callable[[Vault], Awaitable[T]]) -> T:
+        """Run something on the vault, in an event loop of its own."""
+
+        async def once() -> T:
+            vault = Vault(self._url, **self._vault_settings)
+            try:
+                return await use(vault)
+            finally:
+                await vault.aclose()
 
         return asyncio.run(once())
+
+    def apps(self, vault: Vault) -> OutboundApps:
+        return OutboundApps(vault, **self._settings)
+
+    def transport(self, vault: Vault) -> httpx.ASGITransport:
+        return httpx.ASGITransport(Starlette(routes=self.apps(vault).routes()))
+
+    def post(self, path: str, credential: str, body: Any = None, **more: Any) -> httpx.Response:
+        async def once(vault: Vault) -> httpx.Response:
+            headers = {"authorization": credential, **more.pop("headers", {})}
+            content = more or {"json": body}
+            transport = self.transport(vault)
+            async with httpx.AsyncClient(transport=transport, base_url="http://v") as client:
+                return await client.post(ROOT + path, headers=headers, **content)
+
+        return self.run(once)
+
+    def link_of(self, answer: httpx.Response) -> tuple[str, str, list[str]]:
+        """Return for whom and what the connect URL in an answer is."""
+        path, _, ticket = answer.json()["url"].rpartition("/")
+        assert path == f"{ORIGIN}/connections/link"
+        slip = self.run(lambda vault: vault.slips.peek("ticket", ticket))
+        assert slip is not None
+        return slip.owner.id, slip.facts["connection"], slip.facts["scopes"]
+
+    def fetch(self, request: ConnectionRequest) -> Connection:
+        """Fetch a connection as a server in the same process does."""
+        return self.run(lambda vault: self.apps(vault).fetch(request))
 
 
 def token(user: str | None = "alice", *scopes: str, **claims: Any) -> str:

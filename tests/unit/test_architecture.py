@@ -48,6 +48,7 @@ KNOW_PRIVATE_NAMES = ("frameworks.internals",)
 CATCH_EVERYTHING = {
     "audit.loading": ["_run"],
     "calls.recorder": ["Recorder._tell", "Recorder._tell_now"],
+    "connections.cache": ["CachedConnections._counted"],
     "connections.fetching": ["ConnectionFetcher._outcome"],
     "connections.server.tokens": ["ServerTokens._replace"],
     "decorators.wrapper": ["_guarded", "_guarded.guarded"],

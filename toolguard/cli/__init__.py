@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 
 from toolguard.cli import audit, demo, dev, doctor, vault
 
 __all__ = ["main"]
+
+_EXTRAS = {"demo": "dev", "dev": "dev", "vault": "vault"}
+_OF_VAULTS = ("sqlalchemy", "aiosqlite")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     command: Callable[[argparse.Namespace], int] = arguments.run
+    extra = _EXTRAS.get(arguments.command)
+    missing = [name for name in _OF_VAULTS if find_spec(name) is None]
+    if extra is not None and missing:
+        print(
+            f"toolguard {arguments.command}: {missing[0]} is not installed: "
+            f"pip install 'toolguard-mcp[{extra}]'",
+            file=sys.stderr,
+        )
+        return 2
     return command(arguments)
 
 

@@ -23,7 +23,12 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     dev.add_argument(
         "--show-world", action="store_true", help="print the built-in world, to begin one's own"
     )
-    dev.add_argument("--state", type=Path, metavar="FILE", help="keep the state in this file")
+    dev.add_argument(
+        "--state",
+        type=Path,
+        metavar="FILE",
+        help="keep the state in this file, and in FILE.vault",
+    )
     dev.add_argument(
         "--port", type=int, default=8800, help="of the authorization server (default: 8800)"
     )

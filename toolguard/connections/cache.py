@@ -24,6 +24,7 @@ import anyio
 
 from toolguard.connections.breaker import Breaker
 from toolguard.connections.failures import RecentFailures
+from toolguard.connections.faults import fault_of
 from toolguard.connections.functions import as_provider
 from toolguard.connections.in_flight import InFlight, RequestsInFlight, caller_of
 from toolguard.connections.lanes import Lanes
@@ -304,17 +305,22 @@ class CachedConnections:
         )
 
     async def _counted(self, request: ConnectionRequest) -> Connection:
-        outcome = "error"  # one of the provider's own
+        outcome = "error"  # the call is cancelled
         try:
             connection = await self._provider.fetch(request)
         except ToolGuardError as error:
             outcome = error.error
             raise
+        except Exception as error:  # noqa: BLE001 - fail closed: its text may hold a token
+            fault = fault_of(error, request.name)
+            outcome = fault.error
         else:
             outcome = "success"
             return connection
         finally:
             self._fetches[request.name, outcome] += 1
+        # Raised here, where no exception is being handled. It is remembered like other failures.
+        raise fault
 
     async def _answer(self, request: ConnectionRequest, breaker: Breaker) -> Connection:
         try:

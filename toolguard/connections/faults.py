@@ -20,14 +20,15 @@ _log = logging.getLogger("toolguard")
 
 # Both have the same exceptions; neither is imported for this.
 _HTTP_CLIENTS = ("httpx", "httpx2")
+_OUTAGES = (ConnectionError, TimeoutError)
 _PACKAGE = __name__.partition(".")[0]
 
 
 def fault_of(error: Exception, name: str) -> ConnectionTokenError:
     """Return what an exception means for the caller, and log its type and place.
 
-    Faults of an HTTP client mean "try again"; a refusal (4xx) does not. The text is neither
-    logged nor kept: it may quote a credential.
+    Faults of an HTTP client or of the network mean "try again"; a refusal (4xx) does not. The text
+    is neither logged nor kept: it may quote a credential.
 
     Args:
         error: the exception.
@@ -41,7 +42,8 @@ def fault_of(error: Exception, name: str) -> ConnectionTokenError:
             connection=name,
             retry_after=retry_after,
         )
-    if status is None and not _is_raised_by_client(error, "HTTPError"):
+    is_outage = isinstance(error, _OUTAGES) or _is_raised_by_client(error, "HTTPError")
+    if status is None and not is_outage:
         return ConnectionResponseError(f"The provider of {name} failed", connection=name)
     if status is not None and status < 500 and status != 408:  # noqa: PLR2004 - RFC 9110 §15
         return ConnectionResponseError(

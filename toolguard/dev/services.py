@@ -26,12 +26,11 @@ from toolguard.dev.loopback_only import LoopbackOnly
 from toolguard.dev.oauth.config import World
 from toolguard.dev.oauth.server import DevServer
 from toolguard.dev.store import Store
-from toolguard.dev.vault.connection_table import ConnectionTable
-from toolguard.dev.vault.linking import CALLBACK_PATH, Linking
-from toolguard.dev.vault.outbound_apps import Vault
-from toolguard.dev.vault.providers import OutboundApp, OutboundClient
+from toolguard.dev.vault.of_server import ServerVault
+from toolguard.dev.vault.outbound_apps import OutboundApps
 from toolguard.guard import ToolGuard
 from toolguard.testing.loopback import Loopback
+from toolguard.vault import Endpoints, OAuthProvider, connect_routes
 
 __all__ = ["APP", "Origins", "Services", "run_services"]
 
@@ -54,8 +53,7 @@ class Services:
 
     Attributes:
         server: the authorization server.
-        connections: what its vault holds.
-        links: makes the links with which users connect their calendars.
+        connected: what its users have connected, and the links with which they do.
         management_key: lets its holder name any user at the vault.
         google: the accounts of the calendar provider.
         google_url: its origin.
@@ -65,15 +63,12 @@ class Services:
         self, world: World, store: Store, origins: Origins, clock: Callable[[], float]
     ) -> None:
         self.server = DevServer(world, store, origin=origins.authorization, clock=clock)
-        self.connections = ConnectionTable(store.db, store.lock)
         self.management_key = secrets.token_urlsafe(32)
         self.google = Accounts(store.db, lock=store.lock, clock=clock)
         self.google_url = origins.google
         self._google_secret = secrets.token_urlsafe(32)
         self._clock = clock
-        self._google_client = self._provider()
-        clients = {APP: self._google_client}
-        self.links = Linking(self.server, self.connections, clients, clock=clock)
+        self.connected = ServerVault(self.server, {APP: self._provider()}, clock=clock)
 
     def guarded(self, mcp_server: Any, url: str) -> Starlette:
         """Return the application of ``mcp_server``, guarded, to be served at ``url``."""
@@ -91,7 +86,8 @@ class Services:
     def google_app(self) -> Starlette:
         """Return the application of the calendar provider."""
         name = "The development vault"
-        client = OAuthClient(_VAULT, self._google_secret, self._callback_url, name)
+        callback = f"{self.server.origin}/connections/callback/{APP}"
+        client = OAuthClient(_VAULT, self._google_secret, callback, name)
         screen = ConsentScreen(self.google, [client], origin=self.google_url)
         return Starlette(
             routes=[*calendar_routes(self.google), *screen.routes()],
@@ -103,37 +99,32 @@ class Services:
         self._mount_vault()
         return self.server.app
 
-    def _provider(self) -> OutboundClient:
-        app = OutboundApp(
-            id=APP,
-            name="Google Calendar",
-            authorize_url=f"{self.google_url}/o/oauth2/v2/auth",
-            token_url=f"{self.google_url}/token",
+    def _provider(self) -> OAuthProvider:
+        return OAuthProvider(
+            title="Google Calendar",
             client_id=_VAULT,
             client_secret=self._google_secret,
+            endpoints=Endpoints(f"{self.google_url}/o/oauth2/v2/auth", f"{self.google_url}/token"),
             scopes=(CALENDAR,),
+            # Google: without these two there is no refresh token.
+            parameters={"access_type": "offline", "prompt": "consent"},
+            login_hint=True,
         )
-        return OutboundClient(app, self._callback_url, clock=self._clock)
 
     def _mount_vault(self) -> None:
-        vault = Vault(
+        vault = self.connected.vault
+        apps = OutboundApps(
+            vault,
+            issuer=self.server.issuer,
             project_id=self.server.project_id,
-            connections=self.connections,
             verifier=self.server.verifier(),
-            providers={APP: self._google_client},
-            links=self.links,
             management_key=self.management_key,
-            clock=self._clock,
         )
         self.server.extend(
-            extra_routes=[*vault.routes(), *self.links.routes()],
-            connect_url=self.links.for_consent,
-            vault=vault,
+            extra_routes=[*apps.routes(), *connect_routes(vault)],
+            connect_url=self.connected.link_for_consent,
+            vault=apps,
         )
-
-    @property
-    def _callback_url(self) -> str:
-        return self.server.origin + CALLBACK_PATH
 
 
 @contextmanager

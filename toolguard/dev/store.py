@@ -1,14 +1,17 @@
 """The SQLite store of the development server.
 
-It is one SQLite connection, shared with the vault. Credentials (codes, refresh tokens, sessions,
-client secrets) are stored as digests only; the signing keys cannot be, so a state file is readable
-by its owner only.
+It is one SQLite connection. Credentials (codes, refresh tokens, sessions, client secrets) are
+stored as digests only; the signing keys and the key of the vault cannot be, so a state file is
+readable by its owner only. The vault has a file of its own beside it, with sealed rows.
 """
 
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import sqlite3
+import tempfile
 import threading
 import weakref
 from collections.abc import Iterator
@@ -53,6 +56,11 @@ CREATE TABLE IF NOT EXISTS assertion (
 CREATE TABLE IF NOT EXISTS access_token (
     jti TEXT PRIMARY KEY, grant_id TEXT NOT NULL, expires_at REAL NOT NULL, revoked_at REAL
 );
+CREATE TABLE IF NOT EXISTS vault_key (id INTEGER PRIMARY KEY CHECK (id = 1), key BLOB NOT NULL);
+-- What older versions kept: tokens of other services, in the clear.
+DROP TABLE IF EXISTS vault_token;
+DROP TABLE IF EXISTS connect_link;
+DROP TABLE IF EXISTS connect_attempt;
 """
 
 
@@ -67,6 +75,8 @@ class Store:
         db: the connection; hold ``lock`` while you use it, and open no transaction within
             another: ``with store.transaction() as db: ...`` does both.
         lock: see ``db``.
+        vault_url: the database of the vault, ``FILE.vault`` beside the file; one that is deleted
+            at the end where there is no file.
 
     Raises:
         OSError: if the file cannot be made.
@@ -77,6 +87,11 @@ class Store:
         if path != ":memory:":
             # Created here, so that no other user can read it.
             os.close(os.open(Path(path), os.O_RDWR | os.O_CREAT, 0o600))
+            self.vault_url = f"sqlite:///{path}.vault"
+        else:
+            directory = tempfile.mkdtemp(prefix="toolguard-dev-")
+            weakref.finalize(self, shutil.rmtree, directory, ignore_errors=True)
+            self.vault_url = f"sqlite:///{directory}/vault.db"
         self.lock = threading.RLock()
         self.db = sqlite3.connect(path, check_same_thread=False)
         weakref.finalize(self, self.db.close)
@@ -103,6 +118,14 @@ class Store:
                 db.execute(
                     f"DELETE FROM {table} WHERE grant_id NOT IN (SELECT grant_id FROM grant_)"  # noqa: S608
                 )
+
+    def vault_key(self) -> bytes:
+        """Return the key that seals what the vault keeps; the same for the same state."""
+        new = secrets.token_bytes(32)
+        with self.transaction() as db:
+            db.execute("INSERT OR IGNORE INTO vault_key VALUES (1, ?)", (new,))
+            key: bytes = db.execute("SELECT key FROM vault_key").fetchone()[0]
+        return key
 
     def close(self) -> None:
         """Close the connection; the store is of no use any more."""

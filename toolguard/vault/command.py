@@ -75,7 +75,9 @@ async def _list(vault: Vault, settings: VaultSettings) -> str:
     issuer, subject = settings.person
     connected = await vault.list(issuer, subject, tenant=settings.tenant)
     lines = [
-        f"{each.connection}: {each.account or '-'} [{' '.join(each.scopes)}]" for each in connected
+        f"{each.connection}: {each.account or '-'} [{' '.join(each.scopes)}]"
+        + ("" if each.works else " (has to be connected again)")
+        for each in connected
     ]
     return "\n".join(lines or ["nothing is connected"])
 

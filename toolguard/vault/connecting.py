@@ -159,6 +159,7 @@ class _ConnectPages:
             scopes,
             state=state,
             code_challenge=s256_challenge(verifier),
+            **({"login_hint": person.name} if client.provider.login_hint and person.name else {}),
         )
         return redirect(url)
 
@@ -176,9 +177,12 @@ class _ConnectPages:
             issuer is not None and query.get("iss", issuer) != issuer
         ):
             raise _PageError("This answer is not from the service that was asked.", 403)
-        if "error" in query or "code" not in query:
+        is_given, return_to = "code" in query and "error" not in query, slip.facts.get("return_to")
+        grant = await self._exchange_and_keep(client, query["code"], slip) if is_given else None
+        if return_to:
+            return redirect(return_to)
+        if grant is None:
             raise _PageError(f"{title} was not connected.", 200, "Not connected")
-        grant = await self._exchange_and_keep(client, query["code"], slip)
         return self._connected(request, title, person, grant)
 
     async def _exchange_and_keep(self, client: OAuthClient, code: str, slip: Slip) -> Grant:

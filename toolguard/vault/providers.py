@@ -57,6 +57,8 @@ class OAuthProvider:
         scope_separator: what separates scopes in an answer beside spaces.
         includes: the scopes that a scope includes at this service.
         parameters: what else is sent to the consent page.
+        login_hint: whether the consent page is told the name of the person who connects (OpenID
+            Connect Core §3.1.2.1); for services at which people have the same account.
         client_auth: how the client authenticates at the token endpoint (RFC 6749 §2.3.1).
         encoding: the encoding of requests to the token endpoint.
         answer_member: the member of a token answer that holds the tokens, if they are nested.
@@ -79,6 +81,7 @@ class OAuthProvider:
     scope_separator: str = " "
     includes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
+    login_hint: bool = False
     client_auth: Literal["post", "basic"] = "post"
     encoding: Literal["form", "json"] = "form"
     answer_member: str = ""
@@ -116,7 +119,7 @@ class OAuthProvider:
             endpoints: the URLs of the service.
             redirect_uri: where its consent page sends users back to.
             scopes: what to ask for.
-            more: ``state`` and ``code_challenge``.
+            more: ``state``, ``code_challenge`` and what else is sent for this person.
         """
         asked = {self.scope_parameter: " ".join(scopes)} if self.scope_parameter and scopes else {}
         parameters = {

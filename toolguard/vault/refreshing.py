@@ -1,7 +1,8 @@
 """Refresh grants: once for all callers, loops, processes and machines.
 
 One process claims the row, asks the service with nothing locked, and writes back over the version
-that it read; again for a while if the database is away. If the process dies between the answer and
+that it read; again for a while if the database is away. A service that has just failed is not asked
+again for a moment, and calls do not wait for that. If the process dies between the answer and
 the write, or the database is away for longer, a service that rotates refresh tokens may have spent
 the old one: it refuses the next refresh, and the user is asked to connect again. Nothing else can
 lose a grant.
@@ -14,6 +15,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from copy import copy
+from math import ceil
 from uuid import uuid4
 
 from toolguard.errors import (
@@ -134,6 +136,8 @@ class Refresher:
                 return await self._refresh(kept, refused=refused)
             if kept.grant.outlives(now) and not refused:
                 return kept.grant
+            if kept.pause(now):
+                raise _paused(kept, now)
             await self._sleep(seconds)
             current = await self._store.get(kept.key)
             if current is None:
@@ -158,8 +162,8 @@ class Refresher:
         wait = answer.retry_after if isinstance(answer, ConnectionRateLimitedError) else None
         free_from = self._clock() + max(_PAUSE, wait or 0.0)
         await self._store.release(kept, self._process, free_from)
+        _log.warning("%s was not refreshed: %s", name, answer)
         if kept.grant.outlives(self._clock()) and not refused:
-            _log.warning("%s was not refreshed ahead: %s", kept.key.connection, answer)
             return kept.grant
         raise answer
 
@@ -192,3 +196,17 @@ class Refresher:
         if current is None or not current.grant.outlives(self._clock()):
             raise ConnectionRequiredError.not_connected(kept.key.connection)
         return current.grant
+
+
+def _paused(kept: KeptGrant, now: float) -> ConnectionTokenError:
+    """Return the error of a call for which the service is not asked: it has just failed."""
+    name, seconds = kept.key.connection, kept.pause(now)
+    if seconds > _PAUSE:  # as a rate limit asks for
+        return ConnectionRateLimitedError(
+            f"{name} is asked for new tokens too often: try again later",
+            connection=name,
+            retry_after=ceil(seconds),
+        )
+    return ConnectionUnavailableError(
+        f"{name} gave no new token a moment ago: try again", connection=name
+    )

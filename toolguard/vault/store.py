@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sqlite3
+from collections import namedtuple
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +45,8 @@ _log = logging.getLogger("toolguard.vault")
 # On the way of every call: built once.
 _IDENTITY = ("kind", "issuer", "owner", "connection")
 _GET = select(GRANTS).where(*(GRANTS.c[name] == bindparam(name) for name in _IDENTITY))
+_GET_SQLITE = str(_GET.compile(dialect=sqlite.dialect(paramstyle="qmark")))
+_Row = namedtuple("_Row", GRANTS.c.keys())  # type: ignore[misc] # noqa: PYI024 - of the table
 _BATCH = 200
 # Seconds within which a further use is not written: a hit is a read.
 _USE_STEP = 3_600.0
@@ -62,7 +66,9 @@ class KeptGrant:
         version: the version of the row.
         connected_at: when the user connected, in seconds since the epoch.
         used_at: when it was last used, by the hour.
-        claimed_until: until when a process refreshes it; 0 if none does.
+        claimed_by: the process that refreshes it; None if none does.
+        claimed_until: until when it does; without such a process: until when none asks the service
+            again, which has just failed.
     """
 
     key: GrantKey
@@ -70,7 +76,13 @@ class KeptGrant:
     version: int
     connected_at: float
     used_at: float
+    claimed_by: str | None
     claimed_until: float
+
+    def pause(self, now: float) -> float:
+        """Return the seconds for which no process asks the service again; 0 if one may."""
+        pause = self.claimed_until - now if self.claimed_by is None else 0.0
+        return pause if 0 < pause <= _LONGEST_CLAIM else 0.0
 
 
 class GrantStore:
@@ -105,8 +117,7 @@ class GrantStore:
             ConnectionRequiredError: if the row was changed, or belongs to another identity.
             ConnectionUnavailableError: if the database is away, or the row's key is missing.
         """
-        found = await self._ask(lambda db: db.execute(_GET, _identity(key)), key.connection)
-        rows = found.all()
+        rows = await self._ask(partial(_look_up, _identity(key)), key.connection)
         return await self._opened(rows[0]) if rows else None
 
     async def put(self, key: GrantKey, grant: Grant, now: float) -> None:
@@ -171,7 +182,7 @@ class GrantStore:
             ConnectionUnavailableError: if the database is away.
         """
         mine = and_(_is_as(kept), GRANTS.c.claimed_by == process)
-        await self._change(mine, kept, claimed_until=until)
+        await self._change(mine, kept, claimed_by=None, claimed_until=until)
 
     async def replace(self, kept: KeptGrant, grant: Grant) -> bool:
         """Write back a refreshed grant; return False if the row has changed since.
@@ -231,18 +242,15 @@ class GrantStore:
         return [await self._opened_or_none(row) for row in rows]
 
     async def of(self, owner: Owner) -> list[KeptGrant]:
-        """Return the grants of a person or tenant that can be opened, by connection.
+        """Return the grants of a person or tenant, by connection; without tokens if one is locked.
+
+        A row that was changed, or whose key is missing, hides none of the others.
 
         Raises:
             ConnectionUnavailableError: if the database is away.
         """
-        found = []
-        for row in await self._rows(_belongs(GRANTS, owner), "the vault"):
-            try:
-                found.append(await self._opened(row))
-            except ConnectionRequiredError:  # noqa: PERF203 - a row that was changed
-                continue
-        return found
+        rows = await self._rows(_belongs(GRANTS, owner), "the vault")
+        return [await self._opened_or_none(row) or _read(row, Grant("")) for row in rows]
 
     async def reseal(self) -> int:
         """Seal the rows anew that are under another key; return their number.
@@ -300,18 +308,10 @@ class GrantStore:
             return None
 
     async def _opened(self, row: Any) -> KeptGrant:
-        key = GrantKey(Owner(row.issuer, row.owner, row.kind), row.connection)
-        text = await _open(self._seal, row, key)
+        text = await _open(self._seal, row)
         if isinstance(text, ConnectionTokenError):
             raise text
-        return KeptGrant(
-            key,
-            Grant.from_json(text),
-            row.version,
-            row.connected_at,
-            row.used_at,
-            row.claimed_until,
-        )
+        return _read(row, Grant.from_json(text))
 
     async def _ask(
         self, question: Callable[[AsyncConnection], Awaitable[AnswerT]], connection: str
@@ -322,19 +322,42 @@ class GrantStore:
                 return await question(db)
         except SchemaError as fault:
             error: ConnectionTokenError = ConnectionResponseError(str(fault), connection=connection)
-        except (SQLAlchemyError, OSError) as fault:
-            _log.error("the vault's database: %s", type(fault).__name__)
+        except (SQLAlchemyError, sqlite3.Error, OSError) as fault:
+            _log.error("the vault's database, for %s: %s", connection, type(fault).__name__)
             error = ConnectionUnavailableError(
                 "The vault's database cannot be used now: try again", connection=connection
             )
         raise error
 
 
+async def _look_up(identity: dict[str, str], db: AsyncConnection) -> Sequence[Any]:
+    """Return the row of a grant, if there is one.
+
+    SQLite's driver has a thread. Through SQLAlchemy a query changes to it five times (cursor,
+    execution, rows, closing, rollback), which takes longer than all the rest.
+    """
+    if db.dialect.driver != "aiosqlite":
+        return (await db.execute(_GET, identity)).all()
+    driver: Any = (await db.get_raw_connection()).driver_connection
+    found = await driver.execute_fetchall(_GET_SQLITE, [identity[name] for name in _IDENTITY])
+    return [_Row(*values) for values in found]
+
+
 async def _delete(where: ColumnElement[bool], db: AsyncConnection) -> Sequence[Any]:
     return (await db.execute(delete(GRANTS).where(where).returning(GRANTS))).all()
 
 
-async def _open(seal: Seal, row: Any, key: GrantKey) -> bytes | ConnectionTokenError:
+def _key_of(row: Any) -> GrantKey:
+    return GrantKey(Owner(row.issuer, row.owner, row.kind), row.connection)
+
+
+def _read(row: Any, grant: Grant) -> KeptGrant:
+    facts = (row.version, row.connected_at, row.used_at, row.claimed_by, row.claimed_until)
+    return KeptGrant(_key_of(row), grant, *facts)
+
+
+async def _open(seal: Seal, row: Any) -> bytes | ConnectionTokenError:
+    key = _key_of(row)
     try:
         text = await seal.open(row.sealed, key.bound_to, row.key_id)
     except UnknownKeyError:

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
@@ -61,7 +60,8 @@ class Connected:
         scopes: what was granted.
         connected_at: when, in seconds since the epoch.
         used_at: when it was last used, by the hour.
-        works: whether it can be used; False if the service has refused to renew it.
+        works: whether it can be used; False if the service has refused to renew it, or the row
+            cannot be opened (its key is missing, or it was changed): connect it again.
     """
 
     connection: str
@@ -148,10 +148,9 @@ class Vault:
             if sources
             else None
         )
-        self._fetchers: dict[str, Callable[[ConnectionRequest], Awaitable[Connection]]] = {
-            name: partial(self._fetch_of_user, client.provider)
-            for name, client in self.clients.items()
-        }
+        self._fetchers: dict[str, Callable[[ConnectionRequest], Awaitable[Connection]]] = (
+            dict.fromkeys(self.clients, self._fetch_of_user)
+        )
         if self._of_server is not None:
             self._fetchers |= dict.fromkeys(sources, self._of_server.fetch)
         self.clock = clock
@@ -234,12 +233,10 @@ class Vault:
         """
         return self._of_server is not None and self._of_server.is_of_server(name)
 
-    async def _fetch_of_user(
-        self, provider: OAuthProvider, request: ConnectionRequest
-    ) -> Connection:
+    async def _fetch_of_user(self, request: ConnectionRequest) -> Connection:
         key = GrantKey(_owner(request), request.name)
         try:
-            return await self._fetch(key, request, provider)
+            return (await self.grant(key, request.scopes, fresh=request.fresh)).connection
         except ConnectionRequiredError as error:
             refusal = error
         refusal.connect_url = await self._link(key, request)
@@ -334,44 +331,75 @@ class Vault:
             if kept is not None and kept.key.connection in self.clients:
                 await self.clients[kept.key.connection].revoke(kept.grant)
 
-    async def _fetch(
-        self, key: GrantKey, request: ConnectionRequest, provider: OAuthProvider
-    ) -> Connection:
+    async def grant(self, key: GrantKey, scopes: Sequence[str] = (), *, fresh: bool) -> Grant:
+        """Return a grant whose access token can be used, refreshed if it has to be.
+
+        Args:
+            key: whose grant it is, and for which of the services in :attr:`clients`.
+            scopes: what the token is needed for.
+            fresh: whether an API has just refused the token.
+
+        Raises:
+            ConnectionTokenError: if there is no such token; see :meth:`fetch`.
+        """
+        name, provider = key.connection, self.clients[key.connection].provider
         kept = await self.store.get(key)
         if kept is None:
-            raise ConnectionRequiredError.not_connected(request.name)
+            raise ConnectionRequiredError.not_connected(name)
         grant = kept.grant
-        missing = provider.missing(request.scopes, grant.scopes)
+        missing = provider.missing(scopes, grant.scopes)
         if missing:
-            raise ConnectionRequiredError.lacking_scopes(request.name, missing)
-        if self._refresher.needs_refresh(grant, refused=request.fresh):
-            grant = await self._refresher.refreshed(kept, refused=request.fresh)
+            raise ConnectionRequiredError.lacking_scopes(name, missing)
+        if self._refresher.needs_refresh(grant, refused=fresh):
+            grant = await self._refresher.refreshed(kept, refused=fresh)
         if not grant.outlives(self.clock()):
             raise ConnectionRequiredError(
-                f"Connect {request.name} again: {provider.title} does not renew what it gave",
-                connection=request.name,
+                f"Connect {name} again: {provider.title} does not renew what it gave",
+                connection=name,
             )
         await self.store.note_use(kept, self.clock())
-        return grant.connection
+        return grant
+
+    async def link(
+        self, person: Owner, key: GrantKey, scopes: Sequence[str] = (), *, return_to: str = ""
+    ) -> str | None:
+        """Return a link at which only this person can connect; None if the vault has no pages.
+
+        Args:
+            person: the person.
+            key: whose grant it becomes, and for which connection.
+            scopes: what to ask for; empty for what the service is usually asked for.
+            return_to: a URL on the origin of the pages, to go on to at the end; empty for a page
+                that says that the window can be closed.
+
+        Raises:
+            ValueError: if ``return_to`` is on another origin.
+        """
+        if self.pages_url is None or self.sign_in is None:
+            return None
+        if return_to and secure_origin(return_to) != self._origin:
+            raise ValueError(f"return_to={return_to!r}: write a URL on {self._origin}")
+        facts = {
+            "connection": key.connection,
+            "scopes": list(scopes),
+            "kind": key.owner.kind,
+            "owner": key.owner.id,
+            "return_to": return_to,
+        }
+        ticket = await self.slips.issue("ticket", person, facts)
+        return f"{self.pages_url}/link/{ticket}"
 
     async def _link(self, key: GrantKey, request: ConnectionRequest) -> str | None:
         """Return a link at which only this caller can connect; None if they may not."""
         principal = request.principal
-        if self.pages_url is None or self.sign_in is None or not principal.user_id:
+        if not principal.user_id:
             return None
         if key.owner.kind == "tenant":
             needed = self._tenant_connectors.get(request.name)
             if needed is None or not await self._meets(needed, principal):
                 return None
-        facts = {
-            "connection": request.name,
-            "scopes": request.scopes,
-            "kind": key.owner.kind,
-            "owner": key.owner.id,
-        }
         person = Owner(principal.issuer, principal.user_id)
-        ticket = await self.slips.issue("ticket", person, facts)
-        return f"{self.pages_url}/link/{ticket}"
+        return await self.link(person, key, request.scopes)
 
     def _refreshed(self, key: GrantKey) -> None:
         self._record("refreshed", key)

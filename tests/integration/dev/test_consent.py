@@ -260,7 +260,7 @@ def test_an_application_with_its_own_scheme_is_opened_from_a_page() -> None:
 def test_the_consent_page_offers_to_connect_an_account() -> None:
     asked: list[tuple[str, str]] = []
 
-    def connect_url(user: Any, return_to: str) -> str:
+    async def connect_url(user: Any, return_to: str) -> str:
         asked.append((user.id, return_to))
         return f"{ORIGIN}/connect/1?a=1&b=2"
 
@@ -274,7 +274,10 @@ def test_the_consent_page_offers_to_connect_an_account() -> None:
 
 
 def test_nothing_is_offered_where_nothing_is_left_to_connect() -> None:
-    room = Room(connect_url=lambda _, __: None)
+    async def connect_url(_: Any, __: str) -> str | None:
+        return None
+
+    room = Room(connect_url=connect_url)
     page = room.consent_at(room.visitor(), room.register()["client_id"])
     assert "Connect" not in page.text
 

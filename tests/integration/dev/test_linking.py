@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 import httpx
@@ -18,10 +19,10 @@ from toolguard.dev.oauth.config import builtin_world
 from toolguard.dev.oauth.server import DevServer
 from toolguard.dev.store import Store
 from toolguard.dev.story.browser import Browser, Page
-from toolguard.dev.vault.connection_table import ConnectionTable, Owner
-from toolguard.dev.vault.linking import Linking
-from toolguard.dev.vault.providers import OutboundApp, OutboundClient
+from toolguard.dev.vault.of_server import ServerVault
 from toolguard.testing import FrozenClock
+from toolguard.vault import Endpoints, OAuthProvider, connect_routes
+from toolguard.vault.grants import GrantKey
 
 T = TypeVar("T")
 
@@ -34,38 +35,37 @@ ALICE, BOB = "alice@tenant-a.example", "bob@tenant-a.example"
 class Room:
     """A server with its connect pages, the provider, and people with browsers."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: Path | None = None) -> None:
         self.clock = FrozenClock(1_800_000_000)
-        self.store = Store()
+        self.store = Store(str(state or ":memory:"))
         self.server = DevServer(builtin_world(), self.store, origin=SERVER, clock=self.clock)
-        self.table = ConnectionTable(self.store.db, self.store.lock)
         accounts = Accounts(clock=self.clock)
-        client = OAuthClient("vault", "secret", f"{SERVER}/connect/callback", "The vault")
+        callback = f"{SERVER}/connections/callback/{APP}"
+        client = OAuthClient("vault", "secret", callback, "The vault")
         screen = ConsentScreen(accounts, [client], origin=GOOGLE)
         google = Starlette(routes=screen.routes())
         self.hosts, self.backchannel = Hosts({GOOGLE: google}), Hosts({GOOGLE: google})
-        app = OutboundApp(
-            id=APP,
-            name="Google Calendar",
-            authorize_url=f"{GOOGLE}/o/oauth2/v2/auth",
-            token_url=f"{GOOGLE}/token",
+        provider = OAuthProvider(
+            title="Google Calendar",
             client_id="vault",
             client_secret="secret",
+            endpoints=Endpoints(f"{GOOGLE}/o/oauth2/v2/auth", f"{GOOGLE}/token"),
             scopes=(CALENDAR,),
+            login_hint=True,
         )
-        outbound = OutboundClient(
-            app, f"{SERVER}/connect/callback", transport=self.backchannel, clock=self.clock
+        self.connected = ServerVault(
+            self.server, {APP: provider}, transport=self.backchannel, clock=self.clock
         )
-        self.linking = Linking(self.server, self.table, {APP: outbound}, clock=self.clock)
-        self.server.extend(extra_routes=self.linking.routes())
+        self.server.extend(extra_routes=connect_routes(self.connected.vault))
         self.hosts.apps[SERVER] = self.server.app
 
-    def link(self, user: str = "alice", *scopes: str, return_to: str = "") -> str:
-        return self.linking.new(user, APP, scopes, return_to)
+    async def link(self, user: str = "alice", *scopes: str, return_to: str = "") -> str:
+        return await self.connected.link(user, APP, scopes, return_to=return_to)
 
-    def held(self, user: str = "alice") -> tuple[str, ...] | None:
-        token = self.table.get(Owner("user", user), APP)
-        return None if token is None else token.scopes
+    async def held(self, user: str = "alice") -> tuple[str, ...] | None:
+        key = GrantKey(self.connected.owner(user), APP)
+        kept = await self.connected.vault.store.get(key)
+        return None if kept is None else kept.grant.scopes
 
     def run(self, visit: Callable[[Browser], Awaitable[T]]) -> T:
         async def once() -> T:
@@ -74,6 +74,7 @@ class Room:
                 return await visit(browser)
             finally:
                 await browser.aclose()
+                await self.connected.vault.aclose()
 
         return asyncio.run(once())
 
@@ -93,44 +94,53 @@ async def connected(browser: Browser, url: str, email: str = ALICE, button: str 
 def test_a_user_connects_their_account() -> None:
     room = Room()
 
-    page = room.run(lambda browser: connected(browser, room.link()))
+    async def visit(browser: Browser) -> Page:
+        page = await connected(browser, await room.link())
+        assert await room.held() == (CALENDAR,)
+        return page
+
+    page = room.run(visit)
 
     assert page.heading == "You can close this window"
-    assert page.paragraphs == ["Google Calendar is connected for alice@tenant-a.example."]
-    assert room.held() == (CALENDAR,)
+    assert page.paragraphs[0] == "Google Calendar is connected for alice@tenant-a.example."
 
 
-def test_the_way_goes_on_where_it_came_from() -> None:
+@pytest.mark.parametrize("button", ["Allow", "Cancel"])
+def test_the_way_goes_on_where_it_came_from(button: str) -> None:
     room = Room()
     done = f"{room.server.issuer}/done"
 
-    page = room.run(lambda browser: connected(browser, room.link(return_to=done)))
+    async def visit(browser: Browser) -> Page:
+        return await connected(browser, await room.link(return_to=done), button=button)
 
-    assert page.url == done
+    assert room.run(visit).url == done
 
 
 def test_the_way_never_leads_to_another_server() -> None:
     room = Room()
-    link = room.link(return_to="https://evil.example/")
 
-    page = room.run(lambda browser: connected(browser, link))
+    async def visit(_: Browser) -> None:
+        with pytest.raises(ValueError, match=f"write a URL on {SERVER}"):
+            await room.link(return_to="https://evil.example/")
 
-    assert page.heading == "You can close this window"
+    room.run(visit)
 
 
 def test_a_link_is_for_its_user_only(caplog: pytest.LogCaptureFixture) -> None:
     room = Room()
-    link = room.link("alice")
 
-    with caplog.at_level(logging.WARNING, "toolguard.dev"):
-        page = room.run(lambda browser: signed_in(browser, link, BOB))
+    async def visit(browser: Browser) -> Page:
+        return await signed_in(browser, await room.link("alice"), BOB)
+
+    with caplog.at_level(logging.WARNING, "toolguard.vault"):
+        page = room.run(visit)
 
     assert (page.status, page.links, page.forms) == (403, {}, [])
     assert page.paragraphs[0] == (
-        "This link is for another user. You are signed in as bob@tenant-a.example, and nothing "
+        "This link is for another person. You are signed in as bob@tenant-a.example, and nothing "
         "was connected."
     )
-    assert caplog.messages == ["connect link of 'alice' refused to 'bob'"]
+    assert caplog.messages == ["a connect link of 'alice' was opened by 'bob'"]
     assert "alice" not in " ".join(page.paragraphs)
 
 
@@ -138,7 +148,7 @@ def test_the_answer_of_the_provider_is_for_its_user_only() -> None:
     room = Room()
 
     async def victim_opens_the_answer(attacker: Browser) -> Page:
-        page = await signed_in(attacker, room.link("bob"), BOB)
+        page = await signed_in(attacker, await room.link("bob"), BOB)
         consent = await attacker.follow(page, "Continue to Google Calendar")
         del room.hosts.apps[SERVER]  # the attacker keeps the answer to themselves
         with pytest.raises(httpx.ConnectError) as caught:
@@ -147,81 +157,52 @@ def test_the_answer_of_the_provider_is_for_its_user_only() -> None:
         room.hosts.apps[SERVER] = room.server.app
         victim = Browser(transport=room.hosts)
         try:
-            await signed_in(victim, room.link("alice"), ALICE)
+            await signed_in(victim, await room.link("alice"), ALICE)
             return await victim.open(answer)
         finally:
             await victim.aclose()
+            assert (await room.held("alice"), await room.held("bob")) == (None, None)
 
-    page = room.run(victim_opens_the_answer)
-
-    assert page.status == 403
-    assert (room.held("alice"), room.held("bob")) == (None, None)
-
-
-def test_an_answer_is_good_once() -> None:
-    room = Room()
-
-    async def twice(browser: Browser) -> Page:
-        answered = await connected(browser, room.link())
-        assert answered.status == 200
-        return await browser.open(answered.url)
-
-    assert room.run(twice).status == 403
+    assert room.run(victim_opens_the_answer).status == 403
 
 
 def test_nobody_is_connected_who_cancels() -> None:
     room = Room()
 
-    page = room.run(lambda browser: connected(browser, room.link(), button="Cancel"))
+    async def visit(browser: Browser) -> Page:
+        page = await connected(browser, await room.link(), button="Cancel")
+        assert await room.held() is None
+        return page
 
-    assert page.paragraphs == ["Google Calendar was not connected."]
-    assert room.held() is None
-
-
-@pytest.mark.parametrize("seconds", [600, 6_000])
-def test_a_link_is_good_for_ten_minutes(seconds: int) -> None:
-    room = Room()
-    link = room.link()
-    room.clock.advance(seconds)
-
-    page = room.run(lambda browser: browser.open(link))
-
-    assert page.status == 400
-    assert page.paragraphs[0] == "This link is no longer good: ask for a new one"
-
-
-def test_a_link_that_was_never_made_is_none() -> None:
-    room = Room()
-
-    assert room.run(lambda browser: browser.open(f"{SERVER}/connect/guess")).status == 400
+    assert room.run(visit).paragraphs == ["Google Calendar was not connected."]
 
 
 def test_what_was_connected_stays_connected_when_more_is_asked_for() -> None:
     room = Room()
 
-    async def twice(browser: Browser) -> Page:
-        await connected(browser, room.link("alice", CALENDAR_READONLY))
-        page = await browser.open(room.link("alice", CALENDAR))
+    async def twice(browser: Browser) -> tuple[str, ...] | None:
+        await connected(browser, await room.link("alice", CALENDAR_READONLY))
+        page = await browser.open(await room.link("alice", CALENDAR))
         consent = await browser.follow(page, "Continue to Google Calendar")
-        return await browser.press(consent, "Allow")
+        await browser.press(consent, "Allow")
+        return await room.held()
 
-    room.run(twice)
-
-    assert room.held() == (CALENDAR_READONLY, CALENDAR)
+    assert room.run(twice) == (CALENDAR_READONLY, CALENDAR)
 
 
 def test_a_provider_that_is_away_is_said_to_be() -> None:
     room = Room()
 
     async def visit(browser: Browser) -> Page:
-        page = await signed_in(browser, room.link(), ALICE)
+        page = await signed_in(browser, await room.link(), ALICE)
         consent = await browser.follow(page, "Continue to Google Calendar")
         del room.backchannel.apps[GOOGLE]
         return await browser.press(consent, "Allow")
 
     page = room.run(visit)
 
-    assert (page.status, page.paragraphs[0]) == (503, "Google Calendar is away")
+    assert page.status == 503
+    assert page.paragraphs[0] == "The service did not answer as expected: try again."
 
 
 def test_the_consent_page_offers_it_until_it_is_connected() -> None:
@@ -230,27 +211,26 @@ def test_the_consent_page_offers_it_until_it_is_connected() -> None:
     assert alice is not None
     there = f"{room.server.issuer}/done"
 
-    offered = room.linking.for_consent(alice, there)
-    assert offered is not None
-    page = room.run(lambda browser: connected(browser, offered))
+    async def visit(browser: Browser) -> Page:
+        offered = await room.connected.link_for_consent(alice, there)
+        assert offered is not None
+        page = await connected(browser, offered)
+        assert await room.connected.link_for_consent(alice, there) is None
+        return page
 
-    assert page.url == there
-    assert room.linking.for_consent(alice, there) is None
+    assert room.run(visit).url == there
 
 
-def test_neither_links_nor_answers_are_kept_in_the_clear() -> None:
-    room = Room()
-    ticket = room.link().rpartition("/")[2]
+def test_a_state_file_keeps_connections_sealed_beside_it(tmp_path: Path) -> None:
+    before = Room(tmp_path / "state.db")
 
-    async def visit(browser: Browser) -> str:
-        page = await signed_in(browser, f"{SERVER}/connect/{ticket}", ALICE)
-        return page.links["Continue to Google Calendar"]
+    async def connect(browser: Browser) -> None:
+        await connected(browser, await before.link())
 
-    consent_url = room.run(visit)
-    state = consent_url.partition("state=")[2].partition("&")[0]
-    with room.store.lock:
-        kept = "\n".join(room.store.db.iterdump())
+    before.run(connect)
+    before.store.close()
+    after = Room(tmp_path / "state.db")
 
-    assert len(state) == 43
-    assert ticket not in kept
-    assert state not in kept
+    assert after.run(lambda _: after.connected.has("alice", APP))
+    assert (tmp_path / "state.db.vault").stat().st_mode & 0o077 == 0
+    assert b"ya29" not in (tmp_path / "state.db.vault").read_bytes()

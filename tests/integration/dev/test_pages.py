@@ -91,7 +91,11 @@ PAGES = [
 @pytest.fixture(params=PAGES, ids=lambda page: page.__name__)
 def page(request: pytest.FixtureRequest) -> httpx.Response:
     make: Callable[[Room], httpx.Response] = request.param
-    return make(Room(connect_url=lambda _, __: f"{ORIGIN}/connect/x"))
+
+    async def connect_url(_: object, __: str) -> str:
+        return f"{ORIGIN}/connect/x"
+
+    return make(Room(connect_url=connect_url))
 
 
 def test_every_page_forbids_what_it_does_not_need(page: httpx.Response) -> None:

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.vaultrooms import (
-    ALICE,
     APP,
     KEY,
     NOW,
@@ -19,10 +18,9 @@ from support.vaultrooms import (
     bearer,
     body,
     error,
-    provider_token,
+    grant,
     token,
 )
-from toolguard.dev.vault.connection_table import Owner
 from toolguard.dev.vault.outbound_apps import FETCH_SCOPE
 from toolguard.errors import KeysUnavailableError
 from toolguard.principal import Principal
@@ -32,22 +30,22 @@ from toolguard.principal import Principal
 
 def test_a_user_gets_their_own_token_by_scopes_and_the_latest() -> None:
     room = Room()
+    by_scopes = room.post("/user/token", bearer(token()), body(scopes=[WRITE]))
+    latest = room.post("/user/token/latest", bearer(token()), body())
     expected = {
-        "id": "OT1",
+        "id": by_scopes.json()["token"]["id"],
         "appId": "google-calendar",
         "userId": "alice",
         "tokenSub": "alice@gmail",
         "accessToken": "ya29.alice",
         "accessTokenType": "Bearer",
-        "accessTokenExpiry": "1800000060",
+        "accessTokenExpiry": "1800000600",
         "hasRefreshToken": True,
         "refreshToken": "",
         "scopes": [READ, WRITE],
     }
 
-    by_scopes = room.post("/user/token", bearer(token()), body(scopes=[WRITE]))
-    latest = room.post("/user/token/latest", bearer(token()), body())
-
+    assert expected["id"].startswith("OT")
     assert (by_scopes.status_code, by_scopes.json()) == (200, {"token": expected})
     assert (latest.status_code, latest.json()) == (200, {"token": expected})
     assert latest.headers["cache-control"] == "no-store"
@@ -136,7 +134,7 @@ def test_what_is_not_connected_is_404_with_its_code(path: str, asked: Any) -> No
 
 def test_an_expired_token_is_refreshed_and_kept() -> None:
     room = Room()
-    room.table.put(ALICE, APP, provider_token(READ, expires_at=NOW))
+    room.put(grant(READ, expires_at=NOW))
 
     for _ in range(2):
         answer = room.post("/user/token/latest", bearer(token()), body())
@@ -160,7 +158,9 @@ def test_a_revoked_consent_is_forgotten_at_the_refresh() -> None:
     forced = room.post("/user/token/latest", bearer(token()), body(options={"forceRefresh": True}))
 
     assert error(forced) == (404, "E111504")
-    assert room.table.get(ALICE, APP) is None
+    kept = room.kept()
+    assert kept is not None
+    assert not kept.is_usable
 
 
 def test_a_service_that_is_away_is_not_the_users_fault() -> None:
@@ -170,7 +170,7 @@ def test_a_service_that_is_away_is_not_the_users_fault() -> None:
     forced = room.post("/user/token/latest", bearer(token()), body(options={"forceRefresh": True}))
 
     assert error(forced) == (503, "E503")
-    assert room.table.get(ALICE, APP) == provider_token(READ, WRITE)
+    assert room.kept() == grant(READ, WRITE)
 
 
 # Tokens of a tenant ------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ def test_a_service_that_is_away_is_not_the_users_fault() -> None:
 
 def test_a_tenants_token_is_for_callers_of_that_tenant() -> None:
     room = Room()
-    room.table.put(Owner("tenant", "tenant-a"), APP, provider_token(READ))
+    room.put(grant(READ), "tenant-a", "tenant")
     asked = {"appId": APP, "tenantId": "tenant-a", "scopes": [READ]}
 
     for path in ("/tenant/token", "/tenant/token/latest"):
@@ -203,11 +203,12 @@ def test_a_user_and_a_tenant_of_the_same_name_are_two_owners() -> None:
 
 
 def test_a_connect_url_is_for_the_caller_whatever_the_body_says() -> None:
+    room = Room()
     asked = {"appId": APP, "userId": "bob", "options": {"scopes": [WRITE]}}
 
-    answer = Room().post("/connect", bearer(token()), asked)
+    answer = room.post("/connect", bearer(token()), asked)
 
-    assert answer.json() == {"url": "http://127.0.0.1:1/connect/alice/google-calendar/1"}
+    assert room.link_of(answer) == ("alice", APP, [WRITE])
 
 
 def test_who_may_not_have_the_token_may_not_connect_either() -> None:
@@ -222,7 +223,7 @@ def test_what_nobody_can_connect_is_404() -> None:
     unknown = {"appId": "unknown"}
 
     assert error(Room().post("/connect", bearer(token()), unknown))[0] == 404
-    assert error(Room(links=None).post("/connect", bearer(token()), {"appId": APP}))[0] == 404
+    assert error(Room(has_pages=False).post("/connect", bearer(token()), {"appId": APP}))[0] == 404
 
 
 def test_the_management_key_has_to_say_for_whom() -> None:
@@ -230,7 +231,7 @@ def test_the_management_key_has_to_say_for_whom() -> None:
 
     assert error(room.post("/connect", bearer(KEY), {"appId": APP})) == (400, "E011002")
     named = room.post("/connect", bearer(KEY), {"appId": APP, "userId": "bob"})
-    assert named.json() == {"url": "http://127.0.0.1:1/connect/bob/google-calendar/0"}
+    assert room.link_of(named) == ("bob", APP, [])
 
 
 # Bodies ------------------------------------------------------------------------------------------

@@ -11,10 +11,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from support.vault_world import ISSUER, World, follow, in_world
+from support.vault_world import ISSUER, ORIGIN, World, follow, in_world
 from toolguard.errors import ConnectionRequiredError
 from toolguard.vault import Person, connect_routes
 from toolguard.vault.browser import new_state
+from toolguard.vault.grants import Grant, GrantKey, Owner
 
 
 async def callback_of(browser: httpx.AsyncClient, link: str) -> str:
@@ -227,6 +228,48 @@ def test_a_person_sees_their_connections_and_disconnects_one(tmp_path_url: str) 
         assert "Nothing is connected" in page.text
         assert not await is_connected(world, "alice")
         assert len(world.service.revoked) == 1
+
+    in_world(tmp_path_url, test)
+
+
+@pytest.mark.parametrize("harm", ["key_id = 'lost'", "sealed = zeroblob(64)"])
+def test_a_row_that_cannot_be_opened_hides_no_other(tmp_path_url: str, harm: str) -> None:
+    async def test(world: World) -> None:
+        person = Owner(ISSUER, "alice")
+        for name in ("service", "other"):
+            await world.vault.keep(GrantKey(person, name), Grant("a", account=f"at-{name}"), person)
+        await world.sql(f"UPDATE vault_grant SET {harm} WHERE connection = 'other'")
+        async with world.browser() as alice:
+            page = await alice.get("/connections")
+            assert page.status_code == 200
+            assert "at-service" in page.text
+            assert "at-other" not in page.text
+            assert page.text.count("It has to be connected again.") == 1
+            form = re.search(r'name="csrf" value="([^"]+)"', page.text)
+            assert form is not None
+            await alice.post(
+                "/connections/disconnect", data={"csrf": form[1], "connection": "other"}
+            )
+        listed = await world.vault.list(ISSUER, "alice")
+        assert [(each.connection, each.works) for each in listed] == [("service", True)]
+
+    in_world(tmp_path_url, test)
+
+
+def test_a_link_leads_back_to_the_origin_of_the_pages_only(tmp_path_url: str) -> None:
+    async def test(world: World) -> None:
+        person = Owner(ISSUER, "alice")
+        key = GrantKey(person, "service")
+        for evil in ("https://evil.test/", f"{ORIGIN}@evil.test/", "//evil.test", "javascript:x"):
+            with pytest.raises(ValueError, match="return_to="):
+                await world.vault.link(person, key, return_to=evil)
+        back = f"{ORIGIN}/connections?from=app"
+        link = await world.vault.link(person, key, return_to=back)
+        assert link is not None
+        async with world.browser() as alice:
+            page = await follow(alice, link)
+        assert str(page.url) == back
+        assert await is_connected(world, "alice")
 
     in_world(tmp_path_url, test)
 

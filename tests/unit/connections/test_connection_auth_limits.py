@@ -17,7 +17,7 @@ from support.third_party import API, called, numbered
 from toolguard import CachedConnections, Connection, with_connection
 from toolguard.connections import ConnectionRequest
 from toolguard.connections.renewal import RENEWAL_PAUSE
-from toolguard.errors import ConnectionUnavailableError
+from toolguard.errors import ConnectionResponseError, ConnectionUnavailableError
 from toolguard.testing import FrozenClock
 
 API_URL = "https://api.example/events"
@@ -260,7 +260,7 @@ def test_a_runtime_error_of_the_provider_is_not_taken_for_a_401() -> None:
     def tool(*, calendar: Connection) -> int:
         return API().get_in_thread(calendar)
 
-    with pytest.raises(RuntimeError, match="a mistake"):
+    with pytest.raises(ConnectionResponseError, match="The provider of calendar failed"):
         called(tool, CachedConnections(broken))
 
 

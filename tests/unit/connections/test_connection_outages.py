@@ -195,7 +195,7 @@ def test_nothing_is_counted_once_all_requests_have_ended(
     async def calls() -> int:
         await asyncio.gather(*(fetched(connections, asked(f"user-{n}")) for n in range(20)))
         upstream.failure = RuntimeError("a mistake")
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ConnectionResponseError):
             await connections.fetch(asked(fresh=True))
         await settle()
         return len(connections._in_flight._by_loop.get().numbers)

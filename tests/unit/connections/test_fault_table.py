@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -198,28 +198,57 @@ def test_a_fault_is_named_and_asked_about_so_often(
     [
         (RuntimeError, "ConnectionResponseError"),
         (OSError, "ConnectionResponseError"),
-        (TimeoutError, "ConnectionResponseError"),
+        (ConnectionRefusedError, "ConnectionUnavailableError"),
+        (TimeoutError, "ConnectionUnavailableError"),
         (httpx.ConnectError, "ConnectionUnavailableError"),
     ],
 )
-def test_a_function_that_raises_something_else_is_asked_for_every_call(
+def test_what_a_function_raises_is_remembered_like_other_faults(
     raised: type[Exception], expected: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked: list[ConnectionRequest] = []
+    clock = FrozenClock(vaults.NOW)
 
     async def vault(request: ConnectionRequest) -> Connection:
         asked.append(request)
+        if clock() > vaults.NOW:
+            return Connection("ya29.healed")
         raise raised(CANARY)
 
-    async def calls() -> list[Any]:
-        fetcher = desk(vault, FrozenClock(vaults.NOW))
-        return [await call(fetcher) for _ in range(10)]
+    async def calls() -> tuple[list[Any], int, Any]:
+        fetcher = desk(vault, clock)
+        errors = [await call(fetcher) for _ in range(10)]
+        number = len(asked)
+        clock.advance(2)
+        return errors, number, await call(fetcher)
 
-    errors = asyncio.run(calls())
+    errors, number, healed = asyncio.run(calls())
 
     assert {type(error).__name__ for error in errors} == {expected}
-    assert len(asked) == 10
+    assert number == 2
+    assert isinstance(healed, Connection)
+    assert len(caplog.messages) == 2
     assert CANARY not in f"{errors} {caplog.text}"
     assert all(
         text.startswith(f"connection {NAME}: {raised.__name__} in ") for text in caplog.messages
     )
+
+
+def test_an_outage_of_a_function_stops_the_calls_of_everybody() -> None:
+    asked: list[str | None] = []
+
+    async def vault(request: ConnectionRequest) -> Connection:
+        asked.append(request.principal.user_id)
+        raise httpx.ConnectError(CANARY)
+
+    async def calls() -> list[Any]:
+        clock = FrozenClock(vaults.NOW)
+        provider = CachedConnections(vault, not_connected_after=2, clock=clock, timer=clock)
+        people = [replace(ALICE, user_id=f"U{number}") for number in range(20)]
+        desks = [ConnectionFetcher(provider, one, CANARY, clock, lambda _: None) for one in people]
+        return [await call(each) for each in desks]
+
+    errors = asyncio.run(calls())
+
+    assert {type(error).__name__ for error in errors} == {"ConnectionUnavailableError"}
+    assert asked == ["U0", "U1", "U2"]

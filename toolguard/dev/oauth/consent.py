@@ -6,7 +6,7 @@ form can only reduce the grant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -31,7 +31,7 @@ from toolguard.pages.layout import page
 
 __all__ = ["ConnectURL", "ConsentPages"]
 
-ConnectURL = Callable[[User, str], "str | None"]
+ConnectURL = Callable[[User, str], Awaitable["str | None"]]
 """Where ``user`` connects an account and comes back to the URL; None if there is nothing to do."""
 
 
@@ -62,7 +62,7 @@ class ConsentPages:
         """Show what the client asks for, or the way to sign in first."""
         name = read_query(request).require("tx")
         case = self._case(request, name)
-        return self._to_sign_in(name) if case is None else self._page(case)
+        return self._to_sign_in(name) if case is None else await self._page(case)
 
     async def answer(self, request: Request) -> Response:
         """Give the client what the user left ticked, or tell it that they said no."""
@@ -73,15 +73,15 @@ class ConsentPages:
             return self._to_sign_in(name)
         check_csrf(request, case.session, f"consent {name}", form.get("csrf"))
         if form.require("decision") == "allow":
-            return self._allow(case, form.every("scope"))
+            return await self._allow(case, form.every("scope"))
         end_sign_in(self._context, case.session, name)
         members = {"error": "access_denied", "error_description": "The user did not allow it"}
         return answer_client(self._context, case.request, case.client.name, **members)
 
-    def _allow(self, case: _Case, ticked: tuple[str, ...]) -> Response:
+    async def _allow(self, case: _Case, ticked: tuple[str, ...]) -> Response:
         decision = self._decide(case)
         if not ticked:
-            return self._page(case, error="Leave at least one ticked, or deny")
+            return await self._page(case, error="Leave at least one ticked, or deny")
         if not set(ticked) <= set(decision.granted):
             raise Refusal("invalid_scope", "The form asks for more than the page offered")
         end_sign_in(self._context, case.session, case.name)
@@ -110,7 +110,7 @@ class ConsentPages:
         decision = decide(world.rules, facts_of(world, case.user), others)
         return replace(decision, granted=(*identity, *decision.granted))
 
-    def _page(self, case: _Case, error: str | None = None) -> Response:
+    async def _page(self, case: _Case, error: str | None = None) -> Response:
         decision = self._decide(case)
         redirect = parse_redirect(case.request.redirect_uri)
         if redirect is None:
@@ -134,7 +134,7 @@ class ConsentPages:
             granted=self._words(decision.granted),
             refused=self._words(decision.refused),
             resource=case.request.resource,
-            connect_url=None if connect is None else connect(case.user, here),
+            connect_url=None if connect is None else await connect(case.user, here),
             error=error,
         )
 

@@ -21,7 +21,8 @@ For the vault, the provider and the command line, which mount themselves here::
   for no link (connected already). ``return_to`` is a URL of this server: check it with
   ``server.owns(url)`` before a browser is sent back to it.
 - ``vault`` is a ``ConnectionProvider``: RFC 8693 exchanges at ``/token`` whose ``audience`` is no
-  resource of the world are answered with the connection of that name.
+  resource of the world are answered with the connection of that name. It is warmed up and closed
+  with the application.
 - ``server.rotate_keys()`` signs with a new key from now on.
 - Pages look alike with ``toolguard.pages.layout.page``, forms are checked with
   ``toolguard.dev.oauth.sessions.csrf_token`` and ``.check_csrf``.
@@ -63,6 +64,7 @@ from toolguard.dev.oauth.token_endpoint import answer_token_request
 from toolguard.dev.oauth.tokens import IssuedTokenVerifier
 from toolguard.dev.store import Store
 from toolguard.pages.layout import load_templates, stylesheet
+from toolguard.parts.lifecycle import close, warm_up
 
 __all__ = ["ConnectURL", "DevServer", "dev_app"]
 
@@ -220,7 +222,9 @@ class DevServer:
             "anything real",
             self.issuer,
         )
+        await warm_up(self._vault)
         yield
+        await close(self._vault)
 
     def _routes(self) -> list[BaseRoute]:
         context, prefix = self._context, self._context.path

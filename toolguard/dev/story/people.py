@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import anyio
@@ -34,7 +34,7 @@ class Person(Protocol):
         """Open ``url``, where a client sends its user, and see it through."""
         ...
 
-    async def see_to(self, url: str, done: Callable[[], bool]) -> None:
+    async def see_to(self, url: str, done: Callable[[], Awaitable[bool]]) -> None:
         """Open ``url`` and do what it is there for, until ``done`` says so."""
         ...
 
@@ -74,14 +74,14 @@ class ScriptedPerson:
             page = await self._answer(page)
         self.visits.append(" | ".join(seen))
 
-    async def see_to(self, url: str, done: Callable[[], bool]) -> None:
+    async def see_to(self, url: str, done: Callable[[], Awaitable[bool]]) -> None:
         """Do what :meth:`visit` does.
 
         Raises:
             PageError: if ``done`` is not so afterwards.
         """
         await self.visit(url)
-        if not done():
+        if not await done():
             raise PageError(f"after {self.visits[-1]!r} it was not done")
 
     async def _answer(self, page: Page) -> Page | None:
@@ -117,7 +117,7 @@ class RealPerson:
         calendar = "connect Google Calendar" if self.connects else "do not connect Google Calendar"
         self._ask(url, f"sign in as {self.email} (another account, if it shows one), {calendar}")
 
-    async def see_to(self, url: str, done: Callable[[], bool]) -> None:
+    async def see_to(self, url: str, done: Callable[[], Awaitable[bool]]) -> None:
         """Open ``url`` in the real browser, and wait until ``done``.
 
         Raises:
@@ -125,7 +125,7 @@ class RealPerson:
         """
         self._ask(url, f"as {self.email}")
         for _ in range(_PATIENCE):
-            if done():
+            if await done():
                 return
             await anyio.sleep(1)
         raise PageError("nobody did what the page is there for")

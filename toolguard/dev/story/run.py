@@ -41,6 +41,7 @@ async def tell(narrator: Narrator, *, real_browser: bool = False, protocol: str 
         urls = [f"{listener.url}/mcp" for listener in listeners]
         world = builtin_world().with_resources(*urls)
         on = running.enter_context(run_services(world, store, clock=clock))
+        running.push_async_callback(on.connected.vault.aclose)
         for listener, url in zip(listeners, urls, strict=True):
             listener.start(on.guarded(calendar_server(on.google_url), url))
         setting = Setting(

@@ -1,20 +1,20 @@
-"""The development vault, with the API of Descope's outbound apps.
+"""A vault of :mod:`toolguard.vault`, behind the API of Descope's outbound apps.
 
-It has the API of Descope's outbound apps: the same paths, ``Authorization: Bearer
-PROJECT_ID:CREDENTIAL``, bodies in camelCase, the same form of errors. A caller with an access
-token gets their own connections, if the token carries ``outbound.token.fetch`` and the policy
-allows it; a caller with the management key gets everybody's. Of the error codes only that of "not
-connected" has a meaning; the others stand for their HTTP status.
+It has the same paths, ``Authorization: Bearer PROJECT_ID:CREDENTIAL``, bodies in camelCase, the
+same form of errors. A caller with an access token gets their own connections, if the token carries
+``outbound.token.fetch`` and the policy allows it; a caller with the management key gets
+everybody's. Of the error codes only that of "not connected" has a meaning; the others stand for
+their HTTP status.
 """
 
 from __future__ import annotations
 
 import hmac
 import json
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from hashlib import sha256
+from typing import Any, Literal, TypeAlias
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -22,7 +22,6 @@ from starlette.routing import Route
 
 from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.connections.protocol import Connection, ConnectionRequest
-from toolguard.dev.vault.connection_table import ConnectionTable, Owner, ProviderToken
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,
@@ -33,8 +32,10 @@ from toolguard.errors import (
 )
 from toolguard.principal import Principal
 from toolguard.tokens.verifier import Verifier
+from toolguard.vault import Vault
+from toolguard.vault.grants import Grant, GrantKey, Owner
 
-__all__ = ["FETCH_SCOPE", "ConnectLinks", "Provider", "Vault", "VaultPolicy"]
+__all__ = ["FETCH_SCOPE", "OutboundApps", "VaultPolicy"]
 
 VaultPolicy: TypeAlias = Callable[[Principal, str, tuple[str, ...]], bool]
 """Whether this caller gets a token of this app with these scopes."""
@@ -44,32 +45,13 @@ _MAX_BODY = 64 * 1024
 _NOT_CONNECTED = "E111504"
 
 
-class Provider(Protocol):
-    """What the vault needs of a third-party service."""
-
-    async def refresh(self, token: ProviderToken) -> ProviderToken | None:
-        """Return ``token`` with a new access token; None if its owner has revoked the consent.
-
-        Raises:
-            ConnectionError: if the service cannot be reached.
-        """
-        ...
-
-
-class ConnectLinks(Protocol):
-    """Makes the pages where a user connects an account."""
-
-    def new(self, user_id: str, app: str, scopes: tuple[str, ...]) -> str:
-        """Return a URL at which only this user can connect ``app``."""
-        ...
-
-
 @dataclass(frozen=True)
 class _Question:
     """One request for a token, as its caller may ask it; ``caller`` None has the master key."""
 
     caller: Principal | None
-    owner: Owner
+    kind: Literal["user", "tenant"]
+    owner: str
     app: str
     scopes: tuple[str, ...]
     force_refresh: bool = False
@@ -89,40 +71,34 @@ class _Refused(Exception):  # noqa: N818 - an answer, not a fault of the program
         }
 
 
-class Vault:
-    """The vault of one project.
+class OutboundApps:
+    """The API of one project.
 
     Args:
+        vault: keeps and refreshes what users connect, and has the pages where they do.
+        issuer: the issuer of the callers' tokens.
         project_id: what callers write before their credential.
-        connections: the tokens.
         verifier: verifies the access tokens of callers.
-        providers: the services by app id; an app that is not in it is unknown.
-        links: makes connect URLs; None if users cannot connect accounts here.
         management_key: gives access to the tokens of any user or tenant; None for no such key.
         policy: permits callers with an access token a connection; by default all of their own.
-        clock: the time in seconds since the epoch.
     """
 
-    def __init__(  # noqa: PLR0913 - a settings constructor
+    def __init__(
         self,
+        vault: Vault,
         *,
+        issuer: str,
         project_id: str,
-        connections: ConnectionTable,
         verifier: Verifier,
-        providers: Mapping[str, Provider],
-        links: ConnectLinks | None = None,
         management_key: str | None = None,
         policy: VaultPolicy = lambda *_: True,
-        clock: Callable[[], float] = time.time,
     ) -> None:
+        self._vault = vault
+        self._issuer = issuer
         self._project_id = project_id
-        self._connections = connections
         self._verifier = verifier
-        self._providers = providers
-        self._links = links
         self._management_key = management_key
         self._policy = policy
-        self._clock = clock
 
     def routes(self) -> list[Route]:
         """Return the endpoints, for the root of the authorization server's origin."""
@@ -147,40 +123,51 @@ class Vault:
             ConnectionUnavailableError: if the service is away.
         """
         caller, name = request.principal, request.name
-        question = _Question(caller, Owner("user", caller.user_id or ""), name, request.scopes)
+        question = _Question(caller, "user", caller.user_id or "", name, request.scopes)
         try:
             self._authorize(question)
-            token = await self._current(question)
+            return (await self._current(question)).connection
         except _Refused as refused:
             raise _connection_error(refused, name) from None
-        return Connection(token.access_token, "Bearer", token.scopes, token.expires_at)
+
+    async def warm_up(self) -> None:
+        """Open the vault's database."""
+        await self._vault.warm_up()
+
+    async def aclose(self) -> None:
+        """Close what the vault holds open in the running event loop."""
+        await self._vault.aclose()
 
     async def _user_token(self, request: Request) -> Response:
-        return await self._token(request, "userId", by_scopes=True)
+        return await self._token(request, "user", by_scopes=True)
 
     async def _latest_user_token(self, request: Request) -> Response:
-        return await self._token(request, "userId", by_scopes=False)
+        return await self._token(request, "user", by_scopes=False)
 
     async def _tenant_token(self, request: Request) -> Response:
-        return await self._token(request, "tenantId", by_scopes=True)
+        return await self._token(request, "tenant", by_scopes=True)
 
     async def _latest_tenant_token(self, request: Request) -> Response:
-        return await self._token(request, "tenantId", by_scopes=False)
+        return await self._token(request, "tenant", by_scopes=False)
 
-    async def _token(self, request: Request, whose: str, *, by_scopes: bool) -> Response:
+    async def _token(
+        self, request: Request, kind: Literal["user", "tenant"], *, by_scopes: bool
+    ) -> Response:
         caller = await self._caller(request)
         body = await _object(request)
         options = _options(body)
         question = _Question(
             caller,
-            Owner("user" if whose == "userId" else "tenant", _text(body, whose)),
+            kind,
+            _text(body, f"{kind}Id"),
             _text(body, "appId"),
             _scopes(body) if by_scopes else (),
             force_refresh=options.get("forceRefresh") is True,
             with_refresh_token=options.get("withRefreshToken") is True and caller is None,
         )
         self._authorize(question)
-        return JSONResponse({"token": _token_body(await self._current(question), question)})
+        grant = await self._current(question)
+        return JSONResponse({"token": _token_body(grant, self._key(question), question)})
 
     async def _caller(self, request: Request) -> Principal | None:
         scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
@@ -201,8 +188,8 @@ class Vault:
         caller = question.caller
         if caller is None:
             return
-        own = caller.user_id if question.owner.kind == "user" else caller.tenant_id
-        if not own or question.owner.id != own:
+        own = caller.user_id if question.kind == "user" else caller.tenant_id
+        if not own or question.owner != own:
             raise _forbidden("The token is for another user or tenant")
         self._check_policy(caller, question.app, question.scopes)
 
@@ -212,37 +199,27 @@ class Vault:
         if not self._policy(caller, app, scopes):
             raise _forbidden("The policy does not allow this")
 
-    async def _current(self, question: _Question) -> ProviderToken:
-        token = self._connections.get(question.owner, question.app)
-        provider = self._providers.get(question.app)
-        if token is None or provider is None:
+    async def _current(self, question: _Question) -> Grant:
+        if question.app not in self._vault.clients:
             raise _not_connected()
-        if not set(question.scopes) <= set(token.scopes):
-            raise _not_connected()
-        has_expired = token.expires_at is not None and token.expires_at <= self._clock()
-        if question.force_refresh or has_expired:
-            return await self._refreshed(question, provider, token)
-        return token
-
-    async def _refreshed(
-        self, question: _Question, provider: Provider, token: ProviderToken
-    ) -> ProviderToken:
         try:
-            fresh = await provider.refresh(token) if token.refresh_token else None
-        except ConnectionError:
+            return await self._vault.grant(
+                self._key(question), question.scopes, fresh=question.force_refresh
+            )
+        except ConnectionRequiredError:
+            raise _not_connected() from None
+        except ConnectionTokenError:
             raise _unavailable() from None
-        if fresh is None:
-            self._connections.remove(question.owner, question.app)
-            raise _not_connected()
-        self._connections.put(question.owner, question.app, fresh)
-        return fresh
+
+    def _key(self, question: _Question) -> GrantKey:
+        return GrantKey(Owner(self._issuer, question.owner, question.kind), question.app)
 
     async def _connect(self, request: Request) -> Response:
         caller = await self._caller(request)
         body = await _object(request)
         app, scopes = _text(body, "appId"), _scopes(_options(body), required=False)
-        if self._links is None or app not in self._providers:
-            raise _Refused(404, "E404", "Not found", "There is no such app to connect")
+        if app not in self._vault.clients:
+            raise _nothing_to_connect()
         if caller is None:
             user_id = _text(body, "userId")
         else:
@@ -250,7 +227,11 @@ class Vault:
             if caller.user_id is None:
                 raise _forbidden("A connection belongs to a user")
             user_id = caller.user_id
-        return JSONResponse({"url": self._links.new(user_id, app, scopes)})
+        person = Owner(self._issuer, user_id)
+        url = await self._vault.link(person, GrantKey(person, app), scopes)
+        if url is None:
+            raise _nothing_to_connect()
+        return JSONResponse({"url": url})
 
 
 def _answering(
@@ -281,6 +262,10 @@ def _unavailable() -> _Refused:
 
 def _not_connected() -> _Refused:
     return _Refused(404, _NOT_CONNECTED, "Token not found", "The user has not connected this app")
+
+
+def _nothing_to_connect() -> _Refused:
+    return _Refused(404, "E404", "Not found", "There is no such app to connect")
 
 
 def _connection_error(refused: _Refused, name: str) -> ConnectionTokenError:
@@ -326,16 +311,16 @@ def _options(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return options
 
 
-def _token_body(token: ProviderToken, question: _Question) -> dict[str, Any]:
+def _token_body(grant: Grant, key: GrantKey, question: _Question) -> dict[str, Any]:
     return {
-        "id": token.id,
+        "id": f"OT{sha256(key.bound_to).hexdigest()[:16]}",
         "appId": question.app,
-        "userId" if question.owner.kind == "user" else "tenantId": question.owner.id,
-        "tokenSub": token.subject,
-        "accessToken": token.access_token,
-        "accessTokenType": "Bearer",
-        "accessTokenExpiry": str(int(token.expires_at or 0)),
-        "hasRefreshToken": bool(token.refresh_token),
-        "refreshToken": token.refresh_token if question.with_refresh_token else "",
-        "scopes": list(token.scopes),
+        f"{question.kind}Id": question.owner,
+        "tokenSub": grant.account,
+        "accessToken": grant.access_token,
+        "accessTokenType": grant.token_type,
+        "accessTokenExpiry": str(int(grant.expires_at or 0)),
+        "hasRefreshToken": bool(grant.refresh_token),
+        "refreshToken": grant.refresh_token if question.with_refresh_token else "",
+        "scopes": list(grant.scopes),
     }
