@@ -92,7 +92,8 @@ class Server:
             async def passing(context: Any, call_next: Any) -> Any:
                 return await call_next(context)
 
-            self.server.middleware.append(passing)
+            server: Any = self.server
+            server.middleware.append(passing)
         self.guard = guard
         self.app = line.http_app(self.server, stateless=True, json=True)
         self.files: set[str] = set()
