@@ -56,7 +56,9 @@ CATCH_EVERYTHING = {
     "frameworks.framework_verifier": ["FrameworkVerifier.verify_request"],
     "frameworks.lowlevel": ["LowLevelAdapter._survey"],
     "frameworks.serving": ["_answer", "run", "serve"],
-    "policies.decision": ["_Evaluation._ask", "_Evaluation._with_named_scopes"],
+    "policies.decision": [
+        *("_Evaluation._ask", "_Evaluation._with_named_scopes", "_ask_together"),
+    ],
     "tokens.introspection": ["ConfirmedVerifier.verify"],
     "parts.readiness": ["_fault_of"],
     "tokens.jwt": ["JWTVerifier.verify", "JWTVerifier.verify_now"],
