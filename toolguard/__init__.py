@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         ConnectionResponseError,
         ConnectionTokenError,
         ConnectionUnavailableError,
+        DecisionUnavailableError,
         GuardNotConfiguredError,
         InsufficientAuthenticationError,
         InsufficientScopeError,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from toolguard.guard import ToolGuard
     from toolguard.http.door import Refusals
     from toolguard.parts.readiness import Readiness
+    from toolguard.policies.answers import Answer
     from toolguard.policies.operations import OperationCall
     from toolguard.policies.scopes import Scope, ScopeHierarchy
     from toolguard.principal import Actor, Principal
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessDeniedError",
     "Actor",
+    "Answer",
     "CachedConnections",
     "Connection",
     "ConnectionDeniedError",
@@ -92,6 +95,7 @@ __all__ = [
     "ConnectionResponseError",
     "ConnectionTokenError",
     "ConnectionUnavailableError",
+    "DecisionUnavailableError",
     "GuardNotConfiguredError",
     "InsufficientAuthenticationError",
     "InsufficientScopeError",
@@ -173,6 +177,7 @@ _NAMES = {
         "ConnectionResponseError",
         "ConnectionTokenError",
         "ConnectionUnavailableError",
+        "DecisionUnavailableError",
         "GuardNotConfiguredError",
         "InsufficientAuthenticationError",
         "InsufficientScopeError",
@@ -188,6 +193,7 @@ _NAMES = {
     "toolguard.guard": ("ToolGuard",),
     "toolguard.http.door": ("Refusals",),
     "toolguard.parts.readiness": ("Readiness",),
+    "toolguard.policies.answers": ("Answer",),
     "toolguard.policies.operations": ("OperationCall",),
     "toolguard.policies.scopes": ("Scope", "ScopeHierarchy"),
     "toolguard.principal": ("Actor", "Principal"),

@@ -11,6 +11,7 @@
     ├── InsufficientAuthenticationError  401  a valid token of an old or weak sign-in
     ├── AccessDeniedError              403  a denial that more scopes would not change
     ├── KeysUnavailableError           503  tokens cannot be verified now: not the caller's fault
+    ├── DecisionUnavailableError       ---  a check cannot tell now: not the caller's fault
     ├── InvalidInputError              ---  an argument that the rule cannot be applied to
     ├── GuardNotConfiguredError        500  a guarded tool runs on a server without a guard
     └── ConnectionTokenError           ---  a connection token is not available
@@ -44,6 +45,7 @@ __all__ = [
     "ConnectionResponseError",
     "ConnectionTokenError",
     "ConnectionUnavailableError",
+    "DecisionUnavailableError",
     "GuardNotConfiguredError",
     "InsufficientAuthenticationError",
     "InsufficientScopeError",
@@ -322,6 +324,26 @@ class AccessDeniedError(ToolGuardError):
 
     def __init__(
         self, message: str = "You are not allowed to do this", *, rule: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.rule = rule
+
+
+class DecisionUnavailableError(ToolGuardError):
+    """It cannot be decided now whether the caller is permitted: retrying may help.
+
+    Args:
+        message: one sentence for the caller.
+        rule: the checks that cannot tell now, with their reasons, for the record only.
+    """
+
+    error = "decision_unavailable"
+
+    def __init__(
+        self,
+        message: str = "It cannot be decided now whether you may do this: try again",
+        *,
+        rule: str | None = None,
     ) -> None:
         super().__init__(message)
         self.rule = rule

@@ -23,7 +23,6 @@ from toolguard.calls.stdio import HOW_TO_SET, StdioToken, TrustedUser
 from toolguard.connections.cache import CachedConnections, build_provider
 from toolguard.connections.of_issuers import of_issuers
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
-from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, VAULT_KEYS, withhold
 from toolguard.errors import KeysUnavailableError, ToolGuardError
 from toolguard.http import metadata as resources
@@ -35,9 +34,10 @@ from toolguard.parsing.scope_names import ScopeNames
 from toolguard.parts.figures import figures_of
 from toolguard.parts.lifecycle import close
 from toolguard.parts.readiness import Readiness, warmed_up
-from toolguard.policies.by_name import PoliciesByName
+from toolguard.policies.by_name import HasPolicy, PoliciesByName
 from toolguard.policies.operations import CALLS
 from toolguard.policies.policy import DefaultPolicy, Policy
+from toolguard.policies.requirements import Check
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.settings import (
@@ -226,7 +226,7 @@ class ToolGuard:
         self,
         server: ServerT,
         *,
-        rules: Mapping[str, GuardDecorator] | None = None,
+        rules: Mapping[str, HasPolicy] | None = None,
         sent_by_client: Mapping[str, Collection[str]] | None = None,
         open_routes: Collection[str] = (),
     ) -> ServerT:
@@ -299,7 +299,7 @@ class ToolGuard:
         self,
         app: ASGIApp,
         *,
-        rules: Mapping[str, GuardDecorator] | None = None,
+        rules: Mapping[str, HasPolicy] | None = None,
         path: str | None = None,
         others: OtherPaths | None = None,
         forward_token: bool = False,
@@ -384,7 +384,7 @@ class ToolGuard:
         return app
 
     @contextmanager
-    def adopting(self, *, rules: Mapping[str, GuardDecorator] | None = None) -> Iterator[None]:
+    def adopting(self, *, rules: Mapping[str, HasPolicy] | None = None) -> Iterator[None]:
         """Protect every low-level server that starts to run inside the ``with`` block, over stdio.
 
         For servers that are created inside a function, such as the official reference servers; use
@@ -482,6 +482,13 @@ class ToolGuard:
                 ),
             )
         return self._known
+
+    @property
+    def _engines(self) -> Sequence[object]:
+        """The checks that answer lists, which may keep clients and need something first."""
+        asked = (each for policy in self._surface().policies for each in policy.requirements)
+        checks = (each for each in asked if isinstance(each, Check) and each.answers_lists)
+        return list(dict.fromkeys(each.function for each in checks))
 
     @property
     def _scope_names(self) -> list[ScopeNames]:
@@ -604,16 +611,17 @@ class ToolGuard:
         What is missing is fetched first; nothing is fetched while all is there. Custom verifiers
         and connection providers take part by a coroutine method ``warm_up()`` that raises.
         """
-        parts = {"keys": self.verifier, "connections": self.connections}
+        parts: dict[str, object] = {"keys": self.verifier, "connections": self.connections}
+        parts.update({repr(engine): engine for engine in self._engines})
         self._readiness = await warmed_up(parts, self._readiness)
         return self._readiness
 
     async def aclose(self, *, grace: float = 10.0) -> None:
         """Let running calls end, hand out all records, and close the clients of this event loop.
 
-        Those are the HTTP clients of the verifier and of the connection provider. The last app of
-        a protected server that ends in an event loop calls this; what is used again afterwards
-        opens new clients.
+        Those are the HTTP clients of the verifier, of the connection provider and of engines. The
+        last app of a protected server that ends in an event loop calls this; what is used again
+        afterwards opens new clients.
 
         Args:
             grace: the maximum number of seconds to wait for running calls.
@@ -622,7 +630,7 @@ class ToolGuard:
             while any(each.method in CALLS for each in tuple(self.running)):  # noqa: ASYNC110 - of any loop
                 await anyio.sleep(_DRAINED_EVERY)
         await anyio.to_thread.run_sync(self.recorder.close)
-        await close(self.verifier, self.connections)
+        await close(self.verifier, self.connections, *self._engines)
 
     def __repr__(self) -> str:
         return f"<ToolGuard: {self.resource} trusts {', '.join(self.issuers) or None}>"

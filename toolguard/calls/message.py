@@ -26,7 +26,7 @@ from toolguard.errors import (
 )
 from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.policies.decision import Caller, Decision, Verdict, decide, decide_now
-from toolguard.policies.operations import OperationCall
+from toolguard.policies.operations import Kind, OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
 from toolguard.tokens.verifier import scope_names_of
@@ -70,6 +70,8 @@ class MessageContext:
         started: when it came, by ``time.perf_counter``.
         failure: the class of the error that it ended in, if that is no refusal.
         hidden: the operations that were left out of a list.
+        listed: whether the operations of a list are hidden, as far as that has been decided: by
+            the server that lists them, their kind and their name.
     """
 
     auth: RequestAuth | None
@@ -85,6 +87,7 @@ class MessageContext:
     started: float = field(default_factory=time.perf_counter)
     failure: str | None = None
     hidden: list[str] = field(default_factory=list)
+    listed: dict[tuple[int, Kind, str], bool] = field(default_factory=dict)
     _principals: dict[int, tuple[Guard, Principal | None]] = field(default_factory=dict)
 
     async def principal(self, guard: Guard) -> Principal | None:

@@ -19,6 +19,7 @@ from toolguard.errors import (
     ConnectionRequiredError,
     ConnectionResponseError,
     ConnectionUnavailableError,
+    DecisionUnavailableError,
     InsufficientScopeError,
     InvalidTokenError,
     KeysUnavailableError,
@@ -35,6 +36,7 @@ _OUTAGES = (
     ConnectionUnavailableError,
     ConnectionRateLimitedError,
     ConnectionResponseError,
+    DecisionUnavailableError,
 )
 _MAX_TEXT = 255  # OpenID Connect Core §2: no sub is longer
 _MAX_NAMES = 50

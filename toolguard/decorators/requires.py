@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import keyword
+import math
 import operator
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, cast, overload
 
 from toolguard.decorators.wrapper import GuardDecorator
@@ -16,9 +17,12 @@ from toolguard.policies.formulas import Condition, Formula
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.policies.requirements import (
+    CHECK_TIMEOUT,
     BelongsToTenant,
     BelongsToTenantOf,
     Check,
+    CheckByName,
+    CheckFunction,
     HasClaim,
     HasPermission,
     HasRole,
@@ -29,7 +33,6 @@ from toolguard.policies.requirements import (
 from toolguard.policies.scopes import Scope, ScopeLike
 from toolguard.policies.scopes import all_of as all_of_scopes
 from toolguard.policies.scopes import any_of as any_of_scopes
-from toolguard.principal import Principal
 
 __all__ = [
     "RuleLike",
@@ -264,23 +267,33 @@ def requires_claim(name: str, predicate: Callable[[Any], bool]) -> GuardDecorato
     return _all([HasClaim(name, predicate)])
 
 
-def requires(
-    check: Callable[[Principal, OperationCall], bool | Awaitable[bool]],
-) -> GuardDecorator:
-    """Require your own check to return True.
+def requires(check: CheckFunction, *, timeout: float = CHECK_TIMEOUT) -> GuardDecorator:
+    """Require your own check to permit the call.
+
+    It is asked at most once for each call. With ``ToolGuard(unauthorized_tools="hide")`` it is
+    also asked for each operation of a list, without arguments; a check with a coroutine method
+    ``answer_each(principal, calls)``, which returns one answer for each (None where the arguments
+    decide), is asked once for the list. A check with ``reads_arguments = False`` reads the name of
+    the call and no argument, so it is also asked about completions and subscriptions.
 
     Args:
         check: a function of the :class:`Principal` and the :class:`OperationCall`; a coroutine
-            function, or an ordinary one, which runs in a worker thread. Only True permits the
-            call; an exception refuses it, and is logged with the name of the check.
+            function, or an ordinary one, which runs in a worker thread. It returns True, False or
+            an :class:`Answer`; anything else denies the call, and so does an exception, which is
+            logged with the name of the check.
+        timeout: seconds for the answer; afterwards it cannot be told now whether the caller is
+            permitted, which is an error and neither a permit nor a denial.
 
     Raises:
         TypeError: if ``check`` is not a function of two arguments.
+        ValueError: if ``timeout`` is not a positive number.
 
     Example::
 
         async def may_approve(principal, call):
-            return call.arguments["amount"] < 1000 or "finance" in principal.roles
+            if call.arguments["amount"] < 1000 or "finance" in principal.roles:
+                return True
+            return Answer.deny("more than 1000, and not of finance")
 
         @mcp.tool()
         @requires(may_approve)
@@ -292,7 +305,10 @@ def requires(
         raise TypeError(
             "write @requires(check), with check(principal, call) a function that says True or False"
         ) from None
-    return _all([Check(check)])
+    if not 0 < timeout < math.inf:
+        raise ValueError(f"timeout={timeout!r}: write seconds, more than 0")
+    kind = Check if getattr(check, "reads_arguments", True) else CheckByName
+    return _all([kind(check, timeout)])
 
 
 def requires_recent_auth(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from toolguard.calls.message import Frame, caller_of, scope_names_for
 from toolguard.errors import (
     AccessDeniedError,
+    DecisionUnavailableError,
     InsufficientAuthenticationError,
     InsufficientScopeError,
     MissingTokenError,
     ToolGuardError,
 )
 from toolguard.frameworks.operation import Catalog, Operation, Revision
-from toolguard.policies.decision import decide
+from toolguard.policies.decision import decide_listed
 from toolguard.policies.operations import Kind, OperationCall
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS, published
@@ -23,6 +24,13 @@ __all__ = ["Lists", "hides"]
 
 # More than any server has; results beyond this number are not cached.
 _MAX_KNOWN = 20_000
+# Refusals after which the caller may still be permitted one day.
+_MAY_BE_PERMITTED = (
+    DecisionUnavailableError,
+    InsufficientAuthenticationError,
+    InsufficientScopeError,
+    MissingTokenError,
+)
 
 
 class Listing(Protocol):
@@ -67,12 +75,16 @@ class Lists:
         """
         member, kind, key = LISTS[method]
         listed = result.get(member)
-        items = [
-            edited
-            for item in (listed if isinstance(listed, list) else ())
-            if (edited := await self._item(door, item, kind, str(item.get(key)))) is not None
+        items = listed if isinstance(listed, list) else []
+        found = [await self._found(door, kind, str(item.get(key))) for item in items]
+        hidden = await self._hidden(door, found)
+        names = scope_names_for(door.guard, door.message.auth)
+        edited = [
+            dict(item) if policy is None else published(item, kind, policy, names)
+            for item, (policy, call) in zip(items, found, strict=True)
+            if call.name not in hidden
         ]
-        return {**result, member: items}
+        return {**result, member: edited}
 
     async def visible(self, door: Frame, method: str, listed: Sequence[Any]) -> list[Any]:
         """Return the components of fastmcp in a list, without those hidden from the caller.
@@ -84,38 +96,40 @@ class Lists:
         """
         _, kind, key = LISTS[method]
         attribute = "uri_template" if key == "uriTemplate" else key
-        return [
-            component
-            for component in listed
-            if await self._item(door, {}, kind, str(getattr(component, attribute))) is not None
-        ]
+        names = [str(getattr(component, attribute)) for component in listed]
+        hidden = await self._hidden(door, [await self._found(door, kind, each) for each in names])
+        return [each for each, name in zip(listed, names, strict=True) if name not in hidden]
 
-    async def _item(
-        self, door: Frame, item: Mapping[str, Any], kind: Kind, name: str
-    ) -> dict[str, Any] | None:
-        operation = await self._operation(kind, name)
+    async def _found(
+        self, door: Frame, kind: Kind, name: str
+    ) -> tuple[Policy | None, OperationCall]:
+        """Return an operation with its policy; without one, no caller may do it."""
+        operation, call = await self._operation(kind, name), OperationCall(kind, name)
         try:
             policy = self._adapter.policy(operation)
         except ValueError:  # public and guarded at once: refused to every caller
-            policy = None
             if door.guard.unauthorized_tools != "show":
-                door.message.hidden.append(name)
-                return None
-        known = policy or DEFAULT_POLICIES[door.guard.default]
-        if await self._is_hidden(door, known, OperationCall(kind, name)):
-            door.message.hidden.append(name)
-            return None
-        if known is None:
-            return dict(item)
-        return published(item, kind, known, scope_names_for(door.guard, door.message.auth))
+                return None, call
+            policy = None
+        return policy or DEFAULT_POLICIES[door.guard.default], call
 
-    async def _is_hidden(self, door: Frame, policy: Policy | None, call: OperationCall) -> bool:
+    async def _hidden(
+        self, door: Frame, found: Sequence[tuple[Policy | None, OperationCall]]
+    ) -> frozenset[str]:
+        """Return the names that are hidden from the caller; decided once in a message."""
         if door.guard.unauthorized_tools == "show":
-            return False
-        message = door.message
-        caller = caller_of(door.guard, await message.principal(door.guard), message.auth)
-        decision = await decide(policy, caller, call, listing=True)
-        return decision.refusal is not None and hides(door, decision.refusal)
+            return frozenset()
+        message, known = door.message, door.message.listed
+        new = [each for each in found if (id(self), each[1].kind, each[1].name) not in known]
+        if new:
+            caller = caller_of(door.guard, await message.principal(door.guard), message.auth)
+            for (_, call), decision in zip(new, await decide_listed(new, caller), strict=True):
+                refusal = decision.refusal
+                is_hidden = refusal is not None and hides(door, refusal)
+                known[id(self), call.kind, call.name] = is_hidden
+                if is_hidden:
+                    message.hidden.append(call.name)
+        return frozenset(call.name for _, call in found if known[id(self), call.kind, call.name])
 
     async def _operation(self, kind: Kind, name: str) -> Operation:
         revision = self._adapter.revision()
@@ -137,5 +151,4 @@ def hides(frame: Frame, refusal: ToolGuardError) -> bool:
         return False
     if isinstance(refusal, AccessDeniedError):
         return True
-    could_ask = (InsufficientScopeError, InsufficientAuthenticationError, MissingTokenError)
-    return frame.guard.unauthorized_tools == "hide-all" and isinstance(refusal, could_ask)
+    return frame.guard.unauthorized_tools == "hide-all" and isinstance(refusal, _MAY_BE_PERMITTED)

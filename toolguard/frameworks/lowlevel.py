@@ -34,11 +34,11 @@ from typing_extensions import Self
 
 from toolguard.calls.message import Frame
 from toolguard.calls.waiting import wait_for
-from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.frameworks.adapter import PROTECTED, Adapter
 from toolguard.frameworks.operation import Catalog, Operation, Revision
 from toolguard.frameworks.resource_templates import templates_of
 from toolguard.frameworks.server_guard import ServerGuard
+from toolguard.policies.by_name import HasPolicy
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import Policy
 from toolguard.policies.published import LISTS
@@ -265,7 +265,7 @@ def _captured_in(error: BaseException) -> _CapturedError | None:
 
 
 @contextmanager
-def adopting(guard: ServerGuard, rules: Mapping[str, GuardDecorator] | None) -> Iterator[None]:
+def adopting(guard: ServerGuard, rules: Mapping[str, HasPolicy] | None) -> Iterator[None]:
     """Have ``guard`` protect each low-level server when it starts to run, over stdio."""
     run = Server.run
 

@@ -273,8 +273,10 @@ async def _decide_by_name(
     frame = door.enter(None, call, resolved.owner)
     frame.entered.label = None if found is None else found.name
     try:
-        frame.entered.policy = adapter.policy_for(resolved, call.name)
-        await frame.authorize(call if incoming.method in CALLS else None)
+        policy = frame.entered.policy = adapter.policy_for(resolved, call.name)
+        reads_arguments = policy is not None and policy.reads_arguments
+        is_known = incoming.method in CALLS or not reads_arguments
+        await frame.authorize(call if is_known else None)
     except ToolGuardError as refusal:
         if not hides(door, refusal):
             raise

@@ -17,7 +17,7 @@ from toolguard.parsing.wildcards import wildcard
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import Policy
 
-__all__ = ["PoliciesByName"]
+__all__ = ["HasPolicy", "PoliciesByName"]
 
 _TAG = "tag"
 _PREFIXES = ("tool", "resource", "prompt", _TAG)
@@ -26,7 +26,7 @@ _MAX_REMEMBERED = 256
 
 
 class HasPolicy(Protocol):
-    """A guard as used in a rule: any object with a policy, such as the public decorators."""
+    """A guard as used in a rule: a public decorator, or an engine."""
 
     @property
     def policy(self) -> Policy:

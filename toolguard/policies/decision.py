@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
 from toolguard.errors import (
     AccessDeniedError,
+    DecisionUnavailableError,
     InsufficientAuthenticationError,
     InsufficientScopeError,
     InvalidInputError,
@@ -22,6 +23,7 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
+from toolguard.policies.answers import Answer
 from toolguard.policies.argument_scopes import resolve_argument_scopes
 from toolguard.policies.formulas import (
     Alternative,
@@ -33,7 +35,7 @@ from toolguard.policies.formulas import (
 )
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
-from toolguard.policies.requirements import RecentAuthentication
+from toolguard.policies.requirements import Check, RecentAuthentication
 from toolguard.policies.scopes import Scope
 from toolguard.principal import Principal
 
@@ -44,6 +46,7 @@ __all__ = [
     "Decision",
     "Verdict",
     "decide",
+    "decide_listed",
     "decide_now",
     "decide_on_scopes",
 ]
@@ -81,6 +84,10 @@ NEEDS_ARGUMENTS = Decision(Verdict.NEEDS_ARGUMENTS)
 """The decision depends on the arguments of the call."""
 
 
+_DENY = Answer.deny()
+_NOTHING_KNOWN: Mapping[Requirement, Answer | None] = {}
+
+
 class Caller(NamedTuple):
     """The facts about a caller that a decision reads.
 
@@ -109,8 +116,13 @@ async def decide(
     call: OperationCall | None = None,
     *,
     listing: bool = False,
+    known: Mapping[Requirement, Answer | None] = _NOTHING_KNOWN,
 ) -> Decision:
     """Decide whether ``caller`` may do what ``policy`` guards.
+
+    A permit of one alternative counts more than what cannot be told about another; that counts
+    more than a refusal, because a refusal would be final. Within an alternative, a denial counts
+    most, then what cannot be told, then what a client can act on.
 
     Args:
         policy: the whole policy of the operation; None if no caller may do it.
@@ -118,6 +130,7 @@ async def decide(
         call: the call, with its arguments; None while they are not known.
         listing: whether the operation is only to be listed: ``call`` has no arguments, and
             requirements that depend on them are left open.
+        known: the answers that have been given already; None leaves the requirement open.
     """
     decided = decide_now(policy, caller)
     if decided is not None:
@@ -126,7 +139,9 @@ async def decide(
     assert policy.formula is not None  # noqa: S101 - the same
     assert caller.principal is not None  # noqa: S101 - the same
     attempt = _attempt(caller, caller.principal, call)
-    evaluation = _Evaluation(attempt, is_known=call is not None, listing=listing)
+    evaluation = _Evaluation(
+        attempt, is_known=call is not None, listing=listing, answers=dict(known)
+    )
     left: list[Alternative] = []
     for alternative in policy.formula.alternatives:
         for rest in await evaluation.evaluate(alternative):
@@ -135,11 +150,48 @@ async def decide(
             left.append(rest)
     if evaluation.undecided:
         return NEEDS_ARGUMENTS
-    if evaluation.invalid is not None:
-        return _refuse(evaluation.invalid)
-    if not left:
-        return _refuse(AccessDeniedError(rule=" | ".join(evaluation.denied_by)))
-    return _refuse(_name_missing(attempt, left))
+    return _refuse(evaluation.refusal(left))
+
+
+async def decide_listed(
+    listed: Sequence[tuple[Policy | None, OperationCall]], caller: Caller
+) -> Sequence[Decision]:
+    """Decide which of the operations in a list ``caller`` may do, as far as no argument decides.
+
+    A check that answers for all of them at once is asked once.
+
+    Args:
+        listed: the operations, with their policies.
+        caller: the caller, at this moment.
+    """
+    asked: dict[Check, list[int]] = {}
+    for at, (policy, _) in enumerate(listed):
+        if policy is not None and decide_now(policy, caller) is None:
+            for each in policy.requirements:
+                if isinstance(each, Check) and each.answers_lists:
+                    asked.setdefault(each, []).append(at)
+    known: list[dict[Requirement, Answer | None]] = [{} for _ in listed]
+    for check, places in asked.items():
+        answers = await _ask_together(check, caller, [listed[at][1] for at in places])
+        for at, answer in zip(places, answers, strict=True):
+            known[at][check] = answer
+    return [
+        await decide(policy, caller, call, listing=True, known=answers)
+        for (policy, call), answers in zip(listed, known, strict=True)
+    ]
+
+
+async def _ask_together(
+    check: Check, caller: Caller, calls: Sequence[OperationCall]
+) -> Sequence[Answer | None]:
+    assert caller.principal is not None  # noqa: S101 - decided without asking
+    attempt = _attempt(caller, caller.principal)
+    try:
+        said = await check.hold_each(attempt, calls)
+    except Exception as error:  # noqa: BLE001 - fail closed: a function of the user's
+        _log.error("%s failed: %s", check, type(error).__name__)
+        return [_DENY] * len(calls)
+    return [None if each is None else _read(check, each, attempt) for each in said]
 
 
 def decide_on_scopes(policy: Policy, caller: Caller) -> Decision:
@@ -216,6 +268,26 @@ def _sign_in_again(
     )
 
 
+def _read(requirement: Requirement, said: object, attempt: Attempt) -> Answer:
+    """Return what a requirement answered; a denial for everything that is not an answer."""
+    if isinstance(said, bool):
+        return Answer.permit() if said else _DENY
+    if not isinstance(said, Answer):
+        _log.error("%s answered %s, not True, False or an Answer", requirement, type(said).__name__)
+        return _DENY
+    needed = _needed(said)
+    if needed and all(_is_met(each, attempt) for each in needed):
+        return Answer.deny("what it needs is there")  # a challenge would repeat for ever
+    return said
+
+
+def _needed(answer: Answer) -> Sequence[Condition]:
+    """Return the conditions of which an answer says that they would permit the call."""
+    if answer.verdict == "needs sign-in":
+        return (RecentAuthentication(answer.max_age, answer.acr_values),)
+    return answer.scopes
+
+
 @dataclass
 class _Evaluation:
     """The evaluation of requirements for one decision; each requirement is evaluated once.
@@ -224,7 +296,9 @@ class _Evaluation:
         attempt: what the requirements are evaluated on.
         is_known: whether the call is known, with its arguments.
         listing: whether the call has no arguments and stands for any call.
+        answers: the answers so far; None for a requirement that is left open.
         denied_by: the requirements that the caller does not meet.
+        untold: the requirements of which it cannot be told now.
         invalid: why an alternative cannot be applied to the arguments.
         undecided: whether an alternative needs to know the arguments.
     """
@@ -232,27 +306,54 @@ class _Evaluation:
     attempt: Attempt
     is_known: bool
     listing: bool
+    answers: dict[Requirement, Answer | None]
     denied_by: dict[str, None] = field(default_factory=dict)
+    untold: dict[str, None] = field(default_factory=dict)
     invalid: InvalidInputError | None = None
     undecided: bool = False
-    _answers: dict[Requirement, bool] = field(default_factory=dict)
 
     async def evaluate(self, alternative: Alternative) -> Iterable[Alternative]:
         """Return the conditions that a client can act on, as alternatives; empty if denied."""
         opaque = [each for each in requirements_in(alternative) if each.opaque]
+        rest = [each for each in alternative if isinstance(each, str) or not each.opaque]
+        untold: list[str] = []
         # Requirements that need neither arguments nor functions of the user's come first.
-        for requirement in sorted(opaque, key=lambda each: each.reads_arguments):
-            is_open = not self.is_known or (self.listing and bool(requirement.arguments))
-            if requirement.reads_arguments and is_open:
+        for requirement in sorted(opaque, key=lambda each: each.reads_call + each.reads_arguments):
+            answer = await self._answer(requirement)
+            if answer is None:
                 self.undecided = True
                 return ()
-            if requirement not in self._answers:
-                self._answers[requirement] = await self._ask(requirement)
-            if not self._answers[requirement]:
-                self.denied_by[str(requirement)] = None
+            reasoned = f"{requirement}: {answer.reason}" if answer.reason else str(requirement)
+            if answer.verdict == "deny":
+                self.denied_by[reasoned] = None
                 return ()
-        rest = [each for each in alternative if isinstance(each, str) or not each.opaque]
+            if answer.verdict == "try again":
+                untold.append(reasoned)
+            rest += _needed(answer)
+        if untold:
+            self.untold.update(dict.fromkeys(untold))
+            return ()
         return self._with_named_scopes(rest)
+
+    def refusal(self, left: Sequence[Alternative]) -> ToolGuardError:
+        """Return why no alternative permits the call; ``left`` are those a client can act on."""
+        if self.untold:
+            return DecisionUnavailableError(rule=" | ".join(self.untold))
+        if self.invalid is not None:
+            return self.invalid
+        if not left:
+            return AccessDeniedError(rule=" | ".join(self.denied_by))
+        return _name_missing(self.attempt, left)
+
+    async def _answer(self, requirement: Requirement) -> Answer | None:
+        """Return the answer of a requirement; None if it is open until the arguments are known."""
+        if requirement in self.answers:
+            return self.answers[requirement]
+        is_open = not self.is_known or (self.listing and bool(requirement.arguments))
+        if requirement.reads_call and is_open:
+            return None
+        answer = self.answers[requirement] = await self._ask(requirement)
+        return answer
 
     def _with_named_scopes(self, rest: Sequence[Condition]) -> Iterable[Alternative]:
         naming = [each for each in requirements_in(rest) if each.names_scopes]
@@ -272,17 +373,15 @@ class _Evaluation:
             self._failed(", ".join(map(str, naming)), error)
             return ()
 
-    async def _ask(self, requirement: Requirement) -> bool:
+    async def _ask(self, requirement: Requirement) -> Answer:
         try:
             answer = requirement.holds(self.attempt)
             said: object = await answer if inspect.isawaitable(answer) else answer
         except Exception as error:  # noqa: BLE001 - fail closed: a function of the user's
             self.undecided |= self.listing  # the function may have read an argument
             self._failed(str(requirement), error)
-            return False
-        if not isinstance(said, bool):
-            _log.error("%s answered %s, not True or False", requirement, type(said).__name__)
-        return said is True
+            return _DENY
+        return _read(requirement, said, self.attempt)
 
     def _failed(self, name: str, error: Exception) -> None:
         # Not the text of the exception: it may contain a token.

@@ -15,6 +15,7 @@ from typing import ClassVar, TypeAlias, Union
 
 from typing_extensions import Self
 
+from toolguard.policies.answers import Answer
 from toolguard.policies.operations import OperationCall
 from toolguard.principal import Principal
 
@@ -46,12 +47,17 @@ class Requirement(ABC):
     #: Whether it is evaluated before any scope is named; a refusal does not say what would have
     #: sufficed.
     opaque: ClassVar[bool] = True
-    #: Whether the answer depends on the call, and not only on the caller.
+    #: Whether the answer depends on the arguments of the call, and not only on the caller.
     reads_arguments: ClassVar[bool] = False
 
     @abstractmethod
-    def holds(self, attempt: Attempt) -> bool | Awaitable[bool]:
-        """Return whether the caller meets the requirement; only True counts."""
+    def holds(self, attempt: Attempt) -> bool | Answer | Awaitable[bool | Answer]:
+        """Return whether the caller meets the requirement; only True and a permit count."""
+
+    @property
+    def reads_call(self) -> bool:
+        """Whether the answer depends on the call: on its name, or on its arguments."""
+        return self.reads_arguments
 
     @property
     def arguments(self) -> tuple[str, ...]:

@@ -75,14 +75,20 @@ class OperationCall:
         arguments: the arguments by name: for a decorated function the validated ones, with
             defaults; for an operation that only a rule of ``protect(rules=...)`` guards, the
             ones that the client sent. Not in the representation.
+        method: the JSON-RPC method that names the operation, where that is not the one that
+            runs it, such as ``completion/complete``; None for ``tools/call``, ``resources/read``
+            and ``prompts/get``. Not in the representation.
     """
 
     kind: Kind
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    method: str | None = field(default=None, repr=False)
 
     @classmethod
-    def sent(cls, kind: Kind, name: str, arguments: object = None) -> OperationCall:
+    def sent(
+        cls, kind: Kind, name: str, arguments: object = None, method: str | None = None
+    ) -> OperationCall:
         """Return the call as a client sent it; the only argument of a resource is its URI.
 
         Args:
@@ -90,9 +96,10 @@ class OperationCall:
             name: its name, or the URI of a resource.
             arguments: the arguments as they were sent; what is not an object counts as
                 none.
+            method: the JSON-RPC method, where that is not the one that runs the operation.
         """
         given = {"uri": name} if kind == "resource" else arguments
-        return cls(kind, name, given if isinstance(given, (dict, Mapping)) else {})
+        return cls(kind, name, given if isinstance(given, (dict, Mapping)) else {}, method)
 
 
 def is_handshake(method: str) -> bool:
@@ -118,20 +125,21 @@ def named_operations(method: str, params: Mapping[str, Any]) -> tuple[OperationC
     ()
     """
     if method in _OPERATIONS:
-        return (_called(*_OPERATIONS[method], params, params.get("arguments")),)
+        other = None if method in CALLS else method
+        return (_called(*_OPERATIONS[method], params, params.get("arguments"), other),)
     if method == COMPLETE:
         ref = _member(params, "ref")
-        return (_called(*_reference(ref), ref, params.get("arguments")),)
+        return (_called(*_reference(ref), ref, params.get("arguments"), COMPLETE),)
     if method == _LISTEN:
         return _subscribed(_member(params, "notifications"))
     return ()
 
 
 def _called(
-    kind: Kind, parameter: str, named: Mapping[str, Any], arguments: object
+    kind: Kind, parameter: str, named: Mapping[str, Any], arguments: object, method: str | None
 ) -> OperationCall:
     _refuse_lookalikes(named, parameter)
-    return OperationCall.sent(kind, _usable(parameter, named.get(parameter)), arguments)
+    return OperationCall.sent(kind, _usable(parameter, named.get(parameter)), arguments, method)
 
 
 def _usable(parameter: str, name: object) -> str:
@@ -161,7 +169,8 @@ def _subscribed(notifications: Mapping[str, Any]) -> tuple[OperationCall, ...]:
         return ()
     if not isinstance(uris, list) or len(uris) > MAX_NAMES:
         raise _malformed(f"{_SUBSCRIPTIONS} must be a list of at most {MAX_NAMES} URIs")
-    return tuple(OperationCall.sent("resource", _usable(_SUBSCRIPTIONS, uri)) for uri in uris)
+    named = (_usable(_SUBSCRIPTIONS, uri) for uri in uris)
+    return tuple(OperationCall.sent("resource", uri, None, _LISTEN) for uri in named)
 
 
 def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:

@@ -9,22 +9,28 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from re import Pattern
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeAlias, cast
 
+import anyio
 import anyio.to_thread
 
 from toolguard.parsing.wildcards import wildcard
+from toolguard.policies.answers import Answer
 from toolguard.policies.formulas import Attempt, Requirement
 from toolguard.policies.operations import OperationCall
 from toolguard.principal import Principal
 
 __all__ = [
+    "CHECK_TIMEOUT",
+    "AnswersLists",
     "BelongsToTenant",
     "BelongsToTenantOf",
     "Check",
+    "CheckByName",
+    "CheckFunction",
     "HasClaim",
     "HasPermission",
     "HasRole",
@@ -32,6 +38,25 @@ __all__ = [
     "RecentAuthentication",
     "Requirement",
 ]
+
+CHECK_TIMEOUT = 10.0
+"""The seconds in which a check answers, unless it is given another time."""
+
+CheckFunction: TypeAlias = Callable[
+    [Principal, OperationCall], "bool | Answer | Awaitable[bool | Answer]"
+]
+"""A check: a function of the caller and the call, async or not."""
+
+
+class AnswersLists(Protocol):
+    """The part of a check by which lists are filtered without asking it for each operation."""
+
+    async def answer_each(
+        self, principal: Principal, calls: Sequence[OperationCall], /
+    ) -> Sequence[bool | Answer | None]:
+        """Return one answer for each operation; None where the arguments decide."""
+        ...
+
 
 # One character of `*`: RFC 3986 §2.3, unreserved characters. So a pattern for the host of a URL
 # does not match into its path, query or userinfo.
@@ -184,22 +209,76 @@ class HasClaim(Requirement):
 
 @dataclass(frozen=True)
 class Check(Requirement):
-    """A function of the developer's returns True."""
+    """A check of the developer's, or of a decision point, permits the call.
 
-    function: Callable[[Principal, OperationCall], bool | Awaitable[bool]]
+    Attributes:
+        function: the check.
+        timeout: seconds for one answer; without one in that time, it cannot be told now.
+    """
+
+    function: CheckFunction
+    timeout: float = CHECK_TIMEOUT
     reads_arguments: ClassVar[bool] = True
 
-    async def holds(self, attempt: Attempt) -> bool:
-        """Return the result of the function; a synchronous one runs in a worker thread."""
-        said: bool | Awaitable[bool]
-        if inspect.iscoroutinefunction(self.function):
+    async def holds(self, attempt: Attempt) -> bool | Answer:
+        """Return the answer of the function; a synchronous one runs in a worker thread."""
+        with anyio.move_on_after(self.timeout):
+            return await self._said(attempt)
+        return self._late
+
+    async def _said(self, attempt: Attempt) -> bool | Answer:
+        if _is_async(self.function):
             said = self.function(attempt.principal, attempt.call)
         else:
-            said = await anyio.to_thread.run_sync(self.function, attempt.principal, attempt.call)
+            said = await anyio.to_thread.run_sync(
+                self.function, attempt.principal, attempt.call, abandon_on_cancel=True
+            )
         return await said if inspect.isawaitable(said) else said
+
+    @property
+    def reads_call(self) -> bool:
+        """Whether the answer depends on the call: always, at least on its name."""
+        return True
+
+    @property
+    def answers_lists(self) -> bool:
+        """Whether the check answers for all operations of a list at once."""
+        return hasattr(self.function, "answer_each")
+
+    async def hold_each(
+        self, attempt: Attempt, calls: Sequence[OperationCall]
+    ) -> Sequence[bool | Answer | None]:
+        """Return the answers for the operations of a list; None where arguments decide.
+
+        Raises:
+            TypeError: if there is not one answer for each.
+        """
+        said: object = [self._late] * len(calls)
+        with anyio.move_on_after(self.timeout):
+            said = await cast("AnswersLists", self.function).answer_each(attempt.principal, calls)
+        if not isinstance(said, (list, tuple)) or len(said) != len(calls):
+            raise TypeError("a check answers a list with one answer for each operation")
+        return said
+
+    @property
+    def _late(self) -> Answer:
+        return Answer.try_again(f"no answer in {self.timeout:g} s")
 
     def __str__(self) -> str:
         return f"check {getattr(self.function, '__qualname__', type(self.function).__name__)}"
+
+
+@dataclass(frozen=True)
+class CheckByName(Check):
+    """A check that reads the name and the method of the call, and no argument."""
+
+    reads_arguments: ClassVar[bool] = False
+
+
+def _is_async(function: object) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - whether calling it gives a coroutine
+    )
 
 
 @dataclass(frozen=True)
