@@ -80,7 +80,7 @@ def test_a_permit_permits(said: Any) -> None:
         *(None, 1, 0, "permit", "yes", object(), [True], {"decision": True}, Answer),
         *(ValueError("permit"), TimeoutError(), KeyError("amount")),
     ],
-    ids=str,
+    ids=lambda said: type(said).__name__,
 )
 def test_whatever_is_not_a_permit_denies(said: Any) -> None:
     assert isinstance(decided(requires(Says(said))).refusal, AccessDeniedError)
