@@ -13,8 +13,6 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-from jwt.algorithms import Algorithm, get_default_algorithms
-from jwt.exceptions import InvalidKeyError
 from typing_extensions import Self
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
@@ -38,6 +36,7 @@ from toolguard.tokens.jws import CompactJWS, media_type, parse_object
 from toolguard.tokens.keys import Key, KeySource
 from toolguard.tokens.memo import Memo, Verified
 from toolguard.tokens.profile import STRICT, Profile
+from toolguard.tokens.signatures import DEFAULT_ALGORITHMS, is_signed
 from toolguard.tokens.verifier import Verifier
 
 __all__ = [
@@ -48,12 +47,6 @@ __all__ = [
     "canonical_audience",
 ]
 
-DEFAULT_ALGORITHMS = (
-    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
-)
-"""All supported signature algorithms: asymmetric ones (RFC 7518 §3.1, RFC 8037, RFC 9864)."""
-
 DEFAULT_TOKEN_TYPES = ("at+jwt", "JWT")
 """The accepted ``typ`` values: that of RFC 9068, and the generic one that most issuers send."""
 
@@ -61,13 +54,6 @@ DEFAULT_TOKEN_TYPES = ("at+jwt", "JWT")
 _REFRESHES = 3
 # The key ids that verified signatures; more than one key set may hold.
 _MAX_PROVEN = 200
-
-_PYJWT = get_default_algorithms()
-_ALGORITHMS: Mapping[str, Algorithm] = {
-    # RFC 9864 §2.2: Ed25519 is EdDSA with the curve in its name; the key decides which it is.
-    name: _PYJWT["EdDSA" if name == "Ed25519" else name]
-    for name in DEFAULT_ALGORITHMS
-}
 
 _URL = re.compile(
     r"https?://[A-Z0-9._~:\[\]-]+([/?][\x21\x22\x24-\x7E]*)?", re.ASCII | re.IGNORECASE
@@ -329,7 +315,7 @@ class JWTVerifier:
         if keys is None or self.issuer is None:
             return None
         for key in keys:
-            if _signed(jws, key):
+            if is_signed(jws, key):
                 self._remember_proven(jws.kid)
                 return key
         if not keys:
@@ -403,18 +389,6 @@ class JWTVerifier:
         return f"<JWTVerifier: tokens of {self.issuer} for {', '.join(self._audiences)}>"
 
 
-def _signed(jws: CompactJWS, key: Key) -> bool:
-    # RFC 8725 §3.1: a key is used with one algorithm, which is checked at every use.
-    if jws.algorithm not in key.algorithms:
-        return False
-    algorithm = _ALGORITHMS[jws.algorithm]
-    try:
-        material = algorithm.prepare_key(key.material)
-    except (InvalidKeyError, TypeError):
-        return False
-    return algorithm.verify(jws.signing_input, material, jws.signature)
-
-
 def _configured_audiences(audience: str | Sequence[str]) -> tuple[str, ...]:
     audiences = (audience,) if isinstance(audience, str) else tuple(audience or ())
     if not audiences or "" in audiences:
@@ -432,7 +406,7 @@ def _configured_audiences(audience: str | Sequence[str]) -> tuple[str, ...]:
 def _checked_algorithms(algorithms: Collection[str]) -> frozenset[str]:
     if isinstance(algorithms, str) or not algorithms:
         raise ValueError('write algorithms=["RS256"]: a list that names at least one')
-    unknown = [name for name in algorithms if name not in _ALGORITHMS]
+    unknown = [name for name in algorithms if name not in DEFAULT_ALGORITHMS]
     if unknown:
         raise ValueError(
             f"{unknown[0]!r} is not accepted for access tokens: a public key cannot check it "
