@@ -7,6 +7,8 @@
     ├── MalformedCredentialsError      400  an Authorization header that cannot be read
     ├── MalformedMessageError          400  a body that more than one message could be read in
     ├── InvalidTokenError              401  an invalid token, with a ``reason``
+    ├── InvalidProofError              401  an invalid DPoP proof, with a ``reason``
+    │   └── NonceRequiredError         401  a DPoP proof without the nonce of this server
     ├── InsufficientScopeError         403  a valid token with too few scopes: step up
     ├── InsufficientAuthenticationError  401  a valid token of an old or weak sign-in
     ├── AccessDeniedError              403  a denial that more scopes would not change

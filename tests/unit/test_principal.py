@@ -207,7 +207,7 @@ def test_a_principal_made_without_an_expiry_has_expired() -> None:
 
 
 def test_a_session_belongs_to_issuer_user_and_client() -> None:
-    assert read(client_id="desktop", dct="T1", scope="a").session_key == (
+    assert read(client_id="desktop", dct="T1", scope="a").owner_key == (
         "https://issuer.example",
         "alice",
         "desktop",

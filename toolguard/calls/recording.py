@@ -20,6 +20,7 @@ from toolguard.errors import (
     ConnectionResponseError,
     ConnectionUnavailableError,
     InsufficientScopeError,
+    InvalidProofError,
     InvalidTokenError,
     KeysUnavailableError,
     ToolGuardError,
@@ -237,7 +238,7 @@ def _refusal_facts(refusal: ToolGuardError | None, policy: Policy | None) -> dic
     if refusal is None:
         return {}
     reason = refusal.error
-    if isinstance(refusal, InvalidTokenError):
+    if isinstance(refusal, (InvalidProofError, InvalidTokenError)):
         reason = f"{reason}:{refusal.reason}"
     facts: dict[str, Any] = {"reason": reason}
     rule = getattr(refusal, "rule", None)

@@ -24,7 +24,7 @@ from toolguard.principal import Principal
 from toolguard.tokens.claims import (
     Times,
     check_actors,
-    check_bearer,
+    check_confirmation,
     check_subject,
     check_times,
     read_times,
@@ -36,6 +36,7 @@ from toolguard.tokens.jws import CompactJWS, media_type, parse_object
 from toolguard.tokens.keys import Key, KeySource
 from toolguard.tokens.memo import Memo, Verified
 from toolguard.tokens.profile import STRICT, Profile
+from toolguard.tokens.proofs.presented import check_binding
 from toolguard.tokens.signatures import DEFAULT_ALGORITHMS, is_signed
 from toolguard.tokens.verifier import Verifier
 
@@ -218,19 +219,24 @@ class JWTVerifier:
         """Return the figures of the source of keys."""
         return figures_of(self._keys)
 
-    async def verify(self, token: str) -> Principal:
+    async def verify(self, token: str, *, bound: bool = False) -> Principal:
         """Verify ``token`` and return its principal; suspends only to fetch keys.
+
+        Args:
+            token: the access token.
+            bound: whether the token has to be bound to a key, whose possession the caller of this
+                method checks (RFC 9449 §7); otherwise it must not be.
 
         Raises:
             InvalidTokenError: if the token is not valid; its ``reason`` says why.
             KeysUnavailableError: if the issuer's keys cannot be fetched.
         """
         try:
-            principal = self._judge(token)
+            principal = self._judge(token, bound=bound)
             for _ in range(_REFRESHES):
                 if principal is None:
                     await self._keys.refresh()
-                    principal = self._judge(token, refreshed=True)
+                    principal = self._judge(token, refreshed=True, bound=bound)
             if principal is None:
                 raise KeysUnavailableError("The keys of the authorization server are not known")  # noqa: TRY301
         except BaseException as error:
@@ -238,6 +244,20 @@ class JWTVerifier:
             del token
             raise
         return principal
+
+    async def verify_bound(self, token: str) -> Principal:
+        """Verify a ``token`` that is bound to a key, and return its principal with ``jkt``.
+
+        The possession of the key is checked by the caller of this method (RFC 9449 §7).
+
+        Args:
+            token: the access token.
+
+        Raises:
+            InvalidTokenError: if the token is not valid, or not bound to a key.
+            KeysUnavailableError: if the issuer's keys cannot be fetched.
+        """
+        return await self.verify(token, bound=True)
 
     def verify_now(self, token: str) -> Principal | None:
         """Verify ``token`` without I/O; return None if keys have to be fetched first.
@@ -253,7 +273,9 @@ class JWTVerifier:
             del token
             raise
 
-    def _judge(self, token: str, *, refreshed: bool = False) -> Principal | None:
+    def _judge(
+        self, token: str, *, refreshed: bool = False, bound: bool = False
+    ) -> Principal | None:
         """Return the principal; None if keys must be fetched first."""
         # Lone surrogates are encoded as well: no two texts share a digest.
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
@@ -269,6 +291,8 @@ class JWTVerifier:
             verified = self._examine(token, refreshed=refreshed)
         if verified is None:
             return None
+        if (verified.principal.jkt is None) is bound:
+            check_binding(verified.principal.jkt, bound=bound)
         check_times(verified.times, self._clock(), self._leeway)
         if verified is not known:
             self._memo.keep(digest, verified)
@@ -350,7 +374,7 @@ class JWTVerifier:
             InvalidTokenError: if one of the claims is not accepted; times are not compared.
         """
         self._check_parties(claims)
-        check_bearer(claims)
+        check_confirmation(claims)
         fault = self._profile.fault_of_kind(claims, typ)
         if fault is not None:
             self._faults.tell("kind", "an access token", fault)
