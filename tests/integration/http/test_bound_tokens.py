@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -16,9 +17,21 @@ from mcp.client.auth.utils import (
 )
 
 from support.calendar_server import calendar
-from support.lines import LEGACY_PROTOCOLS, STATEFUL_MODES, Guarding, Line, Mode, Serve, ServeOnce
+from support.lines import (
+    LEGACY_PROTOCOLS,
+    LINES,
+    MODERN_PROTOCOL,
+    STATEFUL_MODES,
+    Guarding,
+    Line,
+    Mode,
+    Serve,
+    ServeOnce,
+)
 from support.provers import Prover, ProvingCaller
+from support.task_servers import TASK_LINE, Tasked, server_with_tasks
 from support.wire import Caller, Reply, asked_for, message, request_headers
+from toolguard import requires_scopes
 from toolguard.testing import LocalIssuer
 from toolguard.testing.proofs import INVALID_PROOFS, ProofKey
 from toolguard.tokens.proofs import DPoP
@@ -288,3 +301,77 @@ def test_two_issuers_may_differ_in_what_they_bind(
 
     assert [status(bound, with_key=each) for each in (True, False)] == [200, 401]
     assert [status(bearer, with_key=each) for each in (True, False)] == [401, 200]
+
+
+# --- what belongs to the key
+
+
+@contextmanager
+def proving(issuer: LocalIssuer, key: ProofKey, **token: Any) -> Iterator[httpx.Client]:
+    """Yield an HTTP client whose requests carry a token that is bound to ``key``."""
+    with httpx.Client(auth=prover(issuer, key, **token), timeout=10) as client:
+        yield client
+
+
+@pytest.mark.skipif(TASK_LINE is None, reason="no line here has background tasks")
+def test_a_task_is_unknown_to_another_key(
+    guarding: Guarding, serve: Serve, issuer: LocalIssuer, http: httpx.Client
+) -> None:
+    assert TASK_LINE is not None
+    server = server_with_tasks()
+
+    @server.tool(task=True)
+    @requires_scopes("calendar.read")
+    async def write(line: str, *, user_id: str) -> str:
+        return f"{line} by {user_id}"
+
+    guarding(dpop="optional").protect(server)
+    url = serve(TASK_LINE.http_app(server))
+    with proving(issuer, KEY) as own, proving(issuer, ProofKey()) as foreign:
+        alice, thief = (Tasked.at(client, url, None) for client in (own, foreign))
+        bearer = Tasked.at(http, url, issuer.mint(scopes=["calendar.read"]))
+        task = alice.start("write", line="dear diary")
+
+        for other in (thief, bearer):
+            assert "not found" in other.about("tasks/get", task).content
+        assert alice.outcome(task) == "dear diary by alice"
+
+
+@pytest.mark.parametrize("line", [each for each in LINES if each.modern], ids=str)
+def test_a_sealed_state_serves_no_other_key(
+    line: Line, guarding: Guarding, serve: Serve, issuer: LocalIssuer
+) -> None:
+    server = guarding(dpop="optional").protect(asking(line))
+    url = serve(line.http_app(server, stateless=True, json=True)) + "/mcp"
+    can: dict[str, Any] = {"elicitation": {"form": {}}}
+
+    def call(client: httpx.Client, **more: Any) -> Reply:
+        caller = Caller(client, url, MODERN_PROTOCOL, capabilities=can)
+        return caller.send("tools/call", {"name": "transfer", "arguments": {}, **more})
+
+    with proving(issuer, KEY) as own, proving(issuer, ProofKey()) as foreign:
+        answer = {
+            "inputResponses": {"ok": {"action": "accept", "content": {"ok": True}}},
+            "requestState": call(own).result["requestState"],
+        }
+        assert "transferred" not in call(foreign, **answer).content
+        assert call(own, **answer).value == "transferred"
+
+
+def asking(line: Line) -> Any:
+    """Return a server with a tool that asks before it acts."""
+    types: Any = importlib.import_module("mcp_types")
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}}
+    question = types.ElicitRequest(
+        params=types.ElicitRequestFormParams(message="sure?", requested_schema=schema)
+    )
+    server = line.server("transfers")
+
+    async def transfer(ctx: Any) -> Any:
+        if ctx.request_state is None:
+            return types.InputRequiredResult(input_requests={"ok": question}, request_state="a")
+        return "transferred"
+
+    transfer.__annotations__ = {"ctx": line.context, "return": str | types.InputRequiredResult}
+    server.tool()(transfer)
+    return server
