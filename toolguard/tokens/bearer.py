@@ -10,12 +10,12 @@ from toolguard.errors import MalformedCredentialsError
 
 __all__ = ["bearer_token"]
 
-# RFC 6750 §2.1: b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
 _Scheme = Literal["Bearer", "DPoP"]
 _CREDENTIALS: Mapping[_Scheme, re.Pattern[bytes]] = {
     "Bearer": re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr](?: +|(?=\t)|$)(.*)", re.DOTALL),
     "DPoP": re.compile(rb"[Dd][Pp][Oo][Pp](?: +|(?=\t)|$)(.*)", re.DOTALL),
 }
+# RFC 6750 §2.1: b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
 _B64TOKEN = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
 
 

@@ -109,11 +109,11 @@ def test_every_kind_of_bad_token_is_refused_by_the_guards_own_verifier(
 
 @pytest.mark.parametrize("settings", [DPoP(), DPoP("required"), DPoP("required", nonces=True)])
 def test_a_bound_token_is_sent_with_a_proof(line: Line, guarding: Guarding, settings: DPoP) -> None:
-    server, diligent = guarding(dpop=settings).protect(diary(line)), {"roles": ["editor"]}
+    server = guarding(dpop=settings).protect(diary(line))
 
-    assert call_as(server, "edit", dpop=True, **diligent).text == "edited"
-    assert call_as(server, "edit", dpop=ProofKey(), **diligent).ok
-    assert call_as(server, "edit", **diligent).ok is (settings.mode == "optional")
+    assert call_as(server, "edit", dpop=True, roles=["editor"]).text == "edited"
+    assert call_as(server, "edit", dpop=ProofKey(), roles=["editor"]).ok
+    assert call_as(server, "edit", roles=["editor"]).ok is (settings.mode == "optional")
     refused = call_as(server, "write", {"text": "x"}, dpop=True)
     assert refused.missing_scopes == ("diary.write",)
 

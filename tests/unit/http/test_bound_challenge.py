@@ -16,7 +16,7 @@ from toolguard.errors import (
     NonceRequiredError,
     ToolGuardError,
 )
-from toolguard.http.challenge import challenge_for, parse
+from toolguard.http.challenge import Challenge, challenge_for, parse
 from toolguard.testing.strategies import challenges
 
 METADATA = "https://mcp.test/.well-known/oauth-protected-resource/mcp"
@@ -77,9 +77,9 @@ def test_a_missing_scope_has_one_form(offers_bearer: bool) -> None:
 
 @given(challenges(), st.booleans(), st.sampled_from(["Bearer", "DPoP"]))
 def test_a_challenge_with_dpop_is_read_as_it_was_written(
-    challenge: object, offers_bearer: bool, scheme: str
+    challenge: Challenge, offers_bearer: bool, scheme: str
 ) -> None:
-    made = replace(  # type: ignore[type-var]
+    made = replace(
         challenge,
         algs=("ES256",),
         offers_bearer=offers_bearer,

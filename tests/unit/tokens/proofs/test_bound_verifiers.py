@@ -43,7 +43,7 @@ class Endpoint:
         self, url: str, body: bytes, headers: Mapping[str, str], timeout: float
     ) -> Answer:
         del url, body, headers, timeout
-        return Answer(200, None, self.body)
+        return Answer(200, "", self.body)
 
 
 def introspecting(**members: Any) -> IntrospectionVerifier:
@@ -199,7 +199,7 @@ class Own:
 def test_a_verifier_that_knows_no_bound_tokens_cannot_accept_any() -> None:
     for verifier in (Own(), "framework"):
         with pytest.raises(ValueError, match=r"dpop= needs a verifier with an async verify_bound"):
-            ToolGuard(verifier=verifier, audience=SERVER, dpop=DPoP())  # type: ignore[arg-type]
+            ToolGuard(verifier=verifier, audience=SERVER, dpop=DPoP())
 
 
 def test_a_verifier_that_ignores_a_confirmation_is_not_believed() -> None:
