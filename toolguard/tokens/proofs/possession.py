@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Any
@@ -16,6 +17,7 @@ from toolguard.tokens.proofs.target import canonical_target, target_of
 
 __all__ = ["Possession"]
 
+_KEPT_TARGETS = 256
 # What a path may contain unencoded (RFC 3986 §3.3).
 _PATH = "/:@!$&'()*+,;=-._~"
 
@@ -71,8 +73,14 @@ class Possession:
             raise InvalidProofError("replay", "The DPoP proof has been used before")
 
     def _target(self, scope: Mapping[str, Any]) -> str:
+        """Return the URL of a request, as its client knows it."""
         raw = scope.get("raw_path")
         # RFC 3986 §2.5: without the raw path, a server has decoded the path as UTF-8.
         path = raw.decode("latin-1") if raw else quote(scope["path"], safe=_PATH)
-        target = target_of(self._resource, path.partition("?")[0])
-        return canonical_target(target) or ""
+        return _known_target(self._resource, path.partition("?")[0])
+
+
+@functools.lru_cache(_KEPT_TARGETS)
+def _known_target(resource: str, path: str) -> str:
+    """Return the canonical URL of a path; no proof is for a path that has none."""
+    return canonical_target(target_of(resource, path)) or ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Protocol, runtime_checkable
 
 from toolguard.errors import InvalidTokenError
@@ -73,13 +74,13 @@ async def verified(guard: Accepting, token: str, *, bound: bool) -> Principal:
         InvalidTokenError: if the token is not valid, or not of the kind that is accepted.
         KeysUnavailableError: if the token cannot be verified at this time.
     """
-    verifier = guard.verifier
-    if not bound:
-        principal = await verifier.verify(token)
-    elif isinstance(verifier, BoundVerifier):
-        principal = await verifier.verify_bound(token)
-    else:
+    # Looked up by name: comparing with the protocol takes longer than a remembered token.
+    verify: Callable[[str], Awaitable[Principal]] | None = getattr(
+        guard.verifier, "verify_bound" if bound else "verify", None
+    )
+    if verify is None:
         raise InvalidTokenError("bound", "Tokens that are bound to a key are not accepted here")
+    principal = await verify(token)
     check_binding(principal.jkt, bound=bound)
     mode = guard.dpop_mode(principal.issuer)
     if bound and mode == "off":
