@@ -42,7 +42,7 @@ def proof_key(context: ServerContext, request: Request) -> str | None:
         raise Refusal(error.error, str(error)) from None
     # Beside those of assertions: no issuer of them is called so.
     is_first = use_assertion(
-        context, f"proof {proof.key}", proof.id, proof.issued_at + _SETTINGS.window
+        context, f"proof {proof.key}", proof.id, proof.issued_at + _SETTINGS.window + 1
     )
     if not is_first:
         raise Refusal("invalid_dpop_proof", "The DPoP proof has been used before")

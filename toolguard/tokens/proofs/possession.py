@@ -69,7 +69,8 @@ class Possession:
         if self._nonces is not None and not self._nonces.accepts(proof.nonce):
             raise NonceRequiredError(self._nonces.current)
         name = sha256(f"{key} {proof.id}".encode("utf-8", "surrogatepass")).digest()
-        if not await self._replays.is_first(key, name, proof.issued_at + window):
+        # Longer than the proof is good: at its very end it is still accepted.
+        if not await self._replays.is_first(key, name, proof.issued_at + window + 1):
             raise InvalidProofError("replay", "The DPoP proof has been used before")
 
     def _target(self, scope: Mapping[str, Any]) -> str:
