@@ -7,6 +7,8 @@
     ├── MalformedCredentialsError      400  an Authorization header that cannot be read
     ├── MalformedMessageError          400  a body that more than one message could be read in
     ├── InvalidTokenError              401  an invalid token, with a ``reason``
+    ├── InvalidProofError              401  an invalid DPoP proof, with a ``reason``
+    │   └── NonceRequiredError         401  a DPoP proof without the nonce of this server
     ├── InsufficientScopeError         403  a valid token with too few scopes: step up
     ├── InsufficientAuthenticationError  401  a valid token of an old or weak sign-in
     ├── AccessDeniedError              403  a denial that more scopes would not change
@@ -50,12 +52,15 @@ __all__ = [
     "InsufficientAuthenticationError",
     "InsufficientScopeError",
     "InvalidInputError",
+    "InvalidProofError",
+    "InvalidProofReason",
     "InvalidTokenError",
     "InvalidTokenReason",
     "KeysUnavailableError",
     "MalformedCredentialsError",
     "MalformedMessageError",
     "MissingTokenError",
+    "NonceRequiredError",
     "OutageReason",
     "ToolGuardError",
 ]
@@ -77,6 +82,25 @@ InvalidTokenReason = Literal[
 ]
 """Why a token was refused. For logs and tests; the caller gets a sentence without claims."""
 
+InvalidProofReason = Literal[
+    "missing",
+    "repeated",
+    "malformed",
+    "type",
+    "algorithm",
+    "key",
+    "binding",
+    "signature",
+    "id",
+    "method",
+    "target",
+    "time",
+    "token_hash",
+    "nonce",
+    "replay",
+]
+"""Why a DPoP proof was refused. For logs and tests; the caller gets a sentence without claims."""
+
 
 OutageReason = Literal["unreachable", "status", "unreadable", "unsigned", "encrypted"]
 """Why an issuer that was asked about a token told nothing. For logs and tests."""
@@ -93,6 +117,8 @@ class ToolGuardError(Exception):
     status: ClassVar[int | None] = None
     #: The error code for clients (of RFC 6750 §3.1 where it defines one).
     error: ClassVar[str] = "error"
+    #: The authentication scheme whose credentials are at fault (RFC 9110 §11.1).
+    scheme: str = "Bearer"
     #: Returns how a client has to ask for a scope, where that is not its name on this server.
     request_name: Callable[[str], str] | None = None
 
@@ -192,6 +218,37 @@ class InvalidTokenError(ToolGuardError):
     def __init__(self, reason: InvalidTokenReason, message: str) -> None:
         super().__init__(message)
         self.reason: InvalidTokenReason = reason
+
+
+class InvalidProofError(ToolGuardError):
+    """The DPoP proof of the request is not valid (RFC 9449 §7.1, invalid_dpop_proof).
+
+    Args:
+        reason: the fault, as one word for logs and tests.
+        message: one sentence about the fault, without any content of the proof.
+    """
+
+    status = 401
+    error = "invalid_dpop_proof"
+    scheme = "DPoP"
+
+    def __init__(self, reason: InvalidProofReason, message: str) -> None:
+        super().__init__(message)
+        self.reason: InvalidProofReason = reason
+
+
+class NonceRequiredError(InvalidProofError):
+    """The DPoP proof lacks the current nonce of this server (RFC 9449 §9, use_dpop_nonce).
+
+    Args:
+        nonce: the nonce that the next proof has to contain.
+    """
+
+    error = "use_dpop_nonce"
+
+    def __init__(self, nonce: str) -> None:
+        super().__init__("nonce", "The DPoP proof needs the nonce of the DPoP-Nonce header")
+        self.nonce = nonce
 
 
 class InsufficientScopeError(ToolGuardError):

@@ -43,6 +43,7 @@ from toolguard.principal import Principal
 from toolguard.settings import (
     GuardSettings,
     audiences_of,
+    dpop_modes,
     framework_verifier,
     from_environment,
     initial_scopes_of,
@@ -53,7 +54,8 @@ from toolguard.settings import (
     verifier_of,
 )
 from toolguard.tokens.issuers.issuer import Issuer
-from toolguard.tokens.verifier import Verifier, scope_names_of
+from toolguard.tokens.proofs import DPoP, Mode
+from toolguard.tokens.verifier import Verifier, dpop_of, scope_names_of
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from toolguard.frameworks import Adapter
     from toolguard.frameworks.apps import OtherPaths
     from toolguard.http.middleware import ASGIApp
+    from toolguard.tokens.proofs.possession import Possession
     from toolguard.vault.vault import Vault
 
 __all__ = ["ToolGuard"]
@@ -118,6 +121,10 @@ class ToolGuard:
         secret: the key that seals the ids of events, from which a client resumes a stream: at
             least 16 bytes, the same for all replicas; by default the environment variable
             ``TOOLGUARD_SECRET``, or else a random secret for this process.
+        dpop: whether tokens that are bound to a key of their client (RFC 9449) are accepted over
+            HTTP: ``"off"``, ``"optional"``: beside bearer tokens, ``"required"``: no others; or
+            :class:`~toolguard.tokens.proofs.DPoP` for further settings. ``Issuer(dpop=)`` says it
+            for one issuer. As a bearer token, a bound token is always refused.
         clock: returns the time, in seconds since the epoch.
 
     Raises:
@@ -142,6 +149,7 @@ class ToolGuard:
         stdio: Literal["token"] | TrustedUser = "token",
         on_decision: Records | OnDecision | None = None,
         secret: str | bytes | None = None,
+        dpop: Mode | DPoP = "off",
         clock: Callable[[], float] = time.time,
     ) -> None:
         audiences = audiences_of(audience)
@@ -176,6 +184,10 @@ class ToolGuard:
         self.running: set[MessageContext] = set()
         self.apps: list[object] = []
         self.clock = clock
+        self._dpop = DPoP.of(dpop)
+        #: Checks the proofs of bound tokens; None if no bound tokens are accepted.
+        self.possession: Possession | None = None
+        self._accept_bound()
         self.leeway: float = getattr(self.verifier, "leeway", 0.0)
         if self._vault is not None:
             self._vault.bind(self.resource, self.issuer, self)
@@ -429,6 +441,32 @@ class ToolGuard:
         self.connections = of_issuers(self.connections, verifier)
         self.leeway = verifier.leeway
         self.verifier = verifier
+        self._accept_bound()
+
+    def dpop_mode(self, issuer: str) -> Mode:
+        """Return whether bound tokens of an issuer are accepted, or only those.
+
+        Args:
+            issuer: the issuer of a verified token.
+        """
+        return dpop_of(self.verifier, issuer) or self._dpop.mode
+
+    def _accept_bound(self) -> None:
+        """Check proofs from now on if some issuer may bind its tokens to a key."""
+        modes = dpop_modes(self._dpop, self.verifier)
+        self._offers_bearer = modes != {"required"}
+        if modes != {"off"} and self.possession is None:
+            from toolguard.tokens.proofs.possession import (  # noqa: PLC0415 - imports cryptography
+                Possession,
+            )
+
+            secret = self.door.event_ids.nonces
+            self.possession = Possession(self._dpop, self.resource, secret, self.clock)
+
+    @property
+    def _proof_algorithms(self) -> tuple[str, ...]:
+        """The algorithms of DPoP proofs; empty if no bound tokens are accepted."""
+        return () if self.possession is None else tuple(self._dpop.algorithms)
 
     async def discover(self) -> bool:
         """Fetch what clients are told of the issuer, if only its metadata has it.
@@ -520,7 +558,13 @@ class ToolGuard:
             for names in self._scope_names
             for scope in (*names.always, *map(names.requested, known))
         )
-        return resources.protected_resource_metadata(self.resource, self.issuers, [*scopes])
+        return resources.protected_resource_metadata(
+            self.resource,
+            self.issuers,
+            [*scopes],
+            proof_algorithms=self._proof_algorithms,
+            bound_only=not self._offers_bearer,
+        )
 
     def metadata_route(self) -> Route:
         """Return the route of that document, for the root of an application around the server's.
@@ -549,6 +593,8 @@ class ToolGuard:
             default_scope=tuple(map(names.requested, initial)),
             always=names.always,
             scopes=self.door.refusals.scopes_for(revision),
+            algs=self._proof_algorithms,
+            offers_bearer=self._offers_bearer,
         )
 
     @contextmanager
@@ -630,7 +676,7 @@ class ToolGuard:
             while any(each.method in CALLS for each in tuple(self.running)):  # noqa: ASYNC110 - of any loop
                 await anyio.sleep(_DRAINED_EVERY)
         await anyio.to_thread.run_sync(self.recorder.close)
-        await close(self.verifier, self.connections, *self._engines)
+        await close(self.verifier, self.connections, self._dpop.replays, *self._engines)
 
     def __repr__(self) -> str:
         return f"<ToolGuard: {self.resource} trusts {', '.join(self.issuers) or None}>"

@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["Actor", "Principal"]
+__all__ = ["Actor", "OwnerKey", "Principal"]
+
+OwnerKey: TypeAlias = "tuple[str, str | None, str | None, str | None]"
+"""Issuer, user, client, and the thumbprint of the client's key."""
 
 _USER_CLAIMS = ("sub", "userId", "user_id")
 _CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
@@ -54,6 +57,8 @@ class Principal:
         permissions: fine-grained permissions, of the user and of the current tenant.
         roles: roles, of the user and of the current tenant.
         expires_at: when the token expires, in seconds since the epoch.
+        jkt: the thumbprint of the key that the token is bound to (RFC 9449 §6); None for a bearer
+            token.
         claims: the verified claims, read-only.
     """
 
@@ -66,6 +71,7 @@ class Principal:
     permissions: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     expires_at: float = 0.0
+    jkt: str | None = None
     claims: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -98,6 +104,7 @@ class Principal:
             permissions=permissions,
             roles=_unique([role for fact in facts for role in _roles(fact)]),
             expires_at=_number(claims.get("exp")),
+            jkt=_bound_to(claims),
             claims=MappingProxyType(dict(claims)),
         )
 
@@ -158,9 +165,9 @@ class Principal:
         return tuple(found)
 
     @property
-    def session_key(self) -> tuple[str, str | None, str | None]:
-        """The owner of a stateful session: issuer, user and client."""
-        return (self.issuer, self.user_id, self.client_id)
+    def owner_key(self) -> OwnerKey:
+        """What owns sessions, tasks and events: issuer, user, client, and the client's key."""
+        return (self.issuer, self.user_id, self.client_id, self.jkt)
 
     def __repr__(self) -> str:
         return (
@@ -203,6 +210,12 @@ def _roles(claims: Mapping[str, Any]) -> tuple[str, ...]:
         *_strings(claims.get("cognito:groups")),
         *((role,) if isinstance(role := claims.get("role"), str) and role else ()),
     )
+
+
+def _bound_to(claims: Mapping[str, Any]) -> str | None:
+    """Read `cnf.jkt`; a value of another type binds to a key as well, which no client has."""
+    jkt = _object(claims.get("cnf")).get("jkt")
+    return None if jkt is None else str(jkt)
 
 
 def _first_string(claims: Mapping[str, Any], names: Iterable[str]) -> str | None:

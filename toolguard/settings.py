@@ -21,11 +21,14 @@ from toolguard.policies.policy import DefaultPolicy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.network import DEFAULT_NETWORK, Network
-from toolguard.tokens.verifier import Verifier
+from toolguard.tokens.proofs import DPoP, Mode
+from toolguard.tokens.proofs.presented import BoundVerifier
+from toolguard.tokens.verifier import Verifier, dpop_of
 
 __all__ = [
     "GuardSettings",
     "audiences_of",
+    "dpop_modes",
     "framework_verifier",
     "from_environment",
     "initial_scopes_of",
@@ -54,6 +57,7 @@ class GuardSettings(TypedDict, total=False):
     stdio: Literal["token"] | TrustedUser
     on_decision: Records | OnDecision | None
     secret: str | bytes | None
+    dpop: Mode | DPoP
     clock: Callable[[], float]
 
 
@@ -231,6 +235,23 @@ def _trusted(
 
     verifier = trusted(issuers, audiences, clock)
     return verifier.issuer, verifier
+
+
+def dpop_modes(settings: DPoP, verifier: Verifier) -> frozenset[Mode]:
+    """Return the modes of all issuers.
+
+    Raises:
+        ValueError: if bound tokens are to be accepted, and ``verifier`` cannot verify them.
+    """
+    modes = frozenset(
+        dpop_of(each, "") or settings.mode for each in getattr(verifier, "verifiers", (verifier,))
+    )
+    if modes != {"off"} and not isinstance(verifier, BoundVerifier):
+        raise ValueError(
+            "dpop= needs a verifier with an async verify_bound(token), for tokens that are bound "
+            "to a key: write issuer=, or verifier=JWTVerifier(...)"
+        )
+    return modes
 
 
 def initial_scopes_of(scopes: Sequence[str] | None) -> tuple[str, ...] | None:

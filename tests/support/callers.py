@@ -23,6 +23,8 @@ from toolguard.policies.policy import DefaultPolicy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.proofs import Mode
+from toolguard.tokens.proofs.possession import Possession
 
 __all__ = ["ISSUER", "METADATA", "NOW", "RESOURCE", "TOKEN", "Caller", "Desk", "Tokens", "person"]
 
@@ -84,6 +86,12 @@ class Desk:
         self.clock = clock
         self.admits_anonymous = admits_anonymous
         self.door = door or Door(event_ids=EventIds("the secret of every replica"))
+
+    possession: Possession | None = None
+
+    def dpop_mode(self, issuer: str) -> Mode:
+        del issuer
+        return "off"
 
     def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:
         return challenge_for(

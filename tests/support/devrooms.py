@@ -34,6 +34,8 @@ class Visitor:
 
     def __init__(self, server: DevServer) -> None:
         self.cookies = httpx.Cookies()
+        #: The DPoP headers of the requests.
+        self.proofs: tuple[str, ...] = ()
         self._server = server
 
     def get(self, url: str, **settings: Any) -> httpx.Response:
@@ -50,6 +52,8 @@ class Visitor:
         return asyncio.run(self._send(method, url, settings))
 
     async def _send(self, method: str, url: str, settings: dict[str, Any]) -> httpx.Response:
+        headers = httpx.Headers(settings.pop("headers", {})).multi_items()
+        settings["headers"] = [*headers, *(("dpop", proof) for proof in self.proofs)]
         transport = httpx.ASGITransport(self._server.app)
         async with httpx.AsyncClient(
             transport=transport, base_url=ORIGIN, cookies=self.cookies

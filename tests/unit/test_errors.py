@@ -26,11 +26,13 @@ from toolguard.errors import (
     InsufficientAuthenticationError,
     InsufficientScopeError,
     InvalidInputError,
+    InvalidProofError,
     InvalidTokenError,
     KeysUnavailableError,
     MalformedCredentialsError,
     MalformedMessageError,
     MissingTokenError,
+    NonceRequiredError,
     ToolGuardError,
 )
 from toolguard.testing.strategies import scope_tokens
@@ -41,6 +43,8 @@ TREE = [
     (MalformedCredentialsError, ToolGuardError, 400, "invalid_request"),
     (MalformedMessageError, ToolGuardError, 400, "invalid_request"),
     (InvalidTokenError, ToolGuardError, 401, "invalid_token"),
+    (InvalidProofError, ToolGuardError, 401, "invalid_dpop_proof"),
+    (NonceRequiredError, InvalidProofError, 401, "use_dpop_nonce"),
     (InsufficientScopeError, ToolGuardError, 403, "insufficient_scope"),
     (
         InsufficientAuthenticationError,

@@ -246,12 +246,12 @@ def test_a_trusted_user_has_a_name() -> None:
     refuses(ValueError, 'name the user: stdio=TrustedUser("ada")', lambda: TrustedUser(""))
 
 
-def test_a_guard_has_at_most_16_settings_all_by_keyword_and_typed() -> None:
+def test_a_guard_has_at_most_17_settings_all_by_keyword_and_typed() -> None:
     parameters = inspect.signature(ToolGuard).parameters
     annotations = typing.get_type_hints(ToolGuard.__init__)
     del annotations["return"]
 
-    assert len(parameters) <= 16
+    assert len(parameters) <= 17
     assert {each.kind for each in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
     assert typing.get_type_hints(GuardSettings) == annotations
     assert [*GuardSettings.__annotations__] == [*parameters]

@@ -206,12 +206,21 @@ def test_a_principal_made_without_an_expiry_has_expired() -> None:
 # --- the value
 
 
-def test_a_session_belongs_to_issuer_user_and_client() -> None:
-    assert read(client_id="desktop", dct="T1", scope="a").session_key == (
-        "https://issuer.example",
-        "alice",
-        "desktop",
-    )
+def test_a_session_belongs_to_issuer_user_client_and_key() -> None:
+    owner = ("https://issuer.example", "alice", "desktop")
+
+    assert read(client_id="desktop", dct="T1", scope="a").owner_key == (*owner, None)
+    assert read(client_id="desktop", cnf={"jkt": "a"}).owner_key == (*owner, "a")
+
+
+@pytest.mark.parametrize(
+    ("confirmation", "jkt"),
+    [({"jkt": "a"}, "a"), ({"jkt": 7}, "7"), ({"jkt": None}, None), ({}, None), ("a", None)],
+)
+def test_a_token_is_bound_to_the_key_of_its_confirmation(
+    confirmation: Any, jkt: str | None
+) -> None:
+    assert read(cnf=confirmation).jkt == jkt
 
 
 def test_the_representation_shows_who_and_not_what_else_is_in_the_token() -> None:

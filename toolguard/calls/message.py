@@ -29,6 +29,7 @@ from toolguard.policies.decision import Caller, Decision, Verdict, decide, decid
 from toolguard.policies.operations import Kind, OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
+from toolguard.tokens.proofs.presented import verified
 from toolguard.tokens.verifier import scope_names_of
 
 __all__ = [
@@ -112,7 +113,9 @@ class MessageContext:
         known = self._principals.get(id(guard))
         if known is None:
             token = auth.token
-            principal = None if token is None else await guard.verifier.verify(token)
+            # The proof for this request was checked, if the token is bound to a key.
+            bound = auth.principal is not None and auth.principal.jkt is not None
+            principal = None if token is None else await verified(guard, token, bound=bound)
             known = self._principals[id(guard)] = (guard, principal)
         return known[1]
 

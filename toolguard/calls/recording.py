@@ -21,6 +21,7 @@ from toolguard.errors import (
     ConnectionUnavailableError,
     DecisionUnavailableError,
     InsufficientScopeError,
+    InvalidProofError,
     InvalidTokenError,
     KeysUnavailableError,
     ToolGuardError,
@@ -240,7 +241,10 @@ def _refusal_facts(refusal: ToolGuardError | None, policy: Policy | None) -> dic
         return {}
     reason = refusal.error
     detail = getattr(refusal, "reason", None)
-    if isinstance(refusal, (InvalidTokenError, KeysUnavailableError)) and detail is not None:
+    if (
+        isinstance(refusal, (InvalidProofError, InvalidTokenError, KeysUnavailableError))
+        and detail is not None
+    ):
         reason = f"{reason}:{detail}"
     facts: dict[str, Any] = {"reason": reason}
     rule = getattr(refusal, "rule", None)

@@ -18,6 +18,7 @@ from toolguard.errors import ToolGuardError
 from toolguard.policies.policy import DefaultPolicy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
+from toolguard.tokens.proofs.settings import Mode
 from toolguard.tokens.verifier import Verifier
 
 __all__ = [
@@ -56,6 +57,10 @@ class Guard(Protocol):
     @property
     def admits_anonymous(self) -> bool:
         """Whether some operation of the server is public."""
+        ...
+
+    def dpop_mode(self, issuer: str) -> Mode:
+        """Return whether bound tokens of an issuer are accepted, or only those."""
         ...
 
 

@@ -450,7 +450,7 @@ def _key(namespace: str, request: ConnectionRequest) -> str | None:
     caller = request.principal
     if not caller.user_id and not request.tenant_id:
         return None
-    subject = [caller.issuer, caller.user_id, caller.tenant_id, caller.client_id]
+    subject = [*caller.owner_key, caller.tenant_id]
     grant = [caller.scopes, caller.permissions, caller.roles, caller.tenant_ids]
     asked = [request.name, request.tenant_id, _as_set(request.scopes)]
     actors = [[actor.issuer, actor.subject] for actor in caller.actors]

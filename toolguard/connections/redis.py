@@ -9,38 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-
 from toolguard.connections.protocol import Connection
+from toolguard.connections.redis_client import RedisClient
 from toolguard.connections.sealing import NamedCipher, read_keys
 from toolguard.environment import CACHE_KEYS, secret
-from toolguard.tokens.per_loop import PerLoop
 
 __all__ = ["KEYS_VARIABLE", "RedisTokenCache"]
 
 #: The environment variable that the keys are taken from by default.
 KEYS_VARIABLE = CACHE_KEYS
 
-_log = logging.getLogger("toolguard.connections")
-
-_MAX_CONNECTIONS = 20
 # How long to wait for another replica that fetches: 1.5 s, then fetch anyway.
 _WAITS = (0.02, 0.04, 0.08, 0.16, 0.3, 0.4, 0.5)
 _CLAIM_MILLISECONDS = 2_000
-# Seconds for which an unavailable Redis is bypassed, and between two log lines about it.
-_PAUSE = 1.0
-_QUIET = 30.0
-_TIMEOUTS = (asyncio.TimeoutError, TimeoutError, RedisTimeoutError)
 
 
 class RedisTokenCache:
@@ -79,20 +64,17 @@ class RedisTokenCache:
         wall_clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        if not 0 < timeout < math.inf:
-            raise ValueError("write timeout=0.25: seconds for one exchange, more than 0")
-        self._url = url
-        self._timeout = timeout
         self._prefix = prefix
         self._ciphers = [_EntryCipher(key, prefix) for key in _read_keys(keys)]
-        self._clock = clock
         self._wall_clock = wall_clock
         self._sleep = sleep
-        self._resume_at = self._log_at = -math.inf
-        self._exchanges = 0
-        self._room = PerLoop(lambda: asyncio.Semaphore(_MAX_CONNECTIONS))
-        self._clients = PerLoop(lambda: Redis.from_pool(self._new_pool()))
-        _check_url(self._new_pool)
+        self._client = RedisClient(
+            url,
+            example='RedisTokenCache("rediss://user:password@host:6379/0")',
+            without="bypassing the cache",
+            timeout=timeout,
+            clock=clock,
+        )
 
     @property
     def shared(self) -> bool:
@@ -101,14 +83,14 @@ class RedisTokenCache:
 
     async def get(self, key: str) -> Connection | None:
         """Return the connection stored under ``key``, encrypted with any of the keys."""
-        return self._decrypt(key, await self._ask(*self._reads(key)))
+        return self._decrypt(key, await self._client.ask(*self._reads(key)))
 
     async def put(self, key: str, connection: Connection, ttl: float) -> None:
         """Store ``connection`` for ``ttl`` seconds, and end the claim on ``key``."""
         cipher = self._ciphers[0]
         milliseconds = max(1, int(ttl * 1_000))
         encrypted = cipher.encrypt(key, connection, self._wall_clock() + ttl)
-        await self._ask(
+        await self._client.ask(
             # A Redis that is out of memory deletes but does not set: no older entry must stay.
             ("DEL", *(each.name(key) for each in self._ciphers)),
             ("SET", cipher.name(key), encrypted, "PX", milliseconds),
@@ -118,7 +100,7 @@ class RedisTokenCache:
     async def drop(self, key: str) -> None:
         """Delete the entry under ``key``, and end the claim on it."""
         names = [cipher.name(key) for cipher in self._ciphers]
-        await self._ask(("DEL", self._ciphers[0].claim(key), *names))
+        await self._client.ask(("DEL", self._ciphers[0].claim(key), *names))
 
     async def claim(self, key: str) -> Connection | None:
         """Return None to let the calling code fetch, or what another process has fetched.
@@ -130,7 +112,7 @@ class RedisTokenCache:
         """
         take = ("SET", self._ciphers[0].claim(key), b"1", "NX", "PX", _CLAIM_MILLISECONDS)
         for seconds in _WAITS:
-            answers = await self._ask(take, *self._reads(key))
+            answers = await self._client.ask(take, *self._reads(key))
             connection = self._decrypt(key, answers[1:])
             # `SET NX` returned nil: another process holds the claim.
             if connection is not None or answers[:1] != [None]:
@@ -140,9 +122,7 @@ class RedisTokenCache:
 
     async def aclose(self) -> None:
         """Close the TCP connections of the running event loop; a later use opens new ones."""
-        client = self._clients.pop()
-        if client is not None:
-            await client.aclose()
+        await self._client.aclose()
 
     def _reads(self, key: str) -> list[tuple[str, str]]:
         return [("GET", cipher.name(key)) for cipher in self._ciphers]
@@ -153,53 +133,6 @@ class RedisTokenCache:
             for cipher, encrypted in zip(self._ciphers, answers, strict=False)
         )
         return next((connection for connection in found if connection is not None), None)
-
-    async def _ask(self, *commands: tuple[Any, ...]) -> list[Any]:
-        """Send commands and return the answers; no answers if Redis is unavailable."""
-        # The queue for a connection is of this process's making, and not in the time of Redis.
-        async with self._room.get():
-            if self._clock() < self._resume_at:
-                return []
-            began = self._exchanges
-            try:
-                # A limit for the whole exchange: the client's limit restarts with every step.
-                answers = await asyncio.wait_for(self._exchange(commands), self._timeout)
-            # ValueError: for some answers of servers that are not Redis, and some host names.
-            except (RedisError, OSError, ValueError, asyncio.TimeoutError) as fault:
-                # Redis has answered others meanwhile: this process is what is slow.
-                if not (isinstance(fault, _TIMEOUTS) and self._exchanges > began):
-                    self._resume_at = self._clock() + _PAUSE
-                    self._log_outage(fault)
-                return []
-            self._exchanges += 1
-        for answer in answers:
-            if isinstance(answer, RedisError):
-                self._log_outage(answer)
-        return answers
-
-    async def _exchange(self, commands: tuple[tuple[Any, ...], ...]) -> list[Any]:
-        async with self._clients.get().pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            return await pipeline.execute(raise_on_error=False)
-
-    def _log_outage(self, fault: Exception) -> None:
-        now = self._clock()
-        if now >= self._log_at:
-            self._log_at = now + _QUIET
-            # Only its kind: the text of one may quote what was sent.
-            _log.warning("Redis is unavailable (%s): bypassing the cache", type(fault).__name__)
-
-    def _new_pool(self) -> BlockingConnectionPool:
-        return BlockingConnectionPool.from_url(
-            self._url,
-            max_connections=_MAX_CONNECTIONS,
-            timeout=self._timeout,
-            socket_timeout=self._timeout,
-            socket_connect_timeout=self._timeout,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
 
     def __repr__(self) -> str:
         return f"<RedisTokenCache: {self._prefix}*, keys: {len(self._ciphers)}>"
@@ -248,20 +181,3 @@ def _read_keys(given: Sequence[str | bytes] | None) -> list[bytes]:
         absent=f"a shared cache is encrypted: write keys=[...] or set {KEYS_VARIABLE} to the "
         "output of: openssl rand -base64 32",
     )
-
-
-def _check_url(new_pool: Callable[[], BlockingConnectionPool]) -> None:
-    try:
-        pool = new_pool()
-        # Opens no TCP connection, and raises for unknown options.
-        pool.connection_class(**pool.connection_kwargs)
-    except (ValueError, TypeError):
-        usable = False
-    else:
-        usable = True
-    # Raised here, where no exception is being handled: one about a URL may quote its password.
-    if not usable:
-        raise ValueError(
-            'write RedisTokenCache("rediss://user:password@host:6379/0"), with what is not a '
-            "letter or a digit in the password percent-encoded"
-        )

@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS signing_key (
 );
 CREATE TABLE IF NOT EXISTS client (
     client_id TEXT PRIMARY KEY, name TEXT NOT NULL, redirect_uris TEXT NOT NULL,
-    grant_types TEXT NOT NULL, auth_method TEXT NOT NULL, secret_digest TEXT
+    grant_types TEXT NOT NULL, auth_method TEXT NOT NULL, secret_digest TEXT,
+    dpop_bound INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS session (
     digest TEXT PRIMARY KEY, user_id TEXT, expires_at REAL NOT NULL
@@ -48,7 +49,7 @@ CREATE TABLE IF NOT EXISTS code (
     expires_at REAL NOT NULL, used_at REAL, nonce TEXT
 );
 CREATE TABLE IF NOT EXISTS refresh_token (
-    digest TEXT PRIMARY KEY, grant_id TEXT NOT NULL, used_at REAL
+    digest TEXT PRIMARY KEY, grant_id TEXT NOT NULL, used_at REAL, jkt TEXT
 );
 CREATE TABLE IF NOT EXISTS assertion (
     digest TEXT PRIMARY KEY, expires_at REAL NOT NULL
@@ -62,6 +63,13 @@ DROP TABLE IF EXISTS vault_token;
 DROP TABLE IF EXISTS connect_link;
 DROP TABLE IF EXISTS connect_attempt;
 """
+
+# The columns that older versions did not have.
+_ADDED = {
+    "code": ("nonce", "TEXT"),
+    "client": ("dpop_bound", "INTEGER NOT NULL DEFAULT 0"),
+    "refresh_token": ("jkt", "TEXT"),
+}
 
 
 class Store:
@@ -97,7 +105,7 @@ class Store:
         weakref.finalize(self, self.db.close)
         try:
             self.db.executescript(_SCHEMA)
-            _add_nonce(self.db)
+            _add_columns(self.db)
         except sqlite3.DatabaseError:
             self.db.close()
             raise
@@ -144,12 +152,13 @@ class Store:
         self.close()
 
 
-def _add_nonce(db: sqlite3.Connection) -> None:
+def _add_columns(db: sqlite3.Connection) -> None:
     """Add what the state file of an older version lacks."""
-    columns = {name for _, name, *_ in db.execute("PRAGMA table_info(code)")}
-    if "nonce" not in columns:
-        with db:
-            db.execute("ALTER TABLE code ADD COLUMN nonce TEXT")
+    for table, (column, kind) in _ADDED.items():
+        columns = {name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")}
+        if column not in columns:
+            with db:
+                db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}")
 
 
 def digest(secret: str) -> str:

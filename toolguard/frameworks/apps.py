@@ -54,6 +54,8 @@ OtherPaths = Literal["refuse", "authenticated"]
 _log = logging.getLogger("toolguard")
 
 # A percent sign that is encoded once or more often, and text that is not part of path segments.
+# What the application gets nothing of: the token, and the proof that goes with it.
+_CREDENTIALS = (b"authorization", b"dpop")
 _NESTED = re.compile("%(?:25)+")
 _PARAMETERS = re.compile("[?#].*|;[^/]*", re.DOTALL)
 # More often than any chain of servers decodes a path.
@@ -162,7 +164,7 @@ def _within_guard(
 
     async def within(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
+            scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in _CREDENTIALS]
             if not adapter.is_intact():
                 _log.error(ALTERED)
                 refusal = GuardNotConfiguredError(ALTERED)
@@ -329,7 +331,7 @@ def _without_token(app: ASGIApp) -> ASGIApp:
 
     async def without(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            headers = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
+            headers = [pair for pair in scope["headers"] if pair[0] not in _CREDENTIALS]
             scope = {k: v for k, v in scope.items() if k != SCOPE_KEY} | {"headers": headers}
         await app(scope, receive, send)
 

@@ -2,8 +2,8 @@
 
 On a stateless server the SDK lets every caller that has the id of a task read and cancel it;
 fastmcp compares client and subject, but not the issuer. Here a task belongs to the principal that
-started it: issuer, subject and client. For others it does not exist. The owners are known to this
-process only.
+started it: issuer, subject, client and its key. For others it does not exist. The owners are known
+to this process only.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from cachetools import LRUCache
 
-from toolguard.principal import Principal
+from toolguard.principal import OwnerKey, Principal
 
 __all__ = ["TaskOwners"]
 
@@ -22,8 +22,6 @@ _MAX_OWNERS = 4_096
 _MAX_TASKS = 256
 
 _UNKNOWN = object()
-
-_Owner = tuple[str, str | None, str | None]
 
 
 class TaskOwners:
@@ -42,7 +40,7 @@ class TaskOwners:
 
     def __init__(self, max_owners: int = _MAX_OWNERS, max_tasks: int = _MAX_TASKS) -> None:
         self._max_tasks = max_tasks
-        self._tasks: LRUCache[_Owner | None, LRUCache[str, object]] = LRUCache(max_owners)
+        self._tasks: LRUCache[OwnerKey | None, LRUCache[str, object]] = LRUCache(max_owners)
 
     def note(self, task_id: str, principal: Principal | None, kept: object = None) -> None:
         """Record the owner of a task.
@@ -72,5 +70,5 @@ class TaskOwners:
         return {each for each in task_ids if owned.get(each, _UNKNOWN) is not _UNKNOWN}
 
 
-def _key(principal: Principal | None) -> _Owner | None:
-    return None if principal is None else principal.session_key
+def _key(principal: Principal | None) -> OwnerKey | None:
+    return None if principal is None else principal.owner_key

@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
-from toolguard.errors import MalformedMessageError, ToolGuardError
+from toolguard.errors import MalformedMessageError, NonceRequiredError, ToolGuardError
 from toolguard.http.challenge import Challenge
 
 __all__ = [
@@ -64,7 +64,11 @@ async def respond(
     if challenge is not None:
         headers.append((b"www-authenticate", challenge.header.encode("ascii")))
         # Fetch: a browser client cannot read the challenge unless it is exposed.
-        headers.append((b"access-control-expose-headers", b"WWW-Authenticate"))
+        exposed = b"WWW-Authenticate"
+        if isinstance(refusal, NonceRequiredError):
+            headers.append((b"dpop-nonce", refusal.nonce.encode("ascii")))
+            exposed += b", DPoP-Nonce"
+        headers.append((b"access-control-expose-headers", exposed))
     retry_after = getattr(refusal, "retry_after", None)
     if retry_after is not None:
         headers.append((b"retry-after", str(retry_after).encode("ascii")))

@@ -8,7 +8,7 @@ scheme, a few parameters in a fixed order, no ``=`` inside any of the free texts
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
@@ -34,6 +34,7 @@ _URL = re.compile(r"https?://[\x21\x23-\x3C\x3E-\x5B\x5D-\x7E]+")
 # RFC 9110 §11.2: auth-param = token BWS "=" BWS ( token / quoted-string )
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a grammar, not a secret
 _PARAM = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
+_SCHEME = re.compile(rf"({_TOKEN}) +(?={_TOKEN}[ \t]*=|$)")
 # What servers, proxies and clients take as one header; 100 scopes of the usual length fit.
 _MAX_LENGTH = 4_096
 _SEPARATOR = re.compile(r"[ \t]*,[ \t]*")
@@ -41,7 +42,9 @@ _SEPARATOR = re.compile(r"[ \t]*,[ \t]*")
 
 @dataclass(frozen=True)
 class Challenge:
-    """A Bearer challenge (RFC 6750 §3).
+    """A Bearer challenge (RFC 6750 §3), a DPoP challenge (RFC 9449 §7.1), or both.
+
+    Bearer comes first: an official client reads no other scheme in the first place.
 
     Attributes:
         error: ``invalid_request``, ``invalid_token`` or ``insufficient_scope``; None if the
@@ -51,6 +54,9 @@ class Challenge:
         error_description: one sentence for developers.
         acr_values: the accepted authentication context class references (RFC 9470 §3).
         max_age: the maximum age of the sign-in in seconds (RFC 9470 §3).
+        algs: the algorithms of DPoP proofs (RFC 9449 §7.1); empty to offer no DPoP.
+        offers_bearer: whether bearer tokens are accepted as well.
+        scheme: with both schemes, the one that ``error`` is about.
 
     Raises:
         ValueError: for a value that cannot be quoted safely, and for a challenge without any
@@ -63,6 +69,9 @@ class Challenge:
     error_description: str | None = None
     acr_values: tuple[str, ...] = ()
     max_age: int | None = None
+    algs: tuple[str, ...] = ()
+    offers_bearer: bool = True
+    scheme: str = "Bearer"
 
     def __post_init__(self) -> None:
         for name in ("error", "error_description"):
@@ -96,16 +105,30 @@ class Challenge:
             "acr_values": " ".join(self.acr_values),
             "max_age": "" if self.max_age is None else str(self.max_age),
         }
-        return "Bearer " + ", ".join(f'{k}="{v}"' for k, v in parameters.items() if v)
+        if not self.algs:
+            return _written("Bearer", parameters)
+        algs = {"algs": " ".join(self.algs)}
+        if not self.offers_bearer:
+            return _written("DPoP", {**parameters, **algs})
+        if self.scheme == "Bearer":
+            return f"{_written('Bearer', parameters)}, {_written('DPoP', algs)}"
+        faults = {name: parameters.pop(name) for name in ("error", "error_description")}
+        return f"{_written('Bearer', parameters)}, {_written('DPoP', {**faults, **algs})}"
 
 
-def challenge_for(
+def _written(scheme: str, parameters: Mapping[str, str | None]) -> str:
+    return f"{scheme} " + ", ".join(f'{k}="{v}"' for k, v in parameters.items() if v)
+
+
+def challenge_for(  # noqa: PLR0913 - all by keyword
     refusal: ToolGuardError,
     *,
     resource_metadata: str,
     default_scope: Sequence[str] = (),
     always: Sequence[str] = (),
     scopes: ChallengeScopes = "required",
+    algs: Sequence[str] = (),
+    offers_bearer: bool = True,
 ) -> Challenge | None:
     """Return the challenge for ``refusal``; None if it must not have one.
 
@@ -117,6 +140,9 @@ def challenge_for(
         always: the scopes that every client has to ask for beside others.
         scopes: ``"combined"`` repeats the scopes the caller has, for clients that replace their
             scopes instead of adding to them.
+        algs: the algorithms of DPoP proofs, where those are accepted. A 403 is a Bearer challenge
+            all the same, which every client reads.
+        offers_bearer: whether bearer tokens are accepted.
     """
     least: tuple[str, ...] = ()
     if isinstance(refusal, MissingTokenError):
@@ -143,6 +169,8 @@ def challenge_for(
             acr_values=getattr(refusal, "acr_values", ()),
             max_age=getattr(refusal, "max_age", None),
         )
+    if refusal.status == 401:  # noqa: PLR2004 - a 403 keeps the form that every client reads
+        bare = replace(bare, algs=tuple(algs), offers_bearer=offers_bearer, scheme=refusal.scheme)
     description = refusal.error_description
     is_sendable = bare.error is not None and _TEXT.fullmatch(description) is not None
     if refusal.status in (401, 403):
@@ -183,31 +211,24 @@ def metadata_url(resource: str) -> str:
 
 
 def parse(header: str) -> Challenge:
-    """Parse a Bearer challenge, for clients and tests; unknown parameters are skipped.
+    """Parse a Bearer or DPoP challenge, or both, for clients and tests.
+
+    Unknown parameters are skipped.
 
     Raises:
-        ValueError: if the header is not one well-formed Bearer challenge (RFC 9110 §11.6.1), or
-            repeats a parameter.
+        ValueError: if the header is not well-formed (RFC 9110 §11.6.1), has challenges of another
+            scheme or in another order, or repeats a parameter.
 
     >>> parse('Bearer error="insufficient_scope", scope="read write"').scope
     ('read', 'write')
+    >>> parse('Bearer scope="read", DPoP error="invalid_dpop_proof", algs="ES256"').scheme
+    'DPoP'
     """
-    scheme, _, rest = header.strip().partition(" ")
-    if scheme.lower() != "bearer":
-        raise ValueError(f"not a Bearer challenge: {scheme!r}")
-    parameters: dict[str, str] = {}
-    position = 0
-    rest = rest.strip()
-    while position < len(rest):
-        if position:
-            separator = _SEPARATOR.match(rest, position)
-            position = separator.end() if separator is not None else len(rest)
-        match = _PARAM.match(rest, position)
-        if match is None or match[1].lower() in parameters:
-            raise ValueError(f"a malformed or repeated parameter at position {position}")
-        quoted, bare = match[2], match[3]
-        parameters[match[1].lower()] = bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-        position = match.end()
+    sent = _challenges(header.strip())
+    if [*sent] not in (["bearer"], ["dpop"], ["bearer", "dpop"]):
+        raise ValueError(f"not a Bearer challenge: {next(iter(sent), header)!r}")
+    bound = sent.get("dpop", {})
+    parameters = {**bound, **sent.get("bearer", {})}
     return Challenge(
         error=parameters.get("error"),
         scope=tuple(parameters.get("scope", "").split()),
@@ -215,7 +236,34 @@ def parse(header: str) -> Challenge:
         error_description=parameters.get("error_description"),
         acr_values=tuple(parameters.get("acr_values", "").split()),
         max_age=_seconds(parameters.get("max_age")),
+        algs=tuple(bound.get("algs", "").split()),
+        offers_bearer="bearer" in sent,
+        scheme="DPoP" if "error" in bound and "bearer" in sent else "Bearer",
     )
+
+
+def _challenges(header: str) -> dict[str, dict[str, str]]:
+    """Return the parameters of each challenge, by its scheme in lower case."""
+    challenges: dict[str, dict[str, str]] = {}
+    parameters: dict[str, str] = {}
+    position = 0
+    while position < len(header) or not challenges:
+        if position:
+            separator = _SEPARATOR.match(header, position)
+            position = separator.end() if separator is not None else len(header)
+        scheme = _SCHEME.match(header, position)
+        if scheme is not None:
+            position = scheme.end()
+            parameters = {}
+            if challenges.setdefault(scheme[1].lower(), parameters) is not parameters:
+                raise ValueError(f"a repeated challenge: {scheme[1]!r}")
+        match = _PARAM.match(header, position)
+        if match is None or not challenges or match[1].lower() in parameters:
+            raise ValueError(f"a malformed or repeated parameter at position {position}")
+        quoted, bare = match[2], match[3]
+        parameters[match[1].lower()] = bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        position = match.end()
+    return challenges
 
 
 def _seconds(text: str | None) -> int | None:

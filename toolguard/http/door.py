@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from toolguard.calls.request import Guard, TaskExpiry
 from toolguard.errors import AccessDeniedError, KeysUnavailableError, ToolGuardError
 from toolguard.http.challenge import Challenge, ChallengeScopes
 from toolguard.http.event_ids import EventIds
 from toolguard.parsing.choice import one_of
+
+if TYPE_CHECKING:
+    from toolguard.tokens.proofs.possession import Possession
 
 __all__ = ["Denials", "Door", "HTTPGuard", "HeldBytes", "Outages", "Refusals"]
 
@@ -135,6 +138,11 @@ class HTTPGuard(Guard, Protocol):
     @property
     def door(self) -> Door:
         """The state that its middlewares share."""
+        ...
+
+    @property
+    def possession(self) -> Possession | None:
+        """Checks the proofs of bound tokens; None if no bound tokens are accepted."""
         ...
 
     def challenge(self, refusal: ToolGuardError, revision: str | None = None) -> Challenge | None:

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from toolguard import environment
-from toolguard.principal import Principal
+from toolguard.principal import OwnerKey, Principal
 
 __all__ = ["EventIds", "EventOwner"]
 
@@ -29,17 +29,17 @@ class EventOwner(NamedTuple):
     """The owner of the events of one session.
 
     Attributes:
-        principal: issuer, subject and client; None for callers without a token.
+        principal: issuer, subject, client and its key; None for callers without a token.
         session: the session; None on a server without sessions.
     """
 
-    principal: tuple[str, str | None, str | None] | None
+    principal: OwnerKey | None
     session: str | None
 
     @classmethod
     def of(cls, principal: Principal | None, session: str | None) -> EventOwner:
         """Return the owner of the events sent to ``principal`` in ``session``."""
-        return cls(None if principal is None else principal.session_key, session)
+        return cls(None if principal is None else principal.owner_key, session)
 
 
 class EventIds:
@@ -67,6 +67,8 @@ class EventIds:
         self._key = blake2b(material, person=b"toolguard-events").digest()
         #: A second key, for the pseudonyms of users in decision records.
         self.pseudonyms = blake2b(material, person=b"toolguard-names").digest()
+        #: A third one, for the nonces of DPoP proofs.
+        self.nonces = blake2b(material, person=b"toolguard-nonces").digest()
 
     def sealed(self, event_id: bytes, owner: EventOwner) -> bytes:
         """Return the sealed id for ``owner``."""

@@ -165,14 +165,17 @@ def access_token(
 
 
 def told_apart(principal: Principal, verifier: Verifier) -> Principal:
-    """Return the principal as the framework is told: with several issuers, by a longer client id.
+    """Return the principal as the framework is told: maybe by a longer client id.
 
-    fastmcp binds background tasks to client and subject, and neither is unique across issuers.
-    An issuer has no space, so two pairs never give the same text.
+    fastmcp binds background tasks to client and subject, and neither is unique across issuers, nor
+    do they tell the key that a token is bound to. Neither an issuer nor a thumbprint has a space,
+    so two callers never give the same text.
     """
-    if len(getattr(verifier, "verifiers", ())) < 2:  # noqa: PLR2004 - one needs no telling apart
+    is_alone = len(getattr(verifier, "verifiers", ())) < 2  # noqa: PLR2004 - needs no telling apart
+    if is_alone and principal.jkt is None:
         return principal
-    return replace(principal, client_id=f"{principal.issuer} {principal.client_id or ''}")
+    names = (principal.issuer, principal.client_id or "", principal.jkt)
+    return replace(principal, client_id=" ".join(name for name in names if name is not None))
 
 
 def _expires_at(expires_at: float) -> int | None:

@@ -68,13 +68,28 @@ def first_scopes(rules: Iterable[Formula | None], hierarchy: ScopeHierarchy) -> 
 
 
 def protected_resource_metadata(
-    resource: str, authorization_servers: Sequence[str], scopes: Sequence[str]
+    resource: str,
+    authorization_servers: Sequence[str],
+    scopes: Sequence[str],
+    *,
+    proof_algorithms: Sequence[str] = (),
+    bound_only: bool = False,
 ) -> dict[str, Any]:
-    """Return the RFC 9728 §2 document; empty members are left out (§3.2)."""
+    """Return the RFC 9728 §2 document; empty members are left out (§3.2).
+
+    Args:
+        resource: the URL of this server.
+        authorization_servers: the issuers of its tokens.
+        scopes: the scopes in its policies.
+        proof_algorithms: the signature algorithms of DPoP proofs; empty without DPoP.
+        bound_only: whether every token has to be bound to a key.
+    """
     document: dict[str, Any] = {
         "resource": resource,
         "authorization_servers": list(authorization_servers),
         "scopes_supported": list(scopes),
         "bearer_methods_supported": ["header"],
+        "dpop_signing_alg_values_supported": list(proof_algorithms),
+        "dpop_bound_access_tokens_required": bound_only,
     }
     return {name: value for name, value in document.items() if value}

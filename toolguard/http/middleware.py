@@ -11,12 +11,13 @@ import functools
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from toolguard.calls.recording import request_record
 from toolguard.calls.request import SCOPE_KEY, RequestAuth
 from toolguard.errors import (
     AccessDeniedError,
+    InvalidTokenError,
     KeysUnavailableError,
     MalformedMessageError,
     MissingTokenError,
@@ -37,6 +38,10 @@ from toolguard.http.response import HeldResponse
 from toolguard.http.sessions import Sessions
 from toolguard.principal import Principal
 from toolguard.tokens.bearer import bearer_token
+from toolguard.tokens.proofs.presented import check_binding, verified
+
+if TYPE_CHECKING:
+    from toolguard.tokens.proofs.possession import Possession
 
 __all__ = ["ASGIApp", "GuardMiddleware", "Message", "Receive", "Scope", "Send"]
 
@@ -101,6 +106,8 @@ class GuardMiddleware:
                 return
         try:
             state = await self._authenticate(scope)
+            if self.guard.possession is not None:
+                send = _with_nonce(send, state, self.guard.possession.nonce)
         except KeysUnavailableError as outage:
             self._record(outage)
             await self._answer_outage(outage, scope, receive, send)
@@ -113,7 +120,11 @@ class GuardMiddleware:
     async def _authenticate(self, scope: Scope) -> RequestAuth:
         revision = _revision_of(scope["headers"])
         token = bearer_token(scope["headers"])
-        if token is not None:
+        if self.guard.possession is not None:
+            state = await self._proved(self.guard.possession, scope, token, revision)
+            if state is not None:
+                return state
+        elif token is not None:
             verifier, started = self.guard.verifier, time.perf_counter()
             # A verifier may have a method that reads the whole request.
             verify_request: _VerifyRequest | None = getattr(verifier, "verify_request", None)
@@ -121,11 +132,33 @@ class GuardMiddleware:
                 principal = await verify_request(scope, token)
             else:
                 principal = await verifier.verify(token)
+            if principal.jkt is not None:
+                check_binding(principal.jkt, bound=False)
             took = time.perf_counter() - started
             return RequestAuth(token, principal, self.guard, revision=revision, verification=took)
         if not self.admits_anonymous():
             raise MissingTokenError
         return RequestAuth(None, None, self.guard, revision=revision)
+
+    async def _proved(
+        self, possession: Possession, scope: Scope, token: str | None, revision: str | None
+    ) -> RequestAuth | None:
+        """Return the caller where tokens may be bound to a key; None without a token."""
+        bound = token is None
+        if bound:
+            token = bearer_token(scope["headers"], "DPoP")
+        if token is None:
+            return None
+        started = time.perf_counter()
+        try:
+            principal = await verified(self.guard, token, bound=bound)
+            if principal.jkt is not None:
+                await possession.check(scope, token, principal.jkt)
+        except InvalidTokenError as refusal:
+            refusal.scheme = "DPoP" if bound else "Bearer"
+            raise
+        took = time.perf_counter() - started
+        return RequestAuth(token, principal, self.guard, revision=revision, verification=took)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, state: RequestAuth) -> None:
         try:
@@ -296,6 +329,20 @@ class _NotFoundError(Exception):
 
 class _NoStreamError(Exception):
     """The client requested a stream that is not offered."""
+
+
+def _with_nonce(send: Send, state: RequestAuth, nonce: str | None) -> Send:
+    """Return ``send`` such that the client learns the nonce of its next proof (RFC 9449 §8.2)."""
+    if nonce is None or state.principal is None or state.principal.jkt is None:
+        return send
+    told = [(b"dpop-nonce", nonce.encode("ascii"))]
+
+    async def telling(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *told]}
+        await send(message)
+
+    return telling
 
 
 def _no_owner() -> AccessDeniedError:

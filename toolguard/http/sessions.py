@@ -1,8 +1,8 @@
 """The owners of stateful sessions.
 
 The frameworks compare a session's owner only for their own user class and only as far as the
-verifier fills it in. Here every stateful session belongs to one principal: issuer, subject and
-client (RFC 9068 §2.2), recorded when the server sends the session id.
+verifier fills it in. Here every stateful session belongs to one principal: issuer, subject,
+client (RFC 9068 §2.2) and its key, recorded when the server sends the session id.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from toolguard.principal import Principal
+from toolguard.principal import OwnerKey, Principal
 
 __all__ = ["Sessions"]
 
@@ -22,7 +22,7 @@ _MAX_OF_ONE_PRINCIPAL = 1_000
 # Callers without a token cannot be told apart.
 _MAX_ANONYMOUS = 10_000
 
-_Key: TypeAlias = "tuple[str, str | None, str | None] | None"
+_Key: TypeAlias = "OwnerKey | None"
 
 
 @dataclass(frozen=True)
@@ -103,4 +103,4 @@ class Sessions:
 
 
 def _key(principal: Principal | None) -> _Key:
-    return None if principal is None else principal.session_key
+    return None if principal is None else principal.owner_key

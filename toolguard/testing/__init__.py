@@ -18,9 +18,11 @@ from toolguard.testing.matrix import (
     scope_matrix,
     verify_scope_matrix,
 )
+from toolguard.testing.proofs import INVALID_PROOFS, ProofKey
 from toolguard.testing.providers import PROVIDERS, Grant, Provider
 
 __all__ = [
+    "INVALID_PROOFS",
     "INVALID_TOKENS",
     "PROVIDERS",
     "PUBLIC",
@@ -32,6 +34,7 @@ __all__ = [
     "LeakError",
     "LocalIssuer",
     "Loopback",
+    "ProofKey",
     "Provider",
     "ScriptedConnections",
     "assert_no_leaks",

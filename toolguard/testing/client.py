@@ -10,15 +10,18 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from http import HTTPStatus
 from typing import Any
 
 from toolguard.calls.waiting import wait_for
 from toolguard.http.challenge import parse
 from toolguard.testing.answer import Answer
 from toolguard.testing.issuer import LocalIssuer
+from toolguard.testing.proofs import ProofKey
 from toolguard.testing.subject import Subject, headers_for, visiting
 from toolguard.testing.trust import issuer_for, trusting
 from toolguard.testing.wiring import current_wirings, wired_with
+from toolguard.tokens.proofs.target import target_of
 
 __all__ = ["AsyncGuardedClient", "GuardedClient", "call_as", "call_as_async"]
 
@@ -33,6 +36,7 @@ class AsyncGuardedClient:
         token: the token to send, instead of both, for the guard's own verifier.
         issuer: mints the tokens, if the guard has its verifier; by default an issuer of this
             process that the guard trusts for the duration of a call.
+        dpop: whether the tokens are bound to a key, and sent with a proof (RFC 9449); or the key.
         claims: further claims of the tokens, as :meth:`LocalIssuer.mint` takes them.
 
     Raises:
@@ -52,6 +56,7 @@ class AsyncGuardedClient:
         scopes: Sequence[str] = (),
         token: str | None = None,
         issuer: LocalIssuer | None = None,
+        dpop: bool | ProofKey = False,
         **claims: Any,
     ) -> None:
         subject = Subject(server)
@@ -61,7 +66,10 @@ class AsyncGuardedClient:
         if self._own and not self._guard.verifies_itself:
             raise ValueError("the framework verifies here: give token=, one that it accepts")
         self._issuer = issuer or issuer_for(self._guard)
-        self._mint = functools.partial(self._issuer.mint, user, scopes=scopes, **claims)
+        self._key = ProofKey(clock=self._guard.clock) if dpop is True else dpop or None
+        self._mint = functools.partial(
+            self._issuer.mint, user, scopes=scopes, key=self._key, **claims
+        )
         self._user = user
         self._wirings = current_wirings()
 
@@ -107,13 +115,25 @@ class AsyncGuardedClient:
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         content = json.dumps(message)
         async with visiting(self._adapter.stateless_app()) as client:
-            response = await client.post("/mcp", headers=headers_for(token), content=content)
+            proof = self._proof(token)
+            response = await client.post("/mcp", headers=headers_for(token, proof), content=content)
+            if "dpop-nonce" in response.headers and response.status_code == HTTPStatus.UNAUTHORIZED:
+                proof = self._proof(token, response.headers["dpop-nonce"])
+                headers = headers_for(token, proof)
+                response = await client.post("/mcp", headers=headers, content=content)
         header = response.headers.get("www-authenticate")
         return Answer.read(
             int(response.status_code),
             parse(header) if header is not None else None,
             json.loads(response.content or b"{}"),
         )
+
+    def _proof(self, token: str | None, nonce: str | None = None) -> str | None:
+        """Return a proof for one request to the server; None for a bearer token."""
+        if self._key is None or token is None:
+            return None
+        url = target_of(self._guard.resource, "/mcp")
+        return self._key.prove("POST", url, token, nonce=nonce)
 
 
 class GuardedClient:

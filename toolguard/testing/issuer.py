@@ -25,6 +25,7 @@ from typing_extensions import Self
 
 from toolguard.testing.bad_tokens import BadTokens
 from toolguard.testing.grant import Grant
+from toolguard.testing.proofs import ProofKey
 from toolguard.testing.providers import RFC_9068, Provider, ProviderName, provider_named
 from toolguard.tokens.discovery import discovery_urls
 from toolguard.tokens.issuers import Issuer
@@ -183,6 +184,7 @@ class LocalIssuer(BadTokens):
         scopes: Sequence[str] = (),
         expires_in: float = 300,
         headers: Mapping[str, Any] | None = None,
+        key: ProofKey | None = None,
         **claims: Any,
     ) -> str:
         """Return a signed access token (RFC 9068, or in the provider's form).
@@ -193,6 +195,7 @@ class LocalIssuer(BadTokens):
             expires_in: seconds until ``exp``; negative for an expired token.
             headers: JOSE header members to add or replace; None omits one. The signature always
                 uses :attr:`algorithm`, whatever ``alg`` they state.
+            key: the key of the client to which the token is bound (RFC 9449 §6).
             claims: ``client_id``, ``tenant``, ``roles`` and ``permissions``, written in the
                 provider's claims for them; and claims to add or replace; None omits one.
 
@@ -200,6 +203,8 @@ class LocalIssuer(BadTokens):
             ValueError: if tokens of the provider have no such claim.
             TypeError: if ``scopes`` is a string.
         """
+        if key is not None:
+            claims = {"cnf": {"jkt": key.thumbprint}, **claims}
         return self.sign(
             self.claims(user, scopes=scopes, expires_in=expires_in, **claims), headers=headers
         )

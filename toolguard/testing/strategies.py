@@ -49,6 +49,7 @@ from toolguard.testing.hostile import (
     tool_arguments,
 )
 from toolguard.testing.issuer import LocalIssuer
+from toolguard.testing.proofs import INVALID_PROOFS, ProofKey
 
 __all__ = [
     "NOW",
@@ -57,6 +58,7 @@ __all__ = [
     "SCOPES",
     "TENANTS",
     "authorization_values",
+    "broken_proofs",
     "broken_tokens",
     "challenges",
     "claims",
@@ -72,6 +74,7 @@ __all__ = [
     "scope_tokens",
     "sendable_scopes",
     "single_rules",
+    "strange_proofs",
     "strange_tokens",
     "tokens",
     "tool_arguments",
@@ -310,6 +313,35 @@ def broken_tokens(issuer: BadTokens, scopes: Iterable[str] = SCOPES) -> SearchSt
 
     kinds, users = st.sampled_from(tuple(INVALID_TOKENS)), st.sampled_from(_USERS)
     return st.builds(mint_invalid, kinds, users, _several(scopes))
+
+
+def broken_proofs(key: ProofKey, url: str, token: str) -> SearchStrategy[list[str]]:
+    """The DPoP headers of requests whose proof differs from a valid one in one respect.
+
+    Args:
+        key: signs them; each is one of :data:`~toolguard.testing.proofs.INVALID_PROOFS`.
+        url: the URL of the requests.
+        token: the access token that they carry.
+    """
+
+    def prove_invalid(name: str, method: str) -> list[str]:
+        return key.prove_invalid(name, method, url, token)
+
+    kinds = st.sampled_from(tuple(INVALID_PROOFS))
+    return st.builds(prove_invalid, kinds, st.sampled_from(("POST", "GET", "DELETE")))
+
+
+def strange_proofs(key: ProofKey, url: str, token: str) -> SearchStrategy[str]:
+    """Proofs with a valid signature and nearly any claims: a server accepts or refuses them.
+
+    Args:
+        key: signs them.
+        url: the URL of the requests.
+        token: the access token that they carry.
+    """
+    names = st.sampled_from(("jti", "htm", "htu", "iat", "ath", "nonce", "exp"))
+    changes = st.dictionaries(names, json_values())
+    return changes.map(lambda changed: key.prove("POST", url, token, **changed))
 
 
 def strange_tokens(issuer: LocalIssuer) -> SearchStrategy[str]:

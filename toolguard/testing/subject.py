@@ -78,10 +78,19 @@ async def visiting(
         yield client
 
 
-def headers_for(token: str | None) -> dict[str, str]:
-    """Return the headers of a message from a caller with ``token``."""
+def headers_for(token: str | None, proof: str | None = None) -> dict[str, str]:
+    """Return the headers of a message from a caller with ``token``.
+
+    Args:
+        token: the access token; None for none.
+        proof: the proof that goes with a token that is bound to a key.
+    """
     headers = {
         "accept": "application/json, text/event-stream",
         "content-type": "application/json",
     }
-    return headers if token is None else {**headers, "authorization": f"Bearer {token}"}
+    if token is None:
+        return headers
+    if proof is None:
+        return {**headers, "authorization": f"Bearer {token}"}
+    return {**headers, "authorization": f"DPoP {token}", "dpop": proof}

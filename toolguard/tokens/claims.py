@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from toolguard.errors import InvalidTokenError
+from toolguard.tokens.proofs.thumbprint import is_thumbprint
 
 __all__ = [
     "Times",
     "check_actors",
     "check_bearer",
+    "check_confirmation",
     "check_expiry",
     "check_subject",
     "check_times",
@@ -87,6 +89,25 @@ def check_bearer(claims: Mapping[str, Any]) -> None:
         raise InvalidTokenError(
             "bound", "The token is bound to a key, so it is not accepted as a bearer token"
         )
+
+
+def check_confirmation(claims: Mapping[str, Any]) -> None:
+    """Refuse a token that is bound to anything else than one key of its client (RFC 7800 §3.1).
+
+    Only the possession of a key can be checked here, by its thumbprint (RFC 9449 §6.1).
+
+    Raises:
+        InvalidTokenError: with reason ``bound``.
+    """
+    if "cnf" not in claims:
+        return
+    confirmation = claims["cnf"]
+    if (
+        not isinstance(confirmation, Mapping)
+        or confirmation.keys() != {"jkt"}
+        or not is_thumbprint(confirmation["jkt"])
+    ):
+        raise InvalidTokenError("bound", "The token is bound in a way that is not accepted here")
 
 
 def check_actors(claims: Mapping[str, Any]) -> None:

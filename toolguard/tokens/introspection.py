@@ -32,6 +32,7 @@ from toolguard.tokens.memo import own_claims
 from toolguard.tokens.per_loop import PerLoop
 from toolguard.tokens.posting import MAX_ANSWER_BYTES, Answer, HttpPost, Post
 from toolguard.tokens.profile import Profile
+from toolguard.tokens.proofs.presented import check_binding
 from toolguard.tokens.signed_answers import MEDIA_TYPE, SignedAnswers, check_not_encrypted
 from toolguard.tokens.tokeninfo import TokenInfo
 
@@ -40,6 +41,7 @@ __all__ = [
     "BasicClient",
     "BearerClient",
     "ConfirmedVerifier",
+    "HiddenToken",
     "Introspection",
     "IntrospectionVerifier",
     "JWTOrOpaqueVerifier",
@@ -52,7 +54,7 @@ _SIGNED = "is signed: write Introspection(..., signed=True)"
 _UNREADABLE = "cannot be read"
 
 
-class _Token:
+class HiddenToken:
     """A token that no representation shows: debuggers and error reporters show variables."""
 
     __slots__ = ("digest", "text")
@@ -155,15 +157,48 @@ class IntrospectionVerifier:
         """Return None: the issuer has to be asked."""
         del token
 
-    async def verify(self, token: str) -> Principal:
+    async def verify(self, token: str, *, bound: bool = False) -> Principal:
         """Ask the issuer about ``token`` and return its principal.
+
+        Args:
+            token: the access token.
+            bound: whether the token has to be bound to a key, whose possession the caller of this
+                method checks (RFC 9449 §6.2); otherwise it must not be.
 
         Raises:
             InvalidTokenError: if the token is not active, or not for this server.
             KeysUnavailableError: if the issuer does not answer.
         """
-        hidden = _Token(token)
+        hidden = HiddenToken(token)
         del token
+        principal = await self.asked(hidden)
+        check_binding(principal.jkt, bound=bound)
+        return principal
+
+    async def verify_bound(self, token: str) -> Principal:
+        """Ask the issuer about a ``token`` that is bound to a key, and return its principal.
+
+        The possession of the key is checked by the caller of this method (RFC 9449 §7).
+
+        Args:
+            token: the access token.
+
+        Raises:
+            InvalidTokenError: if the token is not active, not for this server, or not bound.
+            KeysUnavailableError: if the issuer does not answer.
+        """
+        return await self.verify(token, bound=True)
+
+    async def asked(self, hidden: HiddenToken) -> Principal:
+        """Return the principal of a token, which may be bound to a key.
+
+        Args:
+            hidden: the access token.
+
+        Raises:
+            InvalidTokenError: if the token is not active, or not for this server.
+            KeysUnavailableError: if the issuer does not answer.
+        """
         self._check_form(hidden)
         known = self._recall(hidden.digest)
         if known is None:
@@ -176,7 +211,7 @@ class IntrospectionVerifier:
         check_times(known.times, self._clock(), self.leeway)
         return known.principal
 
-    def _check_form(self, token: _Token) -> None:
+    def _check_form(self, token: HiddenToken) -> None:
         if not 0 < len(token.text) <= MAX_TOKEN_LENGTH:
             raise InvalidTokenError("malformed", "The token is too long")
         if not self._settings.takes_jwts and has_jose_header(token.text):
@@ -197,13 +232,15 @@ class IntrospectionVerifier:
         claims = {"iss": self.issuer, **own_claims(answer)}
         del claims["active"]
         kind = claims.pop("token_type", "Bearer")
-        if not isinstance(kind, str) or kind.lower() not in ("bearer", "access_token"):
+        if not isinstance(kind, str) or kind.lower() not in ("bearer", "access_token", "dpop"):
             raise InvalidTokenError("bound", "The token is not a bearer token")
         times, principal = self._rules.examined(claims, "at+jwt")
+        if kind.lower() == "dpop" and principal.jkt is None:
+            raise InvalidTokenError("bound", "The token is bound to a key that is not named")
         until = min(self._clock() + self._settings.cache_for, times.expires)
         return _Known(times, principal, until)
 
-    async def _ask_once(self, token: _Token) -> Mapping[str, Any]:
+    async def _ask_once(self, token: HiddenToken) -> Mapping[str, Any]:
         """Ask, or wait for the answer that another call with the same token is waiting for."""
         flights = self._flights.get()
         flight = flights.get(token.digest)
@@ -221,7 +258,7 @@ class IntrospectionVerifier:
             raise KeysUnavailableError("The authorization server cannot be asked") from None
         return outcome
 
-    async def _ask(self, token: _Token) -> Mapping[str, Any] | Exception:
+    async def _ask(self, token: HiddenToken) -> Mapping[str, Any] | Exception:
         """Return the answer, or the failure: one exception is not raised to several calls."""
         try:
             endpoint = await self._endpoint.find()
@@ -329,16 +366,20 @@ class ConfirmedVerifier(JWTVerifier):
         )
         return made
 
-    async def verify(self, token: str) -> Principal:
+    async def verify(self, token: str, *, bound: bool = False) -> Principal:
         """Verify ``token``, have its issuer confirm it, and return its principal.
+
+        Args:
+            token: the access token.
+            bound: whether the token has to be bound to a key; otherwise it must not be.
 
         Raises:
             InvalidTokenError: if the token is not valid, or not active any more.
             KeysUnavailableError: if its issuer does not answer, or its keys cannot be fetched.
         """
         try:
-            principal = await super().verify(token)
-            confirmed = await self._confirmation.verify(token)
+            principal = await super().verify(token, bound=bound)
+            confirmed = await self._confirmation.asked(HiddenToken(token))
         except BaseException as error:
             forget_variables(error)
             del token
@@ -395,8 +436,12 @@ class JWTOrOpaqueVerifier(JWTVerifier):
         made._asking = IntrospectionVerifier(issuer, audience=audience, post=post, clock=clock)
         return made
 
-    async def verify(self, token: str) -> Principal:
+    async def verify(self, token: str, *, bound: bool = False) -> Principal:
         """Verify ``token``, or ask about it, and return its principal.
+
+        Args:
+            token: the access token.
+            bound: whether the token has to be bound to a key; otherwise it must not be.
 
         Raises:
             InvalidTokenError: if the token is not valid.
@@ -404,8 +449,8 @@ class JWTOrOpaqueVerifier(JWTVerifier):
         """
         try:
             if has_jose_header(token):
-                return await super().verify(token)
-            return await self._asking.verify(token)
+                return await super().verify(token, bound=bound)
+            return await self._asking.verify(token, bound=bound)
         except BaseException as error:
             forget_variables(error)
             del token
@@ -454,6 +499,9 @@ class _NoKeys:
 def _is_about(confirmed: Principal, principal: Principal) -> bool:
     """Return whether an answer is about the token of a principal, as far as it says."""
     if (confirmed.user_id, confirmed.issuer) != (principal.user_id, principal.issuer):
+        return False
+    # A binding that only the answer names is not one that a proof was checked against.
+    if confirmed.jkt not in (None, principal.jkt):
         return False
     both = (
         (confirmed.client_id, principal.client_id),

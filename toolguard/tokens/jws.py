@@ -21,6 +21,7 @@ __all__ = [
     "KEY_PARAMETERS",
     "MAX_TOKEN_LENGTH",
     "CompactJWS",
+    "base64url",
     "has_jose_header",
     "is_jwe",
     "media_type",
@@ -100,9 +101,9 @@ def parse(token: str, ignored: frozenset[str] = frozenset()) -> CompactJWS:
     read = _known_header if len(header) <= _MAX_KEPT_LENGTH else _read_header
     return CompactJWS(
         *read(header, ignored),
-        payload=_base64url(payload),
+        payload=base64url(payload),
         signing_input=token[: match.end(2)].encode("ascii"),
-        signature=_base64url(signature),
+        signature=base64url(signature),
     )
 
 
@@ -131,7 +132,7 @@ def has_jose_header(token: str) -> bool:
     """
     header, dot, _ = token.partition(".")
     try:
-        return bool(dot) and strict_object(_base64url(header)) is not None
+        return bool(dot) and strict_object(base64url(header)) is not None
     except ValueError:  # also InvalidTokenError
         return False
 
@@ -152,7 +153,7 @@ class _Header(NamedTuple):
 
 
 def _read_header(segment: str, ignored: frozenset[str]) -> _Header:
-    header = parse_object(_base64url(segment))
+    header = parse_object(base64url(segment))
     if not _UNSUPPORTED_PARAMETERS.isdisjoint(header):
         raise InvalidTokenError(
             "malformed", "The token header asks for an extension that is not supported"
@@ -177,8 +178,15 @@ def _is_key_id(kid: object) -> bool:
     return isinstance(kid, str) and 0 < len(kid) <= _MAX_KID_LENGTH and kid.isprintable()
 
 
-def _base64url(segment: str) -> bytes:
-    """Decode canonical base64url only (RFC 4648 §3.5), so that each token has one encoding."""
+def base64url(segment: str) -> bytes:
+    """Decode canonical base64url only (RFC 4648 §3.5), so that each token has one encoding.
+
+    Args:
+        segment: characters of the alphabet of base64url.
+
+    Raises:
+        InvalidTokenError: with reason ``malformed``, for another encoding of the same bytes.
+    """
     if segment[-1:] not in _LAST[len(segment) % 4]:
         raise InvalidTokenError("malformed", "The token is not base64url in its one spelling")
     return urlsafe_b64decode(segment + "=" * (-len(segment) % 4))

@@ -12,8 +12,6 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-from jwt.algorithms import Algorithm, get_default_algorithms
-from jwt.exceptions import InvalidKeyError
 from typing_extensions import Self
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
@@ -30,7 +28,7 @@ from toolguard.principal import Principal
 from toolguard.tokens.claims import (
     Times,
     check_actors,
-    check_bearer,
+    check_confirmation,
     check_subject,
     check_times,
     read_times,
@@ -42,6 +40,8 @@ from toolguard.tokens.jws import CompactJWS, media_type, parse_object
 from toolguard.tokens.keys import Key, KeySource
 from toolguard.tokens.memo import Memo, Verified
 from toolguard.tokens.profile import STRICT, Profile
+from toolguard.tokens.proofs.presented import check_binding
+from toolguard.tokens.signatures import DEFAULT_ALGORITHMS, is_signed
 from toolguard.tokens.verifier import Verifier
 
 __all__ = [
@@ -52,12 +52,6 @@ __all__ = [
     "canonical_audience",
 ]
 
-DEFAULT_ALGORITHMS = (
-    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    *("ES256", "ES384", "ES512", "EdDSA", "Ed25519"),
-)
-"""All supported signature algorithms: asymmetric ones (RFC 7518 §3.1, RFC 8037, RFC 9864)."""
-
 DEFAULT_TOKEN_TYPES = ("at+jwt", "JWT")
 """The accepted ``typ`` values: that of RFC 9068, and the generic one that most issuers send."""
 
@@ -65,13 +59,6 @@ DEFAULT_TOKEN_TYPES = ("at+jwt", "JWT")
 _REFRESHES = 3
 # The key ids that verified signatures; more than one key set may hold.
 _MAX_PROVEN = 200
-
-_PYJWT = get_default_algorithms()
-_ALGORITHMS: Mapping[str, Algorithm] = {
-    # RFC 9864 §2.2: Ed25519 is EdDSA with the curve in its name; the key decides which it is.
-    name: _PYJWT["EdDSA" if name == "Ed25519" else name]
-    for name in DEFAULT_ALGORITHMS
-}
 
 
 class JWTVerifier:
@@ -232,19 +219,24 @@ class JWTVerifier:
         """Return the figures of the source of keys."""
         return figures_of(self._keys)
 
-    async def verify(self, token: str) -> Principal:
+    async def verify(self, token: str, *, bound: bool = False) -> Principal:
         """Verify ``token`` and return its principal; suspends only to fetch keys.
+
+        Args:
+            token: the access token.
+            bound: whether the token has to be bound to a key, whose possession the caller of this
+                method checks (RFC 9449 §7); otherwise it must not be.
 
         Raises:
             InvalidTokenError: if the token is not valid; its ``reason`` says why.
             KeysUnavailableError: if the issuer's keys cannot be fetched.
         """
         try:
-            principal = self._judge(token)
+            principal = self._judge(token, bound=bound)
             for _ in range(_REFRESHES):
                 if principal is None:
                     await self._keys.refresh()
-                    principal = self._judge(token, refreshed=True)
+                    principal = self._judge(token, refreshed=True, bound=bound)
             if principal is None:
                 raise KeysUnavailableError("The keys of the authorization server are not known")  # noqa: TRY301
         except BaseException as error:
@@ -252,6 +244,20 @@ class JWTVerifier:
             del token
             raise
         return principal
+
+    async def verify_bound(self, token: str) -> Principal:
+        """Verify a ``token`` that is bound to a key, and return its principal with ``jkt``.
+
+        The possession of the key is checked by the caller of this method (RFC 9449 §7).
+
+        Args:
+            token: the access token.
+
+        Raises:
+            InvalidTokenError: if the token is not valid, or not bound to a key.
+            KeysUnavailableError: if the issuer's keys cannot be fetched.
+        """
+        return await self.verify(token, bound=True)
 
     def verify_now(self, token: str) -> Principal | None:
         """Verify ``token`` without I/O; return None if keys have to be fetched first.
@@ -267,7 +273,9 @@ class JWTVerifier:
             del token
             raise
 
-    def _judge(self, token: str, *, refreshed: bool = False) -> Principal | None:
+    def _judge(
+        self, token: str, *, refreshed: bool = False, bound: bool = False
+    ) -> Principal | None:
         """Return the principal; None if keys must be fetched first."""
         # Lone surrogates are encoded as well: no two texts share a digest.
         digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
@@ -283,6 +291,8 @@ class JWTVerifier:
             verified = self._examine(token, refreshed=refreshed)
         if verified is None:
             return None
+        if (verified.principal.jkt is None) is bound:
+            check_binding(verified.principal.jkt, bound=bound)
         check_times(verified.times, self._clock(), self._leeway)
         if verified is not known:
             self._memo.keep(digest, verified)
@@ -329,7 +339,7 @@ class JWTVerifier:
         if keys is None or self.issuer is None:
             return None
         for key in keys:
-            if _signed(jws, key):
+            if is_signed(jws, key):
                 self._remember_proven(jws.kid)
                 return key
         if not keys:
@@ -364,7 +374,7 @@ class JWTVerifier:
             InvalidTokenError: if one of the claims is not accepted; times are not compared.
         """
         self._check_parties(claims)
-        check_bearer(claims)
+        check_confirmation(claims)
         fault = self._profile.fault_of_kind(claims, typ)
         if fault is not None:
             self._faults.tell("kind", "an access token", fault)
@@ -403,18 +413,6 @@ class JWTVerifier:
         return f"<JWTVerifier: tokens of {self.issuer} for {', '.join(self._audiences)}>"
 
 
-def _signed(jws: CompactJWS, key: Key) -> bool:
-    # RFC 8725 §3.1: a key is used with one algorithm, which is checked at every use.
-    if jws.algorithm not in key.algorithms:
-        return False
-    algorithm = _ALGORITHMS[jws.algorithm]
-    try:
-        material = algorithm.prepare_key(key.material)
-    except (InvalidKeyError, TypeError):
-        return False
-    return algorithm.verify(jws.signing_input, material, jws.signature)
-
-
 def _configured_audiences(audience: str | Sequence[str]) -> tuple[str, ...]:
     audiences = (audience,) if isinstance(audience, str) else tuple(audience or ())
     if not audiences or "" in audiences:
@@ -427,7 +425,7 @@ def _configured_audiences(audience: str | Sequence[str]) -> tuple[str, ...]:
 def _checked_algorithms(algorithms: Collection[str]) -> frozenset[str]:
     if isinstance(algorithms, str) or not algorithms:
         raise ValueError('write algorithms=["RS256"]: a list that names at least one')
-    unknown = [name for name in algorithms if name not in _ALGORITHMS]
+    unknown = [name for name in algorithms if name not in DEFAULT_ALGORITHMS]
     if unknown:
         raise ValueError(
             f"{unknown[0]!r} is not accepted for access tokens: a public key cannot check it "

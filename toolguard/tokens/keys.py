@@ -32,6 +32,7 @@ __all__ = [
     "PublicKey",
     "StaticKeys",
     "parse_json",
+    "read_key",
 ]
 
 PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
@@ -140,7 +141,7 @@ class KeySet:
         skipped: list[str] = []
         for position, jwk in enumerate(members):
             try:
-                keys.append(_read_key(jwk))
+                keys.append(read_key(jwk))
             except KeySetError as error:  # noqa: PERF203 - there are at most 100
                 skipped.append(f"key {_name(jwk, position)} {error}")
         return cls(tuple(keys), tuple(skipped))
@@ -302,7 +303,12 @@ def _index(keys: tuple[Key, ...]) -> dict[tuple[str | None, str], tuple[Key, ...
     return index
 
 
-def _read_key(jwk: object) -> Key:
+def read_key(jwk: object) -> Key:
+    """Return the public key that a JWK describes (RFC 7517 §4).
+
+    Raises:
+        KeySetError: if it must not verify signatures; the text says why.
+    """
     if not isinstance(jwk, Mapping):
         raise KeySetError("is not an object")
     if jwk.get("kty") == "oct":

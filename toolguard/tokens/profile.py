@@ -8,6 +8,7 @@ from typing import Any
 
 from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.tokens.issuer_names import IssuerNames
+from toolguard.tokens.proofs.settings import Mode
 
 __all__ = ["STRICT", "Profile"]
 
@@ -44,6 +45,7 @@ class Profile:
         published: the authorization servers that clients are told of; empty for the issuer.
         shares_connections: whether its subjects are known to the connection provider.
         scope_names: how its scopes are called in tokens and by clients.
+        dpop: whether its bound tokens are accepted, or only those; None for what the guard says.
     """
 
     names: IssuerNames | None = None
@@ -57,6 +59,7 @@ class Profile:
     published: tuple[str, ...] = ()
     shares_connections: bool = False
     scope_names: ScopeNames = SAME
+    dpop: Mode | None = None
 
     def issued(self, claims: Mapping[str, Any], issuer: str | None) -> bool:
         """Return whether the claims are of this issuer."""

@@ -19,6 +19,7 @@ from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.jws import KEY_PARAMETERS, has_jose_header, parse_object
 from toolguard.tokens.jwt import JWTVerifier
 from toolguard.tokens.profile import Profile
+from toolguard.tokens.proofs.settings import Mode
 
 __all__ = ["TrustedIssuers", "trusted", "with_issuer"]
 
@@ -65,6 +66,10 @@ class IssuerVerifier(Protocol):
 
     async def verify(self, token: str) -> Principal:
         """Verify a token."""
+        ...
+
+    async def verify_bound(self, token: str) -> Principal:
+        """Verify a token that is bound to a key, and return its principal."""
         ...
 
 
@@ -150,8 +155,31 @@ class TrustedIssuers:
         """Return the figures of the issuers' sources of keys."""
         return figures_of(*self.verifiers)
 
-    async def verify(self, token: str) -> Principal:
+    def dpop_of(self, issuer: str) -> Mode | None:
+        """Return whether bound tokens of ``issuer`` are accepted; None if it does not say."""
+        found = self._verifier_of(issuer)
+        return None if found is None else found.profile.dpop
+
+    async def verify_bound(self, token: str) -> Principal:
+        """Verify a ``token`` that is bound to a key, and return its principal with ``jkt``.
+
+        The possession of the key is checked by the caller of this method (RFC 9449 §7).
+
+        Args:
+            token: the access token.
+
+        Raises:
+            InvalidTokenError: if the token is not valid, or not bound to a key.
+            KeysUnavailableError: if the keys of its issuer cannot be fetched.
+        """
+        return await self.verify(token, bound=True)
+
+    async def verify(self, token: str, *, bound: bool = False) -> Principal:
         """Verify ``token`` and return its principal; suspends only to fetch keys.
+
+        Args:
+            token: the access token.
+            bound: whether the token has to be bound to a key; otherwise it must not be.
 
         Raises:
             InvalidTokenError: if the token is not valid; its ``reason`` says why.
@@ -159,7 +187,7 @@ class TrustedIssuers:
         """
         try:
             digest, verifier = self._route(token)
-            principal = await verifier.verify(token)
+            principal = await (verifier.verify_bound(token) if bound else verifier.verify(token))
         except BaseException as error:
             forget_variables(error)
             del token

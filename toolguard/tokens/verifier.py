@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.principal import Principal
+from toolguard.tokens.proofs.settings import Mode
 
-__all__ = ["Verifier", "scope_names_of"]
+__all__ = ["Verifier", "dpop_of", "scope_names_of"]
 
 
 class Verifier(Protocol):
@@ -31,3 +33,12 @@ def scope_names_of(verifier: object, issuer: str | None) -> ScopeNames:
     find = getattr(verifier, "scope_names_of", None)
     names = SAME if find is None else find(issuer)
     return names if isinstance(names, ScopeNames) else SAME
+
+
+def dpop_of(verifier: object, issuer: str) -> Mode | None:
+    """Return whether bound tokens of ``issuer`` are accepted; None if that is left open."""
+    find: Callable[[str], Mode | None] | None = getattr(verifier, "dpop_of", None)
+    if find is not None:
+        return find(issuer)
+    mode: Mode | None = getattr(getattr(verifier, "profile", None), "dpop", None)
+    return mode

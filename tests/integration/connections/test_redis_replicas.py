@@ -330,10 +330,10 @@ def test_a_cache_that_was_not_used_can_be_closed_and_used_afterwards(url: str) -
 def test_a_loop_that_was_closed_leaves_nothing_behind() -> None:
     cache = cache_at(NOWHERE, clock=FrozenClock())
     for _ in range(3):
-        cache._resume_at = 0
+        cache._client._resume_at = 0
         asyncio.run(cache.get("key"))
 
-    assert len(cache._clients) == 1
+    assert len(cache._client._clients) == 1
 
 
 def test_there_is_a_line_about_a_missing_redis_every_half_minute(

@@ -15,9 +15,11 @@ from toolguard.testing import (
     AsyncGuardedClient,
     GuardedClient,
     LocalIssuer,
+    ProofKey,
     call_as,
     call_as_async,
 )
+from toolguard.tokens.proofs import DPoP
 
 
 def diary(line: Line) -> Server:
@@ -103,6 +105,17 @@ def test_every_kind_of_bad_token_is_refused_by_the_guards_own_verifier(
     answer = call_as(server, "write", {"text": "x"}, token=issuer.mint_invalid(name))
 
     assert answer.status in (400, 401)
+
+
+@pytest.mark.parametrize("settings", [DPoP(), DPoP("required"), DPoP("required", nonces=True)])
+def test_a_bound_token_is_sent_with_a_proof(line: Line, guarding: Guarding, settings: DPoP) -> None:
+    server = guarding(dpop=settings).protect(diary(line))
+
+    assert call_as(server, "edit", dpop=True, roles=["editor"]).text == "edited"
+    assert call_as(server, "edit", dpop=ProofKey(), roles=["editor"]).ok
+    assert call_as(server, "edit", roles=["editor"]).ok is (settings.mode == "optional")
+    refused = call_as(server, "write", {"text": "x"}, dpop=True)
+    assert refused.missing_scopes == ("diary.write",)
 
 
 def test_an_issuer_that_the_guard_knows_mints_the_tokens(

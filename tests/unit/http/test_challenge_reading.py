@@ -38,7 +38,6 @@ def test_well_formed_challenges_are_read(text: str, challenge: Challenge) -> Non
         "Bearer ",
         "Bearer dG9rZW4=",
         'Basic realm="x"',
-        'DPoP error="invalid_token"',
         'Bearer error="x", Basic realm="y"',
         'Bearer scope="a", scope="b"',
         'Bearer scope="a", Scope="b"',

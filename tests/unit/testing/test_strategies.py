@@ -17,7 +17,7 @@ from support.callers import Caller, Desk
 from toolguard import InvalidTokenError, Principal, Scope, ScopeHierarchy, ToolGuardError
 from toolguard.decorators.requires import RuleLike
 from toolguard.decorators.wrapper import GuardDecorator
-from toolguard.errors import MalformedCredentialsError
+from toolguard.errors import InvalidProofError, MalformedCredentialsError
 from toolguard.http.challenge import Challenge
 from toolguard.policies.requirements import (
     BelongsToTenant,
@@ -26,12 +26,13 @@ from toolguard.policies.requirements import (
     IsClient,
     RecentAuthentication,
 )
-from toolguard.testing import LocalIssuer
+from toolguard.testing import INVALID_PROOFS, LocalIssuer, ProofKey
 from toolguard.testing.bad_tokens import INVALID_TOKENS
 from toolguard.testing.strategies import (
     NOW,
     SCOPES,
     authorization_values,
+    broken_proofs,
     broken_tokens,
     challenges,
     claims,
@@ -47,15 +48,29 @@ from toolguard.testing.strategies import (
     scope_tokens,
     sendable_scopes,
     single_rules,
+    strange_proofs,
     strange_tokens,
     tokens,
     tool_arguments,
 )
 from toolguard.tokens.bearer import bearer_token
+from toolguard.tokens.proofs.proof import Proof, Request, check_proof, read_proof
 
 ISSUER = LocalIssuer(algorithm="ES256", clock=lambda: NOW)
 VERIFIER = ISSUER.verifier()
+KEY, URL, TOKEN = ProofKey(clock=lambda: NOW), "https://mcp.test/mcp", "token"
 QUICKLY = settings(database=None, max_examples=1_000, phases=(Phase.generate, Phase.shrink))
+
+
+def proved(*headers: str) -> Proof:
+    """Return the proof in the headers of a request with ``POST``."""
+    return check_proof(
+        read_proof([(b"dpop", each.encode()) for each in headers]),
+        Request("POST", URL, TOKEN, KEY.thumbprint),
+        now=NOW,
+        window=300,
+        algorithms=["ES256"],
+    )
 
 
 def outcome(token: str) -> Principal | InvalidTokenError:
@@ -202,6 +217,22 @@ def test_a_broken_token_is_refused_for_one_of_the_named_reasons(token: str) -> N
 
     assert isinstance(refusal, InvalidTokenError)
     assert refusal.reason in INVALID_TOKENS.values()
+
+
+@given(broken_proofs(KEY, URL, TOKEN))
+def test_a_broken_proof_is_refused_for_one_of_the_named_reasons(headers: list[str]) -> None:
+    with pytest.raises(InvalidProofError) as caught:
+        proved(*headers)
+
+    assert caught.value.reason in INVALID_PROOFS.values()
+
+
+@given(strange_proofs(KEY, URL, TOKEN))
+def test_a_strange_proof_is_accepted_or_refused(proof: str) -> None:
+    try:
+        assert proved(proof).key == KEY.thumbprint
+    except InvalidProofError as refusal:
+        assert refusal.reason  # noqa: PT017 - either is an outcome
 
 
 @given(forged_tokens())

@@ -213,7 +213,7 @@ def test_the_metadata_lists_every_issuer() -> None:
 
 def test_one_subject_at_two_issuers_owns_two_sessions() -> None:
     guard = guard_of(described(A), described(B))
-    keys = {asyncio.run(guard.verifier.verify(local.mint("alice"))).session_key for local in (A, B)}
+    keys = {asyncio.run(guard.verifier.verify(local.mint("alice"))).owner_key for local in (A, B)}
 
     assert len(keys) == 2
 

@@ -166,7 +166,7 @@ SETTINGS: dict[str, st.SearchStrategy[Any]] = {
 }
 # What is no matter of the claims: where things are, and how they are fetched.
 NO_LENIENCY = {"url", "metadata_url", "metadata_issuer", "jwks_url", "keys", "network"} | {
-    *("introspection", "confirm")
+    *("introspection", "confirm", "dpop")
 }
 any_settings = st.fixed_dictionaries({}, optional=SETTINGS).map(
     lambda drawn: {**drawn, "members": {"tenant": None}}

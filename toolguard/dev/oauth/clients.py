@@ -39,6 +39,7 @@ class Client:
         grant_types: what it may ask for at the token endpoint.
         auth_method: how it proves who it is: ``none`` or with a secret.
         secret_digest: of its secret; None for a public client.
+        dpop_bound: whether its tokens have to be bound to a key (RFC 9449 §5.2).
     """
 
     client_id: str
@@ -47,6 +48,7 @@ class Client:
     grant_types: tuple[str, ...]
     auth_method: str = "none"
     secret_digest: str | None = field(default=None, repr=False)
+    dpop_bound: bool = False
 
 
 def save_client(context: ServerContext, client: Client) -> None:
@@ -54,24 +56,26 @@ def save_client(context: ServerContext, client: Client) -> None:
     row = (
         *(client.client_id, client.name, json.dumps(client.redirect_uris)),
         *(json.dumps(client.grant_types), client.auth_method, client.secret_digest),
+        int(client.dpop_bound),
     )
     with context.store.transaction() as db:
-        db.execute("INSERT OR REPLACE INTO client VALUES (?, ?, ?, ?, ?, ?)", row)
+        db.execute("INSERT OR REPLACE INTO client VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
 def find_client(context: ServerContext, client_id: str) -> Client | None:
     """Return the client of that id; None if there is none."""
     with context.store.lock:
         row = context.store.db.execute(
-            "SELECT name, redirect_uris, grant_types, auth_method, secret_digest FROM client"
+            "SELECT name, redirect_uris, grant_types, auth_method, secret_digest,"
+            " dpop_bound FROM client"
             " WHERE client_id = ?",
             (client_id,),
         ).fetchone()
     if row is None:
         return None
-    name, redirect_uris, grant_types, auth_method, secret_digest = row
+    name, redirect_uris, grant_types, auth_method, secret_digest, dpop_bound = row
     redirects, grants = tuple(json.loads(redirect_uris)), tuple(json.loads(grant_types))
-    return Client(client_id, name, redirects, grants, auth_method, secret_digest)
+    return Client(client_id, name, redirects, grants, auth_method, secret_digest, bool(dpop_bound))
 
 
 def authenticate_client(context: ServerContext, request: Request, form: Parameters) -> Client:

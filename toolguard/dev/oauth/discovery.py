@@ -8,6 +8,7 @@ from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.exchange import TOKEN_EXCHANGE
 from toolguard.dev.oauth.machines import CLIENT_CREDENTIALS, JWT_BEARER
 from toolguard.dev.oauth.openid import IDENTITY_SCOPES
+from toolguard.dev.oauth.proof_keys import PROOF_ALGORITHMS
 from toolguard.dev.oauth.signing import ALGORITHM
 from toolguard.tokens.jwt import DEFAULT_ALGORITHMS
 
@@ -53,6 +54,7 @@ def metadata(context: ServerContext) -> dict[str, Any]:
         "revocation_endpoint_auth_methods_supported": _CLIENT_AUTHENTICATION,
         "introspection_endpoint_auth_methods_supported": _CLIENT_AUTHENTICATION[1:],
         "code_challenge_methods_supported": ["S256"],
+        "dpop_signing_alg_values_supported": list(PROOF_ALGORITHMS),
         "client_id_metadata_document_supported": True,
         "authorization_response_iss_parameter_supported": True,
         "subject_types_supported": ["public"],

@@ -49,7 +49,7 @@ async def exchange_token(
     server = authenticate_resource(context, request, form)
     token = _subject_token(form)
     try:
-        caller = await IssuedTokenVerifier(context, [server.url]).verify(token)
+        caller = await IssuedTokenVerifier(context, [server.url]).verify_either(token)
     except InvalidTokenError:
         raise Refusal("invalid_request", "subject_token is no good token for you") from None
     target = _target(form)

@@ -164,11 +164,14 @@ def redeem_code(context: ServerContext, code: str, proof: CodeProof) -> Grant:
     return grant
 
 
-def new_refresh_token(context: ServerContext, grant: Grant) -> str:
-    """Return a new refresh token of ``grant``."""
+def new_refresh_token(context: ServerContext, grant: Grant, jkt: str | None = None) -> str:
+    """Return a new refresh token of ``grant``, bound to a key if there is one (RFC 9449 §5)."""
     token = secrets.token_urlsafe(32)
     with context.store.transaction() as db:
-        db.execute("INSERT INTO refresh_token VALUES (?, ?, NULL)", (digest(token), grant.grant_id))
+        db.execute(
+            "INSERT INTO refresh_token VALUES (?, ?, NULL, ?)",
+            (digest(token), grant.grant_id, jkt),
+        )
     return token
 
 
@@ -183,8 +186,16 @@ def refresh_token_grant(context: ServerContext, token: str) -> tuple[Grant, bool
     return None if row is None else (_grant(row[1:]), row[0] is not None)
 
 
-def find_refresh_token(context: ServerContext, token: str, client_id: str) -> Grant:
+def find_refresh_token(
+    context: ServerContext, token: str, client_id: str, jkt: str | None = None
+) -> Grant:
     """Return the grant of a refresh token of this client, without using it.
+
+    Args:
+        context: the server.
+        token: the refresh token.
+        client_id: the client.
+        jkt: the key whose possession the client has proved; None for none.
 
     Raises:
         Refusal: ``invalid_grant`` if the token is unknown, is another client's, or was used, which
@@ -196,9 +207,19 @@ def find_refresh_token(context: ServerContext, token: str, client_id: str) -> Gr
     grant, used = found
     if grant.client_id != client_id:
         raise _invalid("The refresh token was issued to another client")
+    if _key_of_refresh_token(context, token) not in (None, jkt):
+        raise _invalid("The refresh token is bound to a key: send a DPoP proof made with it")
     if used:
         raise _replayed(context, grant)
     return grant
+
+
+def _key_of_refresh_token(context: ServerContext, token: str) -> str | None:
+    with context.store.lock:
+        (jkt,) = context.store.db.execute(
+            "SELECT jkt FROM refresh_token WHERE digest = ?", (digest(token),)
+        ).fetchone()
+    return None if jkt is None else str(jkt)
 
 
 def use_refresh_token(context: ServerContext, token: str, grant: Grant) -> None:

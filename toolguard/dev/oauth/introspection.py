@@ -29,11 +29,14 @@ async def introspect(context: ServerContext, request: Request) -> Response:
     form = await read_form(request)
     server = authenticate_resource(context, request, form)
     try:
-        principal = await IssuedTokenVerifier(context, [server.url]).verify(form.require("token"))
+        principal = await IssuedTokenVerifier(context, [server.url]).verify_either(
+            form.require("token")
+        )
     except InvalidTokenError:
         # RFC 7662 §2.2: not why.
         return JSONResponse({"active": False})
-    answer: dict[str, Any] = {"active": True, "token_type": "Bearer", **principal.claims}
+    kind = "Bearer" if principal.jkt is None else "DPoP"
+    answer: dict[str, Any] = {"active": True, "token_type": kind, **principal.claims}
     return JSONResponse(answer)
 
 
@@ -58,7 +61,7 @@ async def revoke(context: ServerContext, request: Request) -> Response:
 async def _revoke_access_token(context: ServerContext, token: str, client: Client) -> None:
     known = [resource.url for resource in context.world.resources]
     try:
-        principal = await IssuedTokenVerifier(context, known).verify(token)
+        principal = await IssuedTokenVerifier(context, known).verify_either(token)
     except InvalidTokenError:
         return
     jti = str(principal.claims["jti"])

@@ -49,6 +49,7 @@ async def register(context: ServerContext, request: Request) -> Response:
         grant_types=_grant_types(metadata),
         auth_method=method,
         secret_digest=None if secret is None else digest(secret),
+        dpop_bound=_is_dpop_bound(metadata),
     )
     save_client(context, client)
     return JSONResponse(_registered(context, client, secret), 201)
@@ -82,7 +83,13 @@ def client_of_document(world: World, client_id: str, metadata: Mapping[str, Any]
         is_own = own is not None and redirect is not None and own.origin == redirect.origin
         if not is_own and not is_approved(world, uri):
             raise _refused_redirect(name, uri)
-    return Client(client_id, name, redirect_uris, _grant_types(metadata))
+    return Client(
+        client_id,
+        name,
+        redirect_uris,
+        _grant_types(metadata),
+        dpop_bound=_is_dpop_bound(metadata),
+    )
 
 
 def is_approved(world: World, uri: str) -> bool:
@@ -104,6 +111,8 @@ def _registered(context: ServerContext, client: Client, secret: str | None) -> d
         "response_types": ["code"],
         "token_endpoint_auth_method": client.auth_method,
     }
+    if client.dpop_bound:
+        answer["dpop_bound_access_tokens"] = True
     if secret is not None:
         answer |= {"client_secret": secret, "client_secret_expires_at": 0}
     return answer
@@ -133,6 +142,13 @@ def _redirect_uris(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     if not all(isinstance(uri, str) for uri in uris):
         raise Refusal("invalid_redirect_uri", "redirect_uris is a list of texts")
     return tuple(dict.fromkeys(uris))
+
+
+def _is_dpop_bound(metadata: Mapping[str, Any]) -> bool:
+    bound = metadata.get("dpop_bound_access_tokens", False)
+    if not isinstance(bound, bool):
+        raise _invalid("dpop_bound_access_tokens is true or false")
+    return bound
 
 
 def _grant_types(metadata: Mapping[str, Any]) -> tuple[str, ...]:

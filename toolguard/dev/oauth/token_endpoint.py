@@ -26,6 +26,7 @@ from toolguard.dev.oauth.machines import CLIENT_CREDENTIALS, JWT_BEARER, token_f
 from toolguard.dev.oauth.openid import id_token_claims, identity_scopes
 from toolguard.dev.oauth.parameters import Parameters, read_form
 from toolguard.dev.oauth.policies import decide
+from toolguard.dev.oauth.proof_keys import proof_key
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.oauth.tokens import Authorization, access_token_claims
 
@@ -50,23 +51,31 @@ async def answer_token_request(
     client = authenticate_client(context, request, form)
     if grant_type not in client.grant_types:
         raise Refusal("unauthorized_client", f"The client has not registered for {grant_type}")
+    key = proof_key(context, request)
+    if key is None and client.dpop_bound:
+        # RFC 9449 §5.2.
+        raise Refusal("invalid_dpop_proof", "The client has registered for tokens bound to a key")
     answer = _from_code if grant_type == "authorization_code" else _from_refresh_token
-    return JSONResponse(answer(context, client, form))
+    return JSONResponse(answer(context, client, form, key))
 
 
-def _from_code(context: ServerContext, client: Client, form: Parameters) -> dict[str, Any]:
+def _from_code(
+    context: ServerContext, client: Client, form: Parameters, key: str | None
+) -> dict[str, Any]:
     verifier = form.require("code_verifier")
     if not _VERIFIER.fullmatch(verifier):
         raise Refusal("invalid_grant", "code_verifier is 43 to 128 unreserved characters")
     proof = CodeProof(client.client_id, form.get("redirect_uri"), verifier)
     grant = redeem_code(context, form.require("code"), proof)
     _check_resource(context, grant, form)
-    return _issue(context, client, grant, grant.scopes)
+    return _issue(context, client, grant, grant.scopes, key)
 
 
-def _from_refresh_token(context: ServerContext, client: Client, form: Parameters) -> dict[str, Any]:
+def _from_refresh_token(
+    context: ServerContext, client: Client, form: Parameters, key: str | None
+) -> dict[str, Any]:
     token = form.require("refresh_token")
-    grant = find_refresh_token(context, token, client.client_id)
+    grant = find_refresh_token(context, token, client.client_id, key)
     _check_resource(context, grant, form)
     scope = form.get("scope")
     scopes = grant.scopes if scope is None else tuple(dict.fromkeys(scope.split(" ")))
@@ -74,7 +83,7 @@ def _from_refresh_token(context: ServerContext, client: Client, form: Parameters
         # RFC 6749 §6: never more than the user gave.
         raise Refusal("invalid_scope", "The scope is more than was granted")
     use_refresh_token(context, token, grant)
-    return _issue(context, client, grant, scopes)
+    return _issue(context, client, grant, scopes, key)
 
 
 def _check_resource(context: ServerContext, grant: Grant, form: Parameters) -> None:
@@ -85,7 +94,11 @@ def _check_resource(context: ServerContext, grant: Grant, form: Parameters) -> N
 
 
 def _issue(
-    context: ServerContext, client: Client, grant: Grant, scopes: tuple[str, ...]
+    context: ServerContext,
+    client: Client,
+    grant: Grant,
+    scopes: tuple[str, ...],
+    key: str | None,
 ) -> dict[str, Any]:
     """Return the token response (RFC 6749 §5.1), after asking the policy again."""
     user = context.world.user(grant.user_id)
@@ -98,17 +111,19 @@ def _issue(
     scopes = tuple(scope for scope in scopes if scope in allowed)
     if not scopes and not identity:
         raise Refusal("invalid_grant", "The policy grants none of these scopes any more")
-    authorization = Authorization(user.id, client.client_id, grant.resource, scopes, facts)
+    authorization = Authorization(user.id, client.client_id, grant.resource, scopes, facts, key)
     claims = access_token_claims(context, authorization, expires_at=grant.expires_at)
     keep_access_token(context, claims["jti"], grant, claims["exp"])
     answer = {
         "access_token": context.keys.sign(claims),
-        "token_type": "Bearer",
+        "token_type": authorization.token_type,
         "expires_in": claims["exp"] - claims["iat"],
         "scope": " ".join((*identity, *scopes)),
     }
     if "openid" in (*identity, *scopes):
         answer["id_token"] = context.keys.sign(id_token_claims(context, grant, user), kind="JWT")
     if "refresh_token" in client.grant_types:
-        answer["refresh_token"] = new_refresh_token(context, grant)
+        answer["refresh_token"] = new_refresh_token(
+            context, grant, None if client.secret_digest else key
+        )
     return answer

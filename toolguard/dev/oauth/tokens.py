@@ -28,6 +28,7 @@ class Authorization:
         resource: the server that it is for (RFC 8707).
         scopes: the granted scopes.
         facts: the user's tenants (the first is the current one) and permissions.
+        jkt: the thumbprint of the key that it is bound to (RFC 9449 §6); None for a bearer token.
     """
 
     user_id: str
@@ -35,6 +36,12 @@ class Authorization:
     resource: str
     scopes: tuple[str, ...]
     facts: UserFacts
+    jkt: str | None = None
+
+    @property
+    def token_type(self) -> str:
+        """The type of the token (RFC 6749 §7.1, RFC 9449 §5)."""
+        return "Bearer" if self.jkt is None else "DPoP"
 
 
 class IssuedTokenVerifier:
@@ -56,9 +63,34 @@ class IssuedTokenVerifier:
         """Return the caller that ``token`` speaks for.
 
         Raises:
+            InvalidTokenError: if it is not valid, is bound to a key, or was revoked.
+        """
+        return self._live(await self._verifier.verify(token))
+
+    async def verify_bound(self, token: str) -> Principal:
+        """Return the caller that ``token`` speaks for, which is bound to a key (RFC 9449 §6).
+
+        Raises:
+            InvalidTokenError: if it is not valid, is not bound to a key, or was revoked.
+        """
+        return self._live(await self._verifier.verify_bound(token))
+
+    async def verify_either(self, token: str) -> Principal:
+        """Return the caller that ``token`` speaks for, where it is no credential of a request.
+
+        Raises:
             InvalidTokenError: if it is not valid, or was revoked.
         """
-        verifier = JWTVerifier(
+        try:
+            return await self.verify(token)
+        except InvalidTokenError as error:
+            if error.reason != "bound":
+                raise
+        return await self.verify_bound(token)
+
+    @property
+    def _verifier(self) -> JWTVerifier:
+        return JWTVerifier(
             issuer=self._context.issuer,
             audience=self._audience,
             keys=StaticKeys(self._context.keys.jwks()),
@@ -67,7 +99,8 @@ class IssuedTokenVerifier:
             leeway=0,
             clock=self._context.clock,
         )
-        principal = await verifier.verify(token)
+
+    def _live(self, principal: Principal) -> Principal:
         if not self._is_live(principal.claims.get("jti")):
             raise InvalidTokenError("expired", "The token has been revoked")
         return principal
@@ -107,6 +140,8 @@ def access_token_claims(
         "permissions": permissions,
         "tenants": {tenant: {"permissions": permissions} for tenant in facts.tenant_ids},
     }
+    if authorization.jkt is not None:
+        claims["cnf"] = {"jkt": authorization.jkt}
     if facts.tenant_ids:
         claims["dct"] = facts.tenant_ids[0]
     return claims

@@ -9,12 +9,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from toolguard.parsing.choice import one_of
 from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.parsing.secure_urls import is_secure_url
 from toolguard.tokens.introspection_client import Introspection
 from toolguard.tokens.issuer_names import IssuerNames, read_names
 from toolguard.tokens.network import DEFAULT_NETWORK, Network
 from toolguard.tokens.profile import Profile
+from toolguard.tokens.proofs.settings import MODES, Mode
 from toolguard.tokens.tokeninfo import TokenInfo
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ class Issuer:
         scope_names: how its scopes are called in tokens, and when a client asks for them; tools
             use the short names.
         leeway: seconds by which its clock may differ, from 0 to 300.
+        dpop: whether its tokens may be bound to a key (``"optional"``), have to be
+            (``"required"``), or must not be (``"off"``); by default as ``ToolGuard(dpop=)`` says.
         shares_connections: where several issuers are trusted: whether the subjects of this one
             are known to the connection provider by the same ids. The first issuer's always are.
 
@@ -110,6 +114,7 @@ class Issuer:
     confirm: bool = False
     scope_names: ScopeNames = SAME
     leeway: float = 5.0
+    dpop: Mode | None = None
     shares_connections: bool = False
 
     def __post_init__(self) -> None:
@@ -122,6 +127,8 @@ class Issuer:
             raise ValueError("write one of metadata_url=, jwks_url= and keys=")
         if self.confirm and not isinstance(self.introspection, Introspection):
             raise ValueError("confirm=True needs introspection=Introspection(...)")
+        if self.dpop is not None:
+            one_of("dpop", self.dpop, MODES)
         _check_subset("may_carry", self.may_carry, _CARRIED)
         _check_subset("ignored_parameters", self.ignored_parameters, _KEY_PARAMETERS)
         # NaN fails this comparison, too.
@@ -167,6 +174,7 @@ class Issuer:
             published=tuple(self.published),
             shares_connections=self.shares_connections,
             scope_names=self.scope_names,
+            dpop=self.dpop,
         )
 
     def key_source(self) -> KeySource:
