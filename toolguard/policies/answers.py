@@ -105,6 +105,9 @@ class Answer:
             max_age: the maximum age of the sign-in in seconds, at least 1.
             acr_values: the accepted authentication context class references.
             reason: why, for the decision record only.
+
+        Raises:
+            TypeError: if ``acr_values`` is one text instead of several.
         """
         if isinstance(acr_values, str):
             raise TypeError(f"write acr_values=[{acr_values!r}]: a list")
