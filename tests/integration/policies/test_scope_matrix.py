@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -27,6 +28,9 @@ from toolguard.testing.matrix import (
     scope_matrix,
     verify_scope_matrix,
 )
+
+# mcp 2 decides early and where the tool is found; where those differ it refuses.
+SENDS = r"send (lets in without|asks for \{\} where) mail\.write"
 
 
 def _rich(principal: Principal, call: OperationCall) -> bool:
@@ -190,7 +194,7 @@ def test_a_server_that_does_otherwise_is_found_out(line: Line, guarding: Guardin
             return held | ({"mail.write"} if "mail.read" in held and _over_http() else set())
 
     guard.scope_hierarchy = Turning()  # type: ignore[assignment]
-    with pytest.raises(AssertionError, match=r"send lets in without mail\.write"):
+    with pytest.raises(AssertionError, match=SENDS):
         verify_scope_matrix(made, arguments=ARGUMENTS)
 
 
@@ -229,4 +233,4 @@ def test_guards_that_let_everybody_in_are_found_out(
         verify_scope_matrix(server, arguments=ARGUMENTS)
     found = str(failed.value)
     assert "prompt:speech lets in a caller without a token" in found
-    assert "send lets in without mail.write" in found
+    assert re.search(SENDS, found)
