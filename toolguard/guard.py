@@ -43,6 +43,7 @@ from toolguard.principal import Principal
 from toolguard.settings import (
     GuardSettings,
     audiences_of,
+    check_kinds,
     framework_verifier,
     from_environment,
     initial_scopes_of,
@@ -144,6 +145,7 @@ class ToolGuard:
         secret: str | bytes | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        check_kinds(refusals, clock)
         audiences = audiences_of(audience)
         self.resource = resource_of(resource, audiences)
         #: Whether the guard verifies tokens itself, instead of the framework.
