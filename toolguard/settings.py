@@ -209,6 +209,8 @@ def verifier_of(
         raise ValueError("give exactly one of issuer=, issuers=, well_known_url= and verifier=")
     if well_known_url is None:
         return _trusted(_described(issuer, issuers), audiences, clock)
+    write = 'well_known_url="https://auth.example.com/.well-known/openid-configuration"'
+    of_kind("well_known_url", well_known_url, str, write)
     return _discovering(well_known_url, audiences, clock)
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from toolguard.cli import audit, demo, dev, doctor, vault
+from toolguard.parts.extras import missing_extra
 
 __all__ = ["main"]
+
+_UNUSABLE = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,14 +30,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     command: Callable[[argparse.Namespace], int] = arguments.run
-    return command(arguments)
+    try:
+        return command(arguments)
+    except ModuleNotFoundError as error:
+        sentence = missing_extra(error)
+        if sentence is None:
+            raise
+        print(f"toolguard {arguments.command}: {sentence}", file=sys.stderr)
+        return _UNUSABLE
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="toolguard", description="Authorization for the tools of Python MCP servers."
     )
-    parser.add_argument("--version", action="version", version=version("toolguard-mcp"))
+    parser.add_argument("-V", "--version", action="version", version=version("toolguard-mcp"))
     commands = parser.add_subparsers(dest="command", title="commands", metavar="")
     for command in (demo, dev, audit, doctor, vault):
         command.add_to(commands)

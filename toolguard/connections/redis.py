@@ -15,16 +15,18 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
-
 from toolguard.connections.protocol import Connection
 from toolguard.connections.sealing import NamedCipher, read_keys
 from toolguard.environment import CACHE_KEYS, secret
+from toolguard.parts.extras import explained
 from toolguard.tokens.per_loop import PerLoop
+
+with explained():
+    from redis.asyncio import BlockingConnectionPool, Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import RedisError
+    from redis.exceptions import TimeoutError as RedisTimeoutError
 
 __all__ = ["KEYS_VARIABLE", "RedisTokenCache"]
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 __all__ = ["of_kind", "text_list"]
 
-KindT = TypeVar("KindT")
 
-
-def of_kind(name: str, value: object, kind: type[KindT] | tuple[type, ...], write: str) -> KindT:
+def of_kind(name: str, value: Any, kind: type | tuple[type, ...], write: str) -> Any:
     """Return ``value`` if it is an instance of ``kind``.
 
     Args:
@@ -30,8 +28,7 @@ def of_kind(name: str, value: object, kind: type[KindT] | tuple[type, ...], writ
     """
     if not isinstance(value, kind):
         raise TypeError(f"{name} is {_shown(value)}: write {write}")
-    found: Any = value
-    return found
+    return value
 
 
 def text_list(name: str, value: object, write: str) -> tuple[str, ...]:

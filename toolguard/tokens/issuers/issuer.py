@@ -125,6 +125,7 @@ class Issuer:
             raise ValueError("confirm=True needs introspection=Introspection(...)")
         _check_subset("may_carry", self.may_carry, _CARRIED)
         _check_subset("ignored_parameters", self.ignored_parameters, _KEY_PARAMETERS)
+        of_kind("leeway", self.leeway, (int, float), "leeway=5: a number of seconds")
         # NaN fails this comparison, too.
         if not 0 <= self.leeway <= MAX_LEEWAY or math.isnan(self.leeway):
             raise ValueError(
