@@ -76,7 +76,11 @@ async def reads(*, connection_token: str) -> str:
 NAMES: dict[str, Any] = {
     **{name: getattr(toolguard, name) for name in toolguard.__all__},
     **{name: getattr(issuers, name) for name in ("Introspection", "Issuer", "Network")},
-    "issuers": issuers, "Records": Records, "ISSUER": ISSUER, "greet": greet, "reads": reads,
+    "issuers": issuers,
+    "Records": Records,
+    "ISSUER": ISSUER,
+    "greet": greet,
+    "reads": reads,
 }
 
 GUARD = [

@@ -22,6 +22,8 @@ _EXTRAS = {
 def missing_extra(error: ImportError) -> str | None:
     """Return what to install for a failed import; None if no extra brings that package."""
     package = (error.name or "").partition(".")[0]
+    if package == "descope":
+        return "descope is not installed: write pip install descope"
     if package not in _EXTRAS:
         return None
     return f"{package} is not installed: write pip install 'toolguard-mcp[{_EXTRAS[package]}]'"

@@ -86,6 +86,6 @@ class DescopeProject:
             raise ValueError(
                 "not a well-known URL of Descope: copy it from the console, such as "
                 f"{_EXAMPLE!r}, '.../v1/apps/P.../.well-known/openid-configuration' or "
-                "'.../P.../.well-known/openid-configuration'"
+                "'.../P.../.well-known/openid-configuration'; the id of a project begins with P"
             )
         return cls(origin, match["project"], match["server"], url)
