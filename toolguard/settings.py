@@ -171,12 +171,17 @@ def resource_of(resource: str | None, audiences: tuple[str, ...]) -> str:
     if resource is not None:
         of_kind("resource", resource, str, 'resource="https://mcp.example.com/mcp"')
     if (resource is None and not urls) or resource == "":
-        found = f", not of {audiences[0]!r}" if audiences else ""
+        found = _shown("resource", ("",)) if resource == "" else _shown("audience", audiences[:1])
         raise ValueError(
-            f'say which server this is: audience="https://mcp.example.com/mcp"{found}, or '
-            "resource=... if tokens name their audience in another way"
+            'say which server this is: audience="https://mcp.example.com/mcp", or resource=... '
+            f"if tokens name their audience in another way{found}"
         )
     return canonical_resource(resource or urls[0])
+
+
+def _shown(name: str, values: tuple[str, ...]) -> str:
+    """Return a setting that is no address, for a message; it may be a URL with a password."""
+    return "".join(f"; found {name}={text!r}" for text in values if "@" not in text)
 
 
 def framework_verifier(audiences: tuple[str, ...], clock: Callable[[], float]) -> Verifier:

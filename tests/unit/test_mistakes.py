@@ -108,7 +108,7 @@ GUARD = [
     guard(said="say which server this is", audience=None),
     guard(said="is a variable unset?", audience=""),
     guard(said="is a variable unset?", audience=[""]),
-    guard(said="not of 'mcp.example.com/mcp'", audience="mcp.example.com/mcp"),
+    guard(said="found audience='mcp.example.com/mcp'", audience="mcp.example.com/mcp"),
     guard(said="in the clear: write the https address", audience="http://mcp.example.com/mcp"),
     guard(said="is not the URL of a resource: write", audience=f"{URL}#x"),
     guard(said="'x' is not the URL of a resource: write", resource="x"),
