@@ -251,6 +251,20 @@ class NonceRequiredError(InvalidProofError):
         self.nonce = nonce
 
 
+class _Scopes(tuple[str, ...]):
+    """Scopes that equal a list of the same ones, which Descope's SDK has in their place."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return super().__eq__(tuple(other) if isinstance(other, list) else other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = tuple.__hash__
+
+
 class InsufficientScopeError(ToolGuardError):
     """The token is valid but lacks scopes (RFC 6750 §3.1, insufficient_scope).
 
@@ -277,8 +291,8 @@ class InsufficientScopeError(ToolGuardError):
     def __init__(
         self,
         required_scopes: Sequence[str],
-        *,
         token_scopes: Sequence[str] = (),
+        *,
         missing_scopes: Sequence[str] | None = None,
     ) -> None:
         if isinstance(required_scopes, str) or not required_scopes:
@@ -292,9 +306,9 @@ class InsufficientScopeError(ToolGuardError):
                 )
         if missing_scopes is None:
             missing_scopes = [scope for scope in required_scopes if scope not in token_scopes]
-        self.required_scopes = tuple(dict.fromkeys(required_scopes))
-        self.token_scopes = tuple(token_scopes)
-        self.missing_scopes = tuple(dict.fromkeys(missing_scopes))
+        self.required_scopes = _Scopes(dict.fromkeys(required_scopes))
+        self.token_scopes = _Scopes(token_scopes)
+        self.missing_scopes = _Scopes(dict.fromkeys(missing_scopes))
         super().__init__("Token missing required scopes: " + " ".join(self.missing_scopes))
 
     def __str__(self) -> str:
@@ -306,7 +320,7 @@ class InsufficientScopeError(ToolGuardError):
     @property
     def combined_scopes(self) -> tuple[str, ...]:
         """The token's scopes, in its order, then the missing ones, in the declared order."""
-        return tuple(dict.fromkeys((*self.token_scopes, *self.missing_scopes)))
+        return _Scopes(dict.fromkeys((*self.token_scopes, *self.missing_scopes)))
 
     @property
     def scope_parameter(self) -> str:

@@ -43,6 +43,7 @@ from toolguard.principal import Principal
 from toolguard.settings import (
     GuardSettings,
     audiences_of,
+    check_kinds,
     dpop_modes,
     framework_verifier,
     from_environment,
@@ -152,6 +153,7 @@ class ToolGuard:
         dpop: Mode | DPoP = "off",
         clock: Callable[[], float] = time.time,
     ) -> None:
+        check_kinds(refusals, clock)
         audiences = audiences_of(audience)
         self.resource = resource_of(resource, audiences)
         #: Whether the guard verifies tokens itself, instead of the framework.

@@ -11,11 +11,13 @@ from typing_extensions import TypedDict
 from toolguard.calls.recorder import OnDecision, Records
 from toolguard.calls.request import UnauthorizedTools
 from toolguard.calls.stdio import TrustedUser
+from toolguard.connections.functions import takes
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
-from toolguard.environment import MANAGEMENT_KEY, taken
+from toolguard.environment import MANAGEMENT_KEY, check_variables, taken
 from toolguard.http.door import Refusals
 from toolguard.http.metadata import canonical_resource
 from toolguard.parsing.audience import check_audience
+from toolguard.parsing.kinds import of_kind, text_list
 from toolguard.parsing.scope_token import check_requestable
 from toolguard.policies.policy import DefaultPolicy
 from toolguard.policies.scopes import ScopeHierarchy
@@ -28,6 +30,7 @@ from toolguard.tokens.verifier import Verifier, dpop_of
 __all__ = [
     "GuardSettings",
     "audiences_of",
+    "check_kinds",
     "dpop_modes",
     "framework_verifier",
     "from_environment",
@@ -61,18 +64,24 @@ class GuardSettings(TypedDict, total=False):
     clock: Callable[[], float]
 
 
+_OF_ISSUERS = frozenset({"issuer", "issuers", "well_known_url", "verifier"})
+_NO_ISSUER = "set TOOLGUARD_ISSUER (or DESCOPE_MCP_WELL_KNOWN_URL for Descope)"
+
+
 def from_environment(environ: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``settings``, completed by the environment.
 
     Raises:
         ValueError: naming the variable that is missing.
     """
+    check_variables(environ)
     server_url = environ.get("MCP_SERVER_URL") or None
     named = environ.get("TOOLGUARD_AUDIENCE", "").split()
     audience = (named if len(named) > 1 else named[0]) if named else server_url
     urls = [each for each in named if each.lower().startswith(("https://", "http://"))]
     if not (server_url or urls or settings.get("resource") or settings.get("audience")):
-        raise ValueError("set MCP_SERVER_URL to the address that clients connect to")
+        also = "" if _names_issuer(environ, settings) else f"; {_NO_ISSUER}"
+        raise ValueError(f"set MCP_SERVER_URL to the address that clients connect to{also}")
     if server_url is not None and "resource" not in settings:
         _checked("MCP_SERVER_URL", server_url, canonical_resource)
     for each in named:
@@ -82,9 +91,14 @@ def from_environment(environ: Mapping[str, str], settings: Mapping[str, Any]) ->
         from toolguard.vault.from_file import vault_from_file  # noqa: PLC0415 - imports SQLAlchemy
 
         found["connections"] = vault_from_file(environ["TOOLGUARD_VAULT"], environ)
-    if settings.keys().isdisjoint({"issuer", "issuers", "well_known_url", "verifier"}):
+    if settings.keys().isdisjoint(_OF_ISSUERS):
         found.update(_issuer_from(environ, found))
     return found
+
+
+def _names_issuer(environ: Mapping[str, str], settings: Mapping[str, Any]) -> bool:
+    named = environ.get("TOOLGUARD_ISSUER") or environ.get("DESCOPE_MCP_WELL_KNOWN_URL")
+    return bool(named) or not settings.keys().isdisjoint(_OF_ISSUERS)
 
 
 def _checked(variable: str, value: str, check: Callable[[str], object]) -> None:
@@ -101,7 +115,7 @@ def _issuer_from(environ: Mapping[str, str], found: Mapping[str, Any]) -> dict[s
     if well_known_url and issuer:
         raise ValueError("set one of TOOLGUARD_ISSUER and DESCOPE_MCP_WELL_KNOWN_URL, not both")
     if not (well_known_url or issuer):
-        raise ValueError("set TOOLGUARD_ISSUER (or DESCOPE_MCP_WELL_KNOWN_URL for Descope)")
+        raise ValueError(_NO_ISSUER)
     from toolguard.tokens.issuers.environment import (  # noqa: PLC0415 - its only use
         issuers_from,
         settings_from,
@@ -124,13 +138,25 @@ def _issuer_from(environ: Mapping[str, str], found: Mapping[str, Any]) -> dict[s
     return {**given, "connections": vault}
 
 
+def check_kinds(refusals: object, clock: object) -> None:
+    """Check the settings that nothing reads before the first call.
+
+    Raises:
+        TypeError: if one is of another kind.
+    """
+    of_kind("refusals", refusals, Refusals, 'refusals=Refusals(outages="tool-error")')
+    if not callable(clock) or not takes(clock):
+        raise TypeError(f"clock={clock!r}: write a function without arguments, such as time.time")
+
+
 def audiences_of(audience: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the audiences as a tuple.
 
     Raises:
         ValueError: if one is empty.
     """
-    audiences = (audience,) if isinstance(audience, str) else tuple(audience or ())
+    given = (audience,) if isinstance(audience, str) else audience or ()
+    audiences = text_list("audience", given, 'audience="https://mcp.example.com/mcp"')
     if not all(audiences):
         raise ValueError(
             'an audience is empty: write audience="https://mcp.example.com/mcp" (is a variable '
@@ -146,12 +172,20 @@ def resource_of(resource: str | None, audiences: tuple[str, ...]) -> str:
         ValueError: if neither is a URL of a resource.
     """
     urls = [a for a in audiences if a.lower().startswith(("https://", "http://"))]
+    if resource is not None:
+        of_kind("resource", resource, str, 'resource="https://mcp.example.com/mcp"')
     if (resource is None and not urls) or resource == "":
+        found = _shown("resource", ("",)) if resource == "" else _shown("audience", audiences[:1])
         raise ValueError(
             'say which server this is: audience="https://mcp.example.com/mcp", or resource=... '
-            "if tokens name their audience in another way"
+            f"if tokens name their audience in another way{found}"
         )
     return canonical_resource(resource or urls[0])
+
+
+def _shown(name: str, values: tuple[str, ...]) -> str:
+    """Return a setting that is no address, for a message; it may be a URL with a password."""
+    return "".join(f"; found {name}={text!r}" for text in values if "@" not in text)
 
 
 def framework_verifier(audiences: tuple[str, ...], clock: Callable[[], float]) -> Verifier:
@@ -184,6 +218,8 @@ def verifier_of(
         raise ValueError("give exactly one of issuer=, issuers=, well_known_url= and verifier=")
     if well_known_url is None:
         return _trusted(_described(issuer, issuers), audiences, clock)
+    write = 'well_known_url="https://auth.example.com/.well-known/openid-configuration"'
+    of_kind("well_known_url", well_known_url, str, write)
     return _discovering(well_known_url, audiences, clock)
 
 
@@ -215,8 +251,11 @@ def _own_verifier(
         raise ValueError("give verifier= or well_known_url=, not both")
     if isinstance(issuer, Issuer):
         raise TypeError("with verifier=, issuer= is a URL to publish: it describes nothing")
-    if not callable(getattr(verifier, "verify", None)):
-        raise TypeError("verifier= takes an object with an async verify(token)")
+    if isinstance(verifier, type) or not callable(getattr(verifier, "verify", None)):
+        raise TypeError(
+            'verifier= takes an object with an async verify(token), or "framework": write '
+            f"verifier=JWTVerifier(...), not {type(verifier).__name__}"
+        )
     return issuer, verifier
 
 
@@ -264,6 +303,7 @@ def initial_scopes_of(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
         return None
     if isinstance(scopes, str):
         raise TypeError(f"write initial_scopes={scopes.split()}")
+    text_list("initial_scopes", scopes, 'initial_scopes=["calendar.read"]')
     if "offline_access" in scopes:
         # MCP, authorization: a refresh token is the client's business, not a server's scope.
         raise ValueError("leave offline_access out of initial_scopes: clients add it themselves")
@@ -290,9 +330,12 @@ def sent_arguments(declared: Mapping[str, Collection[str]]) -> dict[str, frozens
     Raises:
         TypeError: if they are a string.
     """
+    example = 'sent_by_client={"whoami": ["user_id"]}'
+    of_kind("sent_by_client", declared, Mapping, example)
     for operation, names in declared.items():
         if isinstance(names, str):
             raise TypeError(f"write sent_by_client={{{operation!r}: [{names!r}]}}: a list")
+        text_list("sent_by_client", names, example)
     return {operation: frozenset(names) for operation, names in declared.items()}
 
 
@@ -305,7 +348,7 @@ def open_routes_of(paths: Collection[str]) -> tuple[str, ...]:
     """
     if isinstance(paths, str):
         raise TypeError(f"write open_routes=[{paths!r}]: a list")
-    for path in paths:
+    for path in text_list("open_routes", paths, 'open_routes=["/health"]'):
         if not path.startswith("/"):
             raise ValueError(f"open_routes names {path!r}: write the whole path, {'/' + path!r}")
     return tuple(paths)

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,39 @@ def test_it_knows_its_version(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert caught.value.code == 0
     assert capsys.readouterr().out == "0.1.0\n"
+
+
+def test_the_version_has_a_short_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["-V"])
+
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.strip() == version("toolguard-mcp")
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    script = run_toolguard("completion")
+
+    def completed(words: str, position: int) -> list[str]:
+        line = f"COMP_WORDS=(toolguard {words}); COMP_CWORD={position}; _toolguard"
+        code = f'{script}\n{line}; echo "${{COMPREPLY[@]}}"'
+        return subprocess.run(
+            ["bash", "-c", code], capture_output=True, check=True, text=True, timeout=60
+        ).stdout.split()
+
+    assert completed("d", 1) == ["demo", "dev", "doctor"]
+    assert completed("dev --st", 2) == ["--state"]
+    assert "upgrade" in completed("vault u", 2)
+
+
+def run_toolguard(*arguments: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "toolguard", *arguments],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    ).stdout
 
 
 def test_an_unknown_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,7 +196,8 @@ def test_dev_says_why_it_cannot_run(tmp_path: Path) -> None:
             "bad.toml": DevSettings(bad_world),
             "No such file": DevSettings(tmp_path / "none.toml"),
             "not a database": DevSettings(state=no_state, port=0),
-            f"port {taken.getsockname()[1]}: ": DevSettings(port=taken.getsockname()[1]),
+            f"port {taken.getsockname()[1]} of 127.0.0.1: Address already in use; write another "
+            "one, such as --port 8810": DevSettings(port=taken.getsockname()[1]),
             "--calendar": DevSettings(
                 world_with(tmp_path, "https://mcp.example.com/mcp"), port=0, calendar=True
             ),

@@ -172,8 +172,14 @@ def test_only_a_few_modules_speak_http() -> None:
     assert offenders(spoken) == {}
 
 
+# What a user lacks is named, and the import fails all the same.
+EXPLAIN_IMPORTS = ("audit.loading", "cli", "parts.extras")
+
+
 def test_nothing_is_imported_on_trial() -> None:
     def tried(module: Module) -> Iterator[str]:
+        if module.name in EXPLAIN_IMPORTS:
+            return
         for node in ast.walk(module.tree):
             if isinstance(node, ast.ExceptHandler) and node.type is not None:
                 yield from re.findall(r"\b(?:Import|ModuleNotFound)Error\b", ast.unparse(node.type))

@@ -54,21 +54,24 @@ def test_a_server_whose_tokens_name_something_else_says_where_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "found"),
     [
-        {"audience": None},
-        {"audience": ()},
-        {"audience": "calendar"},
-        {"audience": ["calendar", "urn:x"]},
-        {"audience": "calendar", "resource": ""},
-        {"resource": ""},
+        ({"audience": None}, ""),
+        ({"audience": ()}, ""),
+        ({"audience": "calendar"}, "; found audience='calendar'"),
+        ({"audience": "ada:secret@mcp.example.com"}, ""),
+        ({"audience": ["calendar", "urn:x"]}, "; found audience='calendar'"),
+        ({"audience": "calendar", "resource": ""}, "; found resource=''"),
+        ({"resource": ""}, "; found resource=''"),
     ],
 )
-def test_a_server_that_says_nowhere_who_it_is_is_refused(settings: dict[str, Any]) -> None:
+def test_a_server_that_says_nowhere_who_it_is_is_refused(
+    settings: dict[str, Any], found: str
+) -> None:
     refuses(
         ValueError,
         'say which server this is: audience="https://mcp.example.com/mcp", or resource=... if '
-        "tokens name their audience in another way",
+        f"tokens name their audience in another way{found}",
         lambda: guard(**settings),
     )
 
@@ -169,7 +172,8 @@ def test_an_issuer_without_an_audience_is_refused() -> None:
 def test_what_cannot_verify_is_refused(verifier: Any) -> None:
     refuses(
         TypeError,
-        "verifier= takes an object with an async verify(token)",
+        'verifier= takes an object with an async verify(token), or "framework": write '
+        f"verifier=JWTVerifier(...), not {type(verifier).__name__}",
         lambda: guard(verifier=verifier),
     )
 

@@ -47,8 +47,12 @@ def load_server(target: str) -> Any:
         LoadError: if there is no such server, or more than one.
     """
     source, _, attribute = (target, "", "") if target.endswith(".py") else target.partition(":")
-    if not source or ":" in attribute:
-        raise LoadError(f"{target!r} names no server: write module:server, or path/file.py:server")
+    names = (*source.split("."), *(attribute.split(".") if attribute else ()))
+    if not source.endswith(".py") and not all(each.isidentifier() for each in names):
+        raise LoadError(
+            f"{target!r} names no server: write module:server, path/file.py:server, or "
+            "https://... for the doctor of a running one"
+        )
     with _import_path(_directory(source)):
         module = _run(f"cannot load {source}", lambda: _module(source))
         found = _attribute(module, source, attribute) if attribute else _only(module, source)
@@ -88,7 +92,15 @@ def _reason(error: BaseException) -> str:
 def _module(source: str) -> ModuleType:
     path = Path(source)
     if path.suffix != ".py":
-        return importlib.import_module(source)
+        try:
+            return importlib.import_module(source)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{source}.".startswith(f"{error.name}."):
+                raise  # an import in the module
+            raise ModuleNotFoundError(
+                f"there is no module {error.name!r} here: start in the folder of the server, or "
+                "write path/file.py:server"
+            ) from None
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {source}")
     packages = [each.name for each in itertools.takewhile(_is_package, path.resolve().parents)]

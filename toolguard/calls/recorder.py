@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from weakref import WeakSet
 
 from toolguard.calls.records import DecisionRecord
+from toolguard.connections.functions import takes
 from toolguard.parsing.choice import one_of
+from toolguard.parsing.kinds import of_kind
 from toolguard.parts.figures import Figure
 
 if TYPE_CHECKING:
@@ -71,6 +73,9 @@ class Records:
         for each in consumers:
             if not callable(each):
                 raise TypeError(f"on_decision takes functions of a record, not {each!r}")
+            if not takes(each, object()):
+                raise TypeError(f"{_name(each)} does not take one argument: write def keep(record)")
+        of_kind("queue", queue, int, "queue=10_000")
         if queue < 1:
             raise ValueError(f"queue={queue}: at least one record has to wait")
         self.consumers = consumers

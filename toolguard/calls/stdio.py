@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolguard.errors import InvalidTokenError, MissingTokenError, ToolGuardError
+from toolguard.parsing.kinds import of_kind
 
 __all__ = ["HOW_TO_SET", "StdioToken", "TrustedUser"]
 
@@ -38,6 +39,7 @@ class TrustedUser:
     user_id: str
 
     def __post_init__(self) -> None:
+        of_kind("user_id", self.user_id, str, 'TrustedUser("ada")')
         if not self.user_id:
             raise ValueError('name the user: stdio=TrustedUser("ada")')
 

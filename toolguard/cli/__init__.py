@@ -1,4 +1,4 @@
-"""The command line: ``toolguard audit``, ``doctor``, ``demo``, ``dev`` and ``vault``."""
+"""The command line: ``toolguard`` and its commands."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 
-from toolguard.cli import audit, demo, dev, doctor, vault
+from toolguard.cli import audit, completion, demo, dev, doctor, vault
+from toolguard.parts.extras import missing_extra
 
 __all__ = ["main"]
 
-_EXTRAS = {"demo": "dev", "dev": "dev", "vault": "vault"}
-_OF_VAULTS = ("sqlalchemy", "aiosqlite")
+_UNUSABLE = 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,24 +30,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 0
     command: Callable[[argparse.Namespace], int] = arguments.run
-    extra = _EXTRAS.get(arguments.command)
-    missing = [name for name in _OF_VAULTS if find_spec(name) is None]
-    if extra is not None and missing:
-        print(
-            f"toolguard {arguments.command}: {missing[0]} is not installed: "
-            f"pip install 'toolguard-mcp[{extra}]'",
-            file=sys.stderr,
-        )
-        return 2
-    return command(arguments)
+    try:
+        return command(arguments)
+    except ModuleNotFoundError as error:
+        sentence = missing_extra(error)
+        if sentence is None:
+            raise
+        print(f"toolguard {arguments.command}: {sentence}", file=sys.stderr)
+        return _UNUSABLE
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="toolguard", description="Authorization for the tools of Python MCP servers."
     )
-    parser.add_argument("--version", action="version", version=version("toolguard-mcp"))
+    parser.add_argument("-V", "--version", action="version", version=version("toolguard-mcp"))
     commands = parser.add_subparsers(dest="command", title="commands", metavar="")
-    for command in (demo, dev, audit, doctor, vault):
+    for command in (demo, dev, audit, doctor, vault, completion):
         command.add_to(commands)
     return parser

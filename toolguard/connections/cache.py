@@ -44,6 +44,7 @@ from toolguard.errors import (
     ConnectionUnavailableError,
     ToolGuardError,
 )
+from toolguard.parsing.kinds import of_kind
 from toolguard.parts.figures import Figure, figures_of
 from toolguard.parts.lifecycle import close, warm_up
 
@@ -152,6 +153,10 @@ class CachedConnections:
     ) -> None:
         provider = as_provider(provider)
         durations = (max_age, skew, not_connected_for, local_age)
+        for seconds in (*durations, timeout):
+            of_kind(
+                "max_age, skew, timeout, ..._for or local_age", seconds, (int, float), "seconds"
+            )
         if not all(0 <= seconds < math.inf for seconds in durations):
             raise ValueError("max_age, skew, ..._for and local_age are seconds, 0 or more")
         if not 0 < timeout < math.inf:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.errors import ConnectionRequiredError
+from toolguard.parsing.kinds import of_kind
 
 __all__ = ["StaticConnections"]
 
@@ -27,8 +28,11 @@ class StaticConnections:
     def __init__(
         self, table: Mapping[str, str | Connection | Mapping[str, str | Connection]]
     ) -> None:
-        if not table:
-            raise ValueError('write StaticConnections({"google-calendar": "a-token"})')
+        example = 'StaticConnections({"google-calendar": "a-token"})'
+        if not of_kind("the table of connections", table, Mapping, example):
+            raise ValueError(f"write {example}")
+        if "" in table:
+            raise ValueError(f"a connection has an empty name: write {example}")
         self._table = {
             name: {user_id: _connection(token) for user_id, token in entry.items()}
             if isinstance(entry, Mapping)

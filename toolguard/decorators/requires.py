@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, cast, overload
 
 from toolguard.decorators.wrapper import GuardDecorator
+from toolguard.parsing.kinds import of_kind
 from toolguard.parsing.scope_token import check_requestable
 from toolguard.policies.argument_scopes import ScopeFunction, ScopesForCall, ScopeTemplate
 from toolguard.policies.formulas import Condition, Formula
@@ -162,11 +163,15 @@ def with_connection(
         raise ValueError('name the connection: @with_connection("google-calendar")')
     if isinstance(scopes, str):
         raise TypeError(f"write scopes=[{scopes!r}]: a list of scopes")
-    listed = tuple(scopes) if scopes is not None else ()
+    write = 'scopes=["calendar.read"]: a list of scopes'
+    listed = tuple(of_kind("scopes", scopes, Iterable, write)) if scopes is not None else ()
     if scopes is not None and not listed:
         raise ValueError("scopes=[] asks for nothing: leave it out to take what there is")
     if listed:
         all_of_scopes(*listed)  # raises for a value that is not a scope
+    of_kind("as_", as_, str, 'as_="calendar_token": the name of a parameter')
+    for name_of, flag in {"tenant": tenant, "optional": optional, "fresh": fresh}.items():
+        of_kind(name_of, flag, bool, f"{name_of}=True")
     if not as_.isidentifier() or keyword.iskeyword(as_) or as_ == "user_id":
         raise ValueError(
             f"as_={as_!r} cannot be the parameter that takes a connection: "

@@ -79,6 +79,10 @@ class GuardDecorator:
             TypeError: if it is not a function, or lacks a parameter that would be injected.
             ValueError: if the stacked guards contradict each other.
         """
+        if isinstance(function, GuardDecorator):
+            raise TypeError(
+                f"{self!r} guards functions, not {function!r}: write one above the other"
+            )
         if inspect.isasyncgenfunction(unwrapped(function)):
             raise TypeError(f"{self!r} guards functions that return, not async generators")
         if isinstance(function, (type, classmethod, staticmethod)) or not callable(function):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -55,7 +56,8 @@ class DescopeMCP:
     Args:
         well_known_url: the MCP server's discovery URL, from Descope's console.
         management_key: the key for connections without an access token; each use is logged.
-        mcp_server_url: the server's own URL: the required audience (``aud``) of every token.
+        mcp_server_url: the server's own URL: the required audience (``aud``) of every token; by
+            default the environment variable ``MCP_SERVER_URL``.
         audience: the required audience, instead of the URL, if the project configures none:
             ``audience="P2abc"``, the project id. The audience check cannot be disabled.
         timeout: seconds for one request to the vault.
@@ -82,6 +84,8 @@ class DescopeMCP:
         timeout: float = 10.0,
         scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
     ) -> None:
+        if mcp_server_url is None and audience is None:
+            mcp_server_url = os.environ.get("MCP_SERVER_URL") or None
         self.config = DescopeConfig(
             well_known_url=well_known_url,
             management_key=management_key,
@@ -131,7 +135,7 @@ class DescopeMCP:
         return ToolGuard(**completed)
 
     def validate_token(
-        self, access_token: str, *, audience: str | Sequence[str] | None = None
+        self, access_token: str, audience: str | Sequence[str] | None = None
     ) -> TokenValidationResult:
         """Validate a token and return its claims.
 
@@ -146,13 +150,13 @@ class DescopeMCP:
         return validation_result(self._verify(access_token, audience))
 
     async def avalidate_token(
-        self, access_token: str, *, audience: str | Sequence[str] | None = None
+        self, access_token: str, audience: str | Sequence[str] | None = None
     ) -> TokenValidationResult:
         """Validate a token as :meth:`validate_token` does, without blocking."""
         return validation_result(await self._verifier(audience).verify(access_token))
 
     def validate_token_and_get_user_id(
-        self, access_token: str, *, audience: str | Sequence[str] | None = None
+        self, access_token: str, audience: str | Sequence[str] | None = None
     ) -> str:
         """Validate a token and return its user id.
 
@@ -168,7 +172,7 @@ class DescopeMCP:
         return require_user_id(self._verify(access_token, audience))
 
     async def avalidate_token_and_get_user_id(
-        self, access_token: str, *, audience: str | Sequence[str] | None = None
+        self, access_token: str, audience: str | Sequence[str] | None = None
     ) -> str:
         """Return the user id as :meth:`validate_token_and_get_user_id` does, without blocking."""
         return require_user_id(await self._verifier(audience).verify(access_token))
@@ -177,7 +181,6 @@ class DescopeMCP:
         self,
         access_token: str,
         required_scopes: Sequence[str],
-        *,
         audience: str | Sequence[str] | None = None,
         error_description: str | None = None,
     ) -> str:
@@ -205,7 +208,6 @@ class DescopeMCP:
         self,
         access_token: str,
         required_scopes: Sequence[str],
-        *,
         audience: str | Sequence[str] | None = None,
         error_description: str | None = None,
     ) -> str:

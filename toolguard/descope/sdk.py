@@ -7,6 +7,7 @@ the one that :func:`init_descope_mcp` created; see there for arguments and excep
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from toolguard.descope.client import DescopeMCP
 from toolguard.descope.default import Default
 from toolguard.descope.default import default as any_default
 from toolguard.environment import MANAGEMENT_KEY, taken
+from toolguard.parts.extras import explained
 from toolguard.policies.scopes import ScopeHierarchy
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "fetch_user_token",
     "fetch_user_token_by_scopes",
     "get_connection_token",
+    "get_descope_client",
     "init_descope_mcp",
     "require_scopes",
     "validate_token",
@@ -92,15 +95,26 @@ def init_descope_mcp(
     return client
 
 
-def _of_default(method: Callable[Concatenate[DescopeMCP, P], T]) -> Callable[P, T]:
-    """Return a function that calls ``method`` of the default client, and looks like it."""
+def _of_default(
+    method: Callable[Concatenate[DescopeMCP, P], T], *, client_at: int | None = None
+) -> Callable[P, T]:
+    """Return a function that calls ``method`` of the default client, and looks like it.
 
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+    Args:
+        method: the method.
+        client_at: the position of the ``descope_client`` that the SDK's function takes, and its
+            method does not. It is not used; a text or a list in its place is the audience.
+    """
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if client_at is not None:
+            kwargs.pop("descope_client", None)
+            if len(args) > client_at and not isinstance(args[client_at], (str, list, tuple)):
+                args = (*args[:client_at], *args[client_at + 1 :])
         return method(default.get(), *args, **kwargs)
 
-    async def acall(*args: P.args, **kwargs: P.kwargs) -> Any:
-        result: Any = call(*args, **kwargs)
-        return await result
+    async def acall(*args: Any, **kwargs: Any) -> Any:
+        return await call(*args, **kwargs)
 
     function: Any = acall if inspect.iscoroutinefunction(method) else call
     functools.update_wrapper(function, method)
@@ -111,25 +125,27 @@ def _of_default(method: Callable[Concatenate[DescopeMCP, P], T]) -> Callable[P, 
     return known
 
 
-validate_token = _of_default(DescopeMCP.validate_token)
+validate_token = _of_default(DescopeMCP.validate_token, client_at=1)
 """See :meth:`DescopeMCP.validate_token`."""
 
-avalidate_token = _of_default(DescopeMCP.avalidate_token)
+avalidate_token = _of_default(DescopeMCP.avalidate_token, client_at=1)
 """See :meth:`DescopeMCP.avalidate_token`."""
 
-validate_token_and_get_user_id = _of_default(DescopeMCP.validate_token_and_get_user_id)
+validate_token_and_get_user_id = _of_default(DescopeMCP.validate_token_and_get_user_id, client_at=1)
 """See :meth:`DescopeMCP.validate_token_and_get_user_id`."""
 
-avalidate_token_and_get_user_id = _of_default(DescopeMCP.avalidate_token_and_get_user_id)
+avalidate_token_and_get_user_id = _of_default(
+    DescopeMCP.avalidate_token_and_get_user_id, client_at=1
+)
 """See :meth:`DescopeMCP.avalidate_token_and_get_user_id`."""
 
 validate_token_require_scopes_and_get_user_id = _of_default(
-    DescopeMCP.validate_token_require_scopes_and_get_user_id
+    DescopeMCP.validate_token_require_scopes_and_get_user_id, client_at=2
 )
 """See :meth:`DescopeMCP.validate_token_require_scopes_and_get_user_id`."""
 
 avalidate_token_require_scopes_and_get_user_id = _of_default(
-    DescopeMCP.avalidate_token_require_scopes_and_get_user_id
+    DescopeMCP.avalidate_token_require_scopes_and_get_user_id, client_at=2
 )
 """See :meth:`DescopeMCP.avalidate_token_require_scopes_and_get_user_id`."""
 
@@ -141,6 +157,25 @@ aget_connection_token = _of_default(DescopeMCP.aget_connection_token)
 
 create_auth_check = _of_default(DescopeMCP.create_auth_check)
 """See :meth:`DescopeMCP.create_auth_check`."""
+
+
+def get_descope_client(config: DescopeConfig) -> Any:
+    """Return the client of Descope's own package ``descope``, for what toolguard does not do.
+
+    Args:
+        config: the project and the management key.
+
+    Raises:
+        ValueError: if there is no management key.
+        ModuleNotFoundError: if the package is not installed.
+    """
+    if not config.management_key:
+        raise ValueError('give the key: DescopeConfig(well_known_url=..., management_key="K2...")')
+    with explained():
+        descope = importlib.import_module("descope")
+    return descope.DescopeClient(
+        project_id=config.project.project_id, management_key=config.management_key
+    )
 
 
 async def fetch_user_token(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import sqlite3
@@ -79,10 +80,22 @@ def run_dev(
             wait()
     except KeyboardInterrupt:
         return 0
-    except (WorldError, MissingTemplatesError, OSError, sqlite3.DatabaseError) as error:
-        print(f"toolguard dev: {error}", file=out)
+    except sqlite3.DatabaseError as error:
+        print(f"toolguard dev: --state {settings.state}: {error}; write a new file", file=out)
+        return 1
+    except (WorldError, MissingTemplatesError, OSError) as error:
+        print(f"toolguard dev: {_sentence(error)}", file=out)
         return 1
     return 0
+
+
+def _sentence(error: Exception) -> str:
+    """Return the text of an error, without the number of an operating system's."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    if error.errno == errno.EADDRINUSE:
+        return f"{error.strerror}, such as --port 8810"
+    return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
 
 
 def _for_browsers(app: Starlette) -> Starlette:

@@ -58,6 +58,8 @@ class EventIds:
         if found is None:
             material = os.urandom(64)
         else:
+            if not isinstance(found, (str, bytes)):  # the value is not shown
+                raise TypeError(f"secret= takes a string or bytes, not {type(found).__name__}")
             material = found if isinstance(found, bytes) else found.strip().encode()
         if len(material) < _MIN_SECRET:
             raise ValueError(

@@ -12,6 +12,7 @@ import operator
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+from toolguard.parsing.kinds import of_kind
 from toolguard.parsing.spellings import spellings, uri_spellings
 from toolguard.parsing.wildcards import wildcard
 from toolguard.policies.operations import Kind
@@ -57,6 +58,7 @@ class PoliciesByName:
     """
 
     def __init__(self, rules: Mapping[str, HasPolicy]) -> None:
+        of_kind("rules", rules, Mapping, 'rules={"delete_*": requires_scopes("admin")}')
         self._rules = tuple(_Rule(pattern, guard) for pattern, guard in rules.items())
         self._remembered = functools.lru_cache(maxsize=1_024)(self._find)
 
@@ -183,6 +185,7 @@ def _split(pattern: str) -> tuple[str | None, str]:
     Raises:
         ValueError: if the pattern is empty, or its prefix is unknown.
     """
+    of_kind("the pattern of a rule", pattern, str, '"delete_*" or "resource:file://*"')
     prefix, colon, name = pattern.partition(":")
     if not colon:
         prefix, name = "tool", pattern

@@ -11,6 +11,7 @@ import operator
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias, overload
 
+from toolguard.parsing.kinds import of_kind
 from toolguard.parsing.scope_token import is_scope_token
 from toolguard.policies.formulas import Formula
 
@@ -207,12 +208,16 @@ class ScopeHierarchy:
 
     def __init__(self, implications: Mapping[str, Iterable[str]] | None = None) -> None:
         direct: dict[str, tuple[str, ...]] = {}
-        for scope, implied in (implications or {}).items():
+        example = 'scope_hierarchy={"calendar.write": ["calendar.read"]}'
+        given = {} if implications is None else implications
+        of_kind("scope_hierarchy", given, Mapping, example)
+        for scope, implied in given.items():
             if isinstance(implied, str):
                 raise TypeError(
                     f"write {{{scope!r}: [{implied!r}]}}: the included scopes are a list"
                 )
-            direct[_scope_token(scope)] = tuple(map(_scope_token, implied))
+            included = of_kind(f"scope_hierarchy[{scope!r}]", implied, Iterable, example)
+            direct[_scope_token(scope)] = tuple(map(_scope_token, included))
         self._implied = {scope: _closure(scope, direct) for scope in direct}
 
     @classmethod

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolguard.calls.recorder import OnDecision, Records, Subjects
 from toolguard.calls.records import DecisionRecord, DecisionVerdict
+from toolguard.parts.extras import explained
 from toolguard.telemetry.json_lines import JSONLines
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import what needs the extra ``otel`` on first use (PEP 562)."""
     if name == "OpenTelemetry":
-        from toolguard.telemetry.open_telemetry import OpenTelemetry  # noqa: PLC0415 - an extra
+        with explained():
+            from toolguard.telemetry.open_telemetry import (  # noqa: PLC0415 - an extra
+                OpenTelemetry,
+            )
 
         return OpenTelemetry
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

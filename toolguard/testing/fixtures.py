@@ -61,7 +61,10 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeAlias
 
-import pytest
+from toolguard.parts.extras import explained
+
+with explained():
+    import pytest
 
 from toolguard.connections.cache import CachedConnections
 from toolguard.frameworks import adapter_for

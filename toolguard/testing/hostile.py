@@ -12,10 +12,12 @@ from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from typing import Any
 
-from hypothesis import strategies as st
-from hypothesis.strategies import SearchStrategy
-
 from toolguard.http.challenge import Challenge
+from toolguard.parts.extras import explained
+
+with explained():
+    from hypothesis import strategies as st
+    from hypothesis.strategies import SearchStrategy
 
 __all__ = [
     "authorization_values",

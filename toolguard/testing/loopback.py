@@ -41,7 +41,9 @@ class Loopback:
             self._socket.bind(("127.0.0.1", port))
         except OSError as error:
             self._socket.close()
-            raise OSError(error.errno, f"port {port}: {error.strerror}") from None
+            raise OSError(
+                error.errno, f"port {port} of 127.0.0.1: {error.strerror}; write another one"
+            ) from None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 

@@ -20,9 +20,6 @@ from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any, TypeVar
 
-from hypothesis import strategies as st
-from hypothesis.strategies import SearchStrategy
-
 from toolguard.decorators.requires import (
     RuleLike,
     all_of,
@@ -35,6 +32,7 @@ from toolguard.decorators.requires import (
     requires_tenant,
 )
 from toolguard.decorators.wrapper import GuardDecorator
+from toolguard.parts.extras import explained
 from toolguard.policies.scopes import Scope, ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.testing.bad_tokens import INVALID_TOKENS, BadTokens
@@ -50,6 +48,10 @@ from toolguard.testing.hostile import (
 )
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.proofs import INVALID_PROOFS, ProofKey
+
+with explained():
+    from hypothesis import strategies as st
+    from hypothesis.strategies import SearchStrategy
 
 __all__ = [
     "NOW",

@@ -95,6 +95,11 @@ class Introspection:
     statuses: ClassVar[tuple[int, ...]] = (200,)
 
     def __post_init__(self) -> None:
+        if not callable(getattr(self.client, "credentials", None)) or isinstance(self.client, type):
+            raise TypeError(
+                "client is how this server proves itself: write "
+                f'BasicClient("client-id", "secret"), not {type(self.client).__name__}'
+            )
         if not 0 <= self.cache_for <= MAX_CACHE_FOR or not 0 < self.timeout < math.inf:
             raise ValueError(
                 f"cache_for is 0 to {MAX_CACHE_FOR:.0f} seconds, timeout is more than 0"

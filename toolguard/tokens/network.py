@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from toolguard.parsing.kinds import text_list
 from toolguard.parsing.secure_urls import is_secure_url
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ class Network:
     def __post_init__(self) -> None:
         if isinstance(self.insecure_origins, str):
             raise TypeError(f"write insecure_origins=[{self.insecure_origins!r}]: a list")
-        object.__setattr__(self, "insecure_origins", tuple(self.insecure_origins))
+        write = 'insecure_origins=["http://keycloak:8080"]'
+        origins = text_list("insecure_origins", self.insecure_origins, write)
+        object.__setattr__(self, "insecure_origins", origins)
         for origin in self.insecure_origins:
             if not _HTTP_ORIGIN.fullmatch(origin):
                 raise ValueError(

@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from toolguard.parts.extras import explained
 from toolguard.tokens.per_loop import PerLoop
 from toolguard.vault.schema import SCHEMA_VERSION, SchemaError, found_version, upgrade
 
@@ -90,14 +91,15 @@ class Database:
         if is_file:
             # A new file is for this user only.
             os.close(os.open(str(self._url.database), os.O_CREAT | os.O_RDWR, 0o600))
-        engine = create_async_engine(
-            self._url,
-            isolation_level="AUTOCOMMIT",
-            hide_parameters=True,
-            # Named, because older releases of SQLAlchemy keep no connections to a file.
-            poolclass=AsyncAdaptedQueuePool,
-            **_POOL,
-        )
+        with explained():
+            engine = create_async_engine(
+                self._url,
+                isolation_level="AUTOCOMMIT",
+                hide_parameters=True,
+                # Named, because older releases of SQLAlchemy keep no connections to a file.
+                poolclass=AsyncAdaptedQueuePool,
+                **_POOL,
+            )
         if is_file:
             event.listen(engine.sync_engine, "connect", _set_up_sqlite)
         return engine

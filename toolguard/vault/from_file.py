@@ -64,8 +64,13 @@ def vault_from_file(path: str | Path, environ: Mapping[str, str] = os.environ) -
     try:
         text = Path(path).read_text("utf-8")
         settings = tomllib.loads(text)
-    except (OSError, ValueError) as fault:
-        raise ValueError(f"TOOLGUARD_VAULT={str(path)!r} cannot be read: {fault}") from None
+    except OSError as fault:
+        raise ValueError(
+            f"the vault's file {str(path)!r} cannot be read ({fault.strerror}): write the path of "
+            "a TOML file into TOOLGUARD_VAULT, or after --file"
+        ) from None
+    except ValueError as fault:
+        raise ValueError(f"the vault's file {str(path)!r} is not TOML: {fault}") from None
     unknown = settings.keys() - {"database", "public_url", "sign_in", "connections"}
     if unknown:
         raise ValueError(f"{path}: nothing is called {', '.join(sorted(unknown))}")

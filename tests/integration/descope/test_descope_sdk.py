@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -422,3 +423,77 @@ def test_while_a_guard_serves_its_own_hierarchy_counts(project: Project) -> None
     asks(WRITE_INCLUDES_READ)
     with pytest.raises(InsufficientScopeError):
         asks({})
+
+
+# Where code for the SDK is written differently ---------------------------------------------------
+
+
+def test_a_method_takes_the_audience_by_position(project: Project) -> None:
+    client, token = sdk(project), project.token()
+
+    assert client.validate_token(token, MCP)["sub"] == "alice"
+    with pytest.raises(InvalidTokenError, match=r"audience|server"):
+        client.validate_token_and_get_user_id(token, "https://other.test/mcp")
+
+
+@pytest.mark.parametrize("between", [(), (None,), (object(),)], ids=["none", "None", "a client"])
+def test_a_function_takes_the_audience_after_a_client(
+    project: Project, between: tuple[object, ...]
+) -> None:
+    sdk(project)
+    validate: Any = descope.validate_token
+    user_id_of: Any = descope.validate_token_and_get_user_id
+    scoped: Any = descope.validate_token_require_scopes_and_get_user_id
+    token = project.issuer.mint("alice", scopes=["read"])
+
+    assert validate(token, *between, MCP)["sub"] == "alice"
+    assert user_id_of(token, *between, [MCP]) == "alice"
+    assert scoped(token, ["read"], *between, MCP) == "alice"
+    with pytest.raises(InvalidTokenError):
+        validate(token, *between, "https://other.test/mcp")
+
+
+def test_a_client_that_is_named_does_not_replace_the_audience(project: Project) -> None:
+    sdk(project)
+    validate: Any = descope.validate_token
+
+    assert validate(project.token(), descope_client=object())["sub"] == "alice"
+    with pytest.raises(InvalidTokenError):
+        validate(project.token(), descope_client=None, audience="https://other.test/mcp")
+
+
+def test_the_scopes_of_a_refusal_equal_lists_and_tuples() -> None:
+    error: Any = InsufficientScopeError(["read", "write"], ["read"])
+
+    assert error.missing_scopes == ["write"]
+    assert error.missing_scopes == ("write",)
+    assert error.required_scopes == ["read", "write"]
+    assert error.token_scopes != ["write"]
+    assert error.combined_scopes == ["read", "write"]
+    assert hash(error.missing_scopes) == hash(("write",))
+
+
+def test_the_server_url_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCP_SERVER_URL", MCP)
+
+    client = DescopeMCP("https://api.descope.com/P2abc/.well-known/openid-configuration", "key")
+
+    assert client.config.mcp_server_url == MCP
+    assert client.verifier.audiences == (MCP,)
+
+
+def test_the_client_of_descope_needs_a_key() -> None:
+    url = "https://api.descope.com/P2abc/.well-known/openid-configuration"
+
+    with pytest.raises(ValueError, match=r'management_key="K2\.\.\."'):
+        descope.get_descope_client(DescopeConfig(well_known_url=url))
+
+
+def test_the_package_of_descope_is_named_where_it_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = "https://api.descope.com/P2abc/.well-known/openid-configuration"
+    monkeypatch.setitem(sys.modules, "descope", None)
+
+    with pytest.raises(ModuleNotFoundError, match="write pip install descope"):
+        descope.get_descope_client(DescopeConfig(well_known_url=url, management_key="key"))

@@ -183,9 +183,9 @@ def test_a_setting_that_is_missing_is_named_with_the_line_that_needs_it(
     ("target", "said"),
     [
         ("missing.py:mcp", "there is no file missing.py"),
-        ("no_such_module:mcp", "No module named 'no_such_module'"),
-        ("no.such.module", "No module named 'no'"),
-        ("", "write module:server, or path/file.py:server"),
+        ("no_such_module:mcp", "there is no module 'no_such_module' here"),
+        ("no.such.module", "there is no module 'no' here"),
+        ("", "write module:server, path/file.py:server"),
         (":mcp", "write module:server"),
         ("a:b:c", "write module:server"),
     ],

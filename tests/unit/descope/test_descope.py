@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import pytest
 from hypothesis import given
@@ -277,3 +278,11 @@ def test_the_provider_shows_neither_key_nor_token() -> None:
     connections = DescopeConnections(WELL_KNOWN, management_key="K2key")
 
     assert repr(connections) == "<DescopeConnections: P2abc at https://api.descope.com>"
+
+
+@pytest.mark.parametrize("written", ["your-project-id", "YOUR_PROJECT_ID", "project-id", "P..."])
+def test_a_placeholder_for_the_project_is_named(written: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(repr(written))} stands for a value of your"):
+        DescopeProject.from_well_known_url(
+            f"https://api.descope.com/{written}/.well-known/openid-configuration"
+        )

@@ -107,9 +107,11 @@ def test_an_error_as_data_is_what_the_exception_says() -> None:
 
 FUNCTIONS = {
     "init_descope_mcp": ["well_known_url", "management_key", "mcp_server_url"],
-    "validate_token": ["access_token"],
-    "validate_token_and_get_user_id": ["access_token"],
-    "validate_token_require_scopes_and_get_user_id": ["access_token", "required_scopes"],
+    "validate_token": ["access_token", "audience"],
+    "validate_token_and_get_user_id": ["access_token", "audience"],
+    "validate_token_require_scopes_and_get_user_id": [
+        *("access_token", "required_scopes", "audience", "error_description"),
+    ],
     "require_scopes": ["token_result", "required_scopes", "error_description"],
     "get_connection_token": [
         *("user_id", "app_id", "scopes", "tenant_id", "options", "access_token"),

@@ -62,7 +62,7 @@ def run_doctor(
     try:
         found = anyio.run(look)
     except (LoadError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        reason = error if isinstance(error, LoadError) else type(error).__name__
+        reason = error if isinstance(error, LoadError) else _unreachable(error)
         print(f"toolguard doctor: {target} cannot be looked at: {reason}", file=out)
         return _UNUSABLE
     if as_json:
@@ -70,6 +70,15 @@ def run_doctor(
     else:
         print("\n".join(map(str, found)) or f"{target} is set up right", file=out)
     return _FAILED if any(each.level == "fault" for each in found) else 0
+
+
+def _unreachable(error: Exception) -> str:
+    """Say why a URL cannot be looked at, without text of the answer."""
+    if isinstance(error, httpx.TimeoutException):
+        return f"no answer within {_TIMEOUT:.0f} s ({type(error).__name__})"
+    if isinstance(error, httpx.TransportError):
+        return f"nothing answers there ({type(error).__name__}): start the server, or check the URL"
+    return f"write a URL such as https://mcp.example.com/mcp ({type(error).__name__})"
 
 
 async def diagnose_url(

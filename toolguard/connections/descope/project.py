@@ -19,6 +19,10 @@ _WELL_KNOWN_PATH = re.compile(
     rf"(?P<project>{_PROJECT_ID.pattern})(?(agentic)/(?P<server>{_SERVER_ID.pattern}))"
     r"/\.well-known/(?:openid-configuration|oauth-authorization-server)"
 )
+# What examples write for an id: "your-project-id", "YOUR_PROJECT_ID", "P...".
+_PLACEHOLDER = re.compile(
+    r"(?<=/)(?:your[-_][a-z_-]+|project[-_]id|(?:P|MS)\.\.\.|\.\.\.)(?=/)", re.ASCII | re.IGNORECASE
+)
 _EXAMPLE = "https://api.descope.com/v1/apps/agentic/P.../MS.../.well-known/openid-configuration"
 
 
@@ -71,11 +75,17 @@ class DescopeProject:
                 "a well-known URL is https without user name and password (http only on this "
                 f"machine): write one such as {_EXAMPLE!r}"
             )
+        placeholder = _PLACEHOLDER.search(url, len(origin))
+        if placeholder is not None:
+            raise ValueError(
+                f"{placeholder[0]!r} stands for a value of your own: copy the whole URL from "
+                f"Descope's console, such as {_EXAMPLE!r}"
+            )
         match = _WELL_KNOWN_PATH.fullmatch(url, pos=len(origin))
         if match is None:
             raise ValueError(
                 "not a well-known URL of Descope: copy it from the console, such as "
                 f"{_EXAMPLE!r}, '.../v1/apps/P.../.well-known/openid-configuration' or "
-                "'.../P.../.well-known/openid-configuration'"
+                "'.../P.../.well-known/openid-configuration'; the id of a project begins with P"
             )
         return cls(origin, match["project"], match["server"], url)

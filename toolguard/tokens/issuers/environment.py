@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from toolguard.tokens.issuers import hosted, microsoft, self_hosted
 from toolguard.tokens.issuers.issuer import MAX_LEEWAY, Issuer
-from toolguard.tokens.network import Network
+from toolguard.tokens.network import DEFAULT_NETWORK, Network
 
 __all__ = ["issuers_from", "settings_from"]
 
@@ -85,7 +86,23 @@ def _described(word: str, clients: list[str], settings: dict[str, Any]) -> Issue
             return _BY_CLIENT[name](value, clients, settings)
         return Issuer(word, **settings)
     except ValueError as error:
-        raise ValueError(f"TOOLGUARD_ISSUER holds {_shown(word)}: {error}") from None
+        fault = _fault_of_url(word if name == "http" else value, settings) or error
+        raise ValueError(f"TOOLGUARD_ISSUER holds {_shown(word)}: {fault}") from None
+
+
+def _fault_of_url(url: str, settings: dict[str, Any]) -> str | None:
+    """Return what to write for a URL that another way of writing the variables would admit."""
+    if ",http" in url:
+        return "separate issuers by blanks, not by commas"
+    network: Network = settings.get("network", DEFAULT_NETWORK)
+    parts = urlsplit(url)
+    origin = f"http://{parts.netloc}"
+    if parts.scheme != "http" or "@" in parts.netloc or network.admits(origin):
+        return None
+    return (
+        "keys are not fetched by plain http from another machine: write its https URL, or, in a "
+        f"network of containers, set TOOLGUARD_INSECURE_ORIGINS={origin} as well"
+    )
 
 
 def _what_to_write(name: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from toolguard.parsing.kinds import of_kind
 from toolguard.parsing.scope_names import ScopeNames
 from toolguard.parsing.secure_urls import secure_origin
 from toolguard.tokens.issuers.issuer import Issuer, host_of
@@ -53,6 +54,7 @@ def descope(
     >>> descope(url).url
     'https://api.descope.com/v1/apps/agentic/P2abc/MS3d'
     """
+    of_kind("project", project, str, 'descope("P2abc...")')
     url = project if "://" in project else f"{host}/{project}"
     origin = secure_origin(url)
     match = None if origin is None else _DESCOPE_URL.fullmatch(url, pos=len(origin))
@@ -98,6 +100,7 @@ def okta(issuer: str, **settings: Any) -> Issuer:
         issuer: the issuer, such as ``https://acme.okta.com/oauth2/default``.
         settings: further fields of :class:`Issuer`.
     """
+    of_kind("issuer", issuer, str, 'okta("https://acme.okta.com/oauth2/default")')
     if "/oauth2/" not in issuer:
         raise ValueError(
             "tokens of Okta's org authorization server are for Okta itself: write the issuer of "
@@ -218,6 +221,7 @@ def supabase(project: str, **settings: Any) -> Issuer:
     >>> supabase("abcdefghijklmnopqrst").url
     'https://abcdefghijklmnopqrst.supabase.co/auth/v1'
     """
+    of_kind("project", project, str, 'supabase("abcdefghijklmnopqrst")')
     host = host_of(project if "." in project else f"{project}.supabase.co")
     given: dict[str, Any] = {
         "audience": "authenticated",

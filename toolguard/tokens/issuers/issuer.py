@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from toolguard.parsing.choice import one_of
+from toolguard.parsing.kinds import of_kind, text_list
 from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.parsing.secure_urls import is_secure_url
 from toolguard.tokens.introspection_client import Introspection
@@ -131,6 +132,7 @@ class Issuer:
             one_of("dpop", self.dpop, MODES)
         _check_subset("may_carry", self.may_carry, _CARRIED)
         _check_subset("ignored_parameters", self.ignored_parameters, _KEY_PARAMETERS)
+        of_kind("leeway", self.leeway, (int, float), "leeway=5: a number of seconds")
         # NaN fails this comparison, too.
         if not 0 <= self.leeway <= MAX_LEEWAY or math.isnan(self.leeway):
             raise ValueError(
@@ -145,7 +147,8 @@ class Issuer:
             given = getattr(self, name)
             if isinstance(given, str):
                 given = (given,)
-            if not all(isinstance(each, str) and each for each in given):
+            given = text_list(name, given, f'{name}=["..."]: a list of strings')
+            if not all(given):
                 raise ValueError(f"{name} of {self.url} holds an empty value: is a variable unset?")
             object.__setattr__(self, name, tuple(dict.fromkeys(given)))
         for name in ("members", "member_claims", "must_carry"):
@@ -210,7 +213,11 @@ class Issuer:
 
 def _check_url(url: str, network: Network) -> None:
     if not url:
-        raise ValueError('an issuer is a URL: write Issuer("https://auth.example.com")')
+        raise ValueError(
+            'an issuer is a URL: write Issuer("https://auth.example.com") (is a variable unset?)'
+        )
+    of_kind("an issuer", url, str, '"https://auth.example.com", or a preset, auth0("DOMAIN")')
+    of_kind("network", network, Network, 'network=Network(insecure_origins=["http://host:8080"])')
     if "/.well-known/" in url:
         raise ValueError(
             f"{_shown(url)} is the URL of metadata, not of an issuer: write the part before "
@@ -242,6 +249,7 @@ def host_of(server: str) -> str:
     Raises:
         ValueError: if it is neither.
     """
+    of_kind("the host of an issuer", server, str, 'a name, such as "acme.auth0.com"')
     parts = urlsplit(server if "://" in server else f"https://{server}")
     url = f"https://{parts.netloc}"
     if parts.scheme != "https" or parts.path.strip("/") or not is_secure_url(url):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from toolguard.parsing.kinds import of_kind, text_list
 from toolguard.parsing.scope_names import ScopeNames
 from toolguard.tokens.issuers.issuer import Issuer, host_of
 
@@ -35,7 +36,8 @@ def entra(
     >>> entra("aaaabbbb-0000-cccc-1111-dddd2222eeee", client_id="00001111-aaaa-2222").audiences
     ('00001111-aaaa-2222', 'api://00001111-aaaa-2222')
     """
-    tenants = [tenant] if isinstance(tenant, str) else list(tenant)
+    listed = [tenant] if isinstance(tenant, str) else tenant
+    tenants = text_list("tenant", listed, 'entra("TENANT-ID", client_id="CLIENT-ID")')
     if not tenants or {"common", "organizations", "consumers", ""}.intersection(tenants):
         raise ValueError(
             "entra() takes the ids of the tenants that may sign in: write "
@@ -114,6 +116,7 @@ def adfs(server: str, *, access_token_issuer: str | None = None, **settings: Any
     >>> adfs("adfs.example.com").names
     ('http://adfs.example.com/adfs/services/trust',)
     """
+    of_kind("server", server, str, 'adfs("adfs.example.com")')
     host = host_of(server.rstrip("/").removesuffix("/adfs"))
     given: dict[str, Any] = {
         "names": [access_token_issuer or f"http://{host}/adfs/services/trust"],

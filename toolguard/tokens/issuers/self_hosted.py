@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from toolguard.parsing.kinds import of_kind
 from toolguard.parsing.scope_names import ScopeNames
 from toolguard.tokens.issuers.issuer import Issuer, host_of
 
@@ -21,6 +22,7 @@ def keycloak(realm: str, **settings: Any) -> Issuer:
         realm: the issuer, ``https://sso.example.com/realms/acme``.
         settings: further fields of :class:`Issuer`.
     """
+    of_kind("realm", realm, str, 'keycloak("https://sso.example.com/realms/acme")')
     if "/realms/" not in realm:
         raise ValueError('write keycloak("https://sso.example.com/realms/acme"): a realm')
     return Issuer(realm.rstrip("/"), **{"must_carry": {"typ": "Bearer"}, **settings})
@@ -44,6 +46,9 @@ def authentik(application: str, **settings: Any) -> Issuer:
         "may_carry": ("nonce",),
         "must_carry": {"azp": None, "uid": None},
     }
+    of_kind(
+        "application", application, str, 'authentik("https://id.example.com/application/o/mcp")'
+    )
     return Issuer(application.rstrip("/") + "/", **{**given, **settings})
 
 
