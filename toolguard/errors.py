@@ -306,9 +306,9 @@ class InsufficientScopeError(ToolGuardError):
                 )
         if missing_scopes is None:
             missing_scopes = [scope for scope in required_scopes if scope not in token_scopes]
-        self.required_scopes = _Scopes(dict.fromkeys(required_scopes))
-        self.token_scopes = _Scopes(token_scopes)
-        self.missing_scopes = _Scopes(dict.fromkeys(missing_scopes))
+        self.required_scopes: tuple[str, ...] = _Scopes(dict.fromkeys(required_scopes))
+        self.token_scopes: tuple[str, ...] = _Scopes(token_scopes)
+        self.missing_scopes: tuple[str, ...] = _Scopes(dict.fromkeys(missing_scopes))
         super().__init__("Token missing required scopes: " + " ".join(self.missing_scopes))
 
     def __str__(self) -> str:

@@ -170,9 +170,10 @@ def _within_guard(
                 refusal = GuardNotConfiguredError(ALTERED)
                 await respond(send, refusal, None, is_message=scope["method"] == "POST")
                 return
-            caller = scope[SCOPE_KEY].principal
-            has_all = caller is None or adapter.scopes_named.issubset(caller.scopes)
-            if refuses_early and not has_all:
+            # Without it nothing has been decided here; the framework's own tools refuse then.
+            auth = scope.get(SCOPE_KEY) if refuses_early else None
+            caller = None if auth is None else auth.principal
+            if caller is not None and not adapter.scopes_named.issubset(caller.scopes):
                 try:
                     receive = await refuse_early(adapter, guard, scope, receive)
                 except ToolGuardError as refusal:  # the guard around sends it, with its challenge
