@@ -54,11 +54,13 @@ __all__ = [
     "MalformedCredentialsError",
     "MalformedMessageError",
     "MissingTokenError",
+    "OutageReason",
     "ToolGuardError",
 ]
 
 InvalidTokenReason = Literal[
     "malformed",
+    "encrypted",
     "type",
     "algorithm",
     "key",
@@ -72,6 +74,10 @@ InvalidTokenReason = Literal[
     "inactive",
 ]
 """Why a token was refused. For logs and tests; the caller gets a sentence without claims."""
+
+
+OutageReason = Literal["unreachable", "status", "unreadable", "unsigned", "encrypted"]
+"""Why an issuer that was asked about a token told nothing. For logs and tests."""
 
 
 # RFC 6749 §3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
@@ -342,14 +348,18 @@ class KeysUnavailableError(ToolGuardError):
     Args:
         message: one sentence.
         retry_after: seconds after which to try again, at least 1.
+        reason: why an issuer that was asked about a token told nothing; None for keys.
     """
 
     status = 503
     error = "temporarily_unavailable"
 
-    def __init__(self, message: str, *, retry_after: int = 5) -> None:
+    def __init__(
+        self, message: str, *, retry_after: int = 5, reason: OutageReason | None = None
+    ) -> None:
         super().__init__(message)
         self.retry_after = max(1, retry_after)
+        self.reason: OutageReason | None = reason
 
 
 class GuardNotConfiguredError(ToolGuardError):

@@ -174,6 +174,7 @@ class ToolGuard:
         )
         #: The messages that are being served.
         self.running: set[MessageContext] = set()
+        self.apps: list[object] = []
         self.clock = clock
         self.leeway: float = getattr(self.verifier, "leeway", 0.0)
         if self._vault is not None:
@@ -508,7 +509,9 @@ class ToolGuard:
         hides_all = self.unauthorized_tools == "hide-all"
         known = self.initial_scopes if hides_all else self.scopes_supported
         scopes = dict.fromkeys(
-            names.requested(scope) for names in self._scope_names for scope in known
+            scope
+            for names in self._scope_names
+            for scope in (*names.always, *map(names.requested, known))
         )
         return resources.protected_resource_metadata(self.resource, self.issuers, [*scopes])
 
@@ -532,11 +535,12 @@ class ToolGuard:
         """
         # By the names by which a client asks the first issuer for them.
         initial = self.initial_scopes if refusal.status == 401 else ()  # noqa: PLR2004
-        requested = scope_names_of(self.verifier, None).requested
+        names = scope_names_of(self.verifier, None)
         return challenge_for(
             refusal,
             resource_metadata=self._metadata_url,
-            default_scope=tuple(map(requested, initial)),
+            default_scope=tuple(map(names.requested, initial)),
+            always=names.always,
             scopes=self.door.refusals.scopes_for(revision),
         )
 
@@ -607,8 +611,9 @@ class ToolGuard:
     async def aclose(self, *, grace: float = 10.0) -> None:
         """Let running calls end, hand out all records, and close the clients of this event loop.
 
-        Those are the HTTP clients of the verifier and of the connection provider. The apps of a
-        protected server call this; what is used again afterwards opens new clients.
+        Those are the HTTP clients of the verifier and of the connection provider. The last app of
+        a protected server that ends in an event loop calls this; what is used again afterwards
+        opens new clients.
 
         Args:
             grace: the maximum number of seconds to wait for running calls.

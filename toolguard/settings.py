@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,10 +15,12 @@ from toolguard.connections.protocol import ConnectionFunction, ConnectionProvide
 from toolguard.environment import MANAGEMENT_KEY, taken
 from toolguard.http.door import Refusals
 from toolguard.http.metadata import canonical_resource
+from toolguard.parsing.audience import check_audience
 from toolguard.parsing.scope_token import check_requestable
 from toolguard.policies.policy import DefaultPolicy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.tokens.issuers.issuer import Issuer
+from toolguard.tokens.network import DEFAULT_NETWORK, Network
 from toolguard.tokens.verifier import Verifier
 
 __all__ = [
@@ -63,36 +66,58 @@ def from_environment(environ: Mapping[str, str], settings: Mapping[str, Any]) ->
     server_url = environ.get("MCP_SERVER_URL") or None
     named = environ.get("TOOLGUARD_AUDIENCE", "").split()
     audience = (named if len(named) > 1 else named[0]) if named else server_url
-    if not (audience or settings.get("audience")):
+    urls = [each for each in named if each.lower().startswith(("https://", "http://"))]
+    if not (server_url or urls or settings.get("resource") or settings.get("audience")):
         raise ValueError("set MCP_SERVER_URL to the address that clients connect to")
+    if server_url is not None and "resource" not in settings:
+        _checked("MCP_SERVER_URL", server_url, canonical_resource)
+    for each in named:
+        _checked("TOOLGUARD_AUDIENCE", each, check_audience)
     found = {"audience": audience, "resource": server_url, **settings}
     if environ.get("TOOLGUARD_VAULT") and "connections" not in settings:
         from toolguard.vault.from_file import vault_from_file  # noqa: PLC0415 - imports SQLAlchemy
 
         found["connections"] = vault_from_file(environ["TOOLGUARD_VAULT"], environ)
     if settings.keys().isdisjoint({"issuer", "issuers", "well_known_url", "verifier"}):
-        found.update(_issuer_from(environ, with_vault="connections" not in found))
+        found.update(_issuer_from(environ, found))
     return found
 
 
-def _issuer_from(environ: Mapping[str, str], *, with_vault: bool) -> dict[str, Any]:
+def _checked(variable: str, value: str, check: Callable[[str], object]) -> None:
+    try:
+        check(value)
+    except ValueError as error:
+        shown = repr(value) if "@" not in value else "a URL"
+        raise ValueError(f"{variable} is {shown}: {error}") from None
+
+
+def _issuer_from(environ: Mapping[str, str], found: Mapping[str, Any]) -> dict[str, Any]:
     well_known_url = environ.get("DESCOPE_MCP_WELL_KNOWN_URL")
-    issuer = environ.get("TOOLGUARD_ISSUER")
+    issuer = environ.get("TOOLGUARD_ISSUER", "").strip()
     if well_known_url and issuer:
         raise ValueError("set one of TOOLGUARD_ISSUER and DESCOPE_MCP_WELL_KNOWN_URL, not both")
     if not (well_known_url or issuer):
         raise ValueError("set TOOLGUARD_ISSUER (or DESCOPE_MCP_WELL_KNOWN_URL for Descope)")
-    if not well_known_url:
-        from toolguard.tokens.issuers.environment import issuers_from  # noqa: PLC0415 - its only use
+    from toolguard.tokens.issuers.environment import (  # noqa: PLC0415 - its only use
+        issuers_from,
+        settings_from,
+    )
 
+    if not well_known_url:
         return {"issuers": issuers_from(environ)}
-    if not with_vault:
-        return {"well_known_url": well_known_url}
+    more = settings_from(environ)
+    given: dict[str, Any] = {"well_known_url": well_known_url}
+    if more:
+        audiences, clock = audiences_of(found["audience"]), found.get("clock", time.time)
+        named, verifier = _discovering(well_known_url, audiences, clock, **more)
+        given = {"issuer": named, "verifier": verifier}
+    if "connections" in found:
+        return given
     from toolguard.connections.descope.provider import DescopeConnections  # noqa: PLC0415 - imports httpx
 
     management_key = taken(MANAGEMENT_KEY, environ)
     vault = DescopeConnections(well_known_url, management_key=management_key)
-    return {"well_known_url": well_known_url, "connections": vault}
+    return {**given, "connections": vault}
 
 
 def audiences_of(audience: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -155,16 +180,28 @@ def verifier_of(
         raise ValueError("give exactly one of issuer=, issuers=, well_known_url= and verifier=")
     if well_known_url is None:
         return _trusted(_described(issuer, issuers), audiences, clock)
+    return _discovering(well_known_url, audiences, clock)
+
+
+def _discovering(
+    well_known_url: str,
+    audiences: tuple[str, ...],
+    clock: Callable[[], float],
+    *,
+    network: Network = DEFAULT_NETWORK,
+    **settings: Any,
+) -> tuple[str, Verifier]:
+    """Return the issuer that a URL of metadata determines, and the verifier of its tokens."""
     if not audiences:
         raise ValueError('give audience=: what tokens for this server name in their "aud"')
     from toolguard.tokens.discovery import issuer_of  # noqa: PLC0415 - imports cryptography
     from toolguard.tokens.jwks import JWKS  # noqa: PLC0415 - imports httpx
     from toolguard.tokens.jwt import JWTVerifier  # noqa: PLC0415 - imports cryptography
 
-    keys = JWKS(well_known_url=well_known_url)
+    keys = JWKS(well_known_url=well_known_url, network=network)
     # The metadata is authoritative for the issuer; until it is fetched, the URL determines it.
     named = issuer_of(well_known_url)
-    return named, JWTVerifier(issuer=None, audience=audiences, keys=keys, clock=clock)
+    return named, JWTVerifier(issuer=None, audience=audiences, keys=keys, clock=clock, **settings)
 
 
 def _own_verifier(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
@@ -87,9 +87,9 @@ def serve(stop: Stop) -> Iterator[Serve]:
         yield url
 
 
-@pytest.fixture(scope="session")
-def serve_once(stop: Stop) -> Iterator[ServeOnce]:
-    """Serve applications that no test disturbs, for all tests."""
+@contextmanager
+def _keeping(stop: Stop) -> Iterator[ServeOnce]:
+    """Serve each application once, until all are stopped."""
     served: dict[Hashable, Loopback] = {}
 
     def url(key: Hashable, app: Callable[[], Any]) -> str:
@@ -103,15 +103,26 @@ def serve_once(stop: Stop) -> Iterator[ServeOnce]:
         stop(loopback)
 
 
+@pytest.fixture(scope="module")
+def serve_once(stop: Stop) -> Iterator[ServeOnce]:
+    """Serve applications that no test disturbs, for the tests of a module.
+
+    Not for all: a process may have no more than 1,024 sockets and other files open.
+    """
+    with _keeping(stop) as serve:
+        yield serve
+
+
 @pytest.fixture(scope="session")
-def endpoint_of(guarding: Guarding, serve_once: ServeOnce) -> Callable[[Mode], str]:
+def endpoint_of(guarding: Guarding, stop: Stop) -> Iterator[Callable[[Mode], str]]:
     """Serve the protected calendar in some mode; return the URL of its MCP endpoint."""
+    with _keeping(stop) as serve:
 
-    def endpoint(mode: Mode) -> str:
-        key = ("calendar", mode.line.name, mode.stateless, mode.json)
-        return serve_once(key, lambda: mode.app(guarding().protect(calendar(mode.line)))) + "/mcp"
+        def endpoint(mode: Mode) -> str:
+            key = (mode.line.name, mode.stateless, mode.json)
+            return serve(key, lambda: mode.app(guarding().protect(calendar(mode.line)))) + "/mcp"
 
-    return endpoint
+        yield endpoint
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_a_missing_variable_is_named(value: str | None) -> None:
 def test_an_audience_that_is_no_url_does_not_say_where_the_server_is() -> None:
     environ = {**without("MCP_SERVER_URL"), "TOOLGUARD_AUDIENCE": "calendar"}
 
-    with pytest.raises(ValueError, match=r"^say which server this is"):
+    with pytest.raises(ValueError, match="^set MCP_SERVER_URL"):
         ToolGuard.from_env(environ)
 
 

@@ -55,8 +55,9 @@ class MessageContext:
     Attributes:
         auth: the request that carried it; None if no request was found.
         outer: the frame around it, if one server calls another inside a call.
-        is_current: returns whether the message being processed is still this one. An in-process
-            session may have been started by one caller and be used by another.
+        is_current: returns whether the message being processed is still this one; None if no other
+            can be. An in-process session may have been started by one caller and be used by
+            another.
         sent: the operation that the message names, with the arguments that the client sent.
         rows: the decisions, one for each operation that was entered and is not nested.
         nested_refusal: the last refusal of a guarded function that code of the user's called. It
@@ -73,7 +74,7 @@ class MessageContext:
 
     auth: RequestAuth | None
     outer: Frame | None = None
-    is_current: Callable[[], bool] = lambda: True
+    is_current: Callable[[], bool] | None = None
     sent: OperationCall | None = None
     rows: list[Row] = field(default_factory=list)
     nested_refusal: ToolGuardError | None = None
@@ -133,13 +134,13 @@ class MessageContext:
     @property
     def is_permitted(self) -> bool:
         """Whether the operation of the message was decided on and permitted."""
-        states = [row.state for row in self.rows]
-        return states[-1:] == [State.PERMITTED] and State.NEEDS_ARGUMENTS not in states
+        is_permitted = bool(self.rows) and self.rows[-1].state is State.PERMITTED
+        return is_permitted and not self.needs_arguments
 
     @property
     def needs_arguments(self) -> bool:
         """Whether the decision still has to be made by the function's own wrapper."""
-        return any(row.state is State.NEEDS_ARGUMENTS for row in self.rows)
+        return State.NEEDS_ARGUMENTS in [row.state for row in self.rows]
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -175,6 +176,16 @@ class Frame:
         if self.row is None:
             raise GuardNotConfiguredError("No operation has been entered here")
         return self.row
+
+    def inside(self, policy: Policy, owner: Callable[..., Any]) -> Frame:
+        """Return the frame inside the function that ``owner`` guards.
+
+        Its row is that of the operation which the framework entered, if this is the wrapper of that
+        operation; a guarded function that is called by code of the user's has its own row.
+        """
+        row = self.row
+        is_own = row is not None and row.owner is owner and not row.running
+        return self if is_own else self.within(policy, owner)
 
     def within(self, policy: Policy, owner: Callable[..., Any]) -> Frame:
         """Return the frame inside a guarded function that code of the user's calls.
@@ -305,9 +316,10 @@ def standing(frame: Frame) -> Iterator[Frame]:
 def here() -> Frame | None:
     """Return the frame of the running code; None outside of a message."""
     frame = _current.get()
-    if frame is None or frame.message.closed or not frame.message.is_current():
+    if frame is None or frame.message.closed:
         return None
-    return frame
+    is_current = frame.message.is_current
+    return frame if is_current is None or is_current() else None
 
 
 def current_frame() -> Frame:
@@ -323,7 +335,8 @@ def current_frame() -> Frame:
             "ToolGuard(...).protect(server) where the server is made, and call guarded functions "
             "through it (in tests: toolguard.testing.call_as, or signed_in around a client)"
         )
-    if not frame.message.is_current():
+    is_current = frame.message.is_current
+    if is_current is not None and not is_current():
         raise GuardNotConfiguredError(
             "This message came through a session that another caller may have started, so it is "
             "not known who calls: open the session inside the tool that uses it"

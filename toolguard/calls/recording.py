@@ -237,8 +237,9 @@ def _refusal_facts(refusal: ToolGuardError | None, policy: Policy | None) -> dic
     if refusal is None:
         return {}
     reason = refusal.error
-    if isinstance(refusal, InvalidTokenError):
-        reason = f"{reason}:{refusal.reason}"
+    detail = getattr(refusal, "reason", None)
+    if isinstance(refusal, (InvalidTokenError, KeysUnavailableError)) and detail is not None:
+        reason = f"{reason}:{detail}"
     facts: dict[str, Any] = {"reason": reason}
     rule = getattr(refusal, "rule", None)
     if isinstance(rule, str):

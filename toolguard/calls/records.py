@@ -41,7 +41,8 @@ class DecisionRecord:
         server: the URL of the server (RFC 9728 ``resource``).
         verdict: how the operation ended.
         reason: the code of the refusal, such as ``"insufficient_scope"`` or
-            ``"invalid_token:expired"``; for a failure the class of the error; else None.
+            ``"invalid_token:expired"``, ``"temporarily_unavailable:encrypted"``; for a failure
+            the class of the error; else None.
         transport: how the message came; None for what happened in a vault.
         request_id: the JSON-RPC id of the message, if it has one that could be read.
         method: the JSON-RPC method, or the HTTP method of a request that is no MCP message; None

@@ -28,6 +28,8 @@ class State(Enum):
     PERMITTED = "permitted"
     REFUSED = "refused"
 
+    __hash__ = object.__hash__  # as they are compared: by identity
+
 
 # A refusal is final. A permit is withdrawn if the operation is entered again, for a retry or with
 # other arguments, and that is refused.

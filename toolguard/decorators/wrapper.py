@@ -10,7 +10,7 @@ import functools
 import inspect
 import operator
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
@@ -28,6 +28,7 @@ from toolguard.calls.message import (
 from toolguard.calls.recording import row_record
 from toolguard.calls.rows import Row, State
 from toolguard.decorators.injection import Connections, Injection, unwrapped
+from toolguard.errors import ToolGuardError
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 
@@ -121,7 +122,12 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
     reads_arguments = policy.reads_arguments
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
-        with entering(guarded, policy) as (frame, row):
+        outer = current_frame()
+        frame = outer.inside(policy, guarded)
+        row, before = frame.entered, stand(frame)
+        row.running = True
+        failure: str | None = "CancelledError"  # unless it ends otherwise
+        try:
             if row.state is State.PERMITTED and not reads_arguments:
                 principal = row.principal
                 frame.check_open(principal)
@@ -136,7 +142,20 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
                 connections = await frame.connect(policy.connections, principal)
             running = start(injection, args, kwargs, principal, connections)
             del connections  # a traceback shows local variables, and none may hold a token
-            return await running
+            result = await running
+            failure = None
+            return result  # noqa: TRY300 - an `else` would be one branch too many
+        except Exception as error:
+            failure = type(error).__name__
+            refusal = _conclude(frame, row, error)
+            if refusal is not None and refusal is not error:
+                raise refusal from None
+            raise
+        finally:
+            row.running = False
+            leave(before)
+            if frame is not outer and frame.guard.recorder.wanted():
+                frame.guard.recorder.put([row_record(frame.guard, frame.message, row, failure)])
 
     injection.dress(guarded, function)
     setattr(guarded, _MARK, _Mark(guarded, function, policy, injection))
@@ -148,40 +167,15 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
     return guarded
 
 
-@contextmanager
-def entering(wrapper: Callable[..., Any], policy: Policy) -> Iterator[tuple[Frame, Row]]:
-    """Yield frame and row inside the function that ``wrapper`` guards, and record how it ends.
-
-    The row is that of the operation which the framework entered, if this is the wrapper of that
-    operation; a guarded function that is called by code of the user's has its own row.
-    """
-    frame = current_frame()
-    row = frame.row
-    failure: str | None = "CancelledError"  # unless it ends otherwise
-    is_called_within = row is None or row.owner is not wrapper or row.running
-    if row is None or is_called_within:
-        frame = frame.within(policy, wrapper)
-        row = frame.entered
-    row.running, before = True, stand(frame)
-    try:
-        yield frame, row
-        failure = None
-    except Exception as error:
-        refusal = refusal_in(error)
-        if refusal is not None:
-            name_scopes(refusal, frame.guard, frame.message.auth)
-        row.ended(refusal)
-        if row.nested:
-            frame.message.nested_refusal = refusal
-        failure = type(error).__name__
-        if refusal is not None and refusal is not error:
-            raise refusal from None
-        raise
-    finally:
-        row.running = False
-        leave(before)
-        if is_called_within and frame.guard.recorder.wanted():
-            frame.guard.recorder.put([row_record(frame.guard, frame.message, row, failure)])
+def _conclude(frame: Frame, row: Row, error: Exception) -> ToolGuardError | None:
+    """Record that a guarded function ended in ``error``; return the refusal in it, if any."""
+    refusal = refusal_in(error)
+    if refusal is not None:
+        name_scopes(refusal, frame.guard, frame.message.auth)
+    row.ended(refusal)
+    if row.nested:
+        frame.message.nested_refusal = refusal
+    return refusal
 
 
 def _starting(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:

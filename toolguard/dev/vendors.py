@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,9 +22,11 @@ from starlette.routing import Route
 
 from toolguard.parsing.pkce import s256_challenge
 from toolguard.parsing.scope_names import ScopeNames
+from toolguard.testing.grant import Grant
 from toolguard.testing.issuer import LocalIssuer
+from toolguard.testing.more_providers import google_tokeninfo
 from toolguard.testing.providers import ProviderName, provider_named
-from toolguard.tokens.issuers import Issuer
+from toolguard.tokens.issuers import Issuer, TokenInfo
 
 __all__ = ["VendorServer"]
 
@@ -31,6 +34,13 @@ __all__ = ["VendorServer"]
 _REGISTERS = frozenset({"auth0", "descope", "keycloak", "ory", "supabase", "workos"})
 # Those of OpenID, which every vendor knows beside the scopes of an API.
 _IDENTITY = frozenset({"openid", "profile", "email", "offline_access"})
+# Their metadata does not have it, and they refuse it.
+_NOT_OFFLINE = frozenset({"cognito", "google"})
+# These give a refresh token only to a client that asked for offline_access (OpenID Connect Core
+# §11); Google for access_type=offline; the others to every client.
+_BY_SCOPE = frozenset(
+    {"auth0", "authentik", "azure-b2c", "dex", "entra", "okta", "ory", "workos", "zitadel"}
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,7 @@ class _Grant:
     redirect_uri: str
     challenge: str
     scopes: tuple[str, ...]
+    is_refreshed: bool
 
 
 class _ScopeError(Exception):
@@ -76,6 +87,8 @@ class VendorServer:
         scope_names: ScopeNames | None = None,
     ) -> None:
         provider = provider_named(vendor)
+        self._vendor = vendor
+        self._identity = _IDENTITY - ({"offline_access"} if vendor in _NOT_OFFLINE else set())
         if scope_names is not None and provider.described is not None:
             described = provider.described.with_settings(scope_names=scope_names)
             provider = replace(provider, described=described)
@@ -83,10 +96,17 @@ class VendorServer:
         #: The description for ``ToolGuard(issuers=[...])``; its keys are discovered.
         self.described: Issuer = provider.description(self.issuer.issuer, self.issuer.audience)
         #: The id of the client that is known without registration.
-        self.client_id = next(iter(self.described.clients), "mcp-client")
+        is_google = isinstance(self.described.introspection, TokenInfo)
+        known = self.described.audiences if is_google else self.described.clients
+        self.client_id = next(iter(known), "mcp-client")
         self.registers = vendor in _REGISTERS
         self._names: ScopeNames = self.described.scope_names
         self._known = {self._names.requested(scope): scope for scope in scopes}
+        #: The answers about opaque access tokens, of the vendor that has them.
+        self._opaque: dict[str, Mapping[str, Any]] | None = {} if is_google else None
+        if is_google:
+            asking = TokenInfo(f"{origin}/tokeninfo")
+            self.described = self.described.with_settings(introspection=asking, may_carry=())
         self._user = user
         self._clients = {self.client_id: [redirect_uri]}
         self._codes: dict[str, _Grant] = {}
@@ -102,6 +122,7 @@ class VendorServer:
             if isinstance(route, Route) and "/.well-known/" in route.path
         ]
         register = Route(f"{path}/register", self._register, methods=["POST"])
+        tokeninfo = Route("/tokeninfo", self._tokeninfo, methods=["POST"])
         return Starlette(
             routes=[
                 *metadata,
@@ -109,6 +130,7 @@ class VendorServer:
                 Route(f"{path}/authorize", self._authorize),
                 Route(f"{path}/token", self._token, methods=["POST"]),
                 *([register] if self.registers else []),
+                *([] if self._opaque is None else [tokeninfo]),
             ]
         )
 
@@ -121,7 +143,7 @@ class VendorServer:
                 **registration,
                 "grant_types_supported": ["authorization_code", "refresh_token"],
                 "token_endpoint_auth_methods_supported": ["none"],
-                "scopes_supported": sorted({*self._known, *_IDENTITY}),
+                "scopes_supported": sorted({*self._known, *self._identity}),
             }
         )
 
@@ -144,7 +166,11 @@ class VendorServer:
         except _ScopeError as error:
             return _back(query, error="invalid_scope", error_description=str(error))
         code = secrets.token_urlsafe(24)
-        self._codes[code] = _Grant(client_id, redirect_uri, query["code_challenge"], scopes)
+        offline = "offline_access" in scopes or self._vendor not in _BY_SCOPE
+        if self._vendor == "google":
+            offline = query.get("access_type") == "offline"
+        challenge = query["code_challenge"]
+        self._codes[code] = _Grant(client_id, redirect_uri, challenge, scopes, offline)
         return _back(query, code=code)
 
     def _short(self, asked: list[str]) -> tuple[str, ...]:
@@ -152,7 +178,7 @@ class VendorServer:
 
         Entra answers a short name with AADSTS70011, Cognito and XSUAA with ``invalid_scope``.
         """
-        unknown = [scope for scope in asked if scope not in self._known | dict.fromkeys(_IDENTITY)]
+        unknown = [scope for scope in asked if scope not in {*self._known, *self._identity}]
         if unknown:
             raise _ScopeError(
                 f"The scope {unknown[0]} is not valid: ask for one of {' '.join(self._known)}"
@@ -173,17 +199,43 @@ class VendorServer:
 
     def _tokens(self, grant: _Grant) -> dict[str, Any]:
         refresh_token = secrets.token_urlsafe(24)
-        self._refresh_tokens[refresh_token] = grant
-        of_api = [scope for scope in grant.scopes if scope not in _IDENTITY]
+        if grant.is_refreshed:
+            self._refresh_tokens[refresh_token] = grant
         return {
-            "access_token": self.issuer.mint(
-                self._user, scopes=of_api, expires_in=3_600, client_id=grant.client_id
-            ),
+            "access_token": self._access_token(grant),
             "token_type": "Bearer",
             "expires_in": 3_600,
-            "refresh_token": refresh_token,
+            **({"refresh_token": refresh_token} if grant.is_refreshed else {}),
             "scope": " ".join(map(self._names.requested, grant.scopes)),
         }
+
+    def _access_token(self, grant: _Grant) -> str:
+        if self._opaque is None:
+            of_api = [scope for scope in grant.scopes if scope not in _IDENTITY]
+            return self.issuer.mint(
+                self._user, scopes=of_api, expires_in=3_600, client_id=grant.client_id
+            )
+        token = f"ya29.{secrets.token_urlsafe(24)}"
+        now = int(time.time())
+        granted = Grant(
+            issuer=self.issuer.issuer,
+            audience=grant.client_id,
+            # Google names the user to clients that asked for it.
+            user=self._user if "openid" in grant.scopes else None,
+            scopes=[self._names.requested(scope) for scope in grant.scopes],
+            issued_at=now,
+            expires_at=now + 3_600,
+            client_id=grant.client_id,
+        )
+        self._opaque[token] = google_tokeninfo(granted)
+        return token
+
+    async def _tokeninfo(self, request: Request) -> Response:
+        form = dict(parse_qsl((await request.body()).decode()))
+        known = (self._opaque or {}).get(form.get("access_token", ""))
+        if known is None:
+            return JSONResponse({"error": "invalid_token"}, 400)
+        return JSONResponse(dict(known))
 
 
 def _is_of(grant: _Grant, form: Mapping[str, str]) -> bool:

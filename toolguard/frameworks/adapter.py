@@ -76,6 +76,8 @@ class Adapter(ABC):
         self.sent_by_client: Mapping[str, Collection[str]] = {}
         #: The paths of custom routes that are declared to be open.
         self.open_routes: Collection[str] = ()
+        #: The scopes in the policies that were resolved so far.
+        self.scopes_named: set[str] = set()
         self._lists = Lists(self)
         self._catalog: tuple[Revision, Catalog] | None = None
         self._public: tuple[Revision, bool] | None = None
@@ -93,6 +95,14 @@ class Adapter(ABC):
     @abstractmethod
     async def find(self, kind: Kind, name: str, meta: object) -> Operation | None:
         """Return the operation that clients call ``name``, as ``meta`` asks for it."""
+
+    def find_early(self, name: str) -> Operation | None:
+        """Return the tool that the framework will run when a client sends ``name``.
+
+        None if that is certain only where the framework finds it, as everywhere by default.
+        """
+        del name
+        return None
 
     async def find_completed(self, kind: Kind, name: str, meta: object) -> Operation | None:
         """Return the operation that a completion is for.
@@ -189,6 +199,8 @@ class Adapter(ABC):
             sent = {each for name in operation.names for each in self.sent_by_client.get(name, ())}
             check_declaration(operation, self.guard, sent)
             resolved.policy = self._combine(resolved, None, self._default)
+            if resolved.policy is not None and resolved.policy.formula is not None:
+                self.scopes_named.update(resolved.policy.formula.scopes)
         except ValueError as error:
             resolved.fault = str(error)
         if len(self._resolved) >= _MAX_RESOLVED:

@@ -24,7 +24,8 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from toolguard.calls.recording import request_record
 from toolguard.calls.request import SCOPE_KEY
 from toolguard.decorators.wrapper import bare_policy
-from toolguard.errors import GuardNotConfiguredError
+from toolguard.errors import GuardNotConfiguredError, ToolGuardError
+from toolguard.frameworks.early import refuse_early
 from toolguard.frameworks.framework_auth import check_one
 from toolguard.frameworks.sdk_auth import answering_outages
 from toolguard.frameworks.server_guard import ServerGuard
@@ -33,6 +34,7 @@ from toolguard.http.answers import respond
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.http.proxy import MessageGuard
 from toolguard.policies.by_name import PoliciesByName
+from toolguard.tokens.per_loop import running_loop
 
 if TYPE_CHECKING:
     from toolguard.frameworks.adapter import Adapter
@@ -59,7 +61,12 @@ _DECODINGS = 4
 
 
 def guard_builder(
-    adapter: Adapter, guard: ServerGuard, name: str, paths: Callable[..., Collection[str]]
+    adapter: Adapter,
+    guard: ServerGuard,
+    name: str,
+    paths: Callable[..., Collection[str]],
+    *,
+    refuses_early: bool = False,
 ) -> None:
     """Guard every application that the server's method ``name`` builds.
 
@@ -69,6 +76,8 @@ def guard_builder(
         name: the name of the method, such as ``"streamable_http_app"``.
         paths: called with the arguments of the method and the application it built; returns the
             paths of the MCP endpoints.
+        refuses_early: whether calls are also refused before the framework works on them. Not for
+            SSE, whose refusals are results in the stream.
     """
     build = getattr(adapter.server, name)
 
@@ -76,7 +85,8 @@ def guard_builder(
     def guarded(*args: Any, **kwargs: Any) -> Any:
         adapter.prepare()
         app = build(*args, **kwargs)
-        guard_endpoints(app, guard, paths(app, *args, **kwargs), adapter)
+        served = paths(app, *args, **kwargs)
+        guard_endpoints(app, guard, served, adapter, refuses_early=refuses_early)
         return app
 
     setattr(adapter.server, name, guarded)
@@ -87,6 +97,8 @@ def guard_endpoints(
     guard: ServerGuard,
     paths: Collection[str],
     adapter: Adapter,
+    *,
+    refuses_early: bool = False,
 ) -> None:
     """Guard the routes of ``app`` at ``paths``; add the RFC 9728 document if ``app`` has none.
 
@@ -114,14 +126,17 @@ def guard_endpoints(
     if any(isinstance(route.app, RequireAuthMiddleware) for route in endpoints):
         _check_verifiers(app, guard)  # the auth may have come after protect()
     for route in endpoints:
-        inside = _within_guard(route.app, adapter)
+        inside = _within_guard(route.app, guard, adapter, refuses_early=refuses_early)
         # For this server only, even if the guard protects others.
         route.app = GuardMiddleware(
             inside, guard, admits_anonymous=lambda: adapter.admits_anonymous
         )
     document = metadata_route(guard)
     if not any(route.path == document.path for route in routes):
-        app.router.routes.insert(0, document)
+        # Before mounts that take every path, but after the endpoint, which most requests are for.
+        first = app.router.routes[0]
+        is_endpoint = isinstance(first, Route) and first in endpoints and "{" not in first.path
+        app.router.routes.insert(int(is_endpoint), document)
     app.router.lifespan_context = _around(adapter, guard, app.router.lifespan_context)
     app.user_middleware[:] = answering_outages(app.user_middleware)
     app.user_middleware.append(Middleware(_expose_challenges, app.user_middleware))
@@ -134,13 +149,15 @@ def _check_verifiers(app: Starlette, guard: ServerGuard) -> None:
             check_one(verifier, guard)
 
 
-def _within_guard(app: ASGIApp, adapter: Adapter) -> ASGIApp:
+def _within_guard(
+    app: ASGIApp, guard: ServerGuard, adapter: Adapter, *, refuses_early: bool
+) -> ASGIApp:
     """Return ``app`` without the caller's token; the framework's own check still reads it.
 
     It refuses every request once the server has lost its guard.
     """
     if isinstance(app, RequireAuthMiddleware):
-        app.app = _within_guard(app.app, adapter)
+        app.app = _within_guard(app.app, guard, adapter, refuses_early=refuses_early)
         return app
 
     async def within(scope: Scope, receive: Receive, send: Send) -> None:
@@ -151,22 +168,38 @@ def _within_guard(app: ASGIApp, adapter: Adapter) -> ASGIApp:
                 refusal = GuardNotConfiguredError(ALTERED)
                 await respond(send, refusal, None, is_message=scope["method"] == "POST")
                 return
+            caller = scope[SCOPE_KEY].principal
+            has_all = caller is None or adapter.scopes_named.issubset(caller.scopes)
+            if refuses_early and not has_all:
+                try:
+                    receive = await refuse_early(adapter, guard, scope, receive)
+                except ToolGuardError as refusal:  # the guard around sends it, with its challenge
+                    await respond(send, refusal, None)
+                    return
         await app(scope, receive, send)
 
     return within
 
 
 def _around(adapter: Adapter, guard: ServerGuard, lifespan: Lifespan[Any]) -> Lifespan[Any]:
-    """Return the lifespan that first checks the rules, and finally closes the guard's clients."""
+    """Return the lifespan that first checks the rules, and finally closes the guard's clients.
+
+    They are closed by the last app of the guard in an event loop: others may still be serving.
+    """
 
     @asynccontextmanager
     async def around(app: Any) -> AsyncIterator[Any]:
         async with lifespan(app) as state:
             adapter.report_rules()
+            loop = running_loop()
+            guard.apps.append(loop)
             try:
                 yield state
             finally:
-                await guard.aclose()
+                guard.apps.remove(loop)
+                if loop not in guard.apps:
+                    # Calls to an app in another loop may go on: that app waits for them.
+                    await (guard.aclose(grace=0) if guard.apps else guard.aclose())
 
     return around
 

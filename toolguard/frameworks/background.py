@@ -41,13 +41,14 @@ class TaskLine:
 
     Attributes:
         running: returns the id of the task that a worker runs here; None outside of a worker.
-        asked_for: returns whether the arguments of a component's entry request a task.
+        asked_for: returns whether the arguments of a component's entry request a task; None if
+            they never do.
         id_of: returns the id of the task in a result; None for other results.
         validated: returns the validated arguments of a component's function.
     """
 
     running: Callable[[], str | None]
-    asked_for: Callable[[tuple[Any, ...]], bool]
+    asked_for: Callable[[tuple[Any, ...]], bool] | None
     id_of: Callable[[Any], str | None]
     validated: Callable[[Any, dict[str, Any]], Mapping[str, Any]]
 

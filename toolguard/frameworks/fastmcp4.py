@@ -40,10 +40,6 @@ def _running() -> str | None:
     return None if context is None else context.task_id
 
 
-def _asked_for(_: tuple[Any, ...]) -> bool:
-    return False  # tasks are queued by an extension, instead of the entry of a component
-
-
 def _id_of(result: Any) -> str | None:
     found: str | None = getattr(result, "task_id", None)
     return found
@@ -55,4 +51,5 @@ def _validated(component: Any, arguments: dict[str, Any]) -> Mapping[str, Any]:
     return validated
 
 
-_TASKS = TaskLine(_running, _asked_for, _id_of, _validated)
+# Tasks are queued by an extension, instead of the entry of a component.
+_TASKS = TaskLine(_running, None, _id_of, _validated)

@@ -266,7 +266,7 @@ class Attached:
 
     def is_intact(self) -> bool:
         """Return whether the server still looks operations up as when this was attached."""
-        return own_methods(self.server, _LOOKUPS) == self._methods
+        return own_methods(self._server(), _LOOKUPS) == self._methods
 
     def deciding(self) -> AttachableAdapter | None:
         """Return the adapter of the protected server that decides here; None if there is none."""
@@ -296,7 +296,7 @@ class Attached:
 
     def keep(self) -> None:
         """Keep the transform last and the middleware first, here and on mounted servers."""
-        server = self.server
+        server: Any = self._server()
         transforms = server.transforms
         if not transforms or transforms[-1] is not self.transform:
             self.transform = Guard(self)  # a later one may swap guarded components
@@ -464,7 +464,7 @@ async def around(
     if way is not None and way.takes(component):
         return await proceed()
     tasks = adapter.tasks
-    if tasks.line.asked_for(args):
+    if tasks.line.asked_for is not None and tasks.line.asked_for(args):
         queued, proceed = True, functools.partial(tasks.queue, adapter.required_guard, proceed)
     chain = parents(component)
     names = way.names if way is not None and way.adapter is adapter else ()
@@ -482,8 +482,11 @@ async def around(
         assert inside is not None  # noqa: S101 - this runs inside of the frame that decided
         if queued:
             await tasks.check_user(adapter.required_guard)
-        with on_way(Way(adapter, inside, (), running)):
+        before = _current.set(Way(adapter, inside, (), running))
+        try:
             return await proceed()
+        finally:
+            _current.reset(before)
 
     operation = described(chain, names)
     arguments = _arguments(operation, entry, args)
@@ -587,8 +590,11 @@ class _Front(Middleware):
             # `serve` has decided or will decide, for this server and for those below.
             way = way or Way(adapter, frame)
             way.entering = None  # the next call here is one from inside
-            with on_way(way):
+            before = _current.set(way)
+            try:
                 return await call_next(context)
+            finally:
+                _current.reset(before)
         if method in CALLS:
             return (
                 await _nested_by_names(way, context, nested) if way is not None else await nested()

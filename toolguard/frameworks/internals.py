@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
-from toolguard.frameworks.overrides import own_methods
-
 __all__ = [
     "components_of",
     "custom_routes",
@@ -19,6 +17,7 @@ __all__ = [
     "guarding_class",
     "injected_tools",
     "inner_provider",
+    "is_plain",
     "list_untransformed",
     "lowlevel_server",
     "message_table",
@@ -99,9 +98,21 @@ def serving_parts(server: Any, methods: Sequence[str]) -> tuple[object, ...]:
     prompts = server._prompt_manager
     return (
         *(tools, tools.call_tool, resources, resources.get_resource, prompts, prompts.get_prompt),
-        message_table(server),
-        *own_methods(server, methods),
+        *(message_table(server), type(server)),
+        *map(vars(server).get, methods),
     )
+
+
+def is_plain(server: Any, methods: Sequence[str]) -> bool:
+    """Return whether a message to an SDK server passes only code of the SDK before its managers.
+
+    Args:
+        server: the server.
+        methods: its methods between a message and the managers.
+    """
+    passed = [*lowlevel_server(server).middleware, *(getattr(server, name) for name in methods)]
+    modules = [str(getattr(each, "__module__", "")) for each in passed]
+    return all(module.partition(".")[0] == "mcp" for module in modules)
 
 
 def message_table(server: Any) -> object:

@@ -53,7 +53,10 @@ class _MCPServer(SDKAdapter):
         self.guard_managers()
         for name, parameters in _PATHS.items():
             signature = inspect.signature(getattr(self.server, name))
-            guard_builder(self, guard, name, functools.partial(_values, signature, parameters))
+            paths = functools.partial(_values, signature, parameters)
+            # The SDK validates arguments after the decision, so that an early one is the same.
+            is_early = name == "streamable_http_app"
+            guard_builder(self, guard, name, paths, refuses_early=is_early)
         self.over_stdio(guard)
 
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> Exception:

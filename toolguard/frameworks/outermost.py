@@ -23,6 +23,5 @@ class Outermost(list[MiddlewareT]):
         self.outermost = outermost
 
     def __reversed__(self) -> Iterator[MiddlewareT]:
-        """Yield from the inside out, as the frameworks compose the chain."""
-        yield from super().__reversed__()
-        yield self.outermost
+        """Return them from the inside out, as the frameworks compose the chain."""
+        return iter((*super().__reversed__(), self.outermost))

@@ -60,6 +60,11 @@ class SDKAdapter(Adapter):
             found = self._get_prompt(name) if kind == "prompt" else self._find_resource(name)
         return None if found is None else _DESCRIBED[kind](found)
 
+    def find_early(self, name: str) -> Operation | None:
+        """Return the tool, if only code of the SDK works on a message before its managers."""
+        tool = self._tools.get_tool(name) if internals.is_plain(self.server, _METHODS) else None
+        return None if tool is None else _tool(tool)
+
     async def find_completed(self, kind: Kind, name: str, meta: object) -> Operation | None:
         """Return the operation that a completion is for, a template by its own text first."""
         templates = self._resources.list_templates() if kind == "resource" else ()

@@ -18,6 +18,8 @@ class ServerGuard(HTTPGuard, Protocol):
 
     verifies_itself: bool
     running: set[MessageContext]
+    apps: list[object]
+    """The event loop of each app that runs now."""
 
     @property
     def issuer(self) -> str | None:
@@ -54,8 +56,8 @@ class ServerGuard(HTTPGuard, Protocol):
         """Return the caller of a message that came without an HTTP request."""
         ...
 
-    async def aclose(self) -> None:
-        """Let running calls end, and close the clients of the connection provider."""
+    async def aclose(self, *, grace: float = ...) -> None:
+        """Let running calls end, and close the clients of this event loop."""
         ...
 
 

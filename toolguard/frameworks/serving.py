@@ -8,7 +8,6 @@ before it is sent.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,9 +67,12 @@ class Incoming:
         to_json: returns a result as JSON values.
         from_json: returns JSON values as a result of the framework's class.
         message_id: the JSON-RPC id.
-        is_current: returns whether the message being processed is still this one.
-        is_public: returns whether a result may be cached for other callers (2026-07-28).
-        goes_on: returns whether a result says that the call continues in the background.
+        is_current: returns whether the message being processed is still this one; None if no other
+            can be.
+        is_public: returns whether a result may be cached for other callers (2026-07-28); None if
+            no result may.
+        goes_on: returns whether a result says that the call continues in the background; None if
+            no call does.
     """
 
     request: Any
@@ -81,9 +83,9 @@ class Incoming:
     to_json: Callable[[Any], dict[str, Any]]
     from_json: Callable[[Any, dict[str, Any]], Any]
     message_id: str | int | None = None
-    is_current: Callable[[], bool] = lambda: True
-    is_public: Callable[[Any], bool] = lambda _: False
-    goes_on: Callable[[Any], bool] = lambda _: False
+    is_current: Callable[[], bool] | None = None
+    is_public: Callable[[Any], bool] | None = None
+    goes_on: Callable[[Any], bool] | None = None
 
     @property
     def meta(self) -> object:
@@ -111,7 +113,7 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
         if incoming.request is None:  # no middleware has asked
             _check_intact(adapter)
         result = await _answer(adapter, frame, incoming)
-        goes_on = incoming.goes_on(result)
+        goes_on = incoming.goes_on is not None and incoming.goes_on(result)
     except BaseException as error:
         refusal = refusal_in(error) or (message.refusal if isinstance(error, Exception) else None)
         if refusal is None:
@@ -167,8 +169,11 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     is_foreign = is_about_task and await adapter.is_foreign_task(door, incoming.params)
     stand(frame)
     try:
-        # The framework then answers for another caller's task as for an unknown one.
-        with telling_stranger(incoming.request) if is_foreign else nullcontext():
+        if is_foreign:
+            # The framework then answers for another caller's task as for an unknown one.
+            with telling_stranger(incoming.request):
+                result = await incoming.serve()
+        else:
             result = await incoming.serve()
     except Exception:
         if is_call and not message.rows:
@@ -183,11 +188,11 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
             await _ask_to_sign_in(door)
         message.failure = "an error result"
         return result
-    is_public = incoming.is_public(result)
+    is_public = incoming.is_public is not None and incoming.is_public(result)
     if is_call and not message.is_permitted:
         await _settle(adapter, door, incoming, result)
     if is_public or method in LISTS:
-        return await _publish(adapter, door, incoming, result)
+        return await _publish(adapter, door, incoming, result, is_public=is_public)
     return result
 
 
@@ -400,10 +405,12 @@ async def _settle(adapter: Adapter, door: Frame, incoming: Incoming, result: Any
             raise AccessDeniedError(rule="an answer without a decision on its arguments")
 
 
-async def _publish(adapter: Adapter, door: Frame, incoming: Incoming, result: Any) -> Any:
+async def _publish(
+    adapter: Adapter, door: Frame, incoming: Incoming, result: Any, *, is_public: bool
+) -> Any:
     """Return the server's answer as it may be sent to the caller."""
     is_list = incoming.method in LISTS
-    is_too_public = incoming.is_public(result) and not _is_for_all(door, is_list=is_list)
+    is_too_public = is_public and not _is_for_all(door, is_list=is_list)
     if not is_list and not is_too_public:
         return result
     as_json = incoming.to_json(result)

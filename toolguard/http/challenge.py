@@ -104,6 +104,7 @@ def challenge_for(
     *,
     resource_metadata: str,
     default_scope: Sequence[str] = (),
+    always: Sequence[str] = (),
     scopes: ChallengeScopes = "required",
 ) -> Challenge | None:
     """Return the challenge for ``refusal``; None if it must not have one.
@@ -113,6 +114,7 @@ def challenge_for(
         resource_metadata: URL of the protected resource metadata of this server (RFC 9728).
         default_scope: the scopes that a client needs to begin, as it asks for them, for refusals
             that name no scope.
+        always: the scopes that every client has to ask for beside others.
         scopes: ``"combined"`` repeats the scopes the caller has, for clients that replace their
             scopes instead of adding to them.
     """
@@ -143,6 +145,8 @@ def challenge_for(
         )
     description = refusal.error_description
     is_sendable = bare.error is not None and _TEXT.fullmatch(description) is not None
+    if refusal.status in (401, 403):
+        named = tuple(dict.fromkeys((*always, *named)))
     return _longest(bare, named, least, description if is_sendable else None)
 
 

@@ -8,20 +8,21 @@ is a digest of the token, which is as unique, and cannot be used as a credential
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, TypeVar, cast
 
+from mcp.server.auth.middleware import bearer_auth
 from mcp.server.auth.middleware.auth_context import auth_context_var
-from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
-from starlette.authentication import AuthCredentials
+from starlette.authentication import AuthCredentials, SimpleUser
 
 from toolguard.calls.request import RequestAuth
 from toolguard.principal import Principal
@@ -29,9 +30,10 @@ from toolguard.tokens.memo import own_claims
 from toolguard.tokens.verifier import Verifier
 
 __all__ = [
+    "AuthenticatedUser",
     "access_token",
     "sdk_user",
-    "telling",
+    "tell",
     "telling_digest",
     "telling_stranger",
     "told_apart",
@@ -47,11 +49,35 @@ session, so it is set for each message too. A message without a caller is anonym
 """
 
 
-@contextmanager
-def telling(
+class AuthenticatedUser(bearer_auth.AuthenticatedUser):
+    """The SDK's user of a verified caller; the access token is made when it is first read.
+
+    Args:
+        principal: the caller.
+        token: the value of the access token's ``token``: a digest.
+        resource: the resource that the token was issued for (RFC 8707).
+    """
+
+    def __init__(self, principal: Principal, token: str, resource: str | None) -> None:
+        SimpleUser.__init__(self, principal.client_id or "")
+        self.scopes = list(principal.scopes)
+        self._facts = (principal, token, resource)
+
+    # Declared by the SDK as an attribute, which this is from the first time that it is read.
+    @functools.cached_property
+    def access_token(self) -> AccessToken:  # type: ignore[override]
+        """The caller as the access token object of the framework."""
+        # fastmcp converts other classes to its own, and loses the subject.
+        kind: type[AccessToken] = getattr(
+            sys.modules.get("fastmcp.server.auth"), "AccessToken", AccessToken
+        )
+        return access_token(kind, *self._facts)
+
+
+def tell(
     scope: MutableMapping[str, Any], auth: RequestAuth, *, as_user: bool = True
-) -> Iterator[None]:
-    """Set the caller of the request that is processed within the block, for the framework.
+) -> Token[object]:
+    """Set the caller of the request for the framework; return the token to reset ``sdk_user``.
 
     Args:
         scope: the ASGI scope of the request.
@@ -61,24 +87,21 @@ def telling(
     """
     if auth.principal is not None and auth.token is not None:
         known = scope.get("user")
-        if isinstance(known, AuthenticatedUser):
+        if isinstance(known, bearer_auth.AuthenticatedUser):
             # The framework has verified the token as well. It binds sessions to the subject and
             # the issuer, which its own verifier may have left out.
             verified = known.access_token
             claims = _claims(verified.claims or {}, auth.principal)
             added = {"subject": auth.principal.user_id, "claims": claims}
-            auth.user = AuthenticatedUser(verified.model_copy(update=added))
+            auth.user = bearer_auth.AuthenticatedUser(verified.model_copy(update=added))
         else:
             principal = told_apart(auth.principal, auth.guard.verifier)
-            auth.user = _user(principal, auth.token, getattr(auth.guard, "resource", None))
-            scope["auth"] = AuthCredentials(list(auth.principal.scopes))
+            resource = getattr(auth.guard, "resource", None)
+            auth.user = AuthenticatedUser(principal, _digest(auth.token), resource)
+            scope["auth"] = AuthCredentials(principal.scopes)
         if as_user:
             scope["user"] = auth.user
-    token = sdk_user.set(auth.user)
-    try:
-        yield
-    finally:
-        sdk_user.reset(token)
+    return sdk_user.set(auth.user)
 
 
 def telling_stranger(request: Any) -> AbstractContextManager[None]:
@@ -88,7 +111,7 @@ def telling_stranger(request: Any) -> AbstractContextManager[None]:
         request: the Starlette request that carried it; None without HTTP.
     """
     stranger = Principal(None, "", uuid.uuid4().hex, expires_at=math.inf)
-    return _telling(request, _user(stranger, "", None))
+    return _telling(request, AuthenticatedUser(stranger, _digest(""), None))
 
 
 def telling_digest(request: Any, auth: RequestAuth | None) -> AbstractContextManager[None]:
@@ -99,14 +122,14 @@ def telling_digest(request: Any, auth: RequestAuth | None) -> AbstractContextMan
         auth: the caller.
     """
     user = auth.user if auth is not None else None
-    if auth is None or auth.token is None or not isinstance(user, AuthenticatedUser):
+    if auth is None or auth.token is None or not isinstance(user, bearer_auth.AuthenticatedUser):
         return nullcontext()
     told = user.access_token.model_copy(update={"token": _digest(auth.token)})
-    return _telling(request, AuthenticatedUser(told))
+    return _telling(request, bearer_auth.AuthenticatedUser(told))
 
 
 @contextmanager
-def _telling(request: Any, user: AuthenticatedUser) -> Iterator[None]:
+def _telling(request: Any, user: bearer_auth.AuthenticatedUser) -> Iterator[None]:
     scope: MutableMapping[str, Any] = {} if request is None else request.scope
     known = {"user": scope["user"]} if "user" in scope else {}
     token = sdk_user.set(user)
@@ -163,14 +186,6 @@ def _claims(claims: Mapping[str, Any], principal: Principal) -> dict[str, Any]:
     """Return a copy of the claims with the issuer, to which the frameworks bind users."""
     issuer = {"iss": principal.issuer} if principal.issuer else {}
     return {**own_claims(claims), **issuer}
-
-
-def _user(principal: Principal, token: str, resource: str | None) -> AuthenticatedUser:
-    # fastmcp converts other classes to its own, and loses the subject.
-    kind: type[AccessToken] = getattr(
-        sys.modules.get("fastmcp.server.auth"), "AccessToken", AccessToken
-    )
-    return AuthenticatedUser(access_token(kind, principal, _digest(token), resource))
 
 
 def _digest(token: str) -> str:

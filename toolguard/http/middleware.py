@@ -59,6 +59,7 @@ _EVENT_HEADER = b"last-event-id"
 # In every spelling of a request (RFC 3875 §4.1.18): the session, or the event to resume from.
 _SESSION_NAME = re.compile(rb"mcp[-_]session[-_]id", re.IGNORECASE)
 _EVENT_NAME = re.compile(rb"last[-_]event[-_]id", re.IGNORECASE)
+_LENGTHS = {len(_SESSION_HEADER), len(_EVENT_HEADER)}
 
 
 class GuardMiddleware:
@@ -159,8 +160,11 @@ class GuardMiddleware:
         response = HeldResponse(send, state, refuse, begin, hold=scope["method"] == "POST")
         # The SDK binds a session to the user that opened it; there may be no such user.
         owned = session_id is None or not self.sessions.opened_anonymously(session_id)
-        with identity.telling(scope, state, as_user=owned):
+        told = identity.tell(scope, state, as_user=owned)
+        try:
             await self.app(scope, receive, response.send)
+        finally:
+            identity.sdk_user.reset(told)
         await response.finish()
         if orphans:
             await self._end_session({**scope, "headers": headers}, orphans[0])
@@ -303,17 +307,18 @@ def _no_owner() -> AccessDeniedError:
 
 def _revision_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the protocol revision that a request names; None if it is ambiguous or absent."""
-    sent = {value.strip(b" \t") for name, value in headers if name == b"mcp-protocol-version"}
-    if len(sent) != 1:
+    sent = [value.strip(b" \t") for name, value in headers if name == b"mcp-protocol-version"]
+    if not sent or any(other != sent[0] for other in sent[1:]):
         return None
-    (revision,) = sent
-    return revision.decode("ascii") if _REVISION.fullmatch(revision) else None
+    return sent[0].decode("ascii") if _REVISION.fullmatch(sent[0]) else None
 
 
 def _sessions_and_events(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[str], list[str]]:
     sessions: list[str] = []
     events: list[str] = []
     for name, value in headers:
+        if len(name) not in _LENGTHS:
+            continue
         if _SESSION_NAME.fullmatch(name):
             sessions.append(value.decode("latin-1"))
         elif _EVENT_NAME.fullmatch(name):

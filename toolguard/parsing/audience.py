@@ -9,10 +9,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["accepted_audiences", "audience_names", "canonical_audience"]
+__all__ = ["accepted_audiences", "audience_names", "canonical_audience", "check_audience"]
 
 # RFC 3986 §3.1 and §3.2.2: of a URL, scheme and host are the parts without case.
 _ORIGIN = re.compile(r"https?://[^/?#]*", re.ASCII | re.IGNORECASE)
+
+_URL = re.compile(
+    r"https?://[A-Z0-9._~:\[\]-]+([/?][\x21\x22\x24-\x7E]*)?", re.ASCII | re.IGNORECASE
+)
+
+
+def check_audience(audience: str) -> None:
+    """Check that an audience, if it is a URL, is an absolute one (RFC 8707 §2).
+
+    Raises:
+        ValueError: without the value, which may hold a password.
+    """
+    if audience.lower().startswith(("https://", "http://")) and not _URL.fullmatch(audience):
+        raise ValueError(
+            "an audience is not a proper URL: write the URL of this server, such as "
+            "https://mcp.example.com/mcp, without user name, fragment or spaces"
+        )
 
 
 def canonical_audience(audience: str) -> str:

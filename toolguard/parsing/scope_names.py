@@ -27,6 +27,8 @@ class ScopeNames:
         named: the requestable names of single scopes, which come before the prefix.
         in_tokens: whether tokens have the requestable names too (Cognito, XSUAA); then scopes
             that are not of this server are left out.
+        always: the scopes that every client has to ask for beside others: ``openid``, where a
+            token names its user only then (Google).
 
     Raises:
         ValueError: if two scopes would have the same name, or one cannot be asked for.
@@ -41,9 +43,12 @@ class ScopeNames:
     prefix: str = ""
     named: Mapping[str, str] = field(default_factory=dict)
     in_tokens: bool = False
+    always: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_requestable([*([self.prefix] if self.prefix else []), *self.named.values()])
+        check_requestable(
+            [*([self.prefix] if self.prefix else []), *self.named.values(), *self.always]
+        )
         requestable = list(self.named.values())
         if len(set(requestable)) < len(requestable):
             raise ValueError("two scopes have the same requestable name: name each one otherwise")

@@ -58,6 +58,8 @@ class Verdict(Enum):
     NEEDS_ARGUMENTS = "needs arguments"
     REFUSE = "refuse"
 
+    __hash__ = object.__hash__  # as they are compared: by identity
+
 
 @dataclass(frozen=True)
 class Decision:

@@ -92,7 +92,7 @@ class OperationCall:
                 none.
         """
         given = {"uri": name} if kind == "resource" else arguments
-        return cls(kind, name, given if isinstance(given, Mapping) else {})
+        return cls(kind, name, given if isinstance(given, (dict, Mapping)) else {})
 
 
 def is_handshake(method: str) -> bool:
@@ -173,7 +173,7 @@ def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:
 
 
 def _refuse_lookalikes(members: Mapping[str, Any], *known: str) -> None:
-    if not members.keys() <= {*known, *_UNLIKE} and resembles(members, known):
+    if not _UNLIKE.union(known).issuperset(members) and resembles(members, known):
         raise _malformed(f"Write {', '.join(known)} exactly so, and nothing that resembles it")
 
 

@@ -292,7 +292,7 @@ class BadTokens(ABC):
         """Mint a token of two parts: the signature was cut off with its dot."""
         return self._changed(user, token).rpartition(".")[0]
 
-    @_refused_for("malformed")
+    @_refused_for("encrypted")
     def mint_five_parts(self, user: str | None = "alice", **token: Any) -> str:
         """Mint a token of five parts, as an encrypted one has (RFC 7516 §9)."""
         return f"{self._changed(user, token)}.AAAA.AAAA"

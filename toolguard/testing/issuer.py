@@ -105,8 +105,8 @@ class LocalIssuer(BadTokens):
         """Return an issuer whose tokens have the claims and headers of a provider's.
 
         Args:
-            provider: ``descope``, ``okta``, ``entra``, ``auth0``, ``keycloak``, ``cognito``,
-                ``workos``, or a :class:`~toolguard.testing.providers.Provider` of your own.
+            provider: a name of :data:`~toolguard.testing.PROVIDERS`, such as ``okta``, or a
+                :class:`~toolguard.testing.providers.Provider` of your own.
             issuer: the issuer URL; None for one of the provider's form.
             audience: the server, or the provider's identifier for it; None likewise.
             algorithm: as for the constructor; all of these providers use RS256.
@@ -283,7 +283,8 @@ class LocalIssuer(BadTokens):
         """The description of this issuer, with its current keys: ``ToolGuard(issuers=[...])``."""
         description = self.provider.description(self.issuer, self.audience)
         plain = {"metadata_url": None, "metadata_issuer": None, "jwks_url": None}
-        return description.with_settings(**plain, keys=_Published(self))
+        # Its tokens are JWTs, and nobody is asked about them.
+        return description.with_settings(**plain, introspection=None, keys=_Published(self))
 
     @property
     def app(self) -> Starlette:

@@ -37,6 +37,7 @@ ProviderName = Literal[
     "supabase",
     "zitadel",
     "ory",
+    "google",
 ]
 
 
@@ -286,7 +287,8 @@ def _described(  # noqa: PLR0913 - what a description leaves open, by name
 ) -> Provider:
     """Return the form of a described issuer's tokens: what its description says is not repeated."""
     is_named = described.issuer_names.has(described.url)
-    marks = (name for name, value in described.must_carry.items() if value is None)
+    carried = described.must_carry.items()
+    marks = (name for name, value in carried if value is None and name != "sub")
     return Provider(
         name,
         issuer=described.url if is_named else described.names[0],
@@ -407,6 +409,13 @@ PROVIDERS: Mapping[ProviderName, Provider] = MappingProxyType(
         ),
         "ory": _described(
             "Ory", issuers.ory("https://acme.projects.oryapis.com"), more_providers.ory
+        ),
+        "google": _described(
+            "Google",
+            issuers.google("1234567890-app.apps.googleusercontent.com", id_tokens=True),
+            more_providers.google,
+            # With a code beside it, as of Dex: other ID tokens are its tokens.
+            id_token={"c_hash": "LDktKdoQak3Pk0cnXxCltA"},
         ),
     }
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from toolguard.errors import InvalidTokenError
+from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.tokens.jws import CompactJWS, parse
 
 __all__ = ["Faults", "warn_of_shared"]
@@ -30,14 +30,19 @@ _MISSING = {
     "iss": "a token that names no issuer cannot be trusted (WorkOS: sessions of user management; "
     "use a Connect or MCP application)",
 }
+_NO_SUBJECT = "it lacks sub"
 _BY_KIND = {
     "format": "for opaque tokens write Issuer(..., introspection=Introspection(...)), or a "
     "verifier of your own",
+    "encryption": "have the authorization server sign access tokens without encrypting them; "
+    "Auth0 encrypts those for no API: have clients ask for yours, by audience or resource",
+    "form": "if ID tokens are meant, write google(..., id_tokens=True)",
     "header": "if its issuer sends jku with every token, write Issuer(..., "
     'ignored_parameters=["jku"]); the key is not taken from there',
     "kind": "if it is one, a preset of toolguard.tokens.issuers may know it, or write Issuer(..., "
     "may_carry=[...])",
 }
+_KIND_BY_REASON = {"key": "header", "encrypted": "encryption"}
 
 
 class Faults:
@@ -61,10 +66,8 @@ class Faults:
             expected: its value, or the values of which it should have one.
             found: its value in the token.
         """
-        now = self._clock()
-        if now < self._told.get(claim, now) + _EACH and claim in self._told:
+        if not self._is_new(claim):
             return
-        self._told[claim] = now
         names = [expected] if isinstance(expected, str) else list(expected)
         _log.warning(
             "tokens are refused (%s): %s is %s, expected %s%s",
@@ -84,8 +87,21 @@ class Faults:
         try:
             return parse(token, ignored)
         except InvalidTokenError as error:
-            self.tell("header" if error.reason == "key" else "format", "a signed JWT", str(error))
+            kind = _KIND_BY_REASON.get(error.reason, "format")
+            self.tell(kind, "a signed JWT", str(error))
             raise
+
+    def tell_outage(self, outage: KeysUnavailableError) -> None:
+        """Log why tokens cannot be verified, unless this kind was logged within the last minute."""
+        if self._is_new(f"outage, {outage.reason}"):
+            _log.warning("tokens cannot be verified (%s): %s", self._issuer, outage)
+
+    def _is_new(self, kind: str) -> bool:
+        now = self._clock()
+        if kind in self._told and now < self._told[kind] + _EACH:
+            return False
+        self._told[kind] = now
+        return True
 
 
 def warn_of_shared(audiences: Sequence[str]) -> None:
@@ -109,7 +125,9 @@ def _shown(found: object) -> str:
 
 def _hint(claim: str, expected: Sequence[str], found: object) -> str:
     """Return what to write, after a colon; an empty text if that is not known."""
-    if claim in _BY_KIND:
+    if found == _NO_SUBJECT:
+        hint = "have the client ask for the scope openid, without which Google names no user"
+    elif claim in _BY_KIND:
         hint = _BY_KIND[claim]
     elif found is None:
         hint = _MISSING.get(claim, "")

@@ -17,7 +17,7 @@ import httpx
 from toolguard.errors import KeysUnavailableError
 from toolguard.tokens.network import Network
 
-__all__ = ["BusyError", "Fetch", "HttpFetch", "open_client", "retry_after_of"]
+__all__ = ["BusyError", "Fetch", "HttpFetch", "open_client", "retry_after_of", "unpacker"]
 
 Fetch: TypeAlias = Callable[[str, float], bytes]
 """Fetches the document at a URL within a number of seconds; called in a separate thread.
@@ -110,7 +110,7 @@ async def _document(client: httpx.AsyncClient, url: str) -> bytes | str:
             return _within_origin(url, response)
         _check_answer(response)
         body = bytearray()
-        unpack = _unpacker(response)
+        unpack = unpacker(response)
         async for chunk in response.aiter_raw():
             body += unpack(chunk, _MAX_BYTES + 1 - len(body))
             if len(body) > _MAX_BYTES:
@@ -127,8 +127,13 @@ def _within_origin(url: str, response: httpx.Response) -> str:
     return str(target)
 
 
-def _unpacker(response: httpx.Response) -> Callable[[bytes, int], bytes]:
-    """Return a function that unpacks a chunk to at most so many bytes."""
+def unpacker(response: httpx.Response) -> Callable[[bytes, int], bytes]:
+    """Return a function that unpacks a chunk of a body to at most so many bytes.
+
+    Raises:
+        KeysUnavailableError: if the body has another coding than gzip; the function does if it is
+            not gzip.
+    """
     coding = response.headers.get("Content-Encoding", "identity").lower().strip()
     if coding == "identity":
         return lambda chunk, limit: chunk[:limit]

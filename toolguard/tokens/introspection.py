@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -16,24 +15,25 @@ from typing_extensions import Self
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.parsing.scope_names import ScopeNames
-from toolguard.parsing.strict_json import strict_object
 from toolguard.parts.lifecycle import close
 from toolguard.principal import Principal
 from toolguard.tokens.claims import Times, check_times
 from toolguard.tokens.discovery import EndpointLocation
 from toolguard.tokens.endpoint_source import EndpointSource
+from toolguard.tokens.faults import Faults
 from toolguard.tokens.fetching import Fetch, HttpFetch, retry_after_of
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.introspection_client import BasicClient, BearerClient, Introspection
 from toolguard.tokens.issuers.issuer import Issuer
-from toolguard.tokens.jws import MAX_TOKEN_LENGTH
+from toolguard.tokens.jws import MAX_TOKEN_LENGTH, has_jose_header
 from toolguard.tokens.jwt import JWTVerifier
 from toolguard.tokens.keys import Key
 from toolguard.tokens.memo import own_claims
 from toolguard.tokens.per_loop import PerLoop
 from toolguard.tokens.posting import MAX_ANSWER_BYTES, Answer, HttpPost, Post
 from toolguard.tokens.profile import Profile
-from toolguard.tokens.signed_answers import MEDIA_TYPE, SignedAnswers
+from toolguard.tokens.signed_answers import MEDIA_TYPE, SignedAnswers, check_not_encrypted
+from toolguard.tokens.tokeninfo import TokenInfo
 
 __all__ = [
     "Answer",
@@ -42,12 +42,14 @@ __all__ = [
     "ConfirmedVerifier",
     "Introspection",
     "IntrospectionVerifier",
+    "JWTOrOpaqueVerifier",
     "Post",
 ]
 
-_log = logging.getLogger("toolguard.tokens")
-
 _MAX_CACHED = 1_024
+_OWN_FAULT = ": it does not accept this server: check the credentials in Introspection(...)"
+_SIGNED = "is signed: write Introspection(..., signed=True)"
+_UNREADABLE = "cannot be read"
 
 
 class _Token:
@@ -93,7 +95,7 @@ class IntrospectionVerifier:
         clock: Callable[[], float] = time.time,
     ) -> None:
         settings = issuer.introspection
-        if not isinstance(settings, Introspection):
+        if not isinstance(settings, Introspection | TokenInfo):
             raise TypeError("write Issuer(..., introspection=Introspection(BasicClient(...)))")
         self._settings = settings
         self._rules = JWTVerifier.of(issuer, audience=audience, keys=_NoKeys(), clock=clock)
@@ -106,6 +108,7 @@ class IntrospectionVerifier:
         self._signed = _signed_answers(issuer, settings, self._rules, clock)
         self._post: Post = HttpPost(issuer.network) if post is None else post
         self._clock = clock
+        self._faults = Faults(issuer.url, clock)
         self._cache: OrderedDict[bytes, _Known] = OrderedDict()
         self._flights: PerLoop[dict[bytes, asyncio.Task[Mapping[str, Any] | Exception]]] = PerLoop(
             dict
@@ -159,10 +162,9 @@ class IntrospectionVerifier:
             InvalidTokenError: if the token is not active, or not for this server.
             KeysUnavailableError: if the issuer does not answer.
         """
-        if not 0 < len(token) <= MAX_TOKEN_LENGTH:
-            raise InvalidTokenError("malformed", "The token is too long")
         hidden = _Token(token)
         del token
+        self._check_form(hidden)
         known = self._recall(hidden.digest)
         if known is None:
             answer = await self._ask_once(hidden)
@@ -173,6 +175,13 @@ class IntrospectionVerifier:
                     self._cache.popitem(last=False)
         check_times(known.times, self._clock(), self.leeway)
         return known.principal
+
+    def _check_form(self, token: _Token) -> None:
+        if not 0 < len(token.text) <= MAX_TOKEN_LENGTH:
+            raise InvalidTokenError("malformed", "The token is too long")
+        if not self._settings.takes_jwts and has_jose_header(token.text):
+            self._faults.tell("form", "an opaque access token", "a JWT")
+            raise InvalidTokenError("type", "The token is not an access token")
 
     def _recall(self, digest: bytes) -> _Known | None:
         known = self._cache.get(digest)
@@ -205,7 +214,9 @@ class IntrospectionVerifier:
         # Cancelling one call does not cancel the request of the others.
         outcome = await asyncio.shield(flight)
         if isinstance(outcome, KeysUnavailableError):
-            raise KeysUnavailableError(str(outcome), retry_after=outcome.retry_after)
+            raise KeysUnavailableError(
+                str(outcome), retry_after=outcome.retry_after, reason=outcome.reason
+            )
         if isinstance(outcome, Exception):
             raise KeysUnavailableError("The authorization server cannot be asked") from None
         return outcome
@@ -217,7 +228,7 @@ class IntrospectionVerifier:
         except KeysUnavailableError as outage:
             return outage
         credentials = self._settings.client.credentials(endpoint, self._clock())
-        form = {"token": token.text, "token_type_hint": "access_token", **credentials.parameters}
+        form = {**self._settings.form(token.text), **credentials.parameters}
         headers = {
             "Accept": "application/json" if self._signed is None else MEDIA_TYPE,
             "Accept-Encoding": "identity",
@@ -236,26 +247,39 @@ class IntrospectionVerifier:
         return await self._read(answer)
 
     async def _read(self, answer: Answer | str) -> Mapping[str, Any] | Exception:
-        """Return the members of an answer, or the outage that it is."""
+        """Return the members of an answer, or the outage that it is, which is logged."""
+        try:
+            return await self._members(answer)
+        except KeysUnavailableError as outage:
+            self._faults.tell_outage(outage)
+            return outage
+
+    async def _members(self, answer: Answer | str) -> Mapping[str, Any]:
         if isinstance(answer, str):
-            return KeysUnavailableError(f"The authorization server does not answer ({answer})")
-        if answer.status != httpx.codes.OK:
-            # RFC 7662 §2.3: 401 says that this server is not authorized, and nothing of the token.
-            return KeysUnavailableError(
-                f"The introspection endpoint answers HTTP {answer.status}",
-                retry_after=retry_after_of(answer.retry_after, self._clock()) or 5,
+            raise KeysUnavailableError(
+                f"The authorization server does not answer ({answer})", reason="unreachable"
             )
+        if answer.status not in self._settings.statuses:
+            # RFC 7662 §2.3: 401 says that this server is not authorized, and nothing of the token.
+            is_own_fault = answer.status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN)
+            raise KeysUnavailableError(
+                f"The introspection endpoint answers HTTP {answer.status}"
+                f"{_OWN_FAULT if is_own_fault else ''}",
+                retry_after=retry_after_of(answer.retry_after, self._clock()) or 5,
+                reason="status",
+            )
+        check_not_encrypted(answer.body)
         members: Mapping[str, Any] | None = None
         if self._signed is not None:
-            try:
-                members = await self._signed.open(answer.body, answer.media_type)
-            except KeysUnavailableError as outage:
-                _log.warning("%r: %s", self, outage)
-                return outage
+            members = await self._signed.open(answer.body, answer.media_type)
         elif len(answer.body) <= MAX_ANSWER_BYTES:
-            members = strict_object(answer.body)
+            members = self._settings.read(answer.status, answer.body)
         if members is None or not isinstance(members.get("active"), bool):
-            return KeysUnavailableError("The answer of the introspection endpoint cannot be read")
+            is_signed = self._signed is None and answer.media_type == MEDIA_TYPE
+            raise KeysUnavailableError(
+                f"The answer of the introspection endpoint {_SIGNED if is_signed else _UNREADABLE}",
+                reason="unreadable",
+            )
         return members
 
     async def warm_up(self) -> None:
@@ -341,6 +365,75 @@ class ConfirmedVerifier(JWTVerifier):
         await self._confirmation.aclose()
 
 
+class JWTOrOpaqueVerifier(JWTVerifier):
+    """Verifies the JWTs of one issuer here, and asks it about its opaque tokens.
+
+    Args:
+        issuer: the description of the issuer, with its ``introspection``.
+        audience: the ``aud`` of this server, if the description has none.
+        post: sends the requests, instead of httpx.
+        clock: returns the time, in seconds since the epoch.
+    """
+
+    _asking: IntrospectionVerifier
+
+    #: Whether tokens that are not JWTs are its own.
+    takes_opaque = True
+
+    @classmethod
+    def of_both(
+        cls,
+        issuer: Issuer,
+        *,
+        audience: str | Sequence[str] = (),
+        post: Post | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> Self:
+        """Return the verifier of a described issuer's tokens."""
+        made = cls.of(issuer, audience=audience, clock=clock)
+        assert isinstance(made, JWTOrOpaqueVerifier)  # noqa: S101 - for the type checker
+        made._asking = IntrospectionVerifier(issuer, audience=audience, post=post, clock=clock)
+        return made
+
+    async def verify(self, token: str) -> Principal:
+        """Verify ``token``, or ask about it, and return its principal.
+
+        Raises:
+            InvalidTokenError: if the token is not valid.
+            KeysUnavailableError: if its issuer does not answer, or its keys cannot be fetched.
+        """
+        try:
+            if has_jose_header(token):
+                return await super().verify(token)
+            return await self._asking.verify(token)
+        except BaseException as error:
+            forget_variables(error)
+            del token
+            raise
+
+    def verify_now(self, token: str) -> Principal | None:
+        """Verify a JWT without I/O; return None if that is not possible.
+
+        Raises:
+            InvalidTokenError: if the token is not valid.
+            KeysUnavailableError: if the issuer's keys cannot be fetched.
+        """
+        return super().verify_now(token) if has_jose_header(token) else None
+
+    async def warm_up(self) -> None:
+        """Fetch the keys.
+
+        Raises:
+            KeysUnavailableError: if that is not possible.
+        """
+        await super().warm_up()
+        await self._asking.warm_up()
+
+    async def aclose(self) -> None:
+        """Close the connections to the issuer that belong to the running event loop."""
+        await self._asking.aclose()
+
+
 class _NoKeys:
     """The keys of an issuer whose tokens are not signed for this server."""
 
@@ -384,7 +477,10 @@ def _location_of(issuer: Issuer, endpoint: str | None) -> EndpointLocation:
 
 
 def _signed_answers(
-    issuer: Issuer, settings: Introspection, rules: JWTVerifier, clock: Callable[[], float]
+    issuer: Issuer,
+    settings: Introspection | TokenInfo,
+    rules: JWTVerifier,
+    clock: Callable[[], float],
 ) -> SignedAnswers | None:
     if not settings.signed:
         return None

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
+from toolguard.parsing.strict_json import strict_object
 from toolguard.tokens.client_credentials import ClientCredentials, basic_credentials
 
-__all__ = ["BasicClient", "BearerClient", "Introspection", "IntrospectionClient"]
+__all__ = [
+    "MAX_CACHE_FOR",
+    "AnonymousClient",
+    "BasicClient",
+    "BearerClient",
+    "Introspection",
+    "IntrospectionClient",
+]
 
-_MAX_CACHE_FOR = 300.0
+MAX_CACHE_FOR = 300.0
+"""The longest time for which an answer may be used again, in seconds."""
 
 
 class IntrospectionClient(Protocol):
@@ -45,6 +55,15 @@ class BearerClient:
 
 
 @dataclass(frozen=True)
+class AnonymousClient:
+    """Sends nothing: for endpoints that answer everybody who has a token."""
+
+    def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
+        """Return no credentials."""
+        return ClientCredentials()
+
+
+@dataclass(frozen=True)
 class Introspection:
     """How to ask an authorization server about its tokens (RFC 7662).
 
@@ -69,8 +88,23 @@ class Introspection:
     timeout: float = 5.0
     signed: bool = False
 
+    jwts: ClassVar[bool] = False
+    #: Whether the endpoint can be asked about tokens that are JWTs.
+    takes_jwts: ClassVar[bool] = True
+    #: The HTTP statuses of answers about a token; others are outages (RFC 7662 §2.3).
+    statuses: ClassVar[tuple[int, ...]] = (200,)
+
     def __post_init__(self) -> None:
-        if not 0 <= self.cache_for <= _MAX_CACHE_FOR or not 0 < self.timeout < math.inf:
+        if not 0 <= self.cache_for <= MAX_CACHE_FOR or not 0 < self.timeout < math.inf:
             raise ValueError(
-                f"cache_for is 0 to {_MAX_CACHE_FOR:.0f} seconds, timeout is more than 0"
+                f"cache_for is 0 to {MAX_CACHE_FOR:.0f} seconds, timeout is more than 0"
             )
+
+    def form(self, token: str) -> dict[str, str]:
+        """Return the parameters of a request about ``token`` (RFC 7662 §2.1)."""
+        return {"token": token, "token_type_hint": "access_token"}
+
+    def read(self, status: int, body: bytes) -> Mapping[str, Any] | None:
+        """Return the members of an answer (RFC 7662 §2.2); None if it cannot be read."""
+        del status
+        return strict_object(body)

@@ -21,6 +21,8 @@ __all__ = [
     "KEY_PARAMETERS",
     "MAX_TOKEN_LENGTH",
     "CompactJWS",
+    "has_jose_header",
+    "is_jwe",
     "media_type",
     "parse",
     "parse_object",
@@ -38,6 +40,8 @@ _LAST: tuple[Collection[str], ...] = (
     {*"AQgw"},
     {*"AEIMQUYcgkosw048"},
 )
+# RFC 7516 §7.1; the encrypted key may be empty.
+_JWE = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){4}")
 _MAX_KID_LENGTH = 256
 # An issuer sends the same few headers all the time. A longer one is parsed each time, so that the
 # size of the cache is bounded in bytes too.
@@ -82,18 +86,16 @@ def parse(token: str, ignored: frozenset[str] = frozenset()) -> CompactJWS:
         ignored: those of ``jku``, ``jwk``, ``x5c`` and ``x5u`` that are ignored, not refused.
 
     Raises:
-        InvalidTokenError: for every other text, with reason ``malformed``, ``algorithm``, ``key``
-            or ``type``.
+        InvalidTokenError: for every other text, with reason ``malformed``, ``encrypted``,
+            ``algorithm``, ``key`` or ``type``.
     """
     if len(token) > MAX_TOKEN_LENGTH:
         raise InvalidTokenError("malformed", "The token is too long")
     match = _COMPACT.fullmatch(token)
     if match is None:
-        # RFC 7516 §9: five segments are a JWE.
-        is_jwe = token.count(".") == 4  # noqa: PLR2004 - the count is the rule
-        raise InvalidTokenError(
-            "malformed", "The token is encrypted" if is_jwe else "The token is not a compact JWS"
-        )
+        if is_jwe(token):
+            raise InvalidTokenError("encrypted", "The token is encrypted")
+        raise InvalidTokenError("malformed", "The token is not a compact JWS")
     header, payload, signature = match.groups()
     read = _known_header if len(header) <= _MAX_KEPT_LENGTH else _read_header
     return CompactJWS(
@@ -114,6 +116,24 @@ def parse_object(data: bytes) -> dict[str, Any]:
     if value is None:
         raise InvalidTokenError("malformed", "A part of the token is not a strict JSON object")
     return value
+
+
+def is_jwe(text: str) -> bool:
+    """Return whether ``text`` has the five segments of an encrypted token (RFC 7516 §7.1)."""
+    return _JWE.fullmatch(text) is not None
+
+
+def has_jose_header(token: str) -> bool:
+    """Return whether ``token`` is a JWS or a JWE, valid or not, and so is not opaque.
+
+    >>> has_jose_header("eyJhbGciOiJSUzI1NiJ9.e30.c2ln"), has_jose_header("ya29.c.b0Aaekm1K4")
+    (True, False)
+    """
+    header, dot, _ = token.partition(".")
+    try:
+        return bool(dot) and strict_object(_base64url(header)) is not None
+    except ValueError:  # also InvalidTokenError
+        return False
 
 
 def media_type(typ: str) -> str:

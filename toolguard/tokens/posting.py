@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, TypeAlias
 
 import httpx
 
-from toolguard.tokens.fetching import open_client
+from toolguard.errors import KeysUnavailableError
+from toolguard.tokens.fetching import open_client, unpacker
 from toolguard.tokens.network import Network
 from toolguard.tokens.per_loop import PerLoop
 
@@ -61,6 +63,8 @@ class HttpPost:
             return await asyncio.wait_for(self._send_twice(url, body, headers), timeout)
         except (asyncio.TimeoutError, httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             return type(error).__name__
+        except KeysUnavailableError as error:
+            return str(error)
 
     async def _send_twice(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         try:
@@ -71,15 +75,15 @@ class HttpPost:
     async def _send(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         sending = self._clients.get().stream("POST", url, content=body, headers=headers)
         async with sending as response:
-            received = bytearray()
+            received, unpack = bytearray(), unpacker(response)
             async for chunk in response.aiter_raw():
-                received += chunk
+                received += unpack(chunk, MAX_ANSWER_BYTES + 1 - len(received))
                 if len(received) > MAX_ANSWER_BYTES:
                     break
             return Answer(
                 response.status_code,
                 response.headers.get("Retry-After", ""),
-                bytes(received),
+                bytes(received).removeprefix(codecs.BOM_UTF8),
                 response.headers.get("Content-Type", "").partition(";")[0].strip().lower(),
             )
 

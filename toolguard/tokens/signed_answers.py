@@ -13,9 +13,10 @@ from toolguard.principal import Principal
 from toolguard.tokens.claims import Times, read_times
 from toolguard.tokens.faults import Faults
 from toolguard.tokens.issuers.issuer import Issuer
+from toolguard.tokens.jws import is_jwe
 from toolguard.tokens.jwt import DEFAULT_ALGORITHMS, JWTVerifier
 
-__all__ = ["MEDIA_TYPE", "SignedAnswers"]
+__all__ = ["MEDIA_TYPE", "SignedAnswers", "check_not_encrypted"]
 
 MEDIA_TYPE = "application/token-introspection+jwt"
 """The media type of a signed answer, and the ``typ`` of its header."""
@@ -96,12 +97,29 @@ class SignedAnswers(JWTVerifier):
         if media_type != MEDIA_TYPE:
             raise KeysUnavailableError(
                 "The introspection endpoint does not sign its answers: ask its operator for "
-                "signed ones (RFC 9701), or leave signed=True out"
+                "signed ones (RFC 9701), or leave signed=True out",
+                reason="unsigned",
             )
         try:
             answer = await self.verify(body.decode("latin-1").strip())
         except InvalidTokenError as error:
             raise KeysUnavailableError(
-                f"The signed answer of the introspection endpoint is not accepted ({error.reason})"
+                f"The signed answer of the introspection endpoint is not accepted ({error.reason})",
+                reason="unsigned",
             ) from None
         return answer.claims
+
+
+def check_not_encrypted(body: bytes) -> None:
+    """Check that an answer is not a JWE (RFC 9701 §5), for which there is no key here.
+
+    Raises:
+        KeysUnavailableError: saying what to change at the authorization server.
+    """
+    if is_jwe(body.decode("latin-1").strip()):
+        raise KeysUnavailableError(
+            "The answer of the introspection endpoint is encrypted, which is not supported: have "
+            "the authorization server only sign it; register this server without "
+            "introspection_encrypted_response_alg",
+            reason="encrypted",
+        )

@@ -16,7 +16,7 @@ from toolguard.principal import Principal
 from toolguard.tokens.faults import Faults
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.issuers.issuer import Issuer
-from toolguard.tokens.jws import KEY_PARAMETERS, parse_object
+from toolguard.tokens.jws import KEY_PARAMETERS, has_jose_header, parse_object
 from toolguard.tokens.jwt import JWTVerifier
 from toolguard.tokens.profile import Profile
 
@@ -206,7 +206,9 @@ class TrustedIssuers:
         known = self._routes.get(digest)
         if known is not None:
             return digest, known
-        if self._opaque is not None and token.count(".") != _DOTS_OF_A_JWT:
+        # Opaque tokens of Google have one or two dots.
+        is_jwt = token.count(".") == _DOTS_OF_A_JWT and has_jose_header(token)
+        if self._opaque is not None and not is_jwt:
             return digest, self._opaque
         # Nothing in it has been verified: it only chooses the issuer that the token is held
         # against, which then checks this very claim.
@@ -288,10 +290,13 @@ def _verifier_for(
     from toolguard.tokens.introspection import (  # noqa: PLC0415 - imports httpx
         ConfirmedVerifier,
         IntrospectionVerifier,
+        JWTOrOpaqueVerifier,
     )
 
     if issuer.confirm:
         return ConfirmedVerifier.confirming(issuer, audience=audiences, clock=clock)
+    if issuer.introspection.jwts:
+        return JWTOrOpaqueVerifier.of_both(issuer, audience=audiences, clock=clock)
     return IntrospectionVerifier(issuer, audience=audiences, clock=clock)
 
 

@@ -31,9 +31,10 @@ def installed(folder: Path) -> Path:
     if int(version.stdout[1:].partition(".")[0]) < LEAST_NODE:
         pytest.skip(f"needs Node {LEAST_NODE}, this is {version.stdout.strip()}")
     options = ("--no-audit", "--no-fund", "--ignore-scripts", "--silent")
-    made = subprocess.run([npm, "install", *options, PACKAGE], cwd=folder, check=False, timeout=120)
-    if made.returncode:
-        pytest.skip(f"npm cannot install {PACKAGE} here")
+    try:
+        subprocess.run([npm, "install", *options, PACKAGE], cwd=folder, check=True, timeout=120)
+    except subprocess.SubprocessError as error:
+        pytest.skip(f"npm cannot install {PACKAGE} here: {error}")
     return Path(shutil.copy(SCRIPT, folder))
 
 

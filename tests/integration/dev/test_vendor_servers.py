@@ -16,6 +16,7 @@ from toolguard import ToolGuard, requires_scopes
 from toolguard.dev.story.mcp_client import MCPClient
 from toolguard.dev.story.oauth_client import Callback, SignedInClient
 from toolguard.dev.vendors import VendorServer
+from toolguard.parsing.pkce import s256_challenge
 from toolguard.testing import Loopback
 from toolguard.testing.providers import ProviderName
 from toolguard.tokens.issuers import ScopeNames
@@ -123,3 +124,47 @@ def test_a_vendor_does_not_know_the_short_name_of_a_scope(vendor: ProviderName) 
         answer = httpx.get(endpoint, params=asked)
 
     assert "error=invalid_scope" in answer.headers["location"]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "more", "is_refreshed"),
+    [
+        ("entra", {}, False),
+        ("entra", {"scope": "offline_access"}, True),
+        ("okta", {"scope": "openid"}, False),
+        ("keycloak", {}, True),
+        ("cognito", {}, True),
+        ("google", {"scope": "openid"}, False),
+        ("google", {"access_type": "offline"}, True),
+    ],
+)
+def test_a_vendor_gives_refresh_tokens_to_clients_that_ask_its_way(
+    vendor: ProviderName, more: dict[str, str], is_refreshed: bool
+) -> None:
+    verifier = "v" * 43
+    asked = {
+        "redirect_uri": "http://127.0.0.1:3000/callback",
+        "code_challenge": s256_challenge(verifier),
+        "code_challenge_method": "S256",
+        **more,
+    }
+    with Loopback() as loopback:
+        server = VendorServer(vendor, origin=loopback.url, scopes=[READ])
+        loopback.start(server.app)
+        known, asked["client_id"] = server.issuer.metadata(), server.client_id
+        back = httpx.get(known["authorization_endpoint"], params=asked).headers["location"]
+        code = httpx.URL(back).params["code"]
+        form = {**asked, "code": code, "code_verifier": verifier}
+        tokens = httpx.post(known["token_endpoint"], data=form).json()
+
+    assert ("refresh_token" in tokens) is is_refreshed
+
+
+@pytest.mark.parametrize("vendor", ["cognito", "google"])
+def test_a_vendor_may_know_no_scope_for_refresh_tokens(vendor: ProviderName) -> None:
+    with Loopback() as loopback:
+        server = VendorServer(vendor, origin=loopback.url, scopes=[READ])
+        loopback.start(server.app)
+        metadata = httpx.get(f"{server.issuer.issuer}/.well-known/openid-configuration").json()
+
+    assert "offline_access" not in metadata["scopes_supported"]

@@ -203,3 +203,21 @@ def test_a_guard_that_is_closed_does_not_wait_for_ever(line: Line, guarding: Gua
 
     anyio.run(main)
     assert shop.closed
+
+
+def test_the_last_app_of_a_guard_closes_its_clients(line: Line, guarding: Guarding) -> None:
+    shop = Shop()
+    guard = guarding(connections=shop)
+    outer, inner = (
+        line.http_app(guard.protect(line.server(name)), stateless=True, json=True)
+        for name in ("outer", "inner")
+    )
+
+    async def main() -> None:
+        async with outer.router.lifespan_context(outer):
+            async with inner.router.lifespan_context(inner):
+                assert not shop.closed
+            assert not shop.closed, "the outer one still serves"
+
+    anyio.run(main)
+    assert shop.closed

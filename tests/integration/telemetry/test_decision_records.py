@@ -307,12 +307,25 @@ def test_a_list_is_on_record_with_what_it_left_out(
     assert (whole.method, whole.verdict, whole.hidden) == ("prompts/list", "served", ())
 
 
+@pytest.mark.parametrize(
+    ("outage", "reason"),
+    [
+        (KeysUnavailableError("down", retry_after=1), "temporarily_unavailable"),
+        (KeysUnavailableError("jwe", reason="encrypted"), "temporarily_unavailable:encrypted"),
+    ],
+    ids=["keys", "introspection"],
+)
 def test_an_outage_of_the_issuer_is_on_record(
-    line: Line, guarding: Guarding, serve: Serve, http: httpx.Client
+    outage: KeysUnavailableError,
+    reason: str,
+    line: Line,
+    guarding: Guarding,
+    serve: Serve,
+    http: httpx.Client,
 ) -> None:
     class Down:
         async def verify(self, _: str) -> Principal:
-            raise KeysUnavailableError("down", retry_after=1)
+            raise outage
 
     records: list[DecisionRecord] = []
     guard = guarding(verifier=Down(), connections=connect, on_decision=records.append)
@@ -321,9 +334,7 @@ def test_an_outage_of_the_issuer_is_on_record(
     assert Caller(http, url, mode.protocol, token="a.b.c").call("hours").status == 503
 
     assert guard.recorder.flush()
-    assert [(each.verdict, each.reason) for each in records] == [
-        ("outage", "temporarily_unavailable")
-    ]
+    assert [(each.verdict, each.reason) for each in records] == [("outage", reason)]
 
 
 def test_a_session_of_another_caller_is_on_record(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
-from collections.abc import Iterator
+import gzip
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jwt
@@ -24,6 +26,7 @@ from toolguard.tokens.keys import StaticKeys
 
 SERVER = "https://mcp.test/mcp"
 KEY = generate_private_key(SECP256R1())
+ANSWER = b'{"active":true,"sub":"alice","aud":"https://mcp.test/mcp","exp":9000000000}'
 
 
 class AuthorizationServer:
@@ -168,7 +171,34 @@ def test_a_token_does_not_follow_a_redirect(server: AuthorizationServer) -> None
     assert server.requests == 1
 
 
-ANSWER = b'{"active":true,"sub":"alice","aud":"https://mcp.test/mcp","exp":9000000000}'
+@pytest.mark.parametrize(
+    ("body", "coding", "said"),
+    [
+        (lambda: codecs.BOM_UTF8 + ANSWER, "identity", None),
+        (lambda: gzip.compress(codecs.BOM_UTF8 + ANSWER), "gzip", None),
+        (lambda: ANSWER, "gzip", "not gzip, although it says so"),
+        (lambda: ANSWER, "br", "no compression was accepted"),
+        (lambda: gzip.compress(ANSWER + b" " * 50_000_000), "gzip", "cannot be read"),
+    ],
+    ids=["mark", "gzip", "not gzip", "other coding", "bomb"],
+)
+def test_an_answer_may_be_gzip_and_have_a_byte_order_mark(
+    body: Callable[[], bytes], coding: str, said: str | None
+) -> None:
+    async def introspect(_: Request) -> Response:
+        headers = {"Content-Encoding": coding}
+        return Response(body(), media_type="application/json", headers=headers)
+
+    app = Starlette(routes=[Route("/introspect", introspect, methods=["POST"])])
+    with Loopback(app) as loopback:
+        asking = Introspection(BasicClient("a", "b"), endpoint=f"{loopback.url}/introspect")
+        issuer = Issuer("https://auth.example.com", introspection=asking)
+        guard = ToolGuard(issuer=issuer, audience=SERVER)
+        if said is None:
+            assert asyncio.run(verified(guard, "opaque")) == ["alice"]
+        else:
+            with pytest.raises(KeysUnavailableError, match=said):
+                asyncio.run(verified(guard, "opaque"))
 
 
 @pytest.mark.parametrize(("answered", "is_served"), [(1, True), (0, False)])

@@ -326,3 +326,33 @@ def test_a_forged_jwt_is_not_sent_anywhere() -> None:
 def test_to_confirm_needs_somebody_to_ask() -> None:
     with pytest.raises(ValueError, match="introspection="):
         Issuer(ISSUER, confirm=True)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "reason", "said"),
+    [
+        (Endpoint(status=401), "status", "HTTP 401: it does not accept this server: check the"),
+        (Endpoint(status=403), "status", "HTTP 403: it does not accept this server"),
+        (Endpoint(status=500), "status", "HTTP 500"),
+        (Endpoint([]), "unreadable", "cannot be read"),
+    ],
+)
+def test_an_outage_is_logged_once_a_minute(
+    endpoint: Endpoint, reason: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FrozenClock(NOW)
+    verifier = verifier_of(endpoint, clock=clock)
+
+    def ask() -> KeysUnavailableError:
+        with pytest.raises(KeysUnavailableError) as caught:
+            asyncio.run(verifier.verify(TOKEN))
+        return caught.value
+
+    assert [ask().reason for _ in range(3)] == [reason] * 3
+    (line,) = caplog.messages
+    assert f"tokens cannot be verified ({ISSUER})" in line
+    assert said in line
+    clock.advance(60)
+    ask()
+    assert len(caplog.messages) == 2
+    assert TOKEN not in caplog.text

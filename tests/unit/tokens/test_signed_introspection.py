@@ -156,8 +156,24 @@ def test_the_members_of_a_signed_answer_are_checked(members: dict[str, Any], rea
 def test_an_unsigned_answer_is_told_apart_by_its_media_type() -> None:
     with pytest.raises(KeysUnavailableError, match=r"leave signed=True out"):
         ask(answer_of(SIGNED), media_type="application/json")
-    with pytest.raises(KeysUnavailableError, match="cannot be read"):
+    with pytest.raises(KeysUnavailableError, match=r"is signed: write .*signed=True"):
         ask(answer_of(SIGNED), signed=False)
+    with pytest.raises(KeysUnavailableError, match="cannot be read"):
+        ask(answer_of(SIGNED), signed=False, media_type="application/json")
+
+
+@pytest.mark.parametrize("signed", [True, False])
+@pytest.mark.parametrize("media_type", [MEDIA_TYPE, "application/jwt", "application/json"])
+@pytest.mark.parametrize("body", [b"eyJ.a.b.c.d", b" eyJ..b.c.d\n"])
+def test_an_encrypted_answer_says_what_to_change_at_the_server(
+    body: bytes, media_type: str, signed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(KeysUnavailableError, match="is encrypted") as caught:
+        ask(body, media_type=media_type, signed=signed)
+
+    assert caught.value.reason == "encrypted"
+    assert "without introspection_encrypted_response_alg" in caplog.text
+    assert "eyJ" not in caplog.text
 
 
 @given(

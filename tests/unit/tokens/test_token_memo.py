@@ -71,7 +71,7 @@ def outcome(verifying: JWTVerifier, token: str) -> object:
     try:
         principal = asyncio.run(verifying.verify(token))
     except (InvalidTokenError, KeysUnavailableError) as error:
-        return getattr(error, "reason", "outage"), str(error)
+        return error.reason or "outage", str(error)
     return principal, dict(principal.claims)
 
 

@@ -10,6 +10,7 @@ from toolguard.tokens.issuers.hosted import (
     auth0,
     cognito,
     descope,
+    google,
     okta,
     ory,
     supabase,
@@ -20,6 +21,7 @@ from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.issuers.microsoft import adfs, azure_b2c, entra
 from toolguard.tokens.issuers.self_hosted import authentik, casdoor, dex, keycloak, xsuaa
 from toolguard.tokens.network import Network
+from toolguard.tokens.tokeninfo import TokenInfo
 
 __all__ = [
     "BasicClient",
@@ -28,6 +30,7 @@ __all__ = [
     "Issuer",
     "Network",
     "ScopeNames",
+    "TokenInfo",
     "adfs",
     "auth0",
     "authentik",
@@ -37,6 +40,7 @@ __all__ = [
     "descope",
     "dex",
     "entra",
+    "google",
     "keycloak",
     "okta",
     "ory",

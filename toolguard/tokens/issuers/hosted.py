@@ -9,14 +9,18 @@ from typing import Any
 from toolguard.parsing.scope_names import ScopeNames
 from toolguard.parsing.secure_urls import secure_origin
 from toolguard.tokens.issuers.issuer import Issuer, host_of
+from toolguard.tokens.tokeninfo import TokenInfo
 
-__all__ = ["auth0", "cognito", "descope", "okta", "ory", "supabase", "workos", "zitadel"]
+__all__ = ["auth0", "cognito", "descope", "google", "okta", "ory", "supabase", "workos", "zitadel"]
 
 _DESCOPE_URL = re.compile(
     r"(?P<path>/(?:v1/apps/(?:agentic/)?)?(?P<project>P[A-Za-z0-9_-]+)(?:/[A-Za-z0-9_-]+)?)/?"
     r"(?:\.well-known/(?:openid-configuration|oauth-authorization-server))?"
 )
-_POOL = re.compile(r"(?P<region>[a-z]{2}(?:-[a-z]+)+-[0-9])_[A-Za-z0-9]+")
+_POOL = re.compile(
+    r"(?:https://cognito-idp\.(?P<host>[a-z0-9-]+)\.amazonaws\.com/)?"
+    r"(?P<pool>(?P<region>[a-z]{2}(?:-[a-z]+)+-[0-9])_[A-Za-z0-9]+)/?"
+)
 
 
 def descope(
@@ -112,7 +116,7 @@ def cognito(
     the app client tells what the token is for, so it has to be one of a list.
 
     Args:
-        pool: the id of the user pool, such as ``eu-west-1_Abc``.
+        pool: the id of the user pool, such as ``eu-west-1_Abc``, or its URL.
         clients: the ids of the app clients that are for this server.
         resource_server: the identifier of the resource server, which is written before the name
             of each scope: then tools use the short name.
@@ -122,15 +126,68 @@ def cognito(
     'https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Abc'
     """
     match = _POOL.fullmatch(pool)
-    if match is None:
+    if match is None or match["host"] not in (None, match["region"]):
         raise ValueError('write cognito("eu-west-1_Abc", clients=[...]): the id of a user pool')
     if isinstance(clients, str) or not clients:
         raise ValueError("write clients=[...]: the app clients whose tokens are for this server")
-    url = f"https://cognito-idp.{match['region']}.amazonaws.com/{pool}"
+    url = f"https://cognito-idp.{match['region']}.amazonaws.com/{match['pool']}"
     given: dict[str, Any] = {"clients": clients, "must_carry": {"token_use": "access"}}
     if resource_server is not None:
         given["scope_names"] = ScopeNames(f"{resource_server}/", in_tokens=True)
     return Issuer(url, **{**given, **settings})
+
+
+def google(
+    clients: str | Sequence[str],
+    *,
+    id_tokens: bool = False,
+    hosted_domain: str | None = None,
+    cache_for: float = 0.0,
+    **settings: Any,
+) -> Issuer:
+    """Return Google, for the tokens of OAuth clients of your own.
+
+    google-auth-library, ``TokenInfo``: access tokens are opaque; the tokeninfo endpoint names
+    the client in ``aud``, and the user in ``sub`` only if the client asked for the scope
+    ``openid``, which every client is told to do. "OAuth 2.0 Scopes for Google APIs": a token
+    names ``email`` and ``profile`` by their URLs; tools use the short names.
+
+    Google, "OpenID Connect": an ID token has ``iss`` ``https://accounts.google.com``, in old
+    clients without the scheme, the client as ``aud``, and ``hd`` for an account of a Workspace.
+    It grants no scopes.
+
+    Args:
+        clients: the client ids whose tokens are for this server: the ``aud``.
+        id_tokens: whether the ID tokens of these clients are accepted beside their access tokens.
+            An ID token was made for a client, which learns from it who signed in: whoever gets
+            hold of one can use it here until it expires.
+        hosted_domain: the Workspace domain whose accounts are accepted (``hd``). Only ID tokens
+            tell it, so that access tokens are refused; for these make the app an internal one.
+        cache_for: seconds for which an answer about an access token is used again, 0 to 300.
+        settings: further fields of :class:`Issuer`; ``audience`` for other values of ``aud``, such
+            as the URL of this server in ID tokens of service accounts.
+
+    >>> google("1234567890-app.apps.googleusercontent.com").audiences
+    ('1234567890-app.apps.googleusercontent.com',)
+    """
+    if not clients:
+        raise ValueError("write google(CLIENT_ID): the OAuth clients whose tokens are accepted")
+    if hosted_domain is not None and not (id_tokens and hosted_domain):
+        raise ValueError(
+            "only ID tokens tell the domain of an account: write google(..., id_tokens=True, "
+            'hosted_domain="example.com"), or make the app internal to the organization'
+        )
+    apis = "https://www.googleapis.com/auth/userinfo"
+    names = {"email": f"{apis}.email", "profile": f"{apis}.profile"}
+    given: dict[str, Any] = {
+        "names": ["https://accounts.google.com", "accounts.google.com"],
+        "audience": clients,
+        "may_carry": ("at_hash", "nonce") if id_tokens else (),
+        "must_carry": {"sub": None, **({"hd": hosted_domain} if hosted_domain else {})},
+        "scope_names": ScopeNames(named=names, in_tokens=True, always=("openid",)),
+        "introspection": TokenInfo(cache_for=cache_for, jwts=id_tokens),
+    }
+    return Issuer("https://accounts.google.com", **{**given, **settings})
 
 
 def workos(domain: str, **settings: Any) -> Issuer:

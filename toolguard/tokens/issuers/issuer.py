@@ -15,6 +15,7 @@ from toolguard.tokens.introspection_client import Introspection
 from toolguard.tokens.issuer_names import IssuerNames, read_names
 from toolguard.tokens.network import DEFAULT_NETWORK, Network
 from toolguard.tokens.profile import Profile
+from toolguard.tokens.tokeninfo import TokenInfo
 
 if TYPE_CHECKING:
     from toolguard.tokens.keys import KeySource
@@ -105,7 +106,7 @@ class Issuer:
     ignored_parameters: Collection[str] = ()
     permissions_are_scopes: bool = False
     network: Network = DEFAULT_NETWORK
-    introspection: Introspection | None = None
+    introspection: Introspection | TokenInfo | None = None
     confirm: bool = False
     scope_names: ScopeNames = SAME
     leeway: float = 5.0
@@ -119,7 +120,7 @@ class Issuer:
         )
         if sum(given is not None for given in (self.metadata_url, self.jwks_url, self.keys)) > 1:
             raise ValueError("write one of metadata_url=, jwks_url= and keys=")
-        if self.confirm and self.introspection is None:
+        if self.confirm and not isinstance(self.introspection, Introspection):
             raise ValueError("confirm=True needs introspection=Introspection(...)")
         _check_subset("may_carry", self.may_carry, _CARRIED)
         _check_subset("ignored_parameters", self.ignored_parameters, _KEY_PARAMETERS)

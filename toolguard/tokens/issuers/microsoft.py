@@ -106,7 +106,7 @@ def adfs(server: str, *, access_token_issuer: str | None = None, **settings: Any
     ``appid`` of the client.
 
     Args:
-        server: the host, such as ``adfs.example.com``.
+        server: the host, such as ``adfs.example.com``, or its URL.
         access_token_issuer: the ``iss`` of access tokens, if it is not that identifier; by default
             it is read from the metadata, if no other issuer is trusted.
         settings: further fields of :class:`Issuer`.
@@ -114,7 +114,7 @@ def adfs(server: str, *, access_token_issuer: str | None = None, **settings: Any
     >>> adfs("adfs.example.com").names
     ('http://adfs.example.com/adfs/services/trust',)
     """
-    host = host_of(server)
+    host = host_of(server.rstrip("/").removesuffix("/adfs"))
     given: dict[str, Any] = {
         "names": [access_token_issuer or f"http://{host}/adfs/services/trust"],
         "reads_token_issuer": access_token_issuer is None,
