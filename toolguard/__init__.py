@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     )
     from toolguard.errors import (
         AccessDeniedError,
+        ApprovalRefusedError,
+        ApprovalRequiredError,
+        ApprovalUnavailableError,
         ConnectionDeniedError,
         ConnectionRateLimitedError,
         ConnectionRequiredError,
@@ -82,6 +85,9 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessDeniedError",
     "Actor",
+    "ApprovalRefusedError",
+    "ApprovalRequiredError",
+    "ApprovalUnavailableError",
     "CachedConnections",
     "Connection",
     "ConnectionDeniedError",
@@ -167,6 +173,9 @@ _NAMES = {
     ),
     "toolguard.errors": (
         "AccessDeniedError",
+        "ApprovalRefusedError",
+        "ApprovalRequiredError",
+        "ApprovalUnavailableError",
         "ConnectionDeniedError",
         "ConnectionRateLimitedError",
         "ConnectionRequiredError",

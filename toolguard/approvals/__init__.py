@@ -1,0 +1,1 @@
+"""One call, approved by a person. Public."""

@@ -1,0 +1,131 @@
+"""Write arguments in one way only, so that equal calls have equal digests and others do not.
+
+Every value is written with its kind, so that a text never stands for a date, nor an object for a
+model. A value of an unknown type has no such form: a call that has one cannot be approved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import json
+import math
+import pathlib
+import sys
+import uuid
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Any
+
+__all__ = ["UnreadableArgumentError", "canonical_json", "digest_of", "sent_arguments"]
+
+_AS_TEXT = (
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    decimal.Decimal,
+    pathlib.PurePath,
+    uuid.UUID,
+)
+# What these packages pass to a function themselves, such as their context, is no argument.
+_FRAMEWORKS = frozenset({"mcp", "fastmcp"})
+
+
+class UnreadableArgumentError(Exception):
+    """A value has no canonical form.
+
+    Args:
+        type_name: the name of its type.
+    """
+
+    def __init__(self, type_name: str) -> None:
+        super().__init__(f"a value of type {type_name} has no canonical form")
+        self.type_name = type_name
+
+
+def sent_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments without those that the framework fills, such as its context."""
+    return {
+        name: value
+        for name, value in arguments.items()
+        if type(value).__module__.partition(".")[0] not in _FRAMEWORKS
+    }
+
+
+def digest_of(value: object) -> str:
+    """Return the SHA-256 digest of a value's canonical JSON, in hexadecimal.
+
+    Raises:
+        UnreadableArgumentError: if a value in it has no canonical form.
+    """
+    return sha256(canonical_json(value).encode()).hexdigest()
+
+
+def canonical_json(value: object) -> str:
+    """Return the canonical JSON of a value.
+
+    Raises:
+        UnreadableArgumentError: if a value in it has no canonical form.
+
+    >>> canonical_json({"b": 1, "a": [True, None]})
+    '["map",["a",["list",true,null]],["b",1]]'
+    """
+    try:
+        return _dumped(_written(value))
+    except RecursionError:
+        raise UnreadableArgumentError("a value that is nested too deeply") from None
+
+
+def _dumped(written: object) -> str:
+    return json.dumps(written, separators=(",", ":"))
+
+
+def _written(value: object) -> object:
+    kind = type(value)
+    if value is None or kind in (bool, int, str):
+        return value
+    if isinstance(value, enum.Enum):
+        return ["enum", _name(kind), value.name]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else ["float", str(float(value))]
+    if isinstance(value, (str, int)):
+        return [_name(kind), str.__str__(value) if isinstance(value, str) else int(value)]
+    if isinstance(value, (list, tuple)):
+        return ["list", *map(_written, value)]
+    if isinstance(value, (set, frozenset)):
+        return ["set", *_sorted(map(_written, value))]
+    if isinstance(value, Mapping):
+        return ["map", *_members(value)]
+    if isinstance(value, (bytes, bytearray)):
+        return ["bytes", bytes(value).hex()]
+    return _object(value)
+
+
+def _object(value: object) -> object:
+    name = _name(type(value))
+    if isinstance(value, _AS_TEXT):
+        return [name, repr(value) if isinstance(value, datetime.timedelta) else str(value)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+        return [name, *_members(fields)]
+    pydantic = sys.modules.get("pydantic")
+    if pydantic is not None and isinstance(value, pydantic.BaseModel):
+        # Not as the model writes itself: it may leave out what a client has sent.
+        return [name, *_members({**vars(value), **(value.__pydantic_extra__ or {})})]
+    if type(value).__module__ == "pydantic.networks":  # the URLs
+        return [name, str(value)]
+    raise UnreadableArgumentError(name)
+
+
+def _members(members: Mapping[Any, Any]) -> list[object]:
+    return _sorted([_written(key), _written(value)] for key, value in members.items())
+
+
+def _sorted(written: Iterable[object]) -> list[object]:
+    return sorted(written, key=_dumped)
+
+
+def _name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
