@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from toolguard.decorators.agents import requires_actor, requires_machine, requires_user
     from toolguard.decorators.annotations import injected, sent_by_client
+    from toolguard.decorators.approval import requires_approval
     from toolguard.decorators.requires import (
         all_of,
         any_of,
@@ -127,6 +128,7 @@ __all__ = [
     "public",
     "requires",
     "requires_actor",
+    "requires_approval",
     "requires_auth",
     "requires_claim",
     "requires_client",
@@ -156,6 +158,7 @@ _NAMES = {
     ),
     "toolguard.decorators.agents": ("requires_actor", "requires_machine", "requires_user"),
     "toolguard.decorators.annotations": ("injected", "sent_by_client"),
+    "toolguard.decorators.approval": ("requires_approval",),
     "toolguard.decorators.requires": (
         "all_of",
         "any_of",

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.routing import Route
 
+    from toolguard.approvals import Approvals
     from toolguard.frameworks import Adapter
     from toolguard.frameworks.apps import OtherPaths
     from toolguard.http.middleware import ASGIApp
@@ -97,6 +98,8 @@ class ToolGuard:
         connections: the provider of third-party tokens, or an async function. A connection is
             cached for the same caller with the same token for at most 60 seconds; for another
             time, pass a :class:`~toolguard.connections.CachedConnections`.
+        approvals: asks people to approve calls, for tools with ``@requires_approval``; by default
+            those of the vault in ``connections``, if there is one with ``sign_in=``.
         scope_hierarchy: the scopes that a scope includes: ``{"a.write": ["a.read"]}``.
         default: the policy of an operation without a guard: ``"authenticated"``, ``"deny"``, or
             ``"public"``, which is logged.
@@ -134,6 +137,7 @@ class ToolGuard:
         audience: str | Sequence[str] | None = None,
         resource: str | None = None,
         connections: ConnectionProvider | ConnectionFunction | None = None,
+        approvals: Approvals | None = None,
         scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
         default: DefaultPolicy = "authenticated",
         initial_scopes: Sequence[str] | None = None,
@@ -179,6 +183,10 @@ class ToolGuard:
         self.leeway: float = getattr(self.verifier, "leeway", 0.0)
         if self._vault is not None:
             self._vault.bind(self.resource, self.issuer, self)
+        #: Asks people to approve calls; None if nothing does.
+        self.approvals = approvals or _approvals_of(self._vault)
+        if self.approvals is not None:
+            self.approvals.bind(self.resource, self.issuer, self)
         self._initial_scopes = initial_scopes_of(initial_scopes)
         self._trusted = trusted_user(stdio)
         self._stdio_token: StdioToken | None = None
@@ -287,13 +295,19 @@ class ToolGuard:
         return server
 
     def _pages_for(self, server: Any) -> Sequence[Route]:
-        """Return the connect pages of the guard's vault that ``server`` has to serve."""
-        vault = self._vault
-        if vault is None or vault.sign_in is None or not hasattr(server, "custom_route"):
+        """Return the pages for people that ``server`` has to serve."""
+        vault, approvals = self._vault, self.approvals
+        if not hasattr(server, "custom_route"):
             return ()
-        from toolguard.vault.connecting import connect_routes  # noqa: PLC0415 - imports starlette
+        pages: list[Route] = []
+        if vault is not None and vault.sign_in is not None:
+            from toolguard.vault.connecting import connect_routes  # noqa: PLC0415 - starlette
 
-        return connect_routes(vault)
+            pages += connect_routes(vault)
+        if approvals is not None:
+            served = {page.path for page in pages}
+            pages += [page for page in approvals.routes() if page.path not in served]
+        return pages
 
     def asgi(
         self,
@@ -633,6 +647,15 @@ def _vault_in(provider: ConnectionProvider | None) -> Vault | None:
     found = provider.provider if isinstance(provider, CachedConnections) else provider
     # Without importing it: a guard without a vault has no SQLAlchemy.
     return cast("Vault", found) if hasattr(found, "pages_url") else None
+
+
+def _approvals_of(vault: Vault | None) -> Approvals | None:
+    """Return the approvals in the database of a vault; None if it has no pages."""
+    if vault is None or vault.sign_in is None:
+        return None
+    from toolguard.approvals import Approvals  # noqa: PLC0415 - imports SQLAlchemy, as the vault
+
+    return Approvals.of_vault(vault)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ model. A value of an unknown type has no such form: a call that has one cannot b
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import json
@@ -22,9 +22,9 @@ from typing import Any
 __all__ = ["UnreadableArgumentError", "canonical_json", "digest_of", "sent_arguments"]
 
 _AS_TEXT = (
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
+    dt.date,
+    dt.time,
+    dt.timedelta,
     decimal.Decimal,
     pathlib.PurePath,
     uuid.UUID,
@@ -83,30 +83,34 @@ def _dumped(written: object) -> str:
 
 
 def _written(value: object) -> object:
-    kind = type(value)
-    if value is None or kind in (bool, int, str):
-        return value
     if isinstance(value, enum.Enum):
-        return ["enum", _name(kind), value.name]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else ["float", str(float(value))]
-    if isinstance(value, (str, int)):
-        return [_name(kind), str.__str__(value) if isinstance(value, str) else int(value)]
+        return ["enum", _name(type(value)), value.name]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return _scalar(value)
     if isinstance(value, (list, tuple)):
         return ["list", *map(_written, value)]
     if isinstance(value, (set, frozenset)):
         return ["set", *_sorted(map(_written, value))]
     if isinstance(value, Mapping):
         return ["map", *_members(value)]
-    if isinstance(value, (bytes, bytearray)):
-        return ["bytes", bytes(value).hex()]
     return _object(value)
+
+
+def _scalar(value: float | str | None) -> object:
+    kind = type(value)
+    if kind is float and not math.isfinite(value):  # type: ignore[arg-type]
+        return ["float", str(value)]
+    if value is None or kind in (bool, int, float, str):
+        return value
+    return [_name(kind), repr(value)]  # of a class derived from one of them
 
 
 def _object(value: object) -> object:
     name = _name(type(value))
+    if isinstance(value, (bytes, bytearray)):
+        return [name, bytes(value).hex()]
     if isinstance(value, _AS_TEXT):
-        return [name, repr(value) if isinstance(value, datetime.timedelta) else str(value)]
+        return [name, repr(value) if isinstance(value, dt.timedelta) else str(value)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
         return [name, *_members(fields)]
