@@ -18,7 +18,7 @@ from typing_extensions import Unpack
 
 from toolguard.calls.message import MessageContext
 from toolguard.calls.recorder import OnDecision, Recorder, Records
-from toolguard.calls.request import RequestAuth, UnauthorizedTools, signed_in
+from toolguard.calls.request import Approver, RequestAuth, UnauthorizedTools, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken, TrustedUser
 from toolguard.connections.cache import CachedConnections, build_provider
 from toolguard.connections.of_issuers import of_issuers
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.routing import Route
 
-    from toolguard.approvals import Approvals
     from toolguard.frameworks import Adapter
     from toolguard.frameworks.apps import OtherPaths
     from toolguard.http.middleware import ASGIApp
@@ -137,7 +136,7 @@ class ToolGuard:
         audience: str | Sequence[str] | None = None,
         resource: str | None = None,
         connections: ConnectionProvider | ConnectionFunction | None = None,
-        approvals: Approvals | None = None,
+        approvals: Approver | None = None,
         scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
         default: DefaultPolicy = "authenticated",
         initial_scopes: Sequence[str] | None = None,
@@ -184,7 +183,7 @@ class ToolGuard:
         if self._vault is not None:
             self._vault.bind(self.resource, self.issuer, self)
         #: Asks people to approve calls; None if nothing does.
-        self.approvals = approvals or _approvals_of(self._vault)
+        self.approvals: Approver | None = approvals or _approvals_of(self._vault)
         if self.approvals is not None:
             self.approvals.bind(self.resource, self.issuer, self)
         self._initial_scopes = initial_scopes_of(initial_scopes)
@@ -649,7 +648,7 @@ def _vault_in(provider: ConnectionProvider | None) -> Vault | None:
     return cast("Vault", found) if hasattr(found, "pages_url") else None
 
 
-def _approvals_of(vault: Vault | None) -> Approvals | None:
+def _approvals_of(vault: Vault | None) -> Approver | None:
     """Return the approvals in the database of a vault; None if it has no pages."""
     if vault is None or vault.sign_in is None:
         return None

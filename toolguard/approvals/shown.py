@@ -67,10 +67,8 @@ def _plain(value: object) -> object:
         return value
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(each) for each in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(map(str, value))
     members = getattr(value, "__dict__", None)
     if members:  # a model, or a dataclass
         return _plain({**members, **(getattr(value, "__pydantic_extra__", None) or {})})

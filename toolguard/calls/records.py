@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 from toolguard.policies.operations import Kind
 
 __all__ = [
+    "ANSWER_VERDICTS",
     "GRANT_VERDICTS",
     "AnswerVerdict",
     "DecisionRecord",
@@ -30,6 +31,9 @@ GrantVerdict: TypeAlias = Literal["connected", "refreshed", "disconnected"]
 
 AnswerVerdict: TypeAlias = Literal["approved", "not_approved"]
 """What a person answered who was asked to approve a call."""
+
+ANSWER_VERDICTS: tuple[AnswerVerdict, ...] = ("approved", "not_approved")
+"""The verdicts of people's answers."""
 
 DecisionVerdict: TypeAlias = (
     Literal["served", "failed", "filtered", "refused", "not_connected", "outage"]
@@ -127,13 +131,15 @@ class DecisionRecord:
 
 
 def _sentence(record: DecisionRecord) -> Iterable[str]:
-    if record.verdict in GRANT_VERDICTS:
+    if record.verdict in ANSWER_VERDICTS:
+        yield f"{record.verdict.replace('_', ' ')}: {record.operation}, by {_caller(record)}"
+    elif record.verdict in GRANT_VERDICTS:
         yield f"{record.verdict} {' '.join(record.connections)} for {_caller(record)}"
-        return
-    if record.verdict in ("approved", "not_approved"):
-        answer = record.verdict.replace("_", " ")
-        yield f"{answer} a call of {record.operation} by {_caller(record)}"
-        return
+    else:
+        yield from _decision(record)
+
+
+def _decision(record: DecisionRecord) -> Iterable[str]:
     yield record.verdict.replace("_", " ")
     yield f"{record.kind} {record.operation}" if record.kind else record.method or "a request"
     yield f"for {_caller(record)}{':' if record.reason else ''}"

@@ -17,8 +17,8 @@ __all__ = ["ApprovalNeed", "Approving", "CallToApprove"]
 Approving: TypeAlias = Literal["later", "skip", "check", "use"]
 """How far a decision goes where an approval is needed.
 
-It is left to the wrapper of the function; nothing runs yet that needs it; there has to be one; there
-has to be one, which is used up.
+It is left to the wrapper of the function; nothing runs yet that needs it; there has to be one;
+there has to be one, which is used up.
 """
 
 
