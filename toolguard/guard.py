@@ -18,7 +18,7 @@ from typing_extensions import Unpack
 
 from toolguard.calls.message import MessageContext
 from toolguard.calls.recorder import OnDecision, Recorder, Records
-from toolguard.calls.request import Approver, RequestAuth, UnauthorizedTools, signed_in
+from toolguard.calls.request import RequestAuth, UnauthorizedTools, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken, TrustedUser
 from toolguard.connections.cache import CachedConnections, build_provider
 from toolguard.connections.of_issuers import of_issuers
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.routing import Route
 
+    from toolguard.approvals import Approvals
     from toolguard.frameworks import Adapter
     from toolguard.frameworks.apps import OtherPaths
     from toolguard.http.middleware import ASGIApp
@@ -97,8 +98,6 @@ class ToolGuard:
         connections: the provider of third-party tokens, or an async function. A connection is
             cached for the same caller with the same token for at most 60 seconds; for another
             time, pass a :class:`~toolguard.connections.CachedConnections`.
-        approvals: asks people to approve calls, for tools with ``@requires_approval``; by default
-            those of the vault in ``connections``, if there is one with ``sign_in=``.
         scope_hierarchy: the scopes that a scope includes: ``{"a.write": ["a.read"]}``.
         default: the policy of an operation without a guard: ``"authenticated"``, ``"deny"``, or
             ``"public"``, which is logged.
@@ -136,7 +135,6 @@ class ToolGuard:
         audience: str | Sequence[str] | None = None,
         resource: str | None = None,
         connections: ConnectionProvider | ConnectionFunction | None = None,
-        approvals: Approver | None = None,
         scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
         default: DefaultPolicy = "authenticated",
         initial_scopes: Sequence[str] | None = None,
@@ -183,7 +181,7 @@ class ToolGuard:
         if self._vault is not None:
             self._vault.bind(self.resource, self.issuer, self)
         #: Asks people to approve calls; None if nothing does.
-        self.approvals: Approver | None = approvals or _approvals_of(self._vault)
+        self.approvals = _approvals_of(self._vault)
         if self.approvals is not None:
             self.approvals.bind(self.resource, self.issuer, self)
         self._initial_scopes = initial_scopes_of(initial_scopes)
@@ -236,6 +234,7 @@ class ToolGuard:
         rules: Mapping[str, GuardDecorator] | None = None,
         sent_by_client: Mapping[str, Collection[str]] | None = None,
         open_routes: Collection[str] = (),
+        approvals: Approvals | None = None,
     ) -> ServerT:
         """Guard a server of the official SDK (1.x, 2.x) or of fastmcp (3.x, 4.x), in place.
 
@@ -260,6 +259,8 @@ class ToolGuard:
                 on purpose: ``["/health"]``. Custom routes are not guarded; ``toolguard audit
                 --check`` fails for each one that is not listed here. A path without a route fails
                 when the server starts.
+            approvals: asks people to approve calls, for tools with ``@requires_approval``; by
+                default that is done with the vault in ``connections``, if it has ``sign_in=``.
 
         Raises:
             TypeError: if ``server`` is not one of these servers, or an argument is a string where
@@ -276,6 +277,9 @@ class ToolGuard:
         adapter = adapter_for(server)
         check_auth(server, self)
         sent = sent_arguments(sent_by_client or {})
+        if approvals is not None:
+            approvals.bind(self.resource, self.issuer, self)
+            self.approvals = approvals
         pages = self._pages_for(server)
         adapter.claim(
             self,
@@ -304,8 +308,10 @@ class ToolGuard:
 
             pages += connect_routes(vault)
         if approvals is not None:
+            from toolguard.approvals.pages import approval_routes  # noqa: PLC0415 - starlette
+
             served = {page.path for page in pages}
-            pages += [page for page in approvals.routes() if page.path not in served]
+            pages += [page for page in approval_routes(approvals) if page.path not in served]
         return pages
 
     def asgi(
@@ -648,7 +654,7 @@ def _vault_in(provider: ConnectionProvider | None) -> Vault | None:
     return cast("Vault", found) if hasattr(found, "pages_url") else None
 
 
-def _approvals_of(vault: Vault | None) -> Approver | None:
+def _approvals_of(vault: Vault | None) -> Approvals | None:
     """Return the approvals in the database of a vault; None if it has no pages."""
     if vault is None or vault.sign_in is None:
         return None

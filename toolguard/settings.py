@@ -9,7 +9,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from toolguard.calls.recorder import OnDecision, Records
-from toolguard.calls.request import Approver, UnauthorizedTools
+from toolguard.calls.request import UnauthorizedTools
 from toolguard.calls.stdio import TrustedUser
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.environment import MANAGEMENT_KEY, taken
@@ -46,7 +46,6 @@ class GuardSettings(TypedDict, total=False):
     audience: str | Sequence[str] | None
     resource: str | None
     connections: ConnectionProvider | ConnectionFunction | None
-    approvals: Approver | None
     scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None
     default: DefaultPolicy
     initial_scopes: Sequence[str] | None

@@ -31,8 +31,6 @@ from toolguard.vault.oauth_client import new_secret
 from toolguard.vault.sign_in import Person
 
 if TYPE_CHECKING:
-    from starlette.routing import Route
-
     from toolguard.policies.approval import CallToApprove
     from toolguard.policies.formulas import Formula
     from toolguard.vault.sign_in import SignIn
@@ -56,7 +54,7 @@ class Approvals:
     A guard whose connections come from a :class:`~toolguard.vault.Vault` with ``sign_in=`` has
     approvals in the database of that vault, and needs none of this::
 
-        ToolGuard(issuer=..., audience=..., approvals=Approvals(sign_in=OpenIDSignIn(client_id)))
+        guard.protect(mcp, approvals=Approvals(sign_in=OpenIDSignIn(client_id)))
 
     Args:
         sign_in: how a person who opens a page is recognized: :class:`~toolguard.vault.OpenIDSignIn`
@@ -144,19 +142,6 @@ class Approvals:
         self._guard = guard
         self._origin = self._origin or secure_origin(resource)
         self.issuer = self.issuer or issuer
-
-    def routes(self) -> list[Route]:
-        """Return the pages, for the root of an application.
-
-        A server of the SDK or of fastmcp that the guard protects serves them by itself.
-
-        Raises:
-            ValueError: if the origin of the pages is not known.
-            MissingTemplatesError: if Jinja2 is not installed.
-        """
-        from toolguard.approvals.pages import approval_routes  # noqa: PLC0415 - imports starlette
-
-        return approval_routes(self)
 
     async def require(self, call: CallToApprove, *, use: bool) -> None:
         """Return if the call is approved; else ask, and refuse it.

@@ -39,7 +39,9 @@ _STATUS = {
 
 
 def approval_routes(approvals: Approvals) -> list[Route]:
-    """Return the pages of approvals, with those of the sign-in.
+    """Return the pages of approvals, with those of the sign-in, for the root of an application.
+
+    A server of the SDK or of fastmcp that the guard protects serves them by itself.
 
     Args:
         approvals: the approvals.

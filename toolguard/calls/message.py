@@ -286,7 +286,7 @@ class Frame:
         need = None if row.policy is None else row.policy.approval
         if approver is None or need is None or row.owner is None or principal is None:
             raise GuardNotConfiguredError(
-                "This call needs an approval and nothing asks for one: write ToolGuard(..., "
+                "This call needs an approval and nothing asks for one: write protect(server, "
                 "approvals=...), and @requires_approval directly above the function"
             )
         if approving == "skip":

@@ -6,10 +6,10 @@ clients), the framework's adapter makes one for each message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from toolguard.calls.recorder import Recorder
 from toolguard.calls.records import Transport
@@ -44,20 +44,6 @@ TaskExpiry = Literal["continue", "stop"]
 
 class Approver(Protocol):
     """Has people approve calls, such as :class:`toolguard.approvals.Approvals`."""
-
-    def bind(self, resource: str, issuer: str | None, guard: Any) -> None:
-        """Take what the pages need from the guard.
-
-        Args:
-            resource: the URL of the guarded server.
-            issuer: the issuer of the callers' tokens.
-            guard: the guard.
-        """
-        ...
-
-    def routes(self) -> Sequence[Any]:
-        """Return the Starlette routes of the pages."""
-        ...
 
     async def require(self, call: CallToApprove, *, use: bool) -> None:
         """Return if the call is approved.

@@ -398,8 +398,8 @@ def check_declaration(
         if guard.approvals is None:
             raise ValueError(
                 f"{what} needs an approval, and the guard has nowhere to ask for one: write "
-                "ToolGuard(..., approvals=Approvals(sign_in=...)), or connections=Vault(..., "
-                "sign_in=...)"
+                "guard.protect(server, approvals=Approvals(sign_in=...)), or ToolGuard("
+                "connections=Vault(..., sign_in=...))"
             )
     fault = sent_by_clients(operation.function, sent_by_client)
     if fault is not None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Endpoint", "PageError", "Sessions", "Visitors", "owner_of"]
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+"""Answers a request."""
 
 _log = logging.getLogger("toolguard.vault")
 
