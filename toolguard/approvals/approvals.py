@@ -210,8 +210,9 @@ class Approvals:
         return bool(decisions) and all(each == PERMIT for each in decisions)
 
     def _rules_written(self, by: str) -> set[Formula]:
-        needs = [each.approval for each in self._guard.policies] if self._guard else []
-        declared = {need.by for need in needs if need and need.by and str(need.by) == by}
+        policies = self._guard.policies if self._guard is not None else ()
+        rules = [each.approval.by for each in policies if each.approval is not None]
+        declared = {rule for rule in rules if rule is not None and str(rule) == by}
         return declared | self._rules.get(by, set())
 
     async def answer(self, approval: Approval, person: Person, answer: Answer) -> bool:

@@ -151,7 +151,7 @@ class _ApprovalPages:
             "left_out": facts["left_out"],
             "within": _duration(facts["within"]),
             "may_answer": is_open and may_answer,
-            "status": _STATUS[approval.state],
+            "told": _STATUS[approval.state],
             "action": self._url(approval.id),
             "csrf": self._visitors.cookies.form_proof(browser, *_about(approval.id, person)),
         }

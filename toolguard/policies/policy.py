@@ -54,7 +54,8 @@ class Policy:
     approval: ApprovalNeed | None = None
 
     def __post_init__(self) -> None:
-        if self.public and (self.formula or self.connections or self.approval):
+        has_rule = self.formula is not None or self.approval is not None
+        if self.public and (has_rule or self.connections):
             raise ValueError(_PUBLIC_AND_GUARDED)
         parameters = [need.parameter for need in self.connections]
         for name in parameters:

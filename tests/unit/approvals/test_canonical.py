@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import uuid
@@ -65,8 +65,8 @@ def test_the_order_of_arguments_does_not_matter(arguments: dict[str, Any]) -> No
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (datetime.date(2027, 1, 2), "2027-01-02"),
-        (datetime.datetime(2027, 1, 2, tzinfo=datetime.timezone.utc), "2027-01-02T00:00:00+00:00"),
+        (dt.date(2027, 1, 2), "2027-01-02"),
+        (dt.datetime(2027, 1, 2, tzinfo=dt.timezone.utc), "2027-01-02T00:00:00+00:00"),
         (decimal.Decimal("1.0"), decimal.Decimal("1.00")),
         (uuid.UUID(int=1), str(uuid.UUID(int=1))),
         (Colour.RED, "red"),
@@ -80,7 +80,7 @@ def test_the_order_of_arguments_does_not_matter(arguments: dict[str, Any]) -> No
         (Payee(name="a", hidden="x"), Payee(name="a", hidden="y")),
         (Payee(name="a", more=1), Payee(name="a", more=2)),
         (Point(1), {"x": 1}),
-        (datetime.timedelta(1), datetime.timedelta(2)),
+        (dt.timedelta(1), dt.timedelta(2)),
     ],
     ids=repr,
 )
