@@ -224,7 +224,7 @@ class Frame:
         )
         self.check_valid(principal)
         found = await connecting.connect(needs)
-        policy, is_permitted = self.entered.policy, False
+        policy, is_permitted = None if self.row is None else self.row.policy, False
         try:
             if policy is not None and policy.approval is not None:
                 await self.authorize(call, approving="use")
