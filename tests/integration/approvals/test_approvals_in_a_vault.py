@@ -123,6 +123,19 @@ def test_of_many_calls_at_once_after_a_yes_one_runs(tmp_path_url: str, issuer: L
     in_office(tmp_path_url, issuer, test)
 
 
+def test_a_person_who_is_forgotten_leaves_no_question(
+    tmp_path_url: str, issuer: LocalIssuer
+) -> None:
+    async def test(office: Office) -> None:
+        await office.link(5)
+        await office.world.vault.forget(ISSUER, "bob")
+        assert len(await office.world.sql("SELECT * FROM vault_approval")) == 1
+        await office.world.vault.forget(ISSUER, "alice")
+        assert await office.world.sql("SELECT * FROM vault_approval") == []
+
+    in_office(tmp_path_url, issuer, test)
+
+
 def test_a_guard_with_a_vault_has_approvals(tmp_path_url: str, issuer: LocalIssuer) -> None:
     async def test(office: Office) -> None:
         approvals = office.guard.approvals

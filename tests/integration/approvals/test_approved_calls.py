@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import json
 import re
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -12,7 +15,16 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from support.lines import LEGACY_PROTOCOLS, MODERN_PROTOCOL, MODES, Guarding, Line, Mode, Serve
+from support.lines import (
+    FASTMCP_LINES,
+    LEGACY_PROTOCOLS,
+    MODERN_PROTOCOL,
+    MODES,
+    Guarding,
+    Line,
+    Mode,
+    Serve,
+)
 from support.wire import Caller, Reply
 from toolguard import (
     Connection,
@@ -25,6 +37,7 @@ from toolguard import (
     with_connection,
 )
 from toolguard.approvals import Approvals
+from toolguard.approvals.memory import MemoryApprovals
 from toolguard.telemetry import DecisionRecord
 from toolguard.testing import LocalIssuer
 from toolguard.vault import Person
@@ -32,11 +45,6 @@ from toolguard.vault import Person
 ORIGIN = "http://127.0.0.1:1"
 PAY = {"payee": "Bob", "amount": 5}
 CAN_OPEN_URLS = {"elicitation": {"url": {}}}
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.skew = 0.0
 
 
 class Office:
@@ -51,14 +59,13 @@ class Office:
         issuer: LocalIssuer,
         mode: Mode | None = None,
     ) -> None:
-        import time  # noqa: PLC0415
-
         self.paid: list[tuple[str, int]] = []
         self.records: list[DecisionRecord] = []
         self.skew = 0.0
         self.issuer, self.http = issuer, http
         self.has_account = True
-        server = line.server("office")
+        self.server: Any = line.server("office")
+        server = self.server
 
         @server.tool()
         @requires_scopes("pay")
@@ -79,6 +86,15 @@ class Office:
         async def send(amount: int, *, connection_token: str) -> str:
             self.paid.append(("sent", amount))
             return "sent"
+
+        @requires_approval(summary="Help with {amount}")
+        async def helper(amount: int) -> str:
+            self.paid.append(("helper", amount))
+            return "helped"
+
+        @server.tool()
+        async def through(amount: int) -> str:
+            return await helper(amount)
 
         @server.tool()
         async def plain() -> str:
@@ -340,10 +356,25 @@ def test_an_account_that_is_not_connected_leaves_the_approval(office: Office) ->
     office.answer("alice", url)
     refusal = json.loads(alice.call("send", {"amount": 7}).tool_error)
     assert refusal["error"] == "connection_required"
-    office.has_account = True
-    office.guard.connections = office.guard.connections
-
     assert office.paid == []
+
+    # A provider that says so is asked again after a moment: the approval is still there.
+    found = office.approvals.store
+    assert isinstance(found, MemoryApprovals)
+    approval = asyncio.run(found.find(url.rpartition("/")[2], 0.0))
+    assert approval is not None
+    assert approval.state == "approved"
+
+
+def test_a_guarded_function_that_a_tool_calls_has_its_own_approval(office: Office) -> None:
+    alice = office.caller()
+    url = link_in(alice.call("through", {"amount": 3}))
+    link_in(alice.call("through", {"amount": 4}))
+    office.answer("alice", url)
+
+    assert alice.call("through", {"amount": 3}).value == "helped"
+    assert office.paid == [("helper", 3)]
+    link_in(alice.call("through", {"amount": 3}))
 
 
 def test_a_page_shows_what_runs_and_lets_nothing_in(office: Office) -> None:
@@ -434,3 +465,23 @@ def test_an_id_that_was_guessed_finds_nothing(office: Office) -> None:
 
 def test_a_plain_tool_asks_for_nothing(office: Office) -> None:
     assert office.caller().call("plain").value == "plain"
+
+
+@pytest.mark.skipif(not FASTMCP_LINES, reason="the SDK has no such middleware")
+def test_an_answer_that_was_kept_is_not_given_without_an_approval(opening: Opening) -> None:
+    office = opening(FASTMCP_LINES[-1])
+    middleware = importlib.import_module("fastmcp.server.middleware").Middleware
+    kept: list[Any] = []
+
+    class Keeping(middleware):  # type: ignore[misc,valid-type]
+        async def on_call_tool(self, context: Any, call_next: Any) -> Any:
+            if not kept:
+                kept.append(await call_next(context))
+            return kept[0]
+
+    office.server.add_middleware(Keeping())
+    alice = office.caller()
+    office.answer("alice", link_in(alice.call("pay", PAY)))
+    assert alice.call("pay", PAY).value == "paid by alice"
+
+    assert alice.call("pay", PAY).is_error
