@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from toolguard import errors
 from toolguard.errors import (
     AccessDeniedError,
+    ApprovalRefusedError,
+    ApprovalRequiredError,
+    ApprovalUnavailableError,
     ConnectionDeniedError,
     ConnectionRateLimitedError,
     ConnectionRequiredError,
@@ -48,6 +51,9 @@ TREE = [
         "insufficient_user_authentication",
     ),
     (AccessDeniedError, ToolGuardError, 403, "access_denied"),
+    (ApprovalRequiredError, ToolGuardError, None, "approval_required"),
+    (ApprovalRefusedError, ToolGuardError, None, "approval_refused"),
+    (ApprovalUnavailableError, ToolGuardError, None, "approval_unavailable"),
     (InvalidInputError, ToolGuardError, None, "invalid_input"),
     (KeysUnavailableError, ToolGuardError, 503, "temporarily_unavailable"),
     (GuardNotConfiguredError, ToolGuardError, 500, "guard_not_configured"),

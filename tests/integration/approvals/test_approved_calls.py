@@ -44,7 +44,7 @@ from toolguard.vault import Person
 
 ORIGIN = "http://127.0.0.1:1"
 PAY = {"payee": "Bob", "amount": 5}
-CAN_OPEN_URLS = {"elicitation": {"url": {}}}
+CAN_OPEN_URLS: dict[str, Any] = {"elicitation": {"url": {}}}
 
 
 class Office:

@@ -21,8 +21,8 @@ pytestmark = pytest.mark.skipif(TASK_LINE is None, reason="this fastmcp has no b
 def test_a_task_is_queued_once_approved_and_runs_once(
     guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
 ) -> None:
-    async def signed_in(request: Request) -> Person | None:
-        return None if request is None else Person(issuer.issuer, "alice")
+    async def signed_in(_: Request) -> Person | None:
+        return Person(issuer.issuer, "alice")
 
     paid: list[int] = []
     server = server_with_tasks()
