@@ -11,6 +11,9 @@
     ├── InsufficientAuthenticationError  401  a valid token of an old or weak sign-in
     ├── AccessDeniedError              403  a denial that more scopes would not change
     ├── KeysUnavailableError           503  tokens cannot be verified now: not the caller's fault
+    ├── ApprovalRequiredError          ---  a person has to approve this call first
+    ├── ApprovalRefusedError           ---  a person has said no to this call
+    ├── ApprovalUnavailableError       ---  approvals cannot be asked for now
     ├── InvalidInputError              ---  an argument that the rule cannot be applied to
     ├── GuardNotConfiguredError        500  a guarded tool runs on a server without a guard
     └── ConnectionTokenError           ---  a connection token is not available
