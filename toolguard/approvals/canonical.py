@@ -29,7 +29,8 @@ _AS_TEXT = (
     pathlib.PurePath,
     uuid.UUID,
 )
-# What these packages pass to a function themselves, such as their context, is no argument.
+# These packages pass a function their context. No client can send one; it can send other values of
+# their types.
 _FRAMEWORKS = frozenset({"mcp", "fastmcp"})
 
 
@@ -46,12 +47,15 @@ class UnreadableArgumentError(Exception):
 
 
 def sent_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments without those that the framework fills, such as its context."""
-    return {
-        name: value
-        for name, value in arguments.items()
-        if type(value).__module__.partition(".")[0] not in _FRAMEWORKS
-    }
+    """Return the arguments without the context that the framework fills in."""
+    return {name: value for name, value in arguments.items() if not _is_context(value)}
+
+
+def _is_context(value: object) -> bool:
+    return any(
+        kind.__name__ == "Context" and kind.__module__.partition(".")[0] in _FRAMEWORKS
+        for kind in type(value).__mro__
+    )
 
 
 def digest_of(value: object) -> str:
@@ -102,7 +106,9 @@ def _scalar(value: float | str | None) -> object:
         return ["float", str(value)]
     if value is None or kind in (bool, int, float, str):
         return value
-    return [_name(kind), repr(value)]  # of a class derived from one of them
+    # Of a class derived from one of them, which may write itself in another way.
+    base = next(each for each in (str, int, float) if isinstance(value, each))
+    return [_name(kind), base.__repr__(value)]
 
 
 def _object(value: object) -> object:

@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import decimal
 import enum
+import importlib
 import uuid
 from typing import Any
 
@@ -14,7 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from toolguard.approvals.canonical import UnreadableArgumentError, canonical_json, digest_of
+from support.lines import LINES, Line
+from toolguard.approvals.canonical import (
+    UnreadableArgumentError,
+    canonical_json,
+    digest_of,
+    sent_arguments,
+)
 
 LEAVES = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
@@ -106,3 +113,26 @@ def test_a_value_that_is_nested_too_deeply_has_no_digest() -> None:
 
     with pytest.raises(UnreadableArgumentError):
         digest_of(value)
+
+
+class Masked(str):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
+
+    __str__ = __repr__
+
+
+def test_a_text_that_hides_itself_is_told_apart() -> None:
+    assert digest_of(Masked("a")) != digest_of(Masked("b"))
+
+
+@pytest.mark.parametrize("line", LINES, ids=str)
+def test_only_the_context_of_a_framework_is_no_argument(line: Line) -> None:
+    types: Any = importlib.import_module("mcp_types" if line.modern else "mcp.types")
+    text = types.TextContent(type="text", text="a")
+    context = line.context.__new__(line.context)
+
+    assert sent_arguments({"content": text, "ctx": context}) == {"content": text}
+    assert digest_of(text) != digest_of(types.TextContent(type="text", text="b"))
