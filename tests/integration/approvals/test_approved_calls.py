@@ -485,3 +485,29 @@ def test_an_answer_that_was_kept_is_not_given_without_an_approval(opening: Openi
     assert alice.call("pay", PAY).value == "paid by alice"
 
     assert alice.call("pay", PAY).is_error
+
+
+def test_the_context_of_the_framework_is_no_argument(
+    line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
+) -> None:
+    server = line.server("office")
+
+    async def signed_in(_: Request) -> Person | None:
+        return Person(issuer.issuer, "alice")
+
+    async def pay(amount: int, ctx: Any) -> str:
+        return f"paid {amount} with {type(ctx).__name__}"
+
+    pay.__annotations__["ctx"] = line.context
+    server.tool()(requires_approval(summary="Pay {amount}")(pay))
+    guarding().protect(server, approvals=Approvals(sign_in=signed_in, public_url=ORIGIN))
+    origin = serve(line.http_app(server, stateless=True, json=True))
+    alice = Caller(http, f"{origin}/mcp", LEGACY_PROTOCOLS[-1], token=issuer.mint("alice"))
+    path = link_in(alice.call("pay", {"amount": 2})).removeprefix(ORIGIN)
+    with httpx.Client(base_url=origin) as browser:
+        page = browser.get(path)
+        assert "ctx" not in page.text
+        proof = page.text.partition('name="csrf" value="')[2].partition('"')[0]
+        assert browser.post(path, data={"csrf": proof, "answer": "approved"}).status_code == 303
+
+    assert alice.call("pay", {"amount": 2}).value == "paid 2 with Context"
