@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from toolguard.decorators.agents import requires_actor, requires_machine, requires_user
     from toolguard.decorators.annotations import injected, sent_by_client
+    from toolguard.decorators.approval import requires_approval
     from toolguard.decorators.requires import (
         all_of,
         any_of,
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
     )
     from toolguard.errors import (
         AccessDeniedError,
+        ApprovalRefusedError,
+        ApprovalRequiredError,
+        ApprovalUnavailableError,
         ConnectionDeniedError,
         ConnectionRateLimitedError,
         ConnectionRequiredError,
@@ -85,6 +89,9 @@ __all__ = [
     "AccessDeniedError",
     "Actor",
     "Answer",
+    "ApprovalRefusedError",
+    "ApprovalRequiredError",
+    "ApprovalUnavailableError",
     "CachedConnections",
     "Connection",
     "ConnectionDeniedError",
@@ -125,6 +132,7 @@ __all__ = [
     "public",
     "requires",
     "requires_actor",
+    "requires_approval",
     "requires_auth",
     "requires_claim",
     "requires_client",
@@ -154,6 +162,7 @@ _NAMES = {
     ),
     "toolguard.decorators.agents": ("requires_actor", "requires_machine", "requires_user"),
     "toolguard.decorators.annotations": ("injected", "sent_by_client"),
+    "toolguard.decorators.approval": ("requires_approval",),
     "toolguard.decorators.requires": (
         "all_of",
         "any_of",
@@ -171,6 +180,9 @@ _NAMES = {
     ),
     "toolguard.errors": (
         "AccessDeniedError",
+        "ApprovalRefusedError",
+        "ApprovalRequiredError",
+        "ApprovalUnavailableError",
         "ConnectionDeniedError",
         "ConnectionRateLimitedError",
         "ConnectionRequiredError",

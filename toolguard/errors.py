@@ -14,6 +14,9 @@
     ├── AccessDeniedError              403  a denial that more scopes would not change
     ├── KeysUnavailableError           503  tokens cannot be verified now: not the caller's fault
     ├── DecisionUnavailableError       ---  a check cannot tell now: not the caller's fault
+    ├── ApprovalRequiredError          ---  a person has to approve this call first
+    ├── ApprovalRefusedError           ---  a person has said no to this call
+    ├── ApprovalUnavailableError       ---  approvals cannot be asked for now
     ├── InvalidInputError              ---  an argument that the rule cannot be applied to
     ├── GuardNotConfiguredError        500  a guarded tool runs on a server without a guard
     └── ConnectionTokenError           ---  a connection token is not available
@@ -41,6 +44,9 @@ from typing_extensions import Self
 
 __all__ = [
     "AccessDeniedError",
+    "ApprovalRefusedError",
+    "ApprovalRequiredError",
+    "ApprovalUnavailableError",
     "ConnectionDeniedError",
     "ConnectionRateLimitedError",
     "ConnectionRequiredError",
@@ -418,6 +424,70 @@ class DecisionUnavailableError(ToolGuardError):
     ) -> None:
         super().__init__(message)
         self.rule = rule
+
+
+class ApprovalRequiredError(ToolGuardError):
+    """A person has to approve this call first; the tool did not run.
+
+    Args:
+        message: one sentence that says what the caller can do.
+        tool: the name of the tool.
+        approve_url: the URL of the page with the question; None if there is none.
+        expires_at: when the question ends, in seconds since the epoch.
+        is_waiting: whether the same call has been asked about before, and has no answer yet.
+    """
+
+    error = "approval_required"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        tool: str,
+        approve_url: str | None = None,
+        expires_at: float = 0.0,
+        is_waiting: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.tool = tool
+        self.approve_url = approve_url
+        self.expires_at = expires_at
+        self.is_waiting = is_waiting
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error, with the tool, the state, and the URL of the page if there is one."""
+        body = {
+            **super().to_dict(),
+            "tool": self.tool,
+            "state": "waiting" if self.is_waiting else "asked",
+            "expires_at": int(self.expires_at),
+        }
+        return body if self.approve_url is None else {**body, "approve_url": self.approve_url}
+
+
+class ApprovalRefusedError(ToolGuardError):
+    """A person has said no to this call.
+
+    Args:
+        message: one sentence.
+        tool: the name of the tool.
+    """
+
+    error = "approval_refused"
+
+    def __init__(self, message: str, *, tool: str) -> None:
+        super().__init__(message)
+        self.tool = tool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error, with the tool."""
+        return {**super().to_dict(), "tool": self.tool}
+
+
+class ApprovalUnavailableError(ToolGuardError):
+    """Where approvals are kept cannot be reached: retrying may help."""
+
+    error = "approval_unavailable"
 
 
 class InvalidInputError(ToolGuardError):

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.routing import Route
 
+    from toolguard.approvals import Approvals
     from toolguard.frameworks import Adapter
     from toolguard.frameworks.apps import OtherPaths
     from toolguard.http.middleware import ASGIApp
@@ -193,6 +194,10 @@ class ToolGuard:
         self.leeway: float = getattr(self.verifier, "leeway", 0.0)
         if self._vault is not None:
             self._vault.bind(self.resource, self.issuer, self)
+        #: Asks people to approve calls; None if nothing does.
+        self.approvals = _approvals_of(self._vault)
+        if self.approvals is not None:
+            self.approvals.bind(self.resource, self.issuer, self)
         self._initial_scopes = initial_scopes_of(initial_scopes)
         self._trusted = trusted_user(stdio)
         self._stdio_token: StdioToken | None = None
@@ -243,6 +248,7 @@ class ToolGuard:
         rules: Mapping[str, HasPolicy] | None = None,
         sent_by_client: Mapping[str, Collection[str]] | None = None,
         open_routes: Collection[str] = (),
+        approvals: Approvals | None = None,
     ) -> ServerT:
         """Guard a server of the official SDK (1.x, 2.x) or of fastmcp (3.x, 4.x), in place.
 
@@ -267,6 +273,8 @@ class ToolGuard:
                 on purpose: ``["/health"]``. Custom routes are not guarded; ``toolguard audit
                 --check`` fails for each one that is not listed here. A path without a route fails
                 when the server starts.
+            approvals: asks people to approve calls, for tools with ``@requires_approval``; by
+                default that is done with the vault in ``connections``, if it has ``sign_in=``.
 
         Raises:
             TypeError: if ``server`` is not one of these servers, or an argument is a string where
@@ -283,6 +291,9 @@ class ToolGuard:
         adapter = adapter_for(server)
         check_auth(server, self)
         sent = sent_arguments(sent_by_client or {})
+        if approvals is not None:
+            approvals.bind(self.resource, self.issuer, self)
+            self.approvals = approvals
         pages = self._pages_for(server)
         adapter.claim(
             self,
@@ -301,13 +312,21 @@ class ToolGuard:
         return server
 
     def _pages_for(self, server: Any) -> Sequence[Route]:
-        """Return the connect pages of the guard's vault that ``server`` has to serve."""
-        vault = self._vault
-        if vault is None or vault.sign_in is None or not hasattr(server, "custom_route"):
+        """Return the pages for people that ``server`` has to serve."""
+        vault, approvals = self._vault, self.approvals
+        if not hasattr(server, "custom_route"):
             return ()
-        from toolguard.vault.connecting import connect_routes  # noqa: PLC0415 - imports starlette
+        pages: list[Route] = []
+        if vault is not None and vault.sign_in is not None:
+            from toolguard.vault.connecting import connect_routes  # noqa: PLC0415 - starlette
 
-        return connect_routes(vault)
+            pages += connect_routes(vault)
+        if approvals is not None:
+            from toolguard.approvals.pages import approval_routes  # noqa: PLC0415 - starlette
+
+            served = {page.path for page in pages}
+            pages += [page for page in approval_routes(approvals) if page.path not in served]
+        return pages
 
     def asgi(
         self,
@@ -689,6 +708,15 @@ def _vault_in(provider: ConnectionProvider | None) -> Vault | None:
     found = provider.provider if isinstance(provider, CachedConnections) else provider
     # Without importing it: a guard without a vault has no SQLAlchemy.
     return cast("Vault", found) if hasattr(found, "pages_url") else None
+
+
+def _approvals_of(vault: Vault | None) -> Approvals | None:
+    """Return the approvals in the database of a vault; None if it has no pages."""
+    if vault is None or vault.sign_in is None:
+        return None
+    from toolguard.approvals import Approvals  # noqa: PLC0415 - imports SQLAlchemy, as the vault
+
+    return Approvals.of_vault(vault)
 
 
 @dataclass(frozen=True)

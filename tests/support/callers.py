@@ -13,7 +13,7 @@ from typing import Any
 
 from toolguard.calls.message import Frame, MessageContext, refusal_in, standing
 from toolguard.calls.recorder import Recorder, Records
-from toolguard.calls.request import RequestAuth, UnauthorizedTools
+from toolguard.calls.request import Approver, RequestAuth, UnauthorizedTools
 from toolguard.connections import ConnectionProvider
 from toolguard.errors import InvalidTokenError, ToolGuardError
 from toolguard.http.challenge import Challenge, challenge_for
@@ -80,6 +80,7 @@ class Desk:
         self.verifier: Verifier = verifier or Tokens()
         self.scope_hierarchy = ScopeHierarchy(hierarchy)
         self.connections = connections
+        self.approvals: Approver | None = None
         self.default: DefaultPolicy = default
         self.unauthorized_tools: UnauthorizedTools = unauthorized_tools
         self.leeway = leeway

@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("calls.", "engines."),
     ("decorators.", "http.", "telemetry."),
     ("frameworks.", "vault."),
-    ("settings",),
+    ("settings", "approvals."),
     ("guard",),
     ("", "audit.", "descope.", "testing."),
     ("dev.",),
@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 
 FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
-KNOW_A_FRAMEWORK = ("http.", "frameworks.", "pages.", "vault.", "testing.", "dev.")
+KNOW_A_FRAMEWORK = ("http.", "frameworks.", "pages.", "vault.", "approvals.", "testing.", "dev.")
 SPEAK_HTTP = (
     *("connections.http", "connections.sockets", "connections.auth"),
     *("tokens.fetching", "tokens.introspection", "tokens.posting"),

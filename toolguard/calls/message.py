@@ -25,7 +25,16 @@ from toolguard.errors import (
     ToolGuardError,
 )
 from toolguard.parsing.scope_names import SAME, ScopeNames
-from toolguard.policies.decision import Caller, Decision, Verdict, decide, decide_now
+from toolguard.policies.approval import Approving, CallToApprove
+from toolguard.policies.decision import (
+    NEEDS_ARGUMENTS,
+    PERMIT,
+    Caller,
+    Decision,
+    Verdict,
+    decide,
+    decide_now,
+)
 from toolguard.policies.operations import Kind, OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
@@ -204,9 +213,11 @@ class Frame:
         return Frame(self.guard, self.message, row)
 
     async def connect(
-        self, needs: Sequence[ConnectionNeed], principal: Principal | None
+        self, needs: Sequence[ConnectionNeed], principal: Principal | None, call: OperationCall
     ) -> dict[str, Connection | None]:
         """Return the connections that the caller needs, by parameter.
+
+        Only now an approval of the call is used up, so that one without a connection leaves it.
 
         Raises:
             ToolGuardError: if a connection cannot be fetched.
@@ -218,14 +229,26 @@ class Frame:
             self.guard.connections, principal, auth.token, self.guard.clock, self.check_valid
         )
         self.check_valid(principal)
-        return await connecting.connect(needs)
+        found = await connecting.connect(needs)
+        policy, is_permitted = None if self.row is None else self.row.policy, False
+        try:
+            if policy is not None and policy.approval is not None:
+                await self.authorize(call, approving="use")
+            is_permitted = True
+        finally:
+            if not is_permitted:  # a traceback shows local variables, and none may hold a token
+                found.clear()
+        return found
 
-    async def authorize(self, call: OperationCall | None) -> Principal | None:
+    async def authorize(
+        self, call: OperationCall | None, *, approving: Approving = "later"
+    ) -> Principal | None:
         """Decide on the operation and return the caller, None for a caller without a token.
 
         Args:
             call: the call; None while only the framework knows the arguments. Requirements that
                 depend on them are then left to the wrapper that owns the row.
+            approving: how far to go if the operation needs an approval.
 
         Raises:
             ToolGuardError: a refusal that names everything that is missing.
@@ -238,6 +261,9 @@ class Frame:
             if decision is None or auth is None or auth.guard is not self.guard:
                 decision = decision or await decide(row.policy, caller, call)
                 self.check_open(principal)  # a requirement or a verifier may take long
+            policy = row.policy
+            if policy is not None and policy.approval is not None and decision.refusal is None:
+                decision = await self._approve(decision, call, principal, approving)
         except ToolGuardError as refusal:
             decision, principal = Decision(Verdict.REFUSE, refusal), None
         row.decided(decision, principal)
@@ -249,6 +275,35 @@ class Frame:
         if is_own and message.auth is not None:
             message.auth.permit()  # the middleware releases the response that it holds back
         return principal
+
+    async def _approve(
+        self,
+        decision: Decision,
+        call: OperationCall | None,
+        principal: Principal | None,
+        approving: Approving,
+    ) -> Decision:
+        """Return the decision about a call that also needs the approval of a person.
+
+        Raises:
+            ToolGuardError: if the call is not approved.
+        """
+        row, approver = self.entered, self.guard.approvals
+        need = None if row.policy is None else row.policy.approval
+        if approver is None or need is None or row.owner is None or principal is None:
+            raise GuardNotConfiguredError(
+                "This call needs an approval and nothing asks for one: write protect(server, "
+                "approvals=...), and @requires_approval directly above the function"
+            )
+        if approving == "skip":
+            return decision
+        if approving == "later" or call is None or decision.verdict is not Verdict.PERMIT:
+            return NEEDS_ARGUMENTS
+        function = f"{row.owner.__module__}.{row.owner.__qualname__}"
+        asked = CallToApprove(need, principal, call.name, function, call.arguments)
+        await approver.require(asked, use=approving == "use")
+        self.check_open(principal)
+        return PERMIT
 
     def check_open(self, principal: Principal | None) -> None:
         """Check that the caller is still permitted: the tool may have run for a long time.

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from toolguard.calls.message import MessageContext
-from toolguard.calls.records import DecisionRecord, DecisionVerdict, GrantVerdict
+from toolguard.calls.records import AnswerVerdict, DecisionRecord, DecisionVerdict, GrantVerdict
 from toolguard.calls.request import Guard
 from toolguard.calls.rows import Row, State
 from toolguard.errors import (
+    ApprovalUnavailableError,
     ConnectionRateLimitedError,
     ConnectionRequiredError,
     ConnectionResponseError,
@@ -30,10 +31,11 @@ from toolguard.policies.policy import Policy
 from toolguard.policies.published import LISTS
 from toolguard.principal import Principal
 
-__all__ = ["grant_record", "message_records", "request_record", "row_record"]
+__all__ = ["answer_record", "grant_record", "message_records", "request_record", "row_record"]
 
 _OUTAGES = (
     KeysUnavailableError,
+    ApprovalUnavailableError,
     ConnectionUnavailableError,
     ConnectionRateLimitedError,
     ConnectionResponseError,
@@ -136,6 +138,31 @@ def grant_record(
         tenant=tenant,
         hashed=guard.recorder.hashes,
         connections=(connection,),
+    )
+
+
+def answer_record(
+    guard: Guard, verdict: AnswerVerdict, tool: str, issuer: str, person: str
+) -> DecisionRecord:
+    """Return the record of what a person answered who was asked to approve a call.
+
+    Args:
+        guard: the guard of the server.
+        verdict: the answer.
+        tool: the name of the tool.
+        issuer: the issuer of the person.
+        person: the person.
+    """
+    return DecisionRecord(
+        guard.clock(),
+        guard.resource,
+        verdict,
+        transport=None,
+        kind="tool",
+        operation=_bounded(tool),
+        issuer=issuer,
+        subject=guard.recorder.name_of(issuer, person),
+        hashed=guard.recorder.hashes,
     )
 
 

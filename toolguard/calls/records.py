@@ -13,7 +13,15 @@ from typing import Any, Literal, TypeAlias
 
 from toolguard.policies.operations import Kind
 
-__all__ = ["GRANT_VERDICTS", "DecisionRecord", "DecisionVerdict", "GrantVerdict", "Transport"]
+__all__ = [
+    "ANSWER_VERDICTS",
+    "GRANT_VERDICTS",
+    "AnswerVerdict",
+    "DecisionRecord",
+    "DecisionVerdict",
+    "GrantVerdict",
+    "Transport",
+]
 
 Transport: TypeAlias = Literal["http", "stdio", "memory"]
 """How a message came: over HTTP, over stdio, or from a client in this process."""
@@ -21,12 +29,20 @@ Transport: TypeAlias = Literal["http", "stdio", "memory"]
 GrantVerdict: TypeAlias = Literal["connected", "refreshed", "disconnected"]
 """What happened in a vault: an account was connected, its token refreshed, or it was removed."""
 
+AnswerVerdict: TypeAlias = Literal["approved", "not_approved"]
+"""What a person answered who was asked to approve a call."""
+
+ANSWER_VERDICTS: tuple[AnswerVerdict, ...] = ("approved", "not_approved")
+"""The verdicts of people's answers."""
+
 DecisionVerdict: TypeAlias = (
-    Literal["served", "failed", "filtered", "refused", "not_connected", "outage"] | GrantVerdict
+    Literal["served", "failed", "filtered", "refused", "not_connected", "outage"]
+    | GrantVerdict
+    | AnswerVerdict
 )
 """How an operation ended: it ran; it ran into an error of its own; it was a list from which
 operations were left out; it was refused; an account has to be connected; a service is down. Or
-what happened in a vault."""
+what happened in a vault, or a person answered on a page."""
 
 GRANT_VERDICTS: tuple[GrantVerdict, ...] = ("connected", "refreshed", "disconnected")
 """The verdicts of a vault's records."""
@@ -115,9 +131,15 @@ class DecisionRecord:
 
 
 def _sentence(record: DecisionRecord) -> Iterable[str]:
-    if record.verdict in GRANT_VERDICTS:
+    if record.verdict in ANSWER_VERDICTS:
+        yield f"{record.verdict.replace('_', ' ')}: {record.operation}, by {_caller(record)}"
+    elif record.verdict in GRANT_VERDICTS:
         yield f"{record.verdict} {' '.join(record.connections)} for {_caller(record)}"
-        return
+    else:
+        yield from _decision(record)
+
+
+def _decision(record: DecisionRecord) -> Iterable[str]:
     yield record.verdict.replace("_", " ")
     yield f"{record.kind} {record.operation}" if record.kind else record.method or "a request"
     yield f"for {_caller(record)}{':' if record.reason else ''}"

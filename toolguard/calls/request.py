@@ -15,6 +15,7 @@ from toolguard.calls.recorder import Recorder
 from toolguard.calls.records import Transport
 from toolguard.connections.protocol import ConnectionProvider
 from toolguard.errors import ToolGuardError
+from toolguard.policies.approval import CallToApprove
 from toolguard.policies.policy import DefaultPolicy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
@@ -23,6 +24,7 @@ from toolguard.tokens.verifier import Verifier
 
 __all__ = [
     "SCOPE_KEY",
+    "Approver",
     "Guard",
     "RequestAuth",
     "SignedIn",
@@ -41,6 +43,22 @@ TaskExpiry = Literal["continue", "stop"]
 """How to treat a background task whose token expires before the task has ended."""
 
 
+class Approver(Protocol):
+    """Has people approve calls, such as :class:`toolguard.approvals.Approvals`."""
+
+    async def require(self, call: CallToApprove, *, use: bool) -> None:
+        """Return if the call is approved.
+
+        Args:
+            call: the call.
+            use: whether the call runs now, so that the approval is used up.
+
+        Raises:
+            ToolGuardError: if it is not approved.
+        """
+        ...
+
+
 class Guard(Protocol):
     """The part of a guard that a message uses."""
 
@@ -53,6 +71,11 @@ class Guard(Protocol):
     unauthorized_tools: UnauthorizedTools
     leeway: float
     clock: Callable[[], float]
+
+    @property
+    def approvals(self) -> Approver | None:
+        """Has people approve calls; None if nothing does."""
+        ...
 
     @property
     def admits_anonymous(self) -> bool:

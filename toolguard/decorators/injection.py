@@ -176,6 +176,12 @@ def _check_read(
 ) -> None:
     """Check that the function has the arguments that the rule reads."""
     names = {parameter.name for parameter in visible}
+    for name in policy.approval.arguments if policy.approval is not None else ():
+        if name not in names:
+            raise TypeError(
+                f"the summary {policy.approval.summary!r} names an argument that "  # type: ignore[union-attr]
+                f"{name_of(function)}() does not have: write one of {sorted(names)}"
+            )
     for name in policy.arguments:
         if name not in names:
             raise TypeError(

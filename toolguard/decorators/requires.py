@@ -389,8 +389,11 @@ def any_of(*rules: RuleLike) -> Scope | GuardDecorator:
     if len(scopes) == len(rules):
         return any_of_scopes(*scopes)
     policies = [_policy(rule) for rule in rules]
-    if any(policy.public or policy.connections for policy in policies):
-        raise ValueError("any_of() takes rules: write public and with_connection() by themselves")
+    if any(policy.public or policy.connections or policy.approval for policy in policies):
+        raise ValueError(
+            "any_of() takes rules: write public, with_connection() and requires_approval() by "
+            "themselves"
+        )
     wanted = [policy.formula for policy in policies if policy.formula is not None]
     if len(wanted) < len(policies):  # one of them permits every verified caller
         return GuardDecorator(Policy())

@@ -29,6 +29,7 @@ from toolguard.calls.recording import row_record
 from toolguard.calls.rows import Row, State
 from toolguard.decorators.injection import Connections, Injection, unwrapped
 from toolguard.errors import ToolGuardError
+from toolguard.policies.approval import Approving
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 
@@ -97,6 +98,11 @@ class GuardDecorator:
             return _guarded(mark.function, whole)
         # Another decorator is between two guards: still decide on both at once.
         inner = policy_of(function)
+        if inner is not None and inner.approval is not None:
+            raise ValueError(
+                f"another decorator is between {self!r} and @requires_approval: write all guards "
+                "directly above each other"
+            )
         whole = self.policy if inner is None else self.policy & replace(inner, connections=())
         return _guarded(function, whole)
 
@@ -124,6 +130,8 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
     injection = Injection.plan(function, policy)
     start = _starting(function)
     reads_arguments = policy.reads_arguments
+    # A call that turns out to lack a connection has not used its approval.
+    approving: Approving = "check" if policy.connections else "use"
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         outer = current_frame()
@@ -132,18 +140,18 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
         row.running = True
         failure: str | None = "CancelledError"  # unless it ends otherwise
         try:
+            call = row.call
             if row.state is State.PERMITTED and not reads_arguments:
                 principal = row.principal
                 frame.check_open(principal)
             else:
-                call = row.call
                 if reads_arguments or row.state is State.NEEDS_ARGUMENTS:
                     sent = MappingProxyType(injection.sent(args, kwargs))
                     call = replace(call, arguments=sent)
-                principal = await frame.authorize(call)
+                principal = await frame.authorize(call, approving=approving)
             connections: Connections = {}
             if policy.connections:
-                connections = await frame.connect(policy.connections, principal)
+                connections = await frame.connect(policy.connections, principal, call)
             running = start(injection, args, kwargs, principal, connections)
             del connections  # a traceback shows local variables, and none may hold a token
             result = await running

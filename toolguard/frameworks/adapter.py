@@ -13,6 +13,8 @@ from toolguard.calls.message import Frame
 from toolguard.decorators.injection import sent_by_clients, unwrapped
 from toolguard.decorators.wrapper import BARE, GuardDecorator, bare_policy
 from toolguard.errors import (
+    ApprovalRequiredError,
+    ConnectionRequiredError,
     GuardNotConfiguredError,
     InvalidInputError,
     MalformedMessageError,
@@ -41,6 +43,7 @@ __all__ = [
     "challenge_meta",
     "check_declaration",
     "code_of",
+    "page_to_open",
 ]
 
 _log = logging.getLogger("toolguard")
@@ -389,6 +392,15 @@ def check_declaration(
             f"{what} uses connection {policy.connections[0].name!r} and the guard has no "
             "provider: write ToolGuard(..., connections=...)"
         )
+    if guard is not None and policy and policy.approval:
+        if operation.kind != "tool":
+            raise ValueError(f"{what} needs an approval, and only calls of tools are approved")
+        if guard.approvals is None:
+            raise ValueError(
+                f"{what} needs an approval, and the guard has nowhere to ask for one: write "
+                "guard.protect(server, approvals=Approvals(sign_in=...)), or ToolGuard("
+                "connections=Vault(..., sign_in=...))"
+            )
     fault = sent_by_clients(operation.function, sent_by_client)
     if fault is not None:
         raise ValueError(f"{what} {fault}")
@@ -410,6 +422,15 @@ def challenge_meta(guard: ServerGuard, refusal: ToolGuardError) -> dict[str, Any
     """Return the metadata of a tool error: the challenge, for answers without a header."""
     challenge = guard.challenge(refusal)
     return None if challenge is None else {"mcp/www_authenticate": [challenge.header]}
+
+
+def page_to_open(refusal: ToolGuardError) -> tuple[str, str] | None:
+    """Return the key and the URL of the page on which a person lifts ``refusal``; None if none."""
+    if isinstance(refusal, ConnectionRequiredError) and refusal.connect_url is not None:
+        return f"connect:{refusal.connection}", refusal.connect_url
+    if isinstance(refusal, ApprovalRequiredError) and refusal.approve_url is not None:
+        return f"approve:{refusal.approve_url.rpartition('/')[2]}", refusal.approve_url
+    return None
 
 
 def can_open_urls(capabilities: Any) -> bool:

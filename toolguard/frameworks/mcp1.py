@@ -22,9 +22,15 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 
 from toolguard.calls.message import current_frame
-from toolguard.errors import ConnectionRequiredError, ToolGuardError
+from toolguard.errors import ToolGuardError
 from toolguard.frameworks import internals
-from toolguard.frameworks.adapter import Adapter, can_open_urls, challenge_meta, code_of
+from toolguard.frameworks.adapter import (
+    Adapter,
+    can_open_urls,
+    challenge_meta,
+    code_of,
+    page_to_open,
+)
 from toolguard.frameworks.apps import guard_builder, guard_endpoints
 from toolguard.frameworks.sdk_server import SDKAdapter
 from toolguard.frameworks.server_guard import ServerGuard
@@ -263,14 +269,15 @@ def _said_no(method: str, refusal: ToolGuardError, guard: ServerGuard) -> types.
     if method != "tools/call":
         data = refusal.to_dict()
         raise McpError(types.ErrorData(code=code_of(refusal), message=str(refusal), data=data))
-    if isinstance(refusal, ConnectionRequiredError) and refusal.connect_url is not None:
-        _ask_to_connect(refusal, refusal.connect_url)
+    page = page_to_open(refusal)
+    if page is not None:
+        _ask_to_open(refusal, page[1])
     meta = challenge_meta(guard, refusal)
     text = types.TextContent(type="text", text=refusal.to_json())
     return types.ServerResult(types.CallToolResult(content=[text], isError=True, _meta=meta))
 
 
-def _ask_to_connect(refusal: ConnectionRequiredError, url: str) -> None:
+def _ask_to_open(refusal: ToolGuardError, url: str) -> None:
     """Ask the client to open ``url`` (URL mode elicitation); return if it does not support that.
 
     Raises:

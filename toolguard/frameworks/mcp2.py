@@ -25,9 +25,16 @@ from mcp_types import (
 from pydantic import BaseModel
 from starlette.applications import Starlette
 
-from toolguard.errors import ConnectionRequiredError, ToolGuardError
+from toolguard.errors import ToolGuardError
 from toolguard.frameworks import internals
-from toolguard.frameworks.adapter import REFUSED, Adapter, can_open_urls, challenge_meta, code_of
+from toolguard.frameworks.adapter import (
+    REFUSED,
+    Adapter,
+    can_open_urls,
+    challenge_meta,
+    code_of,
+    page_to_open,
+)
 from toolguard.frameworks.apps import guard_builder
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.sdk_server import SDKAdapter
@@ -154,10 +161,10 @@ def _said_no(
 ) -> HandlerResult:
     if ctx.method != "tools/call":
         raise MCPError(code=code_of(refusal), message=str(refusal), data=refusal.to_dict())
-    if isinstance(refusal, ConnectionRequiredError) and refusal.connect_url is not None:
-        asked = _ask_to_connect(ctx, refusal, refusal.connect_url)
-        if asked is not None:
-            return asked
+    page = page_to_open(refusal)
+    asked = _ask_to_open(ctx, refusal, *page) if page is not None else None
+    if asked is not None:
+        return asked
     text = TextContent(type="text", text=refusal.to_json())
     meta = challenge_meta(guard, refusal)
     result = CallToolResult(content=[text], is_error=True, _meta=meta)
@@ -166,8 +173,8 @@ def _said_no(
     return result.model_dump(by_alias=True, exclude_none=True, exclude=unknown)
 
 
-def _ask_to_connect(
-    ctx: ServerRequestContext[Any, Any], refusal: ConnectionRequiredError, url: str
+def _ask_to_open(
+    ctx: ServerRequestContext[Any, Any], refusal: ToolGuardError, key: str, url: str
 ) -> InputRequiredResult | None:
     """Return the elicitation to open ``url``; None if this client does not support it.
 
@@ -177,9 +184,8 @@ def _ask_to_connect(
     if not can_open_urls(ctx.session.client_capabilities):
         return None
     if ctx.protocol_version >= _MODERN:
-        key = f"connect:{refusal.connection}"
         if key in ((ctx.params or {}).get("inputResponses") or {}):
-            return None  # asked once in this call, and declined, or not connected after all
+            return None  # asked once in this call, and declined, or not done after all
         params = ElicitRequestURLParams(message=str(refusal), url=url)
         return InputRequiredResult(input_requests={key: ElicitRequest(params=params)})
     question = ElicitRequestURLParams(

@@ -328,7 +328,7 @@ async def run(
         # The wrapper decides, on the arguments that the framework has validated.
         await frame.authorize(None if reads_arguments and resolved.owner else call)
         if validated is not None and row.state is State.NEEDS_ARGUMENTS:
-            await frame.authorize(replace(call, arguments=validated()))
+            await frame.authorize(replace(call, arguments=validated()), approving="check")
         result = await proceed()
         failure = None
         return result  # noqa: TRY300 - an `else` would be one branch too many
@@ -396,7 +396,7 @@ async def _settle(adapter: Adapter, door: Frame, incoming: Incoming, result: Any
         # The dependencies of a tool may ask questions (``Resolve`` of mcp 2) before its own wrapper
         # gets the call; once they are answered, it decides on the arguments of the tool.
         last = message.rows[-1]
-        await door.enter(last.policy, last.call).authorize(last.call)
+        await door.enter(last.policy, last.call).authorize(last.call, approving="skip")
         return
     if message.rows:  # refused, but answered nevertheless
         raise message.refusal or AccessDeniedError(rule="an answer after a refusal")

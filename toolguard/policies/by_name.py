@@ -162,6 +162,11 @@ class _Rule:
                 f"the rule {pattern!r} fetches a connection that nothing takes: "
                 "with_connection() goes above a function"
             )
+        if guard.policy.approval is not None:
+            raise ValueError(
+                f"the rule {pattern!r} asks for an approval, and only a function has validated "
+                "arguments: requires_approval() goes above a function"
+            )
         self.pattern = pattern
         self.policy = guard.policy
         self.is_tag = prefix == _TAG

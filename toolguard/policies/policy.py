@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from toolguard.policies.approval import ApprovalNeed
 from toolguard.policies.formulas import Alternative, Formula, Requirement, requirements_in
 
 __all__ = ["DEFAULT_POLICIES", "ConnectionNeed", "DefaultPolicy", "Policy"]
@@ -44,14 +45,17 @@ class Policy:
         formula: the formula that the caller must meet; None requires a valid token only.
         connections: the connections to fetch for the caller once the call is permitted.
         public: whether callers without a token are permitted.
+        approval: the approval that each call needs once the formula is met; None if it needs none.
     """
 
     formula: Formula | None = None
     connections: tuple[ConnectionNeed, ...] = ()
     public: bool = False
+    approval: ApprovalNeed | None = None
 
     def __post_init__(self) -> None:
-        if self.public and (self.formula is not None or self.connections):
+        has_rule = self.formula is not None or self.approval is not None
+        if self.public and (has_rule or self.connections):
             raise ValueError(_PUBLIC_AND_GUARDED)
         parameters = [need.parameter for need in self.connections]
         for name in parameters:
@@ -65,17 +69,21 @@ class Policy:
         """Return the policy that requires everything that either policy requires.
 
         Raises:
-            ValueError: if one of the two is public and the other requires something.
+            ValueError: if one of the two is public and the other requires something, or they need
+                two approvals.
         """
         if self.public or other.public:
             if self != other:
                 raise ValueError(_PUBLIC_AND_GUARDED)
             return self
+        if self.approval and other.approval and self.approval != other.approval:
+            raise ValueError("a call is approved once: write one @requires_approval")
         rules = [rule for rule in (self.formula, other.formula) if rule is not None]
         return replace(
             self,
             formula=rules[0] & rules[1] if len(rules) == 2 else next(iter(rules), None),  # noqa: PLR2004
             connections=tuple(dict.fromkeys((*self.connections, *other.connections))),
+            approval=self.approval or other.approval,
         )
 
     @property
@@ -86,7 +94,8 @@ class Policy:
     @functools.cached_property
     def reads_arguments(self) -> bool:
         """Whether the decision depends on the call, and not only on the caller."""
-        return any(each.reads_arguments for each in self.requirements)
+        is_read = any(each.reads_arguments for each in self.requirements)
+        return is_read or self.approval is not None
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -113,6 +122,7 @@ class Policy:
         if self.public:
             return "public"
         parts = [str(self.formula) if self.formula is not None else "any authenticated caller"]
+        parts += [str(self.approval)] if self.approval is not None else []
         parts += [f"connection {need.name}" for need in self.connections]
         return ", ".join(parts)
 

@@ -56,8 +56,8 @@ def requirements(policy: Policy, names: ScopeNames = SAME) -> dict[str, Any]:
     """Return the requirements that a client can act on, as JSON.
 
     ``public`` if callers without a token are permitted; else ``scopes`` (a list of alternatives,
-    each a list of scopes), ``connections``, ``recent_auth`` (RFC 9470), and ``conditions`` if
-    there are further requirements; each only if it applies.
+    each a list of scopes), ``connections``, ``approval``, ``recent_auth`` (RFC 9470), and
+    ``conditions`` if there are further requirements; each only if it applies.
 
     >>> from toolguard import any_of, requires_scopes
     >>> requirements(requires_scopes(any_of("calendar.write", "admin")).policy)
@@ -70,6 +70,7 @@ def requirements(policy: Policy, names: ScopeNames = SAME) -> dict[str, Any]:
     found = {
         "scopes": [list(group) for group in _grants(policy, names)],
         "connections": [need.name for need in policy.connections],
+        "approval": policy.approval is not None,
         "recent_auth": [_sign_in(each) for each in recent],
         "conditions": len(recent) < len(asked),
     }

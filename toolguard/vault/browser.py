@@ -55,14 +55,25 @@ class Cookies:
         """Return the browser's value, a new one for a new browser."""
         return self.read(request, "browser") or new_secret()
 
-    def form_proof(self, browser: str) -> str:
-        """Return what a form of this browser carries, and no other site can know."""
-        return sha256(f"form {browser}".encode()).hexdigest()
+    def form_proof(self, browser: str, *about: str) -> str:
+        """Return what a form of this browser carries, and no other site can know.
 
-    def is_own_form(self, request: Request, proof: str) -> bool:
-        """Return whether a posted form came from a page that this browser was shown."""
+        Args:
+            browser: the browser's value.
+            about: what the form is about.
+        """
+        return sha256(" ".join(["form", browser, *map(repr, about)]).encode()).hexdigest()
+
+    def is_own_form(self, request: Request, proof: str, *about: str) -> bool:
+        """Return whether a posted form came from a page that this browser was shown.
+
+        Args:
+            request: the request.
+            proof: what the form carries.
+            about: what the form has to be about.
+        """
         browser = self.read(request, "browser")
-        expected = self.form_proof(browser).encode()
+        expected = self.form_proof(browser, *about).encode()
         return bool(browser) and hmac.compare_digest(proof.encode(), expected)
 
     def _name(self, name: str) -> str:

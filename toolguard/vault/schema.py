@@ -31,7 +31,15 @@ from sqlalchemy import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["GRANTS", "SCHEMA_VERSION", "SLIPS", "SchemaError", "found_version", "upgrade"]
+__all__ = [
+    "APPROVALS",
+    "GRANTS",
+    "SCHEMA_VERSION",
+    "SLIPS",
+    "SchemaError",
+    "found_version",
+    "upgrade",
+]
 
 _METADATA = MetaData()
 
@@ -74,6 +82,23 @@ SLIPS = Table(
 )
 """What is kept for minutes: tickets, consents and exchanges that have begun, sessions."""
 
+APPROVALS = Table(
+    "vault_approval",
+    _METADATA,
+    # The digest of what the approval is for: the caller, the tool and the arguments.
+    Column("binding", String, primary_key=True),
+    Column("id", String, nullable=False, unique=True),
+    Column("issuer", String, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Index("vault_approval_expires_at", "expires_at"),
+    Index("vault_approval_owner", "issuer", "owner"),
+)
+"""The approvals of single calls: one row for each call that is asked about, for minutes."""
+
 # Any number that no other program on the same Postgres uses for a lock.
 _UPGRADING = 8_315_160_013
 
@@ -83,10 +108,14 @@ class SchemaError(RuntimeError):
 
 
 def _create_tables(db: Connection) -> None:
-    _METADATA.create_all(db)
+    _METADATA.create_all(db, [_VERSION, GRANTS, SLIPS])
 
 
-_STEPS: Sequence[Callable[[Connection], None]] = (_create_tables,)
+def _add_approvals(db: Connection) -> None:
+    APPROVALS.create(db)
+
+
+_STEPS: Sequence[Callable[[Connection], None]] = (_create_tables, _add_approvals)
 """The step at index n leads from version n to n + 1; version 0 is an empty database."""
 
 SCHEMA_VERSION = len(_STEPS)

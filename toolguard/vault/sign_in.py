@@ -24,11 +24,14 @@ class Person:
         issuer: the issuer of their access tokens.
         subject: the ``sub`` of their access tokens.
         name: what to call them on a page; by default the subject.
+        claims: what the sign-in says about them, for what a person who approves calls has to meet:
+            ``roles``, ``scope`` and so on, as in an access token; not in the representation.
     """
 
     issuer: str
     subject: str
     name: str = ""
+    claims: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def shown(self) -> str:
@@ -110,7 +113,7 @@ def read_person(
         return None
     names = (claims.get(each) for each in ("email", "preferred_username", "name"))
     name = next((each for each in names if isinstance(each, str) and each), "")
-    return Person(issuer, subject, name)
+    return Person(issuer, subject, name, claims)
 
 
 def _claims(id_token: object) -> Mapping[str, Any]:

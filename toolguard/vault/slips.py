@@ -29,18 +29,21 @@ if TYPE_CHECKING:
 
     from toolguard.vault.database import Database
 
-__all__ = ["Purpose", "Slip", "SlipStore"]
+__all__ = ["SESSION_SECONDS", "Purpose", "Slip", "SlipStore"]
 
 Purpose: TypeAlias = Literal["ticket", "consent", "exchange", "session"]
 """What a slip is for; its lifetime follows from it."""
 
 _log = logging.getLogger("toolguard.vault")
 
+SESSION_SECONDS = 1_800.0
+"""How long a person stays signed in."""
+
 _LIFETIMES: Mapping[Purpose, float] = {
     "ticket": 600.0,
     "consent": 600.0,
     "exchange": 600.0,
-    "session": 1_800.0,
+    "session": SESSION_SECONDS,
 }
 # Of one purpose, for one person: the oldest ones end.
 _MAX_SLIPS = 50

@@ -27,7 +27,7 @@ from toolguard.errors import (
     ConnectionUnavailableError,
 )
 from toolguard.vault.grants import Grant, GrantKey, Owner
-from toolguard.vault.schema import GRANTS, SLIPS, SchemaError
+from toolguard.vault.schema import APPROVALS, GRANTS, SLIPS, SchemaError
 from toolguard.vault.seals import Seal, UnknownKeyError
 
 if TYPE_CHECKING:
@@ -236,6 +236,9 @@ class GrantStore:
 
         async def write(db: AsyncConnection) -> Sequence[Any]:
             await db.execute(delete(SLIPS).where(_belongs(SLIPS, owner)))
+            if owner.kind == "user":
+                is_theirs = and_(APPROVALS.c.issuer == owner.issuer, APPROVALS.c.owner == owner.id)
+                await db.execute(delete(APPROVALS).where(is_theirs))
             return await _delete(_belongs(GRANTS, owner), db)
 
         rows = await self._ask(write, "the vault")

@@ -131,10 +131,12 @@ class Vault:
         _check(connections, allow or {}, tenant_connectors or {})
         if not 0 < timeout < 30:  # noqa: PLR2004 - the time for which a refresh is claimed
             raise ValueError("write timeout=10.0: seconds, less than 30")
-        self._database = Database(database)
-        seal = seal_of(keys)
-        self.store = GrantStore(self._database, seal)
-        self.slips = SlipStore(self._database, seal, clock)
+        #: Where all rows are.
+        self.database = Database(database)
+        #: Seals and opens them.
+        self.seal = seal_of(keys)
+        self.store = GrantStore(self.database, self.seal)
+        self.slips = SlipStore(self.database, self.seal, clock)
         self.http = VaultClient(timeout=timeout, transport=transport, clock=clock)
         #: The services, by the names of their connections.
         self.clients = {
@@ -167,7 +169,7 @@ class Vault:
     def cache_namespace(self) -> str:
         """What the answers depend on beside the request; the same in every process."""
         of_server = self._of_server.identities if self._of_server else {}
-        facts = json.dumps([repr(self._database), of_server], sort_keys=True)
+        facts = json.dumps([repr(self.database), of_server], sort_keys=True)
         return f"vault {sha256(facts.encode()).hexdigest()}"
 
     @property
@@ -316,14 +318,14 @@ class Vault:
 
     async def upgrade(self) -> tuple[int, int]:
         """Move the tables forward; return their version before and after."""
-        return await self._database.upgrade()
+        return await self.database.upgrade()
 
     async def aclose(self) -> None:
         """Close all connections of the running event loop; a later use opens new ones."""
         await self.http.aclose()
         if self._of_server is not None:
             await self._of_server.aclose()
-        await self._database.aclose()
+        await self.database.aclose()
 
     async def _revoke(self, removed: Sequence[KeptGrant | None]) -> None:
         """Revoke what was deleted: what cannot be opened stays as it is at the service."""
@@ -425,7 +427,7 @@ class Vault:
     def __repr__(self) -> str:
         sources = self._of_server.identities if self._of_server else {}
         of_server = [f"{each} of the server" for each in sources]
-        return f"<Vault: {', '.join([*self.clients, *of_server])} in {self._database!r}>"
+        return f"<Vault: {', '.join([*self.clients, *of_server])} in {self.database!r}>"
 
 
 def _owner(request: ConnectionRequest) -> Owner:

@@ -41,8 +41,8 @@ def test_earlier_tables_are_refused_until_the_command_moves_them(
     asyncio.run(used(Database(database_url)))
     ran: list[object] = []
     monkeypatch.setattr(schema, "_STEPS", (*schema._STEPS, ran.append))
-    monkeypatch.setattr(schema, "SCHEMA_VERSION", 2)
-    monkeypatch.setattr("toolguard.vault.database.SCHEMA_VERSION", 2)
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr("toolguard.vault.database.SCHEMA_VERSION", 3)
 
     with pytest.raises(schema.SchemaError, match="run `toolguard vault upgrade`"):
         asyncio.run(used(Database(database_url)))
@@ -54,7 +54,7 @@ def test_earlier_tables_are_refused_until_the_command_moves_them(
         finally:
             await database.aclose()
 
-    assert asyncio.run(upgrade()) == (1, 2)
+    assert asyncio.run(upgrade()) == (2, 3)
     assert len(ran) == 1
     asyncio.run(used(Database(database_url)))
 
@@ -87,3 +87,17 @@ def test_another_kind_of_database_is_refused_without_its_password(url: str) -> N
         Database(url)
 
     assert "p w" not in str(caught.value)
+
+
+def test_tables_of_the_first_version_get_those_of_approvals(database_url: str) -> None:
+    async def main() -> None:
+        database = Database(database_url)
+        async with database.connect() as db:
+            await db.execute(text("DROP TABLE vault_approval"))
+        await set_version(database_url, 1)
+        assert await database.upgrade() == (1, schema.SCHEMA_VERSION)
+        async with database.connect() as db:
+            await db.execute(text("SELECT * FROM vault_approval"))
+        await database.aclose()
+
+    asyncio.run(main())

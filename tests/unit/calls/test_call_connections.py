@@ -49,7 +49,7 @@ async def admitted(
 async def connected(door: Frame, policy: Policy) -> Connections:
     call = OperationCall("tool", "read")
     frame = door.enter(policy, call)
-    return await frame.connect(policy.connections, await frame.authorize(call))
+    return await frame.connect(policy.connections, await frame.authorize(call), call)
 
 
 def refusal(vault: Any, policy: Policy, principal: Principal | None = person()) -> ToolGuardError:  # noqa: B008 - a frozen value

@@ -168,14 +168,14 @@ def test_a_call_that_outlives_its_token_gets_no_connection() -> None:
     frame = door(guard, auth)
     needs = [ConnectionNeed("calendar", (), "connection_token")]
 
-    before = asyncio.run(frame.connect(needs, auth.principal))
+    before = asyncio.run(frame.connect(needs, auth.principal, CALL))
     clock.advance(60)
     principal = asyncio.run(admission(frame, Policy()))
 
     assert before["connection_token"] is not None
     assert principal == auth.principal
     with pytest.raises(InvalidTokenError):
-        asyncio.run(frame.connect(needs, principal))
+        asyncio.run(frame.connect(needs, principal, CALL))
     with standing(frame), pytest.raises(InvalidTokenError):
         current_access_token()
 

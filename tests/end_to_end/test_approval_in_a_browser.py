@@ -1,0 +1,84 @@
+"""A call approved in a real browser: headless Chromium, at the width of a desk and of a phone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.requests import Request
+
+from support.lines import LINES
+from toolguard import ToolGuard, requires_approval
+from toolguard.approvals import Approvals
+from toolguard.testing import LocalIssuer, Loopback
+from toolguard.vault import Person
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no /usr/bin/chromium")
+
+EVIL = "<img src=x onerror=alert(1)> " + "very-long-word" * 40
+
+
+@pytest.fixture(params=[1280, 360], ids=["desk", "phone"])
+def page(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A page of Chromium."""
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser.new_page(viewport={"width": request.param, "height": 700})
+        browser.close()
+
+
+def test_a_person_approves_a_call_with_the_keyboard(page: Any) -> None:
+    issuer = LocalIssuer(audience="http://127.0.0.1:1/mcp")
+    paid: list[str] = []
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+
+    async def signed_in(_: Request) -> Person | None:
+        return Person(issuer.issuer, "alice")
+
+    server = LINES[-1].server("office")
+
+    @server.tool()
+    @requires_approval(summary="Pay {payee}")
+    async def pay(payee: str) -> str:
+        paid.append(payee)
+        return "paid"
+
+    guard = ToolGuard(verifier=issuer.verifier(), audience=issuer.audience)
+    with Loopback() as served:
+        approvals = Approvals(sign_in=signed_in, public_url=served.url)
+        guard.protect(server, approvals=approvals)
+        served.start(LINES[-1].http_app(server, stateless=True, json=True))
+
+        def call() -> str:
+            headers = {
+                "accept": "application/json, text/event-stream",
+                "authorization": f"Bearer {issuer.mint('alice')}",
+                "mcp-protocol-version": "2025-11-25",
+            }
+            params = {"name": "pay", "arguments": {"payee": EVIL}}
+            body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+            reply = httpx.post(f"{served.url}/mcp", headers=headers, json=body).json()
+            return str(reply["result"]["content"][0]["text"])
+
+        page.goto(json.loads(call())["approve_url"])
+        page.wait_for_function("document.styleSheets.length === 1")
+        width, seen = page.evaluate("[document.body.scrollWidth, window.innerWidth]")
+        assert width <= seen, "it is wider than the window"
+        assert EVIL in page.locator("pre").inner_text()
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Approve"
+        page.keyboard.press("Enter")
+        page.get_by_text("This call is approved").wait_for()
+        page.go_back()
+        page.get_by_role("heading", level=1).wait_for()
+
+        assert call() == "paid"
+        assert paid == [EVIL]
+        assert complaints == []
