@@ -80,7 +80,9 @@ def from_environment(environ: Mapping[str, str], settings: Mapping[str, Any]) ->
     audience = (named if len(named) > 1 else named[0]) if named else server_url
     urls = [each for each in named if each.lower().startswith(("https://", "http://"))]
     if not (server_url or urls or settings.get("resource") or settings.get("audience")):
-        also = "" if _names_issuer(environ, settings) else f"; {_NO_ISSUER}"
+        issuer = environ.get("TOOLGUARD_ISSUER") or environ.get("DESCOPE_MCP_WELL_KNOWN_URL")
+        has_issuer = issuer or not settings.keys().isdisjoint(_OF_ISSUERS)
+        also = "" if has_issuer else f"; {_NO_ISSUER}"
         raise ValueError(f"set MCP_SERVER_URL to the address that clients connect to{also}")
     if server_url is not None and "resource" not in settings:
         _checked("MCP_SERVER_URL", server_url, canonical_resource)
@@ -94,11 +96,6 @@ def from_environment(environ: Mapping[str, str], settings: Mapping[str, Any]) ->
     if settings.keys().isdisjoint(_OF_ISSUERS):
         found.update(_issuer_from(environ, found))
     return found
-
-
-def _names_issuer(environ: Mapping[str, str], settings: Mapping[str, Any]) -> bool:
-    named = environ.get("TOOLGUARD_ISSUER") or environ.get("DESCOPE_MCP_WELL_KNOWN_URL")
-    return bool(named) or not settings.keys().isdisjoint(_OF_ISSUERS)
 
 
 def _checked(variable: str, value: str, check: Callable[[str], object]) -> None:

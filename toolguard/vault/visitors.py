@@ -189,7 +189,10 @@ class Visitors:
         if "code" not in query:
             raise PageError("You are not signed in.", 403)
         person = await self._exchanged(client, query["code"], begun)
-        facts = {"name": person.name, "claims": _kept_claims(person)}
+        claims: Mapping[str, Any] = person.claims
+        if len(json.dumps(dict(claims), default=str)) > _MAX_CLAIMS:
+            claims = {}
+        facts = {"name": person.name, "claims": claims}
         session = await self._sessions.issue("session", owner_of(person), facts)
         then = begun["then"]
         response = redirect(f"{self.url}/{then}" if then else self.url)
@@ -254,8 +257,3 @@ def _issuer_client(
     provider = openid(known, sign_in.client_id, sign_in.client_secret, title="The issuer")
     provider = replace(provider, always=("openid", *sign_in.scopes))
     return OAuthClient("the sign-in", provider, http, clock)
-
-
-def _kept_claims(person: Person) -> Mapping[str, Any]:
-    text = json.dumps(dict(person.claims), default=str)
-    return person.claims if len(text) <= _MAX_CLAIMS else {}
