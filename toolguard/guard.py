@@ -77,6 +77,9 @@ _REFUSALS = Refusals()
 
 _log = logging.getLogger("toolguard")
 _DRAINED_EVERY = 0.02
+_DEFAULTS: tuple[DefaultPolicy, ...] = ("authenticated", "deny", "public")
+_LISTED: tuple[UnauthorizedTools, ...] = ("show", "hide", "hide-all")
+
 _over_stdio: ContextVar[bool] = ContextVar("toolguard_over_stdio", default=False)
 
 
@@ -171,12 +174,8 @@ class ToolGuard:
         self.scope_hierarchy = ScopeHierarchy.of(scope_hierarchy)
         #: The state that all middlewares of this guard share.
         self.door = Door(refusals, EventIds(secret))
-        self.default: DefaultPolicy = one_of(
-            "default", default, ("authenticated", "deny", "public")
-        )
-        self.unauthorized_tools: UnauthorizedTools = one_of(
-            "unauthorized_tools", unauthorized_tools, ("show", "hide", "hide-all")
-        )
+        self.default = one_of("default", default, _DEFAULTS)
+        self.unauthorized_tools = one_of("unauthorized_tools", unauthorized_tools, _LISTED)
         #: The queue of decision records.
         self.recorder = Recorder(
             Records.of(on_decision),
