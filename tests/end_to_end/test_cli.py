@@ -259,5 +259,5 @@ def test_a_command_without_its_extra_says_what_to_install(command: str, extra: s
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert done.returncode == 2
-    expected = f"sqlalchemy is not installed: pip install 'toolguard-mcp[{extra}]'\n"
+    expected = f"sqlalchemy is not installed: write pip install 'toolguard-mcp[{extra}]'\n"
     assert done.stderr == f"toolguard {command}: {expected}"

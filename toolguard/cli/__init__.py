@@ -13,6 +13,7 @@ from toolguard.parts.extras import missing_extra
 __all__ = ["main"]
 
 _UNUSABLE = 2
+_EXTRAS = {"demo": "dev", "dev": "dev"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(arguments)
     except ModuleNotFoundError as error:
-        sentence = missing_extra(error)
+        sentence = missing_extra(error, _EXTRAS.get(arguments.command))
         if sentence is None:
             raise
         print(f"toolguard {arguments.command}: {sentence}", file=sys.stderr)

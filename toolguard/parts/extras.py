@@ -19,14 +19,20 @@ _EXTRAS = {
 }
 
 
-def missing_extra(error: ImportError) -> str | None:
-    """Return what to install for a failed import; None if no extra brings that package."""
+def missing_extra(error: ImportError, extra: str | None = None) -> str | None:
+    """Return what to install for a failed import; None if no extra brings that package.
+
+    Args:
+        error: the failed import.
+        extra: the extra that brings all of what was wanted, if that is known.
+    """
     package = (error.name or "").partition(".")[0]
     if package == "descope":
         return "descope is not installed: write pip install descope"
     if package not in _EXTRAS:
         return None
-    return f"{package} is not installed: write pip install 'toolguard-mcp[{_EXTRAS[package]}]'"
+    extra = extra or _EXTRAS[package]
+    return f"{package} is not installed: write pip install 'toolguard-mcp[{extra}]'"
 
 
 @contextmanager
