@@ -53,6 +53,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = _async_url(url)
         self._engines = PerLoop(self._new_engine)
+        self._refusals: tuple[type[Exception], ...] = ()
         #: Whether it has been opened, with its tables in place.
         self.is_ready = False
 
@@ -65,11 +66,15 @@ class Database:
             sqlalchemy.exc.SQLAlchemyError: if there is no connection.
             OSError: the same, for Postgres.
         """
-        async with self._engines.get().connect() as db:
-            if not self.is_ready:
-                await db.run_sync(_prepare)
-                self.is_ready = True
-            yield db
+        engine = self._engines.get()
+        try:
+            async with engine.connect() as db:
+                if not self.is_ready:
+                    await db.run_sync(_prepare)
+                    self.is_ready = True
+                yield db
+        except self._refusals as fault:
+            raise ConnectionRefusedError(type(fault).__name__) from None
 
     async def upgrade(self) -> tuple[int, int]:
         """Move the tables forward; return their version before and after.
@@ -102,6 +107,11 @@ class Database:
             )
         if is_file:
             event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+        if engine.dialect.driver == "asyncpg":
+            from asyncpg import PostgresError  # noqa: PLC0415 - the extra may lack it
+
+            # What it raises while Postgres starts or ends: SQLAlchemy does not translate that.
+            self._refusals = (PostgresError,)
         return engine
 
     def __repr__(self) -> str:

@@ -21,7 +21,12 @@ import pytest
 from toolguard.connections import CachedConnections, Connection
 from toolguard.connections.fetching import ConnectionFetcher
 from toolguard.connections.http import MAX_ANSWER_BYTES
-from toolguard.errors import ConnectionRateLimitedError, ConnectionTokenError, ToolGuardError
+from toolguard.errors import (
+    ConnectionRateLimitedError,
+    ConnectionTokenError,
+    ConnectionUnavailableError,
+    ToolGuardError,
+)
 from toolguard.policies.policy import ConnectionNeed
 from toolguard.principal import Principal
 from toolguard.testing import FrozenClock
@@ -220,6 +225,38 @@ def test_a_fault_of_the_database_reaches_no_service(
         assert CANARY not in f"{errors} {caplog.text}"
 
     in_desk(lambda: Desk(f"sqlite:///{tmp_path}/vault.db", wire), test)
+
+
+async def _starting_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer as a Postgres does while it starts: no to TLS, then an error with 57P03."""
+    length = int.from_bytes(await reader.readexactly(4), "big")
+    if length == 8:  # the request for TLS
+        await reader.readexactly(4)
+        writer.write(b"N")
+        length = int.from_bytes(await reader.readexactly(4), "big")
+    await reader.readexactly(length - 4)
+    fields = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
+    writer.write(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+    await writer.drain()
+    writer.close()
+
+
+def test_a_database_that_starts_up_is_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("asyncpg")
+    wire = Wire(FAULTS["500"])
+
+    async def main() -> None:
+        server = await asyncio.start_server(_starting_up, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        desk = Desk(f"postgresql://vault:hunter2@127.0.0.1:{port}/vault", wire)
+        with pytest.raises(ConnectionUnavailableError) as failed:
+            await desk.vault.grant(KEY, fresh=False)
+        assert "hunter2" not in f"{failed.value!r} {caplog.text}"
+        await desk.vault.aclose()
+        server.close()
+
+    asyncio.run(main())
+    assert wire.requests == 0
 
 
 def test_a_pause_that_a_service_asks_for_holds_in_every_process(tmp_path_url: str) -> None:
