@@ -110,7 +110,7 @@ class Database:
         if engine.dialect.driver == "asyncpg":
             from asyncpg import PostgresError  # noqa: PLC0415 - the extra may lack it
 
-            # What it raises while Postgres starts or ends: SQLAlchemy does not translate that.
+            # What it raises while Postgres starts or ends; SQLAlchemy translates that from 2.1 on.
             self._refusals = (PostgresError,)
         return engine
 
