@@ -14,7 +14,7 @@ ENFORCER = Enforcer(str(HERE / "casbin_model.conf"), str(HERE / "casbin_policy.c
 
 def by_casbin(principal: Principal, call: OperationCall) -> Answer:
     """Return what the policy says of the user, or of one of the roles in the token."""
-    # With prefixes: a user who is called like a role does not have it.
+    # With prefixes, so that a user named "editor" does not get the role of that name.
     subjects = [f"user:{principal.user_id}", *(f"role:{role}" for role in principal.roles)]
     for subject in subjects:
         if ENFORCER.enforce(subject, call.kind, call.name):

@@ -12,6 +12,7 @@ import pytest
 from starlette.requests import Request
 
 from support.lines import LINES
+from support.wire import Caller
 from toolguard import ToolGuard, requires_approval
 from toolguard.approvals import Approvals
 from toolguard.testing import LocalIssuer, Loopback
@@ -51,21 +52,16 @@ def test_a_person_approves_a_call_with_the_keyboard(page: Any) -> None:
         return "paid"
 
     guard = ToolGuard(verifier=issuer.verifier(), audience=issuer.audience)
-    with Loopback() as served:
+    with Loopback() as served, httpx.Client() as http:
         approvals = Approvals(sign_in=signed_in, public_url=served.url)
         guard.protect(server, approvals=approvals)
         served.start(LINES[-1].http_app(server, stateless=True, json=True))
 
+        caller = Caller(http, f"{served.url}/mcp", token=issuer.mint("alice"))
+
         def call() -> str:
-            headers = {
-                "accept": "application/json, text/event-stream",
-                "authorization": f"Bearer {issuer.mint('alice')}",
-                "mcp-protocol-version": "2025-11-25",
-            }
-            params = {"name": "pay", "arguments": {"payee": EVIL}}
-            body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
-            reply = httpx.post(f"{served.url}/mcp", headers=headers, json=body).json()
-            return str(reply["result"]["content"][0]["text"])
+            result = caller.call("pay", {"payee": EVIL}).result
+            return str(result["content"][0]["text"])
 
         page.goto(json.loads(call())["approve_url"])
         page.wait_for_function("document.styleSheets.length === 1")

@@ -39,7 +39,7 @@ _PROCESSES = 4
 _USERS = 8
 # Longer than a refresh is claimed.
 _LATER = 31.0
-# Those after which the service has replaced the refresh token, and nobody has the new one.
+# After these steps the service has replaced the refresh token, and the new one is lost.
 _SPENT: tuple[Step, ...] = ("sent", "answered")
 
 

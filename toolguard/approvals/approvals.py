@@ -81,7 +81,7 @@ class Approvals:
             raise ValueError(f'public_url={public_url!r}: write "https://mcp.example.com"')
         self.sign_in: SignIn = sign_in
         self.clock = clock
-        #: Keeps who is signed in; those of a vault are in its database.
+        #: The sessions of people who are signed in; a vault keeps those in its database instead.
         self.sessions = MemorySessions(clock)
         #: Keeps the approvals.
         self.store: ApprovalStore = MemoryApprovals()
@@ -159,10 +159,11 @@ class Approvals:
         """
         if call.need.by is not None:
             self._rules.setdefault(str(call.need.by), set()).add(call.need.by)
-        binding, now = self._binding(call), self.clock()
+        arguments = sent_arguments(call.arguments)
+        binding, now = self._binding(call, arguments), self.clock()
         if use and await self.store.use(binding.digest, now):
             return
-        new = self._question(call, binding, now)
+        new = self._question(call, arguments, binding, now)
         found = await self.store.ask(new, now)
         if found.state == "approved" and (
             not use or await self.store.use(binding.digest, self.clock())
@@ -233,12 +234,12 @@ class Approvals:
             guard.recorder.put([answer_record(guard, verdict, *told)])
         return is_kept
 
-    def _binding(self, call: CallToApprove) -> Binding:
+    def _binding(self, call: CallToApprove, sent: dict[str, Any]) -> Binding:
         principal = call.principal
         if principal.user_id is None and call.need.by is None:
             raise AccessDeniedError("This call is approved by its user, and the token names none")
         try:
-            arguments = digest_of(sent_arguments(call.arguments))
+            arguments = digest_of(sent)
         except UnreadableArgumentError as error:
             fault = f"This call cannot be approved: {error}"
             raise InvalidInputError(fault) from None
@@ -247,8 +248,9 @@ class Approvals:
         rule = f"{call.need.summary} {call.need} {principal.tenant_id}"
         return Binding(server, asker, call.tool, call.function, rule, arguments)
 
-    def _question(self, call: CallToApprove, binding: Binding, now: float) -> Approval:
-        arguments = sent_arguments(call.arguments)
+    def _question(
+        self, call: CallToApprove, arguments: dict[str, Any], binding: Binding, now: float
+    ) -> Approval:
         facts: dict[str, Any] = {
             "tool": call.tool,
             "server": binding.server,

@@ -1,4 +1,4 @@
-"""Keep in memory who is signed in, for approvals without a vault."""
+"""The sessions of signed-in people in memory, for approvals without a vault."""
 
 from __future__ import annotations
 
@@ -37,13 +37,14 @@ class MemorySessions:
             owner: the person who is signed in.
             facts: what is known about them.
         """
-        secret, now = f"{purpose} {new_secret()}", self._clock()
+        del purpose  # there is one only
+        secret, now = new_secret(), self._clock()
         with self._lock:
             live = {key: each for key, each in self._kept.items() if each[1] > now}
             for key in [*live][: max(0, len(live) - _MAX_SESSIONS + 1)]:
                 del live[key]
             self._kept = {**live, secret: (Slip(owner, facts), now + SESSION_SECONDS)}
-        return secret.partition(" ")[2]
+        return secret
 
     async def peek(self, purpose: Literal["session"], secret: str) -> Slip | None:
         """Return the session that ``secret`` stands for; None if there is none.
@@ -52,5 +53,6 @@ class MemorySessions:
             purpose: what it is for.
             secret: what :meth:`issue` returned.
         """
-        slip, until = self._kept.get(f"{purpose} {secret}", (None, 0.0))
+        del purpose
+        slip, until = self._kept.get(secret, (None, 0.0))
         return slip if until > self._clock() else None

@@ -337,8 +337,8 @@ class IntrospectionVerifier:
         return f"<IntrospectionVerifier: tokens of {self.issuer}>"
 
 
-class ConfirmedVerifier(JWTVerifier):
-    """Verifies JWTs, and asks their issuer whether they are still active: for revocation.
+class _AskingVerifier(JWTVerifier):
+    """Verifies JWTs of one issuer here, and asks it about some tokens.
 
     Args:
         issuer: the description of the issuer, with its ``introspection``.
@@ -347,10 +347,10 @@ class ConfirmedVerifier(JWTVerifier):
         clock: returns the time, in seconds since the epoch.
     """
 
-    _confirmation: IntrospectionVerifier
+    _introspection: IntrospectionVerifier
 
     @classmethod
-    def confirming(
+    def asking(
         cls,
         issuer: Issuer,
         *,
@@ -360,11 +360,27 @@ class ConfirmedVerifier(JWTVerifier):
     ) -> Self:
         """Return the verifier of a described issuer's tokens."""
         made = cls.of(issuer, audience=audience, clock=clock)
-        assert isinstance(made, ConfirmedVerifier)  # noqa: S101 - for the type checker
-        made._confirmation = IntrospectionVerifier(
+        made._introspection = IntrospectionVerifier(
             issuer, audience=audience, post=post, clock=clock
         )
         return made
+
+    async def warm_up(self) -> None:
+        """Fetch the keys, and discover the endpoint that is asked.
+
+        Raises:
+            KeysUnavailableError: if that is not possible.
+        """
+        await super().warm_up()
+        await self._introspection.warm_up()
+
+    async def aclose(self) -> None:
+        """Close the connections to the issuer that belong to the running event loop."""
+        await self._introspection.aclose()
+
+
+class ConfirmedVerifier(_AskingVerifier):
+    """Verifies JWTs, and asks their issuer whether they are still active: for revocation."""
 
     async def verify(self, token: str, *, bound: bool = False) -> Principal:
         """Verify ``token``, have its issuer confirm it, and return its principal.
@@ -379,7 +395,7 @@ class ConfirmedVerifier(JWTVerifier):
         """
         try:
             principal = await super().verify(token, bound=bound)
-            confirmed = await self._confirmation.asked(HiddenToken(token))
+            confirmed = await self._introspection.asked(HiddenToken(token))
         except BaseException as error:
             forget_variables(error)
             del token
@@ -392,49 +408,12 @@ class ConfirmedVerifier(JWTVerifier):
         """Return None: the issuer has to be asked."""
         del token
 
-    async def warm_up(self) -> None:
-        """Fetch the keys, and discover the endpoint that confirms tokens.
 
-        Raises:
-            KeysUnavailableError: if that is not possible.
-        """
-        await super().warm_up()
-        await self._confirmation.warm_up()
-
-    async def aclose(self) -> None:
-        """Close the connections to the issuer that belong to the running event loop."""
-        await self._confirmation.aclose()
-
-
-class JWTOrOpaqueVerifier(JWTVerifier):
-    """Verifies the JWTs of one issuer here, and asks it about its opaque tokens.
-
-    Args:
-        issuer: the description of the issuer, with its ``introspection``.
-        audience: the ``aud`` of this server, if the description has none.
-        post: sends the requests, instead of httpx.
-        clock: returns the time, in seconds since the epoch.
-    """
-
-    _asking: IntrospectionVerifier
+class JWTOrOpaqueVerifier(_AskingVerifier):
+    """Verifies the JWTs of one issuer here, and asks it about its opaque tokens."""
 
     #: Whether tokens that are not JWTs are its own.
     takes_opaque = True
-
-    @classmethod
-    def of_both(
-        cls,
-        issuer: Issuer,
-        *,
-        audience: str | Sequence[str] = (),
-        post: Post | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> Self:
-        """Return the verifier of a described issuer's tokens."""
-        made = cls.of(issuer, audience=audience, clock=clock)
-        assert isinstance(made, JWTOrOpaqueVerifier)  # noqa: S101 - for the type checker
-        made._asking = IntrospectionVerifier(issuer, audience=audience, post=post, clock=clock)
-        return made
 
     async def verify(self, token: str, *, bound: bool = False) -> Principal:
         """Verify ``token``, or ask about it, and return its principal.
@@ -450,7 +429,7 @@ class JWTOrOpaqueVerifier(JWTVerifier):
         try:
             if has_jose_header(token):
                 return await super().verify(token, bound=bound)
-            return await self._asking.verify(token, bound=bound)
+            return await self._introspection.verify(token, bound=bound)
         except BaseException as error:
             forget_variables(error)
             del token
@@ -464,19 +443,6 @@ class JWTOrOpaqueVerifier(JWTVerifier):
             KeysUnavailableError: if the issuer's keys cannot be fetched.
         """
         return super().verify_now(token) if has_jose_header(token) else None
-
-    async def warm_up(self) -> None:
-        """Fetch the keys.
-
-        Raises:
-            KeysUnavailableError: if that is not possible.
-        """
-        await super().warm_up()
-        await self._asking.warm_up()
-
-    async def aclose(self) -> None:
-        """Close the connections to the issuer that belong to the running event loop."""
-        await self._asking.aclose()
 
 
 class _NoKeys:

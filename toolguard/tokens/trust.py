@@ -322,9 +322,9 @@ def _verifier_for(
     )
 
     if issuer.confirm:
-        return ConfirmedVerifier.confirming(issuer, audience=audiences, clock=clock)
+        return ConfirmedVerifier.asking(issuer, audience=audiences, clock=clock)
     if issuer.introspection.jwts:
-        return JWTOrOpaqueVerifier.of_both(issuer, audience=audiences, clock=clock)
+        return JWTOrOpaqueVerifier.asking(issuer, audience=audiences, clock=clock)
     return IntrospectionVerifier(issuer, audience=audiences, clock=clock)
 
 

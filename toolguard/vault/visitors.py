@@ -87,7 +87,7 @@ class Visitors:
         url: the URL below which all pages are.
         sign_in: how people sign in.
         issuer: the issuer of the callers' tokens, where people sign in by default.
-        sessions: keeps who is signed in.
+        sessions: the sessions of people who are signed in.
         http: asks the issuer.
         clock: returns the time, in seconds since the epoch.
 

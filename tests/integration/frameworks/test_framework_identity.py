@@ -29,6 +29,7 @@ from support.lines import (
 )
 from support.lowlevel_servers import Told, lowlevel, streamable_app
 from support.own_auth import with_token_verifier
+from support.transfers import transfers
 from support.wire import Caller
 from toolguard import verifier_for
 from toolguard.testing import LocalIssuer
@@ -355,27 +356,6 @@ def test_law_6_on_low_level_servers(
 
 
 # --- sealed states
-
-
-def transfers(line: Line) -> Server:
-    """Return a server with a tool that asks before it acts, and remembers for whom in the state."""
-    types: Any = importlib.import_module("mcp_types")
-    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}}
-    question = types.ElicitRequest(
-        params=types.ElicitRequestFormParams(message="sure?", requested_schema=schema)
-    )
-    server = line.server("transfers")
-
-    async def transfer(ctx: Any) -> Any:
-        if ctx.request_state is None:
-            return types.InputRequiredResult(
-                input_requests={"ok": question}, request_state="alices-account"
-            )
-        return f"transferred from {ctx.request_state}"
-
-    transfer.__annotations__ = {"ctx": line.context, "return": str | types.InputRequiredResult}
-    server.tool()(transfer)
-    return server
 
 
 @pytest.mark.parametrize("line", MODERN_LINES, ids=str)

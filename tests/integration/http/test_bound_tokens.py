@@ -30,6 +30,7 @@ from support.lines import (
 )
 from support.provers import Prover, ProvingCaller
 from support.task_servers import TASK_LINE, Tasked, server_with_tasks
+from support.transfers import transfers
 from support.wire import Caller, Reply, asked_for, message, request_headers
 from toolguard import requires_scopes
 from toolguard.testing import LocalIssuer
@@ -341,7 +342,7 @@ def test_a_task_is_unknown_to_another_key(
 def test_a_sealed_state_serves_no_other_key(
     line: Line, guarding: Guarding, serve: Serve, issuer: LocalIssuer
 ) -> None:
-    server = guarding(dpop="optional").protect(asking(line))
+    server = guarding(dpop="optional").protect(transfers(line, "transferred"))
     url = serve(line.http_app(server, stateless=True, json=True)) + "/mcp"
     can: dict[str, Any] = {"elicitation": {"form": {}}}
 
@@ -356,22 +357,3 @@ def test_a_sealed_state_serves_no_other_key(
         }
         assert "transferred" not in call(foreign, **answer).content
         assert call(own, **answer).value == "transferred"
-
-
-def asking(line: Line) -> Any:
-    """Return a server with a tool that asks before it acts."""
-    types: Any = importlib.import_module("mcp_types")
-    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}}
-    question = types.ElicitRequest(
-        params=types.ElicitRequestFormParams(message="sure?", requested_schema=schema)
-    )
-    server = line.server("transfers")
-
-    async def transfer(ctx: Any) -> Any:
-        if ctx.request_state is None:
-            return types.InputRequiredResult(input_requests={"ok": question}, request_state="a")
-        return "transferred"
-
-    transfer.__annotations__ = {"ctx": line.context, "return": str | types.InputRequiredResult}
-    server.tool()(transfer)
-    return server

@@ -49,7 +49,7 @@ REQUESTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "id of another kind": (json.dumps({**CALL, "id": 1.5, "params": PARAMS}), {}),
     "no version": (json.dumps({"id": 7, "method": "tools/call", "params": PARAMS}), {}),
     "name twice": (ERASE.replace('"name"', '"name": "look", "name"'), {}),
-    "name that is no text": (json.dumps({**CALL, "params": {"name": ["erase"]}}), {}),
+    "name that is a list": (json.dumps({**CALL, "params": {"name": ["erase"]}}), {}),
     "batch": (f"[{ERASE}]", {}),
     "other method": (json.dumps({**CALL, "method": "tools/list"}), {}),
     "not JSON": (ERASE[:-1], {}),
@@ -144,11 +144,11 @@ def facts(records: Sequence[DecisionRecord]) -> list[DecisionRecord]:
 
 @pytest.mark.parametrize("name", REQUESTS)
 @pytest.mark.parametrize("scopes", [(), ("files.read",)])
-@pytest.mark.parametrize("who", ["somebody", "a stranger"])
+@pytest.mark.parametrize("who", ["bob", "a stranger"])
 def test_an_early_refusal_is_the_one_of_the_framework(
     guarding: Guarding, issuer: LocalIssuer, name: str, scopes: Sequence[str], who: str
 ) -> None:
-    token = issuer.mint("bob", scopes=scopes) if who == "somebody" else None
+    token = issuer.mint("bob", scopes=scopes) if who == "bob" else None
     early, late = Server(guarding), Server(guarding, has_middleware=True)
 
     assert early.answers(token, [REQUESTS[name]]) == late.answers(token, [REQUESTS[name]])

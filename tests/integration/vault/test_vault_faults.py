@@ -65,7 +65,7 @@ def nonsense(**fault: Any) -> Fault:
 LIMITED = "ConnectionRateLimitedError"
 GONE = "ConnectionRequiredError"
 FAULTS = {
-    "nobody listens": passing(raises=httpx.ConnectError),
+    "connection refused": passing(raises=httpx.ConnectError),
     "no way there": passing(raises=httpx.ConnectTimeout),
     "no answer": passing(hangs=True),
     "hung up": passing(raises=httpx.ReadError),

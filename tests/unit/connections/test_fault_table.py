@@ -85,7 +85,7 @@ LIMITED = alike("ConnectionRateLimitedError", 1, 2, 2)
 NAMED_LIMIT = alike("ConnectionRateLimitedError", 1, 1, 1)
 
 FAULTS = {
-    "nobody listens": Fault(PASSING, raises=httpx.ConnectError),
+    "connection refused": Fault(PASSING, raises=httpx.ConnectError),
     "no way there": Fault(PASSING, raises=httpx.ConnectTimeout),
     "no answer": Fault(PASSING, hangs=True),
     "hung up": Fault(PASSING, raises=httpx.ReadError),

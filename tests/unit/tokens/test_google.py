@@ -68,7 +68,7 @@ class Google:
 def verifier_of(google: Google, **settings: Any) -> IntrospectionVerifier | JWTOrOpaqueVerifier:
     described = issuers.google(CLIENT, keys=KEYS, **settings)
     if settings.get("id_tokens"):
-        return JWTOrOpaqueVerifier.of_both(described, post=google, clock=lambda: NOW)
+        return JWTOrOpaqueVerifier.asking(described, post=google, clock=lambda: NOW)
     return IntrospectionVerifier(described, post=google, clock=lambda: NOW)
 
 

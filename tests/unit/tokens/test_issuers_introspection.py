@@ -299,7 +299,7 @@ def test_opaque_tokens_of_two_issuers_cannot_be_told_apart() -> None:
 def confirmed(endpoint: Endpoint, token: str, local: LocalIssuer) -> str | None:
     asking = Introspection(BasicClient("a", "b"), endpoint=ENDPOINT)
     described = Issuer(ISSUER, introspection=asking, confirm=True, keys=StaticKeys(local.jwks()))
-    verifier = ConfirmedVerifier.confirming(described, audience=SERVER, post=endpoint)
+    verifier = ConfirmedVerifier.asking(described, audience=SERVER, post=endpoint)
     return asyncio.run(verifier.verify(token)).user_id
 
 

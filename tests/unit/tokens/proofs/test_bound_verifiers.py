@@ -57,7 +57,7 @@ def confirming(**members: Any) -> ConfirmedVerifier:
     described = LOCAL.described.with_settings(
         introspection=Introspection(CLIENT, endpoint="https://a.test/introspect"), confirm=True
     )
-    return ConfirmedVerifier.confirming(described, audience=SERVER, post=Endpoint(**members))
+    return ConfirmedVerifier.asking(described, audience=SERVER, post=Endpoint(**members))
 
 
 def bound(verifier: Any, token: str) -> str | None:
