@@ -175,7 +175,9 @@ def test_an_id_token_is_accepted_if_it_is_wanted(iss: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "token", [id_token(), id_token(at_hash=None, nonce=None), "eyJhbGciOiJub25lIn0.x.y.z.w"]
+    "token",
+    [id_token(), id_token(at_hash=None, nonce=None), "eyJhbGciOiJub25lIn0.x.y.z.w"],
+    ids=["ID token", "JWT", "JWE"],  # the same in every process
 )
 def test_a_jwt_is_refused_and_sent_nowhere(token: str, caplog: pytest.LogCaptureFixture) -> None:
     google = Google()
