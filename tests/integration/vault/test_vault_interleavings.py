@@ -20,7 +20,7 @@ from toolguard.vault import Vault
 
 REPLICAS = 3
 # For each database; the variable is for a longer search.
-ROUNDS = int(os.environ.get("TOOLGUARD_INTERLEAVINGS", "40"))
+ROUNDS = int(os.environ.get("TOOLGUARD_INTERLEAVINGS", "24"))
 ACTIONS = ("fetch", "fetch", "fetch fresh", "connect", "disconnect", "time passes")
 
 
