@@ -42,14 +42,14 @@ from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.settings import (
     GuardSettings,
-    audiences_of,
     check_kinds,
     dpop_modes,
     framework_verifier,
     from_environment,
-    initial_scopes_of,
-    open_routes_of,
-    resource_of,
+    parse_audiences,
+    parse_initial_scopes,
+    parse_open_routes,
+    resolve_resource,
     sent_arguments,
     trusted_user,
     verifier_of,
@@ -158,8 +158,8 @@ class ToolGuard:
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_kinds(refusals, clock)
-        audiences = audiences_of(audience)
-        self.resource = resource_of(resource, audiences)
+        audiences = parse_audiences(audience)
+        self.resource = resolve_resource(resource, audiences)
         #: Whether the guard verifies tokens itself, instead of the framework.
         self.verifies_itself = verifier != "framework"
         if verifier == "framework":
@@ -197,7 +197,7 @@ class ToolGuard:
         self.approvals = _approvals_of(self._vault)
         if self.approvals is not None:
             self.approvals.bind(self.resource, self.issuer, self)
-        self._initial_scopes = initial_scopes_of(initial_scopes)
+        self._initial_scopes = parse_initial_scopes(initial_scopes)
         self._trusted = trusted_user(stdio)
         self._stdio_token: StdioToken | None = None
         self._adapters: list[Adapter] = []
@@ -298,7 +298,7 @@ class ToolGuard:
             self,
             PoliciesByName(rules or {}),
             sent_by_client=sent,
-            open_routes=(*open_routes_of(open_routes), *(page.path for page in pages)),
+            open_routes=(*parse_open_routes(open_routes), *(page.path for page in pages)),
         )
         route: Any = getattr(server, "custom_route", None)
         for page in pages:

@@ -29,13 +29,13 @@ from toolguard.tokens.verifier import Verifier, dpop_of
 
 __all__ = [
     "GuardSettings",
-    "audiences_of",
     "check_kinds",
     "dpop_modes",
     "framework_verifier",
     "from_environment",
-    "initial_scopes_of",
-    "resource_of",
+    "parse_audiences",
+    "parse_initial_scopes",
+    "resolve_resource",
     "sent_arguments",
     "trusted_user",
     "verifier_of",
@@ -123,7 +123,7 @@ def _issuer_from(environ: Mapping[str, str], found: Mapping[str, Any]) -> dict[s
     more = settings_from(environ)
     given: dict[str, Any] = {"well_known_url": well_known_url}
     if more:
-        audiences, clock = audiences_of(found["audience"]), found.get("clock", time.time)
+        audiences, clock = parse_audiences(found["audience"]), found.get("clock", time.time)
         named, verifier = _discovering(well_known_url, audiences, clock, **more)
         given = {"issuer": named, "verifier": verifier}
     if "connections" in found:
@@ -146,7 +146,7 @@ def check_kinds(refusals: object, clock: object) -> None:
         raise TypeError(f"clock={clock!r}: write a function without arguments, such as time.time")
 
 
-def audiences_of(audience: str | Sequence[str] | None) -> tuple[str, ...]:
+def parse_audiences(audience: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the audiences as a tuple.
 
     Raises:
@@ -162,7 +162,7 @@ def audiences_of(audience: str | Sequence[str] | None) -> tuple[str, ...]:
     return audiences
 
 
-def resource_of(resource: str | None, audiences: tuple[str, ...]) -> str:
+def resolve_resource(resource: str | None, audiences: tuple[str, ...]) -> str:
     """Return the URL of this server (RFC 9728 ``resource``).
 
     Raises:
@@ -290,7 +290,7 @@ def dpop_modes(settings: DPoP, verifier: Verifier) -> frozenset[Mode]:
     return modes
 
 
-def initial_scopes_of(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
+def parse_initial_scopes(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
     """Return the scopes that a client is told to request first; None to compute them.
 
     Raises:
@@ -336,7 +336,7 @@ def sent_arguments(declared: Mapping[str, Collection[str]]) -> dict[str, frozens
     return {operation: frozenset(names) for operation, names in declared.items()}
 
 
-def open_routes_of(paths: Collection[str]) -> tuple[str, ...]:
+def parse_open_routes(paths: Collection[str]) -> tuple[str, ...]:
     """Return the paths of the custom routes that are open on purpose.
 
     Raises:

@@ -31,7 +31,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import quote
 
-from toolguard.connections.faults import fault_of
+from toolguard.connections.faults import read_fault
 from toolguard.connections.http import Transport, VaultAnswer, VaultClient, VaultRequest
 from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.connections.retries import NO_RETRIES, Retries
@@ -55,11 +55,11 @@ __all__ = [
     "VaultRequest",
     "check_named",
     "expiry_in",
-    "fault_of",
     "is_token",
     "moment",
     "object_in",
     "path_segment",
+    "read_fault",
     "scopes_in",
     "token_in",
     "whole_seconds",

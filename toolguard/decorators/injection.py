@@ -53,7 +53,7 @@ class Injection:
     sources: Mapping[str, Extract]
 
     @classmethod
-    def plan(cls, function: Callable[..., Any], policy: Policy) -> Injection:
+    def from_policy(cls, function: Callable[..., Any], policy: Policy) -> Injection:
         """Return the plan for ``function``.
 
         Raises:
@@ -139,7 +139,7 @@ class Injection:
         kinds = {parameter.kind for parameter in self.visible.parameters.values()}
         return inspect.Parameter.VAR_POSITIONAL in kinds
 
-    def dress(self, wrapper: Callable[..., Any], function: Callable[..., Any]) -> None:
+    def apply_to(self, wrapper: Callable[..., Any], function: Callable[..., Any]) -> None:
         """Make ``wrapper`` look like ``function`` without the injected parameters."""
         functools.update_wrapper(wrapper, function, updated=())
         wrapper.__name__ = name_of(function)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from toolguard.policies.operations import COMPLETE, Kind, OperationCall
 from toolguard.principal import Principal
 
-__all__ = ["Evaluation", "MappingError", "default_mapping", "evaluation_of", "without"]
+__all__ = ["Evaluation", "MappingError", "build_evaluation", "default_mapping", "without"]
 
 Evaluation = dict[str, Any]
 """A request for one decision: subject, action, resource and context."""
@@ -107,7 +107,7 @@ def default_mapping(
     }
 
 
-def evaluation_of(
+def build_evaluation(
     principal: Principal,
     call: OperationCall,
     mapping: Callable[[Principal, OperationCall], object] | None = None,

@@ -174,14 +174,14 @@ class Adapter(ABC):
         """Return the operations by the names that clients use."""
         revision = self.revision()
         if self._catalog is None or self._catalog[0] != revision:
-            self._catalog = (revision, self.look_up())
+            self._catalog = (revision, self.build_catalog())
         return self._catalog[1]
 
     def survey(self) -> Catalog:
         """Return the catalog while no message is processed, asking list handlers if necessary."""
         return self.catalog()
 
-    def look_up(self) -> Catalog:
+    def build_catalog(self) -> Catalog:
         """Return the current catalog."""
         return Catalog(tuple(self.operations()))
 

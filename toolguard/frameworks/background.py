@@ -16,7 +16,7 @@ import anyio
 from fastmcp.exceptions import ToolError
 from fastmcp.server.dependencies import get_http_request
 
-from toolguard.calls.message import Frame, MessageContext, here, refusal_in, standing
+from toolguard.calls.message import Frame, MessageContext, as_current, here, refusal_in
 from toolguard.calls.recording import message_records
 from toolguard.errors import AccessDeniedError, GuardNotConfiguredError, ToolGuardError
 from toolguard.frameworks.server_guard import ServerGuard
@@ -130,7 +130,7 @@ class BackgroundTasks:
         message = started.message.again()
         refusal: ToolGuardError | None = None
         try:
-            with standing(Frame(guard, message)):
+            with as_current(Frame(guard, message)):
                 result = await work()
         except Exception as error:
             refusal = refusal_in(error)

@@ -156,7 +156,7 @@ class FastMCPAdapter(AttachableAdapter):
         found = (each for each in listed if (each.kind, each.name) == (kind, name))
         return tuple(other for each in found for _, other in each.mounts)
 
-    def look_up(self) -> Catalog:
+    def build_catalog(self) -> Catalog:
         """Return the operations, also of mounted servers, by the names that clients use."""
         return catalog_of(self.server)
 

@@ -29,7 +29,7 @@ from toolguard.policies.operations import OperationCall, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
-__all__ = ["MessageGuard"]
+__all__ = ["ProxyGuard"]
 
 _INVALID_PARAMS = -32602
 _ALLOWED = (b"allow", b"POST, GET, DELETE")
@@ -37,7 +37,7 @@ _ALLOWED = (b"allow", b"POST, GET, DELETE")
 _MAX_ARGUMENTS = 1_000
 
 
-class MessageGuard:
+class ProxyGuard:
     """Decides on the messages to an MCP server by rules; runs inside a GuardMiddleware.
 
     Args:

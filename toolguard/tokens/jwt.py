@@ -348,7 +348,7 @@ class JWTVerifier:
                 "key", "The token is signed with a key that its issuer does not publish"
             )
         # The issuer may have replaced a key under its old name.
-        if not refreshed and jws.kid in self._proven and self._keys.suspect(jws.kid):
+        if not refreshed and jws.kid in self._proven and self._keys.report_bad_signature(jws.kid):
             return None
         raise InvalidTokenError("signature", "The signature of the token is wrong")
 

@@ -31,7 +31,7 @@ from toolguard.connections.exchange.settings import (
     ACCESS_TOKEN,
     JWT,
     REFRESH_TOKEN,
-    Actor,
+    ActorToken,
     ExchangeSettings,
 )
 from toolguard.errors import (
@@ -418,7 +418,7 @@ def test_no_error_and_no_log_line_shows_a_token_or_a_secret(
 
     connections = provider(
         TokenEndpoint(answer),
-        ExchangeSettings(audience=("calendar-api",), actor=Actor(own)),
+        ExchangeSettings(audience=("calendar-api",), actor=ActorToken(own)),
         client_auth=ClientSecretPost("mcp-server", "canary-secret"),
     )
 

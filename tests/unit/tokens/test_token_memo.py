@@ -49,7 +49,7 @@ class Source:
         self.asked += 1
         return self.keys
 
-    def suspect(self, kid: str | None) -> bool:
+    def report_bad_signature(self, kid: str | None) -> bool:
         return False
 
     async def refresh(self) -> None:

@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from toolguard.dev.oauth.policies import PolicyError, Rule
+from toolguard.dev.oauth.policies import PolicyError, ScopeRule
 from toolguard.dev.oauth.redirects import RedirectPattern
 from toolguard.http.metadata import canonical_resource
 from toolguard.tokens.issuers import Issuer
@@ -252,7 +252,7 @@ class World:
     resources: tuple[Resource, ...]
     scopes: Mapping[str, str] = field(hash=False)
     default_scopes: tuple[str, ...]
-    rules: tuple[Rule, ...]
+    rules: tuple[ScopeRule, ...]
     approved_redirects: tuple[RedirectPattern, ...]
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     machines: tuple[Machine, ...] = ()
@@ -369,10 +369,10 @@ def _user(number: int, table: _UserTable, tenants: Iterable[Tenant]) -> User:
     return User(table.id, table.email, table.name, tenant.id, table.groups)
 
 
-def _rule(number: int, table: _PolicyTable, scopes: Mapping[str, str]) -> Rule:
+def _rule(number: int, table: _PolicyTable, scopes: Mapping[str, str]) -> ScopeRule:
     try:
         _refuse_unknown((*table.grant, *table.along), scopes)
-        return Rule.parse(table.name, table.when, table.grant, table.along)
+        return ScopeRule.parse(table.name, table.when, table.grant, table.along)
     except (PolicyError, WorldError) as error:
         raise WorldError(f"policy {number}: {error}") from None
 

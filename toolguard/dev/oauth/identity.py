@@ -16,7 +16,7 @@ from toolguard.dev.oauth.config import Tenant, User, World
 from toolguard.dev.oauth.policies import UserFacts
 from toolguard.dev.oauth.refusals import Refusal
 
-__all__ = ["Identity", "facts_of", "provider_claims", "read_identity"]
+__all__ = ["Identity", "collect_facts", "provider_claims", "read_identity"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def read_identity(tenant: Tenant, claims: Mapping[str, Any]) -> Identity:
     return Identity(email, tuple(dict.fromkeys(found)))
 
 
-def facts_of(world: World, user: User) -> UserFacts:
+def collect_facts(world: World, user: User) -> UserFacts:
     """Return what policies may ask about ``user``, by what the provider says now."""
     tenant = world.tenant(user.tenant_id)
     identity = read_identity(tenant, provider_claims(tenant, user))
