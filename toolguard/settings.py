@@ -9,7 +9,6 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from toolguard.calls.recorder import OnDecision, Records
-from toolguard.calls.request import UnauthorizedTools
 from toolguard.calls.stdio import TrustedUser
 from toolguard.connections.functions import takes
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
@@ -18,7 +17,6 @@ from toolguard.http.door import Refusals
 from toolguard.http.metadata import canonical_resource
 from toolguard.parsing.audience import check_audience
 from toolguard.parsing.kinds import of_kind, text_list
-from toolguard.parsing.scope_token import check_requestable
 from toolguard.policies.policy import DefaultPolicy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.tokens.issuers.issuer import Issuer
@@ -34,7 +32,6 @@ __all__ = [
     "framework_verifier",
     "from_environment",
     "parse_audiences",
-    "parse_initial_scopes",
     "resolve_resource",
     "sent_arguments",
     "trusted_user",
@@ -54,8 +51,6 @@ class GuardSettings(TypedDict, total=False):
     connections: ConnectionProvider | ConnectionFunction | None
     scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None
     default: DefaultPolicy
-    initial_scopes: Sequence[str] | None
-    unauthorized_tools: UnauthorizedTools
     refusals: Refusals
     stdio: Literal["token"] | TrustedUser
     on_decision: Records | OnDecision | None
@@ -288,24 +283,6 @@ def dpop_modes(settings: DPoP, verifier: Verifier) -> frozenset[Mode]:
             "to a key: write issuer=, or verifier=JWTVerifier(...)"
         )
     return modes
-
-
-def parse_initial_scopes(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the scopes that a client is told to request first; None to compute them.
-
-    Raises:
-        ValueError: if a challenge cannot request one of the scopes.
-    """
-    if scopes is None:
-        return None
-    if isinstance(scopes, str):
-        raise TypeError(f"write initial_scopes={scopes.split()}")
-    text_list("initial_scopes", scopes, 'initial_scopes=["calendar.read"]')
-    if "offline_access" in scopes:
-        # MCP, authorization: a refresh token is the client's business, not a server's scope.
-        raise ValueError("leave offline_access out of initial_scopes: clients add it themselves")
-    check_requestable(scopes)
-    return tuple(scopes)
 
 
 def trusted_user(stdio: object) -> TrustedUser | None:

@@ -275,7 +275,7 @@ def requires_claim(name: str, predicate: Callable[[Any], bool]) -> GuardDecorato
 def requires(check: CheckFunction, *, timeout: float = CHECK_TIMEOUT) -> GuardDecorator:
     """Require your own check to permit the call.
 
-    It is asked at most once for each call. With ``ToolGuard(unauthorized_tools="hide")`` it is
+    It is asked at most once for each call. With ``Refusals(unauthorized_tools="hide")`` it is
     also asked for each operation of a list, without arguments; a check with a coroutine method
     ``answer_each(principal, calls)``, which returns one answer for each (None where the arguments
     decide), is asked once for the list. A check with ``reads_arguments = False`` reads the name of

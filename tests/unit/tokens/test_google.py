@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard import Issuer, ToolGuard
+from toolguard import Issuer, Refusals, ToolGuard
 from toolguard.errors import InvalidTokenError, KeysUnavailableError, MissingTokenError
 from toolguard.testing import LocalIssuer
 from toolguard.testing.more_providers import google_tokeninfo
@@ -261,7 +261,9 @@ def test_opaque_tokens_of_google_are_told_from_the_jwts_of_others() -> None:
 
 
 def test_clients_are_told_to_ask_for_openid() -> None:
-    guard = ToolGuard(issuer=issuers.google(CLIENT), resource=SERVER, initial_scopes=["email"])
+    guard = ToolGuard(
+        issuer=issuers.google(CLIENT), resource=SERVER, refusals=Refusals(initial_scopes=["email"])
+    )
     challenge = guard.challenge(MissingTokenError("Sign in"))
 
     assert challenge is not None
