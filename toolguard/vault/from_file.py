@@ -16,7 +16,7 @@ from toolguard.connections.server import (
     ServerSource,
     ServiceAccount,
 )
-from toolguard.environment import taken
+from toolguard.parts.environment import taken
 from toolguard.vault import presets
 from toolguard.vault.providers import OAuthProvider
 from toolguard.vault.sign_in import OpenIDSignIn
