@@ -21,7 +21,7 @@ from toolguard.calls.recorder import OnDecision, Recorder, Records
 from toolguard.calls.request import RequestAuth, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken, TrustedUser
 from toolguard.connections.cache import CachedConnections, build_provider
-from toolguard.connections.of_issuers import of_issuers
+from toolguard.connections.per_issuer import of_issuers
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
 from toolguard.errors import KeysUnavailableError, ToolGuardError
 from toolguard.http import metadata as resources

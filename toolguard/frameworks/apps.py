@@ -25,7 +25,7 @@ from toolguard.calls.recording import request_record
 from toolguard.calls.request import SCOPE_KEY
 from toolguard.decorators.wrapper import bare_policy
 from toolguard.errors import GuardNotConfiguredError, ToolGuardError
-from toolguard.frameworks.early import refuse_early
+from toolguard.frameworks.early_refusals import refuse_early
 from toolguard.frameworks.framework_auth import check_one
 from toolguard.frameworks.sdk_auth import answering_outages
 from toolguard.frameworks.server_guard import ServerGuard

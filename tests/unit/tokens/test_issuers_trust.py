@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.counted_keys import Keys, published
 from toolguard import ConnectionRequest, Issuer, ToolGuard
 from toolguard.connections import CachedConnections, ConnectionRouter, StaticConnections
-from toolguard.connections.of_issuers import of_issuers
+from toolguard.connections.per_issuer import of_issuers
 from toolguard.connections.server import APIKey, ServerConnections
 from toolguard.errors import ConnectionDeniedError, InvalidTokenError, KeysUnavailableError
 from toolguard.http.identity import told_apart
