@@ -353,11 +353,13 @@ class ToolGuard:
 
         if rules is None:
             if path is not None or others is not None:
-                raise ValueError("path= and others= go with rules=: without, all paths are alike")
+                raise ValueError(
+                    "path= and others= need rules=: without rules, all paths are guarded alike"
+                )
             return guarded_app(app, self, forward_token=forward_token)
         known = PoliciesByName(rules)
         if known.uses_tags:
-            raise ValueError("messages do not tell tags: write rules by name for asgi()")
+            raise ValueError("messages do not carry tags: write rules by name for asgi()")
         door = guarded_server(
             app,
             self,

@@ -242,7 +242,10 @@ def _own_verifier(
     if well_known_url is not None:
         raise ValueError("give verifier= or well_known_url=, not both")
     if isinstance(issuer, Issuer):
-        raise TypeError("with verifier=, issuer= is a URL to publish: it describes nothing")
+        raise TypeError(
+            "with verifier=, issuer= has to be a URL, which is only published: give the verifier "
+            "the settings of Issuer(...)"
+        )
     if isinstance(verifier, type) or not callable(getattr(verifier, "verify", None)):
         raise TypeError(
             'verifier= takes an object with an async verify(token), or "framework": write '

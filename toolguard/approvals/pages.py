@@ -110,7 +110,7 @@ class _ApprovalPages:
         approval = await self._found(id_)
         may_answer = await self._approvals.may_answer(approval, person)
         if not may_answer or answer not in ("approved", "refused"):
-            raise PageError("You cannot answer this question so.", 403)
+            raise PageError("This is not an answer to this question.", 403)
         await self._approvals.answer(approval, person, cast("Answer", answer))
         # A second answer changes nothing: the page says which one counts.
         return redirect(self._url(id_))

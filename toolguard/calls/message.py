@@ -399,8 +399,8 @@ def current_frame() -> Frame:
     is_current = frame.message.is_current
     if is_current is not None and not is_current():
         raise GuardNotConfiguredError(
-            "This message came through a session that another caller may have started, so it is "
-            "not known who calls: open the session inside the tool that uses it"
+            "This message came through a session that another caller may have started, so its "
+            "caller is not known: open the session inside the tool that uses it"
         )
     return frame
 

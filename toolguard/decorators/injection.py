@@ -82,7 +82,7 @@ class Injection:
         """Return the injected keyword arguments for this caller.
 
         Raises:
-            AccessDeniedError: if a user is needed and the token names none.
+            AccessDeniedError: if a user is needed and the token names no user.
         """
         return {name: source(principal, connections) for name, source in self.sources.items()}
 
@@ -268,7 +268,7 @@ def _connection_source(
     if need.optional and not accepts_none(annotation):
         kind = "Connection" if is_object else "str"
         raise TypeError(
-            f"{name_of(function)}() runs without connection {need.name!r}, too: write "
+            f"{name_of(function)}() also runs without connection {need.name!r}: write "
             f"`{name}: {kind} | None`"
         )
 
@@ -294,7 +294,7 @@ def _user_id_source(
     def user_id(principal: Principal | None, _: Connections) -> str | None:
         found = principal.user_id if principal is not None else None
         if found is None and not optional:
-            raise AccessDeniedError("This operation needs a user, and the token names none")
+            raise AccessDeniedError("This operation needs a user, and the token names no user")
         return found
 
     return user_id
@@ -305,7 +305,7 @@ def _principal_source(
 ) -> Extract:
     if policy.public and not accepts_none(parameter.annotation):
         raise TypeError(
-            f"{name_of(function)}() is public, its caller may be nobody: write "
+            f"{name_of(function)}() is public, so it may have no caller: write "
             f"`{parameter.name}: Principal | None`"
         )
     return lambda principal, _: principal

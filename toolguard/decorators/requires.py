@@ -166,7 +166,9 @@ def with_connection(
     write = 'scopes=["calendar.read"]: a list of scopes'
     listed = tuple(of_kind("scopes", scopes, Iterable, write)) if scopes is not None else ()
     if scopes is not None and not listed:
-        raise ValueError("scopes=[] asks for nothing: leave it out to take what there is")
+        raise ValueError(
+            "scopes=[] asks for nothing: leave it out to accept the scopes that were granted"
+        )
     if listed:
         all_of_scopes(*listed)  # raises for a value that is not a scope
     of_kind("as_", as_, str, 'as_="calendar_token": the name of a parameter')

@@ -98,7 +98,7 @@ def default_mapping(
         raise MappingError("no mapping for this method")
     found = server if target.member is None else params.get(target.member)
     if not isinstance(found, str) or not found:
-        raise MappingError("what is asked about has no id")
+        raise MappingError("the message does not name the operation")
     further = {name: params.get(member) for name, member in target.context.items()}
     return {
         **_caller(principal, further),

@@ -385,7 +385,8 @@ def check_declaration(
     what, policy = f"{operation.kind} {operation.name!r}", operation.declared
     if isinstance(unwrapped(operation.function), GuardDecorator):
         raise ValueError(  # noqa: TRY004 - as for all that is registered wrongly
-            f"{what} is a guard and no function: give the guard what it asks for, in parentheses"
+            f"{what} is a guard, not a function: write its arguments in parentheses, as in "
+            '@requires_scopes("calendar.read")'
         )
     if guard is not None and guard.connections is None and policy and policy.connections:
         raise ValueError(

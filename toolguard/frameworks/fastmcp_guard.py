@@ -505,8 +505,8 @@ def _validated(
     """
     if len(chain) > 1:
         raise GuardNotConfiguredError(
-            f"{name_of(chain[0])!r} is made of a tool whose rule reads arguments, which are known "
-            "only when it runs: write the rule on a tool that is not made of another"
+            f"{name_of(chain[0])!r} is made from a tool whose rule reads arguments, which are "
+            "known only when it runs: put the rule on a tool that is not made from another"
         )
     given = next((each for each in args if isinstance(each, Mapping)), {})
     owner = owner_of(chain[0].fn)

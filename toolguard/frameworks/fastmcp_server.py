@@ -242,8 +242,8 @@ def check_version(installed: str) -> None:
     if found < oldest:
         wanted = ".".join(map(str, oldest))
         raise ValueError(
-            f"fastmcp {installed} serves tools by addresses that nothing can stand in, so rules "
-            f"would not apply to them: install fastmcp>={wanted}"
+            f"fastmcp {installed} finds some tools in a way that rules by name cannot follow, so "
+            f"they would not apply: install fastmcp>={wanted}"
         )
 
 

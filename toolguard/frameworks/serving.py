@@ -282,7 +282,7 @@ async def _decide_by_name(
             raise
         raise _as_unknown(door, refusal) or adapter.unknown(call.kind, call.name) from None
     if frame.entered.state is State.NEEDS_ARGUMENTS:
-        raise AccessDeniedError(rule="only a call has the arguments that the rule reads")
+        raise AccessDeniedError(rule="the rule reads arguments, which only a call has")
     return frame
 
 
@@ -380,7 +380,7 @@ def _check_listed(operation: Operation, call: OperationCall) -> None:
     if schema is None or schema.get("additionalProperties"):
         return
     if not call.arguments.keys() <= schema.get("properties", {}).keys():
-        raise InvalidInputError("Send no arguments that the tool does not list")
+        raise InvalidInputError("Send only arguments that the tool lists")
 
 
 async def _settle(adapter: Adapter, door: Frame, incoming: Incoming, result: Any) -> None:

@@ -291,7 +291,7 @@ def _id(envelope: Mapping[str, Any]) -> str | int | None:
 def _refuse_lookalikes(names: Collection[str], known: Collection[str]) -> None:
     if resembles(names, known):
         raise MalformedMessageError(
-            f"Write {', '.join(known)} exactly so, and nothing that resembles it"
+            f"Spell {', '.join(known)} exactly so, and send no other name that resembles it"
         )
 
 

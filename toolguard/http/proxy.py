@@ -160,9 +160,7 @@ def _check_spellings(arguments: object, read: tuple[str, ...]) -> None:
             raise InvalidInputError(f"Send at most {_MAX_ARGUMENTS} arguments to this operation")
         for name in member:
             if known.setdefault(letters(name), name) != name:
-                raise InvalidInputError(
-                    "Write the names of arguments exactly so, and nothing that resembles them"
-                )
+                raise InvalidInputError("Send no two names of arguments that resemble each other")
 
 
 def _objects(value: object) -> Iterator[Mapping[str, object]]:

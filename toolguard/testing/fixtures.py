@@ -320,7 +320,9 @@ def _is_ours(
     if own.clock is not clock and own is not guard:
         return False
     if issuer.claims().get("exp", math.inf) <= own.clock() - own.leeway:
-        raise ValueError("`guard` and `issuer` go by two clocks: write ToolGuard(..., clock=clock)")
+        raise ValueError(
+            "`guard` and `issuer` use different clocks: write ToolGuard(..., clock=clock)"
+        )
     return True
 
 

@@ -128,7 +128,7 @@ def provider_named(name: str) -> Provider:
     """
     found = {str(known): provider for known, provider in PROVIDERS.items()}.get(name)
     if found is None:
-        raise ValueError(f"no provider {name!r}: write one of {', '.join(PROVIDERS)}")
+        raise ValueError(f"unknown provider {name!r}: write one of {', '.join(PROVIDERS)}")
     return found
 
 

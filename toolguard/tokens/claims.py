@@ -107,7 +107,9 @@ def check_confirmation(claims: Mapping[str, Any]) -> None:
         or confirmation.keys() != {"jkt"}
         or not is_thumbprint(confirmation["jkt"])
     ):
-        raise InvalidTokenError("bound", "The token is bound in a way that is not accepted here")
+        raise InvalidTokenError(
+            "bound", "The token is bound to its client in a way that is not supported here"
+        )
 
 
 def check_actors(claims: Mapping[str, Any]) -> None:
@@ -123,10 +125,10 @@ def check_actors(claims: Mapping[str, Any]) -> None:
         named = act.get("sub") if isinstance(act, Mapping) else None
         depth += 1
         if not (isinstance(named, str) and named) or depth > _MAX_ACTORS:
-            raise InvalidTokenError("claims", "The token names an actor in a way not understood")
+            raise InvalidTokenError("claims", "The act claim of the token cannot be read")
         issuer = act.get("iss", "")
         if not isinstance(issuer, str):
-            raise InvalidTokenError("claims", "The token names an actor in a way not understood")
+            raise InvalidTokenError("claims", "The act claim of the token cannot be read")
         act = act.get("act")
 
 

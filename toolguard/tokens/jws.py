@@ -164,9 +164,9 @@ def _read_header(segment: str, ignored: frozenset[str]) -> _Header:
     if not isinstance(algorithm, str):
         raise InvalidTokenError("algorithm", "The token header names no algorithm")
     if not isinstance(typ, str) or not typ.isascii():
-        raise InvalidTokenError("type", "The token header holds an unreadable type")
+        raise InvalidTokenError("type", "The typ header of the token is not a media type")
     if "kid" in header and not _is_key_id(kid):
-        raise InvalidTokenError("key", "The token header holds an unreadable key id")
+        raise InvalidTokenError("key", "The kid header of the token is not a usable string")
     return _Header(algorithm, kid, media_type(typ))
 
 
@@ -188,5 +188,5 @@ def base64url(segment: str) -> bytes:
         InvalidTokenError: with reason ``malformed``, for another encoding of the same bytes.
     """
     if segment[-1:] not in _LAST[len(segment) % 4]:
-        raise InvalidTokenError("malformed", "The token is not base64url in its one spelling")
+        raise InvalidTokenError("malformed", "A part of the token is not canonical base64url")
     return urlsafe_b64decode(segment + "=" * (-len(segment) % 4))

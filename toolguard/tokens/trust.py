@@ -109,7 +109,7 @@ class TrustedIssuers:
         asking = [each for each in verifiers if getattr(each, "takes_opaque", False)]
         if len(asking) > 1:
             raise ValueError(
-                "opaque tokens do not tell their issuer: of several issuers, one may have "
+                "opaque tokens do not name their issuer: only one of several issuers may have "
                 "introspection= without confirm=True"
             )
         self._opaque = asking[0] if asking else None
@@ -299,7 +299,7 @@ def with_issuer(
     known = verifier.verifiers if isinstance(verifier, TrustedIssuers) else (verifier,)
     if any(getattr(getattr(each, "profile", None), "names", None) is None for each in known):
         raise ValueError(
-            "issuers are added to issuers: write ToolGuard(issuers=[...]) instead of "
+            "add_issuer() needs a guard with issuers=: write ToolGuard(issuers=[...]) instead of "
             "well_known_url= or verifier="
         )
     described = cast("tuple[IssuerVerifier, ...]", known)
@@ -330,7 +330,9 @@ def _verifier_for(
 
 def _check_apart(one: IssuerVerifier, other: IssuerVerifier) -> None:
     if one.profile.names is None or other.profile.names is None:
-        raise ValueError("each of several issuers is described: write JWTVerifier.of(Issuer(...))")
+        raise ValueError(
+            "of several issuers each has to be described: write JWTVerifier.of(Issuer(...))"
+        )
     shared = one.profile.names.overlap(other.profile.names)
     if shared is not None:
-        raise ValueError(f"two of the issuers claim the same tokens, those with iss {shared!r}")
+        raise ValueError(f"two issuers have the same iss in their tokens, {shared!r}")

@@ -427,7 +427,7 @@ def _owner(request: ConnectionRequest) -> Owner:
         return Owner(principal.issuer, request.tenant_id, "tenant")
     if not principal.user_id:
         raise ConnectionDeniedError(
-            f"{request.name} belongs to users, and the token names none", connection=request.name
+            f"{request.name} belongs to users, and the token names no user", connection=request.name
         )
     return Owner(principal.issuer, principal.user_id)
 
@@ -465,11 +465,13 @@ def _check(
     for name, provider in connections.items():
         if isinstance(provider, type) or not isinstance(provider, (OAuthProvider, ServerSource)):
             raise TypeError(
-                f"{name!r} is no OAuthProvider: write github(client_id, secret), or a connection "
-                "of toolguard.connections.server"
+                f"{name!r} is not an OAuthProvider: write github(client_id, secret), or a "
+                "connection of toolguard.connections.server"
             )
         if not name or "/" in name or not name.isprintable():
-            raise ValueError(f"{name!r}: the name of a connection is part of a URL")
+            raise ValueError(
+                f"{name!r} cannot be part of a URL: name the connection without slashes"
+            )
     for name in (*allow, *tenant_connectors):
         if name not in connections:
             raise ValueError(f"{name!r} is not one of the connections {[*connections]}")

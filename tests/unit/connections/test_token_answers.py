@@ -182,7 +182,7 @@ def test_a_server_that_takes_no_scopes_has_to_name_them() -> None:
     assert fetch(named, asked("read"), exchange).scopes == ("read", "write")
     assert "scope" not in named.form
     assert nonsense(unnamed, "read", exchange=exchange) == (
-        "does not say which scopes the token has: declare none for the tool"
+        "does not say which scopes the token has: write with_connection() without scopes="
     )
     assert fetch(unasked, asked(), exchange).scopes == ()
 

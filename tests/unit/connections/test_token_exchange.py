@@ -234,7 +234,7 @@ def test_a_connection_without_terms_is_not_asked_for() -> None:
         fetch(endpoint, asked(name="github"))
 
     assert str(caught.value) == (
-        "Nothing says how to ask for github: write connections={'github': ExchangeSettings(...)}"
+        "There are no settings for github: write connections={'github': ExchangeSettings(...)}"
     )
     assert endpoint.requests == []
 
@@ -325,8 +325,8 @@ def test_a_provider_that_cannot_work_is_not_made(
         ({"resource": "https://a.example"}, TypeError, r"write resource=\('https://a\.example',\)"),
         ({"resource": ("calendar",)}, ValueError, "absolute URI without a fragment"),
         ({"resource": ("https://a.example/#x",)}, ValueError, "absolute URI without a fragment"),
-        ({"extra": {"client_secret": "x"}}, ValueError, "client_secret is not the vendor's own"),
-        ({"extra": {"audience": "x"}}, ValueError, "audience is not the vendor's own"),
+        ({"extra": {"client_secret": "x"}}, ValueError, "client_secret has a setting of its own"),
+        ({"extra": {"audience": "x"}}, ValueError, "audience has a setting of its own"),
         ({"tenant": {"subject_token": "{tenant_id}"}}, ValueError, "subject_token is not the"),
         ({"tenant": {"organization": "acme"}}, ValueError, "name the tenant: write tenant="),
         ({"grant_type": ""}, ValueError, "leave grant_type"),

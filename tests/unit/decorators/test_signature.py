@@ -310,7 +310,7 @@ def test_a_public_function_whose_caller_must_be_somebody_is_refused() -> None:
     def unannotated(*, user_id) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
     def by_principal(*, caller: Principal) -> None: ...
 
-    message = r"is public, its caller may be nobody: write `user_id: str \| None`$"
+    message = r"is public, so it may have no caller: write `user_id: str \| None`$"
     with pytest.raises(TypeError, match=rf"^by_id\(\) {message}"):
         Injection.from_policy(by_id, ANYBODY)
     with pytest.raises(TypeError, match=rf"^unannotated\(\) {message}"):

@@ -243,4 +243,4 @@ def build_form(
 def _check_parameters(parameters: Mapping[str, str], reserved: Collection[str]) -> None:
     taken = sorted(reserved & parameters.keys())
     if taken:
-        raise ValueError(f"{taken[0]} is not the vendor's own: it has a place of its own")
+        raise ValueError(f"{taken[0]} has a setting of its own: take it out of extra= and tenant=")

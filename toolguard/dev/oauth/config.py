@@ -79,7 +79,7 @@ def _matching(pattern: str, example: str) -> AfterValidator:
     def check(value: str, info: ValidationInfo) -> str:
         if not re.fullmatch(pattern, value):
             key = info.field_name
-            raise ValueError(f'{key} = {value!r} is not one: write {key} = "{example}"')
+            raise ValueError(f'{key} = {value!r} is not valid: write {key} = "{example}"')
         return value
 
     return AfterValidator(check)
@@ -337,7 +337,7 @@ def parse_world(text: str) -> World:
     _refuse_repetition(file)
     if not file.scopes:
         raise WorldError(
-            'scopes: there are none: write "a.scope" = "What it allows, in words" under [scopes]'
+            'no scopes are defined: write "a.scope" = "What it allows, in words" under [scopes]'
         )
     _refuse_unknown(file.default_scopes, file.scopes)
     for machine in file.machines:
@@ -405,7 +405,7 @@ def _refuse_repeated(what: str, values: Iterable[str]) -> None:
     seen: set[str] = set()
     for value in values:
         if value in seen:
-            raise WorldError(f"there are two of the {what} {value!r}")
+            raise WorldError(f"{what} {value!r} is defined twice: remove one of them")
         seen.add(value)
 
 

@@ -100,7 +100,9 @@ class ConsentPages:
         user = self._context.world.user(session.user_id)
         client = find_client(self._context, sign_in.request.client_id)
         if user is None or client is None:
-            raise Refusal("access_denied", "User or application are not known here", status=403)
+            raise Refusal(
+                "access_denied", "The user or the application is not known here", status=403
+            )
         return _Case(session, name, sign_in.request, user, client)
 
     def _decide(self, case: _Case) -> ScopeDecision:

@@ -59,7 +59,7 @@ def read_identity(tenant: Tenant, claims: Mapping[str, Any]) -> Identity:
     email = claims.get("email") if tenant.provider == "okta" else claims.get("preferred_username")
     if not isinstance(email, str) or email.rpartition("@")[2] not in tenant.domains:
         raise Refusal(
-            "access_denied", "The identity provider spoke for somebody else's people", status=403
+            "access_denied", "The identity provider named a user of another tenant", status=403
         )
     groups = claims.get("groups")
     named = groups if isinstance(groups, list) else []

@@ -68,7 +68,7 @@ def _authenticate(context: ServerContext, request: Request, form: Parameters) ->
     if assertion is not None:
         if "authorization" in request.headers or form.get("client_secret") is not None:
             # RFC 6749 §2.3: one method per request.
-            raise Refusal("invalid_request", "Authenticate in one way")
+            raise Refusal("invalid_request", "Authenticate by one method only")
         if form.get("client_assertion_type") != _ASSERTION_TYPE:
             raise Refusal("invalid_request", f"client_assertion_type is {_ASSERTION_TYPE}")
         return _by_assertion(context, assertion, form.get("client_id"))

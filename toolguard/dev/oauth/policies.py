@@ -119,7 +119,8 @@ class ScopeRule:
             condition = parse_condition(text)
             if condition is None:
                 raise PolicyError(
-                    f'rule "{name}", condition {number}: {text!r} is none; write {_EXAMPLES}'
+                    f'rule "{name}", condition {number}: {text!r} is not a condition; '
+                    f"write {_EXAMPLES}"
                 )
             conditions.append(condition)
         return cls(name, tuple(conditions), tuple(grant), tuple(along))

@@ -104,13 +104,13 @@ def _issue(
     user = context.world.user(grant.user_id)
     is_known = grant.resource == context.issuer or context.world.resource(grant.resource)
     if user is None or not is_known:
-        raise Refusal("invalid_grant", "User or resource of the grant are not there any more")
+        raise Refusal("invalid_grant", "The user or the resource of the grant no longer exists")
     facts = collect_facts(context.world, user)
     allowed = decide(context.world.rules, facts, scopes).granted
     identity = identity_scopes(context.world, scopes)
     scopes = tuple(scope for scope in scopes if scope in allowed)
     if not scopes and not identity:
-        raise Refusal("invalid_grant", "The policy grants none of these scopes any more")
+        raise Refusal("invalid_grant", "The policy no longer grants any of these scopes")
     authorization = Authorization(user.id, client.client_id, grant.resource, scopes, facts, key)
     claims = access_token_claims(context, authorization, expires_at=grant.expires_at)
     keep_access_token(context, claims["jti"], grant, claims["exp"])
