@@ -18,7 +18,7 @@ pytest.importorskip("mcp.server.mcpserver", reason="the documents show the offic
 
 ROOT = Path(__file__).parents[3]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / ".docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / ".docs").rglob("*.md"))]
 LINK = re.compile(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)")
 ENVIRONMENT = {
     "MCP_SERVER_URL": "http://127.0.0.1:8000/mcp",
@@ -74,7 +74,7 @@ def test_every_link_inside_the_repository_leads_somewhere(page: Path) -> None:
 
 
 def test_every_guide_is_listed() -> None:
-    guides = {page.name for page in PAGES if page.parent.name == ".docs"}
+    guides = {str(page.relative_to(ROOT / ".docs")) for page in PAGES[1:]}
 
     assert {path for path, _ in LINK.findall((ROOT / ".docs/README.md").read_text())} >= (
         guides - {"README.md"}
