@@ -17,6 +17,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 DOCS = ".docs"
+PATHS = os.pathsep.join(
+    (str(ROOT), str(ROOT / DOCS))
+)  # where the docstrings, and what reads them, are
 LINK = re.compile(r"(\]\()(?!https?://|mailto:|#)([^)#\s]*)((?:#[^)\s]*)?\))")
 FENCE = re.compile(r"^```", re.MULTILINE)
 LANGUAGES = {".cedar": "text", ".conf": "nginx", ".csv": "text", ".py": "python", ".yaml": "yaml"}
@@ -182,7 +185,7 @@ def main(arguments: Iterable[str] = sys.argv[1:]) -> int:
     shutil.copy(ROOT / DOCS / "mkdocs.yml", out)
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", out / "mkdocs.yml"]
     # What concerns MkDocs 2 does not concern the version that is installed here.
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT / DOCS)}
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": PATHS}
     status = subprocess.call(command, env=environment)  # noqa: S603 - these words, and no others
     write(out / "site", texts | {"llms.txt": llms(texts), "llms-full.txt": llms_full(texts)})
     return status
