@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
+import re
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from toolguard import errors
+
 ROOT = Path(__file__).parents[2]
+PUBLIC = ("toolguard", "toolguard.engines", "toolguard.testing", "toolguard.tokens")
 
 
 @pytest.fixture(scope="module")
-def build() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build", ROOT / ".docs/build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def build() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / ".docs"))
+        yield importlib.import_module("make_site")
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +72,58 @@ def test_the_index_for_models_lists_every_guide(build: ModuleType, pages: dict[s
     index = build.llms(pages)
 
     assert [page for page in pages if page[:4] != "api/" and f"]({page})" not in index] == []
+
+
+# --- the catalogue of errors
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> str:
+    return (ROOT / ".docs/errors.md").read_text()
+
+
+def test_every_public_error_is_in_the_catalogue(build: ModuleType, catalogue: str) -> None:
+    derived = set(build.entries(ROOT / "toolguard"))
+    exported = {
+        name
+        for module in map(importlib.import_module, PUBLIC)
+        for name in module.__all__
+        if isinstance(found := getattr(module, name), type) and issubclass(found, BaseException)
+    }
+
+    missing = [name for name in derived | exported if not re.search(rf"(## |`){name}\b", catalogue)]
+    assert missing == [], "write a section into .docs/errors.md: cause and fix"
+
+
+def test_every_section_of_an_error_says_what_to_do(catalogue: str) -> None:
+    sections = re.findall(r"^## (\w+Error)\n(.*?)(?=^## |\Z)", catalogue, re.DOTALL | re.MULTILINE)
+
+    assert [name for name, text in sections if "**Fix**: " not in text] == []
+
+
+@pytest.mark.parametrize("reasons", ["InvalidTokenReason", "InvalidProofReason", "OutageReason"])
+def test_every_reason_is_in_the_catalogue(catalogue: str, reasons: str) -> None:
+    known = typing.get_args(getattr(errors, reasons))
+
+    assert [reason for reason in known if f"`{reason}`" not in catalogue] == []
+
+
+def test_the_catalogue_has_no_error_that_is_gone(build: ModuleType, catalogue: str) -> None:
+    known = set(build.entries(ROOT / "toolguard"))
+
+    assert set(re.findall(r"^## (\w+Error)$", catalogue, re.MULTILINE)) <= known
+
+
+def test_the_site_shows_the_texts_of_an_error(pages: dict[str, str]) -> None:
+    section = pages["errors.md"].partition("## InvalidTokenError\n")[2].partition("\n## ")[0]
+
+    assert "HTTP 401, `invalid_token`" in section
+    assert "- The access token has expired\n" in section
+
+
+def test_a_value_in_a_text_is_left_open(build: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        "class Odd(ToolGuardError):\n    status = 403\nraise Odd(f'No {x} here')\n"
+    )
+
+    assert build.entries(tmp_path)["Odd"].texts == ["No … here"]

@@ -32,6 +32,11 @@ ENVIRONMENT = {
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
+def slug(heading: str) -> str:
+    """Return the name that GitHub and the site give to a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
 def blocks(page: Path, language: str = "python") -> list[str]:
     found = re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
     return [str(each) for each in found]
@@ -66,11 +71,11 @@ def test_every_test_that_a_page_shows_passes(page: Path) -> None:
 @pages
 def test_every_link_inside_the_repository_leads_somewhere(page: Path) -> None:
     for path, heading in LINK.findall(page.read_text()):
-        target = (page.parent / path).resolve()
+        target = (page.parent / path).resolve() if path else page
         assert target.exists(), path
         if heading:
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
-            assert heading in {each.lower().replace(" ", "-") for each in headings}
+            assert heading in {slug(each) for each in headings}
 
 
 def test_every_guide_is_listed() -> None:

@@ -1,4 +1,4 @@
-"""Build the site of the guides: ``python .docs/build.py OUT`` writes it to OUT/site.
+"""Build the site of the guides: ``python .docs/make_site.py OUT`` writes it to OUT/site.
 
 The pages lie where GitHub shows them. Here they are laid out as one tree, their links into the
 rest of the repository lead to pages of the site, and what follows from the code is added.
@@ -14,6 +14,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+
+from catalogue import entries, with_texts
 
 ROOT = Path(__file__).parents[1]
 DOCS = ".docs"
@@ -144,7 +146,8 @@ def reference() -> Iterator[tuple[str, str]]:
 
 def pages(root: Path = ROOT) -> dict[str, str]:
     """Return every page of the site by its path."""
-    return {**dict(guides(root)), **dict(examples(root)), **dict(reference())}
+    found = {**dict(guides(root)), **dict(examples(root)), **dict(reference())}
+    return found | {"errors.md": with_texts(found["errors.md"], entries(root / "toolguard"))}
 
 
 def llms(texts: Mapping[str, str]) -> str:
