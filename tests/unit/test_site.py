@@ -11,7 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from toolguard import errors
+from toolguard import ToolGuard, errors
+from toolguard.tokens import issuers
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = ("toolguard", "toolguard.engines", "toolguard.testing", "toolguard.tokens")
@@ -72,6 +73,41 @@ def test_the_index_for_models_lists_every_guide(build: ModuleType, pages: dict[s
     index = build.llms(pages)
 
     assert [page for page in pages if page[:4] != "api/" and f"]({page})" not in index] == []
+
+
+# --- the pages of the presets
+
+PRESETS = sorted((ROOT / ".docs/issuers").glob("*.md"))
+presets = pytest.mark.parametrize("page", PRESETS, ids=lambda page: page.stem)
+
+
+def test_every_preset_has_a_page() -> None:
+    functions = {name for name in issuers.__all__ if name.islower()}
+
+    assert {page.stem for page in PRESETS} == functions
+
+
+@presets
+def test_the_token_of_a_preset_is_what_the_kit_makes(build: ModuleType, page: Path) -> None:
+    tokens = importlib.import_module("sample_tokens")
+
+    assert page.read_text() == tokens.with_sample(page.read_text()), (
+        "run PYTHONPATH=. python .docs/sample_tokens.py"
+    )
+    assert f"<!-- token: {page.stem.replace('_', '-')} -->" in page.read_text()
+
+
+@presets
+def test_the_variables_of_a_preset_describe_the_same_server(page: Path) -> None:
+    python, text = (
+        re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)[0]
+        for language in ("python", "text")
+    )
+    names: dict[str, typing.Any] = {}
+    exec(python, names)
+    environ = dict(line.split("=", 1) for line in text.splitlines())
+
+    assert ToolGuard.from_env(environ).issuers == names["guard"].issuers
 
 
 # --- the catalogue of errors
