@@ -126,7 +126,7 @@ def test_private_names_of_the_frameworks_are_in_one_file() -> None:
     def private(module: Module) -> Iterator[str]:
         own = {
             name
-            for node in ast.walk(module.tree)
+            for node in module.nodes
             for name in (
                 [node.attr]
                 if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
@@ -139,7 +139,7 @@ def test_private_names_of_the_frameworks_are_in_one_file() -> None:
         }
         # argparse has no public name for the type of its subparsers.
         own |= {"_SubParsersAction", "_actions"} if is_in(module.name, ("cli.",)) else set()
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Attribute) and PRIVATE.fullmatch(node.attr):
                 inherited = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
                 if node.attr not in own and not inherited:
@@ -185,7 +185,7 @@ def test_nothing_is_imported_on_trial() -> None:
     def tried(module: Module) -> Iterator[str]:
         if module.name in EXPLAIN_IMPORTS:
             return
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.ExceptHandler) and node.type is not None:
                 yield from re.findall(r"\b(?:Import|ModuleNotFound)Error\b", ast.unparse(node.type))
 
@@ -242,9 +242,9 @@ def test_the_guard_has_at_most_15_settings() -> None:
     assert len(settings) <= 15
 
 
-def mentions(tree: ast.AST) -> Iterator[tuple[str, bool]]:
+def mentions(module: Module) -> Iterator[tuple[str, bool]]:
     """Yield the names that are read, and whether as an attribute."""
-    for node in ast.walk(tree):
+    for node in module.nodes:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             yield node.id, False
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
@@ -253,13 +253,13 @@ def mentions(tree: ast.AST) -> Iterator[tuple[str, bool]]:
 
 def test_few_private_functions_are_short_and_called_once() -> None:
     """Such a function belongs into its caller, unless its name says more than its body."""
-    methods = Counter(mention for module in MODULES for mention in mentions(module.tree))
+    methods = Counter(mention for module in MODULES for mention in mentions(module))
 
     def splinters(module: Module) -> Iterator[str]:
-        used = Counter(mentions(module.tree))
+        used = Counter(mentions(module))
         called = {
             getattr(node.func, "id", getattr(node.func, "attr", None))
-            for node in ast.walk(module.tree)
+            for node in module.nodes
             if isinstance(node, ast.Call)
         }
         for name, function in module.functions:

@@ -234,6 +234,7 @@ class IntrospectionVerifier:
         kind = claims.pop("token_type", "Bearer")
         if not isinstance(kind, str) or kind.lower() not in ("bearer", "access_token", "dpop"):
             raise InvalidTokenError("bound", "The token is not a bearer token")
+        self._rules.check_issuer(claims)
         times, principal = self._rules.examined(claims, "at+jwt")
         if kind.lower() == "dpop" and principal.jkt is None:
             raise InvalidTokenError("bound", "The token is bound to a key that is not named")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from hashlib import sha256
 from typing import Protocol, cast
 
 from toolguard.errors import InvalidTokenError
@@ -18,6 +17,7 @@ from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.jws import KEY_PARAMETERS, has_jose_header, parse_object
 from toolguard.tokens.jwt import JWTVerifier
+from toolguard.tokens.memo import digest_of
 from toolguard.tokens.profile import Profile
 from toolguard.tokens.proofs.settings import Mode
 
@@ -230,7 +230,7 @@ class TrustedIssuers:
         await close(*self.verifiers)
 
     def _route(self, token: str) -> tuple[bytes, IssuerVerifier]:
-        digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
+        digest = digest_of(token)
         known = self._routes.get(digest)
         if known is not None:
             return digest, known
