@@ -239,7 +239,7 @@ def check_version(installed: str) -> None:
     >>> check_version("4.2.3")
     >>> check_version("4.0.10")
     Traceback (most recent call last):
-    ValueError: fastmcp 4.0.10 serves tools by addresses that nothing can ... fastmcp>=4.0.11
+    ValueError: fastmcp 4.0.10 finds some tools in a way that rules by name ... fastmcp>=4.0.11
     """
     found = tuple(map(int, re.findall(r"\d+", installed)[:3]))
     oldest = _OLDEST.get(found[0], _OLDEST[4])

@@ -316,6 +316,9 @@ class JWTVerifier:
     def check_issuer(self, claims: Mapping[str, Any]) -> None:
         """Check that claims, whose origin has been verified, are of this issuer.
 
+        Args:
+            claims: the claims of a token.
+
         Raises:
             InvalidTokenError: if they are of another one.
         """
