@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import typing
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from toolguard.descope.default import default
 from toolguard.settings import GuardSettings
+from toolguard.telemetry import DecisionRecord
 from toolguard.testing import GuardedClient
 
 pytest.importorskip("mcp.server.mcpserver", reason="the documents show the official SDK 2.x")
@@ -128,6 +130,12 @@ def test_the_settings_page_lists_every_setting() -> None:
     assert [
         name for name in typing.get_type_hints(GuardSettings) if f"`{name}`" not in listed
     ] == []
+
+
+def test_the_page_of_the_records_names_every_field() -> None:
+    shown = (ROOT / ".docs/records.md").read_text()
+
+    assert [each.name for each in fields(DecisionRecord) if f"`{each.name}`" not in shown] == []
 
 
 def test_the_readme_is_short() -> None:
