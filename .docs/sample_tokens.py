@@ -45,9 +45,7 @@ def with_sample(page: str) -> str:
     return _SHOWN.sub(shown, page)
 
 
-if (
-    __name__ == "__main__"
-):  # PYTHONPATH=. python .docs/sample_tokens.py: writes the tokens into the pages
+if __name__ == "__main__":  # writes the tokens into the pages
     for each in sorted((Path(__file__).parent / "issuers").glob("*.md")):
         each.write_text(with_sample(each.read_text("utf-8")), "utf-8")
     sys.exit()

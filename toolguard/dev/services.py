@@ -21,7 +21,7 @@ from toolguard.descope import DescopeConnections
 from toolguard.dev.calendar import SCOPE_HIERARCHY
 from toolguard.dev.google.accounts import CALENDAR, Accounts
 from toolguard.dev.google.calendar_api import calendar_routes
-from toolguard.dev.google.consent import ConsentScreen, OAuthClient
+from toolguard.dev.google.consent import ConsentScreen, RegisteredClient
 from toolguard.dev.loopback_only import LoopbackOnly
 from toolguard.dev.oauth.config import World
 from toolguard.dev.oauth.server import DevServer
@@ -87,7 +87,7 @@ class Services:
         """Return the application of the calendar provider."""
         name = "The development vault"
         callback = f"{self.server.origin}/connections/callback/{APP}"
-        client = OAuthClient(_VAULT, self._google_secret, callback, name)
+        client = RegisteredClient(_VAULT, self._google_secret, callback, name)
         screen = ConsentScreen(self.google, [client], origin=self.google_url)
         return Starlette(
             routes=[*calendar_routes(self.google), *screen.routes()],
