@@ -67,12 +67,33 @@ def _entry(node: ast.ClassDef, parent: Entry) -> Entry:
 
 
 def _raised(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Return the class and the last text of each call that makes something with a text."""
+    """Return the class and the text of each call that makes an error, and those it has itself."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            texts = [text for argument in node.args if (text := _text(argument)) is not None]
-            if texts and " " in texts[-1]:
-                yield node.func.id, texts[-1]
+        if isinstance(node, ast.ClassDef):
+            for text in _own(node):
+                yield node.name, text
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if text := _last(node.args):
+                yield node.func.id, text
+
+
+def _own(node: ast.ClassDef) -> Iterator[str]:
+    """Return the texts that a class passes to its base, and those that are defaults."""
+    for each in ast.walk(node):
+        if isinstance(each, ast.Call) and ast.unparse(each.func) == "super().__init__":
+            found = _last(each.args)
+        elif isinstance(each, ast.arguments):
+            found = _last(each.defaults)
+        else:
+            continue
+        if found:
+            yield found
+
+
+def _last(nodes: list[ast.expr]) -> str | None:
+    """Return the last of these that is a sentence."""
+    texts = [text for node in nodes if (text := _text(node)) is not None]
+    return texts[-1] if texts and " " in texts[-1] else None
 
 
 def _text(node: ast.expr) -> str | None:
