@@ -72,9 +72,8 @@ def _raised(tree: ast.Module) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.ClassDef):
             for text in _own(node):
                 yield node.name, text
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if text := _last(node.args):
-                yield node.func.id, text
+        elif isinstance(node, ast.Call) and (text := _last(node.args)):
+            yield ast.unparse(node.func), text
 
 
 def _own(node: ast.ClassDef) -> Iterator[str]:
@@ -115,7 +114,7 @@ def with_texts(page: str, found: dict[str, Entry]) -> str:
         status = "a result of the tool" if entry.status is None else f"HTTP {entry.status}"
         lines = [heading[0], "", f"{status}, `{entry.error}`, a subclass of `{entry.base}`"]
         if entry.texts:
-            lines += ["", f'??? note "Its {len(entry.texts)} texts"', ""]
+            lines += ["", '??? note "Its texts"', ""]
             lines += [f"    - {text}" for text in sorted(entry.texts)]
         return "\n".join(lines)
 
