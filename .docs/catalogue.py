@@ -109,7 +109,7 @@ def with_texts(page: str, found: dict[str, Entry]) -> str:
 
     def added(heading: re.Match[str]) -> str:
         entry = found.get(heading[1])
-        if entry is None:
+        if entry is None or entry.name == _BASE:
             return heading[0]
         status = "a result of the tool" if entry.status is None else f"HTTP {entry.status}"
         lines = [heading[0], "", f"{status}, `{entry.error}`, a subclass of `{entry.base}`"]
