@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 __all__ = ["Entry", "entries", "with_texts"]
@@ -33,10 +34,11 @@ class Entry:
     texts: list[str] = field(default_factory=list)
 
 
+@cache
 def entries(root: Path) -> dict[str, Entry]:
     """Return the public errors of the package below ``root`` by name, with their texts."""
     trees = [ast.parse(each.read_text("utf-8")) for each in sorted(root.rglob("*.py"))]
-    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
     found = {_BASE: Entry(_BASE, "Exception", None, "error")}
     before = 0
     while before < len(found):  # until no class is derived from one that was found
@@ -72,14 +74,18 @@ def _raised(tree: ast.Module) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.ClassDef):
             for text in _own(node):
                 yield node.name, text
-        elif isinstance(node, ast.Call) and (text := _last(node.args)):
-            yield ast.unparse(node.func), text
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and (text := _last(node.args))
+        ):
+            yield node.func.id, text
 
 
 def _own(node: ast.ClassDef) -> Iterator[str]:
     """Return the texts that a class passes to its base, and those that are defaults."""
     for each in ast.walk(node):
-        if isinstance(each, ast.Call) and ast.unparse(each.func) == "super().__init__":
+        if isinstance(each, ast.Call) and getattr(each.func, "attr", "") == "__init__":
             found = _last(each.args)
         elif isinstance(each, ast.arguments):
             found = _last(each.defaults)
