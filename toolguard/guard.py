@@ -23,7 +23,6 @@ from toolguard.calls.stdio import HOW_TO_SET, StdioToken, TrustedUser
 from toolguard.connections.cache import CachedConnections, build_provider
 from toolguard.connections.of_issuers import of_issuers
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
-from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, VAULT_KEYS, withhold
 from toolguard.errors import KeysUnavailableError, ToolGuardError
 from toolguard.http import metadata as resources
 from toolguard.http.challenge import Challenge, challenge_for, metadata_url
@@ -31,6 +30,7 @@ from toolguard.http.door import Door, Refusals
 from toolguard.http.event_ids import EventIds
 from toolguard.parsing.choice import one_of
 from toolguard.parsing.scope_names import ScopeNames
+from toolguard.parts.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, VAULT_KEYS, withhold
 from toolguard.parts.figures import figures_of
 from toolguard.parts.lifecycle import close
 from toolguard.parts.readiness import Readiness, warmed_up

@@ -13,12 +13,12 @@ from toolguard.calls.request import UnauthorizedTools
 from toolguard.calls.stdio import TrustedUser
 from toolguard.connections.functions import takes
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
-from toolguard.environment import MANAGEMENT_KEY, check_variables, taken
 from toolguard.http.door import Refusals
 from toolguard.http.metadata import canonical_resource
 from toolguard.parsing.audience import check_audience
 from toolguard.parsing.kinds import of_kind, text_list
 from toolguard.parsing.scope_token import check_requestable
+from toolguard.parts.environment import MANAGEMENT_KEY, check_variables, taken
 from toolguard.policies.policy import DefaultPolicy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.tokens.issuers.issuer import Issuer

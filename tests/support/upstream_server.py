@@ -4,8 +4,6 @@ Usage: ``python -m support.upstream_server LINE [TRANSPORT]``: over stdio, for t
 started this one.
 """
 
-
-
 import os
 import sys
 from typing import Any
@@ -68,6 +66,11 @@ def upstream(line: Line) -> Any:
         await ctx.report_progress(3, 3, "done")
         return "reported"
 
+    _add_what_is_not_tools(line, server)
+    return server
+
+
+def _add_what_is_not_tools(line: Line, server: Any) -> None:
     @server.resource("notes://today")
     def today() -> str:
         return "buy milk"
@@ -76,12 +79,11 @@ def upstream(line: Line) -> Any:
     def notes(folder: str) -> str:
         return f"all of {folder}"
 
-    @server.prompt()  # type: ignore[attr-defined]
+    @server.prompt()
     def plan(day: str) -> str:
         return f"Plan {day}"
 
     line.complete_with(server, "monday", "tuesday")
-    return server
 
 
 if __name__ == "__main__":

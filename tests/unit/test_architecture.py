@@ -20,7 +20,7 @@ from support.source import MODULES, PACKAGE, Function, Module
 # Low to high (DESIGN section 3). A room that ends in a dot is everything inside it. A room imports
 # from floors below and from itself; imports in functions and for annotations count as well.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "principal", "environment", "parts.", "parsing."),
+    ("errors", "principal", "parts.", "parsing."),
     ("tokens.", "policies.", "pages."),
     ("connections.",),
     ("calls.", "engines."),
@@ -46,8 +46,8 @@ SPEAK_HTTP = (
 KNOW_PRIVATE_NAMES = ("frameworks.internals",)
 
 # The edges where code of other people's runs: a check, a function of scopes, a provider, a guarded
-# function, a framework's handler, a transport to a server. They fail closed, or pass on what is not a refusal; the
-# verifiers take the token out of what they pass on.
+# function, a framework's handler, a transport to a server. They fail closed, or pass on what is not
+# a refusal; the verifiers take the token out of what they pass on.
 CATCH_EVERYTHING = {
     "audit.loading": ["_run"],
     "calls.recorder": ["Recorder._tell", "Recorder._tell_now"],

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from toolguard.decorators.requires import with_connection
 from toolguard.decorators.wrapper import GuardDecorator
-from toolguard.environment import MANAGEMENT_KEY, taken
 from toolguard.gateway.rules import rules_of
 from toolguard.guard import ToolGuard
 from toolguard.parsing.secure_urls import is_secure_url
+from toolguard.parts.environment import MANAGEMENT_KEY, taken
 from toolguard.parts.toml_file import Table, read_toml
 
 if TYPE_CHECKING:

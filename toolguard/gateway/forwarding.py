@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from toolguard.calls.message import Frame, here
@@ -39,9 +39,9 @@ class Forwarding:
         self.sessions = Sessions(upstream)
         self.surveyed = surveyed
         self._upstream = upstream
-        self._connect = None
+        self._connect: Callable[[], Awaitable[Connection]] | None = None
         if upstream.connection is not None:
-            self._connect = upstream.connection(_connection)
+            self._connect = upstream.connection(_connection)  # type: ignore[assignment]
 
     async def answer(
         self,
@@ -102,7 +102,7 @@ class Forwarding:
         upstream = self._upstream
         if self._connect is None:
             return None if upstream.token is None else Credential(f"Bearer {upstream.token}")
-        connection: Connection = await self._connect()
+        connection = await self._connect()
         if upstream.url is None:
             return Credential(connection.token)
         scheme = connection.token_type

@@ -43,6 +43,21 @@ class Gateway:
         """The path of the endpoint."""
         return urlsplit(self._configuration.guard.resource).path.rstrip("/") or "/mcp"
 
+    @property
+    def local_port(self) -> int | None:
+        """The port that clients connect to, if that is on this machine; else None."""
+        parts = urlsplit(self._configuration.guard.resource)
+        is_here = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost", "::1")
+        return parts.port if is_here else None
+
+    def described(self, host: str, port: int) -> str:
+        """Return a sentence about what is served where, for the log of the operator."""
+        guard, upstream = self._configuration.guard, self._configuration.upstream
+        return (
+            f"{upstream} is guarded at http://{host}:{port}{self.path}; clients connect to "
+            f"{guard.resource} with tokens of {', '.join(guard.issuers)}"
+        )
+
     def app(self) -> Starlette:
         """Return the application, with the endpoint at the path of the guard's resource."""
         guard, path = self._configuration.guard, self.path

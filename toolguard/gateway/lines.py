@@ -67,9 +67,7 @@ def make_server(forwarding: Forwarding, surveyed: Survey) -> Server[Any]:
     return server  # type: ignore[no-any-return]
 
 
-async def _answer_second(
-    forwarding: Forwarding, method: str, result: Any, ctx: Any, _: Any
-) -> Any:
+async def _answer_second(forwarding: Forwarding, method: str, result: Any, ctx: Any, _: Any) -> Any:
     """Answer a message on 2.x, whose context has the parameters as they were sent."""
     params, session = ctx.params or {}, ctx.session
 

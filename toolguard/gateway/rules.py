@@ -57,14 +57,16 @@ def rules_of(table: Table) -> dict[str, GuardDecorator]:
     Raises:
         ValueError: naming the file, the rule, what it is and what to write.
     """
-    found = {}
-    for pattern, value in table.values.items():
-        try:
-            found[pattern] = _guard(value)
-            PoliciesByName({pattern: found[pattern]})
-        except (ValueError, TypeError) as fault:
-            raise table.fault(f'"{pattern}"', str(fault)) from None
-    return found
+    return {pattern: _rule(table, pattern, value) for pattern, value in table.values.items()}
+
+
+def _rule(table: Table, pattern: str, value: object) -> GuardDecorator:
+    try:
+        guard = _guard(value)
+        PoliciesByName({pattern: guard})
+    except (ValueError, TypeError) as fault:
+        raise table.fault(pattern, str(fault)) from None
+    return guard
 
 
 def _guard(value: object) -> GuardDecorator:

@@ -133,6 +133,16 @@ class Session:
         self.is_over = True
         self._ended.set()
 
+    async def began(self) -> None:
+        """Wait until requests can be sent.
+
+        Raises:
+            UpstreamError: if the session could not begin, or has ended with an error.
+        """
+        await self.ready.wait()
+        if self.failure is not None:
+            raise self.failure
+
     @contextmanager
     def using(self) -> Iterator[None]:
         """Keep the session from being given up in the block."""

@@ -71,7 +71,7 @@ class Sessions:
             async for session in starting:
                 group.start_soon(session.run)
 
-    async def request(  # noqa: PLR0913 - whose request it is, and what comes back meanwhile
+    async def request(
         self,
         key: Hashable,
         method: str,
@@ -100,9 +100,7 @@ class Sessions:
         """
         session = self._session(key, credential)
         with session.using():
-            await session.ready.wait()
-            if session.failure is not None:
-                raise session.failure
+            await session.began()
             if not self._upstream.shared and log is not None:
                 session.log = log
             return await session.request(method, params, progress)

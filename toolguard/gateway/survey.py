@@ -61,18 +61,22 @@ async def survey(configuration: Configuration) -> Survey:
         lists = _named(configuration.rules, f"{upstream.connection_name}")
         return Survey(str(upstream), methods=tuple(methods), lists=lists, is_complete=False)
     session = Session(upstream)
+    found: Survey | UpstreamError
     async with anyio.create_task_group() as group:
         group.start_soon(session.run)
         try:
-            await session.ready.wait()
-            if session.failure is not None:
-                raise session.failure
-            return await _asked(session)
+            found = await _asked(session)
+        except UpstreamError as fault:  # the group would wrap it
+            found = fault
         finally:
             session.close()
+    if isinstance(found, UpstreamError):
+        raise found
+    return found
 
 
 async def _asked(session: Session) -> Survey:
+    await session.began()
     greeting = session.greeting
     capabilities, info = greeting.get("capabilities", {}), greeting.get("serverInfo", {})
     offered = [METHODS[each] for each in METHODS if capabilities.get(each) is not None]

@@ -1,1 +1,1 @@
-"""What a guard asks of its verifier, its connection provider and what these stand on. Private."""
+"""What a guard asks of what it is made of, and how its settings are read. Private."""

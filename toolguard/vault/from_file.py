@@ -15,7 +15,7 @@ from toolguard.connections.server import (
     ServerSource,
     ServiceAccount,
 )
-from toolguard.environment import taken
+from toolguard.parts.environment import taken
 from toolguard.parts.toml_file import Table, read_toml
 from toolguard.vault import presets
 from toolguard.vault.providers import OAuthProvider

@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Protocol, runtime_checkable
 
 from toolguard.connections.sealing import NamedCipher, read_keys
-from toolguard.environment import VAULT_KEYS, secret
+from toolguard.parts.environment import VAULT_KEYS, secret
 
 __all__ = ["KeySeal", "Seal", "UnknownKeyError", "seal_of"]
 

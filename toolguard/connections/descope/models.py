@@ -10,8 +10,8 @@ from typing import Any, TypedDict
 
 from toolguard.connections.descope.project import DescopeProject
 from toolguard.connections.protocol import Connection
-from toolguard.environment import MANAGEMENT_KEY, taken
 from toolguard.errors import ToolGuardError
+from toolguard.parts.environment import MANAGEMENT_KEY, taken
 from toolguard.principal import Principal
 
 __all__ = [
