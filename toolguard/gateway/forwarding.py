@@ -94,14 +94,14 @@ class Forwarding:
         return {LISTS[method][0]: self.surveyed.lists.get(method, [])}
 
     async def _credential(self) -> Credential | None:
-        """Return what the upstream is shown for the caller of this message.
+        """Return what the upstream is shown for the caller of this message; None for all alike.
 
         Raises:
             ToolGuardError: if the caller has no connection.
         """
         upstream = self._upstream
         if self._connect is None:
-            return None if upstream.token is None else Credential(f"Bearer {upstream.token}")
+            return None
         connection = await self._connect()
         if upstream.url is None:
             return Credential(connection.token)

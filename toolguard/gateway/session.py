@@ -82,7 +82,7 @@ class Session:
 
     Args:
         upstream: the server behind.
-        credential: what it is shown; None for nothing.
+        credential: what it is shown for a caller; None for what all callers share, if anything.
 
     Attributes:
         ready: set once requests can be sent, or the session has failed.
@@ -96,6 +96,8 @@ class Session:
 
     def __init__(self, upstream: Upstream, credential: Credential | None = None) -> None:
         self._upstream = upstream
+        if credential is None and upstream.token is not None:
+            credential = Credential(f"Bearer {upstream.token}")
         self._credential = credential
         self._client: Any = None
         self._ended = anyio.Event()
@@ -228,7 +230,7 @@ class Session:
 
     async def _read(self, source: Any, send: Any) -> None:
         """Pass on what the upstream sends, and note when it sends no more."""
-        async with send:
+        async with source, send:
             async for message in source:
                 await send.send(message)
         self.is_over = True

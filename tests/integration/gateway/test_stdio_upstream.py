@@ -17,15 +17,6 @@ Call = Callable[..., Caller]
 
 
 @pytest.fixture(scope="module")
-def signing() -> Iterator[LocalIssuer]:
-    """An authorization server that publishes its keys."""
-    with Loopback() as loopback:
-        issuer = LocalIssuer(loopback.url, audience="https://mcp.test/mcp", algorithm="ES256")
-        loopback.start(issuer.app)
-        yield issuer
-
-
-@pytest.fixture(scope="module")
 def endpoint(signing: LocalIssuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The endpoint of a gateway."""
     path = write_rules(
@@ -40,13 +31,6 @@ def endpoint(signing: LocalIssuer, tmp_path_factory: pytest.TempPathFactory) -> 
 def protocol(request: pytest.FixtureRequest) -> str:
     """Every revision that a caller may speak."""
     return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def patient() -> Iterator[httpx.Client]:
-    """An HTTP client that waits until a process has started."""
-    with httpx.Client(timeout=60) as client:
-        yield client
 
 
 @pytest.fixture
