@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 
-from support.lines import LINES, Line
+from support.lines import LINES, Line, Server
 
 __all__ = ["upstream"]
 
@@ -70,7 +70,7 @@ def upstream(line: Line) -> Any:
     return server
 
 
-def _add_what_is_not_tools(line: Line, server: Any) -> None:
+def _add_what_is_not_tools(line: Line, server: Server) -> None:
     @server.resource("notes://today")
     def today() -> str:
         return "buy milk"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,7 +133,9 @@ def read_configuration(
     Raises:
         ValueError: naming the file, the key, its value and what to write.
     """
-    values = read_toml(path, "the file of rules", "write --rules rules.toml")
+    values = read_toml(
+        path, "the file of rules", "write the path of a TOML file, such as rules.toml"
+    )
     file = Table(str(path), values)
     file.check_known(*_KNOWN, *_OF_VAULT)
     rules = rules_of(file.table("rules", 'write [rules], and below it "get_*" = "notes.read"'))
@@ -142,14 +144,25 @@ def read_configuration(
     vault = _vault(file, environ)
     guard = _guard(file, environ, vault)
     upstream = _upstream(file, environ, tuple(command), url)
-    if upstream.connection is not None and guard.connections is None:
-        name = upstream.connection_name
-        raise ValueError(
-            f"{path}: upstream.connection is {name!r}, and there are no connections: write "
-            f"[connections.{name}], or set TOOLGUARD_VAULT"
-        )
+    _check_connection(file, upstream.connection_name, guard)
     hosts = file.texts("hosts", 'write hosts = ["mcp.internal:8000"]')
     return Configuration(guard, rules, upstream, hosts, vault)
+
+
+def _check_connection(file: Table, name: str | None, guard: ToolGuard) -> None:
+    """Check that the connection of the upstream is one that the guard can fetch.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    described = [*dict(file.values.get("connections") or {})]
+    is_known = name in described if described else guard.connections is not None
+    if name is not None and not is_known:
+        one = f"one of {', '.join(described)}, or " if described else ""
+        raise ValueError(
+            f"{file.file}: upstream.connection is {name!r}, and no connection is called so: write "
+            f"{one}[connections.{name}]"
+        )
 
 
 def _vault(file: Table, environ: Mapping[str, str]) -> Vault | None:
@@ -249,8 +262,8 @@ def _upstream(
         )
     if url is not None and not is_secure_url(url):
         raise ValueError(
-            f"the upstream {url if '@' not in url else 'URL'!r} is no https URL: write https, or "
-            "http to this machine: what callers send could be read on the way"
+            f"{file.file}: the upstream {url if '@' not in url else 'URL'!r} is no https URL: "
+            "write https, or http to this machine, without a name in it"
         )
     usable = ("token_env",) if url else ("env", "pass_env", "cwd", "connection_env")
     for key in {"token_env", "env", "pass_env", "cwd", "connection_env"} & table.values.keys():
@@ -267,7 +280,7 @@ def _upstream(
     return Upstream(
         command=command,
         url=url,
-        environment=_environment(table, environ),
+        environment=_environment(table, environ, _secrets(file)),
         cwd=table.text("cwd", 'write cwd = "/srv/notes"'),
         token=None if variable is None else _secret(table, "token_env", variable, environ),
         connection=None if name is None else with_connection(name, scopes=scopes, as_="connection"),
@@ -288,7 +301,21 @@ def _secret(table: Table, key: str, variable: str, environ: Mapping[str, str]) -
     return found.strip()
 
 
-def _environment(table: Table, environ: Mapping[str, str]) -> dict[str, str]:
+def _secrets(file: Table) -> set[str]:
+    """Return the names of the variables that hold a secret of the vault in the file."""
+    described = [file.values.get("sign_in"), *dict(file.values.get("connections") or {}).values()]
+    return {
+        str(variable)
+        for each in described
+        if isinstance(each, Mapping)
+        for key, variable in each.items()
+        if key.endswith("_env")
+    }
+
+
+def _environment(
+    table: Table, environ: Mapping[str, str], secrets: Collection[str]
+) -> dict[str, str]:
     """Return the variables of the command: those that the file sets, and those it passes on.
 
     Raises:
@@ -300,6 +327,8 @@ def _environment(table: Table, environ: Mapping[str, str]) -> dict[str, str]:
     for name in table.texts("pass_env", 'write pass_env = ["UV_CACHE_DIR"]'):
         if name.upper().startswith(_RESERVED):
             raise table.fault("pass_env", f"leave out {name}, which is the gateway's own")
+        if name in secrets:
+            raise table.fault("pass_env", f"leave out {name}, which is a secret of [connections]")
         if name not in environ:
             raise table.fault("pass_env", f"the environment has no {name}: set it, or leave it out")
         found[name] = environ[name]

@@ -7,6 +7,7 @@ from typing import Any
 
 from toolguard.calls.message import Frame, here
 from toolguard.connections.protocol import Connection
+from toolguard.decorators.annotations import injected
 from toolguard.errors import ConnectionRequiredError, InvalidInputError
 from toolguard.gateway.configuration import Upstream
 from toolguard.gateway.session import Credential, Log, Progress, UpstreamError
@@ -41,7 +42,7 @@ class Forwarding:
         self._upstream = upstream
         self._connect: Callable[[], Awaitable[Connection]] | None = None
         if upstream.connection is not None:
-            self._connect = upstream.connection(_connection)  # type: ignore[assignment]
+            self._connect = upstream.connection(_connection)
 
     async def answer(
         self,
@@ -111,7 +112,7 @@ class Forwarding:
         )
 
 
-async def _connection(*, connection: Connection) -> Connection:
+async def _connection(*, connection: Connection = injected) -> Connection:
     """Return the caller's connection, which the guard injects."""
     return connection
 
