@@ -65,7 +65,8 @@ async def survey(configuration: Configuration) -> Survey:
     async with anyio.create_task_group() as group:
         group.start_soon(session.run)
         try:
-            found = await _asked(session)
+            with session.using():
+                found = await _asked(session)
         except UpstreamError as fault:  # the group would wrap it
             found = fault
         finally:
