@@ -211,8 +211,8 @@ class Session:
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[None]:
         """Connect to the upstream and greet it."""
-        send, receive = anyio.create_memory_object_stream[Any](0)
         async with self._transport() as streams, anyio.create_task_group() as reading:
+            send, receive = anyio.create_memory_object_stream[Any](0)
             reading.start_soon(self._read, streams[0], send)
             async with ClientSession(
                 receive,
