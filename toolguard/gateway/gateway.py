@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -35,8 +36,12 @@ class Gateway:
     def __init__(self, configuration: Configuration, surveyed: Survey) -> None:
         self._configuration = configuration
         self._forwarding = Forwarding(configuration.upstream, surveyed)
-        server = make_server(self._forwarding, surveyed)
-        self.server: Any = configuration.guard.protect(server, rules=configuration.rules)
+        guard = configuration.guard
+        # A message that names no operation is decided on by the default.
+        refused = "logging/setLevel" if guard.default == "deny" else None
+        methods = tuple(method for method in surveyed.methods if method != refused)
+        server = make_server(self._forwarding, replace(surveyed, methods=methods))
+        self.server: Any = guard.protect(server, rules=configuration.rules)
 
     @property
     def path(self) -> str:
