@@ -168,6 +168,7 @@ def test_dev_runs_the_guarded_calendar_where_the_world_has_it(tmp_path: Path) ->
     assert code == 0
     assert f"The guarded calendar runs at {url}." in said
     assert seen[0].startswith('401 Bearer scope="mcp:calendar.readonly", resource_metadata=')
+    assert ', DPoP algs="ES256' in seen[0]
 
 
 def test_dev_keeps_its_state_in_a_file(tmp_path: Path) -> None:

@@ -17,11 +17,18 @@ from urllib.parse import urlsplit
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from toolguard.connections import Connection, ConnectionProvider, ConnectionRequest
+from toolguard.connections.client_auth import ClientSecretBasic
+from toolguard.connections.exchange import (
+    ExchangeSettings,
+    TokenExchangeConnections,
+    connect_url_from,
+)
 from toolguard.descope import DescopeConnections
 from toolguard.dev.calendar import SCOPE_HIERARCHY
 from toolguard.dev.google.accounts import CALENDAR, Accounts
 from toolguard.dev.google.calendar_api import calendar_routes
-from toolguard.dev.google.consent import ConsentScreen, OAuthClient
+from toolguard.dev.google.consent import ConsentScreen, RegisteredClient
 from toolguard.dev.loopback_only import LoopbackOnly
 from toolguard.dev.oauth.config import World
 from toolguard.dev.oauth.server import DevServer
@@ -30,6 +37,7 @@ from toolguard.dev.vault.of_server import ServerVault
 from toolguard.dev.vault.outbound_apps import OutboundApps
 from toolguard.guard import ToolGuard
 from toolguard.testing.loopback import Loopback
+from toolguard.tokens.proofs import DPoP, Mode
 from toolguard.vault import Endpoints, OAuthProvider, connect_routes
 
 __all__ = ["APP", "Origins", "Services", "run_services"]
@@ -70,24 +78,40 @@ class Services:
         self._clock = clock
         self.connected = ServerVault(self.server, {APP: self._provider()}, clock=clock)
 
-    def guarded(self, mcp_server: Any, url: str) -> Starlette:
-        """Return the application of ``mcp_server``, guarded, to be served at ``url``."""
-        connections = DescopeConnections(self.server.well_known_url, clock=self._clock)
+    def guarded(self, mcp_server: Any, url: str, *, dpop: Mode | DPoP = "off") -> Starlette:
+        """Return the application of ``mcp_server``, guarded, to be served at ``url``.
+
+        Args:
+            mcp_server: the server.
+            url: where it is served; a resource of the world.
+            dpop: whether it accepts tokens that are bound to a key.
+        """
         guard = ToolGuard(
             well_known_url=self.server.well_known_url,
             audience=url,
-            connections=connections,
+            connections=self._connections(url),
+            dpop=dpop,
             scope_hierarchy=SCOPE_HIERARCHY,
             clock=self._clock,
         )
         app: Starlette = guard.protect(mcp_server).streamable_http_app()
         return app
 
+    def _connections(self, url: str) -> ConnectionProvider:
+        exchange = TokenExchangeConnections(
+            f"{self.server.issuer}/token",
+            client_auth=ClientSecretBasic(*self.server.credentials(url)),
+            connections={APP: ExchangeSettings(audience=(APP,))},
+            connect_url=connect_url_from("connect_url"),
+            clock=self._clock,
+        )
+        return _ByToken(DescopeConnections(self.server.well_known_url, clock=self._clock), exchange)
+
     def google_app(self) -> Starlette:
         """Return the application of the calendar provider."""
         name = "The development vault"
         callback = f"{self.server.origin}/connections/callback/{APP}"
-        client = OAuthClient(_VAULT, self._google_secret, callback, name)
+        client = RegisteredClient(_VAULT, self._google_secret, callback, name)
         screen = ConsentScreen(self.google, [client], origin=self.google_url)
         return Starlette(
             routes=[*calendar_routes(self.google), *screen.routes()],
@@ -125,6 +149,27 @@ class Services:
             connect_url=self.connected.link_for_consent,
             vault=apps,
         )
+
+
+@dataclass(frozen=True)
+class _ByToken:
+    """The vault's API for bearer tokens, and token exchange for those that are bound to a key.
+
+    The API would need a proof of the key. For an exchange, the server authenticates.
+    """
+
+    of_bearer: DescopeConnections
+    of_bound: TokenExchangeConnections
+
+    async def fetch(self, request: ConnectionRequest) -> Connection:
+        """Return the connection of this caller."""
+        is_bearer = request.principal.jkt is None
+        return await (self.of_bearer if is_bearer else self.of_bound).fetch(request)
+
+    async def aclose(self) -> None:
+        """Close what both hold open in the running event loop."""
+        await self.of_bearer.aclose()
+        await self.of_bound.aclose()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from toolguard.decorators.requires import with_connection
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.gateway.rules import rules_of
 from toolguard.guard import ToolGuard
+from toolguard.http.door import Refusals
 from toolguard.parsing.secure_urls import is_secure_url
 from toolguard.parts.environment import MANAGEMENT_KEY, taken
 from toolguard.parts.toml_file import Table, read_toml
@@ -26,8 +27,10 @@ __all__ = ["Configuration", "Upstream", "read_configuration"]
 
 _KNOWN = (
     *("issuer", "client_id", "audience", "resource", "default", "scope_hierarchy"),
-    *("initial_scopes", "unauthorized_tools", "hosts", "rules", "upstream"),
+    *("hosts", "rules", "upstream"),
 )
+# Those of toolguard.Refusals; the gateway has no background tasks.
+_OF_REFUSALS = ("initial_scopes", "unauthorized_tools", "challenge_scopes", "denials", "outages")
 # Those of a vault (toolguard.vault.from_file.SETTINGS), which imports SQLAlchemy.
 _OF_VAULT = ("database", "public_url", "sign_in", "connections")
 _OF_UPSTREAM = (
@@ -137,7 +140,7 @@ def read_configuration(
         path, "the file of rules", "write the path of a TOML file, such as rules.toml"
     )
     file = Table(str(path), values)
-    file.check_known(*_KNOWN, *_OF_VAULT)
+    file.check_known(*_KNOWN, *_OF_REFUSALS, *_OF_VAULT)
     rules = rules_of(file.table("rules", 'write [rules], and below it "get_*" = "notes.read"'))
     if not rules:
         raise file.fault("rules", 'write [rules], and below it "get_*" = "notes.read"')
@@ -191,10 +194,7 @@ def _guard(file: Table, environ: Mapping[str, str], vault: Vault | None) -> Tool
     Raises:
         ValueError: naming the file and the setting that is missing or wrong.
     """
-    settings: dict[str, Any] = {
-        "default": file.values.get("default", "deny"),
-        "unauthorized_tools": file.values.get("unauthorized_tools", "show"),
-    }
+    settings: dict[str, Any] = {"default": file.values.get("default", "deny")}
     variables = dict(environ)
     issuers = file.texts("issuer", 'write issuer = "https://auth.example.com"')
     if issuers:
@@ -210,9 +210,6 @@ def _guard(file: Table, environ: Mapping[str, str], vault: Vault | None) -> Tool
     resource = file.text("resource", 'write resource = "https://mcp.example.com/mcp"')
     if resource is not None:
         settings["resource"] = resource
-    initial = file.texts("initial_scopes", 'write initial_scopes = ["notes.read"]')
-    if initial:
-        settings["initial_scopes"] = initial
     write = 'write [scope_hierarchy], and below it "notes.write" = ["notes.read"]'
     included = file.table("scope_hierarchy", write)
     if included.values:
@@ -222,6 +219,8 @@ def _guard(file: Table, environ: Mapping[str, str], vault: Vault | None) -> Tool
     if vault is not None:
         settings["connections"] = vault
     try:
+        refusals = {key: file.values[key] for key in _OF_REFUSALS if key in file.values}
+        settings["refusals"] = Refusals(**refusals)
         return ToolGuard.from_env(variables, **settings)
     except (ValueError, TypeError) as fault:
         raise ValueError(f"{file.file}: {_in_words_of_file(str(fault))}") from None

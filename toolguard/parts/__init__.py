@@ -1,1 +1,1 @@
-"""What a guard asks of what it is made of, and how its settings are read. Private."""
+"""What the parts of a guard run on: variables, files, extras, start and end, readiness. Private."""

@@ -153,7 +153,9 @@ def _arguments(
     arguments = dict(settings)
     for secret in ("client_secret", "private_key", "key"):
         if secret in arguments:
-            raise ValueError(f'{where}: a file holds no secret: write {secret}_env = "VARIABLE"')
+            raise ValueError(
+                f'{where}: a file must not hold a secret: write {secret}_env = "VARIABLE"'
+            )
         variable = arguments.pop(f"{secret}_env", None)
         if variable is not None:
             arguments[secret] = taken(str(variable), environ)

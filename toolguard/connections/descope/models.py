@@ -104,7 +104,9 @@ class TokenRequest:
         if isinstance(self.scopes, str):
             raise TypeError(f"scopes are a list: write scopes={self.scopes.split()!r}")
         if self.scopes is not None and not self.scopes:
-            raise ValueError("scopes=[] asks for nothing: leave it out to take what there is")
+            raise ValueError(
+                "scopes=[] asks for nothing: leave it out to accept the scopes that were granted"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
