@@ -29,6 +29,7 @@ __all__ = [
     "lowlevel_server",
     "message_table",
     "mounted",
+    "next_request_id",
     "probe",
     "probe_fastmcp",
     "prompt_manager",
@@ -95,6 +96,15 @@ def prompt_manager(server: Any) -> PromptManager:
 def lowlevel_server(server: object) -> Any:
     """Return the low-level server of an SDK server (``FastMCP`` of 1.x, ``MCPServer`` of 2.x)."""
     return getattr(server, "_lowlevel_server", None) or getattr(server, "_mcp_server", server)
+
+
+def next_request_id(session: object) -> int | None:
+    """Return the id that a ``ClientSession`` will give its next request.
+
+    None on 2.x, whose session cancels a request by itself when its task is cancelled.
+    """
+    found = getattr(session, "_request_id", None)
+    return found if isinstance(found, int) else None
 
 
 def serving_parts(server: object, methods: Sequence[str]) -> tuple[object, ...]:
