@@ -309,6 +309,8 @@ COMMANDS = [
     (["doctor", "localhost:8000/mcp"], "or https://... for the doctor of a running one"),
     (["doctor", "ftp://mcp.example.com"], "or https://... for the doctor of a running one"),
     (["doctor", "https://[bad"], "write a URL such as https://mcp.example.com/mcp"),
+    (["token", "--issuer", ISSUER], "is not the address of a development server, which runs on"),
+    (["token", "--issuer", "8800"], "write --issuer http://127.0.0.1:8800; for another issuer"),
     (["vault", "upgrad"], "invalid choice: 'upgrad' (choose from"),
     (["vault", "upgrade", "--file", "missing.toml"], "write the path of a TOML file into"),
     (["vault", "upgrade", "--file", "odd.toml"], "nothing is called x"),

@@ -53,6 +53,7 @@ from toolguard.dev.oauth.authorize import authorize
 from toolguard.dev.oauth.config import User, World
 from toolguard.dev.oauth.consent import ConnectURL, ConsentPages
 from toolguard.dev.oauth.context import ServerContext
+from toolguard.dev.oauth.direct import person_token_route
 from toolguard.dev.oauth.introspection import introspect, revoke
 from toolguard.dev.oauth.metadata_documents import MetadataDocuments
 from toolguard.dev.oauth.redirects import with_parameters
@@ -243,6 +244,7 @@ class DevServer:
                 answering_json(partial(introspect, context)),
                 methods=["POST"],
             ),
+            person_token_route(context),
             *self._pages(),
         ]
 
