@@ -32,6 +32,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     add_person_options(token)
     token.add_argument(
+        "--issuer",
+        metavar="URL",
+        default=_issuer(),
+        help="the address that toolguard dev prints (default: TOOLGUARD_ISSUER or "
+        "DESCOPE_MCP_WELL_KNOWN_URL, or http://127.0.0.1:8800)",
+    )
+    token.add_argument(
         "--resource",
         "--audience",
         metavar="URL",
@@ -42,20 +49,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def add_person_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which token of a person is wanted, and from where."""
+    """Add the options that say which token of a person is wanted."""
     parser.add_argument(
         "--scope",
         action="append",
         metavar="SCOPE",
         help="a scope, or several with spaces between them; may be repeated (default: those of the "
         "world for a client that asks for nothing)",
-    )
-    parser.add_argument(
-        "--issuer",
-        metavar="URL",
-        default=_issuer(),
-        help="the address that toolguard dev prints (default: TOOLGUARD_ISSUER or "
-        "DESCOPE_MCP_WELL_KNOWN_URL, or http://127.0.0.1:8800)",
     )
     parser.add_argument(
         "--client", metavar="ID", default="toolguard-cli", help="the client that the token names"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from toolguard.dev.oauth.direct import PERSON_TOKEN_PATH, PersonTokenRequest
-from toolguard.dev.oauth.redirects import LOOPBACK_HOSTS
+from toolguard.parsing.secure_urls import secure_origin
 
 __all__ = ["DEFAULT_ISSUER", "NoServerError", "PersonToken", "RefusedError", "fetch_person_token"]
 
@@ -101,15 +100,13 @@ def _origin(issuer: str) -> str:
     Raises:
         NoServerError: if no development server can be there.
     """
-    parts = urlsplit(issuer)
-    if parts.scheme != "http" or parts.hostname not in {
-        host.strip("[]") for host in LOOPBACK_HOSTS
-    }:
+    origin = secure_origin(issuer)
+    if origin is None or not origin.startswith("http:"):
         raise NoServerError(
             f"{issuer!r} is not the address of a development server, which runs on this machine: "
             f"write --issuer {DEFAULT_ISSUER}; for another issuer, take the token from it"
         )
-    return f"http://{parts.netloc}"
+    return origin
 
 
 def _object(response: httpx.Response) -> dict[str, Any] | None:
