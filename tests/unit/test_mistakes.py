@@ -298,6 +298,10 @@ COMMANDS = [
     (["dev", "--world", "missing.toml"], "missing.toml: No such file or directory"),
     (["dev", "--world", "odd.toml"], "odd.toml: there is no tenant: write [[tenants]]"),
     (["dev", "--state", "odd.toml"], "--state odd.toml: file is not a database; write a new file"),
+    (["dev", "--for", "no_module:mcp", "--port", "0"], "there is no module 'no_module' here"),
+    (["dev", "--for", "missing.py", "--port", "0"], "there is no file missing.py"),
+    (["dev", "--for", "empty.py", "--port", "0"], "no server found there; write empty.py:make if"),
+    (["dev", "--for", "a:b", "--world", "odd.toml"], "not allowed with argument --for"),
     (["deb"], "invalid choice: 'deb' (choose from"),
     (["audit"], "required: MODULE:SERVER"),
     (["audit", "no_module:mcp"], "there is no module 'no_module' here: start in the folder"),
@@ -344,6 +348,7 @@ def test_a_mistake_in_a_command_is_answered_by_a_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("odd.toml").write_text("x = 1\n", encoding="utf-8")
+    Path("empty.py").write_text("x = 1\n", encoding="utf-8")
 
     with pytest.raises(SystemExit) as ended:
         raise SystemExit(main(command))

@@ -6,20 +6,19 @@ on its own loopback port, and they communicate only by HTTP.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from toolguard.descope import DescopeConnections
 from toolguard.dev.calendar import SCOPE_HIERARCHY
-from toolguard.dev.google.accounts import CALENDAR, Accounts
+from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts
 from toolguard.dev.google.calendar_api import calendar_routes
 from toolguard.dev.google.consent import ConsentScreen, OAuthClient
 from toolguard.dev.loopback_only import LoopbackOnly
@@ -38,6 +37,8 @@ APP = "google-calendar"
 """The app id of the calendar, in the vault and in tools."""
 
 _VAULT = "development-vault"
+# Asked for where a connection names no scope.
+_ANY_ACCESS = "account"
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,15 @@ class Services:
         self, world: World, store: Store, origins: Origins, clock: Callable[[], float]
     ) -> None:
         self.server = DevServer(world, store, origin=origins.authorization, clock=clock)
-        self.management_key = secrets.token_urlsafe(32)
+        self.management_key = store.secret("management key")
         self.google = Accounts(store.db, lock=store.lock, clock=clock)
         self.google_url = origins.google
-        self._google_secret = secrets.token_urlsafe(32)
+        self._google_secret = store.secret("client of the provider")
         self._clock = clock
-        self.connected = ServerVault(self.server, {APP: self._provider()}, clock=clock)
+        #: The scopes of the connections, by their names.
+        self.connections = world.connections or {APP: (CALENDAR, CALENDAR_READONLY)}
+        providers = {name: self._provider(name) for name in self.connections}
+        self.connected = ServerVault(self.server, providers, clock=clock)
 
     def guarded(self, mcp_server: Any, url: str) -> Starlette:
         """Return the application of ``mcp_server``, guarded, to be served at ``url``."""
@@ -85,10 +89,17 @@ class Services:
 
     def google_app(self) -> Starlette:
         """Return the application of the calendar provider."""
-        name = "The development vault"
-        callback = f"{self.server.origin}/connections/callback/{APP}"
-        client = OAuthClient(_VAULT, self._google_secret, callback, name)
-        screen = ConsentScreen(self.google, [client], origin=self.google_url)
+        clients = [
+            OAuthClient(
+                _client_of(name),
+                self._google_secret,
+                f"{self.server.origin}/connections/callback/{name}",
+                "The development vault",
+                scopes or (_ANY_ACCESS,),
+            )
+            for name, scopes in self.connections.items()
+        ]
+        screen = ConsentScreen(self.google, clients, origin=self.google_url)
         return Starlette(
             routes=[*calendar_routes(self.google), *screen.routes()],
             middleware=[Middleware(LoopbackOnly, host=urlsplit(self.google_url).netloc)],
@@ -99,13 +110,16 @@ class Services:
         self._mount_vault()
         return self.server.app
 
-    def _provider(self) -> OAuthProvider:
+    def _provider(self, name: str) -> OAuthProvider:
+        scopes = self.connections[name] or (_ANY_ACCESS,)
         return OAuthProvider(
-            title="Google Calendar",
-            client_id=_VAULT,
+            title=_title(name),
+            client_id=_client_of(name),
             client_secret=self._google_secret,
             endpoints=Endpoints(f"{self.google_url}/o/oauth2/v2/auth", f"{self.google_url}/token"),
-            scopes=(CALENDAR,),
+            # Of Google's the wider scope includes the other.
+            scopes=[scope for scope in scopes if scope != CALENDAR_READONLY] or scopes,
+            includes={CALENDAR: (CALENDAR_READONLY,)},
             # Google: without these two there is no refresh token.
             parameters={"access_type": "offline", "prompt": "consent"},
             login_hint=True,
@@ -127,9 +141,18 @@ class Services:
         )
 
 
+def _title(name: str) -> str:
+    """Return what pages call the service of a connection: "google-calendar": Google Calendar."""
+    return " ".join(word[:1].upper() + word[1:] for word in name.replace("_", "-").split("-"))
+
+
+def _client_of(name: str) -> str:
+    return _VAULT if name == APP else f"{_VAULT}-{quote(name, safe='')}"
+
+
 @contextmanager
 def run_services(
-    world: World,
+    world: World | Callable[[Origins], World],
     store: Store,
     *,
     ports: tuple[int, int] = (0, 0),
@@ -138,7 +161,7 @@ def run_services(
     """Run everything but the MCP servers, which :meth:`Services.guarded` is for.
 
     Args:
-        world: who and what there is.
+        world: who and what there is; or a function of where things listen that returns it.
         store: the memory of all of it.
         ports: where authorization server and calendar provider listen; 0 for a free port.
         clock: the time in seconds since the epoch, for everybody.
@@ -148,7 +171,9 @@ def run_services(
         MissingTemplatesError: if Jinja2 is not installed.
     """
     with Loopback(port=ports[0]) as authorization, Loopback(port=ports[1]) as google:
-        running = Services(world, store, Origins(authorization.url, google.url), clock)
+        origins = Origins(authorization.url, google.url)
+        known = world if isinstance(world, World) else world(origins)
+        running = Services(known, store, origins, clock)
         google.start(running.google_app())
         authorization.start(running.authorization_app())
         yield running

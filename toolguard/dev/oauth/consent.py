@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -29,9 +30,17 @@ from toolguard.dev.oauth.sign_in import bound_form
 from toolguard.dev.oauth.sign_in_state import AuthorizationRequest, end_sign_in, find_sign_in
 from toolguard.pages.layout import page
 
-__all__ = ["ConnectURL", "ConsentPages"]
+__all__ = ["ConnectLink", "ConnectURL", "ConsentPages"]
 
-ConnectURL = Callable[[User, str], Awaitable["str | None"]]
+
+class ConnectLink(NamedTuple):
+    """Where a user connects an account: what the service is called, and the URL."""
+
+    title: str
+    url: str
+
+
+ConnectURL = Callable[[User, str], Awaitable["ConnectLink | None"]]
 """Where ``user`` connects an account and comes back to the URL; None if there is nothing to do."""
 
 
@@ -134,7 +143,7 @@ class ConsentPages:
             granted=self._words(decision.granted),
             refused=self._words(decision.refused),
             resource=case.request.resource,
-            connect_url=None if connect is None else await connect(case.user, here),
+            connect=None if connect is None else await connect(case.user, here),
             error=error,
         )
 

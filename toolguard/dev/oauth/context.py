@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ class ServerContext:
         clock: the time in seconds since the epoch.
         keys: what it signs with.
         server_secrets: what the resources of the world authenticate with, by ``client_id``: as
-            the world has it, else made up for this process.
+            the world has it, else made up for this state.
 
     Raises:
         ValueError: if ``origin`` is not on this machine, or the world has no resource.
@@ -57,7 +56,8 @@ class ServerContext:
         lifetime = self.world.lifetimes.access_token
         object.__setattr__(self, "keys", SigningKeys(self.store, self.clock, lifetime=lifetime))
         made = {
-            resource.client_id: resource.client_secret or secrets.token_urlsafe(32)
+            resource.client_id: resource.client_secret
+            or self.store.secret(f"of {resource.client_id}")
             for resource in self.world.resources
         }
         object.__setattr__(self, "server_secrets", made)

@@ -17,9 +17,9 @@ For the vault, the provider and the command line, which mount themselves here::
 - ``server.credentials(resource)`` is the client id and secret with which the server at that URL
   introspects and exchanges tokens.
 - ``extra_routes`` are added after the server's own.
-- ``connect_url(user, return_to)`` is the link "Connect Google Calendar" on the consent page, None
-  for no link (connected already). ``return_to`` is a URL of this server: check it with
-  ``server.owns(url)`` before a browser is sent back to it.
+- ``connect_url(user, return_to)`` is the link "Connect ..." on the consent page, None for no link
+  (connected already). ``return_to`` is a URL of this server: check it with ``server.owns(url)``
+  before a browser is sent back to it.
 - ``vault`` is a ``ConnectionProvider``: RFC 8693 exchanges at ``/token`` whose ``audience`` is no
   resource of the world are answered with the connection of that name. It is warmed up and closed
   with the application.
