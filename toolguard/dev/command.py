@@ -55,6 +55,7 @@ def run_dev(
             store = running.enter_context(Store(str(settings.state or ":memory:")))
             ports = (settings.port, settings.port + 1) if settings.port else (0, 0)
             on = running.enter_context(run_services(making.world, store, ports=ports))
+            on.report = making.fit.report if making.fit is not None else None
             url = on.server.world.resources[0].url
             if settings.calendar:
                 listener = running.enter_context(Loopback(port=_port_of(url)))

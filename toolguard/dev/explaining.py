@@ -56,7 +56,7 @@ def _lines(on: Services, settings: DevSettings, fit: Fit | None) -> Iterator[str
     url = world.resources[0].url
     yield "toolguard dev: for development only. It asks for no passwords and protects nothing."
     yield ""
-    yield f"  authorization server, vault  {on.server.issuer}"
+    yield f"  authorization server, vault  {on.server.issuer} (open it in a browser)"
     revoking = f"(take access back: {on.google_url}/connections)"
     yield f"  calendar, in Google's shape  {on.google_url} {revoking}"
     if fit is None:

@@ -16,8 +16,11 @@ from urllib.parse import quote, urlsplit
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from toolguard.audit import AuditedOperation, Report
+from toolguard.calls.records import DecisionRecord
 from toolguard.descope import DescopeConnections
 from toolguard.dev.calendar import SCOPE_HIERARCHY
+from toolguard.dev.console import Console
 from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts
 from toolguard.dev.google.calendar_api import calendar_routes
 from toolguard.dev.google.consent import ConsentScreen, OAuthClient
@@ -69,6 +72,8 @@ class Services:
         self.google_url = origins.google
         self._google_secret = store.secret("client of the provider")
         self._clock = clock
+        #: The audit of the server that the world was made for.
+        self.report: Report | None = None
         #: The scopes of the connections, by their names.
         self.connections = world.connections or {APP: (CALENDAR, CALENDAR_READONLY)}
         providers = {name: self._provider(name) for name in self.connections}
@@ -83,9 +88,18 @@ class Services:
             connections=connections,
             scope_hierarchy=SCOPE_HIERARCHY,
             clock=self._clock,
+            on_decision=self._note,
         )
         app: Starlette = guard.protect(mcp_server).streamable_http_app()
         return app
+
+    def _note(self, record: DecisionRecord) -> None:
+        """Note a decision of a guarded server of this process, for the console."""
+        asked = record.operation or record.method or "a request"
+        missing = f": {' '.join(record.missing_scopes)}" if record.missing_scopes else ""
+        reason = f"{record.reason}{missing}" if record.reason else (record.rule or "no rule")
+        caller = record.subject or "a caller without a token"
+        self.server.context.notes.add(f"{asked} of {caller}: {record.verdict}", reason)
 
     def google_app(self) -> Starlette:
         """Return the application of the calendar provider."""
@@ -113,7 +127,7 @@ class Services:
     def _provider(self, name: str) -> OAuthProvider:
         scopes = self.connections[name] or (_ANY_ACCESS,)
         return OAuthProvider(
-            title=_title(name),
+            title=" ".join(word[:1].upper() + word[1:] for word in name.split("-")),
             client_id=_client_of(name),
             client_secret=self._google_secret,
             endpoints=Endpoints(f"{self.google_url}/o/oauth2/v2/auth", f"{self.google_url}/token"),
@@ -125,6 +139,10 @@ class Services:
             login_hint=True,
         )
 
+    def _operations(self) -> tuple[str, tuple[AuditedOperation, ...]]:
+        report = self.report
+        return ("", ()) if report is None else (report.server, report.operations)
+
     def _mount_vault(self) -> None:
         vault = self.connected.vault
         apps = OutboundApps(
@@ -134,16 +152,17 @@ class Services:
             verifier=self.server.verifier(),
             management_key=self.management_key,
         )
+        console = Console(
+            self.server.context,
+            connections=self.connections,
+            connected=self.connected.names,
+            operations=self._operations,
+        )
         self.server.extend(
-            extra_routes=[*apps.routes(), *connect_routes(vault)],
+            extra_routes=[*apps.routes(), *connect_routes(vault), *console.routes()],
             connect_url=self.connected.link_for_consent,
             vault=apps,
         )
-
-
-def _title(name: str) -> str:
-    """Return what pages call the service of a connection: "google-calendar": Google Calendar."""
-    return " ".join(word[:1].upper() + word[1:] for word in name.replace("_", "-").split("-"))
 
 
 def _client_of(name: str) -> str:

@@ -76,7 +76,18 @@ def handover(room: Room) -> httpx.Response:
     return submit(room.client, page, decision="allow")
 
 
+def console(room: Room) -> httpx.Response:
+    refused_consent(room)
+    return room.client.follow(room.client.get(f"{ORIGIN}/"))
+
+
+def console_token(room: Room) -> httpx.Response:
+    return submit(room.client, console(room))
+
+
 PAGES = [
+    console,
+    console_token,
     sign_in,
     bad_domain,
     provider,

@@ -84,6 +84,8 @@ class ConsentPages:
         if form.require("decision") == "allow":
             return await self._allow(case, form.every("scope"))
         end_sign_in(self._context, case.session, name)
+        given = f"{case.user.email} gives {case.client.name} nothing"
+        self._context.notes.add(given, "denied on the consent page")
         members = {"error": "access_denied", "error_description": "The user did not allow it"}
         return answer_client(self._context, case.request, case.client.name, **members)
 
@@ -95,8 +97,16 @@ class ConsentPages:
             raise Refusal("invalid_scope", "The form asks for more than the page offered")
         end_sign_in(self._context, case.session, case.name)
         scopes = tuple(scope for scope in decision.granted if scope in ticked)
+        self._note(case, decision, scopes)
         code = open_grant(self._context, case.request, case.user, scopes)
         return answer_client(self._context, case.request, case.client.name, code=code)
+
+    def _note(self, case: _Case, decision: Decision, scopes: tuple[str, ...]) -> None:
+        refused = f", which does not grant {' '.join(decision.refused)}" if decision.refused else ""
+        self._context.notes.add(
+            f"{case.user.email} gives {case.client.name} {' '.join(scopes)}",
+            f"by the policy {decision.rule!r}{refused}",
+        )
 
     def _case(self, request: Request, name: str) -> _Case | None:
         """Return the current case; None if no user is signed in in this browser."""

@@ -22,6 +22,7 @@ from toolguard.dev.oauth.config import Resource, User, World
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.grants import keep_access_token, open_direct_grant
 from toolguard.dev.oauth.identity import facts_of
+from toolguard.dev.oauth.notes import noting
 from toolguard.dev.oauth.policies import UserFacts, decide
 from toolguard.dev.oauth.refusals import Refusal, answering_json
 from toolguard.dev.oauth.tokens import Authorization, access_token_claims
@@ -96,13 +97,18 @@ def token_for_person(context: ServerContext, asked: PersonTokenRequest) -> dict[
     facts = facts_of(world, user)
     scopes = _granted(world, user, facts, asked.scopes)
     authorization = Authorization(user.id, asked.client_id, resource.url, scopes, facts)
+    context.notes.add(
+        f"{user.email} signs in to {asked.client_id}, with {' '.join(scopes) or 'no scope'}",
+        "asked for by a program on this machine, or on the console",
+    )
     answer = issue_directly(context, authorization)
     return {**answer, "person": user.email, "resource": resource.url, "issuer": context.issuer}
 
 
 def person_token_route(context: ServerContext) -> Route:
     """Return the endpoint of ``toolguard token``."""
-    endpoint = answering_json(partial(_answer, context))
+    noted = noting(context.notes, "a token of a person", partial(_answer, context))
+    endpoint = answering_json(noted)
     return Route(PERSON_TOKEN_PATH, endpoint, methods=["POST"])
 
 

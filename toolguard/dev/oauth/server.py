@@ -56,6 +56,7 @@ from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.direct import person_token_route
 from toolguard.dev.oauth.introspection import introspect, revoke
 from toolguard.dev.oauth.metadata_documents import MetadataDocuments
+from toolguard.dev.oauth.notes import noting
 from toolguard.dev.oauth.redirects import with_parameters
 from toolguard.dev.oauth.refusals import Endpoint, answering_json, answering_pages
 from toolguard.dev.oauth.registration import register
@@ -133,6 +134,11 @@ class DevServer:
     def well_known_url(self) -> str:
         """Its metadata URL, in the form of Descope."""
         return f"{self.issuer}/.well-known/openid-configuration"
+
+    @property
+    def context(self) -> ServerContext:
+        """What its parts share."""
+        return self._context
 
     def owns(self, url: str) -> bool:
         """Return whether ``url`` is one of this server."""
@@ -230,8 +236,10 @@ class DevServer:
     def _routes(self) -> list[BaseRoute]:
         context, prefix = self._context, self._context.path
         answers: dict[str, Endpoint] = {
-            "register": partial(register, context),
-            "token": partial(answer_token_request, context, self._vault),
+            "register": noting(context.notes, "registration", partial(register, context)),
+            "token": noting(
+                context.notes, "token", partial(answer_token_request, context, self._vault)
+            ),
             "revoke": partial(revoke, context),
         }
         documents = discovery.metadata_paths(context)
@@ -252,7 +260,13 @@ class DevServer:
         context, prefix = self._context, self._context.path
         sign_in, consent = SignInPages(context), ConsentPages(context, self._connect_url)
         pages: list[tuple[str, str, Endpoint]] = [
-            ("GET", "authorize", partial(authorize, context, self._documents)),
+            (
+                "GET",
+                "authorize",
+                noting(
+                    context.notes, "authorization", partial(authorize, context, self._documents)
+                ),
+            ),
             ("GET", "sign-in", sign_in.ask),
             ("POST", "sign-in", sign_in.select),
             ("GET", "provider", sign_in.provider),

@@ -57,8 +57,12 @@ class ServerVault:
 
     async def has(self, user_id: str, connection: str) -> bool:
         """Return whether a user has connected an account, and the service accepts it."""
+        return connection in await self.names(user_id)
+
+    async def names(self, user_id: str) -> list[str]:
+        """Return the connections that a user has and that work."""
         connected = await self.vault.list(self._server.issuer, user_id)
-        return any(each.works and each.connection == connection for each in connected)
+        return [each.connection for each in connected if each.works]
 
     async def link(
         self, user_id: str, connection: str, scopes: tuple[str, ...] = (), *, return_to: str = ""
