@@ -8,6 +8,7 @@
     ├── MalformedMessageError          400  a body that more than one message could be read in
     ├── InvalidTokenError              401  an invalid token, with a ``reason``
     ├── InvalidProofError              401  an invalid DPoP proof, with a ``reason``
+    │   ├── KeyMismatchError           401  a DPoP proof of another key than the token's
     │   └── NonceRequiredError         401  a DPoP proof without the nonce of this server
     ├── InsufficientScopeError         403  a valid token with too few scopes: step up
     ├── InsufficientAuthenticationError  401  a valid token of an old or weak sign-in
@@ -62,6 +63,7 @@ __all__ = [
     "InvalidProofReason",
     "InvalidTokenError",
     "InvalidTokenReason",
+    "KeyMismatchError",
     "KeysUnavailableError",
     "MalformedCredentialsError",
     "MalformedMessageError",
@@ -241,6 +243,15 @@ class InvalidProofError(ToolGuardError):
     def __init__(self, reason: InvalidProofReason, message: str) -> None:
         super().__init__(message)
         self.reason: InvalidProofReason = reason
+
+
+class KeyMismatchError(InvalidProofError):
+    """The token is bound to another key than the proof's (RFC 9449 §7.1, invalid_token)."""
+
+    error = "invalid_token"
+
+    def __init__(self) -> None:
+        super().__init__("binding", "The token is bound to another key")
 
 
 class NonceRequiredError(InvalidProofError):

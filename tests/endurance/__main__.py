@@ -9,6 +9,9 @@ Workers start again from this checkout, which must not be edited meanwhile.
 ``--vault`` holds a vault in Postgres to what it promises about refreshes instead: 1,000 calls of
 one user at expiry in four processes; Postgres killed and started 20 times under load; a process
 killed ten times after each step of a refresh.
+
+``--interleavings N`` has users of three replicas fetch, connect and disconnect in N random orders,
+on SQLite and on Postgres, and counts the grants that were lost.
 """
 
 from __future__ import annotations
@@ -17,33 +20,51 @@ import argparse
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does it
 
+from endurance.interleavings import DATABASES, run_interleavings
 from endurance.run import endure
 from endurance.vault import hold_vault
+
+
+class _Figures(Protocol):
+    """What a run has counted, as text, and what must not be."""
+
+    @property
+    def faults(self) -> Sequence[str]: ...
 
 
 def _main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m tests.endurance")
     parser.add_argument("--seconds", type=float, default=300.0, help="how long; 300 by default")
-    parser.add_argument("--vault", action="store_true", help="the vault, instead of a deployment")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--vault", action="store_true", help="the vault, instead of a deployment")
+    instead.add_argument("--interleavings", type=int, metavar="N", help="N random orders")
+    parser.add_argument("--database", choices=DATABASES, help="those on one database only")
     given = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="tg-endurance-"))
     directory.chmod(0o755)
     try:
-        figures = (
-            hold_vault(directory, calls=1_000, kills=20, rounds=10)
-            if given.vault
-            else endure(directory, given.seconds)
-        )
+        figures = _run(given, directory)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     print(figures)
     for fault in figures.faults:
         print(f"FAILED: {fault}")
     return 1 if figures.faults else 0
+
+
+def _run(given: argparse.Namespace, directory: Path) -> _Figures:
+    if given.interleavings:
+        databases = (given.database,) if given.database else DATABASES
+        return run_interleavings(directory, given.interleavings, databases)
+    if given.vault:
+        return hold_vault(directory, calls=1_000, kills=20, rounds=10)
+    return endure(directory, given.seconds)
 
 
 if __name__ == "__main__":

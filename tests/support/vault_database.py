@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 import shutil
@@ -10,10 +11,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
 
-__all__ = ["PostgresCluster", "postgres_cluster"]
+__all__ = ["PostgresCluster", "new_database", "postgres_cluster"]
 
 _USER = "nobody"
 
@@ -73,6 +77,21 @@ def postgres_cluster(directory: Path) -> Iterator[str]:
         yield cluster.url
     finally:
         cluster.kill()
+
+
+def new_database(url: str) -> str:
+    """Create a database on this Postgres and return its URL."""
+    name = f"vault_{uuid4().hex}"
+
+    async def create() -> None:
+        address = url.replace("postgresql", "postgresql+asyncpg")
+        engine = create_async_engine(address, isolation_level="AUTOCOMMIT")
+        async with engine.connect() as db:
+            await db.execute(text(f"CREATE DATABASE {name}"))
+        await engine.dispose()
+
+    asyncio.run(create())
+    return url.rpartition("/")[0] + f"/{name}"
 
 
 def _unprivileged(directory: Path) -> list[str]:

@@ -31,6 +31,7 @@ from toolguard.errors import (
     InvalidInputError,
     InvalidProofError,
     InvalidTokenError,
+    KeyMismatchError,
     KeysUnavailableError,
     MalformedCredentialsError,
     MalformedMessageError,
@@ -47,6 +48,7 @@ TREE = [
     (MalformedMessageError, ToolGuardError, 400, "invalid_request"),
     (InvalidTokenError, ToolGuardError, 401, "invalid_token"),
     (InvalidProofError, ToolGuardError, 401, "invalid_dpop_proof"),
+    (KeyMismatchError, InvalidProofError, 401, "invalid_token"),
     (NonceRequiredError, InvalidProofError, 401, "use_dpop_nonce"),
     (InsufficientScopeError, ToolGuardError, 403, "insufficient_scope"),
     (

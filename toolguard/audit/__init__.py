@@ -91,7 +91,7 @@ def _asked(adapter: Adapter, operations: Collection[AuditedOperation]) -> dict[s
         for scope in policy.formula.scopes if policy.formula is not None else ():
             asked.setdefault(scope, ["a rule of protect(rules=...)"])
     for scope in adapter.guard.initial_scopes if adapter.guard is not None else ():
-        asked.setdefault(scope, ["ToolGuard(initial_scopes=...)"])
+        asked.setdefault(scope, ["Refusals(initial_scopes=...)"])
     return asked
 
 

@@ -31,7 +31,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import quote
 
-from toolguard.connections.faults import fault_of
+from toolguard.connections.faults import read_fault
 from toolguard.connections.http import Transport, VaultAnswer, VaultClient, VaultRequest
 from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.connections.retries import NO_RETRIES, Retries
@@ -55,11 +55,11 @@ __all__ = [
     "VaultRequest",
     "check_named",
     "expiry_in",
-    "fault_of",
     "is_token",
     "moment",
     "object_in",
     "path_segment",
+    "read_fault",
     "scopes_in",
     "token_in",
     "whole_seconds",
@@ -192,7 +192,7 @@ class VaultProvider(ABC):
     async def _account(self, request: ConnectionRequest) -> str | None:
         if not request.principal.user_id:
             raise ConnectionDeniedError(
-                f"{request.name} belongs to users, and the token names none",
+                f"{request.name} belongs to users, and the token names no user",
                 connection=request.name,
             )
         if self._account_of is None:
@@ -317,7 +317,7 @@ def path_segment(value: str) -> str:
     'alice%2F..%2Fbob'
     """
     if value in ("", ".", ".."):
-        raise ValueError(f"{value!r} is no name")
+        raise ValueError(f"{value!r} is not a path segment: write a name, not a relative path")
     return quote(value, safe="")
 
 
@@ -332,7 +332,8 @@ def _usable(
     missing = [each for each in request.scopes if each not in connection.scopes]
     if missing and not connection.scopes:
         return ConnectionResponseError(
-            f"The vault does not say which scopes {name} has: declare none for the tool",
+            f"The vault does not say which scopes {name} has: write "
+            "with_connection() without scopes=",
             connection=name,
         )
     return ConnectionRequiredError.lacking_scopes(name, missing) if missing else connection

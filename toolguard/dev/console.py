@@ -22,7 +22,7 @@ from toolguard.dev.oauth.clients import all_clients
 from toolguard.dev.oauth.config import User
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.direct import PersonTokenRequest, token_for_person
-from toolguard.dev.oauth.identity import facts_of
+from toolguard.dev.oauth.identity import collect_facts
 from toolguard.dev.oauth.notes import noting
 from toolguard.dev.oauth.parameters import read_form
 from toolguard.dev.oauth.policies import decide
@@ -121,7 +121,7 @@ class Console:
 
     async def _person(self, user: User, session: Session) -> _Person:
         world = self._context.world
-        facts = facts_of(world, user)
+        facts = collect_facts(world, user)
         return _Person(
             user,
             facts.permissions,

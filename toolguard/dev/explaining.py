@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolguard.dev.fitting import Fit
-from toolguard.dev.oauth.identity import facts_of
+from toolguard.dev.oauth.identity import collect_facts
 from toolguard.dev.oauth.policies import decide
 from toolguard.dev.services import APP, Services
 
@@ -84,7 +84,7 @@ def _fitting(on: Services, fit: Fit) -> Iterator[str]:
     world = fit.world
     yield f"  scopes                       {', '.join(world.scopes)}"
     for user in world.users:
-        granted = decide(world.rules, facts_of(world, user), tuple(world.scopes)).granted
+        granted = decide(world.rules, collect_facts(world, user), tuple(world.scopes)).granted
         may = f"may grant {', '.join(granted)}" if granted else "may grant nothing"
         yield f"  {user.email:28} {may}"
     for name, scopes in world.connections.items():

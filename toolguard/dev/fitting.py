@@ -11,7 +11,7 @@ from toolguard.audit import Report, audit
 from toolguard.audit.loading import load_server
 from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.dev.oauth.config import World
-from toolguard.dev.oauth.policies import Condition, Rule
+from toolguard.dev.oauth.policies import Condition, ScopeRule
 
 __all__ = ["DEFAULT_RESOURCE", "Fit", "fitted", "read_server"]
 
@@ -86,9 +86,11 @@ def fitted(world: World, report: Report, *, issuer: str) -> Fit:
     known = {**scopes, FETCH_SCOPE: _FETCH_WORDS}
     initial = report.guard.initial_scopes if report.guard is not None else ()
     first = tuple(scope for scope in initial if scope in scopes)
-    rules = [Rule("Every scope for schedulers", (_SCHEDULER,), tuple(scopes or known), _ALONG)]
+    rules = [ScopeRule("Every scope for schedulers", (_SCHEDULER,), tuple(scopes or known), _ALONG)]
     if first and set(first) != set(scopes):
-        rules.append(Rule("The first scopes for all others", (Condition("any"),), first, _ALONG))
+        rules.append(
+            ScopeRule("The first scopes for all others", (Condition("any"),), first, _ALONG)
+        )
     permissions = _permissions(report)
     tenants = tuple(
         each.model_copy(

@@ -23,7 +23,7 @@ from toolguard.dev.calendar import SCOPE_HIERARCHY
 from toolguard.dev.console import Console
 from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts
 from toolguard.dev.google.calendar_api import calendar_routes
-from toolguard.dev.google.consent import ConsentScreen, OAuthClient
+from toolguard.dev.google.consent import ConsentScreen, RegisteredClient
 from toolguard.dev.loopback_only import LoopbackOnly
 from toolguard.dev.oauth.config import World
 from toolguard.dev.oauth.server import DevServer
@@ -104,7 +104,7 @@ class Services:
     def google_app(self) -> Starlette:
         """Return the application of the calendar provider."""
         clients = [
-            OAuthClient(
+            RegisteredClient(
                 _client_of(name),
                 self._google_secret,
                 f"{self.server.origin}/connections/callback/{name}",

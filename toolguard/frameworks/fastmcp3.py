@@ -14,7 +14,7 @@ from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.background import TaskLine
 from toolguard.frameworks.fastmcp_server import FastMCPAdapter
-from toolguard.frameworks.mcp1 import guard_messages
+from toolguard.frameworks.mcp1 import wrap_handlers
 from toolguard.frameworks.server_guard import ServerGuard
 
 __all__ = ["adapter"]
@@ -26,7 +26,7 @@ def adapter(server: Any) -> Adapter:
 
 
 def _guard_messages(served: FastMCPAdapter, guard: ServerGuard) -> None:
-    guard_messages(internals.lowlevel_server(served.server), served, guard)
+    wrap_handlers(internals.lowlevel_server(served.server), served, guard)
 
 
 def _unknown(message: str) -> Exception:

@@ -25,13 +25,13 @@ from toolguard.frameworks import internals
 from toolguard.frameworks.fastmcp_guard import (
     AttachableAdapter,
     Attached,
-    Way,
+    MessagePath,
     around,
     by_names,
     guarded,
     kind_of,
     name_of,
-    on_way,
+    on_path,
     requested_version,
 )
 from toolguard.policies.operations import Kind, OperationCall
@@ -123,7 +123,7 @@ class _Task:
         uri = sent.name if sent is not None and sent.kind == "resource" else name
         given = (uri,) if kind == "resource" else (arguments,)
         entry = f"_{_ENTRIES[kind]}"
-        with on_way(Way(adapter, frame, names)):
+        with on_path(MessagePath(adapter, frame, names)):
             if queue is None:
                 return await around(component, entry, proceed, given)
             queued = functools.partial(_queued, queue)

@@ -156,7 +156,7 @@ class FastMCPAdapter(AttachableAdapter):
         found = (each for each in listed if (each.kind, each.name) == (kind, name))
         return tuple(other for each in found for _, other in each.mounts)
 
-    def look_up(self) -> Catalog:
+    def build_catalog(self) -> Catalog:
         """Return the operations, also of mounted servers, by the names that clients use."""
         return catalog_of(self.server)
 
@@ -242,8 +242,8 @@ def check_version(installed: str) -> None:
     if found < oldest:
         wanted = ".".join(map(str, oldest))
         raise ValueError(
-            f"fastmcp {installed} serves tools by addresses that nothing can stand in, so rules "
-            f"would not apply to them: install fastmcp>={wanted}"
+            f"fastmcp {installed} finds some tools in a way that rules by name cannot follow, so "
+            f"they would not apply: install fastmcp>={wanted}"
         )
 
 

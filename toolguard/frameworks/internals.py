@@ -63,7 +63,7 @@ def probe(server: Any) -> None:
     if gone:
         raise RuntimeError(
             f"mcp {_version('mcp')} has no {', '.join(gone)} on {type(server).__name__}, which "
-            "toolguard stands in: nothing would be guarded. Use a release that toolguard knows"
+            "toolguard has to replace: nothing would be guarded. Use a release that toolguard knows"
         )
 
 

@@ -19,7 +19,7 @@ from toolguard.errors import ToolGuardError
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.apps import guard_endpoints
 from toolguard.frameworks.lowlevel import PROTECTED_WITHIN, LowLevelAdapter
-from toolguard.frameworks.mcp1 import GuardedHandlers, guard_messages
+from toolguard.frameworks.mcp1 import GuardedHandlers, wrap_handlers
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.task_owners import TaskOwners
 from toolguard.policies.operations import Kind
@@ -40,7 +40,7 @@ class _Server(LowLevelAdapter):
     def install(self, guard: ServerGuard) -> None:
         if self.is_intact():
             raise ValueError(PROTECTED_WITHIN)
-        guard_messages(self.server, self, guard, TaskOwners())
+        wrap_handlers(self.server, self, guard, TaskOwners())
 
     def is_intact(self) -> bool:
         return isinstance(self.server.request_handlers, GuardedHandlers)

@@ -26,7 +26,7 @@ from toolguard.errors import AccessDeniedError, MalformedMessageError, ToolGuard
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.apps import guard_builder
 from toolguard.frameworks.lowlevel import PROTECTED_WITHIN, LowLevelAdapter
-from toolguard.frameworks.mcp2 import RefusedError, message_guard, to_json
+from toolguard.frameworks.mcp2 import RefusedError, guard_middleware, to_json
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.server_guard import ServerGuard
@@ -78,7 +78,7 @@ class _Server(LowLevelAdapter):
         )
 
     def _message_guard(self, guard: ServerGuard) -> ServerMiddleware[Any]:
-        guarded = message_guard(self, guard)
+        guarded = guard_middleware(self, guard)
 
         async def outermost(ctx: _Context, call_next: CallNext) -> HandlerResult:
             token = _sent.set(_Sent(ctx, ctx.method, _asked(ctx)))

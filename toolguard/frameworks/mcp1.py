@@ -39,7 +39,7 @@ from toolguard.frameworks.task_owners import TaskOwners
 from toolguard.policies.operations import Kind
 from toolguard.principal import Principal
 
-__all__ = ["GuardedHandlers", "adapter", "guard_messages"]
+__all__ = ["GuardedHandlers", "adapter", "wrap_handlers"]
 
 Handler = Callable[[Any], Awaitable[Any]]
 _ABOUT_A_TASK = (types.GetTaskRequest, types.GetTaskPayloadRequest, types.CancelTaskRequest)
@@ -49,7 +49,7 @@ class _FastMCP(SDKAdapter):
     error_types = (ToolError, ResourceError, ValueError)
 
     def install(self, guard: ServerGuard) -> None:
-        guard_messages(internals.lowlevel_server(self.server), self, guard, TaskOwners())
+        wrap_handlers(internals.lowlevel_server(self.server), self, guard, TaskOwners())
         self.guard_managers()
         settings = self.server.settings
 
@@ -118,7 +118,7 @@ def adapter(server: Any) -> Adapter:
     return _FastMCP(server)
 
 
-def guard_messages(
+def wrap_handlers(
     lowlevel: Server[Any, Any],
     served: Adapter,
     guard: ServerGuard,

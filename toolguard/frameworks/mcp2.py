@@ -42,7 +42,7 @@ from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.serving import Incoming, serve
 from toolguard.policies.operations import Kind
 
-__all__ = ["RefusedError", "adapter", "message_guard", "to_json"]
+__all__ = ["RefusedError", "adapter", "guard_middleware", "to_json"]
 
 _MODERN = "2026-07-28"
 _PATHS = {
@@ -56,7 +56,7 @@ class _MCPServer(SDKAdapter):
 
     def install(self, guard: ServerGuard) -> None:
         lowlevel = internals.lowlevel_server(self.server)
-        lowlevel.middleware = Outermost(lowlevel.middleware, message_guard(self, guard))
+        lowlevel.middleware = Outermost(lowlevel.middleware, guard_middleware(self, guard))
         self.guard_managers()
         for name, parameters in _PATHS.items():
             signature = inspect.signature(getattr(self.server, name))
@@ -109,7 +109,7 @@ def adapter(server: Any) -> Adapter:
     return _MCPServer(server)
 
 
-def message_guard(served: Adapter, guard: ServerGuard) -> ServerMiddleware[Any]:
+def guard_middleware(served: Adapter, guard: ServerGuard) -> ServerMiddleware[Any]:
     """Return the server middleware that installs ``guard`` around every message."""
 
     async def guarded(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:

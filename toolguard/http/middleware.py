@@ -35,7 +35,7 @@ from toolguard.http.door import HTTPGuard
 from toolguard.http.event_ids import EventOwner
 from toolguard.http.jsonrpc import receive_message
 from toolguard.http.response import HeldResponse
-from toolguard.http.sessions import Sessions
+from toolguard.http.sessions import SessionOwners
 from toolguard.principal import Principal
 from toolguard.tokens.bearer import bearer_token
 from toolguard.tokens.proofs.presented import check_binding, verified
@@ -87,7 +87,7 @@ class GuardMiddleware:
         self.app = app
         self.guard = guard
         self.admits_anonymous = admits_anonymous
-        self.sessions = Sessions()
+        self.sessions = SessionOwners()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""

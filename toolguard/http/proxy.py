@@ -29,7 +29,7 @@ from toolguard.policies.operations import OperationCall, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
-__all__ = ["MessageGuard"]
+__all__ = ["ProxyGuard"]
 
 _INVALID_PARAMS = -32602
 _ALLOWED = (b"allow", b"POST, GET, DELETE")
@@ -37,7 +37,7 @@ _ALLOWED = (b"allow", b"POST, GET, DELETE")
 _MAX_ARGUMENTS = 1_000
 
 
-class MessageGuard:
+class ProxyGuard:
     """Decides on the messages to an MCP server by rules; runs inside a GuardMiddleware.
 
     Args:
@@ -160,9 +160,7 @@ def _check_spellings(arguments: object, read: tuple[str, ...]) -> None:
             raise InvalidInputError(f"Send at most {_MAX_ARGUMENTS} arguments to this operation")
         for name in member:
             if known.setdefault(letters(name), name) != name:
-                raise InvalidInputError(
-                    "Write the names of arguments exactly so, and nothing that resembles them"
-                )
+                raise InvalidInputError("Send no two names of arguments that resemble each other")
 
 
 def _objects(value: object) -> Iterator[Mapping[str, object]]:

@@ -51,13 +51,13 @@ class ScopeNames:
         )
         requestable = list(self.named.values())
         if len(set(requestable)) < len(requestable):
-            raise ValueError("two scopes have the same requestable name: name each one otherwise")
+            raise ValueError("two scopes have the same requestable name: give each its own")
         for short, name in self.named.items():
             if name in self.named and name != short:
-                raise ValueError(f"{name!r} is a short name: it cannot be what {short!r} is called")
+                raise ValueError(f"{name!r} is the short name of another scope than {short!r}")
             if self.prefix and name.startswith(self.prefix) and name != self.prefix + short:
                 raise ValueError(
-                    f"{name!r} is what the prefix makes of another scope than {short!r}"
+                    f"{name!r} is the name that the prefix gives another scope than {short!r}"
                 )
 
     def requested(self, short: str) -> str:
@@ -87,8 +87,8 @@ class ScopeNames:
                 declared = short.removeprefix(self.prefix)
             if declared is not None:
                 raise ValueError(
-                    f"{short!r} is how a client asks for the scope: write {declared!r}, as the "
-                    "scope is called on this server"
+                    f"{short!r} is the name by which clients request the scope: write "
+                    f"{declared!r}, its name on this server"
                 )
 
     def _short(self, name: str) -> str | None:

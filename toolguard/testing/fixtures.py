@@ -70,12 +70,12 @@ from toolguard.connections.cache import CachedConnections
 from toolguard.frameworks import adapter_for
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.guard import ToolGuard
-from toolguard.testing.answer import Answer
 from toolguard.testing.client import AsyncGuardedClient, GuardedClient
 from toolguard.testing.clock import FrozenClock
 from toolguard.testing.connections import ScriptedConnections
 from toolguard.testing.in_memory import InMemoryCaller, own_trust, trust_in
 from toolguard.testing.issuer import LocalIssuer
+from toolguard.testing.server_answer import ServerAnswer
 from toolguard.testing.wiring import Wiring, enter, wired_with
 from toolguard.tokens.jwt import Verifier
 
@@ -102,7 +102,7 @@ class CallAs(Protocol):
 
     def __call__(
         self, server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
-    ) -> Answer:
+    ) -> ServerAnswer:
         """Call a tool; the arguments are those of :func:`toolguard.testing.call_as`."""
         ...
 
@@ -112,7 +112,7 @@ class CallAsAsync(Protocol):
 
     def __call__(
         self, server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
-    ) -> Awaitable[Answer]:
+    ) -> Awaitable[ServerAnswer]:
         """Call a tool; the arguments are those of :func:`toolguard.testing.call_as_async`."""
         ...
 
@@ -246,7 +246,7 @@ def call_as(guarded_client: ClientFor) -> CallAs:
 
     def call(
         server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
-    ) -> Answer:
+    ) -> ServerAnswer:
         return guarded_client(server, **caller).call(tool, arguments)
 
     return call
@@ -263,7 +263,7 @@ def call_as_async(
 
     async def call(
         server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
-    ) -> Answer:
+    ) -> ServerAnswer:
         with wired_with(_wirings):
             ours = _is_ours(adapter_for(server).guard, guard, issuer, clock)
             given = {"issuer": issuer, **caller} if ours else caller
@@ -320,7 +320,9 @@ def _is_ours(
     if own.clock is not clock and own is not guard:
         return False
     if issuer.claims().get("exp", math.inf) <= own.clock() - own.leeway:
-        raise ValueError("`guard` and `issuer` go by two clocks: write ToolGuard(..., clock=clock)")
+        raise ValueError(
+            "`guard` and `issuer` use different clocks: write ToolGuard(..., clock=clock)"
+        )
     return True
 
 

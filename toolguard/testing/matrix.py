@@ -22,8 +22,8 @@ from toolguard.policies.formulas import Formula
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
-from toolguard.testing.answer import Answer
 from toolguard.testing.client import AsyncGuardedClient
+from toolguard.testing.server_answer import ServerAnswer
 from toolguard.testing.subject import Subject
 from toolguard.testing.trust import issuer_for
 
@@ -272,7 +272,7 @@ class _Survey:
         suffices = any(granted >= each for each in sets)
         return len(alone) == 1 and suffices and not missing & expand(held)
 
-    async def _ask(self, operation: Operation, scopes: frozenset[str] | None) -> Answer:
+    async def _ask(self, operation: Operation, scopes: frozenset[str] | None) -> ServerAnswer:
         user = None if scopes is None else "alice"
         claims = self._claims.get(operation.key, {}) if scopes is not None else {}
         client = AsyncGuardedClient(self._server, user=user, scopes=sorted(scopes or ()), **claims)
@@ -291,7 +291,7 @@ def _grants(rule: Formula, invocation: OperationCall) -> tuple[tuple[str, ...], 
         return ()
 
 
-def _is_refused(answer: Answer) -> bool:
+def _is_refused(answer: ServerAnswer) -> bool:
     """Return whether a guard said no; a tool may fail for reasons of its own."""
     return answer.status in (401, 403) or (answer.error in _CODES and not answer.ok)
 

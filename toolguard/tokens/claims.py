@@ -50,10 +50,11 @@ def read_times(claims: Mapping[str, Any]) -> Times:
         InvalidTokenError: if ``exp`` is missing, or a time claim is not a NumericDate or is out
             of range.
     """
-    expires, *starts = (_numeric_date(claims, name) for name in ("exp", "nbf", "iat"))
-    if expires is None:
+    expires = _numeric_date(claims, "exp")
+    starts = max(_numeric_date(claims, "nbf"), _numeric_date(claims, "iat"))
+    if expires == -math.inf:
         raise InvalidTokenError("claims", "The token has no expiry")
-    return Times(max((start for start in starts if start is not None), default=-math.inf), expires)
+    return Times(starts, expires)
 
 
 def check_times(times: Times, now: float, leeway: float) -> None:
@@ -107,7 +108,9 @@ def check_confirmation(claims: Mapping[str, Any]) -> None:
         or confirmation.keys() != {"jkt"}
         or not is_thumbprint(confirmation["jkt"])
     ):
-        raise InvalidTokenError("bound", "The token is bound in a way that is not accepted here")
+        raise InvalidTokenError(
+            "bound", "The token is bound to its client in a way that is not supported here"
+        )
 
 
 def check_actors(claims: Mapping[str, Any]) -> None:
@@ -123,10 +126,10 @@ def check_actors(claims: Mapping[str, Any]) -> None:
         named = act.get("sub") if isinstance(act, Mapping) else None
         depth += 1
         if not (isinstance(named, str) and named) or depth > _MAX_ACTORS:
-            raise InvalidTokenError("claims", "The token names an actor in a way not understood")
+            raise InvalidTokenError("claims", "The act claim of the token cannot be read")
         issuer = act.get("iss", "")
         if not isinstance(issuer, str):
-            raise InvalidTokenError("claims", "The token names an actor in a way not understood")
+            raise InvalidTokenError("claims", "The act claim of the token cannot be read")
         act = act.get("act")
 
 
@@ -146,10 +149,10 @@ def check_subject(claims: Mapping[str, Any]) -> None:
         raise InvalidTokenError("claims", "The token has a subject with a control character")
 
 
-def _numeric_date(claims: Mapping[str, Any], name: str) -> float | None:
-    """Return a NumericDate claim (RFC 7519 §2), whole or fractional; None if it is absent."""
+def _numeric_date(claims: Mapping[str, Any], name: str) -> float:
+    """Return a NumericDate claim (RFC 7519 §2), whole or fractional; minus infinity if absent."""
     if name not in claims:
-        return None
+        return -math.inf
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidTokenError("claims", "A time claim of the token is not a number")

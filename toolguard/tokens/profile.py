@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -87,11 +88,10 @@ class Profile:
             claims: its claims.
             typ: the ``typ`` of its header.
         """
-        stated = {name: claims[name] for name in _KIND_CLAIMS if isinstance(claims.get(name), str)}
-        kinds = {value.lower() for value in stated.values()}
-        carried = sorted(claims.keys() & (_FOREIGN_CLAIMS - self.may_carry))
-        if carried:
-            return f"it has {carried[0]}"
+        stated = [claims.get(name) for name in _KIND_CLAIMS]
+        kinds = [value.lower() for value in stated if isinstance(value, str)]
+        if not self._foreign.isdisjoint(claims):
+            return f"it has {min(self._foreign & claims.keys())}"
         if not _FOREIGN_KINDS.isdisjoint(kinds):
             return "it states another kind"
         # RFC 8417 §2.2: the events of a security event, such as a logout token, are an object.
@@ -106,6 +106,11 @@ class Profile:
         if repeats and typ == "jwt" and _ACCESS_KINDS.isdisjoint(kinds):
             return "it has nonce"
         return self._fault_of_marks(claims)
+
+    @functools.cached_property
+    def _foreign(self) -> frozenset[str]:
+        """The claims that no access token of this issuer has."""
+        return _FOREIGN_CLAIMS - self.may_carry
 
     def _fault_of_marks(self, claims: Mapping[str, Any]) -> str | None:
         """Return which mark of this issuer's access tokens is missing."""

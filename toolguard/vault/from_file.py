@@ -16,7 +16,7 @@ from toolguard.connections.server import (
     ServerSource,
     ServiceAccount,
 )
-from toolguard.environment import taken
+from toolguard.parts.environment import taken
 from toolguard.vault import presets
 from toolguard.vault.providers import OAuthProvider
 from toolguard.vault.sign_in import OpenIDSignIn
@@ -146,7 +146,9 @@ def _arguments(
     arguments = dict(settings)
     for secret in ("client_secret", "private_key", "key"):
         if secret in arguments:
-            raise ValueError(f'{where}: a file holds no secret: write {secret}_env = "VARIABLE"')
+            raise ValueError(
+                f'{where}: a file must not hold a secret: write {secret}_env = "VARIABLE"'
+            )
         variable = arguments.pop(f"{secret}_env", None)
         if variable is not None:
             arguments[secret] = taken(str(variable), environ)

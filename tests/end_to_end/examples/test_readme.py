@@ -18,7 +18,7 @@ pytest.importorskip("mcp.server.mcpserver", reason="the documents show the offic
 
 ROOT = Path(__file__).parents[3]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / ".docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / ".docs").rglob("*.md"))]
 LINK = re.compile(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)")
 ENVIRONMENT = {
     "MCP_SERVER_URL": "http://127.0.0.1:8000/mcp",
@@ -30,6 +30,11 @@ ENVIRONMENT = {
     ),
 }
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def slug(heading: str) -> str:
+    """Return the name that GitHub and the site give to a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def blocks(page: Path, language: str = "python") -> list[str]:
@@ -66,15 +71,15 @@ def test_every_test_that_a_page_shows_passes(page: Path) -> None:
 @pages
 def test_every_link_inside_the_repository_leads_somewhere(page: Path) -> None:
     for path, heading in LINK.findall(page.read_text()):
-        target = (page.parent / path).resolve()
+        target = (page.parent / path).resolve() if path else page
         assert target.exists(), path
         if heading:
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
-            assert heading in {each.lower().replace(" ", "-") for each in headings}
+            assert heading in {slug(each) for each in headings}
 
 
 def test_every_guide_is_listed() -> None:
-    guides = {page.name for page in PAGES if page.parent.name == ".docs"}
+    guides = {str(page.relative_to(ROOT / ".docs")) for page in PAGES[1:]}
 
     assert {path for path, _ in LINK.findall((ROOT / ".docs/README.md").read_text())} >= (
         guides - {"README.md"}

@@ -23,7 +23,7 @@ from support.devrooms import (
 )
 from toolguard.dev.oauth.config import builtin_world
 from toolguard.dev.oauth.consent import ConnectLink
-from toolguard.dev.oauth.policies import Rule
+from toolguard.dev.oauth.policies import ScopeRule
 
 
 def checkboxes(page: Any) -> list[str]:
@@ -189,7 +189,7 @@ def test_a_user_who_can_allow_nothing_can_only_go_back() -> None:
 
 
 def test_a_user_for_whom_no_rule_applies_can_only_go_back() -> None:
-    rule = Rule.parse("Root", ["user.permissions contains root"], [READ])
+    rule = ScopeRule.parse("Root", ["user.permissions contains root"], [READ])
     room = Room(replace(builtin_world(), rules=(rule,)))
     page = room.consent_at(room.visitor(), room.register()["client_id"])
     assert checkboxes(page) == []

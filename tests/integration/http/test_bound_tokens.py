@@ -17,6 +17,7 @@ from mcp.client.auth.utils import (
 )
 
 from support.calendar_server import calendar
+from support.dpop_checks import CHECKS, REJECTED, Prober, nonce_flow
 from support.lines import (
     LEGACY_PROTOCOLS,
     LINES,
@@ -163,11 +164,31 @@ def test_an_invalid_proof_is_refused_with_a_challenge(
         http, endpoint(quick), quick, "DPoP", token, *KEY.prove_invalid(name, "POST", URL, token)
     )
 
-    assert (reply.status, reply.refusal["error"]) == (401, "invalid_dpop_proof")
+    error = "invalid_token" if INVALID_PROOFS[name] == "binding" else "invalid_dpop_proof"
+    assert (reply.status, reply.refusal["error"]) == (401, error)
     challenge = str(reply.challenge)
     assert challenge.startswith("Bearer scope=")
-    assert ', DPoP error="invalid_dpop_proof", error_description="' in challenge
+    assert f', DPoP error="{error}", error_description="' in challenge
     assert challenge.endswith(ALGS)
+
+
+def test_a_server_passes_the_checks_of_the_conformance_suite(
+    mode: Mode, endpoint: Endpoint, issuer: LocalIssuer, http: httpx.Client
+) -> None:
+    prober = Prober(http, endpoint(mode), URL, mode.protocol, issuer, KEY)
+
+    found = {name: check(prober) for name, check in CHECKS.items()}
+
+    assert found == {**dict.fromkeys(CHECKS, REJECTED), "AcceptsValidProof": "200"}
+
+
+def test_a_server_passes_the_check_of_nonces(
+    mode: Mode, endpoint: Endpoint, issuer: LocalIssuer, http: httpx.Client
+) -> None:
+    url = endpoint(mode, DPoP("required", nonces=True))
+    prober = Prober(http, url, URL, mode.protocol, issuer, KEY)
+
+    assert nonce_flow(prober) == ["401", "200", REJECTED]
 
 
 def test_a_proof_is_accepted_once(

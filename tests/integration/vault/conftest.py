@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
 
-from support.vault_database import postgres_cluster
+from support.vault_database import new_database, postgres_cluster
 
 
 @pytest.fixture(scope="session")
@@ -33,21 +29,6 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/vault.db"
     return new_database(str(request.getfixturevalue("postgres")))
-
-
-def new_database(url: str) -> str:
-    """Create a database on this Postgres and return its URL."""
-    name = f"vault_{uuid4().hex}"
-
-    async def create() -> None:
-        address = url.replace("postgresql", "postgresql+asyncpg")
-        engine = create_async_engine(address, isolation_level="AUTOCOMMIT")
-        async with engine.connect() as db:
-            await db.execute(text(f"CREATE DATABASE {name}"))
-        await engine.dispose()
-
-    asyncio.run(create())
-    return url.rpartition("/")[0] + f"/{name}"
 
 
 @pytest.fixture

@@ -710,7 +710,7 @@ def test_another_key_file_is_refused_and_not_shown(text: str) -> None:
             lambda: ClientCredentialsGrant(
                 TOKEN, ClientSecretBasic("a", "b"), parameters={"scope": "a"}
             ),
-            "scope is no further",
+            "scope has a setting of its own",
         ),
         (lambda: ClientCredentialsGrant(TOKEN, PublicClient("mcp")), "need a secret or key"),
         (lambda: grant().__class__(TOKEN, ClientSecretBasic("a", "b"), scopes="a b"), "a list"),

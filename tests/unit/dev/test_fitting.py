@@ -21,7 +21,7 @@ from toolguard.audit.loading import LoadError
 from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.dev.fitting import DEFAULT_RESOURCE, Fit, fitted, read_server
 from toolguard.dev.oauth.config import builtin_world
-from toolguard.dev.oauth.identity import facts_of
+from toolguard.dev.oauth.identity import collect_facts
 from toolguard.dev.oauth.policies import decide
 
 ISSUER = "http://127.0.0.1:8800/P2dev"
@@ -72,7 +72,7 @@ def fit(line: Line, **settings: Any) -> Fit:
 def grants(fit: Fit, user_id: str) -> tuple[str, ...]:
     user = fit.world.user(user_id)
     assert user is not None
-    return decide(fit.world.rules, facts_of(fit.world, user), tuple(fit.world.scopes)).granted
+    return decide(fit.world.rules, collect_facts(fit.world, user), tuple(fit.world.scopes)).granted
 
 
 def test_the_world_has_what_the_server_asks_for(line: Line) -> None:
@@ -100,8 +100,8 @@ def test_schedulers_have_the_permissions_that_are_asked_for(line: Line) -> None:
     world = fit(line).world
     alice, bob = world.users[:2]
 
-    assert facts_of(world, alice).permissions == ("scheduler", "admin")
-    assert facts_of(world, bob).permissions == ()
+    assert collect_facts(world, alice).permissions == ("scheduler", "admin")
+    assert collect_facts(world, bob).permissions == ()
 
 
 def test_with_one_scope_the_others_may_grant_nothing() -> None:

@@ -15,7 +15,7 @@ from toolguard.dev.oauth.config import (
     load_world,
     parse_world,
 )
-from toolguard.dev.oauth.identity import facts_of, provider_claims, read_identity
+from toolguard.dev.oauth.identity import collect_facts, provider_claims, read_identity
 from toolguard.dev.oauth.policies import UserFacts
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.oauth.registration import is_approved
@@ -58,7 +58,7 @@ def test_the_built_in_world_has_the_four_people_of_the_scenario() -> None:
         ("carol", "carol@tenant-b.example", "tenant-b"),
         ("dora", "dora@tenant-a.example", "tenant-a"),
     ]
-    assert [facts_of(world, user).permissions for user in world.users] == [
+    assert [collect_facts(world, user).permissions for user in world.users] == [
         ("scheduler",),
         (),
         (),
@@ -282,7 +282,7 @@ def test_entra_gives_ids_of_groups_and_they_map_to_permissions() -> None:
     claims = provider_claims(world.tenants[0], world.users[0])
     assert all(len(group) == 36 for group in claims["groups"])
     assert "email" not in claims
-    assert facts_of(world, world.users[0]) == UserFacts(("acme",), ("op",))
+    assert collect_facts(world, world.users[0]) == UserFacts(("acme",), ("op",))
 
 
 def test_a_provider_speaks_for_its_own_people_only() -> None:

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 from toolguard.audit import audit
 from toolguard.audit.doctor.diagnosis import Diagnosis
-from toolguard.environment import SECRET, secret
 from toolguard.frameworks import adapter_for
 from toolguard.guard import ToolGuard
+from toolguard.parts.environment import SECRET, secret
 
 __all__ = ["guard_of", "look_at_configuration"]
 

@@ -131,7 +131,9 @@ def _read_scopes(
 ) -> tuple[str, ...]:
     if value is None:
         if request.scopes and not settings.sends_scope:
-            raise ValueError("does not say which scopes the token has: declare none for the tool")
+            raise ValueError(
+                "does not say which scopes the token has: write with_connection() without scopes="
+            )
         return request.scopes
     if not isinstance(value, str):
         raise ValueError("names scopes in a way that cannot be read")  # noqa: TRY004 - of the answer

@@ -151,7 +151,7 @@ class TokenExchangeConnections:
         settings = self._connections.get(request.name)
         if settings is None:
             return ConnectionResponseError(
-                f"Nothing says how to ask for {request.name}: write "
+                f"There are no settings for {request.name}: write "
                 f"connections={{{request.name!r}: ExchangeSettings(...)}}",
                 connection=request.name,
             )

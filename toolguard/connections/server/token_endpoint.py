@@ -90,7 +90,7 @@ class ClientCredentialsGrant:
         self._parameters = dict(parameters or {})
         taken = sorted(_OURS & self._parameters.keys())
         if taken:
-            raise ValueError(f"{taken[0]} is no further parameter: it has a place of its own")
+            raise ValueError(f"{taken[0]} has a setting of its own: take it out of parameters=")
         self._endpoint = token_endpoint
         self._client_auth = client_auth
         self._scopes = _listed(scopes)

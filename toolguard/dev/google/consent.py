@@ -25,7 +25,7 @@ from toolguard.dev.oauth.refusals import Refusal, answering_json, answering_page
 from toolguard.pages.layout import Form, page, stylesheet
 from toolguard.parsing.pkce import s256_challenge
 
-__all__ = ["ConsentScreen", "OAuthClient"]
+__all__ = ["ConsentScreen", "RegisteredClient"]
 
 _AUTHORIZE = "/o/oauth2/v2/auth"
 _CONNECTIONS = "/connections"
@@ -41,7 +41,7 @@ _CODE_LIFETIME = 60
 
 
 @dataclass(frozen=True)
-class OAuthClient:
+class RegisteredClient:
     """An application that may ask for access to accounts.
 
     Attributes:
@@ -63,7 +63,7 @@ class OAuthClient:
 class _Asked:
     """What a client asks the owner of an account for."""
 
-    client: OAuthClient
+    client: RegisteredClient
     scopes: tuple[str, ...]
     state: tuple[tuple[str, str], ...]
     challenge: str
@@ -86,7 +86,9 @@ class ConsentScreen:
         origin: where it listens, such as ``"http://127.0.0.1:8801"``.
     """
 
-    def __init__(self, accounts: Accounts, clients: Sequence[OAuthClient], *, origin: str) -> None:
+    def __init__(
+        self, accounts: Accounts, clients: Sequence[RegisteredClient], *, origin: str
+    ) -> None:
         self._accounts = accounts
         self._clients = {client.client_id: client for client in clients}
         self._origin = origin
@@ -178,7 +180,7 @@ class ConsentScreen:
         }
         return JSONResponse(body)
 
-    def _redeemed(self, client: OAuthClient, form: Parameters) -> IssuedTokens | None:
+    def _redeemed(self, client: RegisteredClient, form: Parameters) -> IssuedTokens | None:
         asked, account = self._codes.pop(form.require("code"), (None, ""))
         if asked is None or asked.client != client:
             return None

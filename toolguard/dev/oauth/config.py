@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from toolguard.dev.oauth.policies import PolicyError, Rule
+from toolguard.dev.oauth.policies import PolicyError, ScopeRule
 from toolguard.dev.oauth.redirects import RedirectPattern
 from toolguard.http.metadata import canonical_resource
 from toolguard.tokens.issuers import Issuer
@@ -79,7 +79,7 @@ def _matching(pattern: str, example: str) -> AfterValidator:
     def check(value: str, info: ValidationInfo) -> str:
         if not re.fullmatch(pattern, value):
             key = info.field_name
-            raise ValueError(f'{key} = {value!r} is not one: write {key} = "{example}"')
+            raise ValueError(f'{key} = {value!r} is not valid: write {key} = "{example}"')
         return value
 
     return AfterValidator(check)
@@ -254,7 +254,7 @@ class World:
     resources: tuple[Resource, ...]
     scopes: Mapping[str, str] = field(hash=False)
     default_scopes: tuple[str, ...]
-    rules: tuple[Rule, ...]
+    rules: tuple[ScopeRule, ...]
     approved_redirects: tuple[RedirectPattern, ...]
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     machines: tuple[Machine, ...] = ()
@@ -340,7 +340,7 @@ def parse_world(text: str) -> World:
     _refuse_repetition(file)
     if not file.scopes:
         raise WorldError(
-            'scopes: there are none: write "a.scope" = "What it allows, in words" under [scopes]'
+            'no scopes are defined: write "a.scope" = "What it allows, in words" under [scopes]'
         )
     _refuse_unknown(file.default_scopes, file.scopes)
     for machine in file.machines:
@@ -373,10 +373,10 @@ def _user(number: int, table: _UserTable, tenants: Iterable[Tenant]) -> User:
     return User(table.id, table.email, table.name, tenant.id, table.groups)
 
 
-def _rule(number: int, table: _PolicyTable, scopes: Mapping[str, str]) -> Rule:
+def _rule(number: int, table: _PolicyTable, scopes: Mapping[str, str]) -> ScopeRule:
     try:
         _refuse_unknown((*table.grant, *table.along), scopes)
-        return Rule.parse(table.name, table.when, table.grant, table.along)
+        return ScopeRule.parse(table.name, table.when, table.grant, table.along)
     except (PolicyError, WorldError) as error:
         raise WorldError(f"policy {number}: {error}") from None
 
@@ -409,7 +409,7 @@ def _refuse_repeated(what: str, values: Iterable[str]) -> None:
     seen: set[str] = set()
     for value in values:
         if value in seen:
-            raise WorldError(f"there are two of the {what} {value!r}")
+            raise WorldError(f"{what} {value!r} is defined twice: remove one of them")
         seen.add(value)
 
 

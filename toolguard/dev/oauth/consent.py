@@ -19,10 +19,10 @@ from toolguard.dev.oauth.clients import Client, find_client
 from toolguard.dev.oauth.config import User
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.grants import open_grant
-from toolguard.dev.oauth.identity import facts_of
+from toolguard.dev.oauth.identity import collect_facts
 from toolguard.dev.oauth.openid import IDENTITY_SCOPES, identity_scopes
 from toolguard.dev.oauth.parameters import read_form, read_query
-from toolguard.dev.oauth.policies import Decision, decide
+from toolguard.dev.oauth.policies import ScopeDecision, decide
 from toolguard.dev.oauth.redirects import parse_redirect, with_parameters
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.oauth.sessions import Session, check_csrf, session_of
@@ -101,7 +101,7 @@ class ConsentPages:
         code = open_grant(self._context, case.request, case.user, scopes)
         return answer_client(self._context, case.request, case.client.name, code=code)
 
-    def _note(self, case: _Case, decision: Decision, scopes: tuple[str, ...]) -> None:
+    def _note(self, case: _Case, decision: ScopeDecision, scopes: tuple[str, ...]) -> None:
         refused = f", which does not grant {' '.join(decision.refused)}" if decision.refused else ""
         self._context.notes.add(
             f"{case.user.email} gives {case.client.name} {' '.join(scopes)}",
@@ -119,14 +119,16 @@ class ConsentPages:
         user = self._context.world.user(session.user_id)
         client = find_client(self._context, sign_in.request.client_id)
         if user is None or client is None:
-            raise Refusal("access_denied", "User or application are not known here", status=403)
+            raise Refusal(
+                "access_denied", "The user or the application is not known here", status=403
+            )
         return _Case(session, name, sign_in.request, user, client)
 
-    def _decide(self, case: _Case) -> Decision:
+    def _decide(self, case: _Case) -> ScopeDecision:
         world, asked = self._context.world, case.request.scopes
         identity = identity_scopes(world, asked)
         others = [scope for scope in asked if scope not in identity]
-        decision = decide(world.rules, facts_of(world, case.user), others)
+        decision = decide(world.rules, collect_facts(world, case.user), others)
         return replace(decision, granted=(*identity, *decision.granted))
 
     async def _page(self, case: _Case, error: str | None = None) -> Response:

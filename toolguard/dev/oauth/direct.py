@@ -21,7 +21,7 @@ from starlette.routing import Route
 from toolguard.dev.oauth.config import Resource, User, World
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.grants import keep_access_token, open_direct_grant
-from toolguard.dev.oauth.identity import facts_of
+from toolguard.dev.oauth.identity import collect_facts
 from toolguard.dev.oauth.notes import noting
 from toolguard.dev.oauth.policies import UserFacts, decide
 from toolguard.dev.oauth.refusals import Refusal, answering_json
@@ -94,7 +94,7 @@ def token_for_person(context: ServerContext, asked: PersonTokenRequest) -> dict[
     user, resource = _user(world, asked.person), _resource(world, asked.resource)
     if not _CLIENT_ID.fullmatch(asked.client_id):
         raise Refusal("invalid_request", "client_id is 1 to 200 visible ASCII characters")
-    facts = facts_of(world, user)
+    facts = collect_facts(world, user)
     scopes = _granted(world, user, facts, asked.scopes)
     authorization = Authorization(user.id, asked.client_id, resource.url, scopes, facts)
     context.notes.add(

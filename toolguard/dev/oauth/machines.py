@@ -20,7 +20,7 @@ from toolguard.dev.oauth.config import Machine, Resource
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.direct import issue_directly
 from toolguard.dev.oauth.grants import use_assertion
-from toolguard.dev.oauth.identity import facts_of
+from toolguard.dev.oauth.identity import collect_facts
 from toolguard.dev.oauth.parameters import Parameters
 from toolguard.dev.oauth.policies import UserFacts, decide
 from toolguard.dev.oauth.refusals import Refusal
@@ -65,7 +65,7 @@ def _authenticate(context: ServerContext, request: Request, form: Parameters) ->
     if assertion is not None:
         if "authorization" in request.headers or form.get("client_secret") is not None:
             # RFC 6749 §2.3: one method per request.
-            raise Refusal("invalid_request", "Authenticate in one way")
+            raise Refusal("invalid_request", "Authenticate by one method only")
         if form.get("client_assertion_type") != _ASSERTION_TYPE:
             raise Refusal("invalid_request", f"client_assertion_type is {_ASSERTION_TYPE}")
         return _by_assertion(context, assertion, form.get("client_id"))
@@ -113,7 +113,7 @@ async def _for_user(context: ServerContext, machine: Machine, form: Parameters) 
     if user is None:
         raise Refusal("invalid_grant", "The assertion is about a user who is not known here")
     resource = _resource(context, caller.claims.get("resource"), form.get("resource"))
-    facts = facts_of(context.world, user)
+    facts = collect_facts(context.world, user)
     asked = _scopes(form, caller.scopes or machine.scopes)
     granted = decide(context.world.rules, facts, asked).granted
     scopes = tuple(each for each in asked if each in granted and each in machine.scopes)

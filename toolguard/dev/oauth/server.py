@@ -169,7 +169,7 @@ class DevServer:
         known = self.world.resource(resource)
         if known is None:
             raise ValueError(
-                f"{resource!r} is no resource of the world: add it under [[resources]]"
+                f"{resource!r} is not a resource of the world: add it under [[resources]]"
             )
         return known.client_id, self._context.server_secrets[known.client_id]
 
@@ -180,7 +180,9 @@ class DevServer:
             ValueError: if ``return_to`` is no URL of this server.
         """
         if not self.owns(return_to):
-            raise ValueError(f"{return_to!r} is no address of this server: write server.origin/...")
+            raise ValueError(
+                f"{return_to!r} is not an address of this server: write server.origin/..."
+            )
         return with_parameters(self._context.url("sign-in"), [("return_to", return_to)])
 
     def sign_in_user(self, request: Request) -> User | None:

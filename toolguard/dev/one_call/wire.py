@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 import httpx
 
 from toolguard.http.challenge import Challenge, parse
-from toolguard.testing.answer import Answer
+from toolguard.testing.server_answer import ServerAnswer
 
 __all__ = ["REVISIONS", "Exchange", "Revision", "ToolCaller"]
 
@@ -48,7 +48,7 @@ class Exchange:
     reason: str
     header: str | None
     location: str | None
-    answer: Answer
+    answer: ServerAnswer
 
     @property
     def challenge(self) -> Challenge | None:
@@ -143,7 +143,7 @@ def _exchange(about: str, response: httpx.Response, body: Mapping[str, Any]) -> 
     header = response.headers.get("www-authenticate")
     if header is None:
         # A refusal that came too late for a status.
-        carried = Answer.read(response.status_code, None, body).result.get("_meta", {})
+        carried = ServerAnswer.read(response.status_code, None, body).result.get("_meta", {})
         sent = carried.get("mcp/www_authenticate") if isinstance(carried, dict) else None
         header = sent[0] if isinstance(sent, list) and sent and isinstance(sent[0], str) else None
     try:
@@ -156,7 +156,7 @@ def _exchange(about: str, response: httpx.Response, body: Mapping[str, Any]) -> 
         response.reason_phrase,
         header,
         response.headers.get("location"),
-        Answer.read(response.status_code, challenge, body),
+        ServerAnswer.read(response.status_code, challenge, body),
     )
 
 

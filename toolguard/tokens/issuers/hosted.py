@@ -177,7 +177,7 @@ def google(
         raise ValueError("write google(CLIENT_ID): the OAuth clients whose tokens are accepted")
     if hosted_domain is not None and not (id_tokens and hosted_domain):
         raise ValueError(
-            "only ID tokens tell the domain of an account: write google(..., id_tokens=True, "
+            "only ID tokens have the domain of an account: write google(..., id_tokens=True, "
             'hosted_domain="example.com"), or make the app internal to the organization'
         )
     apis = "https://www.googleapis.com/auth/userinfo"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from toolguard.errors import InvalidProofError, InvalidTokenError
+from toolguard.errors import InvalidProofError, InvalidTokenError, KeyMismatchError
 from toolguard.parsing.strict_json import strict_object
 from toolguard.tokens.jws import CompactJWS, base64url, parse, parse_object
 from toolguard.tokens.keys import Key, KeySetError, read_key
@@ -112,12 +112,12 @@ def check_proof(
     key, name = read(header)
     # Before the signature: only for the holder of a token is one verified.
     if request.key is not None and name != request.key:
-        raise InvalidProofError("binding", "The token is bound to another key")
+        raise KeyMismatchError
     if not is_signed(jws, key):
         raise InvalidProofError("signature", "The signature of the DPoP proof is wrong")
     claims = strict_object(jws.payload)
     if claims is None:
-        raise InvalidProofError("malformed", "The DPoP proof holds no strict JSON object")
+        raise InvalidProofError("malformed", "A part of the DPoP proof is not a strict JSON object")
     _check_target(claims, request)
     return Proof(
         key=name,
@@ -149,7 +149,7 @@ def _parsed(proof: str) -> CompactJWS:
     if reason == "type":
         raise InvalidProofError("type", "The DPoP proof does not have the type dpop+jwt")
     if reason == "key":
-        raise InvalidProofError("key", "The DPoP proof names its key in a way not accepted here")
+        raise InvalidProofError("key", "The DPoP proof may name its key by jwk only")
     raise InvalidProofError("malformed", "The DPoP proof is not a signed JWT")
 
 
