@@ -300,7 +300,7 @@ class ToolGuard:
             _log.warning("operations without a guard are public on %r", server)
         return server
 
-    def _pages_for(self, server: Any) -> Sequence[Route]:
+    def _pages_for(self, server: object) -> Sequence[Route]:
         """Return the pages for people that ``server`` has to serve."""
         vault, approvals = self._vault, self.approvals
         if not hasattr(server, "custom_route"):
@@ -371,7 +371,7 @@ class ToolGuard:
         self._rules.append(known)
         return door
 
-    def protect_app(self, app: Starlette, server: Any, *, paths: Sequence[str]) -> Starlette:
+    def protect_app(self, app: Starlette, server: object, *, paths: Sequence[str]) -> Starlette:
         """Guard the endpoints at which ``app`` serves a protected low-level server, in place.
 
         For applications that you build yourself: around ``mcp.server.Server`` with mcp 1, and

@@ -23,7 +23,11 @@ _NO_TIME = 1e15
 # `dct` is Descope's current tenant, `tid` Entra's, `org_id` Auth0's and WorkOS's.
 _TENANT_CLAIMS = ("tenant", "tenantId", "dct", "tid", "org_id")
 _TENANCY = frozenset({*_TENANT_CLAIMS, "tenants"})
+_Tenancy: TypeAlias = "tuple[str | None, tuple[str, ...], Mapping[str, Any]]"
+_NO_TENANCY: _Tenancy = (None, (), {})
 _GRANTS = frozenset({"permissions", "roles", "realm_access", "cognito:groups", "role"})
+_Grants: TypeAlias = "tuple[tuple[str, ...], tuple[str, ...]]"
+_NO_GRANTS: _Grants = ((), ())
 
 _MAX_ACTORS = 10
 
@@ -87,9 +91,10 @@ class Principal:
             permissions_are_scopes: count the ``permissions`` claim as scopes too (Auth0 with
                 RBAC, where the authorization server puts the granted scopes there).
         """
-        tenant_id, tenant_ids, current = _tenancy(claims)
-        facts = [fact for fact in (claims, current) if not _GRANTS.isdisjoint(fact)]
-        permissions = _unique([p for fact in facts for p in _strings(fact.get("permissions"))])
+        tenancy = _NO_TENANCY if _TENANCY.isdisjoint(claims) else _tenancy(claims)
+        tenant_id, tenant_ids, current = tenancy
+        has_grants = current or not _GRANTS.isdisjoint(claims)
+        permissions, roles = _grants(claims, current) if has_grants else _NO_GRANTS
         scopes = _scopes(claims)
         return cls(
             user_id=_user_id(claims),
@@ -99,7 +104,7 @@ class Principal:
             tenant_ids=tenant_ids,
             scopes=_unique((*scopes, *permissions)) if permissions_are_scopes else scopes,
             permissions=permissions,
-            roles=_unique([role for fact in facts for role in _roles(fact)]),
+            roles=roles,
             expires_at=_number(claims.get("exp")),
             jkt=_bound_to(claims),
             claims=MappingProxyType(dict(claims)),
@@ -175,18 +180,21 @@ class Principal:
         )
 
 
-def _tenancy(
-    claims: Mapping[str, Any],
-) -> tuple[str | None, tuple[str, ...], Mapping[str, Any]]:
+def _tenancy(claims: Mapping[str, Any]) -> _Tenancy:
     """Return the tenant, every tenant of the user, and what the token says of the tenant."""
-    if _TENANCY.isdisjoint(claims):
-        return None, (), {}
     tenant_id = _first_string(claims, _TENANT_CLAIMS)
     tenants = _object(claims.get("tenants"))
     if tenant_id is None and len(tenants) == 1:
         tenant_id = next(iter(tenants))
     current = _object(None if tenant_id is None else tenants.get(tenant_id))
-    return tenant_id, _unique(([tenant_id] if tenant_id else []) + [*_strings([*tenants])]), current
+    known = ([tenant_id] if tenant_id else []) + [*_strings([*tenants])]
+    return tenant_id, _unique(known), current
+
+
+def _grants(*facts: Mapping[str, Any]) -> _Grants:
+    """Return the permissions and the roles in what a token says of its user."""
+    permissions = [each for fact in facts for each in _strings(fact.get("permissions"))]
+    return _unique(permissions), _unique([role for fact in facts for role in _roles(fact)])
 
 
 def _scopes(claims: Mapping[str, Any]) -> tuple[str, ...]:

@@ -199,15 +199,23 @@ def test_dev_runs_the_guarded_calendar_where_the_world_has_it(tmp_path: Path) ->
     url = f"http://127.0.0.1:{free_port()}/mcp"
     seen: list[str] = []
 
-    def visit(_: dict[str, str]) -> None:
+    def visit(environ: dict[str, str]) -> None:
         refused = httpx.post(url, json={}, trust_env=False)
         seen.append(f"{refused.status_code} {refused.headers['www-authenticate']}")
+        issuer = environ["DESCOPE_MCP_WELL_KNOWN_URL"].partition("/.well-known")[0]
+        for _ in range(100):  # the record is noted beside the answer
+            console = httpx.get(issuer, trust_env=False).text
+            if "of a caller without a token: refused" in console:
+                seen.append("noted")
+                return
 
     code, said = run(DevSettings(world_with(tmp_path, url), port=0, calendar=True), visit)
 
     assert code == 0
     assert f"The guarded calendar runs at {url}." in said
+    assert seen[1] == "noted"
     assert seen[0].startswith('401 Bearer scope="mcp:calendar.readonly", resource_metadata=')
+    assert ', DPoP algs="ES256' in seen[0]
 
 
 def test_dev_keeps_its_state_in_a_file(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def _on_postgres(cluster: str, numbers: range) -> Interleaved:
 
 
 def _run(perform: Callable[[str, range], Interleaved], where: str, rounds: int) -> Interleaved:
+    """Run them in several processes; an interrupt ends that with what was found so far."""
     found = Interleaved()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(_PROCESSES, context) as pool:
@@ -97,7 +98,11 @@ def _run(perform: Callable[[str, range], Interleaved], where: str, rounds: int) 
             pool.submit(perform, where, range(start, min(start + _AT_ONCE, rounds)))
             for start in range(0, rounds, _AT_ONCE)
         ]
-        for task in as_completed(tasks):
-            found += task.result()
-            print(f"{found.rounds} of {rounds}", end="\r", file=sys.stderr, flush=True)
+        try:
+            for task in as_completed(tasks):
+                found += task.result()
+                so_far = f"{found.rounds} of {rounds}, {len(found.faults)} faults"
+                print(so_far, end="\r", file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
     return found

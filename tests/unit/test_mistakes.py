@@ -97,7 +97,7 @@ GUARD = [
     guard(said="write issuers=[Issuer(", issuer=None, issuers=ISSUER),
     guard(said="write issuers=[Issuer(", issuer=None, issuers=[]),
     guard(said="str is not an Issuer", issuer=None, issuers=[ISSUER]),
-    guard(said="claim the same tokens", issuer=None, issuers=[Issuer(ISSUER), Issuer(ISSUER)]),
+    guard(said="have the same iss", issuer=None, issuers=[Issuer(ISSUER), Issuer(ISSUER)]),
     guard(said="openid-configuration", issuer=None, well_known_url=ISSUER),
     guard(said="write https://auth", issuer=None, well_known_url="x"),
     guard(said="well_known_url is 7 (int): write", issuer=None, well_known_url=7),

@@ -13,7 +13,6 @@ An audit calls no operation, fetches nothing, and needs no request.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
 
 from toolguard.audit.findings import (
     unguarded,
@@ -30,7 +29,7 @@ from toolguard.policies.operations import Kind
 __all__ = ["AuditedOperation", "Finding", "GuardFacts", "Report", "audit"]
 
 
-def audit(server: Any, *, offered_scopes: Collection[str] | None = None) -> Report:
+def audit(server: object, *, offered_scopes: Collection[str] | None = None) -> Report:
     """Return a report of the requirements of every tool, resource, prompt and custom route.
 
     Args:

@@ -6,7 +6,6 @@ import functools
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from toolguard.audit.report import Access, AuditedOperation, Code, Finding
 from toolguard.decorators.wrapper import bare_policy, injected_parameters
@@ -22,7 +21,7 @@ __all__ = ["inventory", "open_routes"]
 _MountPath = Sequence[tuple[Adapter, str]]
 
 
-def inventory(server: Any, listed: Sequence[Operation]) -> tuple[AuditedOperation, ...]:
+def inventory(server: object, listed: Sequence[Operation]) -> tuple[AuditedOperation, ...]:
     """Return the requirements of the operations of ``server``, in the same order."""
     return tuple(_audited(server, each) for each in listed)
 
@@ -41,7 +40,7 @@ def open_routes(adapter: Adapter) -> Iterator[AuditedOperation]:
         )
 
 
-def _audited(server: Any, listed: Operation) -> AuditedOperation:
+def _audited(server: object, listed: Operation) -> AuditedOperation:
     path = [(adapter_for(each), name) for each, name in ((server, listed.name), *listed.mounts)]
     problems = [*_misdeclared(path, listed)]
     try:
@@ -56,7 +55,7 @@ def _audited(server: Any, listed: Operation) -> AuditedOperation:
     return replace(audited, problems=tuple(problems))
 
 
-def _decided(server: Any, path: _MountPath, listed: Operation) -> AuditedOperation:
+def _decided(server: object, path: _MountPath, listed: Operation) -> AuditedOperation:
     policies = [*_policies(path, listed)]
     if path[0][0].guard is not None:
         return _protected(listed, policies)
@@ -106,7 +105,7 @@ def _protected(
     return _described(listed, access, words, guarded=guarded, policy=whole)
 
 
-def _open(listed: Operation, server: Any) -> AuditedOperation:
+def _open(listed: Operation, server: object) -> AuditedOperation:
     if has_auth(server):
         words = "any caller whom the server's own auth lets in"
         return _described(listed, "authenticated", words)

@@ -42,7 +42,7 @@ from toolguard.errors import (
     ConnectionTokenError,
 )
 from toolguard.parsing.secure_urls import is_secure_url, secure_origin
-from toolguard.parsing.token_members import is_token, moment, whole_seconds
+from toolguard.parsing.token_members import is_token, moment, read_scopes, read_token, whole_seconds
 
 __all__ = [
     "NO_RETRIES",
@@ -248,10 +248,7 @@ def token_in(members: Mapping[str, Any], name: str) -> str:
     Raises:
         ValueError: if there is none that an HTTP header could carry.
     """
-    token = members.get(name)
-    if not is_token(token):
-        raise ValueError("holds no token that can be read")
-    return token
+    return read_token(members.get(name))
 
 
 def expiry_in(members: Mapping[str, Any], name: str) -> float | None:
@@ -265,10 +262,7 @@ def expiry_in(members: Mapping[str, Any], name: str) -> float | None:
         ValueError: if it cannot be read.
     """
     value = members.get(name)
-    try:
-        return None if value is None or value == "" else moment(value)
-    except ValueError:
-        raise ValueError("says when the token expires in a way that cannot be read") from None
+    return None if value is None or value == "" else moment(value)
 
 
 def scopes_in(members: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -281,12 +275,7 @@ def scopes_in(members: Mapping[str, Any], name: str) -> tuple[str, ...]:
     Raises:
         ValueError: if they cannot be read.
     """
-    value = members.get(name) or []
-    if isinstance(value, str):
-        value = value.replace(",", " ").split()
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise ValueError("names scopes in a way that cannot be read")
-    return tuple(value)
+    return read_scopes(members.get(name) or [], ", \t\r\n", accepts_lists=True)
 
 
 def check_named(members: Mapping[str, Any], **expected: str) -> None:

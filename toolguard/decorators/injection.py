@@ -287,7 +287,7 @@ def _user_id_source(
         raise TypeError(f"{name_of(function)}() must take the caller as `user_id: str`")
     if policy.public and not optional:
         raise TypeError(
-            f"{name_of(function)}() is public, its caller may be nobody: "
+            f"{name_of(function)}() is public, so it may have no caller: "
             "write `user_id: str | None`"
         )
 

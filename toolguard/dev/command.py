@@ -59,7 +59,8 @@ def run_dev(
             url = on.server.world.resources[0].url
             if settings.calendar:
                 listener = running.enter_context(Loopback(port=_port_of(url)))
-                listener.start(_for_browsers(on.guarded(calendar_server(on.google_url), url)))
+                guarded = on.guarded(calendar_server(on.google_url), url, dpop="optional")
+                listener.start(_for_browsers(guarded))
             print(explained(on, settings, making.fit), file=out, flush=True)
             wait()
     except KeyboardInterrupt:

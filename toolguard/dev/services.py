@@ -18,6 +18,13 @@ from starlette.middleware import Middleware
 
 from toolguard.audit import AuditedOperation, Report
 from toolguard.calls.records import DecisionRecord
+from toolguard.connections import Connection, ConnectionProvider, ConnectionRequest
+from toolguard.connections.client_auth import ClientSecretBasic
+from toolguard.connections.exchange import (
+    ExchangeSettings,
+    TokenExchangeConnections,
+    connect_url_from,
+)
 from toolguard.descope import DescopeConnections
 from toolguard.dev.calendar import SCOPE_HIERARCHY
 from toolguard.dev.console import Console
@@ -32,6 +39,7 @@ from toolguard.dev.vault.of_server import ServerVault
 from toolguard.dev.vault.outbound_apps import OutboundApps
 from toolguard.guard import ToolGuard
 from toolguard.testing.loopback import Loopback
+from toolguard.tokens.proofs import DPoP, Mode
 from toolguard.vault import Endpoints, OAuthProvider, connect_routes
 
 __all__ = ["APP", "Origins", "Services", "run_services"]
@@ -79,13 +87,19 @@ class Services:
         providers = {name: self._provider(name) for name in self.connections}
         self.connected = ServerVault(self.server, providers, clock=clock)
 
-    def guarded(self, mcp_server: Any, url: str) -> Starlette:
-        """Return the application of ``mcp_server``, guarded, to be served at ``url``."""
-        connections = DescopeConnections(self.server.well_known_url, clock=self._clock)
+    def guarded(self, mcp_server: Any, url: str, *, dpop: Mode | DPoP = "off") -> Starlette:
+        """Return the application of ``mcp_server``, guarded, to be served at ``url``.
+
+        Args:
+            mcp_server: the server.
+            url: where it is served; a resource of the world.
+            dpop: whether it accepts tokens that are bound to a key.
+        """
         guard = ToolGuard(
             well_known_url=self.server.well_known_url,
             audience=url,
-            connections=connections,
+            connections=self._connections(url),
+            dpop=dpop,
             scope_hierarchy=SCOPE_HIERARCHY,
             clock=self._clock,
             on_decision=self._note,
@@ -100,6 +114,16 @@ class Services:
         reason = f"{record.reason}{missing}" if record.reason else (record.rule or "no rule")
         caller = record.subject or "a caller without a token"
         self.server.context.notes.add(f"{asked} of {caller}: {record.verdict}", reason)
+
+    def _connections(self, url: str) -> ConnectionProvider:
+        exchange = TokenExchangeConnections(
+            f"{self.server.issuer}/token",
+            client_auth=ClientSecretBasic(*self.server.credentials(url)),
+            connections={APP: ExchangeSettings(audience=(APP,))},
+            connect_url=connect_url_from("connect_url"),
+            clock=self._clock,
+        )
+        return _ByToken(DescopeConnections(self.server.well_known_url, clock=self._clock), exchange)
 
     def google_app(self) -> Starlette:
         """Return the application of the calendar provider."""
@@ -167,6 +191,27 @@ class Services:
 
 def _client_of(name: str) -> str:
     return _VAULT if name == APP else f"{_VAULT}-{quote(name, safe='')}"
+
+
+@dataclass(frozen=True)
+class _ByToken:
+    """The vault's API for bearer tokens, and token exchange for those that are bound to a key.
+
+    The API would need a proof of the key. For an exchange, the server authenticates.
+    """
+
+    of_bearer: DescopeConnections
+    of_bound: TokenExchangeConnections
+
+    async def fetch(self, request: ConnectionRequest) -> Connection:
+        """Return the connection of this caller."""
+        is_bearer = request.principal.jkt is None
+        return await (self.of_bearer if is_bearer else self.of_bound).fetch(request)
+
+    async def aclose(self) -> None:
+        """Close what both hold open in the running event loop."""
+        await self.of_bearer.aclose()
+        await self.of_bound.aclose()
 
 
 @contextmanager

@@ -15,12 +15,13 @@ from toolguard.frameworks.background import TaskLine
 from toolguard.frameworks.fastmcp_server import FastMCPAdapter
 from toolguard.frameworks.mcp2 import guard_middleware
 from toolguard.frameworks.outermost import Outermost
+from toolguard.frameworks.protocols import FastMCPServer
 from toolguard.frameworks.server_guard import ServerGuard
 
 __all__ = ["adapter"]
 
 
-def adapter(server: Any) -> Adapter:
+def adapter(server: FastMCPServer) -> Adapter:
     """Return the adapter for a ``fastmcp.FastMCP`` of line 4.x."""
     return FastMCPAdapter(server, _guard_messages, _unknown, _TASKS)
 

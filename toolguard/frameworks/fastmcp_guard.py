@@ -35,6 +35,7 @@ from toolguard.frameworks.background import BackgroundTasks
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.overrides import check_overrides, own_methods
+from toolguard.frameworks.protocols import FastMCPServer
 from toolguard.frameworks.serving import ALTERED, Incoming, outside, run, serve
 from toolguard.policies.operations import CALLS, Kind, OperationCall, named_operations
 from toolguard.policies.published import LISTS
@@ -81,12 +82,12 @@ class AttachableAdapter(Adapter):
     tasks: BackgroundTasks
 
     @abstractmethod
-    def at(self, server: Any) -> AttachableAdapter:
+    def at(self, server: FastMCPServer) -> AttachableAdapter:
         """Return the adapter for calls to ``server``, which is mounted below its own server."""
 
     @abstractmethod
     def names_of(
-        self, server: Any, kind: Kind, name: str, reached_by: Sequence[str]
+        self, server: FastMCPServer, kind: Kind, name: str, reached_by: Sequence[str]
     ) -> tuple[str, ...]:
         """Return what an operation of a mounted server is called by clients, for the rules.
 
@@ -251,7 +252,7 @@ class Attached:
         own: the adapter of the server, if it is protected itself.
     """
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: FastMCPServer) -> None:
         self._server = weakref.ref(server)
         self._methods = own_methods(server, _LOOKUPS)
         self._below: list[Any] = []
@@ -296,7 +297,8 @@ class Attached:
 
     def keep(self) -> None:
         """Keep the transform last and the middleware first, here and on mounted servers."""
-        server: Any = self._server()
+        server = self._server()
+        assert server is not None  # noqa: S101 - it holds the hooks that lead here
         transforms = server.transforms
         if not transforms or transforms[-1] is not self.transform:
             self.transform = GuardTransform(self)  # a later one may swap guarded components
@@ -314,7 +316,7 @@ class Attached:
                 attach(each)
 
 
-def attach(server: Any) -> Attached:
+def attach(server: FastMCPServer) -> Attached:
     """Attach the hooks to a server and to those mounted below it; return those of the server.
 
     Raises:
@@ -326,7 +328,7 @@ def attach(server: Any) -> Attached:
         check_overrides(server, _LOOKUPS, "fastmcp")
         attached = Attached(server)
         setattr(server, _ATTACHED, attached)
-        server.add_transform = attached.followed(server.add_transform)
+        vars(server)["add_transform"] = attached.followed(server.add_transform)
     if not attached.is_intact():
         raise ValueError(ALTERED)
     attached.keep()
@@ -340,7 +342,7 @@ def _guard_injected(middleware: Any, attached: Attached) -> None:
             table[name] = guarded(tool, attached)
 
 
-def servers_below(server: Any) -> Iterator[Any]:
+def servers_below(server: FastMCPServer) -> Iterator[FastMCPServer]:
     """Yield the servers that are mounted on a server, and on those in turn."""
     seen = {id(server)}
     todo = list(server.providers)
@@ -538,7 +540,7 @@ async def _unknown(kind: Kind, name: str) -> Any:
 
 async def _pass_on(
     adapter: AttachableAdapter,
-    server: Any,
+    server: FastMCPServer,
     names: tuple[str, ...],
     running: Sequence[Any],
     proceed: Callable[[], Awaitable[Any]],

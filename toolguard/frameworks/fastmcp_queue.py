@@ -34,6 +34,7 @@ from toolguard.frameworks.fastmcp_guard import (
     on_path,
     requested_version,
 )
+from toolguard.frameworks.protocols import FastMCPServer
 from toolguard.policies.operations import Kind, OperationCall
 
 __all__ = ["attend_extension", "attend_workers"]
@@ -163,7 +164,7 @@ def _with_decision(attached: Attached, known: dict[str, _Task], component: Any) 
     return registered
 
 
-def attend_extension(server: Any) -> None:
+def attend_extension(server: FastMCPServer) -> None:
     """Have the extension that queues tasks on a server of 4.x decide before it does."""
     extension = internals.extension_of(server, _EXTENSION)
     if extension is not None and not hasattr(extension, _MARK):
@@ -186,7 +187,7 @@ def _asking(cls: Any) -> type[Any]:
     return made
 
 
-async def _task_of(server: Any, params: Any) -> _Task | None:
+async def _task_of(server: FastMCPServer, params: Any) -> _Task | None:
     """Return the task of a call; None if the tool does not run as a task."""
     try:
         tool = await server.get_tool(params.name, requested_version(params.meta))

@@ -21,7 +21,7 @@ from starlette.authentication import UnauthenticatedUser
 from toolguard.errors import GuardNotConfiguredError, InvalidTokenError
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
 from toolguard.principal import Principal
-from toolguard.tokens.claims import check_actors, check_bearer, check_expiry, check_subject
+from toolguard.tokens.claims import Times, check_actors, check_bearer, check_subject, check_times
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.jws import parse
 
@@ -168,7 +168,7 @@ def framework_principal(
         expires_at=math.inf if expiry is None else described.expires_at,
         claims=MappingProxyType(dict(claims)),
     )
-    check_expiry(principal.expires_at, now)
+    check_times(Times(-math.inf, principal.expires_at), now, 0)
     return principal
 
 

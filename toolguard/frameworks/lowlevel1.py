@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from mcp import types
+from mcp.server.lowlevel.server import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import McpError
 from starlette.applications import Starlette
@@ -35,6 +36,7 @@ _LISTS: dict[str, type[Any]] = {
 
 
 class _Server(LowLevelAdapter):
+    server: Server[Any, Any]
     decides_by_name = True
 
     def install(self, guard: ServerGuard) -> None:
@@ -91,6 +93,6 @@ class _Endpoint:
         await self._manager.handle_request(scope, receive, send)
 
 
-def adapter(server: Any) -> Adapter:
+def adapter(server: Server[Any, Any]) -> Adapter:
     """Return the adapter for a low-level server of 1.x."""
     return _Server(server)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMa
 from typing import Any
 
 from mcp import types
+from mcp.server.fastmcp import FastMCP
 from mcp.server.fastmcp.exceptions import ResourceError, ToolError
 from mcp.server.lowlevel.server import Server, request_ctx
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -46,6 +47,7 @@ _ABOUT_A_TASK = (types.GetTaskRequest, types.GetTaskPayloadRequest, types.Cancel
 
 
 class _FastMCP(SDKAdapter):
+    server: FastMCP[Any]
     error_types = (ToolError, ResourceError, ValueError)
 
     def install(self, guard: ServerGuard) -> None:
@@ -113,7 +115,7 @@ class _NestedRefusalError(ToolError, ResourceError):
         self.__cause__ = refusal
 
 
-def adapter(server: Any) -> Adapter:
+def adapter(server: FastMCP[Any]) -> Adapter:
     """Return the adapter for a ``mcp.server.fastmcp.FastMCP``."""
     return _FastMCP(server)
 

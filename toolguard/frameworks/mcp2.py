@@ -12,6 +12,7 @@ from collections.abc import Collection
 from typing import Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
+from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
 from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
 from mcp_types import (
@@ -52,6 +53,7 @@ _PATHS = {
 
 
 class _MCPServer(SDKAdapter):
+    server: MCPServer[Any]
     error_types = (ToolError, ResourceError, ValueError)
 
     def install(self, guard: ServerGuard) -> None:
@@ -104,7 +106,7 @@ def _values(
     return [bound.arguments[name] for name in parameters]
 
 
-def adapter(server: Any) -> Adapter:
+def adapter(server: MCPServer[Any]) -> Adapter:
     """Return the adapter for a ``mcp.server.mcpserver.MCPServer``."""
     return _MCPServer(server)
 

@@ -61,14 +61,22 @@ class ScopeNames:
                 )
 
     def requested(self, short: str) -> str:
-        """Return the name by which a client asks for a scope."""
+        """Return the name by which a client asks for a scope.
+
+        Args:
+            short: its name on this server.
+        """
         if short in self.named:
             return self.named[short]
         is_foreign = short in _SHARED or "://" in short
         return short if not self.prefix or is_foreign else self.prefix + short
 
     def read(self, scopes: Iterable[str]) -> tuple[str, ...]:
-        """Return the short names of the scopes of a token; others are left out."""
+        """Return the short names of the scopes of a token; others are left out.
+
+        Args:
+            scopes: the scopes, as the token has them.
+        """
         if not self.in_tokens or self == SAME:
             return tuple(scopes)
         shorts = (self._short(name) for name in scopes)
@@ -76,6 +84,9 @@ class ScopeNames:
 
     def check(self, shorts: Iterable[str]) -> None:
         """Check that scopes are declared by their short names.
+
+        Args:
+            shorts: the scopes, as they are declared.
 
         Raises:
             ValueError: naming the first one that is declared by its requestable name.

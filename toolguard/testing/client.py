@@ -50,7 +50,7 @@ class AsyncGuardedClient:
 
     def __init__(
         self,
-        server: Any,
+        server: object,
         *,
         user: str | None = "alice",
         scopes: Sequence[str] = (),
@@ -151,7 +151,7 @@ class GuardedClient:
         assert alice.read("calendar://today").ok
     """
 
-    def __init__(self, server: Any, **caller: Any) -> None:
+    def __init__(self, server: object, **caller: Any) -> None:
         self._client = AsyncGuardedClient(server, **caller)
 
     def call(self, tool: str, arguments: Mapping[str, Any] | None = None) -> ServerAnswer:
@@ -191,7 +191,7 @@ class GuardedClient:
 
 
 def call_as(
-    server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+    server: object, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
 ) -> ServerAnswer:
     """Call a tool of a protected server as some user; for use outside an event loop.
 
@@ -215,7 +215,7 @@ def call_as(
 
 
 async def call_as_async(
-    server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+    server: object, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
 ) -> ServerAnswer:
     """Call a tool as :func:`call_as` does, from inside an event loop."""
     return await AsyncGuardedClient(server, **caller).call(tool, arguments)

@@ -101,7 +101,7 @@ class CallAs(Protocol):
     """The type of the fixture ``call_as``."""
 
     def __call__(
-        self, server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+        self, server: object, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
     ) -> ServerAnswer:
         """Call a tool; the arguments are those of :func:`toolguard.testing.call_as`."""
         ...
@@ -111,7 +111,7 @@ class CallAsAsync(Protocol):
     """The type of the fixture ``call_as_async``."""
 
     def __call__(
-        self, server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+        self, server: object, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
     ) -> Awaitable[ServerAnswer]:
         """Call a tool; the arguments are those of :func:`toolguard.testing.call_as_async`."""
         ...
@@ -120,7 +120,7 @@ class CallAsAsync(Protocol):
 class ClientFor(Protocol):
     """The type of the fixture ``guarded_client``."""
 
-    def __call__(self, server: Any, **caller: Any) -> GuardedClient:
+    def __call__(self, server: object, **caller: Any) -> GuardedClient:
         """Return a client; the arguments are those of :class:`toolguard.testing.GuardedClient`."""
         ...
 
@@ -202,7 +202,7 @@ def rewire(
         "clock": clock,
     }
 
-    def rewired(server: Any) -> ToolGuard:
+    def rewired(server: object) -> ToolGuard:
         own = adapter_for(server).guard
         if not isinstance(own, ToolGuard):
             raise ValueError(  # noqa: TRY004 - as for a server that is not protected
@@ -227,7 +227,7 @@ def guarded_client(
     :class:`~toolguard.testing.GuardedClient`; ``issuer`` mints its tokens if the guard trusts it.
     """
 
-    def client(server: Any, **caller: Any) -> GuardedClient:
+    def client(server: object, **caller: Any) -> GuardedClient:
         with wired_with(_wirings):  # an async test may run in another context than its fixtures
             ours = _is_ours(adapter_for(server).guard, guard, issuer, clock)
             return GuardedClient(server, **({"issuer": issuer, **caller} if ours else caller))
@@ -245,7 +245,7 @@ def call_as(guarded_client: ClientFor) -> CallAs:
     """
 
     def call(
-        server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+        server: object, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
     ) -> ServerAnswer:
         return guarded_client(server, **caller).call(tool, arguments)
 
@@ -262,7 +262,7 @@ def call_as_async(
     """
 
     async def call(
-        server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+        server: object, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
     ) -> ServerAnswer:
         with wired_with(_wirings):
             ours = _is_ours(adapter_for(server).guard, guard, issuer, clock)

@@ -53,7 +53,7 @@ _MAX_SETS = 1_000
 
 
 def scope_matrix(
-    server: Any, *, claims: Claims | None = None, arguments: Arguments | None = None
+    server: object, *, claims: Claims | None = None, arguments: Arguments | None = None
 ) -> dict[str, ScopeSets]:
     """Return the smallest sets of scopes that open each operation of a protected server.
 
@@ -83,7 +83,7 @@ def scope_matrix(
 
 
 def assert_scope_matrix(
-    server: Any,
+    server: object,
     expected: Mapping[str, str | Collection[Collection[str]]],
     *,
     claims: Claims | None = None,
@@ -119,7 +119,7 @@ def assert_scope_matrix(
 
 
 def verify_scope_matrix(
-    server: Any,
+    server: object,
     *,
     claims: Claims | None = None,
     arguments: Arguments | None = None,
@@ -155,7 +155,7 @@ def verify_scope_matrix(
 class _Survey:
     """One look at all operations of one server."""
 
-    def __init__(self, server: Any, claims: Claims, arguments: Arguments) -> None:
+    def __init__(self, server: object, claims: Claims, arguments: Arguments) -> None:
         self._server = server
         self._subject = Subject(server)
         self._guard = self._subject.guard

@@ -19,7 +19,6 @@ __all__ = [
     "check_actors",
     "check_bearer",
     "check_confirmation",
-    "check_expiry",
     "check_subject",
     "check_times",
     "read_times",
@@ -28,6 +27,7 @@ __all__ = [
 # The last second of the year 9999: a larger number is not in seconds (probably milliseconds).
 _MAX_NUMERIC_DATE = 253_402_300_799
 _MAX_ACTORS = 10
+_TIME_CLAIMS = ("exp", "nbf", "iat")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -50,11 +50,19 @@ def read_times(claims: Mapping[str, Any]) -> Times:
         InvalidTokenError: if ``exp`` is missing, or a time claim is not a NumericDate or is out
             of range.
     """
-    expires = _numeric_date(claims, "exp")
-    starts = max(_numeric_date(claims, "nbf"), _numeric_date(claims, "iat"))
-    if expires == -math.inf:
+    dates = dict.fromkeys(_TIME_CLAIMS, -math.inf)
+    for name in dates:
+        if name not in claims:
+            continue
+        value = claims[name]  # a NumericDate (RFC 7519 §2), whole or fractional
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InvalidTokenError("claims", "A time claim of the token is not a number")
+        if not 0 <= value <= _MAX_NUMERIC_DATE:
+            raise InvalidTokenError("claims", "A time claim of the token is out of range")
+        dates[name] = value
+    if "exp" not in claims:
         raise InvalidTokenError("claims", "The token has no expiry")
-    return Times(starts, expires)
+    return Times(max(dates["nbf"], dates["iat"]), dates["exp"])
 
 
 def check_times(times: Times, now: float, leeway: float) -> None:
@@ -63,19 +71,11 @@ def check_times(times: Times, now: float, leeway: float) -> None:
     Raises:
         InvalidTokenError: with reason ``expired`` or ``not_yet_valid``.
     """
-    check_expiry(times.expires, now - leeway)
-    if times.starts > now + leeway:
-        raise InvalidTokenError("not_yet_valid", "The token is not valid yet")
-
-
-def check_expiry(expires: float, now: float) -> None:
-    """Refuse a token that has expired at ``now``.
-
-    Raises:
-        InvalidTokenError: with reason ``expired``.
-    """
-    if expires <= now:
+    starts, expires = times
+    if expires <= now - leeway:
         raise InvalidTokenError("expired", "The token has expired")
+    if starts > now + leeway:
+        raise InvalidTokenError("not_yet_valid", "The token is not valid yet")
 
 
 def check_bearer(claims: Mapping[str, Any]) -> None:
@@ -147,15 +147,3 @@ def check_subject(claims: Mapping[str, Any]) -> None:
         raise InvalidTokenError("claims", "The token has a subject that is empty or not a string")
     if _CONTROL.search(subject):
         raise InvalidTokenError("claims", "The token has a subject with a control character")
-
-
-def _numeric_date(claims: Mapping[str, Any], name: str) -> float:
-    """Return a NumericDate claim (RFC 7519 §2), whole or fractional; minus infinity if absent."""
-    if name not in claims:
-        return -math.inf
-    value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidTokenError("claims", "A time claim of the token is not a number")
-    if not 0 <= value <= _MAX_NUMERIC_DATE:
-        raise InvalidTokenError("claims", "A time claim of the token is out of range")
-    return value

@@ -309,12 +309,15 @@ class JWTVerifier:
         key = self._signer(jws, issuer, refreshed=refreshed)
         if key is None:
             return None
-        if not self._profile.vouches(key.issuer, claims):
+        if key.issuer is not None and not self._profile.vouches(key.issuer, claims):
             raise InvalidTokenError("key", "The key of the token is one of another issuer")
         return Verified(jws.algorithm, jws.kid, key, *self.examined(claims, jws.typ))
 
     def check_issuer(self, claims: Mapping[str, Any]) -> None:
         """Check that claims, whose origin has been verified, are of this issuer.
+
+        Args:
+            claims: the claims of a token.
 
         Raises:
             InvalidTokenError: if they are of another one.
@@ -323,7 +326,7 @@ class JWTVerifier:
             raise InvalidTokenError("issuer", "The token is of another issuer")
 
     def _issued(self, claims: Mapping[str, Any], issuer: str | None) -> bool:
-        """Return whether the claims are of this issuer."""
+        """Return whether the claims are of this issuer, which has that name."""
         if self._profile.issued(claims, issuer):
             return True
         named = getattr(self._keys, "token_issuer", None)
@@ -350,7 +353,8 @@ class JWTVerifier:
             return None
         for key in keys:
             if is_signed(jws, key):
-                self._remember_proven(jws.kid)
+                if jws.kid not in self._proven and len(self._proven) < _MAX_PROVEN:
+                    self._proven[jws.kid] = None
                 return key
         if not keys:
             self._faults.tell("kid", "one that the issuer publishes", jws.kid)
@@ -362,10 +366,6 @@ class JWTVerifier:
             return None
         raise InvalidTokenError("signature", "The signature of the token is wrong")
 
-    def _remember_proven(self, kid: str | None) -> None:
-        if kid not in self._proven and len(self._proven) < _MAX_PROVEN:
-            self._proven[kid] = None
-
     def examined(self, claims: Mapping[str, Any], typ: str) -> tuple[Times, Principal]:
         """Return the period and the principal of claims of this issuer.
 
@@ -376,14 +376,16 @@ class JWTVerifier:
         Raises:
             InvalidTokenError: if one of the claims is not accepted; times are not compared.
         """
-        if not self._profile.admits_client(claims):
+        if "aud" in claims or not self._profile.admits_client(claims):
             self._check_audience(claims)
         check_subject(claims)
-        check_actors(claims)
+        if "act" in claims:
+            check_actors(claims)
         # RFC 7519 §4.1.7.
         if not isinstance(claims.get("jti", ""), str):
             raise InvalidTokenError("claims", "The jti claim of the token is not a string")
-        check_confirmation(claims)
+        if "cnf" in claims:
+            check_confirmation(claims)
         fault = self._profile.fault_of_kind(claims, typ)
         if fault is not None:
             self._faults.tell("kind", "an access token", fault)
@@ -398,14 +400,16 @@ class JWTVerifier:
         return times, principal
 
     def _check_audience(self, claims: Mapping[str, Any]) -> None:
-        named = audience_names(claims.get("aud"))
+        aud = claims.get("aud")
+        if isinstance(aud, str) and aud in self._accepted:  # the accepted ones are canonical
+            return
+        named = audience_names(aud)
         if named is None:
-            self._faults.tell("aud", self._audiences, claims.get("aud"))
+            self._faults.tell("aud", self._audiences, aud)
             raise InvalidTokenError("audience", "The token names no audience")
-        accepted = self._accepted  # canonical, and so is what equals one of them
-        ours = [name in accepted or canonical_audience(name) in accepted for name in named]
+        ours = [canonical_audience(name) in self._accepted for name in named]
         if not any(ours) or (self._require_single_audience and not all(ours)):
-            self._faults.tell("aud", self._audiences, claims.get("aud"))
+            self._faults.tell("aud", self._audiences, aud)
             raise InvalidTokenError("audience", "The token is for another audience")
 
     def __repr__(self) -> str:

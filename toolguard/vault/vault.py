@@ -276,7 +276,11 @@ class Vault:
         return bool(await self.drop(GrantKey(owner, connection)))
 
     async def drop(self, key: GrantKey) -> int:
-        """Delete a grant, and revoke it at the service if that can; return how many there were."""
+        """Delete a grant, and revoke it at the service if that can; return how many there were.
+
+        Args:
+            key: the identity of the grant.
+        """
         removed = await self.store.remove(key)
         if removed:
             self._record("disconnected", key)

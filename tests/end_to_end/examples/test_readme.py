@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import typing
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import pytest
 
 from toolguard.descope.default import default
 from toolguard.settings import GuardSettings
+from toolguard.telemetry import DecisionRecord
 from toolguard.testing import GuardedClient
 
 pytest.importorskip("mcp.server.mcpserver", reason="the documents show the official SDK 2.x")
@@ -66,6 +71,47 @@ def test_every_test_that_a_page_shows_passes(page: Path) -> None:
     for name, value in run(page).items():
         if name.startswith("test_"):
             value()
+
+
+# Why a command is shown and not run here. Another reason needs another entry.
+NOT_RUN = {
+    "installs packages": "CI installs the package in the README's way",
+    "serves until it is stopped": "tests of the commands start and stop them",
+    "opens a browser": "a scripted person takes its place in test_tutorial.py",
+    "is about a module of yours": "the same command runs on the page of the tutorial",
+}
+SHELL = re.compile(r"(?:^<!-- ([^\n]*) -->\n)?^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FILE = re.compile(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+IN_CI = {"demo command", "test command"}  # of the README, which .ci/run runs
+
+
+@pages
+def test_every_command_runs_or_says_why_not(page: Path, tmp_path: Path) -> None:
+    for name, text in FILE.findall(page.read_text()):
+        (tmp_path / name).write_text(text)
+    for mark, commands in SHELL.findall(page.read_text()):
+        if mark.startswith("not run: "):
+            assert mark.removeprefix("not run: ") in NOT_RUN, commands
+        elif mark not in IN_CI:
+            assert mark == "run", f"mark this block of {page.name}: {commands}"
+            shell(commands, tmp_path)
+
+
+def shell(commands: str, folder: Path) -> None:
+    """Run the commands of a block, with `toolguard` of this Python."""
+    (folder / "toolguard").write_text(f'#!/bin/sh\nexec {sys.executable} -m toolguard "$@"\n')
+    (folder / "toolguard").chmod(0o755)
+    paths = {"PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["/bin/bash", "-euc", commands],
+        cwd=folder,
+        env={**os.environ, **paths},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pages
@@ -128,6 +174,12 @@ def test_the_settings_page_lists_every_setting() -> None:
     assert [
         name for name in typing.get_type_hints(GuardSettings) if f"`{name}`" not in listed
     ] == []
+
+
+def test_the_page_of_the_records_names_every_field() -> None:
+    shown = (ROOT / ".docs/records.md").read_text()
+
+    assert [each.name for each in fields(DecisionRecord) if f"`{each.name}`" not in shown] == []
 
 
 def test_the_readme_is_short() -> None:

@@ -2,45 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from support.lines import LINES, Server
+from support.node_packages import installed
 from toolguard import Issuer, ToolGuard, requires_machine, requires_scopes
 from toolguard.testing import call_as
 from toolguard.tokens.issuers import BasicClient, Introspection
 
 PACKAGE = "oidc-provider@9.5.1"
-SCRIPT = Path(__file__).parents[2] / "support/oidc_provider.mjs"
 JOB = ("job", "a-secret-of-the-job")
 FOR_JWT, FOR_OPAQUE = "https://mcp.test/jwt", "https://mcp.test/opaque"
-LEAST_NODE = 20
-
-
-def installed(folder: Path) -> Path:
-    """Install the package into a folder; skip the tests where that is not possible."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("needs node and npm")
-    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True)
-    if int(version.stdout[1:].partition(".")[0]) < LEAST_NODE:
-        pytest.skip(f"needs Node {LEAST_NODE}, this is {version.stdout.strip()}")
-    options = ("--no-audit", "--no-fund", "--ignore-scripts", "--silent")
-    try:
-        subprocess.run([npm, "install", *options, PACKAGE], cwd=folder, check=True, timeout=120)
-    except subprocess.SubprocessError as error:
-        pytest.skip(f"npm cannot install {PACKAGE} here: {error}")
-    return Path(shutil.copy(SCRIPT, folder))
 
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    script = installed(tmp_path_factory.mktemp("oidc"))
+    script = installed(tmp_path_factory.mktemp("oidc"), "oidc_provider.mjs", PACKAGE)
     command = ["node", script.name]
     with subprocess.Popen(
         command, cwd=script.parent, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

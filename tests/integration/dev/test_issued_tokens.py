@@ -20,6 +20,7 @@ from toolguard.errors import (
 )
 from toolguard.testing import ScriptedConnections
 from toolguard.testing.connections import ScriptedAnswer
+from toolguard.testing.proofs import ProofKey
 
 OTHER = "http://127.0.0.1:9000/mcp"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -198,6 +199,24 @@ def test_a_server_gets_a_token_for_another_server() -> None:
     back = exchange(room, answer["access_token"], OTHER, audience=None, resource=MCP).json()
     claims = jwt.decode(back["access_token"], options={"verify_signature": False})
     assert claims["act"] == {"sub": "server-2", "act": {"sub": "calendar-server"}}
+
+
+def test_a_token_that_is_bound_to_a_key_is_exchanged_without_a_proof() -> None:
+    room = Room(builtin_world().with_resources(OTHER))
+    room.server.extend(vault=vault_with())
+    client_id = room.register()["client_id"]
+    room.client.proofs = (ProofKey(clock=room.clock).prove("POST", f"{ISSUER}/token"),)
+    tokens = room.tokens(client_id)
+    room.client.proofs = ()
+    assert tokens["token_type"] == "DPoP"
+
+    connection = exchange(room, tokens["access_token"]).json()
+    downstream = exchange(room, tokens["access_token"], audience=None, resource=OTHER).json()
+
+    assert (connection["access_token"], connection["token_type"]) == ("ya29.alice", "Bearer")
+    # It is the server's, which has not proved a key of its own.
+    claims = jwt.decode(downstream["access_token"], options={"verify_signature": False})
+    assert (downstream["token_type"], claims["sub"], "cnf" in claims) == ("Bearer", "alice", False)
 
 
 def test_what_was_exchanged_ends_with_the_grant() -> None:

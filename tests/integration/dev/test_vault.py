@@ -24,6 +24,7 @@ from support.vaultrooms import (
 from toolguard.dev.vault.outbound_apps import FETCH_SCOPE
 from toolguard.errors import KeysUnavailableError
 from toolguard.principal import Principal
+from toolguard.testing.proofs import ProofKey
 
 # Tokens of a user --------------------------------------------------------------------------------
 
@@ -93,6 +94,7 @@ def test_the_policy_sees_caller_app_and_scopes_and_has_the_last_word() -> None:
         pytest.param(bearer(token(aud="https://other.test/mcp")), id="other audience"),
         pytest.param(bearer(token(iss="https://other.test")), id="other issuer"),
         pytest.param(f"Bearer {token()}", id="no project"),
+        pytest.param(bearer(token(key=ProofKey())), id="bound to a key"),
     ],
 )
 def test_a_credential_that_does_not_hold_up_is_401(credential: str) -> None:

@@ -327,7 +327,7 @@ def test_a_provider_that_cannot_work_is_not_made(
         ({"resource": ("https://a.example/#x",)}, ValueError, "absolute URI without a fragment"),
         ({"extra": {"client_secret": "x"}}, ValueError, "client_secret has a setting of its own"),
         ({"extra": {"audience": "x"}}, ValueError, "audience has a setting of its own"),
-        ({"tenant": {"subject_token": "{tenant_id}"}}, ValueError, "subject_token is not the"),
+        ({"tenant": {"subject_token": "{tenant_id}"}}, ValueError, "subject_token has a setting"),
         ({"tenant": {"organization": "acme"}}, ValueError, "name the tenant: write tenant="),
         ({"grant_type": ""}, ValueError, "leave grant_type"),
         ({"subject_token_type": ""}, ValueError, "leave grant_type"),

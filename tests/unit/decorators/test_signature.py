@@ -295,7 +295,7 @@ def test_a_connection_that_may_be_missing_must_be_allowed_to_be_none() -> None:
     def either(connection_token: Connection | None) -> None: ...
 
     optional = Policy(connections=(replace(CALENDAR, optional=True),))
-    message = r"\(\) runs without connection 'google-calendar', too: write `connection_token: "
+    message = r"\(\) also runs without connection 'google-calendar': write `connection_token: "
     with pytest.raises(TypeError, match=rf"^by_token{message}str \| None`$"):
         Injection.from_policy(by_token, optional)
     with pytest.raises(TypeError, match=rf"^by_object{message}Connection \| None`$"):
@@ -315,7 +315,7 @@ def test_a_public_function_whose_caller_must_be_somebody_is_refused() -> None:
         Injection.from_policy(by_id, ANYBODY)
     with pytest.raises(TypeError, match=rf"^unannotated\(\) {message}"):
         Injection.from_policy(unannotated, ANYBODY)
-    with pytest.raises(TypeError, match=r"nobody: write `caller: Principal \| None`$"):
+    with pytest.raises(TypeError, match=r"no caller: write `caller: Principal \| None`$"):
         Injection.from_policy(by_principal, ANYBODY)
 
 
