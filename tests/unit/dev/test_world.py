@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY
 from toolguard.dev.oauth.config import (
     Lifetimes,
     World,
@@ -17,6 +18,7 @@ from toolguard.dev.oauth.config import (
 from toolguard.dev.oauth.identity import collect_facts, provider_claims, read_identity
 from toolguard.dev.oauth.policies import UserFacts
 from toolguard.dev.oauth.refusals import Refusal
+from toolguard.dev.oauth.registration import is_approved
 
 SMALL = """
 project_id = "P2mine"
@@ -92,6 +94,35 @@ def test_tenants_sign_in_in_the_style_of_their_provider() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("uri", "is_known"),
+    [
+        ("https://claude.ai/api/mcp/auth_callback", True),
+        ("https://claude.com/api/mcp/auth_callback", True),
+        ("https://claude.ai/api/mcp/auth_callback/x", False),
+        ("https://chatgpt.com/connector/oauth/FLLrQdlez6Uf", True),
+        ("https://chatgpt.com/connector_platform_oauth_redirect", True),
+        ("https://chatgpt.com/connector", False),
+        ("https://chat.openai.com/oauth/callback/x", True),
+        ("claude://oauth-callback/x", True),
+        ("cursor://anysphere.cursor-mcp/oauth/callback", True),
+        ("https://vscode.dev/redirect", True),
+        ("https://vscode.dev/redirect?url=https://evil.example", False),
+        ("http://127.0.0.1:33418/", True),
+        ("http://localhost:6274/oauth/callback", True),
+        ("https://claude.ai.evil.example/api/mcp/auth_callback", False),
+    ],
+)
+def test_the_built_in_world_knows_where_clients_are_today(uri: str, *, is_known: bool) -> None:
+    assert is_approved(builtin_world(), uri) is is_known
+
+
+def test_the_built_in_vault_grants_what_its_examples_ask_for() -> None:
+    scopes = builtin_world().connections["google-calendar"]
+
+    assert set(scopes) == {CALENDAR, CALENDAR_READONLY}
+
+
 def test_a_file_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "world.toml"
     path.write_text(SMALL)
@@ -142,6 +173,7 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         ("HTTP://127.0.0.1:8000/mcp/", "127.0.0.1", "is not the URL of a resource"),
         ("http://127.0.0.1:*/*", "https://*.example/*", "approved_redirects: .*not a redirect"),
         ("http://127.0.0.1:*/*", "javascript://a/*", "approved_redirects: .*not safe"),
+        ("[scopes]", "[connections]\ngithub = 1\n[scopes]", "connections: github is a list"),
         ("[scopes]", "lifetimes = 5\n[scopes]", "resource 1: lifetimes means nothing"),
         ("[scopes]", "[[lifetimes]]\n[scopes]", "lifetimes is a table"),
         ("[scopes]", "[lifetimes]\naccess_token = 0\n[scopes]", "lifetimes: access_token is a num"),
