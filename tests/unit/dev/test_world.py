@@ -193,7 +193,7 @@ def test_a_mistake_is_refused_with_its_place(before: str, after: str, message: s
         ('[[users]]\nid="ann"\nname="B"\nemail="b@acme.example"', "user 'ann' is defined twice"),
         (
             '[[users]]\nid="bea"\nname="B"\nemail="ann@acme.example"',
-            "e-mail address .* is defined twice",
+            "e-mail address 'ann@acme.example' is defined twice",
         ),
         (
             '[[tenants]]\nid="b"\nname="B"\ndomains=["acme.example"]\nprovider="okta"',
@@ -201,11 +201,11 @@ def test_a_mistake_is_refused_with_its_place(before: str, after: str, message: s
         ),
         (
             '[[resources]]\nurl="http://127.0.0.1:8000/mcp"\nclient_id="other"',
-            "resource .* is defined twice",
+            "resource 'http://127.0.0.1:8000/mcp' is defined twice",
         ),
         (
             '[[resources]]\nurl="http://127.0.0.1:9000"\nclient_id="server"',
-            "client_id .* defined twice",
+            "client_id 'server' is defined twice",
         ),
     ],
 )
