@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 __all__ = ["Entry", "entries", "with_texts"]
@@ -33,10 +34,11 @@ class Entry:
     texts: list[str] = field(default_factory=list)
 
 
+@cache
 def entries(root: Path) -> dict[str, Entry]:
     """Return the public errors of the package below ``root`` by name, with their texts."""
     trees = [ast.parse(each.read_text("utf-8")) for each in sorted(root.rglob("*.py"))]
-    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
     found = {_BASE: Entry(_BASE, "Exception", None, "error")}
     before = 0
     while before < len(found):  # until no class is derived from one that was found
@@ -67,12 +69,36 @@ def _entry(node: ast.ClassDef, parent: Entry) -> Entry:
 
 
 def _raised(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """Return the class and the last text of each call that makes something with a text."""
+    """Return the class and the text of each call that makes an error, and those it has itself."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            texts = [text for argument in node.args if (text := _text(argument)) is not None]
-            if texts and " " in texts[-1]:
-                yield node.func.id, texts[-1]
+        if isinstance(node, ast.ClassDef):
+            for text in _own(node):
+                yield node.name, text
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and (text := _last(node.args))
+        ):
+            yield node.func.id, text
+
+
+def _own(node: ast.ClassDef) -> Iterator[str]:
+    """Return the texts that a class passes to its base, and those that are defaults."""
+    for each in ast.walk(node):
+        if isinstance(each, ast.Call) and getattr(each.func, "attr", "") == "__init__":
+            found = _last(each.args)
+        elif isinstance(each, ast.arguments):
+            found = _last(each.defaults)
+        else:
+            continue
+        if found:
+            yield found
+
+
+def _last(nodes: list[ast.expr]) -> str | None:
+    """Return the last of these that is a sentence."""
+    texts = [text for node in nodes if (text := _text(node)) is not None]
+    return texts[-1] if texts and " " in texts[-1] else None
 
 
 def _text(node: ast.expr) -> str | None:
@@ -89,12 +115,12 @@ def with_texts(page: str, found: dict[str, Entry]) -> str:
 
     def added(heading: re.Match[str]) -> str:
         entry = found.get(heading[1])
-        if entry is None:
+        if entry is None or entry.name == _BASE:
             return heading[0]
         status = "a result of the tool" if entry.status is None else f"HTTP {entry.status}"
         lines = [heading[0], "", f"{status}, `{entry.error}`, a subclass of `{entry.base}`"]
         if entry.texts:
-            lines += ["", f'??? note "Its {len(entry.texts)} texts"', ""]
+            lines += ["", '??? note "Its texts"', ""]
             lines += [f"    - {text}" for text in sorted(entry.texts)]
         return "\n".join(lines)
 

@@ -126,7 +126,7 @@ def examples(root: Path) -> Iterator[tuple[str, str]]:
             continue
         readme = each / "README.md"
         source = str(readme.relative_to(root))
-        text = on_site(readme.read_text("utf-8"), source) if readme.exists() else f"# {each.stem}\n"
+        text = on_site(readme.read_text("utf-8"), source) if readme.exists() else f"# {each.name}\n"
         files = [each] if each.is_file() else files_in(each)
         shown = (shown_file(file, folder) for file in files if file.suffix != ".md")
         yield f"examples/{each.stem}.md", "\n".join((text, *shown))
@@ -181,10 +181,10 @@ def main(arguments: Iterable[str] = sys.argv[1:]) -> int:
     shutil.rmtree(out, ignore_errors=True)
     texts = pages()
     write(out / "pages", texts)
-    for picture in files_in(ROOT / DOCS, ".svg"):
-        target = out / "pages" / picture.relative_to(ROOT / DOCS)
+    for each in files_in(ROOT / DOCS, ".svg", ".css"):
+        target = out / "pages" / each.relative_to(ROOT / DOCS)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture, target)
+        shutil.copy(each, target)
     shutil.copy(ROOT / DOCS / "mkdocs.yml", out)
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", out / "mkdocs.yml"]
     # What concerns MkDocs 2 does not concern the version that is installed here.

@@ -154,6 +154,8 @@ def test_the_site_shows_the_texts_of_an_error(pages: dict[str, str]) -> None:
     section = pages["errors.md"].partition("## InvalidTokenError\n")[2].partition("\n## ")[0]
 
     assert "HTTP 401, `invalid_token`" in section
+    assert "- This operation needs an access token\n" in pages["errors.md"]
+    assert "- The token is bound to another key\n" in pages["errors.md"]
     assert "- The access token has expired\n" in section
 
 

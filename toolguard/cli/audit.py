@@ -12,7 +12,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     """Add the command to the command line."""
     audit = commands.add_parser(
         "audit",
-        help="what every operation of a server asks of its callers, and what is unguarded",
+        help="what each operation asks of its callers",
         description="Show every tool, resource and prompt of a server with its rule, scopes, "
         "connections and injected parameters. The module is imported, and nothing is called; give "
         "it the environment that the server needs.",

@@ -130,9 +130,12 @@ def is_plain(server: object, methods: Sequence[str]) -> bool:
         server: the server.
         methods: its methods between a message and the managers.
     """
-    passed = [*lowlevel_server(server).middleware, *(getattr(server, name) for name in methods)]
-    modules = [str(getattr(each, "__module__", "")) for each in passed]
-    return all(module.partition(".")[0] == "mcp" for module in modules)
+    own = [getattr(server, name) for name in methods]
+    for each in (*lowlevel_server(server).middleware, *own):
+        module = str(getattr(each, "__module__", ""))
+        if module.partition(".")[0] != "mcp":
+            return False
+    return True
 
 
 def message_table(server: object) -> object:
