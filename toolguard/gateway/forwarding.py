@@ -71,9 +71,13 @@ class Forwarding:
         try:
             credential = await self._credential()
         except ConnectionRequiredError:
-            if not self._is_shown_before(method, frame):
+            # A call of what is not known yet says where to connect: the guard asks for the list
+            # then, and no client. So does the list of tools where rules name nothing.
+            lists = self.surveyed.lists
+            is_empty = method == "tools/list" and not any(lists.values())
+            if method not in LISTS or frame.message.method != method or is_empty:
                 raise
-            return {LISTS[method][0]: self.surveyed.lists[method]}
+            return {LISTS[method][0]: lists[method]}
         principal = await frame.message.principal(frame.guard)
         key = key_of(principal, shared=self._upstream.shared)
 
@@ -85,16 +89,6 @@ class Forwarding:
         if method == "tools/call":
             await _check_arguments(frame, params, ask)
         return _told(await ask(method, _passed_on(params)))
-
-    def _is_shown_before(self, method: str, frame: Frame) -> bool:
-        """Return whether a caller who has not connected is shown a list of what rules name.
-
-        Where rules name nothing, the list of tools says where to connect. A call of what is not
-        known yet says so as well: the guard has asked for the list then, and no client.
-        """
-        lists = self.surveyed.lists
-        is_empty = method == "tools/list" and not any(lists.values())
-        return method in LISTS and frame.message.method == method and not is_empty
 
     def _known(self, method: str) -> dict[str, Any]:
         if not self.surveyed.is_complete:
