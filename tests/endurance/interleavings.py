@@ -100,9 +100,11 @@ def _run(perform: Callable[[str, range], Interleaved], where: str, rounds: int) 
         ]
         try:
             for task in as_completed(tasks):
-                found += task.result()
-                so_far = f"{found.rounds} of {rounds}, {len(found.faults)} faults"
-                print(so_far, end="\r", file=sys.stderr, flush=True)
+                done = task.result()
+                found += done
+                for fault in done.faults:
+                    print(fault, file=sys.stderr)
+                print(f"{found.rounds} of {rounds}", end="\r", file=sys.stderr, flush=True)
         except KeyboardInterrupt:
             pool.shutdown(cancel_futures=True)
     return found

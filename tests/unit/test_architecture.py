@@ -28,13 +28,16 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("frameworks.", "vault."),
     ("settings", "approvals."),
     ("guard",),
-    ("", "audit.", "descope.", "testing."),
+    ("", "audit.", "descope.", "gateway.", "testing."),
     ("dev.",),
     ("cli.", "__main__"),
 )
 
 FRAMEWORKS = {"mcp", "mcp_types", "fastmcp", "starlette", "uvicorn"}
-KNOW_A_FRAMEWORK = ("http.", "frameworks.", "pages.", "vault.", "approvals.", "testing.", "dev.")
+KNOW_A_FRAMEWORK = (
+    *("http.", "frameworks.", "pages.", "vault.", "approvals."),
+    *("gateway.", "testing.", "dev."),
+)
 SPEAK_HTTP = (
     *("connections.http", "connections.sockets", "connections.auth"),
     *("tokens.fetching", "tokens.introspection", "tokens.posting"),
@@ -42,8 +45,8 @@ SPEAK_HTTP = (
 )
 
 # The edges where code of other people's runs: a check, a function of scopes, a provider, a guarded
-# function, a framework's handler. They fail closed, or pass on what is not a refusal; the
-# verifiers take the token out of what they pass on.
+# function, a framework's handler, a transport to a server. They fail closed, or pass on what is not
+# a refusal; the verifiers take the token out of what they pass on.
 CATCH_EVERYTHING = {
     "audit.loading": ["_run"],
     "calls.recorder": ["Recorder._tell", "Recorder._tell_now"],
@@ -61,6 +64,7 @@ CATCH_EVERYTHING = {
         *("_Evaluation._ask", "_Evaluation._with_named_scopes", "_ask_together"),
     ],
     "tokens.introspection": ["ConfirmedVerifier.verify", "JWTOrOpaqueVerifier.verify"],
+    "gateway.session": ["Session.run"],
     "parts.readiness": ["_fault_of"],
     "tokens.jwt": ["JWTVerifier.verify", "JWTVerifier.verify_now"],
     "tokens.trust": ["TrustedIssuers.verify", "TrustedIssuers.verify_now"],

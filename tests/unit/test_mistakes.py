@@ -298,10 +298,21 @@ COMMANDS = [
     (["dev", "--world", "missing.toml"], "missing.toml: No such file or directory"),
     (["dev", "--world", "odd.toml"], "odd.toml: there is no tenant: write [[tenants]]"),
     (["dev", "--state", "odd.toml"], "--state odd.toml: file is not a database; write a new file"),
+    (["dev", "--for", "no_module:mcp", "--port", "0"], "there is no module 'no_module' here"),
+    (["dev", "--for", "missing.py", "--port", "0"], "there is no file missing.py"),
+    (["dev", "--for", "empty.py", "--port", "0"], "no server found there; write empty.py:make if"),
+    (["dev", "--for", "a:b", "--world", "odd.toml"], "not allowed with argument --for"),
     (["deb"], "invalid choice: 'deb' (choose from"),
     (["audit"], "required: MODULE:SERVER"),
     (["audit", "no_module:mcp"], "there is no module 'no_module' here: start in the folder"),
-    (["audit", "./server.toml"], "names no server: write module:server, path/file.py:server"),
+    (["audit", "my-server"], "names no server: write module:server, path/file.py:server"),
+    (["audit", "./server.toml"], "write the path of a TOML file, such as rules.toml"),
+    (["doctor", "odd.toml"], "nothing is called x: write issuer, "),
+    (["proxy"], "the following arguments are required: --rules"),
+    (["proxy", "--rules", "missing.toml"], "the file of rules 'missing.toml' cannot be read"),
+    (["proxy", "--rules", "odd.toml"], "odd.toml: nothing is called x: write issuer, "),
+    (["proxy", "--rules", "a", "--port", "80000"], "is not a port from 0 to 65535: write --port"),
+    (["proxy", "--rules", "a", "--upstream", "b", "--", "c"], "or -- COMMAND, not both"),
     (["audit", "http://localhost:8000/mcp"], "names no server: write"),
     (["audit", "missing.py:mcp"], "there is no file missing.py"),
     (["audit", "json:nothing"], "json has no 'nothing'"),
@@ -309,6 +320,14 @@ COMMANDS = [
     (["doctor", "localhost:8000/mcp"], "or https://... for the doctor of a running one"),
     (["doctor", "ftp://mcp.example.com"], "or https://... for the doctor of a running one"),
     (["doctor", "https://[bad"], "write a URL such as https://mcp.example.com/mcp"),
+    (["token", "--issuer", ISSUER], "is not the address of a development server, which runs on"),
+    (["token", "--issuer", "8800"], "write --issuer http://127.0.0.1:8800; for another issuer"),
+    (["call", URL, "read", "{"], "'{' is not a JSON object ("),
+    (["call", URL, "read", "[1]"], "'[1]' is not a JSON object: write the arguments of the tool"),
+    (["call", "mcp.example.com/mcp", "read"], "is not a URL: write one such as http://127.0.0.1"),
+    (["call", "http://mcp.example.com", "read"], "would get the token in the clear: write https"),
+    (["call", URL, "read", "--scope", "a"], "--scope is for --as PERSON: write both"),
+    (["call", URL, "read", "--as", "a", "--token", "t"], "--token: not allowed with argument --as"),
     (["vault", "upgrad"], "invalid choice: 'upgrad' (choose from"),
     (["vault", "upgrade", "--file", "missing.toml"], "write the path of a TOML file into"),
     (["vault", "upgrade", "--file", "odd.toml"], "nothing is called x"),
@@ -336,6 +355,7 @@ def test_a_mistake_in_a_command_is_answered_by_a_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("odd.toml").write_text("x = 1\n", encoding="utf-8")
+    Path("empty.py").write_text("x = 1\n", encoding="utf-8")
 
     with pytest.raises(SystemExit) as ended:
         raise SystemExit(main(command))

@@ -30,7 +30,7 @@ from toolguard.frameworks.framework_auth import check_one
 from toolguard.frameworks.sdk_auth import answering_outages
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.serving import ALTERED
-from toolguard.http.answers import respond
+from toolguard.http.answers import respond, send_empty
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.http.proxy import ProxyGuard
 from toolguard.policies.by_name import PoliciesByName
@@ -176,8 +176,11 @@ def _within_guard(
             if caller is not None and not adapter.scopes_named.issubset(caller.scopes):
                 try:
                     receive = await refuse_early(adapter, guard, scope, receive)
-                except ToolGuardError as refusal:  # the guard around sends it, with its challenge
-                    await respond(send, refusal, None)
+                except ToolGuardError as refusal:
+                    if auth and auth.refusal is refusal:  # the guard around sends it, with its challenge
+                        await send_empty(send, refusal.status or 500)
+                    else:
+                        await respond(send, refusal, None)
                     return
         await app(scope, receive, send)
 

@@ -29,6 +29,7 @@ __all__ = [
     "lowlevel_server",
     "message_table",
     "mounted",
+    "next_request_id",
     "probe",
     "probe_fastmcp",
     "prompt_manager",
@@ -97,6 +98,15 @@ def lowlevel_server(server: object) -> Any:
     return getattr(server, "_lowlevel_server", None) or getattr(server, "_mcp_server", server)
 
 
+def next_request_id(session: object) -> int | None:
+    """Return the id that a ``ClientSession`` will give its next request.
+
+    None on 2.x, whose session cancels a request by itself when its task is cancelled.
+    """
+    found = getattr(session, "_request_id", None)
+    return found if isinstance(found, int) else None
+
+
 def serving_parts(server: object, methods: Sequence[str]) -> tuple[object, ...]:
     """Return the objects that a message to an SDK server passes, each of which can be replaced.
 
@@ -120,9 +130,12 @@ def is_plain(server: object, methods: Sequence[str]) -> bool:
         server: the server.
         methods: its methods between a message and the managers.
     """
-    passed = [*lowlevel_server(server).middleware, *(getattr(server, name) for name in methods)]
-    modules = [str(getattr(each, "__module__", "")) for each in passed]
-    return all(module.partition(".")[0] == "mcp" for module in modules)
+    own = [getattr(server, name) for name in methods]
+    for each in (*lowlevel_server(server).middleware, *own):
+        module = str(getattr(each, "__module__", ""))
+        if module.partition(".")[0] != "mcp":
+            return False
+    return True
 
 
 def message_table(server: object) -> object:

@@ -229,7 +229,8 @@ async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
         ToolGuardError: if the caller may not send this message.
     """
     method = incoming.method
-    if is_handshake(method):
+    is_call = method in CALLS
+    if not is_call and is_handshake(method):
         return door
     if method in LISTS:  # open to all callers if some operation is public
         frame = door.enter(Policy(public=adapter.admits_anonymous), _unnamed())
@@ -246,7 +247,7 @@ async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
         await frame.authorize(None)
         return frame
     door.message.sent = asked[0]
-    if method in CALLS and not adapter.decides_by_name:
+    if is_call and not adapter.decides_by_name:
         return door  # decided where the framework finds it
     frame = door
     for call in asked:

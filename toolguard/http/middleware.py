@@ -355,7 +355,7 @@ def _no_owner() -> AccessDeniedError:
 def _revision_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the protocol revision that a request names; None if it is ambiguous or absent."""
     sent = [value.strip(b" \t") for name, value in headers if name == b"mcp-protocol-version"]
-    if not sent or any(other != sent[0] for other in sent[1:]):
+    if not sent or (len(sent) > 1 and len({*sent}) > 1):
         return None
     return sent[0].decode("ascii") if _REVISION.fullmatch(sent[0]) else None
 

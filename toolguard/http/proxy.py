@@ -29,7 +29,7 @@ from toolguard.policies.operations import OperationCall, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
-__all__ = ["ProxyGuard"]
+__all__ = ["ProxyGuard", "check_spellings"]
 
 _INVALID_PARAMS = -32602
 _ALLOWED = (b"allow", b"POST, GET, DELETE")
@@ -140,11 +140,11 @@ class ProxyGuard:
         except ValueError as error:
             raise GuardNotConfiguredError(str(error)) from None
         if policy is not None and policy.reads_arguments:
-            _check_spellings(arguments, policy.arguments)
+            check_spellings(arguments, policy.arguments)
         return policy
 
 
-def _check_spellings(arguments: object, read: tuple[str, ...]) -> None:
+def check_spellings(arguments: object, read: tuple[str, ...]) -> None:
     """Refuse arguments that a lenient server could take for other ones than the rule reads.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What the parts of a guard run on: variables, extras, start and end, readiness. Private."""
+"""What the parts of a guard run on: variables, files, extras, start and end, readiness. Private."""

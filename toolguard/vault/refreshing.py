@@ -192,9 +192,12 @@ class Refresher:
         return await self._current(kept)
 
     async def _current(self, kept: KeptGrant) -> Grant:
+        """Return the grant that has replaced this one, refreshed if it has expired as well."""
         current = await self._store.get(kept.key)
-        if current is None or not current.grant.outlives(self._clock()):
+        if current is None or not current.grant.is_usable:
             raise ConnectionRequiredError.not_connected(kept.key.connection)
+        if self.needs_refresh(current.grant, refused=False):
+            return await self._refresh_or_wait(current, refused=False)
         return current.grant
 
 

@@ -77,6 +77,7 @@ def test_every_test_that_a_page_shows_passes(page: Path) -> None:
 NOT_RUN = {
     "installs packages": "CI installs the package in the README's way",
     "serves until it is stopped": "tests of the commands start and stop them",
+    "needs the servers of the page": "test_dev_guide.py runs it with them",
     "opens a browser": "a scripted person takes its place in test_tutorial.py",
     "is about a module of yours": "the same command runs on the page of the tutorial",
 }

@@ -214,7 +214,8 @@ def test_the_consent_page_offers_it_until_it_is_connected() -> None:
     async def visit(browser: Browser) -> Page:
         offered = await room.connected.link_for_consent(alice, there)
         assert offered is not None
-        page = await connected(browser, offered)
+        assert offered.title == "Google Calendar"
+        page = await connected(browser, offered.url)
         assert await room.connected.link_for_consent(alice, there) is None
         return page
 

@@ -15,7 +15,7 @@ from toolguard.errors import (
     ConnectionRequiredError,
     ConnectionUnavailableError,
 )
-from toolguard.vault.grants import Owner
+from toolguard.vault.grants import Grant, GrantKey, Owner
 from toolguard.vault.refreshing import Refresher
 
 ALICE = Owner("https://auth.test", "alice")
@@ -225,6 +225,30 @@ def test_what_is_refreshed_during_a_disconnect_is_revoked(database_url: str) -> 
         with pytest.raises(ConnectionRequiredError):
             await world.fetch()
         assert world.service.refresh_tokens <= set(world.service.revoked)
+
+    in_world(database_url, test)
+
+
+def test_an_expired_grant_that_came_during_a_refresh_is_refreshed(database_url: str) -> None:
+    async def test(world: World) -> None:
+        await world.connect()
+        world.now += 3_600
+        tokens = world.service.tokens({}, "alice")
+        expired = Grant(
+            tokens["access_token"],
+            tokens["refresh_token"],
+            scopes=("read",),
+            expires_at=world.now - 1,
+            obtained_at=world.now - 3_600,
+        )
+        world.service.meanwhile = lambda: world.vault.keep(
+            GrantKey(ALICE, "service"), expired, ALICE
+        )
+
+        connection = await world.fetch()
+
+        assert connection.expires_at == world.now + 3_600
+        assert (world.service.refreshes, world.service.refused) == (2, 0)
 
     in_world(database_url, test)
 

@@ -49,12 +49,14 @@ class RegisteredClient:
         client_secret: what proves it.
         redirect_uri: the one place where its users are sent back to.
         name: what the consent page calls it.
+        scopes: the scopes that it may ask for.
     """
 
     client_id: str
     client_secret: str = field(repr=False)
     redirect_uri: str
     name: str
+    scopes: tuple[str, ...] = (CALENDAR, CALENDAR_READONLY)
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class ConsentScreen:
             "decide",
             asked,
             client=client.name,
-            permissions=[_WORDS[scope] for scope in asked.scopes],
+            permissions=[_WORDS.get(scope, f"Use {scope}") for scope in asked.scopes],
             login_hint=query.get("login_hint") or "",
             form_targets=[target.csp_source] if target is not None else [],
         )
@@ -130,9 +132,9 @@ class ConsentScreen:
         if client is None or query.require("redirect_uri") != client.redirect_uri:
             raise Refusal("redirect_uri_mismatch", "The application is not registered like this")
         scopes = tuple(query.require("scope").split(" "))
-        unknown = [scope for scope in scopes if scope not in _WORDS]
+        unknown = [scope for scope in scopes if scope not in client.scopes]
         if query.require("response_type") != "code" or unknown:
-            raise Refusal("invalid_request", "Only codes, and only scopes of the calendar")
+            raise Refusal("invalid_request", f"Only codes, and only {' '.join(client.scopes)}")
         challenge = query.require("code_challenge")
         # RFC 9700 §2.1.1: PKCE, and not the method that shows the verifier.
         if query.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(challenge):

@@ -211,6 +211,7 @@ class _WorldFile(_Table):
     default_scopes: tuple[_Text, ...]
     policies: tuple[_PolicyTable, ...]
     approved_redirects: tuple[_Text, ...]
+    connections: dict[str, tuple[_Text, ...]] = {}
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
 
 
@@ -244,6 +245,7 @@ class World:
         lifetimes: how long things are good.
         machines: the clients without a browser.
         identity_providers: whose assertions machines may bring.
+        connections: the scopes of the accounts that users can connect, by their names.
     """
 
     project_id: str
@@ -257,6 +259,7 @@ class World:
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     machines: tuple[Machine, ...] = ()
     identity_providers: tuple[IdentityProvider, ...] = ()
+    connections: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     def tenant_for(self, email: str) -> Tenant | None:
         """Return the tenant that the domain of ``email`` belongs to."""
@@ -358,6 +361,7 @@ def parse_world(text: str) -> World:
         lifetimes=file.lifetimes,
         machines=file.machines,
         identity_providers=file.identity_providers,
+        connections=file.connections,
     )
 
 
