@@ -191,4 +191,4 @@ def _claims(claims: Mapping[str, Any], principal: Principal) -> dict[str, Any]:
 
 
 def _digest(token: str) -> str:
-    return f"blake2b:{digest_of(token).hex()}"
+    return f"sha256:{digest_of(token).hex()}"

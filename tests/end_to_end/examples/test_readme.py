@@ -77,8 +77,8 @@ def test_every_test_that_a_page_shows_passes(page: Path) -> None:
 NOT_RUN = {
     "installs packages": "CI installs the package in the README's way",
     "serves until it is stopped": "tests of the commands start and stop them",
-    "needs the servers of the page": "test_dev_guide.py runs it with them",
-    "opens a browser": "a scripted person takes its place in test_tutorial.py",
+    "needs the servers of the page": "test_dev_guide.py and test_tutorial.py run it with them",
+    "opens a browser": "toolguard call takes the same steps in test_tutorial.py",
     "is about a module of yours": "the same command runs on the page of the tutorial",
 }
 SHELL = re.compile(r"(?:^<!-- ([^\n]*) -->\n)?^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -19,6 +19,7 @@ import pytest
 
 from support.wire import Caller, Reply
 from toolguard import ToolGuard
+from toolguard.cli import main
 from toolguard.dev.vendors import VendorServer
 from toolguard.testing import GuardedClient, LocalIssuer, Loopback
 
@@ -67,6 +68,30 @@ def serving(app: Any, token: str | None, endpoint: str = "/mcp") -> Iterator[Cal
 def called(app: Any, token: str | None, tool: str, **arguments: Any) -> Reply:
     with serving(app, token) as caller:
         return caller.call(tool, arguments)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "fastapi_mount.py:mcp",
+        "fastmcp_migration/after.py",
+        "issuer_presets.py",
+        "lowlevel.py",
+        "over_stdio.py",
+        "roles_and_tenants.py",
+    ],
+)
+def test_the_audit_finds_nothing_open_in_an_example(
+    path: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if path.startswith("fastapi"):
+        pytest.importorskip("fastapi")
+    if path.startswith("lowlevel"):
+        pytest.importorskip("mcp_types", reason="it is written for mcp 2")
+    monkeypatch.setenv("TOOLGUARD_ISSUER", "https://auth.example.com")
+    monkeypatch.setenv("MCP_SERVER_URL", f"{ORIGIN}/mcp")
+
+    assert main(["audit", "--check", str(EXAMPLES / path)]) == 0, capsys.readouterr()
 
 
 # --- FastAPI
