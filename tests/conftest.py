@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # No deadline: a busy machine is no counterexample. CI searches longer, each time in the same way.
@@ -14,3 +17,19 @@ settings.register_profile("local", deadline=None, max_examples=10)
 settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)
 settings.register_profile("deep", deadline=None, max_examples=2_000)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+# Every HTTP client reads the certificates of the authorities that it trusts, and all that there are
+# take 50 ms. No test leaves the machine: one authority, whose key is lost, is enough.
+os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "authority.pem")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Leave garbage alone while thousands of cases are collected, none of which is any."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again, but do not search the cases and the frameworks for it each time."""
+    gc.freeze()
+    gc.enable()

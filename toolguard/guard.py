@@ -18,12 +18,11 @@ from typing_extensions import Unpack
 
 from toolguard.calls.message import MessageContext
 from toolguard.calls.recorder import OnDecision, Recorder, Records
-from toolguard.calls.request import RequestAuth, UnauthorizedTools, signed_in
+from toolguard.calls.request import RequestAuth, signed_in
 from toolguard.calls.stdio import HOW_TO_SET, StdioToken, TrustedUser
 from toolguard.connections.cache import CachedConnections, build_provider
-from toolguard.connections.of_issuers import of_issuers
+from toolguard.connections.per_issuer import of_issuers
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
-from toolguard.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, VAULT_KEYS, withhold
 from toolguard.errors import KeysUnavailableError, ToolGuardError
 from toolguard.http import metadata as resources
 from toolguard.http.challenge import Challenge, challenge_for, metadata_url
@@ -31,6 +30,7 @@ from toolguard.http.door import Door, Refusals
 from toolguard.http.event_ids import EventIds
 from toolguard.parsing.choice import one_of
 from toolguard.parsing.scope_names import ScopeNames
+from toolguard.parts.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, VAULT_KEYS, withhold
 from toolguard.parts.figures import figures_of
 from toolguard.parts.lifecycle import close
 from toolguard.parts.readiness import Readiness, warmed_up
@@ -42,14 +42,13 @@ from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.principal import Principal
 from toolguard.settings import (
     GuardSettings,
-    audiences_of,
     check_kinds,
     dpop_modes,
     framework_verifier,
     from_environment,
-    initial_scopes_of,
-    open_routes_of,
-    resource_of,
+    parse_audiences,
+    parse_open_routes,
+    resolve_resource,
     sent_arguments,
     trusted_user,
     verifier_of,
@@ -78,7 +77,6 @@ _REFUSALS = Refusals()
 _log = logging.getLogger("toolguard")
 _DRAINED_EVERY = 0.02
 _DEFAULTS: tuple[DefaultPolicy, ...] = ("authenticated", "deny", "public")
-_LISTED: tuple[UnauthorizedTools, ...] = ("show", "hide", "hide-all")
 
 _over_stdio: ContextVar[bool] = ContextVar("toolguard_over_stdio", default=False)
 
@@ -108,14 +106,9 @@ class ToolGuard:
         scope_hierarchy: the scopes that a scope includes: ``{"a.write": ["a.read"]}``.
         default: the policy of an operation without a guard: ``"authenticated"``, ``"deny"``, or
             ``"public"``, which is logged.
-        initial_scopes: the scopes that a client is told to request first; by default the smallest
-            grant that permits some operation.
-        unauthorized_tools: the operations that lists omit for a caller: ``"show"``: none, so that
-            a client can step up. ``"hide"``: those that no consent could permit (denied by tenant,
-            role, ...). ``"hide-all"``: all that would be refused; the metadata document then
-            names ``initial_scopes`` only.
-        refusals: how refusals are answered over HTTP, and background tasks whose token expires
-            are treated, if not by the defaults.
+        refusals: :class:`~toolguard.Refusals`: the scopes that clients are told to request first,
+            what lists omit, how refusals are answered over HTTP, and how background tasks whose
+            token expires are treated.
         on_decision: gets a :class:`~toolguard.telemetry.DecisionRecord` of each decision, beside
             the calls: a function, a coroutine function, or :class:`~toolguard.telemetry.Records`
             for further settings.
@@ -148,8 +141,6 @@ class ToolGuard:
         connections: ConnectionProvider | ConnectionFunction | None = None,
         scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None = None,
         default: DefaultPolicy = "authenticated",
-        initial_scopes: Sequence[str] | None = None,
-        unauthorized_tools: UnauthorizedTools = "show",
         refusals: Refusals = _REFUSALS,
         stdio: Literal["token"] | TrustedUser = "token",
         on_decision: Records | OnDecision | None = None,
@@ -158,8 +149,8 @@ class ToolGuard:
         clock: Callable[[], float] = time.time,
     ) -> None:
         check_kinds(refusals, clock)
-        audiences = audiences_of(audience)
-        self.resource = resource_of(resource, audiences)
+        audiences = parse_audiences(audience)
+        self.resource = resolve_resource(resource, audiences)
         #: Whether the guard verifies tokens itself, instead of the framework.
         self.verifies_itself = verifier != "framework"
         if verifier == "framework":
@@ -175,7 +166,7 @@ class ToolGuard:
         #: The state that all middlewares of this guard share.
         self.door = Door(refusals, EventIds(secret))
         self.default = one_of("default", default, _DEFAULTS)
-        self.unauthorized_tools = one_of("unauthorized_tools", unauthorized_tools, _LISTED)
+        self.unauthorized_tools = refusals.unauthorized_tools
         #: The queue of decision records.
         self.recorder = Recorder(
             Records.of(on_decision),
@@ -197,7 +188,6 @@ class ToolGuard:
         self.approvals = _approvals_of(self._vault)
         if self.approvals is not None:
             self.approvals.bind(self.resource, self.issuer, self)
-        self._initial_scopes = initial_scopes_of(initial_scopes)
         self._trusted = trusted_user(stdio)
         self._stdio_token: StdioToken | None = None
         self._adapters: list[Adapter] = []
@@ -298,7 +288,7 @@ class ToolGuard:
             self,
             PoliciesByName(rules or {}),
             sent_by_client=sent,
-            open_routes=(*open_routes_of(open_routes), *(page.path for page in pages)),
+            open_routes=(*parse_open_routes(open_routes), *(page.path for page in pages)),
         )
         route: Any = getattr(server, "custom_route", None)
         for page in pages:
@@ -310,7 +300,7 @@ class ToolGuard:
             _log.warning("operations without a guard are public on %r", server)
         return server
 
-    def _pages_for(self, server: Any) -> Sequence[Route]:
+    def _pages_for(self, server: object) -> Sequence[Route]:
         """Return the pages for people that ``server`` has to serve."""
         vault, approvals = self._vault, self.approvals
         if not hasattr(server, "custom_route"):
@@ -363,11 +353,13 @@ class ToolGuard:
 
         if rules is None:
             if path is not None or others is not None:
-                raise ValueError("path= and others= go with rules=: without, all paths are alike")
+                raise ValueError(
+                    "path= and others= need rules=: without rules, all paths are guarded alike"
+                )
             return guarded_app(app, self, forward_token=forward_token)
         known = PoliciesByName(rules)
         if known.uses_tags:
-            raise ValueError("messages do not tell tags: write rules by name for asgi()")
+            raise ValueError("messages do not carry tags: write rules by name for asgi()")
         door = guarded_server(
             app,
             self,
@@ -379,7 +371,7 @@ class ToolGuard:
         self._rules.append(known)
         return door
 
-    def protect_app(self, app: Starlette, server: Any, *, paths: Sequence[str]) -> Starlette:
+    def protect_app(self, app: Starlette, server: object, *, paths: Sequence[str]) -> Starlette:
         """Guard the endpoints at which ``app`` serves a protected low-level server, in place.
 
         For applications that you build yourself: around ``mcp.server.Server`` with mcp 1, and
@@ -520,8 +512,9 @@ class ToolGuard:
     @property
     def initial_scopes(self) -> tuple[str, ...]:
         """The scopes that a client without a token is told to request."""
-        if self._initial_scopes is not None:
-            return self._initial_scopes
+        stated = self.door.refusals.initial_scopes
+        if stated is not None:
+            return tuple(stated)
         return self._surface().first_scopes
 
     def _surface(self) -> _Surface:
@@ -560,7 +553,7 @@ class ToolGuard:
         Raises:
             ValueError: if one is declared as a client asks for it.
         """
-        declared = (*self.scopes_supported, *(self._initial_scopes or ()))
+        declared = (*self.scopes_supported, *(self.door.refusals.initial_scopes or ()))
         for names in self._scope_names:
             names.check((*declared, *self.scope_hierarchy.names))
 

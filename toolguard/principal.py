@@ -22,7 +22,12 @@ _CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
 _NO_TIME = 1e15
 # `dct` is Descope's current tenant, `tid` Entra's, `org_id` Auth0's and WorkOS's.
 _TENANT_CLAIMS = ("tenant", "tenantId", "dct", "tid", "org_id")
-
+_TENANCY = frozenset({*_TENANT_CLAIMS, "tenants"})
+_Tenancy: TypeAlias = "tuple[str | None, tuple[str, ...], Mapping[str, Any]]"
+_NO_TENANCY: _Tenancy = (None, (), {})
+_GRANTS = frozenset({"permissions", "roles", "realm_access", "cognito:groups", "role"})
+_Grants: TypeAlias = "tuple[tuple[str, ...], tuple[str, ...]]"
+_NO_GRANTS: _Grants = ((), ())
 
 _MAX_ACTORS = 10
 
@@ -86,23 +91,20 @@ class Principal:
             permissions_are_scopes: count the ``permissions`` claim as scopes too (Auth0 with
                 RBAC, where the authorization server puts the granted scopes there).
         """
-        tenant_id = _first_string(claims, _TENANT_CLAIMS)
-        tenant_map = _object(claims.get("tenants"))
-        if tenant_id is None and len(tenant_map) == 1:
-            tenant_id = next(iter(tenant_map))
-        current = _object(None if tenant_id is None else tenant_map.get(tenant_id))
-        facts = (claims, current) if current else (claims,)
-        permissions = _unique([p for fact in facts for p in _strings(fact.get("permissions"))])
+        tenancy = _NO_TENANCY if _TENANCY.isdisjoint(claims) else _tenancy(claims)
+        tenant_id, tenant_ids, current = tenancy
+        has_grants = current or not _GRANTS.isdisjoint(claims)
+        permissions, roles = _grants(claims, current) if has_grants else _NO_GRANTS
         scopes = _scopes(claims)
         return cls(
             user_id=_user_id(claims),
-            issuer=_first_string(claims, ("iss",)) or "",
+            issuer=_text(claims.get("iss")) or "",
             client_id=_first_string(claims, _CLIENT_CLAIMS),
             tenant_id=tenant_id,
-            tenant_ids=_unique((*([tenant_id] if tenant_id else ()), *_strings([*tenant_map]))),
+            tenant_ids=tenant_ids,
             scopes=_unique((*scopes, *permissions)) if permissions_are_scopes else scopes,
             permissions=permissions,
-            roles=_unique([role for fact in facts for role in _roles(fact)]),
+            roles=roles,
             expires_at=_number(claims.get("exp")),
             jkt=_bound_to(claims),
             claims=MappingProxyType(dict(claims)),
@@ -178,6 +180,23 @@ class Principal:
         )
 
 
+def _tenancy(claims: Mapping[str, Any]) -> _Tenancy:
+    """Return the tenant, every tenant of the user, and what the token says of the tenant."""
+    tenant_id = _first_string(claims, _TENANT_CLAIMS)
+    tenants = _object(claims.get("tenants"))
+    if tenant_id is None and len(tenants) == 1:
+        tenant_id = next(iter(tenants))
+    current = _object(None if tenant_id is None else tenants.get(tenant_id))
+    known = ([tenant_id] if tenant_id else []) + [*_strings([*tenants])]
+    return tenant_id, _unique(known), current
+
+
+def _grants(*facts: Mapping[str, Any]) -> _Grants:
+    """Return the permissions and the roles in what a token says of its user."""
+    permissions = [each for fact in facts for each in _strings(fact.get("permissions"))]
+    return _unique(permissions), _unique([role for fact in facts for role in _roles(fact)])
+
+
 def _scopes(claims: Mapping[str, Any]) -> tuple[str, ...]:
     """Read `scope` (RFC 9068 §2.2.3), else `scp` (Okta: list, Entra: string), else `scopes`."""
     for name in ("scope", "scp", "scopes"):
@@ -194,12 +213,11 @@ def _user_id(claims: Mapping[str, Any]) -> str | None:
 
     A claim that is empty or of the wrong type must not be replaced by another one.
     """
+    for name in _USER_CLAIMS:
+        if name in claims:
+            return _text(claims[name])
     nested = _object(claims.get("user"))
-    for holder, names in ((claims, _USER_CLAIMS), (nested, ("id", *_USER_CLAIMS))):
-        for name in names:
-            if name in holder:
-                return _first_string(holder, (name,))
-    return None
+    return next((_text(nested[name]) for name in ("id", *_USER_CLAIMS) if name in nested), None)
 
 
 def _roles(claims: Mapping[str, Any]) -> tuple[str, ...]:
@@ -220,10 +238,13 @@ def _bound_to(claims: Mapping[str, Any]) -> str | None:
 
 def _first_string(claims: Mapping[str, Any], names: Iterable[str]) -> str | None:
     for name in names:
-        value = claims.get(name)
-        if isinstance(value, str) and value:
+        if (value := _text(claims.get(name))) is not None:
             return value
     return None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _object(value: object) -> Mapping[str, Any]:

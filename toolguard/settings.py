@@ -9,16 +9,14 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from toolguard.calls.recorder import OnDecision, Records
-from toolguard.calls.request import UnauthorizedTools
 from toolguard.calls.stdio import TrustedUser
 from toolguard.connections.functions import takes
 from toolguard.connections.protocol import ConnectionFunction, ConnectionProvider
-from toolguard.environment import MANAGEMENT_KEY, check_variables, taken
 from toolguard.http.door import Refusals
 from toolguard.http.metadata import canonical_resource
 from toolguard.parsing.audience import check_audience
 from toolguard.parsing.kinds import of_kind, text_list
-from toolguard.parsing.scope_token import check_requestable
+from toolguard.parts.environment import MANAGEMENT_KEY, check_variables, taken
 from toolguard.policies.policy import DefaultPolicy
 from toolguard.policies.scopes import ScopeHierarchy
 from toolguard.tokens.issuers.issuer import Issuer
@@ -29,13 +27,12 @@ from toolguard.tokens.verifier import Verifier, dpop_of
 
 __all__ = [
     "GuardSettings",
-    "audiences_of",
     "check_kinds",
     "dpop_modes",
     "framework_verifier",
     "from_environment",
-    "initial_scopes_of",
-    "resource_of",
+    "parse_audiences",
+    "resolve_resource",
     "sent_arguments",
     "trusted_user",
     "verifier_of",
@@ -54,8 +51,6 @@ class GuardSettings(TypedDict, total=False):
     connections: ConnectionProvider | ConnectionFunction | None
     scope_hierarchy: ScopeHierarchy | Mapping[str, Iterable[str]] | None
     default: DefaultPolicy
-    initial_scopes: Sequence[str] | None
-    unauthorized_tools: UnauthorizedTools
     refusals: Refusals
     stdio: Literal["token"] | TrustedUser
     on_decision: Records | OnDecision | None
@@ -123,7 +118,7 @@ def _issuer_from(environ: Mapping[str, str], found: Mapping[str, Any]) -> dict[s
     more = settings_from(environ)
     given: dict[str, Any] = {"well_known_url": well_known_url}
     if more:
-        audiences, clock = audiences_of(found["audience"]), found.get("clock", time.time)
+        audiences, clock = parse_audiences(found["audience"]), found.get("clock", time.time)
         named, verifier = _discovering(well_known_url, audiences, clock, **more)
         given = {"issuer": named, "verifier": verifier}
     if "connections" in found:
@@ -146,7 +141,7 @@ def check_kinds(refusals: object, clock: object) -> None:
         raise TypeError(f"clock={clock!r}: write a function without arguments, such as time.time")
 
 
-def audiences_of(audience: str | Sequence[str] | None) -> tuple[str, ...]:
+def parse_audiences(audience: str | Sequence[str] | None) -> tuple[str, ...]:
     """Return the audiences as a tuple.
 
     Raises:
@@ -162,7 +157,7 @@ def audiences_of(audience: str | Sequence[str] | None) -> tuple[str, ...]:
     return audiences
 
 
-def resource_of(resource: str | None, audiences: tuple[str, ...]) -> str:
+def resolve_resource(resource: str | None, audiences: tuple[str, ...]) -> str:
     """Return the URL of this server (RFC 9728 ``resource``).
 
     Raises:
@@ -247,7 +242,10 @@ def _own_verifier(
     if well_known_url is not None:
         raise ValueError("give verifier= or well_known_url=, not both")
     if isinstance(issuer, Issuer):
-        raise TypeError("with verifier=, issuer= is a URL to publish: it describes nothing")
+        raise TypeError(
+            "with verifier=, issuer= has to be a URL, which is only published: give the verifier "
+            "the settings of Issuer(...)"
+        )
     if isinstance(verifier, type) or not callable(getattr(verifier, "verify", None)):
         raise TypeError(
             'verifier= takes an object with an async verify(token), or "framework": write '
@@ -290,24 +288,6 @@ def dpop_modes(settings: DPoP, verifier: Verifier) -> frozenset[Mode]:
     return modes
 
 
-def initial_scopes_of(scopes: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the scopes that a client is told to request first; None to compute them.
-
-    Raises:
-        ValueError: if a challenge cannot request one of the scopes.
-    """
-    if scopes is None:
-        return None
-    if isinstance(scopes, str):
-        raise TypeError(f"write initial_scopes={scopes.split()}")
-    text_list("initial_scopes", scopes, 'initial_scopes=["calendar.read"]')
-    if "offline_access" in scopes:
-        # MCP, authorization: a refresh token is the client's business, not a server's scope.
-        raise ValueError("leave offline_access out of initial_scopes: clients add it themselves")
-    check_requestable(scopes)
-    return tuple(scopes)
-
-
 def trusted_user(stdio: object) -> TrustedUser | None:
     """Return the trusted caller over stdio; None if a token names the caller.
 
@@ -336,7 +316,7 @@ def sent_arguments(declared: Mapping[str, Collection[str]]) -> dict[str, frozens
     return {operation: frozenset(names) for operation, names in declared.items()}
 
 
-def open_routes_of(paths: Collection[str]) -> tuple[str, ...]:
+def parse_open_routes(paths: Collection[str]) -> tuple[str, ...]:
     """Return the paths of the custom routes that are open on purpose.
 
     Raises:

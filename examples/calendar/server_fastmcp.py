@@ -76,10 +76,12 @@ async def delete_calendar_event(event_id: EventId, *, calendar: Connection) -> s
 ToolGuard.from_env(
     # Who may write may read.
     scope_hierarchy={"mcp:calendar.write": ["mcp:calendar.readonly"]},
-    # The vault gives connections only to tokens with this scope: clients ask for it at once.
-    initial_scopes=["mcp:calendar.readonly", "outbound.token.fetch"],
-    # ... and keep it when they step up, also those that replace their scopes.
-    refusals=Refusals(challenge_scopes="combined"),
+    # The vault gives connections only to tokens with this scope: clients ask for it at once, and
+    # keep it when they step up, also those that replace their scopes.
+    refusals=Refusals(
+        initial_scopes=["mcp:calendar.readonly", "outbound.token.fetch"],
+        challenge_scopes="combined",
+    ),
 ).protect(mcp)
 
 if __name__ == "__main__":

@@ -33,10 +33,11 @@ async def post_message(channel: str, text: str, *, user_id: str, workspace: Conn
 
 
 ToolGuard.from_env(
-    # The vault gives connections only to tokens with this scope: clients ask for it at once.
-    initial_scopes=["workspace:write", "outbound.token.fetch"],
-    # ... and keep it when they step up, also those that replace their scopes.
-    refusals=Refusals(challenge_scopes="combined"),
+    # The vault gives connections only to tokens with this scope: clients ask for it at once, and
+    # keep it when they step up, also those that replace their scopes.
+    refusals=Refusals(
+        initial_scopes=["workspace:write", "outbound.token.fetch"], challenge_scopes="combined"
+    ),
 ).protect(mcp)
 
 if __name__ == "__main__":

@@ -155,18 +155,65 @@ def test_dev_says_what_a_server_and_a_client_need(tmp_path: Path) -> None:
     assert "alice@tenant-a.example" in said
 
 
+SERVER = """
+from support.lines import LINES
+from toolguard import ToolGuard, requires_scopes, with_connection
+
+mcp = LINES[0].server("notes")
+
+@mcp.tool()
+@requires_scopes("notes.write")
+@with_connection("github", scopes=["repo"])
+async def push_note(*, connection_token: str) -> str:
+    return connection_token
+
+ToolGuard.from_env().protect(mcp)
+"""
+
+
+def test_dev_makes_a_world_for_a_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = tmp_path / "notes_for_dev.py"
+    server.write_text(SERVER, "utf-8")
+    monkeypatch.delenv("MCP_SERVER_URL", raising=False)
+
+    def visit(environ: dict[str, str]) -> None:
+        issuer = environ["DESCOPE_MCP_WELL_KNOWN_URL"]
+        assert main(["token", "alice", "--scope", "notes.write", "--issuer", issuer]) == 0
+        assert main(["token", "bob", "--scope", "notes.write", "--issuer", issuer]) == 1
+
+    code, said = run(DevSettings(port=0, server=f"{server}:mcp"), visit)
+
+    assert code == 0
+    assert "no policy grants notes.write to bob@tenant-a.example" in capsys.readouterr().err
+    assert "alice@tenant-a.example       may grant notes.write, outbound.token.fetch\n" in said
+    assert "bob@tenant-a.example         may grant nothing\n" in said
+    assert "connection                   github (repo), imitated at http://127.0.0.1:" in said
+    assert '{"mcpServers": {"notes": {"type": "http", "url": "http://127.0.0.1:8000/mcp"}}}' in said
+    assert "attention" not in said
+    assert "GOOGLE_API_URL" not in said
+
+
 def test_dev_runs_the_guarded_calendar_where_the_world_has_it(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}/mcp"
     seen: list[str] = []
 
-    def visit(_: dict[str, str]) -> None:
+    def visit(environ: dict[str, str]) -> None:
         refused = httpx.post(url, json={}, trust_env=False)
         seen.append(f"{refused.status_code} {refused.headers['www-authenticate']}")
+        issuer = environ["DESCOPE_MCP_WELL_KNOWN_URL"].partition("/.well-known")[0]
+        for _ in range(100):  # the record is noted beside the answer
+            console = httpx.get(issuer, trust_env=False).text
+            if "of a caller without a token: refused" in console:
+                seen.append("noted")
+                return
 
     code, said = run(DevSettings(world_with(tmp_path, url), port=0, calendar=True), visit)
 
     assert code == 0
     assert f"The guarded calendar runs at {url}." in said
+    assert seen[1] == "noted"
     assert seen[0].startswith('401 Bearer scope="mcp:calendar.readonly", resource_metadata=')
     assert ', DPoP algs="ES256' in seen[0]
 
@@ -174,10 +221,17 @@ def test_dev_runs_the_guarded_calendar_where_the_world_has_it(tmp_path: Path) ->
 def test_dev_keeps_its_state_in_a_file(tmp_path: Path) -> None:
     settings = DevSettings(state=tmp_path / "state.db", port=0)
     keys: list[Any] = []
+    client = {"redirect_uris": ["http://127.0.0.1:3000/"], "token_endpoint_auth_method": "none"}
 
     def visit(environ: dict[str, str]) -> None:
         issuer = environ["DESCOPE_MCP_WELL_KNOWN_URL"].partition("/.well-known")[0]
-        keys.append(httpx.get(f"{issuer}/jwks", trust_env=False).json())
+        jwks = httpx.get(f"{issuer}/jwks", trust_env=False).json()
+        keys.append((jwks, environ["DESCOPE_MANAGEMENT_KEY"]))
+        if len(keys) == 1:
+            registered = httpx.post(f"{issuer}/register", json=client, trust_env=False).json()
+            client["id"] = registered["client_id"]
+        asked = httpx.get(f"{issuer}/authorize?client_id={client['id']}", trust_env=False)
+        assert asked.headers["location"].startswith("http://127.0.0.1:3000/?error=")
 
     assert [run(settings, visit)[0] for _ in range(2)] == [0, 0]
 

@@ -30,7 +30,7 @@ def directory() -> Iterator[Path]:
 
 
 def test_no_answer_is_wrong_while_dependencies_fail(directory: Path) -> None:
-    figures = endure(directory, 12)
+    figures = endure(directory, 8)
 
     assert figures.faults == [], str(figures)
     assert figures.tally.count("served") > 50, str(figures)

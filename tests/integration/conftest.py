@@ -30,7 +30,7 @@ def line(request: pytest.FixtureRequest) -> Line:
 
 @pytest.fixture(params=MODES, ids=str)
 def mode(request: pytest.FixtureRequest) -> Mode:
-    """Every way of speaking to every line of this environment."""
+    """Ways of speaking to every line of this environment."""
     found = request.param
     assert isinstance(found, Mode)
     return found

@@ -23,6 +23,7 @@ from support.wire import Caller
 from toolguard import (
     OperationCall,
     Principal,
+    Refusals,
     all_of,
     any_of,
     public,
@@ -32,6 +33,7 @@ from toolguard import (
     requires_scopes,
     requires_tenant,
 )
+from toolguard.calls.request import UnauthorizedTools
 from toolguard.testing import GuardedClient, LocalIssuer, call_as
 
 RULES = {
@@ -236,7 +238,7 @@ def test_what_lists_hide_a_search_does_not_find(
     server = _notes(line)
     _by_search(server)
     rules = {"delete_note": requires_roles("boss")}
-    guarding(unauthorized_tools="hide").protect(server, rules=rules)
+    guarding(refusals=Refusals(unauthorized_tools="hide")).protect(server, rules=rules)
     pattern = {"pattern": "delete"}
 
     assert "delete_note" not in reach(server).call("search_tools", pattern).content
@@ -247,7 +249,7 @@ def test_what_lists_hide_a_search_does_not_find(
 def test_what_a_mounted_server_hides_the_one_in_front_does_not_list(
     line: Line, guarding: Guarding, reach: Callable[..., Caller]
 ) -> None:
-    inner = guarding(unauthorized_tools="hide").protect(
+    inner = guarding(refusals=Refusals(unauthorized_tools="hide")).protect(
         _notes(line),
         rules={"*": requires_roles("boss")},
     )
@@ -358,8 +360,10 @@ def _cached(line: Line) -> Any:
 def test_what_not_everybody_is_told_is_kept_for_nobody_else(
     line: Line, guarding: Guarding, reach: Callable[..., Caller]
 ) -> None:
-    def scope(shown: str, method: str, params: dict[str, Any] | None = None) -> object:
-        server = guarding(unauthorized_tools=shown).protect(_cached(line))
+    def scope(
+        shown: UnauthorizedTools, method: str, params: dict[str, Any] | None = None
+    ) -> object:
+        server = guarding(refusals=Refusals(unauthorized_tools=shown)).protect(_cached(line))
         return reach(server, roles=["boss"]).send(method, params).result["cacheScope"]
 
     assert scope("show", "tools/list") == "public"

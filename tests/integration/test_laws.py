@@ -44,11 +44,11 @@ from toolguard.calls.rows import Row
 from toolguard.policies.decision import Verdict
 from toolguard.policies.operations import MAX_NAMES
 from toolguard.testing import (
-    Answer,
     AsyncGuardedClient,
     GuardedClient,
     LocalIssuer,
     ScriptedConnections,
+    ServerAnswer,
 )
 
 # Every example is a request through the application: fewer than for what is pure.
@@ -177,7 +177,7 @@ class Notes:
     }
 
 
-def is_served(answer: Answer) -> bool:
+def is_served(answer: ServerAnswer) -> bool:
     return answer.ok and "error" not in answer.body
 
 
@@ -721,7 +721,7 @@ def _rules() -> dict[str, Any]:
 
 
 def _hold_bounded(app: Callable[[], Any], protocol: str, token: str, what: str) -> None:
-    @settings(max_examples=10)
+    @settings(max_examples=5)
     @given(
         st.lists(st.sampled_from(PIECES), min_size=1, max_size=4, unique=True),
         st.sampled_from(MANY),

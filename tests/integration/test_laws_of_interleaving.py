@@ -28,7 +28,7 @@ from toolguard import (
     requires_auth,
     requires_scopes,
 )
-from toolguard.testing import Answer, AsyncGuardedClient
+from toolguard.testing import AsyncGuardedClient, ServerAnswer
 
 OWNERS = ("ann", "ben")
 # What each of the callers holds; two of them hold the same.
@@ -176,8 +176,8 @@ CALLS = st.builds(
 )
 
 
-async def _answers(office: Office, calls: Sequence[Call]) -> list[Answer]:
-    answers: dict[int, Answer] = {}
+async def _answers(office: Office, calls: Sequence[Call]) -> list[ServerAnswer]:
+    answers: dict[int, ServerAnswer] = {}
 
     async def ask(at: int, call: Call) -> None:
         client: Any = AsyncGuardedClient(

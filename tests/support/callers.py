@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from toolguard.calls.message import Frame, MessageContext, refusal_in, standing
+from toolguard.calls.message import Frame, MessageContext, as_current, refusal_in
 from toolguard.calls.recorder import Recorder, Records
 from toolguard.calls.request import Approver, RequestAuth, UnauthorizedTools
 from toolguard.connections import ConnectionProvider
@@ -125,7 +125,7 @@ class Caller:
         async def message() -> Any:
             table = MessageContext(self.state)
             try:
-                with standing(Frame(self.guard, table)):
+                with as_current(Frame(self.guard, table)):
                     return await function(*args, **kwargs)
             except Exception as error:
                 assert self.state is not None

@@ -47,7 +47,7 @@ class Keys:
             key for key in self._known if kid in (None, key.kid) and algorithm in key.algorithms
         )
 
-    def suspect(self, kid: str | None) -> bool:
+    def report_bad_signature(self, kid: str | None) -> bool:
         return self.refreshes == 0
 
     async def refresh(self) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 
+from toolguard.dev.console import Console
 from toolguard.dev.oauth.config import World, builtin_world
 from toolguard.dev.oauth.metadata_documents import MetadataDocuments
 from toolguard.dev.oauth.server import ConnectURL, DevServer
@@ -88,9 +89,18 @@ class Room:
             clock=self.clock,
             documents=documents,
         )
-        self.server.extend(connect_url=connect_url)
+        console = Console(
+            self.server.context,
+            connections={"google-calendar": ("calendar",)},
+            connected=self._connected,
+            operations=lambda: ("notes", ()),
+        )
+        self.server.extend(connect_url=connect_url, extra_routes=console.routes())
         weakref.finalize(self.server, self.server.store.close)
         self.client = Visitor(self.server)
+
+    async def _connected(self, user_id: str) -> list[str]:
+        return ["google-calendar"] if user_id == "alice" else []
 
     def visitor(self) -> Visitor:
         return Visitor(self.server)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from toolguard.http.jsonrpc import MCPMessage, names_of, read_message
+from toolguard.http.jsonrpc import MCPMessage, name_spellings, read_message
 
 __all__ = ["CALL", "JSON", "Headers", "body", "called", "encoded", "envelope", "named", "read"]
 
@@ -32,7 +32,7 @@ def read(content: bytes, headers: Headers = JSON) -> MCPMessage:
 
 def named(message: MCPMessage) -> list[tuple[str, ...]]:
     """Return the spellings of each operation that a message names."""
-    return [names_of(asked) for asked in message.asked]
+    return [name_spellings(asked) for asked in message.asked]
 
 
 def called(name: str, *headers: tuple[bytes, bytes]) -> MCPMessage:

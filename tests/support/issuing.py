@@ -63,7 +63,7 @@ def refresh(source: KeySource) -> None:
 
 def settle(source: JWKS) -> None:
     """Wait for the fetch in the background, whatever becomes of it."""
-    for flight in list(source._flights.values()):
+    for flight in list(source._running.values()):
         asyncio.run(flight.wait(20))
 
 

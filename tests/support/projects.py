@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from toolguard.descope import DescopeMCP
 from toolguard.dev.vault.outbound_apps import FETCH_SCOPE, OutboundApps
 from toolguard.principal import Principal
-from toolguard.testing import Answer, LocalIssuer, Loopback, call_as
+from toolguard.testing import LocalIssuer, Loopback, ServerAnswer, call_as
 from toolguard.vault import Endpoints, OAuthProvider, Person, Vault
 from toolguard.vault.grants import Grant, GrantKey, Owner
 
@@ -184,6 +184,6 @@ on_each_line = pytest.mark.parametrize("make", _SERVERS.values(), ids=_SERVERS)
 
 def call(
     server: Any, tool: str, arguments: Mapping[str, Any] | None = None, *, token: str | None
-) -> Answer:
+) -> ServerAnswer:
     """Call a tool of a protected server with this token, or with none."""
     return call_as(server, tool, arguments, user=None, token=token)

@@ -44,7 +44,12 @@ class Module:
     def tree(self) -> ast.Module:
         return ast.parse(self.text)
 
-    @property
+    @cached_property
+    def nodes(self) -> tuple[ast.AST, ...]:
+        """Every node of the tree."""
+        return tuple(ast.walk(self.tree))
+
+    @cached_property
     def imports(self) -> list[Import]:
         """Every import, with names in full."""
         return [
@@ -53,7 +58,7 @@ class Module:
             for name in _imported(node)
         ]
 
-    @property
+    @cached_property
     def inner_imports(self) -> list[Import]:
         """The imports of this package's own modules, by their short names."""
         inner = [(each, each.name.removeprefix("toolguard")) for each in self.imports]
@@ -63,10 +68,10 @@ class Module:
             if each.name.split(".")[0] == "toolguard"
         ]
 
-    @property
-    def functions(self) -> Iterator[tuple[str, Function]]:
+    @cached_property
+    def functions(self) -> tuple[tuple[str, Function], ...]:
         """Every function, with the names of the classes and functions around it."""
-        yield from _functions(self.tree, "")
+        return tuple(_functions(self.tree, ""))
 
 
 def _import_statements(

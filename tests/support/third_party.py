@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 
 from support.callers import TOKEN, Desk, person
-from toolguard.calls.message import Frame, MessageContext, standing
+from toolguard.calls.message import Frame, MessageContext, as_current
 from toolguard.calls.request import RequestAuth
 from toolguard.connections import Connection
 from toolguard.errors import ConnectionRequiredError
@@ -56,7 +56,7 @@ def called(
     async def call() -> Any:
         guard = desk or Desk(connections=vault)
         message = MessageContext(RequestAuth(TOKEN, person(**facts), guard))
-        with standing(Frame(guard, message)):
+        with as_current(Frame(guard, message)):
             result = await tool()
         message.closed = True
         return result

@@ -129,7 +129,7 @@ def test_who_has_not_connected_is_told_so(server, call_as, connections):
     arguments = {"note_id": "1"}
     unscripted = call_as(server, "export_note", arguments, scopes=["notes.read"])
     assert not unscripted.ok
-    assert "Nobody has scripted google-drive" in unscripted.text
+    assert "No answer is scripted for google-drive" in unscripted.text
     error = ConnectionRequiredError("Connect Drive first", connection="google-drive")
     connections.answer("google-drive", error)
     refused = call_as(server, "export_note", arguments, scopes=["notes.read"])

@@ -105,7 +105,7 @@ def described(doc: str | None, policy: Policy = POLICY) -> str | None:
     async def wrapper(*args: Any, **kwargs: Any) -> None: ...
 
     tool.__doc__ = doc
-    Injection.plan(tool, policy).dress(wrapper, tool)
+    Injection.from_policy(tool, policy).apply_to(wrapper, tool)
     return wrapper.__doc__
 
 
@@ -136,7 +136,7 @@ def test_what_is_not_injected_stays_in_the_description() -> None:
     async def search(connection_token: str) -> None: ...
 
     search.__doc__ = doc
-    Injection.plan(search, Policy()).dress(wrapper, search)
+    Injection.from_policy(search, Policy()).apply_to(wrapper, search)
 
     assert wrapper.__doc__ == doc
 

@@ -100,8 +100,10 @@ def test_the_supported_scopes_are_all_that_the_guards_mention() -> None:
 
 def test_the_initial_scopes_open_the_smallest_operation_unless_they_are_given() -> None:
     assert shelved(write, read).initial_scopes == ("calendar.read",)
-    assert shelved(write, read, initial_scopes=["openid"]).initial_scopes == ("openid",)
-    assert shelved(write, read, initial_scopes=[]).initial_scopes == ()
+    assert shelved(write, read, refusals=Refusals(initial_scopes=["openid"])).initial_scopes == (
+        "openid",
+    )
+    assert shelved(write, read, refusals=Refusals(initial_scopes=[])).initial_scopes == ()
     assert guard().initial_scopes == ()
 
 

@@ -121,7 +121,7 @@ def test_scopes_of_a_connection_in_a_string_are_shown_as_a_list() -> None:
 def test_an_empty_list_of_scopes_of_a_connection_is_refused() -> None:
     refuses(
         ValueError,
-        "scopes=[] asks for nothing: leave it out to take what there is",
+        "scopes=[] asks for nothing: leave it out to accept the scopes that were granted",
         lambda: with_connection("mail", scopes=[]),
     )
 
@@ -234,12 +234,12 @@ def test_a_caller_who_must_be_somebody_is_refused_where_everybody_is_welcome() -
 
     refuses(
         TypeError,
-        "by_id() is public, its caller may be nobody: write `user_id: str | None`",
+        "by_id() is public, so it may have no caller: write `user_id: str | None`",
         lambda: public(by_id),
     )
     refuses(
         TypeError,
-        "by_principal() is public, its caller may be nobody: write `caller: Principal | None`",
+        "by_principal() is public, so it may have no caller: write `caller: Principal | None`",
         lambda: public(by_principal),
     )
 

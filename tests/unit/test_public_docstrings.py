@@ -15,16 +15,29 @@ import pytest
 
 PUBLIC = (
     "toolguard",
+    "toolguard.approvals",
+    "toolguard.audit",
     "toolguard.connections",
     "toolguard.connections.descope.provider",
     "toolguard.connections.exchange",
     "toolguard.connections.kit",
     "toolguard.connections.redis",
+    "toolguard.connections.redis_replays",
     "toolguard.connections.server",
+    "toolguard.connections.vendors.arcade",
+    "toolguard.connections.vendors.nango",
+    "toolguard.connections.vendors.scalekit",
+    "toolguard.connections.vendors.workos",
     "toolguard.descope",
+    "toolguard.engines",
+    "toolguard.telemetry",
     "toolguard.testing",
+    "toolguard.testing.fixtures",
     "toolguard.testing.strategies",
     "toolguard.tokens",
+    "toolguard.tokens.issuers",
+    "toolguard.tokens.proofs",
+    "toolguard.vault",
 )
 
 

@@ -17,7 +17,7 @@ from toolguard.approvals.approval import Answer, Approval
 from toolguard.pages.layout import page
 from toolguard.pages.names import display_name
 from toolguard.vault.browser import read_form, redirect
-from toolguard.vault.connecting import visitors_of
+from toolguard.vault.connecting import build_visitors
 from toolguard.vault.sign_in import Person
 from toolguard.vault.visitors import PageError, Visitors
 
@@ -55,7 +55,7 @@ def approval_routes(approvals: Approvals) -> list[Route]:
 
 def _visitors(approvals: Approvals) -> Visitors:
     if approvals.vault is not None:
-        return visitors_of(approvals.vault)
+        return build_visitors(approvals.vault)
     url, sign_in = approvals.pages_url, approvals.sign_in
     if url is None:
         raise ValueError('write Approvals(..., public_url="https://mcp.example.com")')
@@ -110,7 +110,7 @@ class _ApprovalPages:
         approval = await self._found(id_)
         may_answer = await self._approvals.may_answer(approval, person)
         if not may_answer or answer not in ("approved", "refused"):
-            raise PageError("You cannot answer this question so.", 403)
+            raise PageError("This is not an answer to this question.", 403)
         await self._approvals.answer(approval, person, cast("Answer", answer))
         # A second answer changes nothing: the page says which one counts.
         return redirect(self._url(id_))

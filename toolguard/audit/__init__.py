@@ -13,7 +13,6 @@ An audit calls no operation, fetches nothing, and needs no request.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import Any
 
 from toolguard.audit.findings import (
     unguarded,
@@ -30,7 +29,7 @@ from toolguard.policies.operations import Kind
 __all__ = ["AuditedOperation", "Finding", "GuardFacts", "Report", "audit"]
 
 
-def audit(server: Any, *, offered_scopes: Collection[str] | None = None) -> Report:
+def audit(server: object, *, offered_scopes: Collection[str] | None = None) -> Report:
     """Return a report of the requirements of every tool, resource, prompt and custom route.
 
     Args:
@@ -91,7 +90,7 @@ def _asked(adapter: Adapter, operations: Collection[AuditedOperation]) -> dict[s
         for scope in policy.formula.scopes if policy.formula is not None else ():
             asked.setdefault(scope, ["a rule of protect(rules=...)"])
     for scope in adapter.guard.initial_scopes if adapter.guard is not None else ():
-        asked.setdefault(scope, ["ToolGuard(initial_scopes=...)"])
+        asked.setdefault(scope, ["Refusals(initial_scopes=...)"])
     return asked
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TextIO
+from typing import Any, TextIO
 
 from toolguard.audit import audit
 from toolguard.audit.formats import FORMATS, Format
@@ -39,6 +39,7 @@ def run_audit(
     out: TextIO,
     err: TextIO,
     offered: Callable[[str], tuple[str, ...] | None] = offered_scopes,
+    load: Callable[[str], Any] = load_server,
 ) -> int:
     """Write the report to ``out`` and the findings, one in a line, to ``err``.
 
@@ -47,12 +48,13 @@ def run_audit(
         out: the stream for the report.
         err: the stream for the findings, or for the error if there is no report.
         offered: fetches the scopes of an authorization server.
+        load: returns the server that the target names.
 
     Returns:
         The exit code: 0; 1 with ``check`` if there are findings; 2 if there is no report.
     """
     try:
-        server = load_server(settings.target)
+        server = load(settings.target)
         scopes = offered(settings.issuer) if settings.issuer is not None else None
     except (LoadError, KeysUnavailableError, ValueError) as error:
         _write(f"toolguard audit: {error}", err)

@@ -6,7 +6,6 @@ import functools
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 from toolguard.audit.report import Access, AuditedOperation, Code, Finding
 from toolguard.decorators.wrapper import bare_policy, injected_parameters
@@ -19,10 +18,10 @@ from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 __all__ = ["inventory", "open_routes"]
 
 # The server and those mounted on it that lead to an operation, with its names there.
-_Way = Sequence[tuple[Adapter, str]]
+_MountPath = Sequence[tuple[Adapter, str]]
 
 
-def inventory(server: Any, listed: Sequence[Operation]) -> tuple[AuditedOperation, ...]:
+def inventory(server: object, listed: Sequence[Operation]) -> tuple[AuditedOperation, ...]:
     """Return the requirements of the operations of ``server``, in the same order."""
     return tuple(_audited(server, each) for each in listed)
 
@@ -41,24 +40,24 @@ def open_routes(adapter: Adapter) -> Iterator[AuditedOperation]:
         )
 
 
-def _audited(server: Any, listed: Operation) -> AuditedOperation:
-    way = [(adapter_for(each), name) for each, name in ((server, listed.name), *listed.mounts)]
-    problems = [*_misdeclared(way, listed)]
+def _audited(server: object, listed: Operation) -> AuditedOperation:
+    path = [(adapter_for(each), name) for each, name in ((server, listed.name), *listed.mounts)]
+    problems = [*_misdeclared(path, listed)]
     try:
-        audited = _with_own_check(_decided(server, way, listed), listed)
+        audited = _with_own_check(_decided(server, path, listed), listed)
     except ValueError as error:
         audited = _described(listed, "nobody", "nobody: public and guarded at once")
         named = f"{listed.kind} {listed.name!r}"
         message = str(error) if named in str(error) else f"{named}: {error}"
         problems.append(_finding("contradiction", listed, message))
-    if audited.guarded and way[0][0].guard is None and audited.access == "nobody":
+    if audited.guarded and path[0][0].guard is None and audited.access == "nobody":
         problems.append(_no_guard(listed))
     return replace(audited, problems=tuple(problems))
 
 
-def _decided(server: Any, way: _Way, listed: Operation) -> AuditedOperation:
-    policies = [*_policies(way, listed)]
-    if way[0][0].guard is not None:
+def _decided(server: object, path: _MountPath, listed: Operation) -> AuditedOperation:
+    policies = [*_policies(path, listed)]
+    if path[0][0].guard is not None:
         return _protected(listed, policies)
     if not policies:
         return _open(listed, server)
@@ -68,7 +67,7 @@ def _decided(server: Any, way: _Way, listed: Operation) -> AuditedOperation:
     return _described(listed, "nobody", words, guarded=True, policy=whole)
 
 
-def _policies(way: _Way, listed: Operation) -> Iterator[tuple[Policy | None, bool]]:
+def _policies(path: _MountPath, listed: Operation) -> Iterator[tuple[Policy | None, bool]]:
     """Yield the policy of every guard on the way, and whether it is more than its default.
 
     Without a guard on the way, only the function's own decorators count.
@@ -77,10 +76,10 @@ def _policies(way: _Way, listed: Operation) -> Iterator[tuple[Policy | None, boo
         ValueError: if one of them would make the operation public and guarded at once.
     """
     deciding = None
-    for at, (adapter, name) in enumerate(way):
+    for at, (adapter, name) in enumerate(path):
         if adapter.guard is not None:
             deciding = adapter.guard
-            others = listed.other_names if at == 0 else tuple(below for _, below in way[at + 1 :])
+            others = listed.other_names if at == 0 else tuple(below for _, below in path[at + 1 :])
             operation = Operation(listed.kind, name, listed.function, other_names=others)
             policy = adapter.policy(operation)
             yield (policy or DEFAULT_POLICIES[deciding.default]), policy is not None
@@ -106,7 +105,7 @@ def _protected(
     return _described(listed, access, words, guarded=guarded, policy=whole)
 
 
-def _open(listed: Operation, server: Any) -> AuditedOperation:
+def _open(listed: Operation, server: object) -> AuditedOperation:
     if has_auth(server):
         words = "any caller whom the server's own auth lets in"
         return _described(listed, "authenticated", words)
@@ -156,10 +155,10 @@ def _words(policy: Policy) -> str:
     return str(replace(policy, connections=()))
 
 
-def _misdeclared(way: _Way, listed: Operation) -> Iterator[Finding]:
-    guards = (adapter.guard for adapter, _ in way if adapter.guard is not None)
+def _misdeclared(path: _MountPath, listed: Operation) -> Iterator[Finding]:
+    guards = (adapter.guard for adapter, _ in path if adapter.guard is not None)
     operation = Operation(listed.kind, listed.name, listed.function)
-    sent = {each for adapter, name in way for each in adapter.sent_by_client.get(name, ())}
+    sent = {each for adapter, name in path for each in adapter.sent_by_client.get(name, ())}
     try:
         check_declaration(operation, next(guards, None), sent)
     except ValueError as error:

@@ -44,17 +44,17 @@ from toolguard.tokens.verifier import scope_names_of
 __all__ = [
     "Frame",
     "MessageContext",
+    "as_current",
     "caller_of",
     "current_access_token",
     "current_frame",
     "current_principal",
     "here",
-    "leave",
+    "make_current",
     "name_scopes",
     "refusal_in",
+    "restore",
     "scope_names_for",
-    "stand",
-    "standing",
 ]
 
 
@@ -357,15 +357,15 @@ def caller_of(guard: Guard, principal: Principal | None, auth: RequestAuth | Non
 _current: ContextVar[Frame | None] = ContextVar("toolguard_frame", default=None)
 
 
-stand: Callable[[Frame], Token[Frame | None]] = _current.set
-"""Make a frame the current one; return the token for :func:`leave`. Cheaper than a block."""
+make_current: Callable[[Frame], Token[Frame | None]] = _current.set
+"""Make a frame the current one; return the token for :func:`restore`. Cheaper than a block."""
 
-leave: Callable[[Token[Frame | None]], None] = _current.reset
+restore: Callable[[Token[Frame | None]], None] = _current.reset
 """Make the previous frame the current one again."""
 
 
 @contextmanager
-def standing(frame: Frame) -> Iterator[Frame]:
+def as_current(frame: Frame) -> Iterator[Frame]:
     """Make ``frame`` the current one."""
     token = _current.set(frame)
     try:
@@ -399,8 +399,8 @@ def current_frame() -> Frame:
     is_current = frame.message.is_current
     if is_current is not None and not is_current():
         raise GuardNotConfiguredError(
-            "This message came through a session that another caller may have started, so it is "
-            "not known who calls: open the session inside the tool that uses it"
+            "This message came through a session that another caller may have started, so its "
+            "caller is not known: open the session inside the tool that uses it"
         )
     return frame
 

@@ -84,7 +84,11 @@ class Records:
 
     @classmethod
     def of(cls, on_decision: Records | OnDecision | None) -> Records:
-        """Return the setting of a guard as a value."""
+        """Return the setting of a guard as a value.
+
+        Args:
+            on_decision: the setting; None for no consumers.
+        """
         if isinstance(on_decision, Records):
             return on_decision
         return cls() if on_decision is None else cls(on_decision)

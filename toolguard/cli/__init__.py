@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from toolguard.cli import audit, completion, demo, dev, doctor, vault
+from toolguard.cli import audit, call, completion, demo, dev, doctor, proxy, token, vault
 from toolguard.parts.extras import missing_extra
 
 __all__ = ["main"]
 
 _UNUSABLE = 2
-_EXTRAS = {"demo": "dev", "dev": "dev"}
+_EXTRAS = {"demo": "dev", "dev": "dev", "token": "dev", "call": "dev"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +47,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-V", "--version", action="version", version=version("toolguard-mcp"))
     commands = parser.add_subparsers(dest="command", title="commands", metavar="")
-    for command in (demo, dev, audit, doctor, vault, completion):
+    for command in (demo, dev, token, call, audit, doctor, proxy, vault, completion):
         command.add_to(commands)
     return parser

@@ -26,7 +26,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     """Add the command to the command line, after those it completes."""
     completion = commands.add_parser(
         "completion",
-        help="a script that completes commands and options in bash and zsh",
+        help="complete commands and options in bash and zsh",
         description='Print a script for bash and zsh: eval "$(toolguard completion)"',
     )
     completion.set_defaults(run=partial(_run, commands))

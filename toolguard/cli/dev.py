@@ -19,7 +19,17 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         "shape of Google's, on this machine; say how to point a server and a client at them. "
         "For development only: nobody is asked for a password.",
     )
-    dev.add_argument("--world", type=Path, metavar="FILE", help="users, tenants, policies (TOML)")
+    described = dev.add_mutually_exclusive_group()
+    described.add_argument(
+        "--world", type=Path, metavar="FILE", help="users, tenants, policies (TOML)"
+    )
+    described.add_argument(
+        "--for",
+        dest="server",
+        metavar="MODULE:SERVER",
+        help="make the world for this server: its scopes, URL and connections; it is imported, "
+        "and not run",
+    )
     dev.add_argument(
         "--show-world", action="store_true", help="print the built-in world, to begin one's own"
     )
@@ -58,6 +68,10 @@ def _run(arguments: argparse.Namespace) -> int:
         print(files("toolguard.dev.oauth").joinpath("world.toml").read_text("utf-8"), end="")
         return 0
     settings = DevSettings(
-        arguments.world, arguments.state, port=arguments.port, calendar=arguments.calendar
+        arguments.world,
+        arguments.state,
+        port=arguments.port,
+        calendar=arguments.calendar,
+        server=arguments.server,
     )
     return run_dev(settings, sys.stdout)

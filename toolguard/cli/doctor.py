@@ -20,8 +20,8 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     doctor.add_argument(
         "target",
-        metavar="URL|MODULE:SERVER",
-        help="the URL of the MCP endpoint, or package.module:server",
+        metavar="URL|MODULE:SERVER|FILE",
+        help="the URL of the MCP endpoint, package.module:server, or a rules.toml",
     )
     doctor.add_argument(
         "--token",
@@ -37,7 +37,12 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def _run(arguments: argparse.Namespace) -> int:
     # This imports httpx, and perhaps the server's framework.
     from toolguard.audit.doctor.command import run_doctor  # noqa: PLC0415
+    from toolguard.cli.targets import load_target  # noqa: PLC0415
 
     return run_doctor(
-        arguments.target, sys.stdout, token=arguments.token, as_json=arguments.format == "json"
+        arguments.target,
+        sys.stdout,
+        token=arguments.token,
+        as_json=arguments.format == "json",
+        load=load_target,
     )

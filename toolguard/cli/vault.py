@@ -13,7 +13,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     """Add the command to the command line."""
     vault = commands.add_parser(
         "vault",
-        help="move a vault's tables forward, change its keys, list or forget a person",
+        help="a vault's tables, its keys, and what a person has connected",
         description="upgrade: move the tables forward to the version of this toolguard. rotate: "
         "seal all rows with the first key, while servers run. list, forget: what a person has "
         "connected.",

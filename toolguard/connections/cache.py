@@ -24,7 +24,7 @@ import anyio
 
 from toolguard.connections.breaker import Breaker
 from toolguard.connections.failures import RecentFailures
-from toolguard.connections.faults import fault_of
+from toolguard.connections.faults import read_fault
 from toolguard.connections.functions import as_provider
 from toolguard.connections.in_flight import InFlight, RequestsInFlight, caller_of
 from toolguard.connections.lanes import Lanes
@@ -317,7 +317,7 @@ class CachedConnections:
             outcome = error.error
             raise
         except Exception as error:  # noqa: BLE001 - fail closed: its text may hold a token
-            fault = fault_of(error, request.name)
+            fault = read_fault(error, request.name)
             outcome = fault.error
         else:
             outcome = "success"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from toolguard.connections.signing import PrivateKey, SigningKey
+from toolguard.parsing.secure_urls import is_secure_url
 from toolguard.tokens.client_credentials import ClientCredentials, basic_credentials
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "PrivateKey",
     "PrivateKeyJWT",
     "PublicClient",
+    "check_token_endpoint",
 ]
 
 _ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -203,6 +205,19 @@ class PrivateKeyJWT:
 
     def __repr__(self) -> str:
         return f"<PrivateKeyJWT: {self._client_id} with {self._key.algorithm}>"
+
+
+def check_token_endpoint(url: str) -> None:
+    """Check the URL of a token endpoint.
+
+    Raises:
+        ValueError: if credentials may not be sent there, or it has a fragment (RFC 6749 §3.2).
+    """
+    if not is_secure_url(url):
+        raise ValueError(
+            'write "https://auth.example.com/token": a token endpoint is https (http only on this '
+            "machine), without user name, password and fragment"
+        )
 
 
 def _check_secret(client_id: str, client_secret: str) -> None:

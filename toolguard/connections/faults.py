@@ -14,7 +14,7 @@ from toolguard.errors import (
     ConnectionUnavailableError,
 )
 
-__all__ = ["fault_of"]
+__all__ = ["read_fault"]
 
 _log = logging.getLogger("toolguard")
 
@@ -24,7 +24,7 @@ _OUTAGES = (ConnectionError, TimeoutError)
 _PACKAGE = __name__.partition(".")[0]
 
 
-def fault_of(error: Exception, name: str) -> ConnectionTokenError:
+def read_fault(error: Exception, name: str) -> ConnectionTokenError:
     """Return what an exception means for the caller, and log its type and place.
 
     Faults of an HTTP client or of the network mean "try again"; a refusal (4xx) does not. The text

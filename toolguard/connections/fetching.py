@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from toolguard.connections.faults import fault_of
+from toolguard.connections.faults import read_fault
 from toolguard.connections.protocol import Connection, ConnectionProvider, ConnectionRequest
 from toolguard.connections.renewal import Renewal
 from toolguard.errors import (
@@ -72,7 +72,7 @@ class ConnectionFetcher:
         except ToolGuardError as error:
             return error
         except Exception as error:  # noqa: BLE001 - fail closed: its text may hold a token
-            return fault_of(error, need.name)
+            return read_fault(error, need.name)
 
         async def fetch_again(rejected: Connection) -> Connection:
             return await self._fetch(need, fresh=True, rejected=rejected)
@@ -92,7 +92,7 @@ class ConnectionFetcher:
             )
         tenant_id = self.principal.tenant_id if need.tenant else None
         if need.tenant and tenant_id is None:
-            raise AccessDeniedError("This operation needs a tenant, and the token names none")
+            raise AccessDeniedError("This operation needs a tenant, and the token names no tenant")
         request = ConnectionRequest(
             need.name,
             need.scopes,

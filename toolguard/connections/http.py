@@ -14,6 +14,7 @@ import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlencode
@@ -174,7 +175,6 @@ class VaultClient:
         self._clock = clock
         # One pool for each connection: a service that hangs holds up no other one.
         self._clients: PerLoop[dict[str, httpx.AsyncClient]] = PerLoop(dict)
-        self._tls: ssl.SSLContext | None = None
 
     async def post(
         self, request: VaultRequest, *, again: Callable[[], VaultRequest] | None = None
@@ -288,9 +288,7 @@ class VaultClient:
     def _new_client(self) -> httpx.AsyncClient:
         transport = self._transport
         if transport is None:
-            # Made once: it reads every certificate authority there is.
-            self._tls = self._tls or httpx.create_ssl_context(trust_env=False)
-            transport = SocketTransport(self._tls)
+            transport = SocketTransport(_trusted_authorities())
         return httpx.AsyncClient(
             transport=transport,
             # The deadline of the whole request replaces a timeout per read.
@@ -305,6 +303,12 @@ class VaultClient:
         """Close the TCP connections of the running event loop; a later request opens new ones."""
         for client in (self._clients.pop() or {}).values():
             await client.aclose()
+
+
+@cache
+def _trusted_authorities() -> ssl.SSLContext:
+    """Return the TLS settings of all vaults, made once: that reads 150 certificates."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _invalid(message: str, connection: str) -> Failure:

@@ -31,7 +31,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import quote
 
-from toolguard.connections.faults import fault_of
+from toolguard.connections.faults import read_fault
 from toolguard.connections.http import Transport, VaultAnswer, VaultClient, VaultRequest
 from toolguard.connections.protocol import Connection, ConnectionRequest
 from toolguard.connections.retries import NO_RETRIES, Retries
@@ -42,7 +42,7 @@ from toolguard.errors import (
     ConnectionTokenError,
 )
 from toolguard.parsing.secure_urls import is_secure_url, secure_origin
-from toolguard.parsing.token_members import is_token, moment, whole_seconds
+from toolguard.parsing.token_members import is_token, moment, read_scopes, read_token, whole_seconds
 
 __all__ = [
     "NO_RETRIES",
@@ -55,11 +55,11 @@ __all__ = [
     "VaultRequest",
     "check_named",
     "expiry_in",
-    "fault_of",
     "is_token",
     "moment",
     "object_in",
     "path_segment",
+    "read_fault",
     "scopes_in",
     "token_in",
     "whole_seconds",
@@ -192,7 +192,7 @@ class VaultProvider(ABC):
     async def _account(self, request: ConnectionRequest) -> str | None:
         if not request.principal.user_id:
             raise ConnectionDeniedError(
-                f"{request.name} belongs to users, and the token names none",
+                f"{request.name} belongs to users, and the token names no user",
                 connection=request.name,
             )
         if self._account_of is None:
@@ -248,10 +248,7 @@ def token_in(members: Mapping[str, Any], name: str) -> str:
     Raises:
         ValueError: if there is none that an HTTP header could carry.
     """
-    token = members.get(name)
-    if not is_token(token):
-        raise ValueError("holds no token that can be read")
-    return token
+    return read_token(members.get(name))
 
 
 def expiry_in(members: Mapping[str, Any], name: str) -> float | None:
@@ -265,10 +262,7 @@ def expiry_in(members: Mapping[str, Any], name: str) -> float | None:
         ValueError: if it cannot be read.
     """
     value = members.get(name)
-    try:
-        return None if value is None or value == "" else moment(value)
-    except ValueError:
-        raise ValueError("says when the token expires in a way that cannot be read") from None
+    return None if value is None or value == "" else moment(value)
 
 
 def scopes_in(members: Mapping[str, Any], name: str) -> tuple[str, ...]:
@@ -281,12 +275,7 @@ def scopes_in(members: Mapping[str, Any], name: str) -> tuple[str, ...]:
     Raises:
         ValueError: if they cannot be read.
     """
-    value = members.get(name) or []
-    if isinstance(value, str):
-        value = value.replace(",", " ").split()
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise ValueError("names scopes in a way that cannot be read")
-    return tuple(value)
+    return read_scopes(members.get(name) or [], ", \t\r\n", accepts_lists=True)
 
 
 def check_named(members: Mapping[str, Any], **expected: str) -> None:
@@ -317,7 +306,7 @@ def path_segment(value: str) -> str:
     'alice%2F..%2Fbob'
     """
     if value in ("", ".", ".."):
-        raise ValueError(f"{value!r} is no name")
+        raise ValueError(f"{value!r} is not a path segment: write a name, not a relative path")
     return quote(value, safe="")
 
 
@@ -332,7 +321,8 @@ def _usable(
     missing = [each for each in request.scopes if each not in connection.scopes]
     if missing and not connection.scopes:
         return ConnectionResponseError(
-            f"The vault does not say which scopes {name} has: declare none for the tool",
+            f"The vault does not say which scopes {name} has: write "
+            "with_connection() without scopes=",
             connection=name,
         )
     return ConnectionRequiredError.lacking_scopes(name, missing) if missing else connection

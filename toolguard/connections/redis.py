@@ -16,7 +16,7 @@ from typing import Any
 from toolguard.connections.protocol import Connection
 from toolguard.connections.redis_client import RedisClient
 from toolguard.connections.sealing import NamedCipher, read_keys
-from toolguard.environment import CACHE_KEYS, secret
+from toolguard.parts.environment import CACHE_KEYS, secret
 
 __all__ = ["KEYS_VARIABLE", "RedisTokenCache"]
 

@@ -68,7 +68,7 @@ class RedisReplays:
         if answers == [None]:  # there is such an entry
             return False
         if len(answers) != 1 or isinstance(answers[0], Exception):
-            raise KeysUnavailableError("It cannot be told now whether the DPoP proof is a new one")
+            raise KeysUnavailableError("Whether the DPoP proof is new cannot be checked now")
         return True
 
     async def aclose(self) -> None:

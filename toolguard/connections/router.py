@@ -62,7 +62,7 @@ class ConnectionRouter:
         provider = self._providers.get(request.name, self._default)
         if provider is None:
             raise ConnectionResponseError(
-                f"Nobody provides {request.name} here: write "
+                f"No provider has {request.name}: write "
                 f"ConnectionRouter({{{request.name!r}: provider}}) or default=provider",
                 connection=request.name,
             )

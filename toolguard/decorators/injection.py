@@ -53,7 +53,7 @@ class Injection:
     sources: Mapping[str, Extract]
 
     @classmethod
-    def plan(cls, function: Callable[..., Any], policy: Policy) -> Injection:
+    def from_policy(cls, function: Callable[..., Any], policy: Policy) -> Injection:
         """Return the plan for ``function``.
 
         Raises:
@@ -82,7 +82,7 @@ class Injection:
         """Return the injected keyword arguments for this caller.
 
         Raises:
-            AccessDeniedError: if a user is needed and the token names none.
+            AccessDeniedError: if a user is needed and the token names no user.
         """
         return {name: source(principal, connections) for name, source in self.sources.items()}
 
@@ -139,7 +139,7 @@ class Injection:
         kinds = {parameter.kind for parameter in self.visible.parameters.values()}
         return inspect.Parameter.VAR_POSITIONAL in kinds
 
-    def dress(self, wrapper: Callable[..., Any], function: Callable[..., Any]) -> None:
+    def apply_to(self, wrapper: Callable[..., Any], function: Callable[..., Any]) -> None:
         """Make ``wrapper`` look like ``function`` without the injected parameters."""
         functools.update_wrapper(wrapper, function, updated=())
         wrapper.__name__ = name_of(function)
@@ -268,7 +268,7 @@ def _connection_source(
     if need.optional and not accepts_none(annotation):
         kind = "Connection" if is_object else "str"
         raise TypeError(
-            f"{name_of(function)}() runs without connection {need.name!r}, too: write "
+            f"{name_of(function)}() also runs without connection {need.name!r}: write "
             f"`{name}: {kind} | None`"
         )
 
@@ -287,14 +287,14 @@ def _user_id_source(
         raise TypeError(f"{name_of(function)}() must take the caller as `user_id: str`")
     if policy.public and not optional:
         raise TypeError(
-            f"{name_of(function)}() is public, its caller may be nobody: "
+            f"{name_of(function)}() is public, so it may have no caller: "
             "write `user_id: str | None`"
         )
 
     def user_id(principal: Principal | None, _: Connections) -> str | None:
         found = principal.user_id if principal is not None else None
         if found is None and not optional:
-            raise AccessDeniedError("This operation needs a user, and the token names none")
+            raise AccessDeniedError("This operation needs a user, and the token names no user")
         return found
 
     return user_id
@@ -305,7 +305,7 @@ def _principal_source(
 ) -> Extract:
     if policy.public and not accepts_none(parameter.annotation):
         raise TypeError(
-            f"{name_of(function)}() is public, its caller may be nobody: write "
+            f"{name_of(function)}() is public, so it may have no caller: write "
             f"`{parameter.name}: Principal | None`"
         )
     return lambda principal, _: principal

@@ -166,7 +166,9 @@ def with_connection(
     write = 'scopes=["calendar.read"]: a list of scopes'
     listed = tuple(of_kind("scopes", scopes, Iterable, write)) if scopes is not None else ()
     if scopes is not None and not listed:
-        raise ValueError("scopes=[] asks for nothing: leave it out to take what there is")
+        raise ValueError(
+            "scopes=[] asks for nothing: leave it out to accept the scopes that were granted"
+        )
     if listed:
         all_of_scopes(*listed)  # raises for a value that is not a scope
     of_kind("as_", as_, str, 'as_="calendar_token": the name of a parameter')
@@ -275,7 +277,7 @@ def requires_claim(name: str, predicate: Callable[[Any], bool]) -> GuardDecorato
 def requires(check: CheckFunction, *, timeout: float = CHECK_TIMEOUT) -> GuardDecorator:
     """Require your own check to permit the call.
 
-    It is asked at most once for each call. With ``ToolGuard(unauthorized_tools="hide")`` it is
+    It is asked at most once for each call. With ``Refusals(unauthorized_tools="hide")`` it is
     also asked for each operation of a list, without arguments; a check with a coroutine method
     ``answer_each(principal, calls)``, which returns one answer for each (None where the arguments
     decide), is asked once for the list. A check with ``reads_arguments = False`` reads the name of

@@ -20,10 +20,10 @@ import anyio.to_thread
 from toolguard.calls.message import (
     Frame,
     current_frame,
-    leave,
+    make_current,
     name_scopes,
     refusal_in,
-    stand,
+    restore,
 )
 from toolguard.calls.recording import row_record
 from toolguard.calls.rows import Row, State
@@ -127,7 +127,7 @@ class _Mark:
 
 
 def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
-    injection = Injection.plan(function, policy)
+    injection = Injection.from_policy(function, policy)
     start = _starting(function)
     reads_arguments = policy.reads_arguments
     # A call that turns out to lack a connection has not used its approval.
@@ -136,7 +136,7 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         outer = current_frame()
         frame = outer.inside(policy, guarded)
-        row, before = frame.entered, stand(frame)
+        row, before = frame.entered, make_current(frame)
         row.running = True
         failure: str | None = "CancelledError"  # unless it ends otherwise
         try:
@@ -165,11 +165,11 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
             raise
         finally:
             row.running = False
-            leave(before)
+            restore(before)
             if frame is not outer and frame.guard.recorder.wanted():
                 frame.guard.recorder.put([row_record(frame.guard, frame.message, row, failure)])
 
-    injection.dress(guarded, function)
+    injection.apply_to(guarded, function)
     setattr(guarded, _MARK, _Mark(guarded, function, policy, injection))
     for layer, mark in _layers(function):
         if mark is not None:

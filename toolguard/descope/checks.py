@@ -49,7 +49,7 @@ def require_all(required_scopes: Sequence[str]) -> Policy:
     if isinstance(required_scopes, str):
         raise TypeError(f"scopes are a list: write {required_scopes.split()!r}")
     if not required_scopes:
-        raise ValueError("name at least one scope; for any good token leave the list out")
+        raise ValueError("name at least one scope; for any valid token leave the list out")
     return Policy(formula=all_of(*required_scopes))
 
 
@@ -85,7 +85,7 @@ def require_user_id(principal: Principal) -> str:
         AccessDeniedError: if it is not a user.
     """
     if principal.user_id is None:
-        raise AccessDeniedError("This operation needs a user, and the token names none")
+        raise AccessDeniedError("This operation needs a user, and the token names no user")
     return principal.user_id
 
 

@@ -94,7 +94,7 @@ class DescopeMCP:
         accepted = mcp_server_url if audience is None else audience
         if accepted is None:
             raise ValueError(
-                'say for whom tokens have to be: mcp_server_url="https://mcp.example.com/mcp" '
+                'say which server tokens are for: mcp_server_url="https://mcp.example.com/mcp" '
                 '(in the environment: MCP_SERVER_URL), or audience="P..." if the tokens of this '
                 "project name its id"
             )

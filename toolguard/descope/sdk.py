@@ -23,7 +23,7 @@ from toolguard.descope.checks import require_scopes
 from toolguard.descope.client import DescopeMCP
 from toolguard.descope.default import Default
 from toolguard.descope.default import default as any_default
-from toolguard.environment import MANAGEMENT_KEY, taken
+from toolguard.parts.environment import MANAGEMENT_KEY, taken
 from toolguard.parts.extras import explained
 from toolguard.policies.scopes import ScopeHierarchy
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TextIO
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 
+from toolguard.audit.loading import LoadError
 from toolguard.dev.calendar import calendar_server
+from toolguard.dev.explaining import DevSettings, explained
+from toolguard.dev.fitting import DEFAULT_RESOURCE, Fit, fitted, read_server
 from toolguard.dev.oauth.config import World, WorldError, builtin_world, load_world
-from toolguard.dev.services import Services, run_services
+from toolguard.dev.services import Origins, run_services
 from toolguard.dev.store import Store
 from toolguard.pages.layout import MissingTemplatesError
 from toolguard.testing.loopback import Loopback
@@ -27,24 +28,6 @@ from toolguard.testing.loopback import Loopback
 __all__ = ["DevSettings", "run_dev"]
 
 _LOOPBACK = ("127.0.0.1", "localhost")
-
-
-@dataclass(frozen=True)
-class DevSettings:
-    """What ``toolguard dev`` was told.
-
-    Attributes:
-        world: a TOML file; None for the built-in world.
-        state: a file that keeps the state; None to forget it at the end.
-        port: where the authorization server listens; the calendar provider takes the next one.
-            0 for free ones.
-        calendar: whether to run the guarded calendar server as well.
-    """
-
-    world: Path | None = None
-    state: Path | None = None
-    port: int = 8800
-    calendar: bool = False
 
 
 def _until_interrupted() -> None:
@@ -68,26 +51,63 @@ def run_dev(
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         with ExitStack() as running:
-            world = load_world(settings.world) if settings.world else builtin_world()
+            making = _Making(settings)
             store = running.enter_context(Store(str(settings.state or ":memory:")))
             ports = (settings.port, settings.port + 1) if settings.port else (0, 0)
-            on = running.enter_context(run_services(world, store, ports=ports))
-            url = world.resources[0].url
+            on = running.enter_context(run_services(making.world, store, ports=ports))
+            on.report = making.fit.report if making.fit is not None else None
+            url = on.server.world.resources[0].url
             if settings.calendar:
                 listener = running.enter_context(Loopback(port=_port_of(url)))
                 guarded = on.guarded(calendar_server(on.google_url), url, dpop="optional")
                 listener.start(_for_browsers(guarded))
-            _explain(on, url, out, calendar=settings.calendar)
+            print(explained(on, settings, making.fit), file=out, flush=True)
             wait()
     except KeyboardInterrupt:
         return 0
     except sqlite3.DatabaseError as error:
         print(f"toolguard dev: --state {settings.state}: {error}; write a new file", file=out)
         return 1
-    except (WorldError, MissingTemplatesError, OSError) as error:
+    except (WorldError, LoadError, MissingTemplatesError, OSError) as error:
         print(f"toolguard dev: {_sentence(error)}", file=out)
         return 1
     return 0
+
+
+class _Making:
+    """Makes the world, once it is known where the servers listen.
+
+    Raises:
+        WorldError: if the world file cannot be used.
+        OSError: if it cannot be read.
+
+    Attributes:
+        fit: how the world fits the server that it is made for; None if there is none.
+    """
+
+    def __init__(self, settings: DevSettings) -> None:
+        file = settings.world
+        self._base = load_world(file) if file is not None else builtin_world()
+        self._server = settings.server
+        self.fit: Fit | None = None
+
+    def world(self, origins: Origins) -> World:
+        """Return the world.
+
+        Raises:
+            LoadError: if the server cannot be loaded.
+        """
+        if self._server is None:
+            return self._base
+        issuer = f"{origins.authorization}/{self._base.project_id}"
+        variables = {
+            "DESCOPE_MCP_WELL_KNOWN_URL": f"{issuer}/.well-known/openid-configuration",
+            "MCP_SERVER_URL": os.environ.get("MCP_SERVER_URL") or DEFAULT_RESOURCE,
+            "GOOGLE_API_URL": origins.google,
+        }
+        report = read_server(self._server, variables)
+        self.fit = fitted(self._base, report, issuer=issuer)
+        return self.fit.world
 
 
 def _sentence(error: Exception) -> str:
@@ -124,32 +144,3 @@ def _port_of(url: str) -> int:
             '[[resources]] url = "http://127.0.0.1:8000/mcp" first'
         )
     return parts.port or 80
-
-
-def _explain(on: Services, url: str, out: TextIO, *, calendar: bool) -> None:
-    world: World = on.server.world
-    people = ", ".join(user.email for user in world.users)
-    client = {"mcpServers": {"calendar": {"type": "http", "url": url}}}
-    state = "The guarded calendar runs" if calendar else "Your guarded server is to be"
-    print(
-        f"""toolguard dev: for development only. It asks for no passwords and protects nothing.
-
-  authorization server, vault  {on.server.issuer}
-  calendar, in Google's shape  {on.google_url} (take access back: {on.google_url}/connections)
-  people                       {people}
-
-{state} at {url}. Environment of a server of your own:
-
-  export DESCOPE_MCP_WELL_KNOWN_URL={on.server.well_known_url}
-  export MCP_SERVER_URL={url}
-  export DESCOPE_MANAGEMENT_KEY={on.management_key}
-  export GOOGLE_API_URL={on.google_url}
-
-For an MCP client:
-
-  {json.dumps(client)}
-
-Stop with Ctrl-C.""",
-        file=out,
-        flush=True,
-    )

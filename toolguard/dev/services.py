@@ -6,17 +6,18 @@ on its own loopback port, and they communicate only by HTTP.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from toolguard.audit import AuditedOperation, Report
+from toolguard.calls.records import DecisionRecord
 from toolguard.connections import Connection, ConnectionProvider, ConnectionRequest
 from toolguard.connections.client_auth import ClientSecretBasic
 from toolguard.connections.exchange import (
@@ -26,9 +27,10 @@ from toolguard.connections.exchange import (
 )
 from toolguard.descope import DescopeConnections
 from toolguard.dev.calendar import SCOPE_HIERARCHY
-from toolguard.dev.google.accounts import CALENDAR, Accounts
+from toolguard.dev.console import Console
+from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts
 from toolguard.dev.google.calendar_api import calendar_routes
-from toolguard.dev.google.consent import ConsentScreen, OAuthClient
+from toolguard.dev.google.consent import ConsentScreen, RegisteredClient
 from toolguard.dev.loopback_only import LoopbackOnly
 from toolguard.dev.oauth.config import World
 from toolguard.dev.oauth.server import DevServer
@@ -46,6 +48,8 @@ APP = "google-calendar"
 """The app id of the calendar, in the vault and in tools."""
 
 _VAULT = "development-vault"
+# Asked for where a connection names no scope.
+_ANY_ACCESS = "account"
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,17 @@ class Services:
         self, world: World, store: Store, origins: Origins, clock: Callable[[], float]
     ) -> None:
         self.server = DevServer(world, store, origin=origins.authorization, clock=clock)
-        self.management_key = secrets.token_urlsafe(32)
+        self.management_key = store.secret("management key")
         self.google = Accounts(store.db, lock=store.lock, clock=clock)
         self.google_url = origins.google
-        self._google_secret = secrets.token_urlsafe(32)
+        self._google_secret = store.secret("client of the provider")
         self._clock = clock
-        self.connected = ServerVault(self.server, {APP: self._provider()}, clock=clock)
+        #: The audit of the server that the world was made for.
+        self.report: Report | None = None
+        #: The scopes of the connections, by their names.
+        self.connections = world.connections or {APP: (CALENDAR, CALENDAR_READONLY)}
+        providers = {name: self._provider(name) for name in self.connections}
+        self.connected = ServerVault(self.server, providers, clock=clock)
 
     def guarded(self, mcp_server: Any, url: str, *, dpop: Mode | DPoP = "off") -> Starlette:
         """Return the application of ``mcp_server``, guarded, to be served at ``url``.
@@ -93,9 +102,18 @@ class Services:
             dpop=dpop,
             scope_hierarchy=SCOPE_HIERARCHY,
             clock=self._clock,
+            on_decision=self._note,
         )
         app: Starlette = guard.protect(mcp_server).streamable_http_app()
         return app
+
+    def _note(self, record: DecisionRecord) -> None:
+        """Note a decision of a guarded server of this process, for the console."""
+        asked = record.operation or record.method or "a request"
+        missing = f": {' '.join(record.missing_scopes)}" if record.missing_scopes else ""
+        reason = f"{record.reason}{missing}" if record.reason else (record.rule or "no rule")
+        caller = record.subject or "a caller without a token"
+        self.server.context.notes.add(f"{asked} of {caller}: {record.verdict}", reason)
 
     def _connections(self, url: str) -> ConnectionProvider:
         exchange = TokenExchangeConnections(
@@ -109,10 +127,17 @@ class Services:
 
     def google_app(self) -> Starlette:
         """Return the application of the calendar provider."""
-        name = "The development vault"
-        callback = f"{self.server.origin}/connections/callback/{APP}"
-        client = OAuthClient(_VAULT, self._google_secret, callback, name)
-        screen = ConsentScreen(self.google, [client], origin=self.google_url)
+        clients = [
+            RegisteredClient(
+                _client_of(name),
+                self._google_secret,
+                f"{self.server.origin}/connections/callback/{name}",
+                "The development vault",
+                scopes or (_ANY_ACCESS,),
+            )
+            for name, scopes in self.connections.items()
+        ]
+        screen = ConsentScreen(self.google, clients, origin=self.google_url)
         return Starlette(
             routes=[*calendar_routes(self.google), *screen.routes()],
             middleware=[Middleware(LoopbackOnly, host=urlsplit(self.google_url).netloc)],
@@ -123,17 +148,24 @@ class Services:
         self._mount_vault()
         return self.server.app
 
-    def _provider(self) -> OAuthProvider:
+    def _provider(self, name: str) -> OAuthProvider:
+        scopes = self.connections[name] or (_ANY_ACCESS,)
         return OAuthProvider(
-            title="Google Calendar",
-            client_id=_VAULT,
+            title=" ".join(word[:1].upper() + word[1:] for word in name.split("-")),
+            client_id=_client_of(name),
             client_secret=self._google_secret,
             endpoints=Endpoints(f"{self.google_url}/o/oauth2/v2/auth", f"{self.google_url}/token"),
-            scopes=(CALENDAR,),
+            # Of Google's the wider scope includes the other.
+            scopes=[scope for scope in scopes if scope != CALENDAR_READONLY] or scopes,
+            includes={CALENDAR: (CALENDAR_READONLY,)},
             # Google: without these two there is no refresh token.
             parameters={"access_type": "offline", "prompt": "consent"},
             login_hint=True,
         )
+
+    def _operations(self) -> tuple[str, tuple[AuditedOperation, ...]]:
+        report = self.report
+        return ("", ()) if report is None else (report.server, report.operations)
 
     def _mount_vault(self) -> None:
         vault = self.connected.vault
@@ -144,11 +176,21 @@ class Services:
             verifier=self.server.verifier(),
             management_key=self.management_key,
         )
+        console = Console(
+            self.server.context,
+            connections=self.connections,
+            connected=self.connected.names,
+            operations=self._operations,
+        )
         self.server.extend(
-            extra_routes=[*apps.routes(), *connect_routes(vault)],
+            extra_routes=[*apps.routes(), *connect_routes(vault), *console.routes()],
             connect_url=self.connected.link_for_consent,
             vault=apps,
         )
+
+
+def _client_of(name: str) -> str:
+    return _VAULT if name == APP else f"{_VAULT}-{quote(name, safe='')}"
 
 
 @dataclass(frozen=True)
@@ -174,7 +216,7 @@ class _ByToken:
 
 @contextmanager
 def run_services(
-    world: World,
+    world: World | Callable[[Origins], World],
     store: Store,
     *,
     ports: tuple[int, int] = (0, 0),
@@ -183,7 +225,7 @@ def run_services(
     """Run everything but the MCP servers, which :meth:`Services.guarded` is for.
 
     Args:
-        world: who and what there is.
+        world: who and what there is; or a function of where things listen that returns it.
         store: the memory of all of it.
         ports: where authorization server and calendar provider listen; 0 for a free port.
         clock: the time in seconds since the epoch, for everybody.
@@ -193,7 +235,9 @@ def run_services(
         MissingTemplatesError: if Jinja2 is not installed.
     """
     with Loopback(port=ports[0]) as authorization, Loopback(port=ports[1]) as google:
-        running = Services(world, store, Origins(authorization.url, google.url), clock)
+        origins = Origins(authorization.url, google.url)
+        known = world if isinstance(world, World) else world(origins)
+        running = Services(known, store, origins, clock)
         google.start(running.google_app())
         authorization.start(running.authorization_app())
         yield running

@@ -7,6 +7,7 @@ readable by its owner only. The vault has a file of its own beside it, with seal
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 import shutil
@@ -134,6 +135,10 @@ class Store:
             db.execute("INSERT OR IGNORE INTO vault_key VALUES (1, ?)", (new,))
             key: bytes = db.execute("SELECT key FROM vault_key").fetchone()[0]
         return key
+
+    def secret(self, name: str) -> str:
+        """Return the secret of that name; the same for the same state."""
+        return hmac.new(self.vault_key(), name.encode(), sha256).hexdigest()
 
     def close(self) -> None:
         """Close the connection; the store is of no use any more."""

@@ -22,10 +22,10 @@ from starlette.routing import Route
 
 from toolguard.parsing.pkce import s256_challenge
 from toolguard.parsing.scope_names import ScopeNames
-from toolguard.testing.grant import Grant
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.more_providers import google_tokeninfo
 from toolguard.testing.providers import ProviderName, provider_named
+from toolguard.testing.token_content import TokenContent
 from toolguard.tokens.issuers import Issuer, TokenInfo
 
 __all__ = ["VendorServer"]
@@ -217,7 +217,7 @@ class VendorServer:
             )
         token = f"ya29.{secrets.token_urlsafe(24)}"
         now = int(time.time())
-        granted = Grant(
+        granted = TokenContent(
             issuer=self.issuer.issuer,
             audience=grant.client_id,
             # Google names the user to clients that asked for it.

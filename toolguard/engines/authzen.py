@@ -17,7 +17,7 @@ import anyio
 
 from toolguard.connections.http import Transport
 from toolguard.engines.decision_point import DecisionPoint, UnavailableError
-from toolguard.engines.mapping import Evaluation, default_mapping, evaluation_of, without
+from toolguard.engines.mapping import Evaluation, build_evaluation, default_mapping, without
 from toolguard.policies.answers import Answer
 from toolguard.policies.formulas import Formula
 from toolguard.policies.operations import OperationCall
@@ -147,7 +147,7 @@ class AuthZEN:
     def _asked(self, principal: Principal, call: OperationCall) -> Evaluation:
         if self._never_sent:
             call = replace(call, arguments=without(call.arguments, self._never_sent))
-        return evaluation_of(principal, call, self._mapping)
+        return build_evaluation(principal, call, self._mapping)
 
     async def _decide(self, principal: Principal, asked: Evaluation) -> Answer:
         caller = principal.issuer, principal.user_id

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from toolguard.policies.operations import COMPLETE, Kind, OperationCall
 from toolguard.principal import Principal
 
-__all__ = ["Evaluation", "MappingError", "default_mapping", "evaluation_of", "without"]
+__all__ = ["Evaluation", "MappingError", "build_evaluation", "default_mapping", "without"]
 
 Evaluation = dict[str, Any]
 """A request for one decision: subject, action, resource and context."""
@@ -98,7 +98,7 @@ def default_mapping(
         raise MappingError("no mapping for this method")
     found = server if target.member is None else params.get(target.member)
     if not isinstance(found, str) or not found:
-        raise MappingError("what is asked about has no id")
+        raise MappingError("the message does not name the operation")
     further = {name: params.get(member) for name, member in target.context.items()}
     return {
         **_caller(principal, further),
@@ -107,7 +107,7 @@ def default_mapping(
     }
 
 
-def evaluation_of(
+def build_evaluation(
     principal: Principal,
     call: OperationCall,
     mapping: Callable[[Principal, OperationCall], object] | None = None,

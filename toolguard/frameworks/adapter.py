@@ -174,14 +174,14 @@ class Adapter(ABC):
         """Return the operations by the names that clients use."""
         revision = self.revision()
         if self._catalog is None or self._catalog[0] != revision:
-            self._catalog = (revision, self.look_up())
+            self._catalog = (revision, self.build_catalog())
         return self._catalog[1]
 
     def survey(self) -> Catalog:
         """Return the catalog while no message is processed, asking list handlers if necessary."""
         return self.catalog()
 
-    def look_up(self) -> Catalog:
+    def build_catalog(self) -> Catalog:
         """Return the current catalog."""
         return Catalog(tuple(self.operations()))
 
@@ -385,7 +385,8 @@ def check_declaration(
     what, policy = f"{operation.kind} {operation.name!r}", operation.declared
     if isinstance(unwrapped(operation.function), GuardDecorator):
         raise ValueError(  # noqa: TRY004 - as for all that is registered wrongly
-            f"{what} is a guard and no function: give the guard what it asks for, in parentheses"
+            f"{what} is a guard, not a function: write its arguments in parentheses, as in "
+            '@requires_scopes("calendar.read")'
         )
     if guard is not None and guard.connections is None and policy and policy.connections:
         raise ValueError(

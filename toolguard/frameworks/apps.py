@@ -25,14 +25,14 @@ from toolguard.calls.recording import request_record
 from toolguard.calls.request import SCOPE_KEY
 from toolguard.decorators.wrapper import bare_policy
 from toolguard.errors import GuardNotConfiguredError, ToolGuardError
-from toolguard.frameworks.early import refuse_early
+from toolguard.frameworks.early_refusals import refuse_early
 from toolguard.frameworks.framework_auth import check_one
 from toolguard.frameworks.sdk_auth import answering_outages
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.serving import ALTERED
-from toolguard.http.answers import respond
+from toolguard.http.answers import respond, send_empty
 from toolguard.http.middleware import GuardMiddleware
-from toolguard.http.proxy import MessageGuard
+from toolguard.http.proxy import ProxyGuard
 from toolguard.policies.by_name import PoliciesByName
 from toolguard.tokens.per_loop import running_loop
 
@@ -176,8 +176,13 @@ def _within_guard(
             if caller is not None and not adapter.scopes_named.issubset(caller.scopes):
                 try:
                     receive = await refuse_early(adapter, guard, scope, receive)
-                except ToolGuardError as refusal:  # the guard around sends it, with its challenge
-                    await respond(send, refusal, None)
+                except ToolGuardError as refusal:
+                    if (
+                        auth and auth.refusal is refusal
+                    ):  # the guard around sends it, with its challenge
+                        await send_empty(send, refusal.status or 500)
+                    else:
+                        await respond(send, refusal, None)
                     return
         await app(scope, receive, send)
 
@@ -279,7 +284,7 @@ def guarded_server(
     if not path.startswith("/") or _resembling(path) != path.casefold().rstrip("/"):
         raise ValueError(f'path={path!r}: write the path of the endpoint, such as "/mcp"')
     inside = app if forward_token else _without_token(app)
-    messages = MessageGuard(inside, guard, rules)
+    messages = ProxyGuard(inside, guard, rules)
     endpoint = GuardMiddleware(messages, guard, admits_anonymous=lambda: messages.admits_anonymous)
     elsewhere = GuardMiddleware(_recorded(inside, guard), guard)
     taken = _resembling(path)

@@ -16,7 +16,7 @@ import anyio
 from fastmcp.exceptions import ToolError
 from fastmcp.server.dependencies import get_http_request
 
-from toolguard.calls.message import Frame, MessageContext, here, refusal_in, standing
+from toolguard.calls.message import Frame, MessageContext, as_current, here, refusal_in
 from toolguard.calls.recording import message_records
 from toolguard.errors import AccessDeniedError, GuardNotConfiguredError, ToolGuardError
 from toolguard.frameworks.server_guard import ServerGuard
@@ -106,7 +106,7 @@ class BackgroundTasks:
         frame = here()
         principal = None if frame is None else await frame.message.principal(guard)
         if principal is not None and principal.user_id is None:
-            raise AccessDeniedError("A background task needs a user, and the token names none")
+            raise AccessDeniedError("A background task needs a user, and the token names no user")
 
     async def owns(self, guard: ServerGuard, message: MessageContext, task: object) -> bool:
         """Return whether a task belongs to the caller of a message."""
@@ -130,7 +130,7 @@ class BackgroundTasks:
         message = started.message.again()
         refusal: ToolGuardError | None = None
         try:
-            with standing(Frame(guard, message)):
+            with as_current(Frame(guard, message)):
                 result = await work()
         except Exception as error:
             refusal = refusal_in(error)

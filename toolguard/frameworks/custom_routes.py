@@ -23,7 +23,7 @@ class CustomRoute(NamedTuple):
     methods: tuple[str, ...]
 
 
-def custom_routes(server: Any) -> list[CustomRoute]:
+def custom_routes(server: object) -> list[CustomRoute]:
     """Return the custom routes that a server serves, also those of servers mounted on it."""
     return [_described(route) for route in internals.custom_routes(server) or ()]
 
@@ -35,7 +35,7 @@ def _described(route: Any) -> CustomRoute:
     return CustomRoute(str(getattr(route, "path", route)), tuple(sorted(methods)))
 
 
-def unmatched_paths(server: Any, paths: Collection[str]) -> Iterator[tuple[str, str]]:
+def unmatched_paths(server: object, paths: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yield the ``paths`` at which a server has no custom route, each with what to write."""
     known = [route.path for route in custom_routes(server)]
     for path in paths:
@@ -46,7 +46,7 @@ def unmatched_paths(server: Any, paths: Collection[str]) -> Iterator[tuple[str, 
             yield path, f"{fault}: correct it, or leave it out of open_routes"
 
 
-def check_open_routes(server: Any, paths: Collection[str]) -> None:
+def check_open_routes(server: object, paths: Collection[str]) -> None:
     """Check that the server has a custom route at each of ``paths``.
 
     Raises:

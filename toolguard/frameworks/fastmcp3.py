@@ -14,19 +14,20 @@ from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.background import TaskLine
 from toolguard.frameworks.fastmcp_server import FastMCPAdapter
-from toolguard.frameworks.mcp1 import guard_messages
+from toolguard.frameworks.mcp1 import wrap_handlers
+from toolguard.frameworks.protocols import FastMCPServer
 from toolguard.frameworks.server_guard import ServerGuard
 
 __all__ = ["adapter"]
 
 
-def adapter(server: Any) -> Adapter:
+def adapter(server: FastMCPServer) -> Adapter:
     """Return the adapter for a ``fastmcp.FastMCP`` of line 3.x."""
     return FastMCPAdapter(server, _guard_messages, _unknown, _TASKS)
 
 
 def _guard_messages(served: FastMCPAdapter, guard: ServerGuard) -> None:
-    guard_messages(internals.lowlevel_server(served.server), served, guard)
+    wrap_handlers(internals.lowlevel_server(served.server), served, guard)
 
 
 def _unknown(message: str) -> Exception:

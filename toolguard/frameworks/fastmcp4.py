@@ -13,21 +13,22 @@ from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.background import TaskLine
 from toolguard.frameworks.fastmcp_server import FastMCPAdapter
-from toolguard.frameworks.mcp2 import message_guard
+from toolguard.frameworks.mcp2 import guard_middleware
 from toolguard.frameworks.outermost import Outermost
+from toolguard.frameworks.protocols import FastMCPServer
 from toolguard.frameworks.server_guard import ServerGuard
 
 __all__ = ["adapter"]
 
 
-def adapter(server: Any) -> Adapter:
+def adapter(server: FastMCPServer) -> Adapter:
     """Return the adapter for a ``fastmcp.FastMCP`` of line 4.x."""
     return FastMCPAdapter(server, _guard_messages, _unknown, _TASKS)
 
 
 def _guard_messages(served: FastMCPAdapter, guard: ServerGuard) -> None:
     lowlevel = internals.lowlevel_server(served.server)
-    lowlevel.middleware = Outermost(lowlevel.middleware, message_guard(served, guard))
+    lowlevel.middleware = Outermost(lowlevel.middleware, guard_middleware(served, guard))
 
 
 def _unknown(message: str) -> Exception:

@@ -14,6 +14,7 @@ from typing import Any
 
 from toolguard.frameworks import internals
 from toolguard.frameworks.operation import Catalog, Operation
+from toolguard.frameworks.protocols import FastMCPServer
 from toolguard.policies.operations import Kind
 
 __all__ = ["catalog_of"]
@@ -30,7 +31,7 @@ _KINDS: tuple[tuple[Kind, str, str], ...] = (
 _ORIGIN, _MOUNTS = "__toolguard_origin__", "__toolguard_mounts__"
 
 
-def catalog_of(server: Any) -> Catalog:
+def catalog_of(server: FastMCPServer) -> Catalog:
     """Return the operations of a fastmcp server, and sentences about those it cannot list."""
     # In a new thread: the calling code may be in an event loop, or in the middle of a request.
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -43,7 +44,7 @@ class _CatalogBuilder:
     def __init__(self) -> None:
         self._unlisted: dict[str, None] = {}
 
-    async def through(self, server: Any) -> Catalog:
+    async def through(self, server: FastMCPServer) -> Catalog:
         listed = [
             _listed(kind, component)
             for kind, many, one in _KINDS

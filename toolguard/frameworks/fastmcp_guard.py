@@ -26,7 +26,7 @@ from fastmcp.server.transforms.visibility import Visibility
 from fastmcp.utilities.versions import VersionSpec
 from pydantic import BaseModel
 
-from toolguard.calls.message import Frame, MessageContext, here, standing
+from toolguard.calls.message import Frame, MessageContext, as_current, here
 from toolguard.decorators.wrapper import arguments_of, owner_of
 from toolguard.errors import AccessDeniedError, GuardNotConfiguredError, ToolGuardError
 from toolguard.frameworks import internals
@@ -35,6 +35,7 @@ from toolguard.frameworks.background import BackgroundTasks
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.overrides import check_overrides, own_methods
+from toolguard.frameworks.protocols import FastMCPServer
 from toolguard.frameworks.serving import ALTERED, Incoming, outside, run, serve
 from toolguard.policies.operations import CALLS, Kind, OperationCall, named_operations
 from toolguard.policies.published import LISTS
@@ -42,7 +43,7 @@ from toolguard.policies.published import LISTS
 __all__ = [
     "AttachableAdapter",
     "Attached",
-    "Way",
+    "MessagePath",
     "around",
     "attach",
     "by_names",
@@ -50,7 +51,7 @@ __all__ = [
     "guarded",
     "kind_of",
     "name_of",
-    "on_way",
+    "on_path",
     "parents",
     "requested_version",
     "servers_below",
@@ -81,12 +82,12 @@ class AttachableAdapter(Adapter):
     tasks: BackgroundTasks
 
     @abstractmethod
-    def at(self, server: Any) -> AttachableAdapter:
+    def at(self, server: FastMCPServer) -> AttachableAdapter:
         """Return the adapter for calls to ``server``, which is mounted below its own server."""
 
     @abstractmethod
     def names_of(
-        self, server: Any, kind: Kind, name: str, reached_by: Sequence[str]
+        self, server: FastMCPServer, kind: Kind, name: str, reached_by: Sequence[str]
     ) -> tuple[str, ...]:
         """Return what an operation of a mounted server is called by clients, for the rules.
 
@@ -111,7 +112,7 @@ class AttachableAdapter(Adapter):
         """Return the components of a list that are visible to the caller."""
 
 
-class Way:
+class MessagePath:
     """The path of a message to the running code.
 
     Args:
@@ -147,28 +148,28 @@ class Way:
         return False
 
 
-_current: ContextVar[Way | None] = ContextVar("toolguard_way", default=None)
+_current: ContextVar[MessagePath | None] = ContextVar("toolguard_message_path", default=None)
 
 
 @contextmanager
-def on_way(way: Way) -> Iterator[None]:
-    """Make ``way`` the current one."""
-    token = _current.set(way)
+def on_path(path: MessagePath) -> Iterator[None]:
+    """Make ``path`` the current one."""
+    token = _current.set(path)
     try:
         yield
     finally:
         _current.reset(token)
 
 
-def _way(frame: Frame | None) -> Way | None:
-    """Return the way of the message of ``frame``; None if no protected server serves it."""
-    way = _current.get()
-    if way is None or frame is None or way.frame.message is not frame.message:
+def _find_path(frame: Frame | None) -> MessagePath | None:
+    """Return the path of the message of ``frame``; None if no protected server serves it."""
+    path = _current.get()
+    if path is None or frame is None or path.frame.message is not frame.message:
         return None
-    return way
+    return path
 
 
-class Guard(Visibility):
+class GuardTransform(Visibility):
     """The transform of one server that returns guarded copies.
 
     It is a ``Visibility``, because fastmcp 4.2 checks ``Mcp-Param`` headers only while a server
@@ -251,12 +252,12 @@ class Attached:
         own: the adapter of the server, if it is protected itself.
     """
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: FastMCPServer) -> None:
         self._server = weakref.ref(server)
         self._methods = own_methods(server, _LOOKUPS)
         self._below: list[Any] = []
         self.own: AttachableAdapter | None = None
-        self.transform = Guard(self)
+        self.transform = GuardTransform(self)
         self.front = _Front(self)
 
     @property
@@ -272,16 +273,16 @@ class Attached:
         """Return the adapter of the protected server that decides here; None if there is none."""
         if self.own is not None:
             return self.own
-        way = _way(here())
-        return None if way is None else way.adapter
+        path = _find_path(here())
+        return None if path is None else path.adapter
 
-    def serves(self, method: str, frame: Frame, way: Way | None) -> bool:
+    def serves(self, method: str, frame: Frame, path: MessagePath | None) -> bool:
         """Return whether this is the message itself, and not a call from inside of it."""
         if method not in CALLS:
             return frame.message.sent is None
         if frame.message.sent is None or frame.row is not None:
             return False
-        return way is None or way.entering is self.server
+        return path is None or path.entering is self.server
 
     def followed(self, add_transform: Callable[[Any], None]) -> Callable[[Any], None]:
         """Return a function that adds a transform and keeps this one last, during calls too."""
@@ -296,10 +297,11 @@ class Attached:
 
     def keep(self) -> None:
         """Keep the transform last and the middleware first, here and on mounted servers."""
-        server: Any = self._server()
+        server = self._server()
+        assert server is not None  # noqa: S101 - it holds the hooks that lead here
         transforms = server.transforms
         if not transforms or transforms[-1] is not self.transform:
-            self.transform = Guard(self)  # a later one may swap guarded components
+            self.transform = GuardTransform(self)  # a later one may swap guarded components
             server.add_transform(self.transform)
         if not isinstance(server.middleware, Outermost):
             server.middleware = Outermost(server.middleware, self.front)
@@ -314,7 +316,7 @@ class Attached:
                 attach(each)
 
 
-def attach(server: Any) -> Attached:
+def attach(server: FastMCPServer) -> Attached:
     """Attach the hooks to a server and to those mounted below it; return those of the server.
 
     Raises:
@@ -326,7 +328,7 @@ def attach(server: Any) -> Attached:
         check_overrides(server, _LOOKUPS, "fastmcp")
         attached = Attached(server)
         setattr(server, _ATTACHED, attached)
-        server.add_transform = attached.followed(server.add_transform)
+        vars(server)["add_transform"] = attached.followed(server.add_transform)
     if not attached.is_intact():
         raise ValueError(ALTERED)
     attached.keep()
@@ -340,7 +342,7 @@ def _guard_injected(middleware: Any, attached: Attached) -> None:
             table[name] = guarded(tool, attached)
 
 
-def servers_below(server: Any) -> Iterator[Any]:
+def servers_below(server: FastMCPServer) -> Iterator[FastMCPServer]:
     """Yield the servers that are mounted on a server, and on those in turn."""
     seen = {id(server)}
     todo = list(server.providers)
@@ -458,16 +460,16 @@ async def around(
     if adapter is None or reads_later:
         return await proceed()
     frame = here()
-    way = _way(frame)
-    if way is not None and way.frame.row is not frame.row:  # type: ignore[union-attr]
-        way = None  # a call from in here has not been reached by another name
-    if way is not None and way.takes(component):
+    path = _find_path(frame)
+    if path is not None and path.frame.row is not frame.row:  # type: ignore[union-attr]
+        path = None  # a call from in here has not been reached by another name
+    if path is not None and path.takes(component):
         return await proceed()
     tasks = adapter.tasks
     if tasks.line.asked_for is not None and tasks.line.asked_for(args):
         queued, proceed = True, functools.partial(tasks.queue, adapter.required_guard, proceed)
     chain = parents(component)
-    names = way.names if way is not None and way.adapter is adapter else ()
+    names = path.names if path is not None and path.adapter is adapter else ()
     if attached.own is not adapter:  # which may have been called by no name that is listed
         here_named = (attached.server, kind_of(component), name_of(chain[0]))
         names += adapter.names_of(*here_named, reached_by=names)
@@ -482,7 +484,7 @@ async def around(
         assert inside is not None  # noqa: S101 - this runs inside of the frame that decided
         if queued:
             await tasks.check_user(adapter.required_guard)
-        before = _current.set(Way(adapter, inside, (), running))
+        before = _current.set(MessagePath(adapter, inside, (), running))
         try:
             return await proceed()
         finally:
@@ -505,8 +507,8 @@ def _validated(
     """
     if len(chain) > 1:
         raise GuardNotConfiguredError(
-            f"{name_of(chain[0])!r} is made of a tool whose rule reads arguments, which are known "
-            "only when it runs: write the rule on a tool that is not made of another"
+            f"{name_of(chain[0])!r} is made from a tool whose rule reads arguments, which are "
+            "known only when it runs: put the rule on a tool that is not made from another"
         )
     given = next((each for each in args if isinstance(each, Mapping)), {})
     owner = owner_of(chain[0].fn)
@@ -538,7 +540,7 @@ async def _unknown(kind: Kind, name: str) -> Any:
 
 async def _pass_on(
     adapter: AttachableAdapter,
-    server: Any,
+    server: FastMCPServer,
     names: tuple[str, ...],
     running: Sequence[Any],
     proceed: Callable[[], Awaitable[Any]],
@@ -558,7 +560,7 @@ async def _pass_on(
         raise adapter.refusal_error(refusal, nested=False) from None
     if frame is None:  # called by code of the user's, outside of a message
         frame = await outside(adapter.required_guard)
-    with standing(frame), on_way(Way(adapter, frame, names, running, server)):
+    with as_current(frame), on_path(MessagePath(adapter, frame, names, running, server)):
         return await proceed()
 
 
@@ -577,27 +579,29 @@ class _Front(Middleware):
         attached = self._attached
         attached.keep()
         frame = here()
-        way = _way(frame)
-        adapter = attached.own or (None if way is None else way.adapter)
+        path = _find_path(frame)
+        adapter = attached.own or (None if path is None else path.adapter)
         method = context.method or ""
         if adapter is None or (frame is None and method not in CALLS):
             return await call_next(context)
         nested = functools.partial(_nested, attached, adapter, context, call_next)
         if frame is None:  # called by code of the user's, outside of a message
-            with standing(await outside(adapter.required_guard)):
+            with as_current(await outside(adapter.required_guard)):
                 return await nested()
-        if (way is None or way.adapter is adapter) and attached.serves(method, frame, way):
+        if (path is None or path.adapter is adapter) and attached.serves(method, frame, path):
             # `serve` has decided or will decide, for this server and for those below.
-            way = way or Way(adapter, frame)
-            way.entering = None  # the next call here is one from inside
-            before = _current.set(way)
+            path = path or MessagePath(adapter, frame)
+            path.entering = None  # the next call here is one from inside
+            before = _current.set(path)
             try:
                 return await call_next(context)
             finally:
                 _current.reset(before)
         if method in CALLS:
             return (
-                await _nested_by_names(way, context, nested) if way is not None else await nested()
+                await _nested_by_names(path, context, nested)
+                if path is not None
+                else await nested()
             )
         result = await call_next(context)
         return await _visible(adapter, frame, method, result) if method in LISTS else result
@@ -615,7 +619,7 @@ async def _visible(
 
 
 async def _nested_by_names(
-    way: Way, context: MiddlewareContext[Any], nested: Callable[[], Awaitable[Any]]
+    path: MessagePath, context: MiddlewareContext[Any], nested: Callable[[], Awaitable[Any]]
 ) -> Any:
     """Apply the rules of a server to a call to another protected server mounted on it.
 
@@ -623,11 +627,11 @@ async def _nested_by_names(
         Exception: the refusal that it ended in, or what the server raised.
     """
     frame = here()
-    if not way.names or frame is None or way.frame.row is not frame.row:
+    if not path.names or frame is None or path.frame.row is not frame.row:
         return await nested()
     call = named_operations(context.method or "", _params(context))[0]
-    named = OperationCall.sent(call.kind, way.names[0], call.arguments)
-    return await by_names(way.adapter, (*way.names, call.name), named, nested)
+    named = OperationCall.sent(call.kind, path.names[0], call.arguments)
+    return await by_names(path.adapter, (*path.names, call.name), named, nested)
 
 
 async def by_names(
@@ -667,7 +671,7 @@ async def _nested(
         door = here()
         assert door is not None  # noqa: S101 - this runs inside of the frame of the message
         inner.append(door.message)
-        with on_way(Way(adapter, door)):
+        with on_path(MessagePath(adapter, door)):
             return await call_next(context)
 
     method, params = context.method or "", _params(context)

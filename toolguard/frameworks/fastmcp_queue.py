@@ -25,15 +25,16 @@ from toolguard.frameworks import internals
 from toolguard.frameworks.fastmcp_guard import (
     AttachableAdapter,
     Attached,
-    Way,
+    MessagePath,
     around,
     by_names,
     guarded,
     kind_of,
     name_of,
-    on_way,
+    on_path,
     requested_version,
 )
+from toolguard.frameworks.protocols import FastMCPServer
 from toolguard.policies.operations import Kind, OperationCall
 
 __all__ = ["attend_extension", "attend_workers"]
@@ -123,7 +124,7 @@ class _Task:
         uri = sent.name if sent is not None and sent.kind == "resource" else name
         given = (uri,) if kind == "resource" else (arguments,)
         entry = f"_{_ENTRIES[kind]}"
-        with on_way(Way(adapter, frame, names)):
+        with on_path(MessagePath(adapter, frame, names)):
             if queue is None:
                 return await around(component, entry, proceed, given)
             queued = functools.partial(_queued, queue)
@@ -163,7 +164,7 @@ def _with_decision(attached: Attached, known: dict[str, _Task], component: Any) 
     return registered
 
 
-def attend_extension(server: Any) -> None:
+def attend_extension(server: FastMCPServer) -> None:
     """Have the extension that queues tasks on a server of 4.x decide before it does."""
     extension = internals.extension_of(server, _EXTENSION)
     if extension is not None and not hasattr(extension, _MARK):
@@ -186,7 +187,7 @@ def _asking(cls: Any) -> type[Any]:
     return made
 
 
-async def _task_of(server: Any, params: Any) -> _Task | None:
+async def _task_of(server: FastMCPServer, params: Any) -> _Task | None:
     """Return the task of a call; None if the tool does not run as a task."""
     try:
         tool = await server.get_tool(params.name, requested_version(params.meta))

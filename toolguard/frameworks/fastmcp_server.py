@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import fastmcp
 from fastmcp.exceptions import PromptError, ResourceError, ToolError
@@ -39,6 +39,7 @@ from toolguard.frameworks.fastmcp_guard import (
 )
 from toolguard.frameworks.fastmcp_queue import attend_extension, attend_workers
 from toolguard.frameworks.operation import Catalog, Operation, Revision
+from toolguard.frameworks.protocols import FastMCPServer
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.policies.operations import Kind
 
@@ -71,12 +72,14 @@ class FastMCPAdapter(AttachableAdapter):
         RuntimeError: if fastmcp lacks a private attribute that toolguard relies on.
     """
 
+    server: FastMCPServer
+
     has_tags = True
     error_types = (ToolError, ResourceError, PromptError)
 
     def __init__(
         self,
-        server: Any,
+        server: FastMCPServer,
         guard_messages: Callable[[FastMCPAdapter, ServerGuard], None],
         unknown: Callable[[str], Exception],
         tasks: TaskLine,
@@ -118,7 +121,8 @@ class FastMCPAdapter(AttachableAdapter):
         below = (self.server, name) if kind == "resource" else None
         while below is not None:
             server, uri_template = below
-            templates = await Provider.list_resource_templates(server)
+            provider = cast("Provider", server)  # every server of fastmcp is one
+            templates = await Provider.list_resource_templates(provider)
             named = [each for each in templates if each.uri_template == uri_template]
             if not named:
                 break
@@ -126,7 +130,7 @@ class FastMCPAdapter(AttachableAdapter):
             below = internals.mounted(chain[-1])
         return described(chain) if chain else await self.find(kind, name, meta)
 
-    def at(self, server: Any) -> FastMCPAdapter:
+    def at(self, server: FastMCPServer) -> FastMCPAdapter:
         """Return the adapter for calls to ``server``, which is mounted below its own server."""
         if server is self.server:
             return self
@@ -135,7 +139,7 @@ class FastMCPAdapter(AttachableAdapter):
         return below
 
     def names_of(
-        self, server: Any, kind: Kind, name: str, reached_by: Sequence[str]
+        self, server: FastMCPServer, kind: Kind, name: str, reached_by: Sequence[str]
     ) -> tuple[str, ...]:
         """Return what an operation of a mounted server is called by clients, for the rules."""
         if not self.rules.policies:
@@ -156,7 +160,7 @@ class FastMCPAdapter(AttachableAdapter):
         found = (each for each in listed if (each.kind, each.name) == (kind, name))
         return tuple(other for each in found for _, other in each.mounts)
 
-    def look_up(self) -> Catalog:
+    def build_catalog(self) -> Catalog:
         """Return the operations, also of mounted servers, by the names that clients use."""
         return catalog_of(self.server)
 
@@ -235,15 +239,15 @@ def check_version(installed: str) -> None:
     >>> check_version("4.2.3")
     >>> check_version("4.0.10")
     Traceback (most recent call last):
-    ValueError: fastmcp 4.0.10 serves tools by addresses that nothing can ... fastmcp>=4.0.11
+    ValueError: fastmcp 4.0.10 finds some tools in a way that rules by name ... fastmcp>=4.0.11
     """
     found = tuple(map(int, re.findall(r"\d+", installed)[:3]))
     oldest = _OLDEST.get(found[0], _OLDEST[4])
     if found < oldest:
         wanted = ".".join(map(str, oldest))
         raise ValueError(
-            f"fastmcp {installed} serves tools by addresses that nothing can stand in, so rules "
-            f"would not apply to them: install fastmcp>={wanted}"
+            f"fastmcp {installed} finds some tools in a way that rules by name cannot follow, so "
+            f"they would not apply: install fastmcp>={wanted}"
         )
 
 
@@ -256,7 +260,7 @@ def _by_mount(catalog: Catalog) -> dict[_Mounted, list[Operation]]:
     return found
 
 
-def _local_providers(server: Any) -> Iterator[Any]:
+def _local_providers(server: FastMCPServer) -> Iterator[Any]:
     """Yield the providers of a server, nested ones too, but not those of mounted servers."""
     todo = list(server.providers)
     while todo:
@@ -267,7 +271,7 @@ def _local_providers(server: Any) -> Iterator[Any]:
         todo += getattr(provider, "providers", ())
 
 
-async def find_on(server: Any, kind: Kind, name: str, meta: object) -> Operation | None:
+async def find_on(server: FastMCPServer, kind: Kind, name: str, meta: object) -> Operation | None:
     """Return the operation that a server calls ``name``, with its names on mounted servers."""
     version = requested_version(meta)
     chain: list[Any] = []
@@ -290,7 +294,9 @@ async def find_on(server: Any, kind: Kind, name: str, meta: object) -> Operation
     return described(chain)
 
 
-async def _component(server: Any, kind: Kind, name: str, version: VersionSpec | None) -> Any:
+async def _component(
+    server: FastMCPServer, kind: Kind, name: str, version: VersionSpec | None
+) -> Any:
     """Return the component that fastmcp's own look-up finds on a server."""
     if kind == "prompt":
         return await server.get_prompt(name, version)

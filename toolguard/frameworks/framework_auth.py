@@ -67,12 +67,12 @@ def verifier_for(verifying: ServerGuard | Verifier, *, required_scopes: Sequence
     return made.token_verifier(verifying, required_scopes)
 
 
-def has_auth(server: Any) -> bool:
+def has_auth(server: object) -> bool:
     """Return whether the framework itself verifies the tokens of requests to ``server``."""
     return _auth_of(server) is not None
 
 
-def check_auth(server: Any, guard: ServerGuard) -> None:
+def check_auth(server: object, guard: ServerGuard) -> None:
     """Check that tokens are verified either by the framework or by the guard, not by both.
 
     Raises:

@@ -21,7 +21,7 @@ from starlette.authentication import UnauthenticatedUser
 from toolguard.errors import GuardNotConfiguredError, InvalidTokenError
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
 from toolguard.principal import Principal
-from toolguard.tokens.claims import check_actors, check_bearer, check_expiry, check_subject
+from toolguard.tokens.claims import Times, check_actors, check_bearer, check_subject, check_times
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.jws import parse
 
@@ -65,8 +65,9 @@ class FrameworkVerifier:
         del token
         raise GuardNotConfiguredError(
             "The framework verifies the tokens of HTTP requests to its own server, and this call "
-            "is none (stdio, in process, or a mounted server): give its guard issuer= or a "
-            'verifier instead of verifier="framework", or stdio=TrustedUser("...") for a local user'
+            "is not such a request (stdio, in process, or a mounted server): give its guard "
+            'issuer= or a verifier instead of verifier="framework", or stdio=TrustedUser("...") '
+            "for a local user"
         )
 
     async def verify_request(self, scope: MutableMapping[str, Any], token: str) -> Principal:
@@ -149,7 +150,7 @@ def framework_principal(
         _check_audience(access_token.resource, claims.get("aud"), audiences)
     elif not exchanges:
         _log.warning("verify_token has to return AccessToken(token=token, ...), as it was called")
-        raise InvalidTokenError("claims", "The auth of this server speaks of another token")
+        raise InvalidTokenError("claims", "The auth of this server answered for another token")
     if claims.get("active", True) is not True:
         # RFC 7662 §2.2: a boolean. The framework may have taken the text "false" as true.
         raise InvalidTokenError("claims", "The token is not active")
@@ -167,7 +168,7 @@ def framework_principal(
         expires_at=math.inf if expiry is None else described.expires_at,
         claims=MappingProxyType(dict(claims)),
     )
-    check_expiry(principal.expires_at, now)
+    check_times(Times(-math.inf, principal.expires_at), now, 0)
     return principal
 
 
@@ -180,7 +181,7 @@ def _check_audience(resource: str | None, audience: object, audiences: Collectio
         return
     named = audience_names(audience)
     if named is None:
-        raise InvalidTokenError("audience", "The token names its audience in no readable way")
+        raise InvalidTokenError("audience", "The aud claim of the token cannot be read")
     if accepted.isdisjoint(map(canonical_audience, named)):
         raise InvalidTokenError("audience", "The token is for another audience")
 

@@ -10,6 +10,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
+from toolguard.frameworks.protocols import (
+    FastMCPServer,
+    PromptManager,
+    ResourceManager,
+    ToolManager,
+)
+
 __all__ = [
     "components_of",
     "custom_routes",
@@ -22,6 +29,7 @@ __all__ = [
     "lowlevel_server",
     "message_table",
     "mounted",
+    "next_request_id",
     "probe",
     "probe_fastmcp",
     "prompt_manager",
@@ -39,7 +47,7 @@ _MANAGERS = {
 }
 
 
-def probe(server: Any) -> None:
+def probe(server: object) -> None:
     """Check that a server of the SDK has the private attributes that toolguard uses.
 
     Raises:
@@ -63,39 +71,51 @@ def probe(server: Any) -> None:
     if gone:
         raise RuntimeError(
             f"mcp {_version('mcp')} has no {', '.join(gone)} on {type(server).__name__}, which "
-            "toolguard stands in: nothing would be guarded. Use a release that toolguard knows"
+            "toolguard has to replace: nothing would be guarded. Use a release that toolguard knows"
         )
 
 
-def tool_manager(server: Any) -> Any:
+def tool_manager(server: Any) -> ToolManager:
     """Return the tool manager of an SDK server."""
-    return server._tool_manager
+    found: ToolManager = server._tool_manager
+    return found
 
 
-def resource_manager(server: Any) -> Any:
+def resource_manager(server: Any) -> ResourceManager:
     """Return the resource manager of an SDK server."""
-    return server._resource_manager
+    found: ResourceManager = server._resource_manager
+    return found
 
 
-def prompt_manager(server: Any) -> Any:
+def prompt_manager(server: Any) -> PromptManager:
     """Return the prompt manager of an SDK server."""
-    return server._prompt_manager
+    found: PromptManager = server._prompt_manager
+    return found
 
 
-def lowlevel_server(server: Any) -> Any:
+def lowlevel_server(server: object) -> Any:
     """Return the low-level server of an SDK server (``FastMCP`` of 1.x, ``MCPServer`` of 2.x)."""
     return getattr(server, "_lowlevel_server", None) or getattr(server, "_mcp_server", server)
 
 
-def serving_parts(server: Any, methods: Sequence[str]) -> tuple[object, ...]:
+def next_request_id(session: object) -> int | None:
+    """Return the id that a ``ClientSession`` will give its next request.
+
+    None on 2.x, whose session cancels a request by itself when its task is cancelled.
+    """
+    found = getattr(session, "_request_id", None)
+    return found if isinstance(found, int) else None
+
+
+def serving_parts(server: object, methods: Sequence[str]) -> tuple[object, ...]:
     """Return the objects that a message to an SDK server passes, each of which can be replaced.
 
     Args:
         server: the server.
         methods: its methods between a message and the managers.
     """
-    tools, resources = server._tool_manager, server._resource_manager
-    prompts = server._prompt_manager
+    tools, resources = tool_manager(server), resource_manager(server)
+    prompts = prompt_manager(server)
     return (
         *(tools, tools.call_tool, resources, resources.get_resource, prompts, prompts.get_prompt),
         *(message_table(server), type(server)),
@@ -103,26 +123,29 @@ def serving_parts(server: Any, methods: Sequence[str]) -> tuple[object, ...]:
     )
 
 
-def is_plain(server: Any, methods: Sequence[str]) -> bool:
+def is_plain(server: object, methods: Sequence[str]) -> bool:
     """Return whether a message to an SDK server passes only code of the SDK before its managers.
 
     Args:
         server: the server.
         methods: its methods between a message and the managers.
     """
-    passed = [*lowlevel_server(server).middleware, *(getattr(server, name) for name in methods)]
-    modules = [str(getattr(each, "__module__", "")) for each in passed]
-    return all(module.partition(".")[0] == "mcp" for module in modules)
+    own = [getattr(server, name) for name in methods]
+    for each in (*lowlevel_server(server).middleware, *own):
+        module = str(getattr(each, "__module__", ""))
+        if module.partition(".")[0] != "mcp":
+            return False
+    return True
 
 
-def message_table(server: Any) -> object:
+def message_table(server: object) -> object:
     """Return what all messages to a server pass: its table of handlers, or chain of middleware."""
     lowlevel = lowlevel_server(server)
     chain = getattr(lowlevel, "middleware", None)
     return lowlevel.request_handlers if chain is None else chain
 
 
-def custom_routes(server: Any) -> list[Any] | None:
+def custom_routes(server: object) -> list[Any] | None:
     """Return the custom routes of a server; None if it cannot have any."""
     of_fastmcp = getattr(server, "_get_additional_http_routes", None)
     if of_fastmcp is not None:
@@ -130,7 +153,7 @@ def custom_routes(server: Any) -> list[Any] | None:
     return getattr(server, "_custom_starlette_routes", None)
 
 
-def token_verifier(server: Any) -> Any:
+def token_verifier(server: object) -> Any:
     """Return what verifies tokens for an SDK server; None if nothing does."""
     return getattr(server, "_token_verifier", None)
 
@@ -153,7 +176,7 @@ Around = Callable[[Any, str, Callable[[], Awaitable[Any]], tuple[Any, ...]], Awa
 
 
 def probe_fastmcp(
-    server: Any, mounts: tuple[type[Any], ...], injects: type[Any], wrapped: Any
+    server: FastMCPServer, mounts: tuple[type[Any], ...], injects: type[Any], wrapped: Any
 ) -> None:
     """Make sure that a server of fastmcp has what toolguard relies on.
 
@@ -225,7 +248,7 @@ def injected_tools(middleware: Any) -> dict[str, Any]:
     return table
 
 
-def extension_of(server: Any, identifier: str) -> Any:
+def extension_of(server: object, identifier: str) -> Any:
     """Return the extension of a server of 4.x with this identifier; None if there is none."""
     return getattr(server, "_extensions", {}).get(identifier)
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from mcp import types
+from mcp.server.lowlevel.server import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import McpError
 from starlette.applications import Starlette
@@ -19,7 +20,7 @@ from toolguard.errors import ToolGuardError
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.apps import guard_endpoints
 from toolguard.frameworks.lowlevel import PROTECTED_WITHIN, LowLevelAdapter
-from toolguard.frameworks.mcp1 import GuardedHandlers, guard_messages
+from toolguard.frameworks.mcp1 import GuardedHandlers, wrap_handlers
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.task_owners import TaskOwners
 from toolguard.policies.operations import Kind
@@ -35,12 +36,13 @@ _LISTS: dict[str, type[Any]] = {
 
 
 class _Server(LowLevelAdapter):
+    server: Server[Any, Any]
     decides_by_name = True
 
     def install(self, guard: ServerGuard) -> None:
         if self.is_intact():
             raise ValueError(PROTECTED_WITHIN)
-        guard_messages(self.server, self, guard, TaskOwners())
+        wrap_handlers(self.server, self, guard, TaskOwners())
 
     def is_intact(self) -> bool:
         return isinstance(self.server.request_handlers, GuardedHandlers)
@@ -91,6 +93,6 @@ class _Endpoint:
         await self._manager.handle_request(scope, receive, send)
 
 
-def adapter(server: Any) -> Adapter:
+def adapter(server: Server[Any, Any]) -> Adapter:
     """Return the adapter for a low-level server of 1.x."""
     return _Server(server)

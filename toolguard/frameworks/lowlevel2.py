@@ -26,7 +26,7 @@ from toolguard.errors import AccessDeniedError, MalformedMessageError, ToolGuard
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.apps import guard_builder
 from toolguard.frameworks.lowlevel import PROTECTED_WITHIN, LowLevelAdapter
-from toolguard.frameworks.mcp2 import RefusedError, message_guard, to_json
+from toolguard.frameworks.mcp2 import RefusedError, guard_middleware, to_json
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.server_guard import ServerGuard
@@ -52,7 +52,9 @@ _sent: ContextVar[_Sent | None] = ContextVar("toolguard_sent", default=None)
 
 
 class _Server(LowLevelAdapter):
-    def __init__(self, server: Any) -> None:
+    server: Server[Any]
+
+    def __init__(self, server: Server[Any]) -> None:
         super().__init__(server)
         self._look_up: Callable[[str], HandlerEntry[Any] | None] = server.get_request_handler
         self._guarded: dict[str, tuple[HandlerEntry[Any], HandlerEntry[Any]]] = {}
@@ -60,7 +62,7 @@ class _Server(LowLevelAdapter):
     def install(self, guard: ServerGuard) -> None:
         if isinstance(self.server.middleware, Outermost):
             raise ValueError(PROTECTED_WITHIN)  # noqa: TRY004 - as for a server of one's own
-        self.server.get_request_handler = self._guarded_entry
+        vars(self.server)["get_request_handler"] = self._guarded_entry
         self.server.middleware = Outermost(self.server.middleware, self._message_guard(guard))
         signature = inspect.signature(self.server.streamable_http_app)
 
@@ -78,7 +80,7 @@ class _Server(LowLevelAdapter):
         )
 
     def _message_guard(self, guard: ServerGuard) -> ServerMiddleware[Any]:
-        guarded = message_guard(self, guard)
+        guarded = guard_middleware(self, guard)
 
         async def outermost(ctx: _Context, call_next: CallNext) -> HandlerResult:
             token = _sent.set(_Sent(ctx, ctx.method, _asked(ctx)))
@@ -183,6 +185,6 @@ def _asked(ctx: _Context) -> tuple[OperationCall, ...]:
         return ()
 
 
-def adapter(server: Any) -> Adapter:
+def adapter(server: Server[Any]) -> Adapter:
     """Return the adapter for a low-level server of 2.x."""
     return _Server(server)

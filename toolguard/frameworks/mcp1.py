@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, MutableMa
 from typing import Any
 
 from mcp import types
+from mcp.server.fastmcp import FastMCP
 from mcp.server.fastmcp.exceptions import ResourceError, ToolError
 from mcp.server.lowlevel.server import Server, request_ctx
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -39,17 +40,18 @@ from toolguard.frameworks.task_owners import TaskOwners
 from toolguard.policies.operations import Kind
 from toolguard.principal import Principal
 
-__all__ = ["GuardedHandlers", "adapter", "guard_messages"]
+__all__ = ["GuardedHandlers", "adapter", "wrap_handlers"]
 
 Handler = Callable[[Any], Awaitable[Any]]
 _ABOUT_A_TASK = (types.GetTaskRequest, types.GetTaskPayloadRequest, types.CancelTaskRequest)
 
 
 class _FastMCP(SDKAdapter):
+    server: FastMCP[Any]
     error_types = (ToolError, ResourceError, ValueError)
 
     def install(self, guard: ServerGuard) -> None:
-        guard_messages(internals.lowlevel_server(self.server), self, guard, TaskOwners())
+        wrap_handlers(internals.lowlevel_server(self.server), self, guard, TaskOwners())
         self.guard_managers()
         settings = self.server.settings
 
@@ -113,12 +115,12 @@ class _NestedRefusalError(ToolError, ResourceError):
         self.__cause__ = refusal
 
 
-def adapter(server: Any) -> Adapter:
+def adapter(server: FastMCP[Any]) -> Adapter:
     """Return the adapter for a ``mcp.server.fastmcp.FastMCP``."""
     return _FastMCP(server)
 
 
-def guard_messages(
+def wrap_handlers(
     lowlevel: Server[Any, Any],
     served: Adapter,
     guard: ServerGuard,

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from typing import Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
+from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
 from mcp.shared.exceptions import MCPError, UrlElicitationRequiredError
 from mcp_types import (
@@ -42,7 +43,7 @@ from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.frameworks.serving import Incoming, serve
 from toolguard.policies.operations import Kind
 
-__all__ = ["RefusedError", "adapter", "message_guard", "to_json"]
+__all__ = ["RefusedError", "adapter", "guard_middleware", "to_json"]
 
 _MODERN = "2026-07-28"
 _PATHS = {
@@ -52,11 +53,12 @@ _PATHS = {
 
 
 class _MCPServer(SDKAdapter):
+    server: MCPServer[Any]
     error_types = (ToolError, ResourceError, ValueError)
 
     def install(self, guard: ServerGuard) -> None:
         lowlevel = internals.lowlevel_server(self.server)
-        lowlevel.middleware = Outermost(lowlevel.middleware, message_guard(self, guard))
+        lowlevel.middleware = Outermost(lowlevel.middleware, guard_middleware(self, guard))
         self.guard_managers()
         for name, parameters in _PATHS.items():
             signature = inspect.signature(getattr(self.server, name))
@@ -104,12 +106,12 @@ def _values(
     return [bound.arguments[name] for name in parameters]
 
 
-def adapter(server: Any) -> Adapter:
+def adapter(server: MCPServer[Any]) -> Adapter:
     """Return the adapter for a ``mcp.server.mcpserver.MCPServer``."""
     return _MCPServer(server)
 
 
-def message_guard(served: Adapter, guard: ServerGuard) -> ServerMiddleware[Any]:
+def guard_middleware(served: Adapter, guard: ServerGuard) -> ServerMiddleware[Any]:
     """Return the server middleware that installs ``guard`` around every message."""
 
     async def guarded(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 __all__ = ["check_overrides", "own_methods"]
 
 
-def check_overrides(server: Any, methods: Sequence[str], package: str) -> None:
+def check_overrides(server: object, methods: Sequence[str], package: str) -> None:
     """Check that a server uses the framework's look-up.
 
     Args:
@@ -33,7 +32,7 @@ def check_overrides(server: Any, methods: Sequence[str], package: str) -> None:
             )
 
 
-def own_methods(server: Any, methods: Sequence[str]) -> tuple[object, ...]:
+def own_methods(server: object, methods: Sequence[str]) -> tuple[object, ...]:
     """Return what a server has in place of its class's methods, to tell whether that changes."""
     attributes = vars(server)
     return (type(server), *map(attributes.get, methods))

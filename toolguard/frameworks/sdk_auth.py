@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.frameworks.server_guard import ServerGuard, verifier_of
-from toolguard.http.answers import error_of
+from toolguard.http.answers import build_error
 from toolguard.http.identity import access_token, told_client
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
 from toolguard.tokens.verifier import Verifier
@@ -138,5 +138,5 @@ def _answer(conn: HTTPConnection, error: AuthenticationError) -> Response:
     outage = error.outage
     headers = {"retry-after": str(outage.retry_after), "cache-control": "no-store"}
     is_message = conn.scope.get("method") == "POST"
-    body = error_of(outage, None) if is_message else outage.to_dict()
+    body = build_error(outage, None) if is_message else outage.to_dict()
     return JSONResponse(body, status_code=outage.status, headers=headers)

@@ -11,6 +11,7 @@ from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.operation import Operation, Revision
 from toolguard.frameworks.overrides import check_overrides
+from toolguard.frameworks.protocols import Prompt, Resource, ResourceTemplate, Tool
 from toolguard.frameworks.serving import run
 from toolguard.policies.operations import Kind
 
@@ -188,16 +189,16 @@ class _Deciding:
         return getattr(self._found, name)
 
 
-def _tool(tool: Any) -> Operation:
+def _tool(tool: Tool) -> Operation:
     return Operation("tool", tool.name, tool.fn, parameters=tool.parameters)
 
 
-def _resource(resource: Any) -> Operation:
-    uri = getattr(resource, "uri_template", None) or resource.uri
+def _resource(resource: Resource | ResourceTemplate) -> Operation:
+    uri = resource.uri_template if hasattr(resource, "uri_template") else resource.uri
     return Operation("resource", str(uri), getattr(resource, "fn", None))
 
 
-def _prompt(prompt: Any) -> Operation:
+def _prompt(prompt: Prompt) -> Operation:
     return Operation("prompt", prompt.name, prompt.fn)
 
 

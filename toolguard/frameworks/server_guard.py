@@ -31,7 +31,7 @@ class ServerGuard(HTTPGuard, Protocol):
         """The scopes that a client without a token is told to request."""
         ...
 
-    def protect(self, server: Any, *, rules: Any = None) -> Any:
+    def protect(self, server: object, *, rules: Any = None) -> Any:
         """Guard a server, in place."""
         ...
 

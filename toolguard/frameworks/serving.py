@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.lowlevel
 
-from toolguard.calls.message import Frame, MessageContext, here, leave, refusal_in, stand
+from toolguard.calls.message import Frame, MessageContext, here, make_current, refusal_in, restore
 from toolguard.calls.recording import message_records, row_record
 from toolguard.calls.request import SCOPE_KEY, RequestAuth, signed_in
 from toolguard.calls.rows import Row, State
@@ -100,14 +100,14 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
         ToolGuardError: the refusal that the message ended in.
         Exception: as raised by the framework, if it is not a refusal.
     """
-    auth = await _auth_of(guard, incoming)
+    auth = await _build_auth(guard, incoming)
     outer = here()
     message = MessageContext(auth, outer, incoming.is_current)
     message.method, message.request_id = incoming.method, incoming.message_id
     frame = Frame(guard, message)
     refusal: ToolGuardError | None = None
     goes_on = False
-    user, before = sdk_user.set(None if auth is None else auth.user), stand(frame)
+    user, before = sdk_user.set(None if auth is None else auth.user), make_current(frame)
     guard.running.add(message)
     try:
         if incoming.request is None:  # no middleware has asked
@@ -122,7 +122,7 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
     else:
         return result
     finally:
-        leave(before)
+        restore(before)
         sdk_user.reset(user)
         message.closed = not goes_on
         guard.running.discard(message)
@@ -143,7 +143,7 @@ def _check_intact(adapter: Adapter) -> None:
         raise GuardNotConfiguredError(ALTERED)
 
 
-async def _auth_of(guard: ServerGuard, incoming: Incoming) -> RequestAuth | None:
+async def _build_auth(guard: ServerGuard, incoming: Incoming) -> RequestAuth | None:
     """Return the caller of *this* message, never that of the message that opened the session."""
     if incoming.request is None:
         outer = here()
@@ -167,7 +167,7 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     is_call = method in CALLS
     is_about_task = method.startswith("tasks/") and "taskId" in incoming.params
     is_foreign = is_about_task and await adapter.is_foreign_task(door, incoming.params)
-    stand(frame)
+    make_current(frame)
     try:
         if is_foreign:
             # The framework then answers for another caller's task as for an unknown one.
@@ -180,7 +180,7 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
             await _ask_to_sign_in(door)
         raise
     finally:
-        stand(door)
+        make_current(door)
     if incoming.is_error(result):
         if message.refusal is not None:
             raise message.refusal
@@ -229,7 +229,8 @@ async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
         ToolGuardError: if the caller may not send this message.
     """
     method = incoming.method
-    if is_handshake(method):
+    is_call = method in CALLS
+    if not is_call and is_handshake(method):
         return door
     if method in LISTS:  # open to all callers if some operation is public
         frame = door.enter(Policy(public=adapter.admits_anonymous), _unnamed())
@@ -246,7 +247,7 @@ async def _admit(adapter: Adapter, door: Frame, incoming: Incoming) -> Frame:
         await frame.authorize(None)
         return frame
     door.message.sent = asked[0]
-    if method in CALLS and not adapter.decides_by_name:
+    if is_call and not adapter.decides_by_name:
         return door  # decided where the framework finds it
     frame = door
     for call in asked:
@@ -282,7 +283,7 @@ async def _decide_by_name(
             raise
         raise _as_unknown(door, refusal) or adapter.unknown(call.kind, call.name) from None
     if frame.entered.state is State.NEEDS_ARGUMENTS:
-        raise AccessDeniedError(rule="only a call has the arguments that the rule reads")
+        raise AccessDeniedError(rule="the rule reads arguments, which only a call has")
     return frame
 
 
@@ -316,7 +317,7 @@ async def run(
     sent = door.message.sent if door.row is None else None
     call = OperationCall(operation.kind, sent.name if sent else operation.name, arguments)
     frame = door.enter(resolved.policy, call, resolved.owner)
-    row, before = frame.entered, stand(frame)
+    row, before = frame.entered, make_current(frame)
     row.label = operation.name
     failure: str | None = "CancelledError"  # unless it ends otherwise
     try:
@@ -340,7 +341,7 @@ async def run(
             raise
         refusal = row.refusal
     finally:
-        leave(before)
+        restore(before)
         _record_apart(frame, row, failure)
     if row.state is not State.PERMITTED and not row.nested and hides(door, refusal):
         stranger = _as_unknown(door, refusal)
@@ -380,7 +381,7 @@ def _check_listed(operation: Operation, call: OperationCall) -> None:
     if schema is None or schema.get("additionalProperties"):
         return
     if not call.arguments.keys() <= schema.get("properties", {}).keys():
-        raise InvalidInputError("Send no arguments that the tool does not list")
+        raise InvalidInputError("Send only arguments that the tool lists")
 
 
 async def _settle(adapter: Adapter, door: Frame, incoming: Incoming, result: Any) -> None:

@@ -15,7 +15,7 @@ from toolguard.http.challenge import Challenge
 
 __all__ = [
     "Headers",
-    "error_of",
+    "build_error",
     "not_found",
     "respond",
     "respond_in_protocol",
@@ -32,7 +32,7 @@ _REFUSED = -32003
 _NOT_FOUND = -32600
 
 
-def error_of(refusal: ToolGuardError, message_id: str | int | None) -> dict[str, Any]:
+def build_error(refusal: ToolGuardError, message_id: str | int | None) -> dict[str, Any]:
     """Return ``refusal`` as a JSON-RPC error."""
     code = _REFUSED
     if isinstance(refusal, MalformedMessageError):
@@ -72,7 +72,7 @@ async def respond(
     retry_after = getattr(refusal, "retry_after", None)
     if retry_after is not None:
         headers.append((b"retry-after", str(retry_after).encode("ascii")))
-    body = error_of(refusal, message_id) if is_message else refusal.to_dict()
+    body = build_error(refusal, message_id) if is_message else refusal.to_dict()
     await send_json(send, status or refusal.status or 500, headers, body)
 
 
@@ -80,7 +80,7 @@ async def respond_in_protocol(
     send: Send, refusal: ToolGuardError, method: str, message_id: str | int, *, revision: str | None
 ) -> None:
     """Send a refusal as an MCP server reports errors: as a tool error, or a JSON-RPC error."""
-    body = error_of(refusal, message_id)
+    body = build_error(refusal, message_id)
     if method == "tools/call":
         content = [{"type": "text", "text": refusal.to_json()}]
         result: dict[str, Any] = {"content": content, "isError": True}

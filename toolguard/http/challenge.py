@@ -7,6 +7,7 @@ scheme, a few parameters in a fixed order, no ``=`` inside any of the free texts
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -90,7 +91,7 @@ class Challenge:
             # RFC 6750 §3: 'This scheme MUST be followed by one or more auth-param values.'
             raise ValueError("a challenge needs at least one parameter")
 
-    @property
+    @functools.cached_property
     def header(self) -> str:
         """The value of the WWW-Authenticate header."""
         # RFC 6750 §3.1: 'If the request lacks any authentication information [...], the resource

@@ -1,15 +1,18 @@
-"""How a guard answers over HTTP, and the state that all its ASGI middlewares share."""
+"""How a guard refuses, and the state that all its ASGI middlewares share."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from toolguard.calls.request import Guard, TaskExpiry
+from toolguard.calls.request import Guard, TaskExpiry, UnauthorizedTools
 from toolguard.errors import AccessDeniedError, KeysUnavailableError, ToolGuardError
 from toolguard.http.challenge import Challenge, ChallengeScopes
 from toolguard.http.event_ids import EventIds
 from toolguard.parsing.choice import one_of
+from toolguard.parsing.kinds import text_list
+from toolguard.parsing.scope_token import check_requestable
 
 if TYPE_CHECKING:
     from toolguard.tokens.proofs.possession import Possession
@@ -29,9 +32,15 @@ _MAX_HELD = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Refusals:
-    """How a guard refuses: the form of refusals over HTTP, and when tasks are refused.
+    """How a guard refuses: over HTTP, in lists and in tasks, and what clients then ask for.
 
     Attributes:
+        initial_scopes: the scopes that a client without a token is told to request; by default
+            (None) the smallest grant that permits some operation.
+        unauthorized_tools: the operations that lists omit for a caller: ``"show"``: none, so that
+            a client can step up. ``"hide"``: those that no consent could permit (denied by tenant,
+            role, ...). ``"hide-all"``: all that would be refused; the metadata document then
+            names ``initial_scopes`` only.
         challenge_scopes: the scopes in the challenge of a 403. ``"required"``: those the operation
             needs. ``"combined"``: also those the caller has. ``"auto"``: ``"required"`` for
             requests of protocol revision 2026-07-28 and later, whose clients add scopes;
@@ -48,18 +57,24 @@ class Refusals:
             guarded function.
 
     Raises:
-        ValueError: if a setting is none of these values.
+        ValueError: if a setting has another value, or a challenge cannot request a scope.
+        TypeError: if ``initial_scopes`` is not a list.
 
-    >>> Refusals(outages="tool-error")
-    Refusals(challenge_scopes='auto', denials='auto', outages='tool-error', task_expiry='continue')
+    >>> Refusals(initial_scopes=["calendar.read"], outages="tool-error").initial_scopes
+    ('calendar.read',)
     """
 
+    initial_scopes: Sequence[str] | None = None
+    unauthorized_tools: UnauthorizedTools = "show"
     challenge_scopes: ChallengeScopes | Literal["auto"] = "auto"
     denials: Denials = "auto"
     outages: Outages = "http"
     task_expiry: TaskExpiry = "continue"
 
     def __post_init__(self) -> None:
+        if self.initial_scopes is not None:
+            object.__setattr__(self, "initial_scopes", _read_scopes(self.initial_scopes))
+        one_of("unauthorized_tools", self.unauthorized_tools, ("show", "hide", "hide-all"))
         one_of("challenge_scopes", self.challenge_scopes, ("auto", "required", "combined"))
         one_of("denials", self.denials, ("auto", "http", "tool-error"))
         one_of("outages", self.outages, ("http", "tool-error"))
@@ -89,6 +104,17 @@ class Refusals:
         else:
             over_http = True
         return refusal.status if over_http else None
+
+
+def _read_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(scopes, str):
+        raise TypeError(f"write initial_scopes={scopes.split()}")
+    text_list("initial_scopes", scopes, 'initial_scopes=["calendar.read"]')
+    if "offline_access" in scopes:
+        # MCP, authorization: a refresh token is the client's business, not a server's scope.
+        raise ValueError("leave offline_access out of initial_scopes: clients add it themselves")
+    check_requestable(scopes)
+    return tuple(scopes)
 
 
 def _adds_up(revision: str | None) -> bool:

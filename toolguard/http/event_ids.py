@@ -15,7 +15,7 @@ import os
 from hashlib import blake2b
 from typing import NamedTuple
 
-from toolguard import environment
+from toolguard.parts import environment
 from toolguard.principal import OwnerKey, Principal
 
 __all__ = ["EventIds", "EventOwner"]

@@ -42,7 +42,7 @@ __all__ = [
     "MessageTooSlowError",
     "OverloadedError",
     "held_body",
-    "names_of",
+    "name_spellings",
     "parse_message",
     "read_message",
     "receive_message",
@@ -132,7 +132,7 @@ class MCPMessage:
         object.__setattr__(self, "asked", named_operations(self.method or "", self.params))
 
 
-def names_of(asked: OperationCall) -> tuple[str, ...]:
+def name_spellings(asked: OperationCall) -> tuple[str, ...]:
     """Return every spelling under which a server could look up an operation, the sent one first.
 
     Match each of them with the rules separately, and permit the message only if all of them are
@@ -142,7 +142,7 @@ def names_of(asked: OperationCall) -> tuple[str, ...]:
     Raises:
         MalformedMessageError: if the name is not valid.
 
-    >>> names_of(OperationCall("resource", "NOTES://work/1"))
+    >>> name_spellings(OperationCall("resource", "NOTES://work/1"))
     ('NOTES://work/1', 'notes://work/1')
     """
     try:
@@ -291,7 +291,7 @@ def _id(envelope: Mapping[str, Any]) -> str | int | None:
 def _refuse_lookalikes(names: Collection[str], known: Collection[str]) -> None:
     if resembles(names, known):
         raise MalformedMessageError(
-            f"Write {', '.join(known)} exactly so, and nothing that resembles it"
+            f"Spell {', '.join(known)} exactly so, and send no other name that resembles it"
         )
 
 
@@ -388,10 +388,10 @@ async def receive_message(
 
 
 async def spelled_out(asked: OperationCall) -> tuple[str, ...]:
-    """Return :func:`names_of` an operation; for a long name in a worker thread."""
+    """Return :func:`name_spellings` an operation; for a long name in a worker thread."""
     if len(asked.name) <= _LONG:
-        return names_of(asked)
-    return await anyio.to_thread.run_sync(names_of, asked)
+        return name_spellings(asked)
+    return await anyio.to_thread.run_sync(name_spellings, asked)
 
 
 def _is_above(limit: int, digits: bytes) -> bool:

@@ -35,7 +35,7 @@ from toolguard.http.door import HTTPGuard
 from toolguard.http.event_ids import EventOwner
 from toolguard.http.jsonrpc import receive_message
 from toolguard.http.response import HeldResponse
-from toolguard.http.sessions import Sessions
+from toolguard.http.sessions import SessionOwners
 from toolguard.principal import Principal
 from toolguard.tokens.bearer import bearer_token
 from toolguard.tokens.proofs.presented import check_binding, verified
@@ -87,7 +87,7 @@ class GuardMiddleware:
         self.app = app
         self.guard = guard
         self.admits_anonymous = admits_anonymous
-        self.sessions = Sessions()
+        self.sessions = SessionOwners()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
@@ -355,7 +355,7 @@ def _no_owner() -> AccessDeniedError:
 def _revision_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     """Return the protocol revision that a request names; None if it is ambiguous or absent."""
     sent = [value.strip(b" \t") for name, value in headers if name == b"mcp-protocol-version"]
-    if not sent or any(other != sent[0] for other in sent[1:]):
+    if not sent or (len(sent) > 1 and len({*sent}) > 1):
         return None
     return sent[0].decode("ascii") if _REVISION.fullmatch(sent[0]) else None
 

@@ -29,7 +29,7 @@ from toolguard.policies.operations import OperationCall, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
-__all__ = ["MessageGuard"]
+__all__ = ["ProxyGuard", "check_spellings"]
 
 _INVALID_PARAMS = -32602
 _ALLOWED = (b"allow", b"POST, GET, DELETE")
@@ -37,7 +37,7 @@ _ALLOWED = (b"allow", b"POST, GET, DELETE")
 _MAX_ARGUMENTS = 1_000
 
 
-class MessageGuard:
+class ProxyGuard:
     """Decides on the messages to an MCP server by rules; runs inside a GuardMiddleware.
 
     Args:
@@ -140,11 +140,11 @@ class MessageGuard:
         except ValueError as error:
             raise GuardNotConfiguredError(str(error)) from None
         if policy is not None and policy.reads_arguments:
-            _check_spellings(arguments, policy.arguments)
+            check_spellings(arguments, policy.arguments)
         return policy
 
 
-def _check_spellings(arguments: object, read: tuple[str, ...]) -> None:
+def check_spellings(arguments: object, read: tuple[str, ...]) -> None:
     """Refuse arguments that a lenient server could take for other ones than the rule reads.
 
     Raises:
@@ -160,9 +160,7 @@ def _check_spellings(arguments: object, read: tuple[str, ...]) -> None:
             raise InvalidInputError(f"Send at most {_MAX_ARGUMENTS} arguments to this operation")
         for name in member:
             if known.setdefault(letters(name), name) != name:
-                raise InvalidInputError(
-                    "Write the names of arguments exactly so, and nothing that resembles them"
-                )
+                raise InvalidInputError("Send no two names of arguments that resemble each other")
 
 
 def _objects(value: object) -> Iterator[Mapping[str, object]]:

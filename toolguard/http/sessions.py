@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from toolguard.principal import OwnerKey, Principal
 
-__all__ = ["Sessions"]
+__all__ = ["SessionOwners"]
 
 # Six times what the SDK keeps open at once. A session that is dropped is answered with 404, and
 # the client starts a new one (MCP, session management).
@@ -31,7 +31,7 @@ class _Owner:
     opened_anonymously: bool
 
 
-class Sessions:
+class SessionOwners:
     """The owners of the sessions of one server.
 
     The number of sessions is bounded, in total and for each principal, so that opening sessions

@@ -51,24 +51,32 @@ class ScopeNames:
         )
         requestable = list(self.named.values())
         if len(set(requestable)) < len(requestable):
-            raise ValueError("two scopes have the same requestable name: name each one otherwise")
+            raise ValueError("two scopes have the same requestable name: give each its own")
         for short, name in self.named.items():
             if name in self.named and name != short:
-                raise ValueError(f"{name!r} is a short name: it cannot be what {short!r} is called")
+                raise ValueError(f"{name!r} is the short name of another scope than {short!r}")
             if self.prefix and name.startswith(self.prefix) and name != self.prefix + short:
                 raise ValueError(
-                    f"{name!r} is what the prefix makes of another scope than {short!r}"
+                    f"{name!r} is the name that the prefix gives another scope than {short!r}"
                 )
 
     def requested(self, short: str) -> str:
-        """Return the name by which a client asks for a scope."""
+        """Return the name by which a client asks for a scope.
+
+        Args:
+            short: its name on this server.
+        """
         if short in self.named:
             return self.named[short]
         is_foreign = short in _SHARED or "://" in short
         return short if not self.prefix or is_foreign else self.prefix + short
 
     def read(self, scopes: Iterable[str]) -> tuple[str, ...]:
-        """Return the short names of the scopes of a token; others are left out."""
+        """Return the short names of the scopes of a token; others are left out.
+
+        Args:
+            scopes: the scopes, as the token has them.
+        """
         if not self.in_tokens or self == SAME:
             return tuple(scopes)
         shorts = (self._short(name) for name in scopes)
@@ -76,6 +84,9 @@ class ScopeNames:
 
     def check(self, shorts: Iterable[str]) -> None:
         """Check that scopes are declared by their short names.
+
+        Args:
+            shorts: the scopes, as they are declared.
 
         Raises:
             ValueError: naming the first one that is declared by its requestable name.
@@ -87,8 +98,8 @@ class ScopeNames:
                 declared = short.removeprefix(self.prefix)
             if declared is not None:
                 raise ValueError(
-                    f"{short!r} is how a client asks for the scope: write {declared!r}, as the "
-                    "scope is called on this server"
+                    f"{short!r} is the name by which clients request the scope: write "
+                    f"{declared!r}, its name on this server"
                 )
 
     def _short(self, name: str) -> str | None:

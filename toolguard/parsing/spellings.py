@@ -95,7 +95,7 @@ def _drop_query(uri: str) -> str:
 def _decode(name: str) -> str:
     decoded = unquote(name)
     if "\0" in decoded:
-        raise ValueError("a name holds no NUL, which some would take for its end")
+        raise ValueError("a name must not contain NUL, at which some readers stop")
     return decoded
 
 

@@ -22,15 +22,21 @@ def strict_object(data: bytes) -> dict[str, Any] | None:
     # Returns instead of raising: a JSONDecodeError holds the whole document, and would stay
     # reachable as the context of any exception raised while it is handled.
     try:
-        # Decoded first: json.loads would guess UTF-16 and UTF-32.
-        value = _DECODER.decode(data.decode("utf-8"))
+        # Decoded first: json.loads would guess UTF-16 and UTF-32. RFC 8259 §2: the white space.
+        text = data.decode("utf-8").strip(" \t\n\r")
+        decoder = _DECODER if len(text) > _MAX_DIGITS else _DECODER_OF_SHORT
+        value, end = decoder.raw_decode(text)
         # A lone surrogate can only come from an escape, and fails to be written as UTF-8.
         if b"\\u" in data:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         return None
     brackets = data.count(b"[") + data.count(b"{")
-    if not isinstance(value, dict) or (brackets > _MAX_DEPTH and _is_too_deep(value)):
+    if (
+        not isinstance(value, dict)
+        or end < len(text)
+        or (brackets > _MAX_DEPTH and _is_too_deep(value))
+    ):
         return None
     return value
 
@@ -70,6 +76,9 @@ def _whole(text: str) -> int:
 
 
 # `parse_constant` gets NaN, Infinity and -Infinity; `float` parses all three.
+_DECODER_OF_SHORT = json.JSONDecoder(
+    object_pairs_hook=_unique_members, parse_float=_finite, parse_constant=_finite
+)
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_unique_members,
     parse_int=_whole,

@@ -1,4 +1,7 @@
-"""The members that the answers of token endpoints and vaults share: a token, and times."""
+"""The members that the answers of token endpoints and vaults share: a token, scopes, times.
+
+The texts of the errors continue "The answer", and quote nothing of it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import re
 from datetime import datetime
 from typing import TypeGuard
 
-__all__ = ["is_token", "moment", "whole_seconds"]
+__all__ = ["is_token", "moment", "read_scopes", "read_token", "whole_seconds"]
+
+_UNREADABLE = "says when the token expires in a way that cannot be read"
 
 # RFC 6749 §A.12 allows spaces too, which no HTTP header carries as part of a credential.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -24,6 +29,45 @@ def is_token(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _TOKEN.fullmatch(value) is not None
 
 
+def read_token(value: object) -> str:
+    """Return a token.
+
+    Args:
+        value: the member of an answer.
+
+    Raises:
+        ValueError: if it is not a text that an HTTP header could carry.
+    """
+    if not is_token(value):
+        raise ValueError("holds no token that can be read")
+    return value
+
+
+def read_scopes(
+    value: object, separators: str = " ", *, accepts_lists: bool = False
+) -> tuple[str, ...]:
+    """Return the scopes of a member, in their order.
+
+    Args:
+        value: the member of an answer.
+        separators: what separates scopes in a string; RFC 6749 §3.3 knows only the space.
+        accepts_lists: whether a list of strings is accepted as well.
+
+    Raises:
+        ValueError: for anything else.
+
+    >>> read_scopes("read write"), read_scopes("read,write", ",")
+    (('read', 'write'), ('read', 'write'))
+    """
+    if isinstance(value, str):
+        value = re.split(f"[{re.escape(separators)}]", value)
+    elif not accepts_lists:
+        value = None
+    if not isinstance(value, list) or not all(isinstance(scope, str) for scope in value):
+        raise ValueError("names scopes in a way that cannot be read")
+    return tuple(scope for scope in value if scope)
+
+
 def whole_seconds(value: object) -> float:
     """Return a whole number of seconds, given as a number or as its digits.
 
@@ -38,7 +82,7 @@ def whole_seconds(value: object) -> float:
     """
     is_number = isinstance(value, (int, str)) and not isinstance(value, bool)
     if not is_number or not _SECONDS.fullmatch(str(value)):
-        raise ValueError("not a whole number of seconds")
+        raise ValueError(_UNREADABLE)
     return float(str(value))
 
 
@@ -56,7 +100,7 @@ def moment(value: object) -> float:
     """
     found = _MOMENT.fullmatch(value) if isinstance(value, str) else None
     if found is None:
-        raise ValueError("not a date and time of RFC 3339")
+        raise ValueError(_UNREADABLE)
     date, time, offset = found.groups()
     return datetime.fromisoformat(
         f"{date}T{time}{offset.upper().replace('Z', '+00:00')}"

@@ -1,1 +1,1 @@
-"""What a guard asks of its verifier, its connection provider and what these stand on. Private."""
+"""What the parts of a guard run on: variables, files, extras, start and end, readiness. Private."""

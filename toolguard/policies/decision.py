@@ -277,7 +277,7 @@ def _read(requirement: Requirement, said: object, attempt: Attempt) -> Answer:
         return _DENY
     needed = _needed(said)
     if needed and all(_is_met(each, attempt) for each in needed):
-        return Answer.deny("what it needs is there")  # a challenge would repeat for ever
+        return Answer.deny("it asked for what the caller has")  # a challenge would repeat for ever
     return said
 
 

@@ -91,11 +91,19 @@ class OpenTelemetry:
         )
 
     def attach(self, recorder: Recorder) -> None:
-        """Observe the losses of a guard's records, and what the guard has counted."""
+        """Observe the losses of a guard's records, and what the guard has counted.
+
+        Args:
+            recorder: the queue of the records of the guard.
+        """
         self._recorders.append(recorder)
 
     def during_call(self, record: DecisionRecord) -> None:
-        """Add a record to the span of the call that is being served."""
+        """Add a record to the span of the call that is being served.
+
+        Args:
+            record: the record of a decision.
+        """
         span = trace.get_current_span()
         if not span.is_recording():
             return

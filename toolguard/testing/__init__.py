@@ -3,7 +3,6 @@
 Calls pass the real verifier, the real wrapper and the real middleware: no decision is faked.
 """
 
-from toolguard.testing.answer import Answer
 from toolguard.testing.bad_tokens import INVALID_TOKENS
 from toolguard.testing.client import AsyncGuardedClient, GuardedClient, call_as, call_as_async
 from toolguard.testing.clock import FrozenClock
@@ -19,17 +18,16 @@ from toolguard.testing.matrix import (
     verify_scope_matrix,
 )
 from toolguard.testing.proofs import INVALID_PROOFS, ProofKey
-from toolguard.testing.providers import PROVIDERS, Grant, Provider
+from toolguard.testing.providers import PROVIDERS, Provider, TokenContent
+from toolguard.testing.server_answer import ServerAnswer
 
 __all__ = [
     "INVALID_PROOFS",
     "INVALID_TOKENS",
     "PROVIDERS",
     "PUBLIC",
-    "Answer",
     "AsyncGuardedClient",
     "FrozenClock",
-    "Grant",
     "GuardedClient",
     "LeakError",
     "LocalIssuer",
@@ -37,6 +35,8 @@ __all__ = [
     "ProofKey",
     "Provider",
     "ScriptedConnections",
+    "ServerAnswer",
+    "TokenContent",
     "assert_no_leaks",
     "assert_no_leaks_async",
     "assert_scope_matrix",

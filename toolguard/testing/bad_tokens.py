@@ -101,7 +101,9 @@ class BadTokens(ABC):
                 assert answer.status == 401
         """
         if name not in INVALID_TOKENS:
-            raise ValueError(f"no kind {name!r} of token: write one of {', '.join(INVALID_TOKENS)}")
+            raise ValueError(
+                f"unknown kind of token {name!r}: write one of {', '.join(INVALID_TOKENS)}"
+            )
         minted: str = getattr(self, f"mint_{name}")(user, **token)
         return minted
 

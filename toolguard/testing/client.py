@@ -15,9 +15,9 @@ from typing import Any
 
 from toolguard.calls.waiting import wait_for
 from toolguard.http.challenge import parse
-from toolguard.testing.answer import Answer
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.proofs import ProofKey
+from toolguard.testing.server_answer import ServerAnswer
 from toolguard.testing.subject import Subject, headers_for, visiting
 from toolguard.testing.trust import issuer_for, trusting
 from toolguard.testing.wiring import current_wirings, wired_with
@@ -50,7 +50,7 @@ class AsyncGuardedClient:
 
     def __init__(
         self,
-        server: Any,
+        server: object,
         *,
         user: str | None = "alice",
         scopes: Sequence[str] = (),
@@ -73,7 +73,7 @@ class AsyncGuardedClient:
         self._user = user
         self._wirings = current_wirings()
 
-    async def call(self, tool: str, arguments: Mapping[str, Any] | None = None) -> Answer:
+    async def call(self, tool: str, arguments: Mapping[str, Any] | None = None) -> ServerAnswer:
         """Call a tool.
 
         Args:
@@ -82,7 +82,7 @@ class AsyncGuardedClient:
         """
         return await self.send("tools/call", {"name": tool, "arguments": dict(arguments or {})})
 
-    async def read(self, uri: str) -> Answer:
+    async def read(self, uri: str) -> ServerAnswer:
         """Read a resource.
 
         Args:
@@ -90,7 +90,9 @@ class AsyncGuardedClient:
         """
         return await self.send("resources/read", {"uri": uri})
 
-    async def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> Answer:
+    async def get_prompt(
+        self, name: str, arguments: Mapping[str, str] | None = None
+    ) -> ServerAnswer:
         """Get a prompt.
 
         Args:
@@ -99,7 +101,7 @@ class AsyncGuardedClient:
         """
         return await self.send("prompts/get", {"name": name, "arguments": dict(arguments or {})})
 
-    async def send(self, method: str, params: Mapping[str, Any] | None = None) -> Answer:
+    async def send(self, method: str, params: Mapping[str, Any] | None = None) -> ServerAnswer:
         """Send any JSON-RPC request, such as ``tools/list``.
 
         Args:
@@ -110,7 +112,7 @@ class AsyncGuardedClient:
         with wired_with(self._wirings), trust:
             return await self._post(method, dict(params or {}))
 
-    async def _post(self, method: str, params: dict[str, Any]) -> Answer:
+    async def _post(self, method: str, params: dict[str, Any]) -> ServerAnswer:
         token = self._given if self._given is not None or self._user is None else self._mint()
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
         content = json.dumps(message)
@@ -122,7 +124,7 @@ class AsyncGuardedClient:
                 headers = headers_for(token, proof)
                 response = await client.post("/mcp", headers=headers, content=content)
         header = response.headers.get("www-authenticate")
-        return Answer.read(
+        return ServerAnswer.read(
             int(response.status_code),
             parse(header) if header is not None else None,
             json.loads(response.content or b"{}"),
@@ -149,10 +151,10 @@ class GuardedClient:
         assert alice.read("calendar://today").ok
     """
 
-    def __init__(self, server: Any, **caller: Any) -> None:
+    def __init__(self, server: object, **caller: Any) -> None:
         self._client = AsyncGuardedClient(server, **caller)
 
-    def call(self, tool: str, arguments: Mapping[str, Any] | None = None) -> Answer:
+    def call(self, tool: str, arguments: Mapping[str, Any] | None = None) -> ServerAnswer:
         """Call a tool.
 
         Args:
@@ -161,7 +163,7 @@ class GuardedClient:
         """
         return wait_for(functools.partial(self._client.call, tool, arguments))
 
-    def read(self, uri: str) -> Answer:
+    def read(self, uri: str) -> ServerAnswer:
         """Read a resource.
 
         Args:
@@ -169,7 +171,7 @@ class GuardedClient:
         """
         return wait_for(functools.partial(self._client.read, uri))
 
-    def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> Answer:
+    def get_prompt(self, name: str, arguments: Mapping[str, str] | None = None) -> ServerAnswer:
         """Get a prompt.
 
         Args:
@@ -178,7 +180,7 @@ class GuardedClient:
         """
         return wait_for(functools.partial(self._client.get_prompt, name, arguments))
 
-    def send(self, method: str, params: Mapping[str, Any] | None = None) -> Answer:
+    def send(self, method: str, params: Mapping[str, Any] | None = None) -> ServerAnswer:
         """Send any JSON-RPC request, such as ``tools/list``.
 
         Args:
@@ -189,8 +191,8 @@ class GuardedClient:
 
 
 def call_as(
-    server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
-) -> Answer:
+    server: object, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+) -> ServerAnswer:
     """Call a tool of a protected server as some user; for use outside an event loop.
 
     Args:
@@ -213,7 +215,7 @@ def call_as(
 
 
 async def call_as_async(
-    server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
-) -> Answer:
+    server: object, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+) -> ServerAnswer:
     """Call a tool as :func:`call_as` does, from inside an event loop."""
     return await AsyncGuardedClient(server, **caller).call(tool, arguments)

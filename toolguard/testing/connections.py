@@ -92,7 +92,7 @@ class ScriptedConnections:
         script = self._script(request)
         if script is None:
             raise ConnectionRequiredError(
-                f"Nobody has scripted {request.name} for this caller: write "
+                f"No answer is scripted for {request.name} for this caller: write "
                 f'connections.answer("{request.name}", "a-token")',
                 connection=request.name,
             )

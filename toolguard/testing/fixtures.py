@@ -70,12 +70,12 @@ from toolguard.connections.cache import CachedConnections
 from toolguard.frameworks import adapter_for
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.guard import ToolGuard
-from toolguard.testing.answer import Answer
 from toolguard.testing.client import AsyncGuardedClient, GuardedClient
 from toolguard.testing.clock import FrozenClock
 from toolguard.testing.connections import ScriptedConnections
 from toolguard.testing.in_memory import InMemoryCaller, own_trust, trust_in
 from toolguard.testing.issuer import LocalIssuer
+from toolguard.testing.server_answer import ServerAnswer
 from toolguard.testing.wiring import Wiring, enter, wired_with
 from toolguard.tokens.jwt import Verifier
 
@@ -101,8 +101,8 @@ class CallAs(Protocol):
     """The type of the fixture ``call_as``."""
 
     def __call__(
-        self, server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
-    ) -> Answer:
+        self, server: object, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+    ) -> ServerAnswer:
         """Call a tool; the arguments are those of :func:`toolguard.testing.call_as`."""
         ...
 
@@ -111,8 +111,8 @@ class CallAsAsync(Protocol):
     """The type of the fixture ``call_as_async``."""
 
     def __call__(
-        self, server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
-    ) -> Awaitable[Answer]:
+        self, server: object, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+    ) -> Awaitable[ServerAnswer]:
         """Call a tool; the arguments are those of :func:`toolguard.testing.call_as_async`."""
         ...
 
@@ -120,7 +120,7 @@ class CallAsAsync(Protocol):
 class ClientFor(Protocol):
     """The type of the fixture ``guarded_client``."""
 
-    def __call__(self, server: Any, **caller: Any) -> GuardedClient:
+    def __call__(self, server: object, **caller: Any) -> GuardedClient:
         """Return a client; the arguments are those of :class:`toolguard.testing.GuardedClient`."""
         ...
 
@@ -202,7 +202,7 @@ def rewire(
         "clock": clock,
     }
 
-    def rewired(server: Any) -> ToolGuard:
+    def rewired(server: object) -> ToolGuard:
         own = adapter_for(server).guard
         if not isinstance(own, ToolGuard):
             raise ValueError(  # noqa: TRY004 - as for a server that is not protected
@@ -227,7 +227,7 @@ def guarded_client(
     :class:`~toolguard.testing.GuardedClient`; ``issuer`` mints its tokens if the guard trusts it.
     """
 
-    def client(server: Any, **caller: Any) -> GuardedClient:
+    def client(server: object, **caller: Any) -> GuardedClient:
         with wired_with(_wirings):  # an async test may run in another context than its fixtures
             ours = _is_ours(adapter_for(server).guard, guard, issuer, clock)
             return GuardedClient(server, **({"issuer": issuer, **caller} if ours else caller))
@@ -245,8 +245,8 @@ def call_as(guarded_client: ClientFor) -> CallAs:
     """
 
     def call(
-        server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
-    ) -> Answer:
+        server: object, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+    ) -> ServerAnswer:
         return guarded_client(server, **caller).call(tool, arguments)
 
     return call
@@ -262,8 +262,8 @@ def call_as_async(
     """
 
     async def call(
-        server: Any, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
-    ) -> Answer:
+        server: object, tool: str, arguments: Mapping[str, Any] | None = None, **caller: Any
+    ) -> ServerAnswer:
         with wired_with(_wirings):
             ours = _is_ours(adapter_for(server).guard, guard, issuer, clock)
             given = {"issuer": issuer, **caller} if ours else caller
@@ -320,7 +320,9 @@ def _is_ours(
     if own.clock is not clock and own is not guard:
         return False
     if issuer.claims().get("exp", math.inf) <= own.clock() - own.leeway:
-        raise ValueError("`guard` and `issuer` go by two clocks: write ToolGuard(..., clock=clock)")
+        raise ValueError(
+            "`guard` and `issuer` use different clocks: write ToolGuard(..., clock=clock)"
+        )
     return True
 
 

@@ -127,4 +127,4 @@ class InMemoryCaller:
 
 
 def _refusal(reason: str) -> GuardNotConfiguredError:
-    return GuardNotConfiguredError(f"It is not known who calls this in-memory client: {reason}")
+    return GuardNotConfiguredError(f"The caller of this in-memory client is not known: {reason}")

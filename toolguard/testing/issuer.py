@@ -24,9 +24,9 @@ from starlette.routing import Route
 from typing_extensions import Self
 
 from toolguard.testing.bad_tokens import BadTokens
-from toolguard.testing.grant import Grant
 from toolguard.testing.proofs import ProofKey
 from toolguard.testing.providers import RFC_9068, Provider, ProviderName, provider_named
+from toolguard.testing.token_content import TokenContent
 from toolguard.tokens.discovery import discovery_urls
 from toolguard.tokens.issuers import Issuer
 from toolguard.tokens.jwt import JWTVerifier
@@ -165,7 +165,7 @@ class LocalIssuer(BadTokens):
             TypeError: if ``scopes`` is a string.
         """
         now = self._now()
-        grant = Grant(
+        grant = TokenContent(
             issuer=self.issuer,
             audience=self.audience,
             user=user,

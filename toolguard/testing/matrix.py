@@ -22,8 +22,8 @@ from toolguard.policies.formulas import Formula
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
-from toolguard.testing.answer import Answer
 from toolguard.testing.client import AsyncGuardedClient
+from toolguard.testing.server_answer import ServerAnswer
 from toolguard.testing.subject import Subject
 from toolguard.testing.trust import issuer_for
 
@@ -53,7 +53,7 @@ _MAX_SETS = 1_000
 
 
 def scope_matrix(
-    server: Any, *, claims: Claims | None = None, arguments: Arguments | None = None
+    server: object, *, claims: Claims | None = None, arguments: Arguments | None = None
 ) -> dict[str, ScopeSets]:
     """Return the smallest sets of scopes that open each operation of a protected server.
 
@@ -83,7 +83,7 @@ def scope_matrix(
 
 
 def assert_scope_matrix(
-    server: Any,
+    server: object,
     expected: Mapping[str, str | Collection[Collection[str]]],
     *,
     claims: Claims | None = None,
@@ -119,7 +119,7 @@ def assert_scope_matrix(
 
 
 def verify_scope_matrix(
-    server: Any,
+    server: object,
     *,
     claims: Claims | None = None,
     arguments: Arguments | None = None,
@@ -155,7 +155,7 @@ def verify_scope_matrix(
 class _Survey:
     """One look at all operations of one server."""
 
-    def __init__(self, server: Any, claims: Claims, arguments: Arguments) -> None:
+    def __init__(self, server: object, claims: Claims, arguments: Arguments) -> None:
         self._server = server
         self._subject = Subject(server)
         self._guard = self._subject.guard
@@ -272,7 +272,7 @@ class _Survey:
         suffices = any(granted >= each for each in sets)
         return len(alone) == 1 and suffices and not missing & expand(held)
 
-    async def _ask(self, operation: Operation, scopes: frozenset[str] | None) -> Answer:
+    async def _ask(self, operation: Operation, scopes: frozenset[str] | None) -> ServerAnswer:
         user = None if scopes is None else "alice"
         claims = self._claims.get(operation.key, {}) if scopes is not None else {}
         client = AsyncGuardedClient(self._server, user=user, scopes=sorted(scopes or ()), **claims)
@@ -291,7 +291,7 @@ def _grants(rule: Formula, invocation: OperationCall) -> tuple[tuple[str, ...], 
         return ()
 
 
-def _is_refused(answer: Answer) -> bool:
+def _is_refused(answer: ServerAnswer) -> bool:
     """Return whether a guard said no; a tool may fail for reasons of its own."""
     return answer.status in (401, 403) or (answer.error in _CODES and not answer.ok)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from toolguard.testing.grant import Grant
+from toolguard.testing.token_content import TokenContent
 
 __all__ = [
     "adfs",
@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-def azure_b2c(grant: Grant) -> dict[str, Any]:
+def azure_b2c(grant: TokenContent) -> dict[str, Any]:
     """Azure AD B2C, "Overview of tokens": an access token of a user flow."""
     return {
         **grant.common,
@@ -36,7 +36,7 @@ def azure_b2c(grant: Grant) -> dict[str, Any]:
     }
 
 
-def adfs(grant: Grant) -> dict[str, Any]:
+def adfs(grant: TokenContent) -> dict[str, Any]:
     """AD FS, "OpenID Connect and OAuth flows": an access token for a web API."""
     return {
         **grant.common,
@@ -49,7 +49,7 @@ def adfs(grant: Grant) -> dict[str, Any]:
     }
 
 
-def authentik(grant: Grant) -> dict[str, Any]:
+def authentik(grant: TokenContent) -> dict[str, Any]:
     """authentik, id_token.py: the members of an ID token, with ``azp`` and ``uid``."""
     return {
         **grant.common,
@@ -62,7 +62,7 @@ def authentik(grant: Grant) -> dict[str, Any]:
     }
 
 
-def dex(grant: Grant) -> dict[str, Any]:
+def dex(grant: TokenContent) -> dict[str, Any]:
     """Dex, server/oauth2.go: the same members as in an ID token."""
     return {
         **grant.common,
@@ -72,7 +72,7 @@ def dex(grant: Grant) -> dict[str, Any]:
     }
 
 
-def casdoor(grant: Grant) -> dict[str, Any]:
+def casdoor(grant: TokenContent) -> dict[str, Any]:
     """Casdoor, object/token_jwt.go: the members of a user, and of a token."""
     return {
         **grant.common,
@@ -87,7 +87,7 @@ def casdoor(grant: Grant) -> dict[str, Any]:
     }
 
 
-def google(grant: Grant) -> dict[str, Any]:
+def google(grant: TokenContent) -> dict[str, Any]:
     """Google, "OpenID Connect": an ID token.
 
     It has no scopes; those of a grant stand for what the tokeninfo endpoint says.
@@ -103,7 +103,7 @@ def google(grant: Grant) -> dict[str, Any]:
     }
 
 
-def google_tokeninfo(grant: Grant) -> dict[str, Any]:
+def google_tokeninfo(grant: TokenContent) -> dict[str, Any]:
     """google-auth-library, ``TokenInfo``: the answer of tokeninfo, whose members are all texts."""
     return {
         "azp": grant.client_id,
@@ -116,7 +116,7 @@ def google_tokeninfo(grant: Grant) -> dict[str, Any]:
     }
 
 
-def xsuaa(grant: Grant) -> dict[str, Any]:
+def xsuaa(grant: TokenContent) -> dict[str, Any]:
     """SAP XSUAA: scopes as a list."""
     client = grant.client_id
     return {
@@ -133,7 +133,7 @@ def xsuaa(grant: Grant) -> dict[str, Any]:
     }
 
 
-def supabase(grant: Grant) -> dict[str, Any]:
+def supabase(grant: TokenContent) -> dict[str, Any]:
     """Supabase, "JWT Claims Reference": a session of a signed-in user."""
     return {
         **grant.common,
@@ -146,7 +146,7 @@ def supabase(grant: Grant) -> dict[str, Any]:
     }
 
 
-def zitadel(grant: Grant) -> dict[str, Any]:
+def zitadel(grant: TokenContent) -> dict[str, Any]:
     """ZITADEL, "Opaque Tokens and JWTs": several audiences, among them the project."""
     return {
         **grant.common,
@@ -158,7 +158,7 @@ def zitadel(grant: Grant) -> dict[str, Any]:
     }
 
 
-def ory(grant: Grant) -> dict[str, Any]:
+def ory(grant: TokenContent) -> dict[str, Any]:
     """Ory, "JWT access tokens": scopes as a list."""
     return {
         **grant.common,

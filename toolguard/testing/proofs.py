@@ -182,7 +182,9 @@ class ProofKey:
         if name in _CLAIMS:
             return [self.prove(method, url, token, **_CLAIMS[name][1])]
         if name not in _OTHERS:
-            raise ValueError(f"no kind {name!r} of proof: write one of {', '.join(INVALID_PROOFS)}")
+            raise ValueError(
+                f"unknown kind of proof {name!r}: write one of {', '.join(INVALID_PROOFS)}"
+            )
         good = self.prove(method, url, token)
         head, payload, signature = good.split(".")
         now = int(self._clock())

@@ -14,11 +14,11 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from toolguard.testing import more_providers
-from toolguard.testing.grant import Grant
+from toolguard.testing.token_content import TokenContent
 from toolguard.tokens import issuers
 from toolguard.tokens.issuers import Issuer, ScopeNames
 
-__all__ = ["PROVIDERS", "RFC_9068", "Grant", "Provider", "ProviderName", "provider_named"]
+__all__ = ["PROVIDERS", "RFC_9068", "Provider", "ProviderName", "TokenContent", "provider_named"]
 
 ProviderName = Literal[
     "descope",
@@ -58,7 +58,7 @@ class Provider:
             keys are those of the local issuer.
         header: further members of its headers.
 
-    >>> def shape(grant: Grant) -> dict[str, object]:
+    >>> def shape(grant: TokenContent) -> dict[str, object]:
     ...     return {**grant.common, "grants": list(grant.scopes)}
     >>> mine = Provider("Mine", "https://id.example.com", "https://mcp.example.com/mcp", shape)
     """
@@ -66,7 +66,7 @@ class Provider:
     name: str
     issuer: str
     audience: str
-    shape: Callable[[Grant], Mapping[str, Any]]
+    shape: Callable[[TokenContent], Mapping[str, Any]]
     says: frozenset[str] = frozenset()
     typ: str | None = "JWT"
     # OpenID Connect Core §2 and §3.1.3.6; the hash is the one of the specification's appendix.
@@ -101,7 +101,7 @@ class Provider:
             audience=audience,
         )
 
-    def claims(self, grant: Grant) -> dict[str, Any]:
+    def claims(self, grant: TokenContent) -> dict[str, Any]:
         """Return the claims of a token for ``grant``.
 
         Raises:
@@ -128,11 +128,11 @@ def provider_named(name: str) -> Provider:
     """
     found = {str(known): provider for known, provider in PROVIDERS.items()}.get(name)
     if found is None:
-        raise ValueError(f"no provider {name!r}: write one of {', '.join(PROVIDERS)}")
+        raise ValueError(f"unknown provider {name!r}: write one of {', '.join(PROVIDERS)}")
     return found
 
 
-def _rfc_9068(grant: Grant) -> dict[str, Any]:
+def _rfc_9068(grant: TokenContent) -> dict[str, Any]:
     """RFC 9068 §2.2, with the claims for tenants and permissions that have no standard."""
     return {
         **grant.common,
@@ -145,7 +145,7 @@ def _rfc_9068(grant: Grant) -> dict[str, Any]:
     }
 
 
-def _descope(grant: Grant) -> dict[str, Any]:
+def _descope(grant: TokenContent) -> dict[str, Any]:
     """Descope, "Session Overview" and "MCP Servers": roles are those of the current tenant."""
     facts = {"permissions": grant.permissions or [], "roles": grant.roles or []}
     return {
@@ -159,7 +159,7 @@ def _descope(grant: Grant) -> dict[str, Any]:
     }
 
 
-def _okta(grant: Grant) -> dict[str, Any]:
+def _okta(grant: TokenContent) -> dict[str, Any]:
     """Okta, "OpenID Connect & OAuth 2.0 API": tokens of a custom authorization server."""
     return {
         **grant.common,
@@ -172,7 +172,7 @@ def _okta(grant: Grant) -> dict[str, Any]:
     }
 
 
-def _entra(grant: Grant) -> dict[str, Any]:
+def _entra(grant: TokenContent) -> dict[str, Any]:
     """Microsoft Entra ID, "Access token claims reference": version 2.0."""
     return {
         **grant.common,
@@ -188,7 +188,7 @@ def _entra(grant: Grant) -> dict[str, Any]:
     }
 
 
-def _entra_tenant(grant: Grant) -> str | None:
+def _entra_tenant(grant: TokenContent) -> str | None:
     of_issuer = urlsplit(grant.issuer).path.strip("/").partition("/")[0]
     if grant.tenant and of_issuer and grant.tenant != of_issuer:
         raise ValueError(
@@ -199,7 +199,7 @@ def _entra_tenant(grant: Grant) -> str | None:
     return grant.tenant or of_issuer or None
 
 
-def _auth0(grant: Grant) -> dict[str, Any]:
+def _auth0(grant: TokenContent) -> dict[str, Any]:
     """Auth0, "Access Token Profiles" (the default one) and "Work with Tokens and Organizations"."""
     # "Get Access Tokens": with the scope openid, a token is good for /userinfo, too.
     userinfo = [f"{grant.issuer}userinfo"] if "openid" in grant.scopes else []
@@ -213,7 +213,7 @@ def _auth0(grant: Grant) -> dict[str, Any]:
     }
 
 
-def _keycloak(grant: Grant) -> dict[str, Any]:
+def _keycloak(grant: TokenContent) -> dict[str, Any]:
     """Keycloak, "Server Administration Guide", of the roles and audiences of a client scope."""
     return {
         **grant.common,
@@ -230,7 +230,7 @@ def _keycloak(grant: Grant) -> dict[str, Any]:
     }
 
 
-def _cognito(grant: Grant) -> dict[str, Any]:
+def _cognito(grant: TokenContent) -> dict[str, Any]:
     """Amazon Cognito, "Understanding the access token": ``aud`` is there with a resource binding.
 
     A scope of a resource server is written ``identifier/name``.
@@ -250,7 +250,7 @@ def _cognito(grant: Grant) -> dict[str, Any]:
     }
 
 
-def _workos(grant: Grant) -> dict[str, Any]:
+def _workos(grant: TokenContent) -> dict[str, Any]:
     """WorkOS, "Connect: Access token claims": what an MCP server gets, and no session token."""
     return {
         **grant.common,
@@ -278,7 +278,7 @@ RFC_9068 = Provider(
 def _described(  # noqa: PLR0913 - what a description leaves open, by name
     name: str,
     described: Issuer,
-    shape: Callable[[Grant], Mapping[str, Any]],
+    shape: Callable[[TokenContent], Mapping[str, Any]],
     *,
     says: Collection[str] = (),
     typ: str | None = "JWT",

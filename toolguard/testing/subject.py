@@ -32,7 +32,7 @@ class Subject:
         ValueError: if it is not protected.
     """
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: object) -> None:
         self.adapter = adapter_for(server)
         if not isinstance(self.adapter.guard, ToolGuard):
             raise ValueError("protect the server first: ToolGuard(...).protect(server)")  # noqa: TRY004

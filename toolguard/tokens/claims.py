@@ -19,7 +19,6 @@ __all__ = [
     "check_actors",
     "check_bearer",
     "check_confirmation",
-    "check_expiry",
     "check_subject",
     "check_times",
     "read_times",
@@ -28,6 +27,7 @@ __all__ = [
 # The last second of the year 9999: a larger number is not in seconds (probably milliseconds).
 _MAX_NUMERIC_DATE = 253_402_300_799
 _MAX_ACTORS = 10
+_TIME_CLAIMS = ("exp", "nbf", "iat")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -50,10 +50,19 @@ def read_times(claims: Mapping[str, Any]) -> Times:
         InvalidTokenError: if ``exp`` is missing, or a time claim is not a NumericDate or is out
             of range.
     """
-    expires, *starts = (_numeric_date(claims, name) for name in ("exp", "nbf", "iat"))
-    if expires is None:
+    dates = dict.fromkeys(_TIME_CLAIMS, -math.inf)
+    for name in dates:
+        if name not in claims:
+            continue
+        value = claims[name]  # a NumericDate (RFC 7519 §2), whole or fractional
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise InvalidTokenError("claims", "A time claim of the token is not a number")
+        if not 0 <= value <= _MAX_NUMERIC_DATE:
+            raise InvalidTokenError("claims", "A time claim of the token is out of range")
+        dates[name] = value
+    if "exp" not in claims:
         raise InvalidTokenError("claims", "The token has no expiry")
-    return Times(max((start for start in starts if start is not None), default=-math.inf), expires)
+    return Times(max(dates["nbf"], dates["iat"]), dates["exp"])
 
 
 def check_times(times: Times, now: float, leeway: float) -> None:
@@ -62,19 +71,11 @@ def check_times(times: Times, now: float, leeway: float) -> None:
     Raises:
         InvalidTokenError: with reason ``expired`` or ``not_yet_valid``.
     """
-    check_expiry(times.expires, now - leeway)
-    if times.starts > now + leeway:
-        raise InvalidTokenError("not_yet_valid", "The token is not valid yet")
-
-
-def check_expiry(expires: float, now: float) -> None:
-    """Refuse a token that has expired at ``now``.
-
-    Raises:
-        InvalidTokenError: with reason ``expired``.
-    """
-    if expires <= now:
+    starts, expires = times
+    if expires <= now - leeway:
         raise InvalidTokenError("expired", "The token has expired")
+    if starts > now + leeway:
+        raise InvalidTokenError("not_yet_valid", "The token is not valid yet")
 
 
 def check_bearer(claims: Mapping[str, Any]) -> None:
@@ -107,7 +108,9 @@ def check_confirmation(claims: Mapping[str, Any]) -> None:
         or confirmation.keys() != {"jkt"}
         or not is_thumbprint(confirmation["jkt"])
     ):
-        raise InvalidTokenError("bound", "The token is bound in a way that is not accepted here")
+        raise InvalidTokenError(
+            "bound", "The token is bound to its client in a way that is not supported here"
+        )
 
 
 def check_actors(claims: Mapping[str, Any]) -> None:
@@ -123,10 +126,10 @@ def check_actors(claims: Mapping[str, Any]) -> None:
         named = act.get("sub") if isinstance(act, Mapping) else None
         depth += 1
         if not (isinstance(named, str) and named) or depth > _MAX_ACTORS:
-            raise InvalidTokenError("claims", "The token names an actor in a way not understood")
+            raise InvalidTokenError("claims", "The act claim of the token cannot be read")
         issuer = act.get("iss", "")
         if not isinstance(issuer, str):
-            raise InvalidTokenError("claims", "The token names an actor in a way not understood")
+            raise InvalidTokenError("claims", "The act claim of the token cannot be read")
         act = act.get("act")
 
 
@@ -144,15 +147,3 @@ def check_subject(claims: Mapping[str, Any]) -> None:
         raise InvalidTokenError("claims", "The token has a subject that is empty or not a string")
     if _CONTROL.search(subject):
         raise InvalidTokenError("claims", "The token has a subject with a control character")
-
-
-def _numeric_date(claims: Mapping[str, Any], name: str) -> float | None:
-    """Return a NumericDate claim (RFC 7519 §2), whole or fractional; None if it is absent."""
-    if name not in claims:
-        return None
-    value = claims[name]
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidTokenError("claims", "A time claim of the token is not a number")
-    if not 0 <= value <= _MAX_NUMERIC_DATE:
-        raise InvalidTokenError("claims", "A time claim of the token is out of range")
-    return value

@@ -17,7 +17,7 @@ import httpx
 from toolguard.errors import KeysUnavailableError
 from toolguard.tokens.network import Network
 
-__all__ = ["BusyError", "Fetch", "HttpFetch", "open_client", "retry_after_of", "unpacker"]
+__all__ = ["BusyError", "Fetch", "HttpFetch", "open_client", "parse_retry_after", "unpacker"]
 
 Fetch: TypeAlias = Callable[[str, float], bytes]
 """Fetches the document at a URL within a number of seconds; called in a separate thread.
@@ -151,21 +151,23 @@ def unpacker(response: httpx.Response) -> Callable[[bytes, int], bytes]:
 
 
 def _check_answer(response: httpx.Response) -> None:
-    retry_after = retry_after_of(response.headers.get("Retry-After", ""), time())
+    retry_after = parse_retry_after(response.headers.get("Retry-After", ""), time())
     if response.status_code in _BUSY and retry_after is not None:
         raise BusyError(f"HTTP {response.status_code}", retry_after=retry_after)
     if response.status_code != httpx.codes.OK:
         raise KeysUnavailableError(f"HTTP {response.status_code}")
 
 
-def retry_after_of(value: str, now: float) -> int | None:
+def parse_retry_after(value: str, now: float) -> int | None:
     """Return the seconds in a ``Retry-After`` header, a number or a date; None if it has none.
 
     At most a day.
 
-    >>> retry_after_of("120", now=0.0), retry_after_of("Thu, 01 Jan 1970 00:01:00 GMT", now=0.0)
-    (120, 60)
-    >>> retry_after_of("soon", now=0.0) is None
+    >>> parse_retry_after("120", now=0.0)
+    120
+    >>> parse_retry_after("Thu, 01 Jan 1970 00:01:00 GMT", now=0.0)
+    60
+    >>> parse_retry_after("soon", now=0.0) is None
     True
     """
     if value.isascii() and value.isdigit():

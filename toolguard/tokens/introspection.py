@@ -21,7 +21,7 @@ from toolguard.tokens.claims import Times, check_times
 from toolguard.tokens.discovery import EndpointLocation
 from toolguard.tokens.endpoint_source import EndpointSource
 from toolguard.tokens.faults import Faults
-from toolguard.tokens.fetching import Fetch, HttpFetch, retry_after_of
+from toolguard.tokens.fetching import Fetch, HttpFetch, parse_retry_after
 from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.introspection_client import BasicClient, BearerClient, Introspection
 from toolguard.tokens.issuers.issuer import Issuer
@@ -30,17 +30,17 @@ from toolguard.tokens.jwt import JWTVerifier
 from toolguard.tokens.keys import Key
 from toolguard.tokens.memo import own_claims
 from toolguard.tokens.per_loop import PerLoop
-from toolguard.tokens.posting import MAX_ANSWER_BYTES, Answer, HttpPost, Post
+from toolguard.tokens.posting import MAX_ANSWER_BYTES, HTTPAnswer, HttpPost, Post
 from toolguard.tokens.profile import Profile
 from toolguard.tokens.proofs.presented import check_binding
 from toolguard.tokens.signed_answers import MEDIA_TYPE, SignedAnswers, check_not_encrypted
 from toolguard.tokens.tokeninfo import TokenInfo
 
 __all__ = [
-    "Answer",
     "BasicClient",
     "BearerClient",
     "ConfirmedVerifier",
+    "HTTPAnswer",
     "HiddenToken",
     "Introspection",
     "IntrospectionVerifier",
@@ -234,6 +234,7 @@ class IntrospectionVerifier:
         kind = claims.pop("token_type", "Bearer")
         if not isinstance(kind, str) or kind.lower() not in ("bearer", "access_token", "dpop"):
             raise InvalidTokenError("bound", "The token is not a bearer token")
+        self._rules.check_issuer(claims)
         times, principal = self._rules.examined(claims, "at+jwt")
         if kind.lower() == "dpop" and principal.jkt is None:
             raise InvalidTokenError("bound", "The token is bound to a key that is not named")
@@ -283,7 +284,7 @@ class IntrospectionVerifier:
             self._endpoint.forget()
         return await self._read(answer)
 
-    async def _read(self, answer: Answer | str) -> Mapping[str, Any] | Exception:
+    async def _read(self, answer: HTTPAnswer | str) -> Mapping[str, Any] | Exception:
         """Return the members of an answer, or the outage that it is, which is logged."""
         try:
             return await self._members(answer)
@@ -291,7 +292,7 @@ class IntrospectionVerifier:
             self._faults.tell_outage(outage)
             return outage
 
-    async def _members(self, answer: Answer | str) -> Mapping[str, Any]:
+    async def _members(self, answer: HTTPAnswer | str) -> Mapping[str, Any]:
         if isinstance(answer, str):
             raise KeysUnavailableError(
                 f"The authorization server does not answer ({answer})", reason="unreachable"
@@ -302,7 +303,7 @@ class IntrospectionVerifier:
             raise KeysUnavailableError(
                 f"The introspection endpoint answers HTTP {answer.status}"
                 f"{_OWN_FAULT if is_own_fault else ''}",
-                retry_after=retry_after_of(answer.retry_after, self._clock()) or 5,
+                retry_after=parse_retry_after(answer.retry_after, self._clock()) or 5,
                 reason="status",
             )
         check_not_encrypted(answer.body)
@@ -456,7 +457,7 @@ class _NoKeys:
     async def refresh(self) -> None:
         """Do nothing."""
 
-    def suspect(self, kid: str | None) -> bool:
+    def report_bad_signature(self, kid: str | None) -> bool:
         """Return False."""
         del kid
         return False

@@ -33,24 +33,43 @@ class IntrospectionClient(Protocol):
 
 @dataclass(frozen=True)
 class BasicClient:
-    """Sends id and secret in the ``Authorization`` header (RFC 6749 §2.3.1)."""
+    """Sends id and secret in the ``Authorization`` header (RFC 6749 §2.3.1).
+
+    Attributes:
+        client_id: the id of this server at the authorization server.
+        client_secret: its secret; never in the representation.
+    """
 
     client_id: str
     client_secret: str = field(repr=False)
 
     def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
-        """Return the ``Authorization`` header."""
+        """Return the ``Authorization`` header.
+
+        Args:
+            token_endpoint: the URL that the request goes to.
+            now: seconds since the epoch.
+        """
         return basic_credentials(self.client_id, self.client_secret)
 
 
 @dataclass(frozen=True)
 class BearerClient:
-    """Sends a token of this server's own (RFC 7662 §2.1)."""
+    """Sends a token of this server's own (RFC 7662 §2.1).
+
+    Attributes:
+        token: the token; never in the representation.
+    """
 
     token: str = field(repr=False)
 
     def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
-        """Return the ``Authorization`` header."""
+        """Return the ``Authorization`` header.
+
+        Args:
+            token_endpoint: the URL that the request goes to.
+            now: seconds since the epoch.
+        """
         return ClientCredentials(authorization=f"Bearer {self.token}")
 
 
@@ -59,7 +78,12 @@ class AnonymousClient:
     """Sends nothing: for endpoints that answer everybody who has a token."""
 
     def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
-        """Return no credentials."""
+        """Return no credentials.
+
+        Args:
+            token_endpoint: the URL that the request goes to.
+            now: seconds since the epoch.
+        """
         return ClientCredentials()
 
 
@@ -110,6 +134,11 @@ class Introspection:
         return {"token": token, "token_type_hint": "access_token"}
 
     def read(self, status: int, body: bytes) -> Mapping[str, Any] | None:
-        """Return the members of an answer (RFC 7662 §2.2); None if it cannot be read."""
+        """Return the members of an answer (RFC 7662 §2.2); None if it cannot be read.
+
+        Args:
+            status: the HTTP status.
+            body: the body of the response.
+        """
         del status
         return strict_object(body)

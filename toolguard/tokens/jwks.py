@@ -79,8 +79,8 @@ class _State:
             return max(self.retry_at, self.refilled_at - (_EXTRA_FETCHES - 1) * _EXTRA_EACH)
         return self.retry_at
 
-    def fetched(self, keys: KeySet, flight: _Flight, max_stale: float) -> _State:
-        asked_at = flight.started_at
+    def fetched(self, keys: KeySet, running: _RunningFetch, max_stale: float) -> _State:
+        asked_at = running.started_at
         stale_at = asked_at + _FRESH_FOR
         return _State(
             keys,
@@ -89,7 +89,7 @@ class _State:
             stale_at + max_stale,
             asked_at,
             refilled_at=self._refilled_after(asked_at),
-            absent=flight.wanted,
+            absent=running.wanted,
         )
 
     def failed(self, asked_at: float, now: float, jitter: float, retry_after: float) -> _State:
@@ -109,7 +109,7 @@ class _State:
         return max(self.refilled_at, asked_at) + _EXTRA_EACH
 
 
-class _Flight:
+class _RunningFetch:
     """One running fetch, with any number of waiting calls in any event loops."""
 
     def __init__(self, started_at: float, overdue_at: float) -> None:
@@ -121,7 +121,7 @@ class _Flight:
         self.is_slow = False
         self._landed: Future[None] = Future()
 
-    def land(self) -> None:
+    def finish(self) -> None:
         self._landed.set_result(None)
 
     async def wait(self, timeout: float) -> None:
@@ -197,7 +197,7 @@ class JWKS:
         self._jitter = jitter
         self._state = _State()
         # Keyed by process id: a fetch that runs while the process forks does not run in the child.
-        self._flights: dict[int, _Flight] = {}
+        self._running: dict[int, _RunningFetch] = {}
         self._wanted: dict[_Wanted, None] = {}
         self._outcomes = {"success": 0, "failure": 0}
 
@@ -239,13 +239,13 @@ class JWKS:
             KeysUnavailableError: if there are no usable keys afterwards.
         """
         now = self._clock()
-        flight = self._fly(now)
-        if flight is not None:
-            if self._state.stale_at <= now < self._state.expires_at and not flight.is_slow:
-                await flight.wait(flight.started_at + _PATIENCE - now)
-                flight.is_slow = True
+        running = self._begin_fetch(now)
+        if running is not None:
+            if self._state.stale_at <= now < self._state.expires_at and not running.is_slow:
+                await running.wait(running.started_at + _PATIENCE - now)
+                running.is_slow = True
             else:
-                await flight.wait(flight.overdue_at - now)
+                await running.wait(running.overdue_at - now)
             now = self._clock()
         if not self._state.usable(now):
             raise self._unavailable(self._state, now)
@@ -268,8 +268,8 @@ class JWKS:
             fetched_at = self._state.stale_at - _FRESH_FOR
             yield Figure("keys.age", self._clock() - fetched_at, about)
 
-    def suspect(self, kid: str | None) -> bool:
-        """Report a signature that did not verify; see :meth:`KeySource.suspect`."""
+    def report_bad_signature(self, kid: str | None) -> bool:
+        """Report a signature that did not verify; see :meth:`KeySource.report_bad_signature`."""
         worthwhile = self._can_change(self._state, self._clock())
         if worthwhile:
             self._want((kid, ""))
@@ -285,14 +285,14 @@ class JWKS:
                 return None
             age = now - state.stale_at + _FRESH_FOR
             _log.warning("%r: using stale keys, fetched %.0f s ago", self, age)
-        self._fly(now)
+        self._begin_fetch(now)
         return found
 
     def _is_worth_waiting(self, state: _State, now: float) -> bool:
-        flight = self._flights.get(os.getpid())
-        if flight is None:
+        running = self._running.get(os.getpid())
+        if running is None:
             return now >= state.next_fetch_at(now)
-        return not flight.is_slow and now < flight.started_at + _PATIENCE
+        return not running.is_slow and now < running.started_at + _PATIENCE
 
     def _miss(self, wanted: _Wanted, state: _State, now: float) -> tuple[Key, ...] | None:
         if state.usable(now) and state.lacks(wanted, now):
@@ -308,8 +308,8 @@ class JWKS:
 
     def _can_change(self, state: _State, now: float) -> bool:
         """Return whether a fetch that could bring other keys runs, or may start now."""
-        flight = self._flights.get(os.getpid())
-        return now >= state.next_fetch_at(now) if flight is None else now < flight.overdue_at
+        running = self._running.get(os.getpid())
+        return now >= state.next_fetch_at(now) if running is None else now < running.overdue_at
 
     def _unavailable(self, state: _State, now: float) -> KeysUnavailableError:
         wait = max(state.next_fetch_at(now) - now, 1.0)
@@ -317,39 +317,39 @@ class JWKS:
             "The keys of the authorization server cannot be fetched", retry_after=math.ceil(wait)
         )
 
-    def _fly(self, now: float) -> _Flight | None:
+    def _begin_fetch(self, now: float) -> _RunningFetch | None:
         """Return the running fetch; start one if none runs and one is due."""
         process = os.getpid()
         if not self._is_due(now):
-            return self._flights.get(process)
-        ours = _Flight(now, now + self._timeout + _GRACE)
+            return self._running.get(process)
+        ours = _RunningFetch(now, now + self._timeout + _GRACE)
         # setdefault is atomic: of several threads that have come this far, one starts a fetch.
-        flight = self._flights.setdefault(process, ours)
-        if flight is ours:
+        running = self._running.setdefault(process, ours)
+        if running is ours:
             self._start(ours)
-        return flight
+        return running
 
     def _is_due(self, now: float) -> bool:
         state = self._state
         has_reason = now >= state.refresh_at or bool(self._wanted)
         return has_reason and now >= state.next_fetch_at(now)
 
-    def _start(self, flight: _Flight) -> None:
-        if not self._is_due(flight.started_at):
+    def _start(self, running: _RunningFetch) -> None:
+        if not self._is_due(running.started_at):
             # Another fetch ended between the look at the state and the start of this one.
-            self._land(flight)
+            self._end_fetch(running)
             return
         wanted, self._wanted = self._wanted, {}
-        flight.wanted = frozenset(tuple(wanted))
+        running.wanted = frozenset(tuple(wanted))
         thread = threading.Thread(
-            target=self._run, args=(flight,), name="toolguard-keys", daemon=True
+            target=self._run, args=(running,), name="toolguard-keys", daemon=True
         )
         try:
             thread.start()
         except RuntimeError:
-            self._settle(flight, "no thread can be started")
+            self._settle(running, "no thread can be started")
 
-    def _run(self, flight: _Flight) -> None:
+    def _run(self, running: _RunningFetch) -> None:
         # The outcome after an unexpected exception of `fetch` is a failure as well.
         outcome: KeySet | str = "the fetch broke off"
         retry_after = [0.0]
@@ -358,7 +358,7 @@ class JWKS:
         except KeysUnavailableError as error:
             outcome = str(error)
         finally:
-            self._settle(flight, outcome, max(retry_after))
+            self._settle(running, outcome, max(retry_after))
 
     def _load(self, retry_after: list[float]) -> KeySet:
         ends_at = self._clock() + self._timeout
@@ -376,28 +376,30 @@ class JWKS:
         except (KeySetError, KeysUnavailableError, OSError) as error:
             raise KeysUnavailableError(f"{url}: {error}") from None
 
-    def _settle(self, flight: _Flight, outcome: KeySet | str, retry_after: float = 0.0) -> None:
+    def _settle(
+        self, running: _RunningFetch, outcome: KeySet | str, retry_after: float = 0.0
+    ) -> None:
         before = self._state
         try:
             self._outcomes["failure" if isinstance(outcome, str) else "success"] += 1
             if isinstance(outcome, str):
                 self._location.forget()
                 self._state = before.failed(
-                    flight.started_at, self._clock(), self._jitter(), retry_after
+                    running.started_at, self._clock(), self._jitter(), retry_after
                 )
                 _log.warning("%r: no newer keys, try %d: %s", self, self._state.failures, outcome)
             else:
-                self._state = before.fetched(outcome, flight, self._max_stale)
+                self._state = before.fetched(outcome, running, self._max_stale)
                 if outcome.skipped and (
                     before.keys is None or before.keys.skipped != outcome.skipped
                 ):
                     _log.warning("%r: left out %s", self, "; ".join(outcome.skipped))
         finally:
-            self._land(flight)
+            self._end_fetch(running)
 
-    def _land(self, flight: _Flight) -> None:
-        self._flights.pop(os.getpid(), None)
-        flight.land()
+    def _end_fetch(self, running: _RunningFetch) -> None:
+        self._running.pop(os.getpid(), None)
+        running.finish()
 
     def __repr__(self) -> str:
         return f"<JWKS: {self._location.address}>"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from base64 import urlsafe_b64decode
+from binascii import a2b_base64
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from string import ascii_letters, digits
@@ -41,6 +41,8 @@ _LAST: tuple[Collection[str], ...] = (
     {*"AQgw"},
     {*"AEIMQUYcgkosw048"},
 )
+# RFC 4648 §5, as the alphabet of §4.
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 # RFC 7516 §7.1; the encrypted key may be empty.
 _JWE = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*){4}")
 _MAX_KID_LENGTH = 256
@@ -56,7 +58,7 @@ KEY_PARAMETERS = frozenset({"jku", "jwk", "x5c", "x5u"})
 _UNSUPPORTED_PARAMETERS = frozenset({"crit", "b64", "enc", "zip"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class CompactJWS:
     """The parts of a signed token, not verified. Its representation shows none of them.
 
@@ -164,9 +166,9 @@ def _read_header(segment: str, ignored: frozenset[str]) -> _Header:
     if not isinstance(algorithm, str):
         raise InvalidTokenError("algorithm", "The token header names no algorithm")
     if not isinstance(typ, str) or not typ.isascii():
-        raise InvalidTokenError("type", "The token header holds an unreadable type")
+        raise InvalidTokenError("type", "The typ header of the token is not a media type")
     if "kid" in header and not _is_key_id(kid):
-        raise InvalidTokenError("key", "The token header holds an unreadable key id")
+        raise InvalidTokenError("key", "The kid header of the token is not a usable string")
     return _Header(algorithm, kid, media_type(typ))
 
 
@@ -188,5 +190,5 @@ def base64url(segment: str) -> bytes:
         InvalidTokenError: with reason ``malformed``, for another encoding of the same bytes.
     """
     if segment[-1:] not in _LAST[len(segment) % 4]:
-        raise InvalidTokenError("malformed", "The token is not base64url in its one spelling")
-    return urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+        raise InvalidTokenError("malformed", "A part of the token is not canonical base64url")
+    return a2b_base64(segment.encode("ascii").translate(_STANDARD) + b"=" * (-len(segment) % 4))

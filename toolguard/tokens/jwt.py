@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from typing import Any
 
 from typing_extensions import Self
@@ -38,7 +37,7 @@ from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.issuers.issuer import MAX_LEEWAY, Issuer
 from toolguard.tokens.jws import CompactJWS, media_type, parse_object
 from toolguard.tokens.keys import Key, KeySource
-from toolguard.tokens.memo import Memo, Verified
+from toolguard.tokens.memo import Memo, Verified, digest_of
 from toolguard.tokens.profile import STRICT, Profile
 from toolguard.tokens.proofs.presented import check_binding
 from toolguard.tokens.signatures import DEFAULT_ALGORITHMS, is_signed
@@ -277,9 +276,7 @@ class JWTVerifier:
         self, token: str, *, refreshed: bool = False, bound: bool = False
     ) -> Principal | None:
         """Return the principal; None if keys must be fetched first."""
-        # Lone surrogates are encoded as well: no two texts share a digest.
-        digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
-        issuer = self.issuer
+        digest, issuer = digest_of(token), self.issuer
         verified = known = self._memo.recall(digest)
         if known is not None:  # valid while its key and issuer are in use
             keys = self._keys.find(known.kid, known.algorithm) or ()
@@ -288,7 +285,7 @@ class JWTVerifier:
             if is_other or all(key is not known.key for key in keys):
                 verified = None
         if verified is None:
-            verified = self._examine(token, refreshed=refreshed)
+            verified = self._examine(token, issuer, refreshed=refreshed)
         if verified is None:
             return None
         if (verified.principal.jkt is None) is bound:
@@ -298,23 +295,39 @@ class JWTVerifier:
             self._memo.keep(digest, verified)
         return verified.principal if verified.is_flat else verified.own_principal()
 
-    def _examine(self, token: str, *, refreshed: bool) -> Verified | None:
+    def _examine(self, token: str, issuer: str | None, *, refreshed: bool) -> Verified | None:
         jws = self._read(token)
         claims = parse_object(jws.payload)
         # Before the look-up: a token of another issuer causes none, and no request.
-        if self.issuer is not None and not self._issued(claims):
+        if issuer is not None and not self._issued(claims, issuer):
             if self._profile.reads_token_issuer and not getattr(self._keys, "is_fetched", True):
                 # The metadata may name it. Asked for once: afterwards it is known.
                 self._keys.find(None, jws.algorithm)
                 return None
             self._faults.tell("iss", self._issuer_names, claims.get("iss"))
             raise InvalidTokenError("issuer", "The token is of another issuer")
-        key = self._signer(jws, refreshed=refreshed)
-        return None if key is None else self._accept(jws, claims, key)
+        key = self._signer(jws, issuer, refreshed=refreshed)
+        if key is None:
+            return None
+        if key.issuer is not None and not self._profile.vouches(key.issuer, claims):
+            raise InvalidTokenError("key", "The key of the token is one of another issuer")
+        return Verified(jws.algorithm, jws.kid, key, *self.examined(claims, jws.typ))
 
-    def _issued(self, claims: Mapping[str, Any]) -> bool:
-        """Return whether the claims are of this issuer."""
-        if self._profile.issued(claims, self.issuer):
+    def check_issuer(self, claims: Mapping[str, Any]) -> None:
+        """Check that claims, whose origin has been verified, are of this issuer.
+
+        Args:
+            claims: the claims of a token.
+
+        Raises:
+            InvalidTokenError: if they are of another one.
+        """
+        if not self._issued(claims, self.issuer):
+            raise InvalidTokenError("issuer", "The token is of another issuer")
+
+    def _issued(self, claims: Mapping[str, Any], issuer: str | None) -> bool:
+        """Return whether the claims are of this issuer, which has that name."""
+        if self._profile.issued(claims, issuer):
             return True
         named = getattr(self._keys, "token_issuer", None)
         return self._profile.reads_token_issuer and named is not None and claims.get("iss") == named
@@ -333,14 +346,15 @@ class JWTVerifier:
             raise InvalidTokenError("type", "The token is not of a type accepted here")
         return jws
 
-    def _signer(self, jws: CompactJWS, *, refreshed: bool) -> Key | None:
+    def _signer(self, jws: CompactJWS, issuer: str | None, *, refreshed: bool) -> Key | None:
         """Return the issuer's key that signed the token; None if keys must be fetched first."""
         keys = self._keys.find(jws.kid, jws.algorithm)
-        if keys is None or self.issuer is None:
+        if keys is None or issuer is None:
             return None
         for key in keys:
             if is_signed(jws, key):
-                self._remember_proven(jws.kid)
+                if jws.kid not in self._proven and len(self._proven) < _MAX_PROVEN:
+                    self._proven[jws.kid] = None
                 return key
         if not keys:
             self._faults.tell("kid", "one that the issuer publishes", jws.kid)
@@ -348,33 +362,30 @@ class JWTVerifier:
                 "key", "The token is signed with a key that its issuer does not publish"
             )
         # The issuer may have replaced a key under its old name.
-        if not refreshed and jws.kid in self._proven and self._keys.suspect(jws.kid):
+        if not refreshed and jws.kid in self._proven and self._keys.report_bad_signature(jws.kid):
             return None
         raise InvalidTokenError("signature", "The signature of the token is wrong")
 
-    def _remember_proven(self, kid: str | None) -> None:
-        if kid not in self._proven and len(self._proven) < _MAX_PROVEN:
-            self._proven[kid] = None
-
-    def _accept(self, jws: CompactJWS, claims: Mapping[str, Any], key: Key) -> Verified:
-        """Check the claims of a signed token, except the time claims."""
-        if not self._profile.vouches(key.issuer, claims):
-            raise InvalidTokenError("key", "The key of the token is one of another issuer")
-        times, principal = self.examined(claims, jws.typ)
-        return Verified(jws.algorithm, jws.kid, key, times, principal)
-
     def examined(self, claims: Mapping[str, Any], typ: str) -> tuple[Times, Principal]:
-        """Return the period and the principal of claims whose origin has been verified.
+        """Return the period and the principal of claims of this issuer.
 
         Args:
-            claims: the claims of a token.
+            claims: the claims of a token, whose origin has been verified.
             typ: the ``typ`` of its header.
 
         Raises:
             InvalidTokenError: if one of the claims is not accepted; times are not compared.
         """
-        self._check_parties(claims)
-        check_confirmation(claims)
+        if "aud" in claims or not self._profile.admits_client(claims):
+            self._check_audience(claims)
+        check_subject(claims)
+        if "act" in claims:
+            check_actors(claims)
+        # RFC 7519 §4.1.7.
+        if not isinstance(claims.get("jti", ""), str):
+            raise InvalidTokenError("claims", "The jti claim of the token is not a string")
+        if "cnf" in claims:
+            check_confirmation(claims)
         fault = self._profile.fault_of_kind(claims, typ)
         if fault is not None:
             self._faults.tell("kind", "an access token", fault)
@@ -388,25 +399,17 @@ class JWTVerifier:
             principal = replace(principal, scopes=scopes)
         return times, principal
 
-    def _check_parties(self, claims: Mapping[str, Any]) -> None:
-        if not self._issued(claims):
-            raise InvalidTokenError("issuer", "The token is of another issuer")
-        if not self._profile.admits_client(claims):
-            self._check_audience(claims)
-        check_subject(claims)
-        check_actors(claims)
-        # RFC 7519 §4.1.7.
-        if not isinstance(claims.get("jti", ""), str):
-            raise InvalidTokenError("claims", "The jti claim of the token is not a string")
-
     def _check_audience(self, claims: Mapping[str, Any]) -> None:
-        named = audience_names(claims.get("aud"))
+        aud = claims.get("aud")
+        if isinstance(aud, str) and aud in self._accepted:  # the accepted ones are canonical
+            return
+        named = audience_names(aud)
         if named is None:
-            self._faults.tell("aud", self._audiences, claims.get("aud"))
+            self._faults.tell("aud", self._audiences, aud)
             raise InvalidTokenError("audience", "The token names no audience")
         ours = [canonical_audience(name) in self._accepted for name in named]
         if not any(ours) or (self._require_single_audience and not all(ours)):
-            self._faults.tell("aud", self._audiences, claims.get("aud"))
+            self._faults.tell("aud", self._audiences, aud)
             raise InvalidTokenError("audience", "The token is for another audience")
 
     def __repr__(self) -> str:

@@ -209,7 +209,7 @@ class KeySource(Protocol):
         """
         ...
 
-    def suspect(self, kid: str | None) -> bool:
+    def report_bad_signature(self, kid: str | None) -> bool:
         """Report that a signature did not verify with the key of this ``kid``.
 
         Returns:
@@ -254,7 +254,7 @@ class StaticKeys:
     async def refresh(self) -> None:
         """Do nothing: there are no newer keys."""
 
-    def suspect(self, kid: str | None) -> bool:  # noqa: ARG002 - as KeySource has it
+    def report_bad_signature(self, kid: str | None) -> bool:  # noqa: ARG002 - as KeySource has it
         """Return False: a given key is never replaced.
 
         Args:

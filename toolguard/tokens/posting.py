@@ -14,7 +14,7 @@ from toolguard.tokens.fetching import open_client, unpacker
 from toolguard.tokens.network import Network
 from toolguard.tokens.per_loop import PerLoop
 
-__all__ = ["MAX_ANSWER_BYTES", "Answer", "HttpPost", "Post"]
+__all__ = ["MAX_ANSWER_BYTES", "HTTPAnswer", "HttpPost", "Post"]
 
 #: The maximum length of an answer; a longer one is cut off after it.
 MAX_ANSWER_BYTES = 256 * 1024
@@ -23,7 +23,7 @@ MAX_ANSWER_BYTES = 256 * 1024
 _LOST = (httpx.ReadError, httpx.WriteError, httpx.CloseError, httpx.RemoteProtocolError)
 
 
-class Answer(NamedTuple):
+class HTTPAnswer(NamedTuple):
     """An HTTP answer: its status, its ``Retry-After`` header, its body and its media type."""
 
     status: int
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
     media_type: str = "application/json"
 
 
-Post: TypeAlias = Callable[[str, bytes, Mapping[str, str], float], Awaitable["Answer | str"]]
+Post: TypeAlias = Callable[[str, bytes, Mapping[str, str], float], Awaitable["HTTPAnswer | str"]]
 """Sends a form to a URL within a number of seconds; returns the answer, or why there is none."""
 
 
@@ -50,7 +50,7 @@ class HttpPost:
 
     async def __call__(
         self, url: str, body: bytes, headers: Mapping[str, str], timeout: float
-    ) -> Answer | str:
+    ) -> HTTPAnswer | str:
         """Return the answer, or the name of the failure.
 
         Args:
@@ -66,13 +66,13 @@ class HttpPost:
         except KeysUnavailableError as error:
             return str(error)
 
-    async def _send_twice(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def _send_twice(self, url: str, body: bytes, headers: Mapping[str, str]) -> HTTPAnswer:
         try:
             return await self._send(url, body, headers)
         except _LOST:
             return await self._send(url, body, headers)
 
-    async def _send(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def _send(self, url: str, body: bytes, headers: Mapping[str, str]) -> HTTPAnswer:
         sending = self._clients.get().stream("POST", url, content=body, headers=headers)
         async with sending as response:
             received, unpack = bytearray(), unpacker(response)
@@ -80,7 +80,7 @@ class HttpPost:
                 received += unpack(chunk, MAX_ANSWER_BYTES + 1 - len(received))
                 if len(received) > MAX_ANSWER_BYTES:
                     break
-            return Answer(
+            return HTTPAnswer(
                 response.status_code,
                 response.headers.get("Retry-After", ""),
                 bytes(received).removeprefix(codecs.BOM_UTF8),

@@ -27,6 +27,8 @@ _FOREIGN_KINDS = frozenset(
     {"id", "id_token", "refresh", "refresh_token", "offline", "logout", "dsr"}
 )
 _ACCESS_KINDS = frozenset({"bearer", "access", "access_token"})
+# The claims that may tell that a JWT is for another purpose.
+_TELLING = _FOREIGN_CLAIMS.union(_KIND_CLAIMS, ("events", "nonce"))
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,16 @@ class Profile:
             claims: its claims.
             typ: the ``typ`` of its header.
         """
-        stated = {name: claims[name] for name in _KIND_CLAIMS if isinstance(claims.get(name), str)}
-        kinds = {value.lower() for value in stated.values()}
+        fault = None if _TELLING.isdisjoint(claims) else self._fault_told(claims, typ)
+        # RFC 7523 §3: a JWT whose `sub` is its `iss` is an assertion, not an access token.
+        if fault is None and claims.get("sub") == claims["iss"]:
+            return "its sub is its iss"
+        return fault or self._fault_of_marks(claims)
+
+    def _fault_told(self, claims: Mapping[str, Any], typ: str) -> str | None:
+        """Return what tells that a JWT is for another purpose, of the claims that may tell it."""
+        stated = [claims.get(name) for name in _KIND_CLAIMS]
+        kinds = [value.lower() for value in stated if isinstance(value, str)]
         carried = sorted(claims.keys() & (_FOREIGN_CLAIMS - self.may_carry))
         if carried:
             return f"it has {carried[0]}"
@@ -97,15 +107,12 @@ class Profile:
         # RFC 8417 §2.2: the events of a security event, such as a logout token, are an object.
         if isinstance(claims.get("events"), dict):
             return "it has events"
-        # RFC 7523 §3: a JWT whose `sub` is its `iss` is an assertion, not an access token.
-        if claims.get("sub") == claims["iss"]:
-            return "its sub is its iss"
         # OpenID Connect Core §2: an ID token repeats the nonce of its request. Keycloak before
         # 25 put it into access tokens too, but says of those that they are "Bearer".
         repeats = "nonce" in claims and "nonce" not in self.may_carry
         if repeats and typ == "jwt" and _ACCESS_KINDS.isdisjoint(kinds):
             return "it has nonce"
-        return self._fault_of_marks(claims)
+        return None
 
     def _fault_of_marks(self, claims: Mapping[str, Any]) -> str | None:
         """Return which mark of this issuer's access tokens is missing."""

@@ -60,6 +60,10 @@ class TokenInfo:
     def read(self, status: int, body: bytes) -> Mapping[str, Any] | None:
         """Return the members of an answer, as RFC 7662 has them; None if it cannot be read.
 
+        Args:
+            status: the HTTP status.
+            body: the body of the response.
+
         >>> TokenInfo().read(200, b'{"aud": "app", "exp": "1800000000", "expires_in": "300"}')
         {'aud': 'app', 'exp': 1800000000, 'active': True}
         >>> TokenInfo().read(400, b'{"error": "invalid_token"}')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from hashlib import sha256
 from typing import Protocol, cast
 
 from toolguard.errors import InvalidTokenError
@@ -18,6 +17,7 @@ from toolguard.tokens.forgetting import forget_variables
 from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.jws import KEY_PARAMETERS, has_jose_header, parse_object
 from toolguard.tokens.jwt import JWTVerifier
+from toolguard.tokens.memo import digest_of
 from toolguard.tokens.profile import Profile
 from toolguard.tokens.proofs.settings import Mode
 
@@ -109,7 +109,7 @@ class TrustedIssuers:
         asking = [each for each in verifiers if getattr(each, "takes_opaque", False)]
         if len(asking) > 1:
             raise ValueError(
-                "opaque tokens do not tell their issuer: of several issuers, one may have "
+                "opaque tokens do not name their issuer: only one of several issuers may have "
                 "introspection= without confirm=True"
             )
         self._opaque = asking[0] if asking else None
@@ -230,7 +230,7 @@ class TrustedIssuers:
         await close(*self.verifiers)
 
     def _route(self, token: str) -> tuple[bytes, IssuerVerifier]:
-        digest = sha256(token.encode("utf-8", "surrogatepass")).digest()
+        digest = digest_of(token)
         known = self._routes.get(digest)
         if known is not None:
             return digest, known
@@ -299,7 +299,7 @@ def with_issuer(
     known = verifier.verifiers if isinstance(verifier, TrustedIssuers) else (verifier,)
     if any(getattr(getattr(each, "profile", None), "names", None) is None for each in known):
         raise ValueError(
-            "issuers are added to issuers: write ToolGuard(issuers=[...]) instead of "
+            "add_issuer() needs a guard with issuers=: write ToolGuard(issuers=[...]) instead of "
             "well_known_url= or verifier="
         )
     described = cast("tuple[IssuerVerifier, ...]", known)
@@ -330,7 +330,9 @@ def _verifier_for(
 
 def _check_apart(one: IssuerVerifier, other: IssuerVerifier) -> None:
     if one.profile.names is None or other.profile.names is None:
-        raise ValueError("each of several issuers is described: write JWTVerifier.of(Issuer(...))")
+        raise ValueError(
+            "of several issuers each has to be described: write JWTVerifier.of(Issuer(...))"
+        )
     shared = one.profile.names.overlap(other.profile.names)
     if shared is not None:
-        raise ValueError(f"two of the issuers claim the same tokens, those with iss {shared!r}")
+        raise ValueError(f"two issuers have the same iss in their tokens, {shared!r}")

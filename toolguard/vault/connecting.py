@@ -34,7 +34,7 @@ from toolguard.vault.visitors import PageError, Visitors, owner_of
 if TYPE_CHECKING:
     from toolguard.vault.vault import Connected, Vault
 
-__all__ = ["connect_routes", "visitors_of"]
+__all__ = ["build_visitors", "connect_routes"]
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -56,10 +56,10 @@ def connect_routes(vault: Vault) -> list[Route]:
         ValueError: if the vault does not know its origin, or how people sign in.
         MissingTemplatesError: if Jinja2 is not installed.
     """
-    return _ConnectPages(vault, visitors_of(vault)).routes()
+    return _ConnectPages(vault, build_visitors(vault)).routes()
 
 
-def visitors_of(vault: Vault) -> Visitors:
+def build_visitors(vault: Vault) -> Visitors:
     """Return the people who open the pages of a vault.
 
     Args:

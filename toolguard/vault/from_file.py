@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,17 @@ from toolguard.connections.server import (
     ServerSource,
     ServiceAccount,
 )
-from toolguard.environment import taken
+from toolguard.parts.environment import taken
+from toolguard.parts.toml_file import Table, read_toml
 from toolguard.vault import presets
 from toolguard.vault.providers import OAuthProvider
 from toolguard.vault.sign_in import OpenIDSignIn
 from toolguard.vault.vault import Vault
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+__all__ = ["SETTINGS", "vault_from_file", "vault_from_table"]
 
-__all__ = ["vault_from_file"]
+SETTINGS = ("database", "public_url", "sign_in", "connections")
+"""The keys of a file that describe a vault."""
 
 
 def vault_from_file(path: str | Path, environ: Mapping[str, str] = os.environ) -> Vault:
@@ -61,19 +59,28 @@ def vault_from_file(path: str | Path, environ: Mapping[str, str] = os.environ) -
     Raises:
         ValueError: if the file cannot be read, or something in it is missing or unknown.
     """
+    settings = read_toml(
+        path,
+        "the vault's file",
+        "write the path of a TOML file into TOOLGUARD_VAULT, or after --file",
+    )
+    Table(str(path), settings).check_known(*SETTINGS)
     try:
-        text = Path(path).read_text("utf-8")
-        settings = tomllib.loads(text)
-    except OSError as fault:
-        raise ValueError(
-            f"the vault's file {str(path)!r} cannot be read ({fault.strerror}): write the path of "
-            "a TOML file into TOOLGUARD_VAULT, or after --file"
-        ) from None
+        return vault_from_table(settings, environ)
     except ValueError as fault:
-        raise ValueError(f"the vault's file {str(path)!r} is not TOML: {fault}") from None
-    unknown = settings.keys() - {"database", "public_url", "sign_in", "connections"}
-    if unknown:
-        raise ValueError(f"{path}: nothing is called {', '.join(sorted(unknown))}")
+        raise ValueError(f"{path}: {fault}") from None
+
+
+def vault_from_table(settings: Mapping[str, Any], environ: Mapping[str, str]) -> Vault:
+    """Return the vault that some keys of a TOML file describe, as a file of its own would.
+
+    Args:
+        settings: the values of :data:`SETTINGS`.
+        environ: the environment variables.
+
+    Raises:
+        ValueError: if something in it is missing or unknown.
+    """
     sign_in = None
     if "sign_in" in settings:
         sign_in = OpenIDSignIn(**_arguments("sign_in", settings["sign_in"], environ))
@@ -146,7 +153,9 @@ def _arguments(
     arguments = dict(settings)
     for secret in ("client_secret", "private_key", "key"):
         if secret in arguments:
-            raise ValueError(f'{where}: a file holds no secret: write {secret}_env = "VARIABLE"')
+            raise ValueError(
+                f'{where}: a file must not hold a secret: write {secret}_env = "VARIABLE"'
+            )
         variable = arguments.pop(f"{secret}_env", None)
         if variable is not None:
             arguments[secret] = taken(str(variable), environ)

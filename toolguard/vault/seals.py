@@ -7,9 +7,9 @@ from hashlib import sha256
 from typing import Protocol, runtime_checkable
 
 from toolguard.connections.sealing import NamedCipher, read_keys
-from toolguard.environment import VAULT_KEYS, secret
+from toolguard.parts.environment import VAULT_KEYS, secret
 
-__all__ = ["KeySeal", "Seal", "UnknownKeyError", "seal_of"]
+__all__ = ["KeySeal", "Seal", "UnknownKeyError", "parse_seal"]
 
 
 class UnknownKeyError(Exception):
@@ -115,7 +115,7 @@ class KeySeal:
         return f"<KeySeal: keys: {len(self._ciphers)}>"
 
 
-def seal_of(keys: Sequence[str | bytes] | Seal | None) -> Seal:
+def parse_seal(keys: Sequence[str | bytes] | Seal | None) -> Seal:
     """Return the seal that ``keys`` stands for.
 
     Raises:

@@ -9,9 +9,8 @@ from typing import Any, TypeAlias
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolguard.errors import InvalidTokenError
 from toolguard.parsing.secure_urls import is_secure_url
-from toolguard.tokens.jws import parse, parse_object
+from toolguard.vault.token_answers import id_token_claims
 
 __all__ = ["OpenIDSignIn", "Person", "SignIn", "SignInFunction", "read_person"]
 
@@ -96,7 +95,7 @@ def read_person(
         nonce: the nonce of this sign-in.
         now: seconds since the epoch.
     """
-    claims = _claims(answer.get("id_token"))
+    claims = id_token_claims(answer.get("id_token"))
     subject = claims.get(sign_in.subject_claim)
     audiences = claims.get("aud")
     audiences = audiences if isinstance(audiences, list) else [audiences]
@@ -114,12 +113,3 @@ def read_person(
     names = (claims.get(each) for each in ("email", "preferred_username", "name"))
     name = next((each for each in names if isinstance(each, str) and each), "")
     return Person(issuer, subject, name, claims)
-
-
-def _claims(id_token: object) -> Mapping[str, Any]:
-    if not isinstance(id_token, str):
-        return {}
-    try:
-        return parse_object(parse(id_token).payload)
-    except InvalidTokenError:
-        return {}

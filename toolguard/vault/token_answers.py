@@ -17,12 +17,12 @@ from toolguard.errors import (
     ConnectionUnavailableError,
     InvalidTokenError,
 )
-from toolguard.parsing.token_members import is_token, whole_seconds
+from toolguard.parsing.token_members import is_token, read_scopes, read_token, whole_seconds
 from toolguard.tokens.jws import parse, parse_object
 from toolguard.vault.grants import Grant
 from toolguard.vault.providers import OAuthProvider
 
-__all__ = ["account_name", "read_grant"]
+__all__ = ["account_name", "id_token_claims", "read_grant"]
 
 # Schemes that stand for "Bearer": RFC 6750, and the kinds of users and bots at Slack.
 _BEARER = frozenset({"bearer", "user", "bot"})
@@ -56,7 +56,7 @@ def read_grant(
 
 def account_name(members: Mapping[str, Any], provider: OAuthProvider) -> str:
     """Return the name of the account that an answer is about; empty if it does not say."""
-    claims = _claims(members.get("id_token"))
+    claims = id_token_claims(members.get("id_token"))
     for path in provider.account_names:
         found = _at(members, path) or _at(claims, path)
         if isinstance(found, str) and found:
@@ -82,35 +82,26 @@ def _refusal(status: int, code: object, provider: OAuthProvider, name: str) -> C
 def _read(members: Mapping[str, Any], provider: OAuthProvider, before: Grant, now: float) -> Grant:
     nested = members.get(provider.answer_member) if provider.answer_member else None
     tokens = nested if isinstance(nested, Mapping) and "access_token" in nested else members
-    token, refresh_token = tokens.get("access_token"), tokens.get("refresh_token")
-    if not is_token(token):
-        raise ValueError("holds no token that can be read")
+    token, refresh_token = read_token(tokens.get("access_token")), tokens.get("refresh_token")
     if refresh_token is not None and not is_token(refresh_token):
         raise ValueError("holds no refresh token that can be read")
     if str(tokens.get("token_type", "bearer")).lower() not in _BEARER:
         raise ValueError("holds no bearer token")
-    lifetime = tokens.get("expires_in")
+    lifetime, scope = tokens.get("expires_in"), tokens.get("scope")
+    separators = f" {provider.scope_separator}"
     return Grant(
         token,
         refresh_token or before.refresh_token,
-        scopes=_scopes(tokens.get("scope"), provider, before),
+        scopes=before.scopes
+        if scope is None
+        else read_scopes(scope, separators, accepts_lists=True),
         expires_at=None if lifetime is None else now + whole_seconds(lifetime),
         account=account_name(members, provider) or before.account,
         obtained_at=now,
     )
 
 
-def _scopes(value: object, provider: OAuthProvider, before: Grant) -> tuple[str, ...]:
-    if value is None:
-        return before.scopes
-    if isinstance(value, str):
-        value = value.replace(provider.scope_separator, " ").split(" ")
-    if not isinstance(value, list) or not all(isinstance(scope, str) for scope in value):
-        raise ValueError("names scopes in a way that cannot be read")
-    return tuple(scope for scope in value if scope)
-
-
-def _claims(id_token: object) -> Mapping[str, Any]:
+def id_token_claims(id_token: object) -> Mapping[str, Any]:
     """Return the claims of an ID token that came from the token endpoint itself.
 
     Its signature need not be verified (OpenID Connect Core §3.1.3.7); it only names the account.

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from toolguard.calls.recording import grant_record
 from toolguard.calls.records import GrantVerdict
@@ -23,31 +23,22 @@ from toolguard.errors import (
 )
 from toolguard.parsing.secure_urls import secure_origin
 from toolguard.parts.figures import Figure
+from toolguard.policies.by_name import HasPolicy
 from toolguard.policies.decision import PERMIT, Caller, decide
-from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 from toolguard.vault.database import Database
 from toolguard.vault.grants import Grant, GrantKey, Owner
 from toolguard.vault.oauth_client import OAuthClient
 from toolguard.vault.providers import OAuthProvider
 from toolguard.vault.refreshing import Refresher
-from toolguard.vault.seals import Seal, seal_of
+from toolguard.vault.seals import Seal, parse_seal
 from toolguard.vault.slips import SlipStore
 from toolguard.vault.store import GrantStore, KeptGrant
 
 if TYPE_CHECKING:
     from toolguard.vault.sign_in import SignIn
 
-__all__ = ["Connected", "Requirement", "Vault"]
-
-
-class Requirement(Protocol):
-    """What a caller must meet: any object with a policy, such as ``requires_scopes(...)``."""
-
-    @property
-    def policy(self) -> Policy:
-        """The policy."""
-        ...
+__all__ = ["Connected", "Vault"]
 
 
 @dataclass(frozen=True)
@@ -122,8 +113,8 @@ class Vault:
         keys: Sequence[str | bytes] | Seal | None = None,
         sign_in: SignIn | None = None,
         public_url: str | None = None,
-        allow: Mapping[str, Requirement] | None = None,
-        tenant_connectors: Mapping[str, Requirement] | None = None,
+        allow: Mapping[str, HasPolicy] | None = None,
+        tenant_connectors: Mapping[str, HasPolicy] | None = None,
         timeout: float = 10.0,
         transport: Transport | None = None,
         clock: Callable[[], float] = time.time,
@@ -134,7 +125,7 @@ class Vault:
         #: Where all rows are.
         self.database = Database(database)
         #: Seals and opens them.
-        self.seal = seal_of(keys)
+        self.seal = parse_seal(keys)
         self.store = GrantStore(self.database, self.seal)
         self.slips = SlipStore(self.database, self.seal, clock)
         self.http = VaultClient(timeout=timeout, transport=transport, clock=clock)
@@ -285,7 +276,11 @@ class Vault:
         return bool(await self.drop(GrantKey(owner, connection)))
 
     async def drop(self, key: GrantKey) -> int:
-        """Delete a grant, and revoke it at the service if that can; return how many there were."""
+        """Delete a grant, and revoke it at the service if that can; return how many there were.
+
+        Args:
+            key: the identity of the grant.
+        """
         removed = await self.store.remove(key)
         if removed:
             self._record("disconnected", key)
@@ -418,7 +413,7 @@ class Vault:
         )
         guard.recorder.put([record])
 
-    async def _meets(self, requirement: Requirement | None, principal: Principal) -> bool:
+    async def _meets(self, requirement: HasPolicy | None, principal: Principal) -> bool:
         if requirement is None:
             return True
         caller = Caller(principal, frozenset(principal.scopes), self.clock(), outlives_token=True)
@@ -436,7 +431,7 @@ def _owner(request: ConnectionRequest) -> Owner:
         return Owner(principal.issuer, request.tenant_id, "tenant")
     if not principal.user_id:
         raise ConnectionDeniedError(
-            f"{request.name} belongs to users, and the token names none", connection=request.name
+            f"{request.name} belongs to users, and the token names no user", connection=request.name
         )
     return Owner(principal.issuer, principal.user_id)
 
@@ -466,19 +461,21 @@ def _origin_of(url: str) -> str:
 
 def _check(
     connections: Mapping[str, OAuthProvider | ServerSource],
-    allow: Mapping[str, Requirement],
-    tenant_connectors: Mapping[str, Requirement],
+    allow: Mapping[str, HasPolicy],
+    tenant_connectors: Mapping[str, HasPolicy],
 ) -> None:
     if not connections:
         raise ValueError('write connections={"github": github(client_id, client_secret)}')
     for name, provider in connections.items():
         if isinstance(provider, type) or not isinstance(provider, (OAuthProvider, ServerSource)):
             raise TypeError(
-                f"{name!r} is no OAuthProvider: write github(client_id, secret), or a connection "
-                "of toolguard.connections.server"
+                f"{name!r} is not an OAuthProvider: write github(client_id, secret), or a "
+                "connection of toolguard.connections.server"
             )
         if not name or "/" in name or not name.isprintable():
-            raise ValueError(f"{name!r}: the name of a connection is part of a URL")
+            raise ValueError(
+                f"{name!r} cannot be part of a URL: name the connection without slashes"
+            )
     for name in (*allow, *tenant_connectors):
         if name not in connections:
             raise ValueError(f"{name!r} is not one of the connections {[*connections]}")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from toolguard.connections.http import VaultClient
     from toolguard.vault.slips import Slip
 
-__all__ = ["Endpoint", "PageError", "Sessions", "Visitors", "owner_of"]
+__all__ = ["Endpoint", "PageError", "SessionStore", "Visitors", "owner_of"]
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 """Answers a request."""
@@ -66,7 +66,7 @@ class PageError(Exception):
         self.values = {"heading": heading, "text": text, "link": link, "link_text": link_text}
 
 
-class Sessions(Protocol):
+class SessionStore(Protocol):
     """Where it is kept who is signed in."""
 
     async def issue(
@@ -102,7 +102,7 @@ class Visitors:
         *,
         sign_in: SignIn,
         issuer: str | None,
-        sessions: Sessions,
+        sessions: SessionStore,
         http: VaultClient,
         clock: Callable[[], float],
     ) -> None:

@@ -143,6 +143,26 @@ def test_alice_signs_in_connects_consents_and_is_served(setting: Setting) -> Non
     assert setting.complaints == []
 
 
+def test_the_console_gives_a_token_to_the_keyboard(setting: Setting) -> None:
+    setting.page.goto(setting.on.server.origin)
+    setting.at("Development server")
+    setting.page.get_by_text("Bob Baker, bob@tenant-a.example").focus()
+    setting.page.keyboard.press("Enter")
+    setting.page.get_by_role("checkbox", name="mcp:calendar.readonly").first.wait_for()
+    button = setting.page.get_by_role("button", name="Get a token of Bob Baker")
+    for _ in range(5):  # past the choices
+        setting.page.keyboard.press("Tab")
+        if button.evaluate("each => each === document.activeElement"):
+            break
+    setting.page.keyboard.press("Enter")
+    setting.at("A token of bob@tenant-a.example")
+    assert setting.page.locator("pre").inner_text().startswith("eyJ")
+    setting.press("Back to the development server")
+    setting.at("Development server")
+    assert "bob@tenant-a.example signs in to toolguard-console" in setting.page.content()
+    assert setting.complaints == []
+
+
 def test_bob_is_refused_by_the_policy_and_by_a_link_of_doras(setting: Setting) -> None:
     thread, outcomes = setting.create_an_event()
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import typing
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +16,14 @@ import pytest
 
 from toolguard.descope.default import default
 from toolguard.settings import GuardSettings
+from toolguard.telemetry import DecisionRecord
 from toolguard.testing import GuardedClient
 
 pytest.importorskip("mcp.server.mcpserver", reason="the documents show the official SDK 2.x")
 
 ROOT = Path(__file__).parents[3]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / ".docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / ".docs").rglob("*.md"))]
 LINK = re.compile(r"\]\((?!https?://)([^)#]*)(?:#([^)]*))?\)")
 ENVIRONMENT = {
     "MCP_SERVER_URL": "http://127.0.0.1:8000/mcp",
@@ -30,6 +35,11 @@ ENVIRONMENT = {
     ),
 }
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def slug(heading: str) -> str:
+    """Return the name that GitHub and the site give to a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
 
 
 def blocks(page: Path, language: str = "python") -> list[str]:
@@ -63,18 +73,60 @@ def test_every_test_that_a_page_shows_passes(page: Path) -> None:
             value()
 
 
+# Why a command is shown and not run here. Another reason needs another entry.
+NOT_RUN = {
+    "installs packages": "CI installs the package in the README's way",
+    "serves until it is stopped": "tests of the commands start and stop them",
+    "needs the servers of the page": "test_dev_guide.py runs it with them",
+    "opens a browser": "a scripted person takes its place in test_tutorial.py",
+    "is about a module of yours": "the same command runs on the page of the tutorial",
+}
+SHELL = re.compile(r"(?:^<!-- ([^\n]*) -->\n)?^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FILE = re.compile(r"^<!-- file: (\S+) -->\n```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+IN_CI = {"demo command", "test command"}  # of the README, which .ci/run runs
+
+
+@pages
+def test_every_command_runs_or_says_why_not(page: Path, tmp_path: Path) -> None:
+    for name, text in FILE.findall(page.read_text()):
+        (tmp_path / name).write_text(text)
+    for mark, commands in SHELL.findall(page.read_text()):
+        if mark.startswith("not run: "):
+            assert mark.removeprefix("not run: ") in NOT_RUN, commands
+        elif mark not in IN_CI:
+            assert mark == "run", f"mark this block of {page.name}: {commands}"
+            shell(commands, tmp_path)
+
+
+def shell(commands: str, folder: Path) -> None:
+    """Run the commands of a block, with `toolguard` of this Python."""
+    (folder / "toolguard").write_text(f'#!/bin/sh\nexec {sys.executable} -m toolguard "$@"\n')
+    (folder / "toolguard").chmod(0o755)
+    paths = {"PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["/bin/bash", "-euc", commands],
+        cwd=folder,
+        env={**os.environ, **paths},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pages
 def test_every_link_inside_the_repository_leads_somewhere(page: Path) -> None:
     for path, heading in LINK.findall(page.read_text()):
-        target = (page.parent / path).resolve()
+        target = (page.parent / path).resolve() if path else page
         assert target.exists(), path
         if heading:
             headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
-            assert heading in {each.lower().replace(" ", "-") for each in headings}
+            assert heading in {slug(each) for each in headings}
 
 
 def test_every_guide_is_listed() -> None:
-    guides = {page.name for page in PAGES if page.parent.name == ".docs"}
+    guides = {str(page.relative_to(ROOT / ".docs")) for page in PAGES[1:]}
 
     assert {path for path, _ in LINK.findall((ROOT / ".docs/README.md").read_text())} >= (
         guides - {"README.md"}
@@ -123,6 +175,12 @@ def test_the_settings_page_lists_every_setting() -> None:
     assert [
         name for name in typing.get_type_hints(GuardSettings) if f"`{name}`" not in listed
     ] == []
+
+
+def test_the_page_of_the_records_names_every_field() -> None:
+    shown = (ROOT / ".docs/records.md").read_text()
+
+    assert [each.name for each in fields(DecisionRecord) if f"`{each.name}`" not in shown] == []
 
 
 def test_the_readme_is_short() -> None:

@@ -66,20 +66,17 @@ def examples() -> list[str]:
 # --- what the fixtures do
 
 
-def test_the_fixtures_test_a_server_for_real(suite: pytest.Pytester) -> None:
-    assert passes(suite, test_blocking=BLOCKING)
-
-
-def test_a_server_with_a_guard_of_its_own_can_be_tested(suite: pytest.Pytester) -> None:
-    assert passes(suite, test_as_it_is=AS_IT_IS, test_mistaken=MISTAKEN, test_okta=OKTA)
-
-
-def test_in_memory_clients_can_be_signed_in(suite: pytest.Pytester) -> None:
-    assert passes(suite, test_in_memory=IN_MEMORY)
-
-
-def test_wirings_hold_in_event_loops_that_outlive_the_test(suite: pytest.Pytester) -> None:
-    assert passes(suite, test_long_loop=LONG_LOOP)
+def test_the_fixtures_hold_in_suites_of_users(suite: pytest.Pytester) -> None:
+    # In one process, as each one imports the frameworks for seconds.
+    assert passes(
+        suite,
+        test_a_server_for_real=BLOCKING,
+        test_a_server_with_a_guard_of_its_own=AS_IT_IS,
+        test_a_guard_that_is_mistaken=MISTAKEN,
+        test_an_issuer_like_okta=OKTA,
+        test_clients_in_memory=IN_MEMORY,
+        test_event_loops_that_outlive_a_test=LONG_LOOP,
+    )
 
 
 def test_the_documented_tests_pass_as_they_stand(suite: pytest.Pytester) -> None:

@@ -14,6 +14,7 @@ from support.lines import Guarding, Line
 from support.own_auth import Known, authenticated
 from toolguard import (
     Principal,
+    Refusals,
     public,
     requires_auth,
     requires_roles,
@@ -216,7 +217,7 @@ def test_scopes_of_the_call_are_shown_apart(line: Line, guarding: Guarding) -> N
 def test_scopes_that_are_not_offered_are_found_wherever_they_are_asked_for(
     line: Line, guarding: Guarding
 ) -> None:
-    guard = guarding(initial_scopes=["calendar.read", "vault"])
+    guard = guarding(refusals=Refusals(initial_scopes=["calendar.read", "vault"]))
     rules = {"*": requires_auth, "weather": requires_scopes("wether.read")}
     server = guard.protect(calendar(line), rules=rules)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from support.projects import APP, KEY, MCP, Project, anywhere, sdk
 from toolguard import descope
-from toolguard.calls.message import Frame, MessageContext, standing
+from toolguard.calls.message import Frame, MessageContext, as_current
 from toolguard.descope import DescopeConfig, DescopeMCP, InsufficientScopeError
 from toolguard.descope.default import Default
 from toolguard.errors import (
@@ -417,7 +417,7 @@ def test_while_a_guard_serves_its_own_hierarchy_counts(project: Project) -> None
 
     def asks(hierarchy: dict[str, list[str]]) -> None:
         door = Frame(made.guard(scope_hierarchy=hierarchy), MessageContext(None))
-        with standing(door):
+        with as_current(door):
             descope.require_scopes(result, ["calendar.read"])
 
     asks(WRITE_INCLUDES_READ)

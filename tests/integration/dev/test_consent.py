@@ -22,7 +22,8 @@ from support.devrooms import (
     submit,
 )
 from toolguard.dev.oauth.config import builtin_world
-from toolguard.dev.oauth.policies import Rule
+from toolguard.dev.oauth.consent import ConnectLink
+from toolguard.dev.oauth.policies import ScopeRule
 
 
 def checkboxes(page: Any) -> list[str]:
@@ -188,7 +189,7 @@ def test_a_user_who_can_allow_nothing_can_only_go_back() -> None:
 
 
 def test_a_user_for_whom_no_rule_applies_can_only_go_back() -> None:
-    rule = Rule.parse("Root", ["user.permissions contains root"], [READ])
+    rule = ScopeRule.parse("Root", ["user.permissions contains root"], [READ])
     room = Room(replace(builtin_world(), rules=(rule,)))
     page = room.consent_at(room.visitor(), room.register()["client_id"])
     assert checkboxes(page) == []
@@ -260,13 +261,15 @@ def test_an_application_with_its_own_scheme_is_opened_from_a_page() -> None:
 def test_the_consent_page_offers_to_connect_an_account() -> None:
     asked: list[tuple[str, str]] = []
 
-    async def connect_url(user: Any, return_to: str) -> str:
+    async def connect_url(user: Any, return_to: str) -> ConnectLink:
         asked.append((user.id, return_to))
-        return f"{ORIGIN}/connect/1?a=1&b=2"
+        return ConnectLink("Git <Hub>", f"{ORIGIN}/connect/1?a=1&b=2")
 
     room = Room(connect_url=connect_url)
     page = room.consent_at(room.visitor(), room.register()["client_id"])
-    assert 'href="http://127.0.0.1:8800/connect/1?a=1&amp;b=2"' in page.text
+    assert (
+        'href="http://127.0.0.1:8800/connect/1?a=1&amp;b=2">Connect Git &lt;Hub&gt;<' in page.text
+    )
     user_id, return_to = asked[0]
     assert user_id == "alice"
     assert return_to == str(page.url)
@@ -274,7 +277,7 @@ def test_the_consent_page_offers_to_connect_an_account() -> None:
 
 
 def test_nothing_is_offered_where_nothing_is_left_to_connect() -> None:
-    async def connect_url(_: Any, __: str) -> str | None:
+    async def connect_url(_: Any, __: str) -> ConnectLink | None:
         return None
 
     room = Room(connect_url=connect_url)

@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from support.hosts import Hosts
 from toolguard.connections.http import VaultClient
 from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts
-from toolguard.dev.google.consent import ConsentScreen, OAuthClient
+from toolguard.dev.google.consent import ConsentScreen, RegisteredClient
 from toolguard.dev.story.browser import Browser, Page
 from toolguard.errors import ConnectionRequiredError
 from toolguard.parsing.pkce import s256_challenge
@@ -39,7 +39,7 @@ class Room:
     def __init__(self) -> None:
         self.clock = FrozenClock(1_800_000_000)
         self.accounts = Accounts(clock=self.clock)
-        client = OAuthClient("vault", SECRET, CALLBACK, "The vault")
+        client = RegisteredClient("vault", SECRET, CALLBACK, "The vault")
         screen = ConsentScreen(self.accounts, [client], origin=GOOGLE)
         here = Starlette()
         self.hosts = Hosts(
@@ -308,6 +308,6 @@ def test_the_pages_run_nothing_and_stand_in_no_frame() -> None:
 
 
 def test_no_secret_is_in_a_representation() -> None:
-    client = OAuthClient("vault", SECRET, CALLBACK, "The vault")
+    client = RegisteredClient("vault", SECRET, CALLBACK, "The vault")
 
     assert SECRET not in f"{client}"

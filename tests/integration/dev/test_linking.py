@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 
 from support.hosts import Hosts
 from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts
-from toolguard.dev.google.consent import ConsentScreen, OAuthClient
+from toolguard.dev.google.consent import ConsentScreen, RegisteredClient
 from toolguard.dev.oauth.config import builtin_world
 from toolguard.dev.oauth.server import DevServer
 from toolguard.dev.store import Store
@@ -41,7 +41,7 @@ class Room:
         self.server = DevServer(builtin_world(), self.store, origin=SERVER, clock=self.clock)
         accounts = Accounts(clock=self.clock)
         callback = f"{SERVER}/connections/callback/{APP}"
-        client = OAuthClient("vault", "secret", callback, "The vault")
+        client = RegisteredClient("vault", "secret", callback, "The vault")
         screen = ConsentScreen(accounts, [client], origin=GOOGLE)
         google = Starlette(routes=screen.routes())
         self.hosts, self.backchannel = Hosts({GOOGLE: google}), Hosts({GOOGLE: google})
@@ -214,7 +214,8 @@ def test_the_consent_page_offers_it_until_it_is_connected() -> None:
     async def visit(browser: Browser) -> Page:
         offered = await room.connected.link_for_consent(alice, there)
         assert offered is not None
-        page = await connected(browser, offered)
+        assert offered.title == "Google Calendar"
+        page = await connected(browser, offered.url)
         assert await room.connected.link_for_consent(alice, there) is None
         return page
 

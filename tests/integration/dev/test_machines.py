@@ -29,7 +29,7 @@ from toolguard.connections.client_auth import PrivateKeyJWT
 from toolguard.dev.oauth.config import World, WorldError, parse_world
 from toolguard.dev.oauth.server import DevServer
 from toolguard.dev.store import Store
-from toolguard.testing import Answer, Loopback, call_as
+from toolguard.testing import Loopback, ServerAnswer, call_as
 
 JOB_KEY, PROVIDER_KEY, OTHER_KEY = (generate_private_key(SECP256R1()) for _ in range(3))
 AGENT = "http://127.0.0.1:9000/agent"
@@ -295,7 +295,7 @@ def test_an_identity_assertion_is_not_stretched(
 # With a guard
 
 
-def call(line: Line, place: Place, tool: str, token: str) -> Answer:
+def call(line: Line, place: Place, tool: str, token: str) -> ServerAnswer:
     server = line.server("reports")
 
     @server.tool()

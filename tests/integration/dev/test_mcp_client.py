@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from support.devrooms import FETCH, READ, WRITE, fields_of
+from toolguard import Refusals
 from toolguard.dev.oauth.config import builtin_world
 from toolguard.dev.oauth.server import DevServer
 from toolguard.dev.store import Store
@@ -104,7 +105,9 @@ def running() -> Iterator[tuple[DevServer, str]]:
         server = DevServer(world, store, origin=authorization.url)
         authorization.start(server.app)
         guard = ToolGuard(
-            well_known_url=server.well_known_url, audience=url, initial_scopes=[READ, WRITE]
+            well_known_url=server.well_known_url,
+            audience=url,
+            refusals=Refusals(initial_scopes=[READ, WRITE]),
         )
         resource.start(guard.asgi(Starlette(routes=[Route("/mcp", hello)])))
         yield server, url

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.devrooms import ISSUER, ORIGIN, Room, authorize_url, submit
+from toolguard.dev.oauth.consent import ConnectLink
 from toolguard.pages.names import display_name
 
 INJECTION = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><h1>"
@@ -75,7 +76,18 @@ def handover(room: Room) -> httpx.Response:
     return submit(room.client, page, decision="allow")
 
 
+def console(room: Room) -> httpx.Response:
+    refused_consent(room)
+    return room.client.follow(room.client.get(f"{ORIGIN}/"))
+
+
+def console_token(room: Room) -> httpx.Response:
+    return submit(room.client, console(room))
+
+
 PAGES = [
+    console,
+    console_token,
     sign_in,
     bad_domain,
     provider,
@@ -92,8 +104,8 @@ PAGES = [
 def page(request: pytest.FixtureRequest) -> httpx.Response:
     make: Callable[[Room], httpx.Response] = request.param
 
-    async def connect_url(_: object, __: str) -> str:
-        return f"{ORIGIN}/connect/x"
+    async def connect_url(_: object, __: str) -> ConnectLink:
+        return ConnectLink("GitHub", f"{ORIGIN}/connect/x")
 
     return make(Room(connect_url=connect_url))
 

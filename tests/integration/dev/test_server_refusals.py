@@ -311,7 +311,7 @@ def test_credentials_are_made_for_servers_that_have_none() -> None:
     one, other = Room().server, Room().server
     assert one.credentials(MCP)[0] == "calendar-server"
     assert one.credentials(MCP)[1] != other.credentials(MCP)[1]
-    with pytest.raises(ValueError, match="no resource of the world"):
+    with pytest.raises(ValueError, match="not a resource of the world"):
         one.credentials("http://127.0.0.1:1/x")
 
 

@@ -230,7 +230,7 @@ def test_a_browser_may_begin_more_than_once() -> None:
 )
 def test_nobody_is_sent_elsewhere_after_signing_in(url: str) -> None:
     room = Room()
-    with pytest.raises(ValueError, match="no address of this server"):
+    with pytest.raises(ValueError, match="not an address of this server"):
         room.server.sign_in_url(url)
     response = room.client.get(f"{ISSUER}/sign-in", params={"return_to": url})
     assert response.status_code == 400

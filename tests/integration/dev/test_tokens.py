@@ -14,7 +14,7 @@ import pytest
 from support.devrooms import FETCH, ISSUER, MCP, READ, VERIFIER, WRITE, Room
 from toolguard.dev.oauth.config import Lifetimes, builtin_world
 from toolguard.dev.oauth.grants import find_refresh_token, use_refresh_token
-from toolguard.dev.oauth.policies import Rule
+from toolguard.dev.oauth.policies import ScopeRule
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.store import Store
 from toolguard.errors import InvalidTokenError
@@ -301,7 +301,7 @@ def test_the_policy_is_asked_again_at_every_refresh() -> None:
     demoted = Room(replace(world, users=(alice, *world.users[1:])), store=store)
     answer = demoted.refresh(client_id, token).json()
     assert answer["scope"] == f"{READ} {FETCH}"
-    nobody = Rule.parse("Root", ["user.permissions contains root"], [READ])
+    nobody = ScopeRule.parse("Root", ["user.permissions contains root"], [READ])
     closed = Room(replace(world, rules=(nobody,)), store=store)
     assert closed.refresh(client_id, answer["refresh_token"]).json()["error"] == "invalid_grant"
 

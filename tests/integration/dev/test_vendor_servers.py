@@ -12,7 +12,7 @@ import pytest
 from mcp.shared.auth import OAuthClientInformationFull
 
 from support.lines import Line
-from toolguard import ToolGuard, requires_scopes
+from toolguard import Refusals, ToolGuard, requires_scopes
 from toolguard.dev.story.mcp_client import MCPClient
 from toolguard.dev.story.oauth_client import Callback, SignedInClient
 from toolguard.dev.vendors import VendorServer
@@ -71,7 +71,9 @@ def guarded_by(
         async def write_note(*, user_id: str) -> str:
             return f"written for {user_id}"
 
-        guard = ToolGuard(issuers=[vendors.described], audience=url, initial_scopes=[READ])
+        guard = ToolGuard(
+            issuers=[vendors.described], audience=url, refusals=Refusals(initial_scopes=[READ])
+        )
         guard.protect(server)
         resource.start(line.http_app(server, stateless=True, json=True))
         yield vendors, url

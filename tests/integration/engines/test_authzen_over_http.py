@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from support.decision_points import FAULTS, PERMIT_ALL, DecisionPointImitation, Fault, hang
 from support.lines import LINES, Guarding, Line, Mode, Serve
 from support.wire import Caller, message, request_headers
-from toolguard import ToolGuard, requires
+from toolguard import Refusals, ToolGuard, requires
 from toolguard.engines import AuthZEN, BearerClient, authzen
 from toolguard.telemetry import DecisionRecord
 from toolguard.testing import LocalIssuer, Loopback
@@ -135,7 +135,7 @@ def test_a_list_of_200_tools_is_one_request(
     connect: Connect, point: DecisionPointImitation
 ) -> None:
     point.permitted = {("alice", f"tool{n}") for n in range(0, 200, 2)}
-    alice = connect(engine_for(point), tools=200, unauthorized_tools="hide")
+    alice = connect(engine_for(point), tools=200, refusals=Refusals(unauthorized_tools="hide"))
 
     listed: list[str] = []
     params: dict[str, Any] = {}
@@ -153,7 +153,7 @@ def test_a_list_of_200_tools_is_one_request(
 def test_a_template_stays_listed_and_its_resources_are_decided_on(
     connect: Connect, point: DecisionPointImitation
 ) -> None:
-    alice = connect(engine_for(point), unauthorized_tools="hide")
+    alice = connect(engine_for(point), refusals=Refusals(unauthorized_tools="hide"))
 
     templates = alice.send("resources/templates/list").result["resourceTemplates"]
 
@@ -193,7 +193,7 @@ def test_no_fault_of_the_decision_point_is_a_permit_or_a_denial(
 def test_a_decision_point_that_hangs_holds_no_caller_up(
     once: Connect, point: DecisionPointImitation
 ) -> None:
-    alice = once(engine_for(point, timeout=0.05), unauthorized_tools="hide")
+    alice = once(engine_for(point, timeout=0.05), refusals=Refusals(unauthorized_tools="hide"))
     point.fault = hang
 
     assert json.loads(alice.call("tool0").tool_error)["error"] == "decision_unavailable"

@@ -43,7 +43,7 @@ from toolguard import (
     requires_scopes,
     with_connection,
 )
-from toolguard.calls.message import Frame, MessageContext, standing
+from toolguard.calls.message import Frame, MessageContext, as_current
 from toolguard.calls.request import RequestAuth, TaskExpiry
 from toolguard.testing import FrozenClock, LocalIssuer, signed_in
 
@@ -753,7 +753,7 @@ class Queue:
 
         principal = Principal(user, "https://issuer.test", expires_at=math.inf)
         frame = Frame(self.guard, MessageContext(RequestAuth("token", principal, self.guard)))
-        with standing(frame):
+        with as_current(frame):
             await self.tasks.queue(self.guard, queue)
 
     async def run(self, task: str) -> str | None:

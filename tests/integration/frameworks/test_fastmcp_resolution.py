@@ -12,7 +12,7 @@ import pytest
 
 from support.lines import FASTMCP_LINES, Guarding, Line
 from toolguard import requires_scopes
-from toolguard.testing import Answer, GuardedClient
+from toolguard.testing import GuardedClient, ServerAnswer
 
 pytestmark = pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
 
@@ -474,7 +474,7 @@ ALL = [
 ]
 
 
-def send(server: Any, ask: Ask, scope: str) -> Answer:
+def send(server: Any, ask: Ask, scope: str) -> ServerAnswer:
     """Send a message as someone who has one scope."""
     return GuardedClient(server, user="alice", scopes=[scope]).send(*ask)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -74,7 +74,7 @@ def test_classes_of_fastmcp_that_have_changed_are_named() -> None:
             self.local_provider = self
 
     with pytest.raises(RuntimeError) as caught:
-        internals.probe_fastmcp(Changed(), (Changed,), Changed, Changed())
+        internals.probe_fastmcp(cast("Any", Changed()), (Changed,), Changed, Changed())
 
     for fact in ("Changed._server", "Changed._tools_to_inject_by_name", "Changed._inner"):
         assert fact in str(caught.value)

@@ -13,6 +13,7 @@ from support.wire import Caller, Reply, Visit
 from toolguard import (
     OperationCall,
     Principal,
+    Refusals,
     all_of,
     any_of,
     public,
@@ -141,7 +142,7 @@ def visitor(guarding: Guarding, visit: Visit, issuer: LocalIssuer) -> Callable[.
         shown: UnauthorizedTools, *scopes: str, user: str | None = "alice", **claims: Any
     ) -> Caller:
         def make(line: Line) -> Any:
-            return guarding(unauthorized_tools=shown).protect(_office(line))
+            return guarding(refusals=Refusals(unauthorized_tools=shown)).protect(_office(line))
 
         token = None if user is None else issuer.mint(user, scopes=scopes, **claims)
         return visit(f"office {shown}", make, token)
@@ -251,7 +252,9 @@ def test_a_list_asks_a_check_once_for_each_operation(
         inner.tool("below")(checked)
         server.mount(inner)
 
-    assert _tools(guarding(unauthorized_tools=shown).protect(server)).keys() == {"granted"}
+    assert _tools(guarding(refusals=Refusals(unauthorized_tools=shown)).protect(server)).keys() == {
+        "granted"
+    }
     assert sorted(asked) == sorted(set(asked))
 
 
@@ -268,14 +271,16 @@ def test_the_metadata_names_no_scope_of_what_is_hidden_from_all(
     async def plan() -> str:
         return "plan"
 
-    guard = guarding(unauthorized_tools=shown, initial_scopes=["base"])
+    guard = guarding(refusals=Refusals(unauthorized_tools=shown, initial_scopes=["base"]))
     guard.protect(server)
 
     assert guard.metadata()["scopes_supported"] == published
 
 
 def test_what_the_default_refuses_is_hidden_as_well(line: Line, guarding: Guarding) -> None:
-    server = guarding(default="deny", unauthorized_tools="hide").protect(_office(line))
+    server = guarding(default="deny", refusals=Refusals(unauthorized_tools="hide")).protect(
+        _office(line)
+    )
     tools = _tools(server)
 
     assert "plain" not in tools

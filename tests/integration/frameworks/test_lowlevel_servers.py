@@ -19,6 +19,7 @@ from support.wire import Caller, Reply
 from toolguard import (
     AccessDeniedError,
     MissingTokenError,
+    Refusals,
     ToolGuard,
     current_principal,
     injected,
@@ -422,7 +423,7 @@ def test_lists_say_what_each_operation_asks_for(
 def test_lists_hide_what_the_caller_may_not_do(
     guarding: Guarding, visiting: Visiting, issuer: LocalIssuer
 ) -> None:
-    guard = guarding(unauthorized_tools="hide-all")
+    guard = guarding(refusals=Refusals(unauthorized_tools="hide-all"))
     guard.protect(server := lowlevel(made()), rules={"secret": requires_scopes("read")})
     caller = visiting(guard, server, issuer.mint("alice"))
 

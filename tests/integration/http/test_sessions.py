@@ -152,7 +152,7 @@ def test_a_token_without_a_subject_is_served_where_there_are_no_sessions(
     assert refused.status == denied_with(machine.protocol)
     assert refused.denial == {
         "error": "access_denied",
-        "error_description": "This operation needs a user, and the token names none",
+        "error_description": "This operation needs a user, and the token names no user",
     }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from support.lines import Guarding, Line, Mode, Serve
 from support.wire import Caller, Visit
-from toolguard import Answer, OperationCall, Principal, requires
+from toolguard import Answer, OperationCall, Principal, Refusals, requires
 from toolguard.calls.request import UnauthorizedTools
 from toolguard.telemetry import DecisionRecord
 from toolguard.testing import LocalIssuer
@@ -75,7 +75,7 @@ def alice(visit: Visit, guarding: Guarding, issuer: LocalIssuer) -> Callable[...
 
     def made(shown: UnauthorizedTools = "show") -> Caller:
         def make(line: Line) -> Any:
-            guard = guarding(unauthorized_tools=shown)
+            guard = guarding(refusals=Refusals(unauthorized_tools=shown))
             return guard.protect(_payroll(line), rules={"*": requires(ENGINE)})
 
         caller = visit(f"payroll {shown}", make, issuer.mint("alice", scopes=["pay.read"]))

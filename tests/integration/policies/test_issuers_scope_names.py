@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard import InsufficientScopeError, Issuer, ToolGuard, requires_scopes
+from toolguard import InsufficientScopeError, Issuer, Refusals, ToolGuard, requires_scopes
 from toolguard.parsing.scope_names import SAME, ScopeNames
 from toolguard.parsing.scope_token import is_requestable
 from toolguard.testing import LocalIssuer, call_as
@@ -115,7 +115,7 @@ def test_a_scope_declared_by_its_requestable_name_is_refused() -> None:
     with pytest.raises(ValueError, match="write 'read'"):
         server_of("read", scope_hierarchy={"write": [f"{API}/read"]})
     with pytest.raises(ValueError, match="write 'read'"):
-        server_of("read", initial_scopes=[f"{API}/read"])
+        server_of("read", refusals=Refusals(initial_scopes=[f"{API}/read"]))
 
 
 @pytest.mark.parametrize(

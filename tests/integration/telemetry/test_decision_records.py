@@ -25,6 +25,7 @@ from toolguard import (
     InsufficientScopeError,
     KeysUnavailableError,
     Principal,
+    Refusals,
     public,
     requires_auth,
     requires_roles,
@@ -291,7 +292,11 @@ def test_a_list_is_on_record_with_what_it_left_out(
     line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
 ) -> None:
     records: list[DecisionRecord] = []
-    guard = guarding(connections=connect, on_decision=records.append, unauthorized_tools="hide-all")
+    guard = guarding(
+        connections=connect,
+        on_decision=records.append,
+        refusals=Refusals(unauthorized_tools="hide-all"),
+    )
     mode = Mode(line, "2025-11-25", stateless=True, json=True)
     url = serve(mode.app(guard.protect(shop(line)))) + "/mcp"
     caller = Caller(http, url, mode.protocol, token=issuer.mint("alice", scopes=["pay"]))

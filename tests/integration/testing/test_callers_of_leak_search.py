@@ -13,6 +13,7 @@ from support.own_auth import Issued, authenticated
 from toolguard import (
     OperationCall,
     Principal,
+    Refusals,
     all_of,
     any_of,
     requires,
@@ -149,7 +150,7 @@ def test_what_lists_hide_is_called(line: Line, guarding: Guarding) -> None:
     async def pay(amount: int = 1, *, user_id: str) -> str:
         return "paid"
 
-    guarding(unauthorized_tools="hide-all").protect(server)
+    guarding(refusals=Refusals(unauthorized_tools="hide-all")).protect(server)
 
     assert assert_no_leaks(server).ran == ("pay",)
 

@@ -15,8 +15,8 @@ from support.lines import LEGACY_PROTOCOLS, Line, Serve, Server
 from support.wire import Caller
 from toolguard import ToolGuard, requires_auth
 from toolguard.testing import (
-    Answer,
     LocalIssuer,
+    ServerAnswer,
     assert_no_leaks,
     call_as,
     call_as_async,
@@ -36,7 +36,7 @@ class Gate:
         self.inside, self.go_on = threading.Event(), threading.Event()
 
     @contextmanager
-    def held(self, call: Callable[[], Answer]) -> Iterator[Future[Answer]]:
+    def held(self, call: Callable[[], ServerAnswer]) -> Iterator[Future[ServerAnswer]]:
         """Make a call that has entered the tool, and let it go in the end."""
         with ThreadPoolExecutor(1) as pool:
             answer = pool.submit(call)

@@ -14,11 +14,11 @@ from support.callers import ISSUER, NOW, TOKEN, Desk, Tokens, person
 from toolguard.calls.message import (
     Frame,
     MessageContext,
+    as_current,
     current_access_token,
     current_frame,
     current_principal,
     here,
-    standing,
 )
 from toolguard.calls.request import RequestAuth
 from toolguard.calls.rows import Row, State
@@ -176,7 +176,7 @@ def test_a_call_that_outlives_its_token_gets_no_connection() -> None:
     assert principal == auth.principal
     with pytest.raises(InvalidTokenError):
         asyncio.run(frame.connect(needs, principal, CALL))
-    with standing(frame), pytest.raises(InvalidTokenError):
+    with as_current(frame), pytest.raises(InvalidTokenError):
         current_access_token()
 
 
@@ -192,7 +192,7 @@ def test_a_task_that_outlives_its_message_has_no_caller() -> None:
     frame = door(guard, request(guard))
 
     async def outlive() -> Principal | None:
-        with standing(frame):
+        with as_current(frame):
             ended = asyncio.Event()
 
             async def later() -> Principal | None:
@@ -213,8 +213,8 @@ def test_a_task_that_outlives_its_message_has_no_caller() -> None:
 def test_the_current_frame_is_the_innermost() -> None:
     outer, inner = door(Desk(), None), door(Desk(), None)
 
-    with standing(outer):
-        with standing(inner):
+    with as_current(outer):
+        with as_current(inner):
             assert current_frame() is inner
         assert current_frame() is outer
         assert here() is outer
@@ -229,7 +229,7 @@ def test_without_a_message_the_developer_is_told_what_to_write() -> None:
 def test_a_closed_message_is_not_around_anything() -> None:
     frame = door(Desk(), None)
 
-    with standing(frame):
+    with as_current(frame):
         frame.message.closed = True
         assert here() is None
 
@@ -239,7 +239,7 @@ def test_messages_served_at_the_same_time_do_not_see_each_other() -> None:
     seen: dict[str, list[Principal | None]] = {}
 
     async def message(name: str) -> None:
-        with standing(door(guard, request(guard, person(name)))):
+        with as_current(door(guard, request(guard, person(name)))):
             for _ in range(10):
                 await asyncio.sleep(0)
                 seen.setdefault(name, []).append(await admission(current_frame()))
@@ -257,11 +257,11 @@ def test_messages_served_at_the_same_time_do_not_see_each_other() -> None:
 def test_the_current_principal_is_the_caller_of_this_guard() -> None:
     guard, other = Desk(), Desk()
 
-    with standing(door(guard, request(guard))):
+    with as_current(door(guard, request(guard))):
         assert current_principal() == person()
-    with standing(door(guard, request(guard, None))), pytest.raises(MissingTokenError):
+    with as_current(door(guard, request(guard, None))), pytest.raises(MissingTokenError):
         current_principal()
-    with standing(door(other, request(guard))), pytest.raises(MissingTokenError):
+    with as_current(door(other, request(guard))), pytest.raises(MissingTokenError):
         current_principal()
 
 

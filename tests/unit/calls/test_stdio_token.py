@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from toolguard import InvalidTokenError, MissingTokenError, Principal, ToolGuard
 from toolguard.calls.message import Frame, MessageContext
 from toolguard.calls.stdio import StdioToken
-from toolguard.environment import secret
+from toolguard.parts.environment import secret
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
 from toolguard.settings import from_environment
@@ -67,7 +67,7 @@ def settled(path: Path, age: float = 60.0) -> None:
 
 @pytest.fixture(autouse=True)
 def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr("toolguard.environment._withheld", {})
+    monkeypatch.setattr("toolguard.parts.environment._withheld", {})
     for name in (*SECRETS, "TOOLGUARD_ACCESS_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch

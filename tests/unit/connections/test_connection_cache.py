@@ -162,13 +162,13 @@ def test_of_too_many_entries_the_one_unused_for_longest_goes(
 
 
 def test_a_caller_with_many_tokens_evicts_no_other_caller(upstream: Upstream) -> None:
-    connections = cached(upstream)
-    others = [asked(f"user-{n}") for n in range(1_000)]
+    connections = cached(upstream, cache=MemoryTokenCache(1_000))
+    others = [asked(f"user-{n}") for n in range(100)]
     before = tokens(connections, *others)
-    tokens(connections, *(asked(access_token=f"token-{n}") for n in range(10_000)))
+    tokens(connections, *(asked(access_token=f"token-{n}") for n in range(1_000)))
 
     assert tokens(connections, *others) == before
-    assert len(upstream.asked) == 11_000
+    assert len(upstream.asked) == 1_100
 
 
 def test_the_newest_entries_of_a_caller_are_kept(upstream: Upstream) -> None:

@@ -81,7 +81,7 @@ def test_a_name_that_is_not_exactly_known_is_refused_and_says_what_to_write(name
 
     assert caught.value.connection == name
     assert str(caught.value) == (
-        f"Nobody provides {name} here: write ConnectionRouter({{{name!r}: provider}}) "
+        f"No provider has {name}: write ConnectionRouter({{{name!r}: provider}}) "
         "or default=provider"
     )
 

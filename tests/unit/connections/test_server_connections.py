@@ -710,7 +710,7 @@ def test_another_key_file_is_refused_and_not_shown(text: str) -> None:
             lambda: ClientCredentialsGrant(
                 TOKEN, ClientSecretBasic("a", "b"), parameters={"scope": "a"}
             ),
-            "scope is no further",
+            "scope has a setting of its own",
         ),
         (lambda: ClientCredentialsGrant(TOKEN, PublicClient("mcp")), "need a secret or key"),
         (lambda: grant().__class__(TOKEN, ClientSecretBasic("a", "b"), scopes="a b"), "a list"),
@@ -735,7 +735,7 @@ def test_a_wrong_setting_is_refused_with_what_to_write(
 def test_a_connection_that_nobody_described_is_named() -> None:
     async def test(room: Room) -> None:
         request = ConnectionRequest("other", (), ALICE, None)
-        with pytest.raises(ConnectionResponseError, match="has no other of its own"):
+        with pytest.raises(ConnectionResponseError, match="has no connection other"):
             await room.connections.fetch(request)
 
     in_room(grant(), test)

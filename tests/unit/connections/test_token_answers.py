@@ -31,7 +31,7 @@ from toolguard.connections.exchange.settings import (
     ACCESS_TOKEN,
     JWT,
     REFRESH_TOKEN,
-    Actor,
+    ActorToken,
     ExchangeSettings,
 )
 from toolguard.errors import (
@@ -182,7 +182,7 @@ def test_a_server_that_takes_no_scopes_has_to_name_them() -> None:
     assert fetch(named, asked("read"), exchange).scopes == ("read", "write")
     assert "scope" not in named.form
     assert nonsense(unnamed, "read", exchange=exchange) == (
-        "does not say which scopes the token has: declare none for the tool"
+        "does not say which scopes the token has: write with_connection() without scopes="
     )
     assert fetch(unasked, asked(), exchange).scopes == ()
 
@@ -418,7 +418,7 @@ def test_no_error_and_no_log_line_shows_a_token_or_a_secret(
 
     connections = provider(
         TokenEndpoint(answer),
-        ExchangeSettings(audience=("calendar-api",), actor=Actor(own)),
+        ExchangeSettings(audience=("calendar-api",), actor=ActorToken(own)),
         client_auth=ClientSecretPost("mcp-server", "canary-secret"),
     )
 

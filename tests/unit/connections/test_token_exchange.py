@@ -23,7 +23,7 @@ from support.token_endpoint import (
 from toolguard.connections import Connection, ConnectionProvider, ConnectionRequest
 from toolguard.connections.client_auth import ClientSecretPost, PrivateKeyJWT
 from toolguard.connections.exchange import TokenExchangeConnections
-from toolguard.connections.exchange.settings import JWT, REFRESH_TOKEN, Actor, ExchangeSettings
+from toolguard.connections.exchange.settings import JWT, REFRESH_TOKEN, ActorToken, ExchangeSettings
 from toolguard.errors import (
     ConnectionDeniedError,
     ConnectionRequiredError,
@@ -69,7 +69,7 @@ def test_everything_that_rfc_8693_knows_can_be_asked_for() -> None:
         audience=("calendar-api", "contacts-api"),
         resource=("https://calendar.example.com/", "https://contacts.example.com/"),
         requested_token_type=JWT,
-        actor=Actor(own_token, JWT),
+        actor=ActorToken(own_token, JWT),
         extra={"tier": "gold & more"},
     )
     endpoint = giving(issued_token_type=JWT)
@@ -213,7 +213,7 @@ def test_braces_in_the_name_of_a_tenant_are_not_filled_in_again() -> None:
 
 
 def test_an_actor_without_a_token_acts_for_nobody() -> None:
-    assert denied(asked(), ExchangeSettings(actor=Actor(no_token))) == (
+    assert denied(asked(), ExchangeSettings(actor=ActorToken(no_token))) == (
         "calendar needs a token that can be sent"
     )
 
@@ -234,7 +234,7 @@ def test_a_connection_without_terms_is_not_asked_for() -> None:
         fetch(endpoint, asked(name="github"))
 
     assert str(caught.value) == (
-        "Nothing says how to ask for github: write connections={'github': ExchangeSettings(...)}"
+        "There are no settings for github: write connections={'github': ExchangeSettings(...)}"
     )
     assert endpoint.requests == []
 
@@ -325,9 +325,9 @@ def test_a_provider_that_cannot_work_is_not_made(
         ({"resource": "https://a.example"}, TypeError, r"write resource=\('https://a\.example',\)"),
         ({"resource": ("calendar",)}, ValueError, "absolute URI without a fragment"),
         ({"resource": ("https://a.example/#x",)}, ValueError, "absolute URI without a fragment"),
-        ({"extra": {"client_secret": "x"}}, ValueError, "client_secret is not the vendor's own"),
-        ({"extra": {"audience": "x"}}, ValueError, "audience is not the vendor's own"),
-        ({"tenant": {"subject_token": "{tenant_id}"}}, ValueError, "subject_token is not the"),
+        ({"extra": {"client_secret": "x"}}, ValueError, "client_secret has a setting of its own"),
+        ({"extra": {"audience": "x"}}, ValueError, "audience has a setting of its own"),
+        ({"tenant": {"subject_token": "{tenant_id}"}}, ValueError, "subject_token has a setting"),
         ({"tenant": {"organization": "acme"}}, ValueError, "name the tenant: write tenant="),
         ({"grant_type": ""}, ValueError, "leave grant_type"),
         ({"subject_token_type": ""}, ValueError, "leave grant_type"),
@@ -342,9 +342,9 @@ def test_terms_that_cannot_be_sent_are_not_made(
 
 def test_an_actor_is_a_function_and_has_a_type() -> None:
     with pytest.raises(TypeError, match="where own_token is an async function"):
-        Actor("ey.server")  # type: ignore[arg-type]
+        ActorToken("ey.server")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="an actor token has a type"):
-        Actor(own_token, "")
+        ActorToken(own_token, "")
 
 
 def test_a_later_change_of_what_was_given_changes_nothing() -> None:
@@ -373,7 +373,7 @@ TERMS: dict[str, Any] = {
     "requested_token_type": JWT,
     "subject_token_type": JWT,
     "subject_token": own_token,
-    "actor": Actor(own_token),
+    "actor": ActorToken(own_token),
     "default_scopes": ("read",),
     "sends_scope": False,
     "extra": {"tier": "gold"},

@@ -258,7 +258,7 @@ def test_an_id_cannot_lead_to_another_resource() -> None:
 
     assert nango.asked == []  # one segment with slashes in it, which is no route there
     for value in ("", ".", ".."):
-        with pytest.raises(ValueError, match="is no name"):
+        with pytest.raises(ValueError, match="is not a path segment"):
             path_segment(value)
 
 

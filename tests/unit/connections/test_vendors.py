@@ -184,7 +184,7 @@ def test_keycloaks_answer_with_a_brokered_token_leaves_out_what_it_does_not_know
     }
 
     assert given(answer, keycloak_brokered("google")) == Connection("ya29.google")
-    with pytest.raises(ConnectionResponseError, match="declare none for the tool"):
+    with pytest.raises(ConnectionResponseError, match="without scopes="):
         given(answer, keycloak_brokered("google"), "calendar")
 
 

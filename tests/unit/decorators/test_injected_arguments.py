@@ -91,7 +91,7 @@ def test_whatever_the_call_looks_like_every_argument_lands_where_it_is_meant_to(
     def tool(*args: Any, **kwargs: Any) -> None: ...
 
     tool.__signature__ = case.signature  # type: ignore[attr-defined]
-    plan = Injection.plan(tool, CONNECTED)
+    plan = Injection.from_policy(tool, CONNECTED)
 
     positional, named = plan.arguments(case.args, case.kwargs, _NAMES)
 
@@ -105,7 +105,7 @@ def test_whatever_the_signature_is_nothing_injected_is_visible(case: Case) -> No
     def tool(*args: Any, **kwargs: Any) -> None: ...
 
     tool.__signature__ = case.signature  # type: ignore[attr-defined]
-    shown = list(Injection.plan(tool, CONNECTED).visible.parameters)
+    shown = list(Injection.from_policy(tool, CONNECTED).visible.parameters)
 
     assert shown == [name for name in case.signature.parameters if name not in _NAMES]
 
@@ -113,7 +113,7 @@ def test_whatever_the_signature_is_nothing_injected_is_visible(case: Case) -> No
 def test_too_many_positional_arguments_are_an_error_and_never_an_injected_value() -> None:
     def tool(title: str, start: str, *, user_id: str) -> None: ...
 
-    plan = Injection.plan(tool, Policy())
+    plan = Injection.from_policy(tool, Policy())
 
     with pytest.raises(TypeError, match="too many positional arguments"):
         plan.arguments(("a", "b", "mallory"), {}, {"user_id": "alice"})
@@ -122,7 +122,7 @@ def test_too_many_positional_arguments_are_an_error_and_never_an_injected_value(
 def test_collected_keywords_cannot_replace_an_injected_value() -> None:
     def tool(title: str, *, user_id: str, **options: str) -> None: ...
 
-    plan = Injection.plan(tool, Policy())
+    plan = Injection.from_policy(tool, Policy())
     options = {"user_id": "mallory", "colour": "red"}
 
     assert plan.arguments((), {"title": "a", **options}, {"user_id": "alice"}) == (
@@ -162,9 +162,9 @@ def test_what_a_client_is_meant_to_send_never_disappears_in_silence(user_id: Par
     function = _function(user_id)
     if not (is_marked or is_for_guard):
         with pytest.raises(TypeError, match="user_id"):
-            Injection.plan(function, Policy())
+            Injection.from_policy(function, Policy())
         return
-    plan = Injection.plan(function, Policy())
+    plan = Injection.from_policy(function, Policy())
 
     assert ("user_id" in plan.sources) is is_for_guard
     assert ("user_id" in plan.visible.parameters) is is_marked
@@ -185,7 +185,7 @@ def test_a_function_is_guarded_or_its_clients_send_all_of_its_arguments(
 def test_the_default_injected_is_replaced_and_never_shown() -> None:
     def tool(day: str, *, user_id: str = injected, caller: Principal = injected) -> None: ...
 
-    plan = Injection.plan(tool, Policy())
+    plan = Injection.from_policy(tool, Policy())
     values = plan.values(person("alice"), {})
 
     assert plan.arguments(("monday",), {}, values) == (

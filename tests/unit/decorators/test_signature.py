@@ -31,7 +31,7 @@ FETCHED = {"connection_token": Connection("ya29.token")}
 
 
 def visible(function: Callable[..., Any], policy: Policy = CONNECTED) -> str:
-    return str(Injection.plan(function, policy).visible)
+    return str(Injection.from_policy(function, policy).visible)
 
 
 def injected(
@@ -39,13 +39,13 @@ def injected(
     policy: Policy = CONNECTED,
     principal: Principal | None = person(),  # noqa: B008 - a frozen value
 ) -> dict[str, object]:
-    return Injection.plan(function, policy).values(principal, FETCHED)
+    return Injection.from_policy(function, policy).values(principal, FETCHED)
 
 
 def dressed(function: Callable[..., Any], policy: Policy = CONNECTED) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> None: ...
 
-    Injection.plan(function, policy).dress(wrapper, function)
+    Injection.from_policy(function, policy).apply_to(wrapper, function)
     return wrapper
 
 
@@ -191,7 +191,7 @@ def test_a_missing_parameter_for_a_connection_is_refused_with_what_to_write() ->
         r"with_connection\('google-calendar', ..., as_=...\)$"
     )
     with pytest.raises(TypeError, match=message):
-        Injection.plan(create_event, CONNECTED)
+        Injection.from_policy(create_event, CONNECTED)
 
 
 def takes_user_first(user_id: str, /, title: str) -> None: ...
@@ -227,7 +227,7 @@ caller, or `user_id: Annotated\[str, sent_by_client\]` for what the client sends
 )
 def test_a_user_id_that_is_not_keyword_only_is_refused(function: Callable[..., None]) -> None:
     with pytest.raises(TypeError, match=AMBIGUOUS):
-        Injection.plan(function, Policy())
+        Injection.from_policy(function, Policy())
 
 
 def test_a_user_id_marked_as_sent_by_the_client_stays_an_argument() -> None:
@@ -262,7 +262,7 @@ def test_a_principal_that_no_keyword_reaches_is_refused() -> None:
     def tool(caller: Principal, /) -> None: ...
 
     with pytest.raises(TypeError, match=r"^tool\(\) cannot be given caller as a keyword: "):
-        Injection.plan(tool, Policy())
+        Injection.from_policy(tool, Policy())
 
 
 @pytest.mark.parametrize("annotation", [int, bytes, list[str], "int", "UserId", Principal])
@@ -272,7 +272,7 @@ def test_a_user_id_of_another_type_is_refused(annotation: object) -> None:
     tool.__annotations__ = {"user_id": annotation}
 
     with pytest.raises(TypeError, match=r"^tool\(\) must take the caller as `user_id: str`$"):
-        Injection.plan(tool, Policy())
+        Injection.from_policy(tool, Policy())
 
 
 @pytest.mark.parametrize("annotation", [int, dict, "bytes", Principal])
@@ -286,7 +286,7 @@ def test_a_connection_of_another_type_is_refused(annotation: object) -> None:
         r"`connection_token: Connection` for the object$"
     )
     with pytest.raises(TypeError, match=message):
-        Injection.plan(tool, CONNECTED)
+        Injection.from_policy(tool, CONNECTED)
 
 
 def test_a_connection_that_may_be_missing_must_be_allowed_to_be_none() -> None:
@@ -295,12 +295,12 @@ def test_a_connection_that_may_be_missing_must_be_allowed_to_be_none() -> None:
     def either(connection_token: Connection | None) -> None: ...
 
     optional = Policy(connections=(replace(CALENDAR, optional=True),))
-    message = r"\(\) runs without connection 'google-calendar', too: write `connection_token: "
+    message = r"\(\) also runs without connection 'google-calendar': write `connection_token: "
     with pytest.raises(TypeError, match=rf"^by_token{message}str \| None`$"):
-        Injection.plan(by_token, optional)
+        Injection.from_policy(by_token, optional)
     with pytest.raises(TypeError, match=rf"^by_object{message}Connection \| None`$"):
-        Injection.plan(by_object, optional)
-    assert Injection.plan(either, optional).values(person(), {"connection_token": None}) == {
+        Injection.from_policy(by_object, optional)
+    assert Injection.from_policy(either, optional).values(person(), {"connection_token": None}) == {
         "connection_token": None
     }
 
@@ -310,13 +310,13 @@ def test_a_public_function_whose_caller_must_be_somebody_is_refused() -> None:
     def unannotated(*, user_id) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
     def by_principal(*, caller: Principal) -> None: ...
 
-    message = r"is public, its caller may be nobody: write `user_id: str \| None`$"
+    message = r"is public, so it may have no caller: write `user_id: str \| None`$"
     with pytest.raises(TypeError, match=rf"^by_id\(\) {message}"):
-        Injection.plan(by_id, ANYBODY)
+        Injection.from_policy(by_id, ANYBODY)
     with pytest.raises(TypeError, match=rf"^unannotated\(\) {message}"):
-        Injection.plan(unannotated, ANYBODY)
-    with pytest.raises(TypeError, match=r"nobody: write `caller: Principal \| None`$"):
-        Injection.plan(by_principal, ANYBODY)
+        Injection.from_policy(unannotated, ANYBODY)
+    with pytest.raises(TypeError, match=r"no caller: write `caller: Principal \| None`$"):
+        Injection.from_policy(by_principal, ANYBODY)
 
 
 # --- what remains visible
@@ -390,7 +390,7 @@ def test_a_partial_shows_what_is_left_to_give() -> None:
 
 
 def test_a_value_that_a_partial_gives_to_an_injected_parameter_is_replaced() -> None:
-    plan = Injection.plan(functools.partial(Calendar(), user_id="mallory"), Policy())
+    plan = Injection.from_policy(functools.partial(Calendar(), user_id="mallory"), Policy())
 
     assert plan.arguments((), {"title": "a"}, {"user_id": "alice"}) == (
         (),
@@ -404,7 +404,7 @@ def test_annotated_metadata_and_defaults_of_the_visible_parameters_are_kept() ->
     ) -> Annotated[str, "text"]:
         return ""
 
-    plan = Injection.plan(tool, Policy())
+    plan = Injection.from_policy(tool, Policy())
 
     assert plan.visible.parameters["count"].annotation == Annotated[int, "how many"]
     assert plan.visible.parameters["count"].default == 3

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from toolguard.dev.oauth.config import builtin_world
 from toolguard.dev.oauth.policies import (
     Condition,
-    Decision,
     PolicyError,
-    Rule,
+    ScopeDecision,
+    ScopeRule,
     UserFacts,
     decide,
     parse_condition,
@@ -37,7 +37,7 @@ conditions = st.one_of(
     st.builds(Condition, st.sampled_from(["tenantIds", "permissions"]), words),
 )
 rules = st.builds(
-    Rule,
+    ScopeRule,
     words,
     st.lists(conditions, min_size=1, max_size=3).map(tuple),
     st.lists(words, min_size=1, max_size=3).map(tuple),
@@ -46,17 +46,19 @@ rules = st.builds(
 
 
 def test_a_scheduler_of_tenant_a_may_write() -> None:
-    assert decide(RULES, ALICE, [READ, WRITE]) == Decision(SCHEDULERS, (READ, WRITE, FETCH), ())
+    assert decide(RULES, ALICE, [READ, WRITE]) == ScopeDecision(
+        SCHEDULERS, (READ, WRITE, FETCH), ()
+    )
 
 
 @pytest.mark.parametrize("user", [BOB, CAROL])
 def test_everybody_else_may_read_only(user: UserFacts) -> None:
-    assert decide(RULES, user, [READ, WRITE]) == Decision(OTHERS, (READ, FETCH), (WRITE,))
+    assert decide(RULES, user, [READ, WRITE]) == ScopeDecision(OTHERS, (READ, FETCH), (WRITE,))
 
 
 def test_a_scheduler_of_another_tenant_may_read_only() -> None:
     user = UserFacts(("tenant-b",), ("scheduler",))
-    assert decide(RULES, user, [WRITE]) == Decision(OTHERS, (), (WRITE,))
+    assert decide(RULES, user, [WRITE]) == ScopeDecision(OTHERS, (), (WRITE,))
 
 
 def test_only_what_is_asked_for_is_granted() -> None:
@@ -76,12 +78,12 @@ def test_scopes_nobody_knows_are_refused() -> None:
 
 
 def test_without_a_rule_that_applies_nothing_is_granted() -> None:
-    rules = [Rule.parse("Nobody", ["user.permissions contains root"], [READ])]
-    assert decide(rules, ALICE, [READ]) == Decision(None, (), (READ,))
+    rules = [ScopeRule.parse("Nobody", ["user.permissions contains root"], [READ])]
+    assert decide(rules, ALICE, [READ]) == ScopeDecision(None, (), (READ,))
 
 
 def test_all_conditions_of_a_rule_have_to_hold() -> None:
-    rule = Rule.parse(
+    rule = ScopeRule.parse(
         "Both",
         ["user.tenantIds contains tenant-a", "user.permissions contains scheduler"],
         [READ],
@@ -131,7 +133,7 @@ def test_conditions_are_read(text: str, expected: Condition) -> None:
 )
 def test_whatever_is_not_a_condition_is_refused_with_the_rule_and_its_number(text: str) -> None:
     with pytest.raises(PolicyError, match=r'rule "Mine", condition 2: .*write'):
-        Rule.parse("Mine", ["any", text], [READ])
+        ScopeRule.parse("Mine", ["any", text], [READ])
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_a_rule_that_says_nothing_is_refused(
     name: str, when: list[str], grant: list[str], message: str
 ) -> None:
     with pytest.raises(PolicyError, match=message):
-        Rule.parse(name, when, grant)
+        ScopeRule.parse(name, when, grant)
 
 
 @given(st.text(max_size=60))
@@ -159,7 +161,7 @@ def test_any_text_is_a_condition_or_none(text: str) -> None:
 
 @given(st.lists(rules, max_size=4), facts, st.lists(words, max_size=5))
 def test_nothing_is_granted_that_the_deciding_rule_does_not_name(
-    policy: list[Rule], user: UserFacts, asked: list[str]
+    policy: list[ScopeRule], user: UserFacts, asked: list[str]
 ) -> None:
     decision = decide(policy, user, asked)
     named = {scope for rule in policy if rule.applies(user) for scope in (*rule.grant, *rule.along)}
@@ -170,7 +172,7 @@ def test_nothing_is_granted_that_the_deciding_rule_does_not_name(
 
 @given(st.lists(rules, max_size=4), facts, st.lists(words, max_size=5))
 def test_the_first_rule_that_applies_decides_alone(
-    policy: list[Rule], user: UserFacts, asked: list[str]
+    policy: list[ScopeRule], user: UserFacts, asked: list[str]
 ) -> None:
     applying = [rule for rule in policy if rule.applies(user)]
     assert decide(policy, user, asked) == decide(applying[:1], user, asked)
@@ -178,15 +180,15 @@ def test_the_first_rule_that_applies_decides_alone(
 
 @given(rules, facts, conditions)
 def test_another_condition_never_widens_a_rule(
-    rule: Rule, user: UserFacts, condition: Condition
+    rule: ScopeRule, user: UserFacts, condition: Condition
 ) -> None:
-    narrower = Rule(rule.name, (*rule.conditions, condition), rule.grant, rule.along)
+    narrower = ScopeRule(rule.name, (*rule.conditions, condition), rule.grant, rule.along)
     assert rule.applies(user) or not narrower.applies(user)
 
 
 @given(st.lists(rules, max_size=4), facts, st.lists(words, max_size=5), words)
 def test_asking_for_more_never_takes_anything_away(
-    policy: list[Rule], user: UserFacts, asked: list[str], more: str
+    policy: list[ScopeRule], user: UserFacts, asked: list[str], more: str
 ) -> None:
     assert set(decide(policy, user, asked).granted) <= set(
         decide(policy, user, [*asked, more]).granted

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY
 from toolguard.dev.oauth.config import (
     Lifetimes,
     World,
@@ -14,9 +15,10 @@ from toolguard.dev.oauth.config import (
     load_world,
     parse_world,
 )
-from toolguard.dev.oauth.identity import facts_of, provider_claims, read_identity
+from toolguard.dev.oauth.identity import collect_facts, provider_claims, read_identity
 from toolguard.dev.oauth.policies import UserFacts
 from toolguard.dev.oauth.refusals import Refusal
+from toolguard.dev.oauth.registration import is_approved
 
 SMALL = """
 project_id = "P2mine"
@@ -56,7 +58,7 @@ def test_the_built_in_world_has_the_four_people_of_the_scenario() -> None:
         ("carol", "carol@tenant-b.example", "tenant-b"),
         ("dora", "dora@tenant-a.example", "tenant-a"),
     ]
-    assert [facts_of(world, user).permissions for user in world.users] == [
+    assert [collect_facts(world, user).permissions for user in world.users] == [
         ("scheduler",),
         (),
         (),
@@ -90,6 +92,35 @@ def test_tenants_sign_in_in_the_style_of_their_provider() -> None:
         ("tenant-a", "okta"),
         ("tenant-b", "entra"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("uri", "is_known"),
+    [
+        ("https://claude.ai/api/mcp/auth_callback", True),
+        ("https://claude.com/api/mcp/auth_callback", True),
+        ("https://claude.ai/api/mcp/auth_callback/x", False),
+        ("https://chatgpt.com/connector/oauth/FLLrQdlez6Uf", True),
+        ("https://chatgpt.com/connector_platform_oauth_redirect", True),
+        ("https://chatgpt.com/connector", False),
+        ("https://chat.openai.com/oauth/callback/x", True),
+        ("claude://oauth-callback/x", True),
+        ("cursor://anysphere.cursor-mcp/oauth/callback", True),
+        ("https://vscode.dev/redirect", True),
+        ("https://vscode.dev/redirect?url=https://evil.example", False),
+        ("http://127.0.0.1:33418/", True),
+        ("http://localhost:6274/oauth/callback", True),
+        ("https://claude.ai.evil.example/api/mcp/auth_callback", False),
+    ],
+)
+def test_the_built_in_world_knows_where_clients_are_today(uri: str, *, is_known: bool) -> None:
+    assert is_approved(builtin_world(), uri) is is_known
+
+
+def test_the_built_in_vault_grants_what_its_examples_ask_for() -> None:
+    scopes = builtin_world().connections["google-calendar"]
+
+    assert set(scopes) == {CALENDAR, CALENDAR_READONLY}
 
 
 def test_a_file_is_loaded(tmp_path: Path) -> None:
@@ -132,16 +163,17 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         ('name = "Everybody"', 'name = "Everybody"\nwehn = 1', "policy 1: wehn means nothing"),
         ("[[policies]]", "[[policy]]", r"write \[\[policies\]\]"),
         ("ACME.example", "other.example", "user 1: no tenant has the domain 'other.example'"),
-        ("Ann@ACME.example", "ann", "user 1: email = 'ann' is not one"),
-        ('id = "ann"', 'id = "a nn"', "user 1: id = 'a nn' is not one"),
+        ("Ann@ACME.example", "ann", "user 1: email = 'ann' is not valid"),
+        ('id = "ann"', 'id = "a nn"', "user 1: id = 'a nn' is not valid"),
         ('id = "ann"', "id = 1", "user 1: id is a text"),
         ('domains = ["acme.example"]', 'domains = ["ACME.example"]', "in lower case"),
         ('domains = ["acme.example"]', "domains = []", "no tenant has the domain"),
-        ('read = "Read things"', "", r"scopes: there are none"),
+        ('read = "Read things"', "", "no scopes are defined"),
         ('read = "Read things"', "read = 1", "scopes: read is a text"),
         ("HTTP://127.0.0.1:8000/mcp/", "127.0.0.1", "is not the URL of a resource"),
         ("http://127.0.0.1:*/*", "https://*.example/*", "approved_redirects: .*not a redirect"),
         ("http://127.0.0.1:*/*", "javascript://a/*", "approved_redirects: .*not safe"),
+        ("[scopes]", "[connections]\ngithub = 1\n[scopes]", "connections: github is a list"),
         ("[scopes]", "lifetimes = 5\n[scopes]", "resource 1: lifetimes means nothing"),
         ("[scopes]", "[[lifetimes]]\n[scopes]", "lifetimes is a table"),
         ("[scopes]", "[lifetimes]\naccess_token = 0\n[scopes]", "lifetimes: access_token is a num"),
@@ -158,17 +190,23 @@ def test_a_mistake_is_refused_with_its_place(before: str, after: str, message: s
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ('[[users]]\nid="ann"\nname="B"\nemail="b@acme.example"', "two of the user 'ann'"),
-        ('[[users]]\nid="bea"\nname="B"\nemail="ann@acme.example"', "two of the e-mail address"),
+        ('[[users]]\nid="ann"\nname="B"\nemail="b@acme.example"', "user 'ann' is defined twice"),
+        (
+            '[[users]]\nid="bea"\nname="B"\nemail="ann@acme.example"',
+            "e-mail address 'ann@acme.example' is defined twice",
+        ),
         (
             '[[tenants]]\nid="b"\nname="B"\ndomains=["acme.example"]\nprovider="okta"',
-            "two of the domain 'acme.example'",
+            "domain 'acme.example' is defined twice",
         ),
         (
             '[[resources]]\nurl="http://127.0.0.1:8000/mcp"\nclient_id="other"',
-            "two of the resource",
+            "resource 'http://127.0.0.1:8000/mcp' is defined twice",
         ),
-        ('[[resources]]\nurl="http://127.0.0.1:9000"\nclient_id="server"', "two of the client_id"),
+        (
+            '[[resources]]\nurl="http://127.0.0.1:9000"\nclient_id="server"',
+            "client_id 'server' is defined twice",
+        ),
     ],
 )
 def test_what_must_be_unique_is(table: str, message: str) -> None:
@@ -251,11 +289,11 @@ def test_entra_gives_ids_of_groups_and_they_map_to_permissions() -> None:
     claims = provider_claims(world.tenants[0], world.users[0])
     assert all(len(group) == 36 for group in claims["groups"])
     assert "email" not in claims
-    assert facts_of(world, world.users[0]) == UserFacts(("acme",), ("op",))
+    assert collect_facts(world, world.users[0]) == UserFacts(("acme",), ("op",))
 
 
 def test_a_provider_speaks_for_its_own_people_only() -> None:
     world = builtin_world()
     claims = {**provider_claims(world.tenants[0], world.users[0]), "email": world.users[2].email}
-    with pytest.raises(Refusal, match="somebody else's people"):
+    with pytest.raises(Refusal, match="a user of another tenant"):
         read_identity(world.tenants[0], claims)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.callers import ISSUER, person
 from toolguard import OperationCall, Principal
 from toolguard.engines import MappingError, default_mapping
-from toolguard.engines.mapping import evaluation_of, without
+from toolguard.engines.mapping import build_evaluation, without
 from toolguard.policies.operations import METHODS, named_operations
 
 ALICE = person("alice", claims={"sub": "alice"})
@@ -94,13 +94,13 @@ def test_a_server_without_a_name_cannot_be_asked_about() -> None:
 )
 def test_a_caller_without_a_subject_cannot_be_asked_about(caller: Principal) -> None:
     with pytest.raises(MappingError):
-        evaluation_of(caller, OperationCall("tool", "pay"))
+        build_evaluation(caller, OperationCall("tool", "pay"))
 
 
 def test_the_current_actor_is_in_the_context() -> None:
     claims = {"sub": "alice", "iss": ISSUER, "act": {"sub": "bot", "iss": ISSUER}}
 
-    asked = evaluation_of(person(claims=claims), OperationCall("tool", "pay"))
+    asked = build_evaluation(person(claims=claims), OperationCall("tool", "pay"))
 
     assert asked["context"] == {"agent": "desktop", "actor": "bot"}
 
@@ -118,7 +118,7 @@ def test_every_method_that_names_operations_is_mapped(method: str) -> None:
     (call,) = named_operations(method, {k: v for k, v in params.items() if k in named})
 
     listens = method == "subscriptions/listen"
-    name = evaluation_of(ALICE, call)["action"]["name"]
+    name = build_evaluation(ALICE, call)["action"]["name"]
     assert name == ("resources/subscribe" if listens else method)
 
 
@@ -126,7 +126,7 @@ def test_every_method_that_names_operations_is_mapped(method: str) -> None:
 
 
 def test_no_argument_is_sent_by_default() -> None:
-    asked = evaluation_of(ALICE, OperationCall("tool", "pay", {"to": "secret"}))
+    asked = build_evaluation(ALICE, OperationCall("tool", "pay", {"to": "secret"}))
 
     assert "secret" not in str(asked)
 
@@ -136,7 +136,7 @@ def test_a_mapping_replaces_action_and_resource_and_adds_to_the_context() -> Non
         account = {"type": "account", "id": call.arguments["to"]}
         return {"action": {"name": "transfer"}, "resource": account, "context": {"x": 1}}
 
-    asked = evaluation_of(ALICE, OperationCall("tool", "pay", {"to": "bob"}), mapping)
+    asked = build_evaluation(ALICE, OperationCall("tool", "pay", {"to": "bob"}), mapping)
 
     assert asked == {
         "subject": SUBJECT,
@@ -155,7 +155,7 @@ def test_a_mapping_replaces_action_and_resource_and_adds_to_the_context() -> Non
 )
 def test_a_mapping_cannot_change_who_calls(own: Any) -> None:
     with pytest.raises(MappingError):
-        evaluation_of(ALICE, OperationCall("tool", "pay"), lambda _, __: own)
+        build_evaluation(ALICE, OperationCall("tool", "pay"), lambda _, __: own)
 
 
 json_values = st.recursive(

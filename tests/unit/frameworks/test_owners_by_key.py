@@ -12,7 +12,7 @@ from toolguard.connections.protocol import ConnectionRequest
 from toolguard.frameworks.task_owners import TaskOwners
 from toolguard.http.event_ids import EventIds, EventOwner
 from toolguard.http.identity import told_client
-from toolguard.http.sessions import Sessions
+from toolguard.http.sessions import SessionOwners
 from toolguard.principal import Principal
 from toolguard.testing import LocalIssuer
 
@@ -35,7 +35,7 @@ def bound(principal: Principal, jkt: str | None) -> Principal:
 
 @given(callers, KEYS)
 def test_a_session_is_admitted_with_its_key_only(caller: Principal, jkt: str | None) -> None:
-    sessions = Sessions()
+    sessions = SessionOwners()
     sessions.open("1", caller)
 
     assert sessions.admits("1", bound(caller, jkt)) is (jkt == caller.jkt)

@@ -110,7 +110,7 @@ def test_the_token_stays_at_the_guard_unless_it_is_forwarded(
 
 def test_settings_of_rules_without_rules_are_refused() -> None:
     for settings in ({"path": "/mcp"}, {"others": "refuse"}):
-        with pytest.raises(ValueError, match="go with rules="):
+        with pytest.raises(ValueError, match="need rules="):
             Site(**settings)
 
 

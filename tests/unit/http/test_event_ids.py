@@ -9,8 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from support.callers import person
-from toolguard.environment import SECRET
 from toolguard.http.event_ids import EventIds, EventOwner
+from toolguard.parts.environment import SECRET
 
 IDS = EventIds("a secret that replicas share")
 OWNERS = [

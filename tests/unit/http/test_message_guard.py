@@ -17,7 +17,7 @@ from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.http.door import Denials, Door, HeldBytes, Refusals
 from toolguard.http.jsonrpc import MAX_BODY
 from toolguard.http.middleware import GuardMiddleware
-from toolguard.http.proxy import MessageGuard
+from toolguard.http.proxy import ProxyGuard
 from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.policy import DefaultPolicy
 
@@ -66,7 +66,7 @@ class Front:
         people["tenant"] = person("tenant", "cal.mine.write", tenant_ids=("mine",))
         self.upstream = Upstream()
         desk = Desk(Tokens(people), default=default, door=door)
-        inside = MessageGuard(self.upstream, desk, PoliciesByName(rules))
+        inside = ProxyGuard(self.upstream, desk, PoliciesByName(rules))
         self.app = GuardMiddleware(inside, desk, admits_anonymous=lambda: inside.admits_anonymous)
 
     def send(

@@ -165,7 +165,7 @@ def test_a_tag_rule_is_refused_where_messages_tell_no_tags() -> None:
 
     async def app(scope: Any, receive: Any, send: Any) -> None: ...
 
-    with pytest.raises(ValueError, match="messages do not tell tags"):
+    with pytest.raises(ValueError, match="messages do not carry tags"):
         guard.asgi(app, rules={"tag:admin": requires_auth})
 
 

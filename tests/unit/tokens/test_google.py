@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard import Issuer, ToolGuard
+from toolguard import Issuer, Refusals, ToolGuard
 from toolguard.errors import InvalidTokenError, KeysUnavailableError, MissingTokenError
 from toolguard.testing import LocalIssuer
-from toolguard.testing.grant import Grant
 from toolguard.testing.more_providers import google_tokeninfo
+from toolguard.testing.token_content import TokenContent
 from toolguard.tokens import issuers
-from toolguard.tokens.introspection import Answer, IntrospectionVerifier, JWTOrOpaqueVerifier
+from toolguard.tokens.introspection import HTTPAnswer, IntrospectionVerifier, JWTOrOpaqueVerifier
 from toolguard.tokens.issuers import Introspection, TokenInfo
 from toolguard.tokens.jwt import JWTVerifier
 from toolguard.tokens.keys import StaticKeys
@@ -38,7 +38,7 @@ LOCAL = LocalIssuer.like("google", algorithm="ES256", clock=lambda: NOW)
 KEYS = StaticKeys(LOCAL.jwks())
 TOKENS = ["ya29.a0AfB_byC", "ya29.c.b0Aaekm1K4", "ya29.c.b0Aaekm1K4....", "ya29"]
 ANSWER = google_tokeninfo(
-    Grant(
+    TokenContent(
         issuer=GOOGLE,
         audience=CLIENT,
         user=USER,
@@ -60,9 +60,9 @@ class Google:
 
     async def __call__(
         self, url: str, body: bytes, headers: Mapping[str, str], timeout: float
-    ) -> Answer | str:
+    ) -> HTTPAnswer | str:
         self.requests.append((url, parse_qs(body.decode()), headers))
-        return Answer(self.status, "", self.body)
+        return HTTPAnswer(self.status, "", self.body)
 
 
 def verifier_of(google: Google, **settings: Any) -> IntrospectionVerifier | JWTOrOpaqueVerifier:
@@ -261,7 +261,9 @@ def test_opaque_tokens_of_google_are_told_from_the_jwts_of_others() -> None:
 
 
 def test_clients_are_told_to_ask_for_openid() -> None:
-    guard = ToolGuard(issuer=issuers.google(CLIENT), resource=SERVER, initial_scopes=["email"])
+    guard = ToolGuard(
+        issuer=issuers.google(CLIENT), resource=SERVER, refusals=Refusals(initial_scopes=["email"])
+    )
     challenge = guard.challenge(MissingTokenError("Sign in"))
 
     assert challenge is not None

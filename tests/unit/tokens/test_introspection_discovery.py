@@ -13,8 +13,8 @@ from toolguard import Issuer
 from toolguard.errors import KeysUnavailableError
 from toolguard.testing import FrozenClock
 from toolguard.tokens.introspection import (
-    Answer,
     BasicClient,
+    HTTPAnswer,
     Introspection,
     IntrospectionVerifier,
 )
@@ -35,7 +35,7 @@ class World:
         self.documents = dict(documents)
         self.fetched: list[str] = []
         self.posted: list[str] = []
-        self.answer: Answer | str = Answer(200, "", json.dumps(ACTIVE).encode())
+        self.answer: HTTPAnswer | str = HTTPAnswer(200, "", json.dumps(ACTIVE).encode())
         self.clock = FrozenClock(NOW)
 
     def fetch(self, url: str, timeout: float) -> bytes:
@@ -47,7 +47,7 @@ class World:
 
     async def post(
         self, url: str, body: bytes, headers: Mapping[str, str], timeout: float
-    ) -> Answer | str:
+    ) -> HTTPAnswer | str:
         self.posted.append(url)
         return self.answer
 
@@ -161,8 +161,8 @@ def test_a_thousand_tokens_at_once_discover_once() -> None:
     assert len(world.posted) == 1_000
 
 
-@pytest.mark.parametrize("answer", ["ConnectError", Answer(404, "", b"")])
-def test_an_endpoint_that_has_moved_is_discovered_again(answer: Answer | str) -> None:
+@pytest.mark.parametrize("answer", ["ConnectError", HTTPAnswer(404, "", b"")])
+def test_an_endpoint_that_has_moved_is_discovered_again(answer: HTTPAnswer | str) -> None:
     world = World({OAUTH: METADATA})
     verifier = world.verifier()
     good, world.answer = world.answer, answer

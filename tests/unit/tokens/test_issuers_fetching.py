@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from toolguard.tokens.fetching import retry_after_of
+from toolguard.tokens.fetching import parse_retry_after
 
 
 @pytest.mark.parametrize("value", ["", "soon", "-1", "1.5", "\u0661", "Thu, 99 Jan 1970"])
 def test_a_time_that_cannot_be_read_is_none(value: str) -> None:
-    assert retry_after_of(value, 0.0) is None
+    assert parse_retry_after(value, 0.0) is None
 
 
 @pytest.mark.parametrize(
@@ -23,4 +23,4 @@ def test_a_time_that_cannot_be_read_is_none(value: str) -> None:
     ],
 )
 def test_a_time_is_seconds_or_a_date_within_a_day(value: str, seconds: int) -> None:
-    assert retry_after_of(value, 10.0 if seconds == 0 else 0.0) == seconds
+    assert parse_retry_after(value, 10.0 if seconds == 0 else 0.0) == seconds

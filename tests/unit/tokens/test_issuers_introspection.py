@@ -17,10 +17,10 @@ from toolguard.connections.client_auth import ClientSecretPost
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.testing import FrozenClock, LocalIssuer
 from toolguard.tokens.introspection import (
-    Answer,
     BasicClient,
     BearerClient,
     ConfirmedVerifier,
+    HTTPAnswer,
     Introspection,
     IntrospectionVerifier,
 )
@@ -56,10 +56,10 @@ class Endpoint:
         body: bytes,
         headers: Mapping[str, str],
         timeout: float,
-    ) -> Answer | str:
+    ) -> HTTPAnswer | str:
         self.requests.append((url, parse_qs(body.decode()), headers))
         await asyncio.sleep(0)
-        return self.failure or Answer(self.status, self.retry_after, self.body)
+        return self.failure or HTTPAnswer(self.status, self.retry_after, self.body)
 
 
 def verifier_of(endpoint: Endpoint, **settings: Any) -> IntrospectionVerifier:

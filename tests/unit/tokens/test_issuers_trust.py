@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.counted_keys import Keys, published
 from toolguard import ConnectionRequest, Issuer, ToolGuard
 from toolguard.connections import CachedConnections, ConnectionRouter, StaticConnections
-from toolguard.connections.of_issuers import of_issuers
+from toolguard.connections.per_issuer import of_issuers
 from toolguard.connections.server import APIKey, ServerConnections
 from toolguard.errors import ConnectionDeniedError, InvalidTokenError, KeysUnavailableError
 from toolguard.http.identity import told_client
@@ -153,13 +153,16 @@ def test_no_issuer_is_added_to_a_verifier_of_your_own() -> None:
     [
         ([], "list"),
         ([Issuer("https://a.test"), Issuer("https://a.test")], "'https://a.test'"),
-        ([Issuer("https://a.test"), Issuer("https://b.test", names=["https://a.test"])], "claim"),
+        (
+            [Issuer("https://a.test"), Issuer("https://b.test", names=["https://a.test"])],
+            "two issuers have the same iss",
+        ),
         (
             [
                 Issuer("https://a.test/x"),
                 Issuer("https://b.test", names=["https://a.test/{any}"], members={"any": None}),
             ],
-            "claim",
+            "two issuers have the same iss",
         ),
         (
             [
@@ -168,7 +171,7 @@ def test_no_issuer_is_added_to_a_verifier_of_your_own() -> None:
                 )
                 for name in "ab"
             ],
-            "claim",
+            "two issuers have the same iss",
         ),
     ],
 )

@@ -134,7 +134,7 @@ def test_known_names_do_not_wait_for_the_fetch_of_an_unknown_one(
         assert names(warm, "b") is None
         waiting = asyncio.ensure_future(warm.refresh())
         await asyncio.sleep(0)
-        assert len(warm._flights) == 1
+        assert len(warm._running) == 1
         assert names(warm, "a") == ["a"]
         assert not waiting.done()
         endpoint.released.set()
@@ -149,7 +149,7 @@ def test_a_key_replaced_under_its_name_is_found_at_once(
 ) -> None:
     before = warm.find("a", "EdDSA")
     endpoint.serve("a")
-    assert warm.suspect("a") is True
+    assert warm.report_bad_signature("a") is True
     refresh(warm)
     assert warm.find("a", "EdDSA") != before
     assert len(endpoint.calls) == 2
@@ -161,14 +161,14 @@ def test_wrong_signatures_and_unknown_names_share_their_fetches(
     for kid in ("b", "c"):
         assert names(warm, kid) is None
         refresh(warm)
-    assert warm.suspect("a") is True
+    assert warm.report_bad_signature("a") is True
     refresh(warm)
-    assert warm.suspect("a") is False
+    assert warm.report_bad_signature("a") is False
     with pytest.raises(KeysUnavailableError) as caught:
         names(warm, "d")
     assert caught.value.retry_after == 30
     clock.advance(30)
-    assert warm.suspect("a") is True
+    assert warm.report_bad_signature("a") is True
     refresh(warm)
     assert len(endpoint.calls) == 5
 
@@ -264,7 +264,7 @@ def test_calls_that_come_later_wait_for_the_rest_of_the_300_ms(
 ) -> None:
     clock.advance(600)
     with held(endpoint, warm):
-        warm._fly(clock())
+        warm._begin_fetch(clock())
         clock.advance(0.25)
         assert names(warm, "a") is None
         clock.advance(0.1)
@@ -282,7 +282,7 @@ def test_after_a_quiet_time_old_keys_serve_once_a_refresh_has_failed(
     clock.advance(1)
     with held(endpoint, warm):
         assert names(warm) == ["a"]
-        assert len(warm._flights) == 1
+        assert len(warm._running) == 1
         assert names(warm) == ["a"]
 
 
@@ -296,7 +296,7 @@ def test_in_an_outage_an_unknown_name_is_nobodys_fault(
         with pytest.raises(KeysUnavailableError) as caught:
             names(warm, "b")
         assert caught.value.retry_after == wait - (wait == 30) * 3
-        assert warm.suspect("a") is False
+        assert warm.report_bad_signature("a") is False
         assert names(warm, "a") == ["a"]
         clock.advance(caught.value.retry_after)
 
@@ -307,7 +307,7 @@ def test_unknown_names_wait_for_the_fetches_they_share_and_for_the_back_off(
     endpoint.error = OUTAGE
     tries = []
     for second in range(240):
-        if warm.suspect("a"):
+        if warm.report_bad_signature("a"):
             tries.append(second)
             refresh(warm)
         clock.advance(1)
@@ -395,13 +395,13 @@ def test_a_fetch_that_is_overdue_is_not_waited_for(
 ) -> None:
     clock.advance(600)
     with held(endpoint, warm):
-        warm._fly(clock())
+        warm._begin_fetch(clock())
         clock.advance(5.4)
         assert names(warm, "b") is None
-        assert warm.suspect("a") is True
+        assert warm.report_bad_signature("a") is True
         clock.advance(0.1)
         assert names(warm, "a") == ["a"]
-        assert warm.suspect("a") is False
+        assert warm.report_bad_signature("a") is False
         with pytest.raises(KeysUnavailableError):
             names(warm, "b")
         refresh(warm)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support.issuing import OUTAGE, URL, Endpoint, held, names, refresh, settle, source_of
 from toolguard.errors import KeysUnavailableError
 from toolguard.testing import FrozenClock
-from toolguard.tokens.jwks import JWKS, _Flight
+from toolguard.tokens.jwks import JWKS, _RunningFetch
 
 
 async def ask(source: JWKS, count: int) -> list[list[str | None] | None]:
@@ -77,7 +77,7 @@ def test_of_many_threads_that_find_old_keys_one_fetches(
 def test_a_fetch_that_another_has_made_needless_does_not_start(
     warm: JWKS, endpoint: Endpoint, clock: FrozenClock
 ) -> None:
-    late = _Flight(clock(), clock() + 5.5)
+    late = _RunningFetch(clock(), clock() + 5.5)
     warm._start(late)
     asyncio.run(late.wait(0))
     assert late._landed.done()
@@ -204,7 +204,7 @@ def test_a_child_forked_during_a_fetch_does_not_wait_for_it(
         st.tuples(
             st.sampled_from([0.0, 0.5, 1.0, 10.0, 29.0, 30.0, 60.0, 240.0, 300.0, 4_000.0]),
             st.booleans(),
-            st.sampled_from(["a", "b", "a", "suspect"]),
+            st.sampled_from(["a", "b", "a", "report_bad_signature"]),
         ),
         max_size=40,
     )
@@ -222,7 +222,11 @@ def test_no_course_of_events_loses_good_keys_or_floods_the_issuer(
         endpoint.error = None if is_up else OUTAGE
         before = len(endpoint.calls)
         try:
-            wanted = source.suspect("a") if what == "suspect" else names(source, what) is None
+            wanted = (
+                source.report_bad_signature("a")
+                if what == "report_bad_signature"
+                else names(source, what) is None
+            )
             if wanted:
                 refresh(source)
             settle(source)

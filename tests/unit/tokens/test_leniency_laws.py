@@ -16,8 +16,8 @@ from toolguard import Issuer
 from toolguard.errors import InvalidTokenError
 from toolguard.testing import LocalIssuer
 from toolguard.tokens.introspection import (
-    Answer,
     BasicClient,
+    HTTPAnswer,
     Introspection,
     IntrospectionVerifier,
 )
@@ -262,8 +262,8 @@ def test_an_answer_of_introspection_obeys_the_same_law(fault: Fault, settings: S
 
     async def post(
         url: str, form: bytes, headers: Mapping[str, str], timeout: float
-    ) -> Answer | str:
-        return Answer(200, "", body)
+    ) -> HTTPAnswer | str:
+        return HTTPAnswer(200, "", body)
 
     asking = Introspection(BasicClient("a", "b"), endpoint=f"{ISSUER}/introspect")
     verifier = IntrospectionVerifier(

@@ -15,7 +15,7 @@ from support.subjects import subjects
 from toolguard.errors import InvalidTokenError
 from toolguard.principal import Principal
 from toolguard.testing.issuer import LocalIssuer
-from toolguard.testing.providers import PROVIDERS, Grant, Provider, ProviderName
+from toolguard.testing.providers import PROVIDERS, Provider, ProviderName, TokenContent
 from toolguard.testing.strategies import scope_tokens
 
 NOW = 1_800_000_000
@@ -328,7 +328,7 @@ def test_issuer_and_audience_are_the_providers_unless_they_are_given() -> None:
 
 
 def test_a_provider_of_ones_own_is_described_by_its_claims() -> None:
-    def shape(grant: Grant) -> dict[str, Any]:
+    def shape(grant: TokenContent) -> dict[str, Any]:
         return {**grant.common, "user": {"id": grant.user}, "sub": None, "scp": [*grant.scopes]}
 
     mine = like(Provider("Mine", "https://id.test", "https://mcp.test/mcp", shape, typ="at+jwt"))

@@ -16,9 +16,9 @@ from toolguard import Issuer
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.testing import LocalIssuer
 from toolguard.tokens.introspection import (
-    Answer,
     BasicClient,
     BearerClient,
+    HTTPAnswer,
     Introspection,
     IntrospectionVerifier,
 )
@@ -58,9 +58,9 @@ def ask(
 
     async def post(
         url: str, form: bytes, headers: Mapping[str, str], timeout: float
-    ) -> Answer | str:
+    ) -> HTTPAnswer | str:
         sent.append(headers["Accept"])
-        return Answer(200, "", body, media_type)
+        return HTTPAnswer(200, "", body, media_type)
 
     asking = Introspection(
         client or BasicClient("server", "secret"), endpoint=f"{ISSUER}/i", signed=signed

@@ -73,7 +73,7 @@ def test_one_named_key_makes_names_count() -> None:
 def test_static_keys_are_never_refreshed() -> None:
     source = StaticKeys(JWKS)
     asyncio.run(source.refresh())
-    assert source.suspect("a") is False
+    assert source.report_bad_signature("a") is False
 
 
 PRIVATE_PEM = RSA.private_bytes(

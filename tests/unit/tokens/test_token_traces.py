@@ -35,12 +35,12 @@ class Failing:
 
     def find(self, kid: str | None, algorithm: str) -> tuple[Key, ...] | None:
         self._reach("find")
-        if self.at == "suspect":
+        if self.at == "report_bad_signature":
             return (published(issuing()),)
         return None
 
-    def suspect(self, kid: str | None) -> bool:
-        self._reach("suspect")
+    def report_bad_signature(self, kid: str | None) -> bool:
+        self._reach("report_bad_signature")
         return False
 
     async def refresh(self) -> None:
@@ -123,7 +123,7 @@ def test_a_remembered_token_that_expires_is_left_in_no_variable() -> None:
     assert left_behind(failure(lambda: verifier.verify_now(token)), token) == []
 
 
-@pytest.mark.parametrize("at", ["find", "suspect", "refresh", "nowhere"])
+@pytest.mark.parametrize("at", ["find", "report_bad_signature", "refresh", "nowhere"])
 @pytest.mark.parametrize(
     "error", [KeysUnavailableError("down"), RuntimeError("a fault"), KeyboardInterrupt()], ids=repr
 )

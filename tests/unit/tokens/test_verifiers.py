@@ -169,7 +169,7 @@ def test_a_forged_signature_costs_at_most_one_refresh() -> None:
 
 def test_a_source_that_suspects_every_key_does_not_get_a_forged_token_in() -> None:
     class Suspicious(Keys):
-        def suspect(self, kid: str | None) -> bool:
+        def report_bad_signature(self, kid: str | None) -> bool:
             return True
 
     source = Suspicious(ES256_KEY)

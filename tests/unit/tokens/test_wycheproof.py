@@ -58,7 +58,7 @@ def outcome(token: str, jwk: Mapping[str, Any]) -> bytes | str:
     verifier = JWTVerifier(issuer="https://auth.example.com", audience="anyone", keys=keys)
     try:
         jws = verifier._read(token)
-        verifier._signer(jws, refreshed=True)
+        verifier._signer(jws, verifier.issuer, refreshed=True)
     except InvalidTokenError as error:
         return error.reason
     return jws.payload

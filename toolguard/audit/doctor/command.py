@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TextIO
+from typing import Any, TextIO
 
 import anyio
 import httpx
@@ -39,15 +39,17 @@ def run_doctor(
     token: str | None = None,
     as_json: bool = False,
     client: Callable[[], httpx.AsyncClient] = new_client,
+    load: Callable[[str], Any] = load_server,
 ) -> int:
     """Write the findings to ``out``.
 
     Args:
-        target: the URL of an MCP endpoint, or ``module:server``.
+        target: the URL of an MCP endpoint, ``module:server``, or what ``load`` takes.
         out: the stream for the findings.
         token: a client's access token; it is sent to the endpoint only, and over https only.
         as_json: whether the findings are written as JSON.
         client: makes the HTTP client.
+        load: returns the server that the target names.
 
     Returns:
         The exit code: 0; 1 if there is a fault; 2 if nothing could be looked at.
@@ -57,7 +59,7 @@ def run_doctor(
         async with client() as http:
             if target.startswith(("https://", "http://")):
                 return await diagnose_url(http, target, token=token, now=time.time())
-            return await _diagnose_module(http, target)
+            return await _diagnose_server(http, await anyio.to_thread.run_sync(load, target))
 
     try:
         found = anyio.run(look)
@@ -113,8 +115,7 @@ async def diagnose_url(
     return found
 
 
-async def _diagnose_module(client: httpx.AsyncClient, target: str) -> list[Diagnosis]:
-    server = await anyio.to_thread.run_sync(load_server, target)
+async def _diagnose_server(client: httpx.AsyncClient, server: Any) -> list[Diagnosis]:
     found = [*look_at_configuration(server, os.environ)]
     guard = guard_of(server)
     if guard is not None and guard.issuer is not None:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 from toolguard.audit import audit
 from toolguard.audit.doctor.diagnosis import Diagnosis
-from toolguard.environment import SECRET, secret
 from toolguard.frameworks import adapter_for
 from toolguard.guard import ToolGuard
+from toolguard.parts.environment import SECRET, secret
 
 __all__ = ["guard_of", "look_at_configuration"]
 
 
-def guard_of(server: Any) -> ToolGuard | None:
+def guard_of(server: object) -> ToolGuard | None:
     """Return the guard that protects ``server``; None if it has none."""
     guard = adapter_for(server).guard
     return guard if isinstance(guard, ToolGuard) else None
 
 
-def look_at_configuration(server: Any, environ: Mapping[str, str]) -> Iterator[Diagnosis]:
+def look_at_configuration(server: object, environ: Mapping[str, str]) -> Iterator[Diagnosis]:
     """Yield what is wrong with the configuration of a server.
 
     Args:
@@ -72,7 +71,7 @@ def look_at_configuration(server: Any, environ: Mapping[str, str]) -> Iterator[D
     yield from _unknown_host(server, resource.netloc)
 
 
-def _unknown_host(server: Any, host: str) -> Iterator[Diagnosis]:
+def _unknown_host(server: object, host: str) -> Iterator[Diagnosis]:
     """Yield the 421 that the SDK will answer to requests for the server's own address."""
     settings = getattr(getattr(server, "settings", None), "transport_security", None)
     if settings is None or not settings.enable_dns_rebinding_protection:

@@ -10,8 +10,8 @@ from typing import Any, TypedDict
 
 from toolguard.connections.descope.project import DescopeProject
 from toolguard.connections.protocol import Connection
-from toolguard.environment import MANAGEMENT_KEY, taken
 from toolguard.errors import ToolGuardError
+from toolguard.parts.environment import MANAGEMENT_KEY, taken
 from toolguard.principal import Principal
 
 __all__ = [
@@ -104,7 +104,9 @@ class TokenRequest:
         if isinstance(self.scopes, str):
             raise TypeError(f"scopes are a list: write scopes={self.scopes.split()!r}")
         if self.scopes is not None and not self.scopes:
-            raise ValueError("scopes=[] asks for nothing: leave it out to take what there is")
+            raise ValueError(
+                "scopes=[] asks for nothing: leave it out to accept the scopes that were granted"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,12 @@
 """Exchange the caller's access token for a token of another service (RFC 8693). Public."""
 
 from toolguard.connections.exchange.provider import TokenExchangeConnections
-from toolguard.connections.exchange.settings import Actor, ConnectUrl, ExchangeSettings, TokenSource
+from toolguard.connections.exchange.settings import (
+    ActorToken,
+    ConnectUrl,
+    ExchangeSettings,
+    TokenSource,
+)
 from toolguard.connections.exchange.vendors import (
     auth0_token_vault,
     connect_url_from,
@@ -14,7 +19,7 @@ from toolguard.connections.exchange.vendors import (
 )
 
 __all__ = [
-    "Actor",
+    "ActorToken",
     "ConnectUrl",
     "ExchangeSettings",
     "TokenExchangeConnections",

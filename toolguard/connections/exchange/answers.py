@@ -24,7 +24,7 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
-from toolguard.parsing.token_members import is_token, whole_seconds
+from toolguard.parsing.token_members import read_scopes, read_token, whole_seconds
 
 __all__ = ["read_answer"]
 
@@ -87,9 +87,7 @@ def _read_connection(
     Raises:
         ValueError: if the answer is invalid. The text says why, and quotes nothing of the answer.
     """
-    token = members.get("access_token")
-    if not is_token(token):
-        raise ValueError("holds no token that can be read")
+    token = read_token(members.get("access_token"))
     _check_token_type(members.get("token_type"), settings)
     _check_issued_type(members.get("issued_token_type"), settings)
     lifetime = _read_lifetime(members.get("expires_in"), settings)
@@ -119,10 +117,7 @@ def _check_issued_type(value: object, settings: ExchangeSettings) -> None:
 def _read_lifetime(value: object, settings: ExchangeSettings) -> float | None:
     if value is None:
         return None
-    try:
-        seconds = whole_seconds(value)
-    except ValueError:
-        raise ValueError("says when the token expires in a way that cannot be read") from None
+    seconds = whole_seconds(value)
     return seconds if seconds or settings.strict else None
 
 
@@ -131,12 +126,11 @@ def _read_scopes(
 ) -> tuple[str, ...]:
     if value is None:
         if request.scopes and not settings.sends_scope:
-            raise ValueError("does not say which scopes the token has: declare none for the tool")
+            raise ValueError(
+                "does not say which scopes the token has: write with_connection() without scopes="
+            )
         return request.scopes
-    if not isinstance(value, str):
-        raise ValueError("names scopes in a way that cannot be read")  # noqa: TRY004 - of the answer
-    # RFC 6749 §3.3: the only separator is %x20.
-    return tuple(scope for scope in value.split(" ") if scope)
+    return read_scopes(value)
 
 
 def _check_usable(

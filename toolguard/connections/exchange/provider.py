@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from toolguard.connections.client_auth import ClientAuth
+from toolguard.connections.client_auth import ClientAuth, check_token_endpoint
 from toolguard.connections.exchange.answers import read_answer
 from toolguard.connections.exchange.settings import (
     ConnectUrl,
@@ -26,7 +26,7 @@ from toolguard.errors import (
     ConnectionResponseError,
     ConnectionTokenError,
 )
-from toolguard.parsing.secure_urls import is_secure_url, secure_origin
+from toolguard.parsing.secure_urls import secure_origin
 from toolguard.parsing.token_members import is_token
 
 __all__ = ["TokenExchangeConnections"]
@@ -86,12 +86,7 @@ class TokenExchangeConnections:
         transport: Transport | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        # RFC 6749 §3.2: a token endpoint has no fragment.
-        if not is_secure_url(token_endpoint):
-            raise ValueError(
-                'write "https://auth.example.com/token": a token endpoint is https (http only on '
-                "this machine), without user name, password and fragment"
-            )
+        check_token_endpoint(token_endpoint)
         if not callable(getattr(client_auth, "credentials", None)):
             raise TypeError('write client_auth=ClientSecretBasic("client-id", secret)')
         if not connections:
@@ -151,7 +146,7 @@ class TokenExchangeConnections:
         settings = self._connections.get(request.name)
         if settings is None:
             return ConnectionResponseError(
-                f"Nothing says how to ask for {request.name}: write "
+                f"There are no settings for {request.name}: write "
                 f"connections={{{request.name!r}: ExchangeSettings(...)}}",
                 connection=request.name,
             )

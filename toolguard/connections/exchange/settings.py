@@ -17,7 +17,7 @@ __all__ = [
     "REFRESH_TOKEN",
     "TENANT",
     "TOKEN_EXCHANGE",
-    "Actor",
+    "ActorToken",
     "ConnectUrl",
     "ErrorMeaning",
     "ExchangeSettings",
@@ -94,7 +94,7 @@ _ABSOLUTE_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21\x22\x24-\x7e]+")
 
 
 @dataclass(frozen=True)
-class Actor:
+class ActorToken:
     """The acting party in a token exchange with delegation (RFC 8693 §1.1).
 
     Attributes:
@@ -111,7 +111,7 @@ class Actor:
 
     def __post_init__(self) -> None:
         if not callable(self.token):
-            raise TypeError("write Actor(own_token), where own_token is an async function")
+            raise TypeError("write ActorToken(own_token), where own_token is an async function")
         if not self.token_type:
             raise ValueError("an actor token has a type: leave token_type out for an access token")
 
@@ -160,7 +160,7 @@ class ExchangeSettings:
     requested_token_type: str | None = None
     subject_token_type: str = ACCESS_TOKEN
     subject_token: TokenSource | None = None
-    actor: Actor | None = None
+    actor: ActorToken | None = None
     default_scopes: tuple[str, ...] = ()
     sends_scope: bool = True
     grants: Callable[[str, Collection[str]], bool] = field(default=_is_granted, repr=False)
@@ -243,4 +243,4 @@ def build_form(
 def _check_parameters(parameters: Mapping[str, str], reserved: Collection[str]) -> None:
     taken = sorted(reserved & parameters.keys())
     if taken:
-        raise ValueError(f"{taken[0]} is not the vendor's own: it has a place of its own")
+        raise ValueError(f"{taken[0]} has a setting of its own: take it out of extra= and tenant=")

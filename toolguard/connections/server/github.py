@@ -18,7 +18,7 @@ from toolguard.errors import (
     ConnectionTokenError,
 )
 from toolguard.parsing.secure_urls import is_secure_url
-from toolguard.parsing.token_members import is_token, moment
+from toolguard.parsing.token_members import moment, read_token
 
 __all__ = ["GitHubInstallation"]
 
@@ -172,15 +172,10 @@ def _refusal(answer: VaultAnswer, name: str) -> ConnectionTokenError:
 
 
 def _connection(members: Mapping[str, Any]) -> Connection:
-    token, permissions = members.get("token"), members.get("permissions", {})
-    if not is_token(token):
-        raise ValueError("holds no token that can be read")
+    token, permissions = read_token(members.get("token")), members.get("permissions", {})
     if not isinstance(permissions, Mapping):
         raise ValueError("names permissions in a way that cannot be read")  # noqa: TRY004 - of the answer
-    try:
-        expires_at = moment(members.get("expires_at"))
-    except ValueError:
-        raise ValueError("says when the token expires in a way that cannot be read") from None
+    expires_at = moment(members.get("expires_at"))
     return Connection(token, scopes=_held(permissions), expires_at=expires_at)
 
 

@@ -102,7 +102,7 @@ class ServerConnections:
         tokens = self._tokens.get(name)
         if tokens is None:
             raise ConnectionResponseError(
-                f"The server has no {name} of its own: write connections={{{name!r}: ...}}",
+                f"The server has no connection {name}: write ServerConnections({{{name!r}: ...}})",
                 connection=name,
             )
         if request.tenant_id is not None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from typing_extensions import Self
 
-from toolguard.connections.client_auth import ClientAuth, PublicClient
+from toolguard.connections.client_auth import ClientAuth, PublicClient, check_token_endpoint
 from toolguard.connections.http import VaultAnswer, VaultRequest
 from toolguard.connections.protocol import Connection
 from toolguard.connections.server.source import SourceRequest, lacking
@@ -21,8 +21,8 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
-from toolguard.parsing.secure_urls import is_secure_url, secure_origin
-from toolguard.parsing.token_members import is_token, whole_seconds
+from toolguard.parsing.secure_urls import secure_origin
+from toolguard.parsing.token_members import read_scopes, read_token, whole_seconds
 
 __all__ = ["ClientCredentialsGrant", "ServiceAccount"]
 
@@ -81,7 +81,7 @@ class ClientCredentialsGrant:
         scopes: Sequence[str] = (),
         parameters: Mapping[str, str] | None = None,
     ) -> None:
-        _check_endpoint(token_endpoint)
+        check_token_endpoint(token_endpoint)
         if not callable(getattr(client_auth, "credentials", None)):
             raise TypeError('write ClientSecretBasic("client-id", secret): how the client proves')
         if isinstance(client_auth, PublicClient):
@@ -90,7 +90,7 @@ class ClientCredentialsGrant:
         self._parameters = dict(parameters or {})
         taken = sorted(_OURS & self._parameters.keys())
         if taken:
-            raise ValueError(f"{taken[0]} is no further parameter: it has a place of its own")
+            raise ValueError(f"{taken[0]} has a setting of its own: take it out of parameters=")
         self._endpoint = token_endpoint
         self._client_auth = client_auth
         self._scopes = _listed(scopes)
@@ -165,7 +165,7 @@ class ServiceAccount:
         token_endpoint: str = _GOOGLE,
         audience: str | None = None,
     ) -> None:
-        _check_endpoint(token_endpoint)
+        check_token_endpoint(token_endpoint)
         if not email:
             raise ValueError('write email="robot@project.iam.gserviceaccount.com"')
         self._email = email
@@ -285,31 +285,19 @@ def _refusal(answer: VaultAnswer, name: str) -> ConnectionTokenError:
 
 def _connection(members: Mapping[str, Any], request: SourceRequest) -> Connection:
     """Read a successful answer; a fault is a ValueError that continues "the answer"."""
-    token, scope, lifetime = (members.get(k) for k in ("access_token", "scope", "expires_in"))
-    if not is_token(token):
-        raise ValueError("holds no token that can be read")
+    token = read_token(members.get("access_token"))
     # RFC 6749 §7.1: a token of an unknown type is not used.
     if str(members.get("token_type", "bearer")).lower() != "bearer":
         raise ValueError("holds no bearer token")
-    if scope is not None and not isinstance(scope, str):
-        raise ValueError("names scopes in a way that cannot be read")
-    try:
-        expires_at = None if lifetime is None else request.clock() + whole_seconds(lifetime)
-    except ValueError:
-        raise ValueError("says when the token expires in a way that cannot be read") from None
-    if lifetime is not None and not whole_seconds(lifetime):
-        raise ValueError("holds a token that has expired")
     # RFC 6749 §5.1: without it, the scopes are those that were asked for.
-    scopes = request.scopes if scope is None else tuple(each for each in scope.split(" ") if each)
-    return Connection(token, scopes=scopes, expires_at=expires_at)
-
-
-def _check_endpoint(url: str) -> None:
-    if not is_secure_url(url):
-        raise ValueError(
-            'write "https://auth.example.com/token": a token endpoint is https (http only on this '
-            "machine), without user name, password and fragment"
-        )
+    scope = members.get("scope")
+    scopes = request.scopes if scope is None else read_scopes(scope)
+    if members.get("expires_in") is None:
+        return Connection(token, scopes=scopes)
+    lifetime = whole_seconds(members["expires_in"])
+    if not lifetime:
+        raise ValueError("holds a token that has expired")
+    return Connection(token, scopes=scopes, expires_at=request.clock() + lifetime)
 
 
 def _listed(scopes: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from toolguard.connections.faults import fault_of
+from toolguard.connections.faults import read_fault
 from toolguard.connections.protocol import Connection
 from toolguard.connections.server.source import ServerSource, SourceRequest
 from toolguard.errors import (
@@ -152,7 +152,7 @@ class ServerTokens:
         except ConnectionTokenError as error:
             issued = error.with_traceback(None)
         except Exception as error:  # noqa: BLE001 - of another's code: its text may hold a key
-            issued = fault_of(error, request.connection)
+            issued = read_fault(error, request.connection)
         now = request.clock()
         if isinstance(issued, Connection) and issued.is_expired(now):
             issued = ConnectionResponseError(

@@ -33,14 +33,24 @@ class WorkOSPipes(kit.VaultProvider):
         self._key = f"Bearer {api_key}"
 
     async def ask(self, request: ConnectionRequest, account: str) -> kit.VaultRequest:
-        """Return the request."""
+        """Return the request.
+
+        The parameters are as :meth:`toolguard.connections.kit.VaultProvider.ask` has them.
+        """
         url = f"{self.base_url}/data-integrations/{kit.path_segment(request.name)}/token"
         body = {"user_id": account, "organization_id": request.principal.tenant_id}
         named = {name: value for name, value in body.items() if value}
         return kit.VaultRequest(request.name, url, named, self._key, is_idempotent=True)
 
     def read(self, answer: kit.VaultAnswer, request: ConnectionRequest, account: str) -> Connection:  # noqa: ARG002
-        """Return the connection in an answer; WorkOS does not say whose it is."""
+        """Return the connection in an answer; WorkOS does not say whose it is.
+
+        The parameters are as :meth:`toolguard.connections.kit.VaultProvider.read` has them.
+
+        Raises:
+            ConnectionRequiredError: if the account is not connected, or no longer.
+            ValueError: if the answer cannot be read, or is for another account or connection.
+        """
         error = answer.members.get("error")
         if not answer.is_refusal and error == "not_installed":
             raise ConnectionRequiredError.not_connected(request.name)

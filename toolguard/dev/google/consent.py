@@ -25,7 +25,7 @@ from toolguard.dev.oauth.refusals import Refusal, answering_json, answering_page
 from toolguard.pages.layout import Form, page, stylesheet
 from toolguard.parsing.pkce import s256_challenge
 
-__all__ = ["ConsentScreen", "OAuthClient"]
+__all__ = ["ConsentScreen", "RegisteredClient"]
 
 _AUTHORIZE = "/o/oauth2/v2/auth"
 _CONNECTIONS = "/connections"
@@ -41,7 +41,7 @@ _CODE_LIFETIME = 60
 
 
 @dataclass(frozen=True)
-class OAuthClient:
+class RegisteredClient:
     """An application that may ask for access to accounts.
 
     Attributes:
@@ -49,19 +49,21 @@ class OAuthClient:
         client_secret: what proves it.
         redirect_uri: the one place where its users are sent back to.
         name: what the consent page calls it.
+        scopes: the scopes that it may ask for.
     """
 
     client_id: str
     client_secret: str = field(repr=False)
     redirect_uri: str
     name: str
+    scopes: tuple[str, ...] = (CALENDAR, CALENDAR_READONLY)
 
 
 @dataclass(frozen=True)
 class _Asked:
     """What a client asks the owner of an account for."""
 
-    client: OAuthClient
+    client: RegisteredClient
     scopes: tuple[str, ...]
     state: tuple[tuple[str, str], ...]
     challenge: str
@@ -84,7 +86,9 @@ class ConsentScreen:
         origin: where it listens, such as ``"http://127.0.0.1:8801"``.
     """
 
-    def __init__(self, accounts: Accounts, clients: Sequence[OAuthClient], *, origin: str) -> None:
+    def __init__(
+        self, accounts: Accounts, clients: Sequence[RegisteredClient], *, origin: str
+    ) -> None:
         self._accounts = accounts
         self._clients = {client.client_id: client for client in clients}
         self._origin = origin
@@ -118,7 +122,7 @@ class ConsentScreen:
             "decide",
             asked,
             client=client.name,
-            permissions=[_WORDS[scope] for scope in asked.scopes],
+            permissions=[_WORDS.get(scope, f"Use {scope}") for scope in asked.scopes],
             login_hint=query.get("login_hint") or "",
             form_targets=[target.csp_source] if target is not None else [],
         )
@@ -128,9 +132,9 @@ class ConsentScreen:
         if client is None or query.require("redirect_uri") != client.redirect_uri:
             raise Refusal("redirect_uri_mismatch", "The application is not registered like this")
         scopes = tuple(query.require("scope").split(" "))
-        unknown = [scope for scope in scopes if scope not in _WORDS]
+        unknown = [scope for scope in scopes if scope not in client.scopes]
         if query.require("response_type") != "code" or unknown:
-            raise Refusal("invalid_request", "Only codes, and only scopes of the calendar")
+            raise Refusal("invalid_request", f"Only codes, and only {' '.join(client.scopes)}")
         challenge = query.require("code_challenge")
         # RFC 9700 §2.1.1: PKCE, and not the method that shows the verifier.
         if query.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(challenge):
@@ -176,7 +180,7 @@ class ConsentScreen:
         }
         return JSONResponse(body)
 
-    def _redeemed(self, client: OAuthClient, form: Parameters) -> IssuedTokens | None:
+    def _redeemed(self, client: RegisteredClient, form: Parameters) -> IssuedTokens | None:
         asked, account = self._codes.pop(form.require("code"), (None, ""))
         if asked is None or asked.client != client:
             return None

@@ -37,6 +37,11 @@ _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+(?: [\x21\x23-\x5B\x5D-\x7E]+)*")
 # RFC 6749, appendix A.5
 _STATE = re.compile(r"[\x20-\x7E]{1,4096}")
 _MAX_SCOPES = 50
+_NOT_REGISTERED = (
+    "This application is not registered here. Has the server forgotten it at its last start? "
+    "Then sign the application out, so that it registers again; with toolguard dev --state FILE "
+    "registrations are kept"
+)
 
 
 async def authorize(
@@ -99,7 +104,7 @@ async def _client(context: ServerContext, documents: MetadataDocuments, client_i
         return client
     known = find_client(context, client_id)
     if known is None:
-        raise Refusal("invalid_client", "This application is not registered here")
+        raise Refusal("invalid_client", _NOT_REGISTERED)
     return known
 
 

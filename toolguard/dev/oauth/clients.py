@@ -19,6 +19,7 @@ from toolguard.dev.store import digest
 
 __all__ = [
     "Client",
+    "all_clients",
     "authenticate_client",
     "authenticate_resource",
     "client_credentials",
@@ -76,6 +77,14 @@ def find_client(context: ServerContext, client_id: str) -> Client | None:
     name, redirect_uris, grant_types, auth_method, secret_digest, dpop_bound = row
     redirects, grants = tuple(json.loads(redirect_uris)), tuple(json.loads(grant_types))
     return Client(client_id, name, redirects, grants, auth_method, secret_digest, bool(dpop_bound))
+
+
+def all_clients(context: ServerContext) -> list[Client]:
+    """Return the clients that are known, by their names."""
+    with context.store.lock:
+        rows = context.store.db.execute("SELECT client_id FROM client ORDER BY name").fetchall()
+    found = (find_client(context, client_id) for (client_id,) in rows)
+    return [client for client in found if client is not None]
 
 
 def authenticate_client(context: ServerContext, request: Request, form: Parameters) -> Client:

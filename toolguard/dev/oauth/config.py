@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from toolguard.dev.oauth.policies import PolicyError, Rule
+from toolguard.dev.oauth.policies import PolicyError, ScopeRule
 from toolguard.dev.oauth.redirects import RedirectPattern
 from toolguard.http.metadata import canonical_resource
 from toolguard.tokens.issuers import Issuer
@@ -79,7 +79,7 @@ def _matching(pattern: str, example: str) -> AfterValidator:
     def check(value: str, info: ValidationInfo) -> str:
         if not re.fullmatch(pattern, value):
             key = info.field_name
-            raise ValueError(f'{key} = {value!r} is not one: write {key} = "{example}"')
+            raise ValueError(f'{key} = {value!r} is not valid: write {key} = "{example}"')
         return value
 
     return AfterValidator(check)
@@ -211,6 +211,7 @@ class _WorldFile(_Table):
     default_scopes: tuple[_Text, ...]
     policies: tuple[_PolicyTable, ...]
     approved_redirects: tuple[_Text, ...]
+    connections: dict[str, tuple[_Text, ...]] = {}
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
 
 
@@ -244,6 +245,7 @@ class World:
         lifetimes: how long things are good.
         machines: the clients without a browser.
         identity_providers: whose assertions machines may bring.
+        connections: the scopes of the accounts that users can connect, by their names.
     """
 
     project_id: str
@@ -252,11 +254,12 @@ class World:
     resources: tuple[Resource, ...]
     scopes: Mapping[str, str] = field(hash=False)
     default_scopes: tuple[str, ...]
-    rules: tuple[Rule, ...]
+    rules: tuple[ScopeRule, ...]
     approved_redirects: tuple[RedirectPattern, ...]
     lifetimes: Lifetimes = field(default_factory=Lifetimes)
     machines: tuple[Machine, ...] = ()
     identity_providers: tuple[IdentityProvider, ...] = ()
+    connections: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     def tenant_for(self, email: str) -> Tenant | None:
         """Return the tenant that the domain of ``email`` belongs to."""
@@ -337,7 +340,7 @@ def parse_world(text: str) -> World:
     _refuse_repetition(file)
     if not file.scopes:
         raise WorldError(
-            'scopes: there are none: write "a.scope" = "What it allows, in words" under [scopes]'
+            'no scopes are defined: write "a.scope" = "What it allows, in words" under [scopes]'
         )
     _refuse_unknown(file.default_scopes, file.scopes)
     for machine in file.machines:
@@ -358,6 +361,7 @@ def parse_world(text: str) -> World:
         lifetimes=file.lifetimes,
         machines=file.machines,
         identity_providers=file.identity_providers,
+        connections=file.connections,
     )
 
 
@@ -369,10 +373,10 @@ def _user(number: int, table: _UserTable, tenants: Iterable[Tenant]) -> User:
     return User(table.id, table.email, table.name, tenant.id, table.groups)
 
 
-def _rule(number: int, table: _PolicyTable, scopes: Mapping[str, str]) -> Rule:
+def _rule(number: int, table: _PolicyTable, scopes: Mapping[str, str]) -> ScopeRule:
     try:
         _refuse_unknown((*table.grant, *table.along), scopes)
-        return Rule.parse(table.name, table.when, table.grant, table.along)
+        return ScopeRule.parse(table.name, table.when, table.grant, table.along)
     except (PolicyError, WorldError) as error:
         raise WorldError(f"policy {number}: {error}") from None
 
@@ -405,7 +409,7 @@ def _refuse_repeated(what: str, values: Iterable[str]) -> None:
     seen: set[str] = set()
     for value in values:
         if value in seen:
-            raise WorldError(f"there are two of the {what} {value!r}")
+            raise WorldError(f"{what} {value!r} is defined twice: remove one of them")
         seen.add(value)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -18,10 +19,10 @@ from toolguard.dev.oauth.clients import Client, find_client
 from toolguard.dev.oauth.config import User
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.grants import open_grant
-from toolguard.dev.oauth.identity import facts_of
+from toolguard.dev.oauth.identity import collect_facts
 from toolguard.dev.oauth.openid import IDENTITY_SCOPES, identity_scopes
 from toolguard.dev.oauth.parameters import read_form, read_query
-from toolguard.dev.oauth.policies import Decision, decide
+from toolguard.dev.oauth.policies import ScopeDecision, decide
 from toolguard.dev.oauth.redirects import parse_redirect, with_parameters
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.oauth.sessions import Session, check_csrf, session_of
@@ -29,9 +30,17 @@ from toolguard.dev.oauth.sign_in import bound_form
 from toolguard.dev.oauth.sign_in_state import AuthorizationRequest, end_sign_in, find_sign_in
 from toolguard.pages.layout import page
 
-__all__ = ["ConnectURL", "ConsentPages"]
+__all__ = ["ConnectLink", "ConnectURL", "ConsentPages"]
 
-ConnectURL = Callable[[User, str], Awaitable["str | None"]]
+
+class ConnectLink(NamedTuple):
+    """Where a user connects an account: what the service is called, and the URL."""
+
+    title: str
+    url: str
+
+
+ConnectURL = Callable[[User, str], Awaitable["ConnectLink | None"]]
 """Where ``user`` connects an account and comes back to the URL; None if there is nothing to do."""
 
 
@@ -75,6 +84,8 @@ class ConsentPages:
         if form.require("decision") == "allow":
             return await self._allow(case, form.every("scope"))
         end_sign_in(self._context, case.session, name)
+        given = f"{case.user.email} gives {case.client.name} nothing"
+        self._context.notes.add(given, "denied on the consent page")
         members = {"error": "access_denied", "error_description": "The user did not allow it"}
         return answer_client(self._context, case.request, case.client.name, **members)
 
@@ -86,8 +97,16 @@ class ConsentPages:
             raise Refusal("invalid_scope", "The form asks for more than the page offered")
         end_sign_in(self._context, case.session, case.name)
         scopes = tuple(scope for scope in decision.granted if scope in ticked)
+        self._note(case, decision, scopes)
         code = open_grant(self._context, case.request, case.user, scopes)
         return answer_client(self._context, case.request, case.client.name, code=code)
+
+    def _note(self, case: _Case, decision: ScopeDecision, scopes: tuple[str, ...]) -> None:
+        refused = f", which does not grant {' '.join(decision.refused)}" if decision.refused else ""
+        self._context.notes.add(
+            f"{case.user.email} gives {case.client.name} {' '.join(scopes)}",
+            f"by the policy {decision.rule!r}{refused}",
+        )
 
     def _case(self, request: Request, name: str) -> _Case | None:
         """Return the current case; None if no user is signed in in this browser."""
@@ -100,14 +119,16 @@ class ConsentPages:
         user = self._context.world.user(session.user_id)
         client = find_client(self._context, sign_in.request.client_id)
         if user is None or client is None:
-            raise Refusal("access_denied", "User or application are not known here", status=403)
+            raise Refusal(
+                "access_denied", "The user or the application is not known here", status=403
+            )
         return _Case(session, name, sign_in.request, user, client)
 
-    def _decide(self, case: _Case) -> Decision:
+    def _decide(self, case: _Case) -> ScopeDecision:
         world, asked = self._context.world, case.request.scopes
         identity = identity_scopes(world, asked)
         others = [scope for scope in asked if scope not in identity]
-        decision = decide(world.rules, facts_of(world, case.user), others)
+        decision = decide(world.rules, collect_facts(world, case.user), others)
         return replace(decision, granted=(*identity, *decision.granted))
 
     async def _page(self, case: _Case, error: str | None = None) -> Response:
@@ -134,7 +155,7 @@ class ConsentPages:
             granted=self._words(decision.granted),
             refused=self._words(decision.refused),
             resource=case.request.resource,
-            connect_url=None if connect is None else await connect(case.user, here),
+            connect=None if connect is None else await connect(case.user, here),
             error=error,
         )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from toolguard.dev.oauth.config import World
+from toolguard.dev.oauth.notes import Notes
 from toolguard.dev.oauth.redirects import LOOPBACK_HOSTS
 from toolguard.dev.oauth.signing import SigningKeys
 from toolguard.dev.store import Store
@@ -28,8 +28,9 @@ class ServerContext:
         origin: where it listens, such as ``"http://127.0.0.1:8800"``.
         clock: the time in seconds since the epoch.
         keys: what it signs with.
+        notes: its last decisions, for the console.
         server_secrets: what the resources of the world authenticate with, by ``client_id``: as
-            the world has it, else made up for this process.
+            the world has it, else made up for this state.
 
     Raises:
         ValueError: if ``origin`` is not on this machine, or the world has no resource.
@@ -40,6 +41,7 @@ class ServerContext:
     origin: str
     clock: Callable[[], float] = field(default=time.time, repr=False)
     keys: SigningKeys = field(init=False, repr=False)
+    notes: Notes = field(init=False, repr=False)
     server_secrets: Mapping[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -56,8 +58,10 @@ class ServerContext:
             )
         lifetime = self.world.lifetimes.access_token
         object.__setattr__(self, "keys", SigningKeys(self.store, self.clock, lifetime=lifetime))
+        object.__setattr__(self, "notes", Notes(self.clock))
         made = {
-            resource.client_id: resource.client_secret or secrets.token_urlsafe(32)
+            resource.client_id: resource.client_secret
+            or self.store.secret(f"of {resource.client_id}")
             for resource in self.world.resources
         }
         object.__setattr__(self, "server_secrets", made)

@@ -51,14 +51,16 @@ async def exchange_token(
     try:
         caller = await IssuedTokenVerifier(context, [server.url]).verify_either(token)
     except InvalidTokenError:
-        raise Refusal("invalid_request", "subject_token is no good token for you") from None
+        raise Refusal(
+            "invalid_request", "subject_token is not a valid token for this client"
+        ) from None
     target = _target(form)
     scopes = tuple(dict.fromkeys((form.get("scope") or "").split()))
     resource = context.world.resource(target)
     if resource is not None:
         return _downstream(context, caller, server, resource, scopes)
     if vault is None:
-        raise Refusal("invalid_target", "There is nothing of this name to exchange for")
+        raise Refusal("invalid_target", "No resource or connection has this name")
     if FETCH_SCOPE not in caller.scopes:
         raise Refusal("invalid_scope", f"subject_token lacks the scope {FETCH_SCOPE}")
     wanted = ConnectionRequest(target, scopes, caller, token)
@@ -117,9 +119,11 @@ async def _connection(vault: ConnectionProvider, wanted: ConnectionRequest) -> C
         details = {"connect_url": error.connect_url} if error.connect_url else {}
         raise Refusal("interaction_required", str(error), details=details) from None
     except ConnectionDeniedError:
-        raise Refusal("invalid_target", "The vault does not give this to this caller") from None
+        raise Refusal(
+            "invalid_target", "The vault does not give this connection to this caller"
+        ) from None
     except ConnectionTokenError:
-        raise Refusal("temporarily_unavailable", "The vault has no answer", status=503) from None
+        raise Refusal("temporarily_unavailable", "The vault did not answer", status=503) from None
 
 
 def _answer(

@@ -21,8 +21,8 @@ from toolguard.dev.store import digest
 from toolguard.parsing.pkce import s256_challenge
 
 __all__ = [
+    "AuthorizationGrant",
     "CodeProof",
-    "Grant",
     "find_refresh_token",
     "grant_of_access_token",
     "keep_access_token",
@@ -43,7 +43,7 @@ _GRANT_COLUMNS = "grant_id, client_id, user_id, resource, scopes, grant_.expires
 
 
 @dataclass(frozen=True)
-class Grant:
+class AuthorizationGrant:
     """What a user gave to a client.
 
     Attributes:
@@ -108,10 +108,12 @@ def open_direct_grant(
     *,
     resource: str,
     scopes: tuple[str, ...],
-) -> Grant:
+) -> AuthorizationGrant:
     """Make a grant without a consent, for one access token of a machine; return it."""
     expires_at = context.clock() + context.world.lifetimes.access_token
-    grant = Grant(secrets.token_hex(16), client_id, subject, resource, scopes, expires_at)
+    grant = AuthorizationGrant(
+        secrets.token_hex(16), client_id, subject, resource, scopes, expires_at
+    )
     with context.store.transaction() as db:
         db.execute(
             "INSERT INTO grant_ VALUES (?, ?, ?, ?, ?, ?, NULL)",
@@ -130,7 +132,7 @@ def use_assertion(context: ServerContext, issuer: str, jti: str, expires_at: flo
     return cursor.rowcount == 1
 
 
-def redeem_code(context: ServerContext, code: str, proof: CodeProof) -> Grant:
+def redeem_code(context: ServerContext, code: str, proof: CodeProof) -> AuthorizationGrant:
     """Return the grant of ``code``, and use the code up, even if the proof turns out wrong.
 
     Raises:
@@ -164,7 +166,9 @@ def redeem_code(context: ServerContext, code: str, proof: CodeProof) -> Grant:
     return grant
 
 
-def new_refresh_token(context: ServerContext, grant: Grant, jkt: str | None = None) -> str:
+def new_refresh_token(
+    context: ServerContext, grant: AuthorizationGrant, jkt: str | None = None
+) -> str:
     """Return a new refresh token of ``grant``, bound to a key if there is one (RFC 9449 §5)."""
     token = secrets.token_urlsafe(32)
     with context.store.transaction() as db:
@@ -175,7 +179,9 @@ def new_refresh_token(context: ServerContext, grant: Grant, jkt: str | None = No
     return token
 
 
-def refresh_token_grant(context: ServerContext, token: str) -> tuple[Grant, bool] | None:
+def refresh_token_grant(
+    context: ServerContext, token: str
+) -> tuple[AuthorizationGrant, bool] | None:
     """Return the grant of a refresh token, and whether it was used; None if it is not valid."""
     with context.store.lock:
         row = context.store.db.execute(
@@ -188,7 +194,7 @@ def refresh_token_grant(context: ServerContext, token: str) -> tuple[Grant, bool
 
 def find_refresh_token(
     context: ServerContext, token: str, client_id: str, jkt: str | None = None
-) -> Grant:
+) -> AuthorizationGrant:
     """Return the grant of a refresh token of this client, without using it.
 
     Args:
@@ -222,7 +228,7 @@ def _key_of_refresh_token(context: ServerContext, token: str) -> str | None:
     return None if jkt is None else str(jkt)
 
 
-def use_refresh_token(context: ServerContext, token: str, grant: Grant) -> None:
+def use_refresh_token(context: ServerContext, token: str, grant: AuthorizationGrant) -> None:
     """Use the refresh token up; it is replaced, not kept (RFC 9700 §4.14.2).
 
     Raises:
@@ -237,7 +243,9 @@ def use_refresh_token(context: ServerContext, token: str, grant: Grant) -> None:
         raise _replayed(context, grant)
 
 
-def keep_access_token(context: ServerContext, jti: str, grant: Grant, expires_at: float) -> None:
+def keep_access_token(
+    context: ServerContext, jti: str, grant: AuthorizationGrant, expires_at: float
+) -> None:
     """Remember that an access token was issued, so that it can be revoked."""
     with context.store.transaction() as db:
         db.execute(
@@ -245,7 +253,7 @@ def keep_access_token(context: ServerContext, jti: str, grant: Grant, expires_at
         )
 
 
-def grant_of_access_token(context: ServerContext, jti: str) -> Grant | None:
+def grant_of_access_token(context: ServerContext, jti: str) -> AuthorizationGrant | None:
     """Return the grant that an access token was issued for; None if it is not known."""
     with context.store.lock:
         row = context.store.db.execute(
@@ -271,15 +279,15 @@ def revoke_grant(context: ServerContext, grant_id: str) -> None:
         )
 
 
-def _replayed(context: ServerContext, grant: Grant) -> Refusal:
+def _replayed(context: ServerContext, grant: AuthorizationGrant) -> Refusal:
     revoke_grant(context, grant.grant_id)
     _log.warning("a refresh token was used twice: its family is revoked")
     return _invalid("The refresh token was used before: every token of its family is revoked")
 
 
-def _grant(columns: list[str] | tuple[str, ...]) -> Grant:
+def _grant(columns: list[str] | tuple[str, ...]) -> AuthorizationGrant:
     grant_id, client_id, user_id, resource, scopes, expires_at = columns
-    return Grant(
+    return AuthorizationGrant(
         grant_id, client_id, user_id, resource, tuple(json.loads(scopes)), float(expires_at)
     )
 

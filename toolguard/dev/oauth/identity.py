@@ -16,7 +16,7 @@ from toolguard.dev.oauth.config import Tenant, User, World
 from toolguard.dev.oauth.policies import UserFacts
 from toolguard.dev.oauth.refusals import Refusal
 
-__all__ = ["Identity", "facts_of", "provider_claims", "read_identity"]
+__all__ = ["Identity", "collect_facts", "provider_claims", "read_identity"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def read_identity(tenant: Tenant, claims: Mapping[str, Any]) -> Identity:
     email = claims.get("email") if tenant.provider == "okta" else claims.get("preferred_username")
     if not isinstance(email, str) or email.rpartition("@")[2] not in tenant.domains:
         raise Refusal(
-            "access_denied", "The identity provider spoke for somebody else's people", status=403
+            "access_denied", "The identity provider named a user of another tenant", status=403
         )
     groups = claims.get("groups")
     named = groups if isinstance(groups, list) else []
@@ -71,7 +71,7 @@ def read_identity(tenant: Tenant, claims: Mapping[str, Any]) -> Identity:
     return Identity(email, tuple(dict.fromkeys(found)))
 
 
-def facts_of(world: World, user: User) -> UserFacts:
+def collect_facts(world: World, user: User) -> UserFacts:
     """Return what policies may ask about ``user``, by what the provider says now."""
     tenant = world.tenant(user.tenant_id)
     identity = read_identity(tenant, provider_claims(tenant, user))

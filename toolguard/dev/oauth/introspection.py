@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from toolguard.dev.oauth.clients import Client, authenticate_client, authenticate_resource
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.grants import (
-    Grant,
+    AuthorizationGrant,
     grant_of_access_token,
     refresh_token_grant,
     revoke_access_token,
@@ -71,6 +71,6 @@ async def _revoke_access_token(context: ServerContext, token: str, client: Clien
         revoke_access_token(context, jti)
 
 
-def _check_owner(grant: Grant, client: Client) -> None:
+def _check_owner(grant: AuthorizationGrant, client: Client) -> None:
     if grant.client_id != client.client_id:
         raise Refusal("invalid_grant", "The token was issued to another client")

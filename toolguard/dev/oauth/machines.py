@@ -18,12 +18,13 @@ from starlette.requests import Request
 from toolguard.dev.oauth.clients import client_credentials, unknown_client
 from toolguard.dev.oauth.config import Machine, Resource
 from toolguard.dev.oauth.context import ServerContext
-from toolguard.dev.oauth.grants import Grant, keep_access_token, open_direct_grant, use_assertion
-from toolguard.dev.oauth.identity import facts_of
+from toolguard.dev.oauth.direct import issue_directly
+from toolguard.dev.oauth.grants import use_assertion
+from toolguard.dev.oauth.identity import collect_facts
 from toolguard.dev.oauth.parameters import Parameters
 from toolguard.dev.oauth.policies import UserFacts, decide
 from toolguard.dev.oauth.refusals import Refusal
-from toolguard.dev.oauth.tokens import Authorization, access_token_claims
+from toolguard.dev.oauth.tokens import Authorization
 from toolguard.errors import InvalidTokenError
 from toolguard.principal import Principal
 from toolguard.tokens.issuers import Issuer
@@ -55,7 +56,8 @@ async def token_for_machine(
         return await _for_user(context, machine, form)
     scopes = _scopes(form, machine.scopes)
     resource = _resource(context, form.get("resource"))
-    return _issue(context, machine.client_id, machine, resource, scopes, UserFacts())
+    name = machine.client_id
+    return issue_directly(context, Authorization(name, name, resource.url, scopes, UserFacts()))
 
 
 def _authenticate(context: ServerContext, request: Request, form: Parameters) -> Machine:
@@ -63,7 +65,7 @@ def _authenticate(context: ServerContext, request: Request, form: Parameters) ->
     if assertion is not None:
         if "authorization" in request.headers or form.get("client_secret") is not None:
             # RFC 6749 §2.3: one method per request.
-            raise Refusal("invalid_request", "Authenticate in one way")
+            raise Refusal("invalid_request", "Authenticate by one method only")
         if form.get("client_assertion_type") != _ASSERTION_TYPE:
             raise Refusal("invalid_request", f"client_assertion_type is {_ASSERTION_TYPE}")
         return _by_assertion(context, assertion, form.get("client_id"))
@@ -111,13 +113,15 @@ async def _for_user(context: ServerContext, machine: Machine, form: Parameters) 
     if user is None:
         raise Refusal("invalid_grant", "The assertion is about a user who is not known here")
     resource = _resource(context, caller.claims.get("resource"), form.get("resource"))
-    facts = facts_of(context.world, user)
+    facts = collect_facts(context.world, user)
     asked = _scopes(form, caller.scopes or machine.scopes)
     granted = decide(context.world.rules, facts, asked).granted
     scopes = tuple(each for each in asked if each in granted and each in machine.scopes)
     if not scopes:
         raise Refusal("invalid_scope", "The policy grants none of these scopes")
-    return _issue(context, user.id, machine, resource, scopes, facts)
+    return issue_directly(
+        context, Authorization(user.id, machine.client_id, resource.url, scopes, facts)
+    )
 
 
 async def _named_by_provider(context: ServerContext, machine: Machine, assertion: str) -> Principal:
@@ -163,25 +167,3 @@ def _resource(context: ServerContext, *urls: object) -> Resource:
     if only is None:
         raise Refusal("invalid_target", "Name one of the resources of the world")
     return only
-
-
-def _issue(
-    context: ServerContext,
-    subject: str,
-    machine: Machine,
-    resource: Resource,
-    scopes: tuple[str, ...],
-    facts: UserFacts,
-) -> dict[str, Any]:
-    grant: Grant = open_direct_grant(
-        context, machine.client_id, subject, resource=resource.url, scopes=scopes
-    )
-    authorization = Authorization(subject, machine.client_id, resource.url, scopes, facts)
-    claims = access_token_claims(context, authorization, expires_at=grant.expires_at)
-    keep_access_token(context, claims["jti"], grant, claims["exp"])
-    return {
-        "access_token": context.keys.sign(claims),
-        "token_type": "Bearer",
-        "expires_in": claims["exp"] - claims["iat"],
-        "scope": " ".join(scopes),
-    }

@@ -12,7 +12,7 @@ from typing import Any
 
 from toolguard.dev.oauth.config import User, World
 from toolguard.dev.oauth.context import ServerContext
-from toolguard.dev.oauth.grants import Grant
+from toolguard.dev.oauth.grants import AuthorizationGrant
 
 __all__ = ["IDENTITY_SCOPES", "id_token_claims", "identity_scopes"]
 
@@ -30,7 +30,9 @@ def identity_scopes(world: World, scopes: Iterable[str]) -> tuple[str, ...]:
     )
 
 
-def id_token_claims(context: ServerContext, grant: Grant, user: User) -> dict[str, Any]:
+def id_token_claims(
+    context: ServerContext, grant: AuthorizationGrant, user: User
+) -> dict[str, Any]:
     """Return the claims of an ID token about the user of ``grant``, for its client."""
     issued_at = int(context.clock())
     claims: dict[str, Any] = {

@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Condition", "Decision", "PolicyError", "Rule", "UserFacts", "decide", "parse_condition"]
+__all__ = [
+    "Condition",
+    "PolicyError",
+    "ScopeDecision",
+    "ScopeRule",
+    "UserFacts",
+    "decide",
+    "parse_condition",
+]
 
 Attribute = Literal["tenantIds", "permissions"]
 
@@ -63,7 +71,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Rule:
+class ScopeRule:
     """One rule of the policy.
 
     Attributes:
@@ -100,7 +108,7 @@ class Rule:
         when: Sequence[str],
         grant: Sequence[str],
         along: Sequence[str] = (),
-    ) -> Rule:
+    ) -> ScopeRule:
         """Return the rule that these texts write.
 
         Raises:
@@ -111,7 +119,8 @@ class Rule:
             condition = parse_condition(text)
             if condition is None:
                 raise PolicyError(
-                    f'rule "{name}", condition {number}: {text!r} is none; write {_EXAMPLES}'
+                    f'rule "{name}", condition {number}: {text!r} is not a condition; '
+                    f"write {_EXAMPLES}"
                 )
             conditions.append(condition)
         return cls(name, tuple(conditions), tuple(grant), tuple(along))
@@ -122,7 +131,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Decision:
+class ScopeDecision:
     """What the policy says to a request.
 
     Attributes:
@@ -154,19 +163,19 @@ def parse_condition(text: str) -> Condition | None:
     return None
 
 
-def decide(rules: Sequence[Rule], user: UserFacts, asked: Sequence[str]) -> Decision:
+def decide(rules: Sequence[ScopeRule], user: UserFacts, asked: Sequence[str]) -> ScopeDecision:
     """Return which of the scopes ``asked`` for this user gets.
 
-    >>> rules = [Rule.parse("Readers", ["any"], ["read"], ["fetch"])]
+    >>> rules = [ScopeRule.parse("Readers", ["any"], ["read"], ["fetch"])]
     >>> decide(rules, UserFacts(), ["read", "write"])
-    Decision(rule='Readers', granted=('read', 'fetch'), refused=('write',))
+    ScopeDecision(rule='Readers', granted=('read', 'fetch'), refused=('write',))
     """
     asked = tuple(dict.fromkeys(asked))
     rule = next((rule for rule in rules if rule.applies(user)), None)
     if rule is None:
-        return Decision(None, (), asked)
+        return ScopeDecision(None, (), asked)
     granted = [scope for scope in asked if scope in rule.grant or scope in rule.along]
     if any(scope in rule.grant for scope in granted):
         granted.extend(scope for scope in rule.along if scope not in granted)
     refused = tuple(scope for scope in asked if scope not in granted)
-    return Decision(rule.name, tuple(granted), refused)
+    return ScopeDecision(rule.name, tuple(granted), refused)

@@ -70,11 +70,13 @@ def client_of_document(world: World, client_id: str, metadata: Mapping[str, Any]
         Refusal: if it is of another client, or asks for what is not to be had.
     """
     if metadata.get("client_id") != client_id:
-        raise Refusal("invalid_client", "The metadata document is of another client_id")
+        raise Refusal("invalid_client", "The metadata document names another client_id")
     method = metadata.get("token_endpoint_auth_method") or "none"
     if method != "none" or "client_secret" in metadata:
         # A published secret is useless, and no other method is supported here.
-        raise Refusal("invalid_client", "A client with a metadata document is a public one here")
+        raise Refusal(
+            "invalid_client", "A client with a metadata document has to be a public client here"
+        )
     name = _name(metadata)
     own = parse_redirect(client_id)
     redirect_uris = _redirect_uris(metadata)

@@ -17,9 +17,9 @@ For the vault, the provider and the command line, which mount themselves here::
 - ``server.credentials(resource)`` is the client id and secret with which the server at that URL
   introspects and exchanges tokens.
 - ``extra_routes`` are added after the server's own.
-- ``connect_url(user, return_to)`` is the link "Connect Google Calendar" on the consent page, None
-  for no link (connected already). ``return_to`` is a URL of this server: check it with
-  ``server.owns(url)`` before a browser is sent back to it.
+- ``connect_url(user, return_to)`` is the link "Connect ..." on the consent page, None for no link
+  (connected already). ``return_to`` is a URL of this server: check it with ``server.owns(url)``
+  before a browser is sent back to it.
 - ``vault`` is a ``ConnectionProvider``: RFC 8693 exchanges at ``/token`` whose ``audience`` is no
   resource of the world are answered with the connection of that name. It is warmed up and closed
   with the application.
@@ -53,8 +53,10 @@ from toolguard.dev.oauth.authorize import authorize
 from toolguard.dev.oauth.config import User, World
 from toolguard.dev.oauth.consent import ConnectURL, ConsentPages
 from toolguard.dev.oauth.context import ServerContext
+from toolguard.dev.oauth.direct import person_token_route
 from toolguard.dev.oauth.introspection import introspect, revoke
 from toolguard.dev.oauth.metadata_documents import MetadataDocuments
+from toolguard.dev.oauth.notes import noting
 from toolguard.dev.oauth.redirects import with_parameters
 from toolguard.dev.oauth.refusals import Endpoint, answering_json, answering_pages
 from toolguard.dev.oauth.registration import register
@@ -133,6 +135,11 @@ class DevServer:
         """Its metadata URL, in the form of Descope."""
         return f"{self.issuer}/.well-known/openid-configuration"
 
+    @property
+    def context(self) -> ServerContext:
+        """What its parts share."""
+        return self._context
+
     def owns(self, url: str) -> bool:
         """Return whether ``url`` is one of this server."""
         return self._context.owns(url)
@@ -162,7 +169,7 @@ class DevServer:
         known = self.world.resource(resource)
         if known is None:
             raise ValueError(
-                f"{resource!r} is no resource of the world: add it under [[resources]]"
+                f"{resource!r} is not a resource of the world: add it under [[resources]]"
             )
         return known.client_id, self._context.server_secrets[known.client_id]
 
@@ -173,7 +180,9 @@ class DevServer:
             ValueError: if ``return_to`` is no URL of this server.
         """
         if not self.owns(return_to):
-            raise ValueError(f"{return_to!r} is no address of this server: write server.origin/...")
+            raise ValueError(
+                f"{return_to!r} is not an address of this server: write server.origin/..."
+            )
         return with_parameters(self._context.url("sign-in"), [("return_to", return_to)])
 
     def sign_in_user(self, request: Request) -> User | None:
@@ -229,8 +238,10 @@ class DevServer:
     def _routes(self) -> list[BaseRoute]:
         context, prefix = self._context, self._context.path
         answers: dict[str, Endpoint] = {
-            "register": partial(register, context),
-            "token": partial(answer_token_request, context, self._vault),
+            "register": noting(context.notes, "registration", partial(register, context)),
+            "token": noting(
+                context.notes, "token", partial(answer_token_request, context, self._vault)
+            ),
             "revoke": partial(revoke, context),
         }
         documents = discovery.metadata_paths(context)
@@ -243,6 +254,7 @@ class DevServer:
                 answering_json(partial(introspect, context)),
                 methods=["POST"],
             ),
+            person_token_route(context),
             *self._pages(),
         ]
 
@@ -250,7 +262,13 @@ class DevServer:
         context, prefix = self._context, self._context.path
         sign_in, consent = SignInPages(context), ConsentPages(context, self._connect_url)
         pages: list[tuple[str, str, Endpoint]] = [
-            ("GET", "authorize", partial(authorize, context, self._documents)),
+            (
+                "GET",
+                "authorize",
+                noting(
+                    context.notes, "authorization", partial(authorize, context, self._documents)
+                ),
+            ),
             ("GET", "sign-in", sign_in.ask),
             ("POST", "sign-in", sign_in.select),
             ("GET", "provider", sign_in.provider),

@@ -13,15 +13,15 @@ from toolguard.dev.oauth.clients import Client, authenticate_client
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.exchange import TOKEN_EXCHANGE, exchange_token
 from toolguard.dev.oauth.grants import (
+    AuthorizationGrant,
     CodeProof,
-    Grant,
     find_refresh_token,
     keep_access_token,
     new_refresh_token,
     redeem_code,
     use_refresh_token,
 )
-from toolguard.dev.oauth.identity import facts_of
+from toolguard.dev.oauth.identity import collect_facts
 from toolguard.dev.oauth.machines import CLIENT_CREDENTIALS, JWT_BEARER, token_for_machine
 from toolguard.dev.oauth.openid import id_token_claims, identity_scopes
 from toolguard.dev.oauth.parameters import Parameters, read_form
@@ -86,7 +86,7 @@ def _from_refresh_token(
     return _issue(context, client, grant, scopes, key)
 
 
-def _check_resource(context: ServerContext, grant: Grant, form: Parameters) -> None:
+def _check_resource(context: ServerContext, grant: AuthorizationGrant, form: Parameters) -> None:
     for url in form.every("resource"):
         resource = context.world.resource(url)
         if resource is None or resource.url != grant.resource:
@@ -96,7 +96,7 @@ def _check_resource(context: ServerContext, grant: Grant, form: Parameters) -> N
 def _issue(
     context: ServerContext,
     client: Client,
-    grant: Grant,
+    grant: AuthorizationGrant,
     scopes: tuple[str, ...],
     key: str | None,
 ) -> dict[str, Any]:
@@ -104,13 +104,13 @@ def _issue(
     user = context.world.user(grant.user_id)
     is_known = grant.resource == context.issuer or context.world.resource(grant.resource)
     if user is None or not is_known:
-        raise Refusal("invalid_grant", "User or resource of the grant are not there any more")
-    facts = facts_of(context.world, user)
+        raise Refusal("invalid_grant", "The user or the resource of the grant no longer exists")
+    facts = collect_facts(context.world, user)
     allowed = decide(context.world.rules, facts, scopes).granted
     identity = identity_scopes(context.world, scopes)
     scopes = tuple(scope for scope in scopes if scope in allowed)
     if not scopes and not identity:
-        raise Refusal("invalid_grant", "The policy grants none of these scopes any more")
+        raise Refusal("invalid_grant", "The policy no longer grants any of these scopes")
     authorization = Authorization(user.id, client.client_id, grant.resource, scopes, facts, key)
     claims = access_token_claims(context, authorization, expires_at=grant.expires_at)
     keep_access_token(context, claims["jti"], grant, claims["exp"])

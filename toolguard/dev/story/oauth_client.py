@@ -23,12 +23,12 @@ from starlette.routing import Route
 from toolguard.pages.layout import page, stylesheet
 from toolguard.testing.loopback import Loopback
 
-__all__ = ["Callback", "Person", "SignedInClient"]
+__all__ = ["BrowserUser", "Callback", "SignedInClient"]
 
 _shared_auth: Any = importlib.import_module("mcp.shared.auth")
 
 
-class Person(Protocol):
+class BrowserUser(Protocol):
     """A person with a browser."""
 
     async def visit(self, url: str) -> None:
@@ -97,7 +97,7 @@ class SignedInClient:
     def __init__(
         self,
         mcp_url: str,
-        person: Person,
+        person: BrowserUser,
         callback: Callback,
         *,
         name: str = "Calendar Assistant",

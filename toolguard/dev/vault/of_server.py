@@ -10,6 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from toolguard.connections.http import Transport
 from toolguard.dev.oauth.config import User
+from toolguard.dev.oauth.consent import ConnectLink
 from toolguard.dev.oauth.server import DevServer
 from toolguard.vault import OAuthProvider, Person, Vault
 from toolguard.vault.grants import GrantKey, Owner
@@ -39,6 +40,7 @@ class ServerVault:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._server = server
+        self._titles = {name: provider.title for name, provider in connections.items()}
         self.vault = Vault(
             server.store.vault_url,
             keys=[server.store.vault_key()],
@@ -55,8 +57,12 @@ class ServerVault:
 
     async def has(self, user_id: str, connection: str) -> bool:
         """Return whether a user has connected an account, and the service accepts it."""
+        return connection in await self.names(user_id)
+
+    async def names(self, user_id: str) -> list[str]:
+        """Return the connections that a user has and that work."""
         connected = await self.vault.list(self._server.issuer, user_id)
-        return any(each.works and each.connection == connection for each in connected)
+        return [each.connection for each in connected if each.works]
 
     async def link(
         self, user_id: str, connection: str, scopes: tuple[str, ...] = (), *, return_to: str = ""
@@ -68,11 +74,12 @@ class ServerVault:
         assert url is not None  # noqa: S101 - this vault has pages
         return url
 
-    async def link_for_consent(self, user: User, return_to: str) -> str | None:
+    async def link_for_consent(self, user: User, return_to: str) -> ConnectLink | None:
         """Return a link for the consent page; None if everything is connected already."""
-        for connection in self.vault.clients:
+        for connection, title in self._titles.items():
             if not await self.has(user.id, connection):
-                return await self.link(user.id, connection, return_to=return_to)
+                url = await self.link(user.id, connection, return_to=return_to)
+                return ConnectLink(title, url)
         return None
 
     async def _person(self, request: Request) -> Person | Response:

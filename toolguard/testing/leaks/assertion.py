@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection
-from typing import Any
 
 from toolguard.calls.waiting import wait_for
 from toolguard.testing.issuer import LocalIssuer
@@ -31,7 +30,7 @@ class LeakError(AssertionError):
 
 
 def assert_no_leaks(
-    server: Any,
+    server: object,
     *,
     arguments: ByOperation | None = None,
     claims: ByOperation | None = None,
@@ -83,7 +82,7 @@ def assert_no_leaks(
 
 
 async def assert_no_leaks_async(
-    server: Any,
+    server: object,
     *,
     arguments: ByOperation | None = None,
     claims: ByOperation | None = None,

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 
 from toolguard.policies.published import LISTS
-from toolguard.testing.answer import Answer
 from toolguard.testing.leaks.capture import Output
+from toolguard.testing.server_answer import ServerAnswer
 
 __all__ = ["Reply"]
 
@@ -61,7 +61,7 @@ class Reply:
         """The members of a refusal; empty if it is not a refusal."""
         if self.response is None:
             return {}
-        return Answer(self.response.status_code, None, self._body).refusal
+        return ServerAnswer(self.response.status_code, None, self._body).refusal
 
     @property
     def asked_scopes(self) -> tuple[str, ...]:

@@ -134,7 +134,7 @@ class LeakSearch:
 
     def __init__(
         self,
-        server: Any,
+        server: object,
         arguments: ByOperation,
         claims: ByOperation,
         *,

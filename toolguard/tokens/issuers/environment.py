@@ -82,7 +82,7 @@ def _described(word: str, clients: list[str], settings: dict[str, Any]) -> Issue
             return _PLAIN[name](value, **settings)
         if name in _BY_CLIENT:
             if not clients:
-                raise ValueError("set TOOLGUARD_CLIENT_ID, which tells whose tokens are accepted")  # noqa: TRY301
+                raise ValueError("set TOOLGUARD_CLIENT_ID to the clients whose tokens are accepted")  # noqa: TRY301
             return _BY_CLIENT[name](value, clients, settings)
         return Issuer(word, **settings)
     except ValueError as error:

@@ -48,6 +48,9 @@ def descope(
         tenants: the ids of the tenants whose issuers are accepted; None for all of the project.
         settings: further fields of :class:`Issuer`.
 
+    Raises:
+        ValueError: if ``project`` is neither the id nor a URL of one.
+
     >>> descope("P2abc").url
     'https://api.descope.com/P2abc'
     >>> url = "https://api.descope.com/v1/apps/agentic/P2abc/MS3d/.well-known/openid-configuration"
@@ -99,6 +102,9 @@ def okta(issuer: str, **settings: Any) -> Issuer:
     Args:
         issuer: the issuer, such as ``https://acme.okta.com/oauth2/default``.
         settings: further fields of :class:`Issuer`.
+
+    Raises:
+        ValueError: if ``issuer`` is Okta's org authorization server.
     """
     of_kind("issuer", issuer, str, 'okta("https://acme.okta.com/oauth2/default")')
     if "/oauth2/" not in issuer:
@@ -124,6 +130,9 @@ def cognito(
         resource_server: the identifier of the resource server, which is written before the name
             of each scope: then tools use the short name.
         settings: further fields of :class:`Issuer`.
+
+    Raises:
+        ValueError: if ``pool`` is not a user pool, or no client is named.
 
     >>> cognito("eu-west-1_Abc", clients=["1example23456789"]).url
     'https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Abc'
@@ -170,6 +179,9 @@ def google(
         settings: further fields of :class:`Issuer`; ``audience`` for other values of ``aud``, such
             as the URL of this server in ID tokens of service accounts.
 
+    Raises:
+        ValueError: if no client is named, or ``hosted_domain`` is given without ID tokens.
+
     >>> google("1234567890-app.apps.googleusercontent.com").audiences
     ('1234567890-app.apps.googleusercontent.com',)
     """
@@ -177,7 +189,7 @@ def google(
         raise ValueError("write google(CLIENT_ID): the OAuth clients whose tokens are accepted")
     if hosted_domain is not None and not (id_tokens and hosted_domain):
         raise ValueError(
-            "only ID tokens tell the domain of an account: write google(..., id_tokens=True, "
+            "only ID tokens have the domain of an account: write google(..., id_tokens=True, "
             'hosted_domain="example.com"), or make the app internal to the organization'
         )
     apis = "https://www.googleapis.com/auth/userinfo"

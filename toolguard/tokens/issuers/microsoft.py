@@ -33,6 +33,9 @@ def entra(
         host: the authority, for other clouds than the public one.
         settings: further fields of :class:`Issuer`; ``audience`` for another Application ID URI.
 
+    Raises:
+        ValueError: if no tenant is named, or a common one.
+
     >>> entra("aaaabbbb-0000-cccc-1111-dddd2222eeee", client_id="00001111-aaaa-2222").audiences
     ('00001111-aaaa-2222', 'api://00001111-aaaa-2222')
     """

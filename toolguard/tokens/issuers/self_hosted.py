@@ -21,6 +21,9 @@ def keycloak(realm: str, **settings: Any) -> Issuer:
     Args:
         realm: the issuer, ``https://sso.example.com/realms/acme``.
         settings: further fields of :class:`Issuer`.
+
+    Raises:
+        ValueError: if ``realm`` is not the issuer URL of a realm.
     """
     of_kind("realm", realm, str, 'keycloak("https://sso.example.com/realms/acme")')
     if "/realms/" not in realm:

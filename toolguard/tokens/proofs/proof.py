@@ -117,7 +117,7 @@ def check_proof(
         raise InvalidProofError("signature", "The signature of the DPoP proof is wrong")
     claims = strict_object(jws.payload)
     if claims is None:
-        raise InvalidProofError("malformed", "The DPoP proof holds no strict JSON object")
+        raise InvalidProofError("malformed", "A part of the DPoP proof is not a strict JSON object")
     _check_target(claims, request)
     return Proof(
         key=name,
@@ -149,7 +149,7 @@ def _parsed(proof: str) -> CompactJWS:
     if reason == "type":
         raise InvalidProofError("type", "The DPoP proof does not have the type dpop+jwt")
     if reason == "key":
-        raise InvalidProofError("key", "The DPoP proof names its key in a way not accepted here")
+        raise InvalidProofError("key", "The DPoP proof may name its key by jwk only")
     raise InvalidProofError("malformed", "The DPoP proof is not a signed JWT")
 
 

@@ -15,8 +15,8 @@ from toolguard.principal import Principal
 from toolguard.testing import LocalIssuer
 from toolguard.testing.proofs import ProofKey
 from toolguard.tokens.introspection import (
-    Answer,
     ConfirmedVerifier,
+    HTTPAnswer,
     Introspection,
     IntrospectionVerifier,
 )
@@ -41,9 +41,9 @@ class Endpoint:
 
     async def __call__(
         self, url: str, body: bytes, headers: Mapping[str, str], timeout: float
-    ) -> Answer:
+    ) -> HTTPAnswer:
         del url, body, headers, timeout
-        return Answer(200, "", self.body)
+        return HTTPAnswer(200, "", self.body)
 
 
 def introspecting(**members: Any) -> IntrospectionVerifier:

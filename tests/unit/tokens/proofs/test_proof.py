@@ -61,7 +61,7 @@ def test_at_least_twenty_kinds_of_invalid_proof_have_names() -> None:
 
 
 def test_an_unknown_kind_of_invalid_proof_is_named_in_the_error() -> None:
-    with pytest.raises(ValueError, match="no kind 'odd' of proof: write one of"):
+    with pytest.raises(ValueError, match="unknown kind of proof 'odd': write one of"):
         KEY.prove_invalid("odd", "POST", URL, TOKEN)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Grant"]
+__all__ = ["TokenContent"]
 
 
 @dataclass(frozen=True)
-class Grant:
+class TokenContent:
     """The content of a token, independent of a provider.
 
     Attributes:

@@ -9,11 +9,11 @@ from typing import Any
 
 from toolguard.http.challenge import Challenge
 
-__all__ = ["Answer"]
+__all__ = ["ServerAnswer"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServerAnswer:
     """The answer of a server.
 
     Attributes:
@@ -28,7 +28,9 @@ class Answer:
     body: Mapping[str, Any]
 
     @classmethod
-    def read(cls, status: int, challenge: Challenge | None, body: Mapping[str, Any]) -> Answer:
+    def read(
+        cls, status: int, challenge: Challenge | None, body: Mapping[str, Any]
+    ) -> ServerAnswer:
         """Return the answer with this JSON body; for a refusal over HTTP, its members.
 
         Args:

@@ -32,7 +32,12 @@ SECRET = "TOOLGUARD_SECRET"  # noqa: S105 - the name of a variable
 _PREFIX = "TOOLGUARD_"
 # Each holds one value; a secret is stripped where it is read, and the others are lists.
 _SINGLE = frozenset({"MCP_SERVER_URL", "DESCOPE_MCP_WELL_KNOWN_URL", MANAGEMENT_KEY})
-_SECRETS = frozenset({MANAGEMENT_KEY, CACHE_KEYS, VAULT_KEYS, SECRET, "TOOLGUARD_ACCESS_TOKEN"})
+_SECRETS = frozenset(
+    {
+        *(MANAGEMENT_KEY, CACHE_KEYS, VAULT_KEYS, SECRET),
+        *("TOOLGUARD_ACCESS_TOKEN", "TOOLGUARD_CALL_TOKEN"),
+    }
+)
 _KNOWN = (_SINGLE | _SECRETS) | {
     "TOOLGUARD_ACCESS_TOKEN_FILE",
     "TOOLGUARD_AUDIENCE",

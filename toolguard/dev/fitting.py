@@ -1,0 +1,165 @@
+"""A world that fits a server: what its operations ask for can be had there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from toolguard.audit import Report, audit
+from toolguard.audit.loading import load_server
+from toolguard.connections.descope.project import FETCH_SCOPE
+from toolguard.dev.oauth.config import World
+from toolguard.dev.oauth.policies import Condition, ScopeRule
+
+__all__ = ["DEFAULT_RESOURCE", "Fit", "fitted", "read_server"]
+
+DEFAULT_RESOURCE = "http://127.0.0.1:8000/mcp"
+"""The URL of a server that names none."""
+
+_FETCH_WORDS = "Use the accounts you have connected"
+# What comes with every scope, so that tools get the connections of their callers.
+_ALONG = (FETCH_SCOPE,)
+_PERMISSION = "permission "
+# One of the built-in world's, which its schedulers have.
+_SCHEDULER = Condition("permissions", "scheduler")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A world for a server.
+
+    Attributes:
+        world: the world.
+        report: the audit of the server.
+        notes: what does not fit, in sentences.
+    """
+
+    world: World
+    report: Report
+    notes: tuple[str, ...]
+
+
+def read_server(target: str, variables: Mapping[str, str]) -> Report:
+    """Return the audit of a server that is configured by ``variables``.
+
+    Args:
+        target: the server, as ``toolguard audit`` takes it.
+        variables: they replace those of the process while the server is loaded.
+
+    Raises:
+        LoadError: if there is no such server.
+    """
+    with _environment(variables):
+        return audit(load_server(target))
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    # Not both may be set, and a server that reads one of them is to trust the development server.
+    replaced = {*variables, "TOOLGUARD_ISSUER"}
+    before = {name: os.environ.pop(name) for name in replaced & os.environ.keys()}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in replaced:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+
+
+def fitted(world: World, report: Report, *, issuer: str) -> Fit:
+    """Return ``world`` with the scopes, connections and permissions that a server asks for.
+
+    Its people stay. Those with the permission ``scheduler`` may grant every scope; the others
+    those with which clients begin, or nothing if that is every scope, so that a refusal can be
+    seen.
+
+    Args:
+        world: the built-in world.
+        report: the audit of the server.
+        issuer: the issuer of the development server.
+    """
+    url = report.guard.resource if report.guard is not None else DEFAULT_RESOURCE
+    scopes = _scopes(report)
+    known = {**scopes, FETCH_SCOPE: _FETCH_WORDS}
+    initial = report.guard.initial_scopes if report.guard is not None else ()
+    first = tuple(scope for scope in initial if scope in scopes)
+    rules = [ScopeRule("Every scope for schedulers", (_SCHEDULER,), tuple(scopes or known), _ALONG)]
+    if first and set(first) != set(scopes):
+        rules.append(
+            ScopeRule("The first scopes for all others", (Condition("any"),), first, _ALONG)
+        )
+    permissions = _permissions(report)
+    tenants = tuple(
+        each.model_copy(
+            update={
+                "permissions": {
+                    group: tuple(dict.fromkeys((*held, *permissions)))
+                    for group, held in each.permissions.items()
+                }
+            }
+        )
+        for each in world.tenants
+    )
+    made = replace(
+        world,
+        resources=(world.resources[0].model_copy(update={"url": url, "client_id": "server"}),),
+        scopes=known,
+        default_scopes=first or tuple(scopes),
+        rules=tuple(rules),
+        tenants=tenants,
+        connections=_connections(report),
+    )
+    return Fit(made, report, tuple(_notes(report, issuer)))
+
+
+def _scopes(report: Report) -> dict[str, str]:
+    """Return the scopes of a server, with the operations that ask for each, in words."""
+    users: dict[str, list[str]] = {}
+    for each in report.operations:
+        for scope in each.scopes:
+            users.setdefault(scope, []).append(each.name)
+    for scope in report.guard.initial_scopes if report.guard is not None else ():
+        users.setdefault(scope, [])
+    users.pop(FETCH_SCOPE, None)
+    return {
+        scope: f"Use {', '.join(names)}" if names else f"Have the scope {scope}"
+        for scope, names in users.items()
+    }
+
+
+def _connections(report: Report) -> dict[str, tuple[str, ...]]:
+    asked: dict[str, tuple[str, ...]] = {}
+    for operation in report.operations:
+        for need in operation.connections:
+            asked[need.name] = tuple(dict.fromkeys((*asked.get(need.name, ()), *need.scopes)))
+    return asked
+
+
+def _permissions(report: Report) -> tuple[str, ...]:
+    texts = (text for each in report.operations for group in each.alternatives for text in group)
+    named = (text.removeprefix(_PERMISSION) for text in texts if text.startswith(_PERMISSION))
+    return tuple(dict.fromkeys(named))
+
+
+def _notes(report: Report, issuer: str) -> Iterator[str]:
+    if report.guard is None:
+        yield "no guard protects the server: write ToolGuard.from_env().protect(server)"
+    elif report.guard.issuer != issuer:
+        trusted = report.guard.issuer or "the issuers of its own verifier"
+        yield (
+            f"the server trusts {trusted}, not this one: read the issuer from the environment "
+            "with ToolGuard.from_env()"
+        )
+    for each in report.operations:
+        if each.call_scopes:
+            depending = ", ".join(each.call_scopes)
+            yield (
+                f"{each.kind} {each.name!r} asks for scopes that depend on the call "
+                f"({depending}), which are not known here: write a world (toolguard dev "
+                "--show-world) that has them, and start with --world"
+            )
+        if any(need.tenant for need in each.connections):
+            yield f"{each.kind} {each.name!r} uses a connection of the tenant, which is not here"

@@ -1,0 +1,195 @@
+"""One tool call over streamable HTTP, by hand: nothing is retried, and every answer is kept.
+
+MCP 2025-11-25 begins with a handshake and may have a session; MCP 2026-07-28 sends the call alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import httpx
+
+from toolguard.http.challenge import Challenge, parse
+from toolguard.testing.server_answer import ServerAnswer
+
+__all__ = ["REVISIONS", "Exchange", "Revision", "ToolCaller"]
+
+Revision: TypeAlias = Literal["2025-11-25", "2026-07-28"]
+
+REVISIONS: tuple[Revision, ...] = ("2025-11-25", "2026-07-28")
+"""The protocol revisions that a call can be made in."""
+
+_META = "io.modelcontextprotocol/"
+_CLIENT = {"name": "toolguard call", "version": "1"}
+# With these a server says where an account is connected, instead of failing.
+_CAPABILITIES: Mapping[str, Any] = {"elicitation": {"form": {}, "url": {}}}
+_MAX_ANSWER = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request and its answer.
+
+    Attributes:
+        about: the method, and the tool of a call.
+        status: the HTTP status.
+        reason: its words.
+        header: the challenge as sent: a header, or in the result of a call; None for none.
+        location: where a redirect leads; None for none.
+        answer: the answer.
+    """
+
+    about: str
+    status: int
+    reason: str
+    header: str | None
+    location: str | None
+    answer: ServerAnswer
+
+    @property
+    def challenge(self) -> Challenge | None:
+        """The challenge; None if there is none that can be read."""
+        return self.answer.challenge
+
+
+class ToolCaller:
+    """A client of one server.
+
+    Args:
+        url: its MCP endpoint.
+        http: sends the requests; it must not follow redirects, which could take a token along.
+        revision: the protocol revision.
+    """
+
+    def __init__(self, url: str, http: httpx.Client, revision: Revision) -> None:
+        self._url = url
+        self._http = http
+        self._revision: str = revision
+        self._has_handshake = revision == REVISIONS[0]
+        self._session: str | None = None
+        self._ids = itertools.count(1)
+
+    def call(self, tool: str, arguments: Mapping[str, Any], token: str | None) -> Exchange:
+        """Return the exchange that ends a call: the answer of the tool, or what refused before.
+
+        Raises:
+            httpx.HTTPError: if the server does not answer.
+        """
+        if self._has_handshake:
+            refused = self._shake_hands(token)
+            if refused is not None:
+                return refused
+        params: dict[str, Any] = {"name": tool, "arguments": dict(arguments)}
+        return self._post("tools/call", params, token, name=tool)
+
+    def end(self, token: str | None) -> None:
+        """End the session, if there is one."""
+        if self._session is not None:
+            self._http.delete(self._url, headers=self._headers(token))
+
+    def _shake_hands(self, token: str | None) -> Exchange | None:
+        """Initialize, unless that is done; return the exchange if it is refused."""
+        params = {
+            "protocolVersion": self._revision,
+            "capabilities": _CAPABILITIES,
+            "clientInfo": _CLIENT,
+        }
+        exchange = self._post("initialize", params, token)
+        if "result" not in exchange.answer.body:
+            return exchange
+        self._has_handshake = False
+        self._revision = str(exchange.answer.result.get("protocolVersion", self._revision))
+        notification = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        self._http.post(self._url, json=notification, headers=self._headers(token))
+        return None
+
+    def _post(
+        self, method: str, params: dict[str, Any], token: str | None, *, name: str | None = None
+    ) -> Exchange:
+        number = next(self._ids)
+        headers = self._headers(token)
+        if self._revision == REVISIONS[1]:
+            params = {**params, "_meta": self._meta()}
+            headers |= {"mcp-method": method, "mcp-name": name or ""}
+        message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+        with self._http.stream("POST", self._url, json=message, headers=headers) as response:
+            body = _answer_of(response, number)
+            self._session = response.headers.get("mcp-session-id", self._session)
+        about = method if name is None else f"{method} {name}"
+        return _exchange(about, response, body)
+
+    def _headers(self, token: str | None) -> dict[str, str]:
+        headers = {"accept": "application/json, text/event-stream"}
+        headers["mcp-protocol-version"] = self._revision
+        if self._session is not None:
+            headers["mcp-session-id"] = self._session
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
+        return headers
+
+    def _meta(self) -> dict[str, Any]:
+        return {
+            f"{_META}protocolVersion": self._revision,
+            f"{_META}clientInfo": _CLIENT,
+            f"{_META}clientCapabilities": _CAPABILITIES,
+        }
+
+
+def _exchange(about: str, response: httpx.Response, body: Mapping[str, Any]) -> Exchange:
+    header = response.headers.get("www-authenticate")
+    if header is None:
+        # A refusal that came too late for a status.
+        carried = ServerAnswer.read(response.status_code, None, body).result.get("_meta", {})
+        sent = carried.get("mcp/www_authenticate") if isinstance(carried, dict) else None
+        header = sent[0] if isinstance(sent, list) and sent and isinstance(sent[0], str) else None
+    try:
+        challenge = None if header is None else parse(header)
+    except ValueError:
+        challenge = None
+    return Exchange(
+        about,
+        response.status_code,
+        response.reason_phrase,
+        header,
+        response.headers.get("location"),
+        ServerAnswer.read(response.status_code, challenge, body),
+    )
+
+
+def _answer_of(response: httpx.Response, number: int) -> dict[str, Any]:
+    """Return the JSON-RPC response to the request of that number; empty if there is none.
+
+    A stream is read until the response: the server may keep it open.
+    """
+    if response.headers.get("content-type", "").startswith("text/event-stream"):
+        messages = (_object(data) for data in _events(response))
+        return next((each for each in messages if each.get("id") == number), {})
+    content = bytearray()
+    for chunk in response.iter_bytes():
+        content += chunk
+        if len(content) > _MAX_ANSWER:
+            return {}
+    return _object(content.decode("utf-8", "replace"))
+
+
+def _events(response: httpx.Response) -> Iterator[str]:
+    """Yield the data of the events of a stream (HTML, server-sent events)."""
+    data: list[str] = []
+    for line in response.iter_lines():
+        if line.startswith("data:"):
+            data.append(line.removeprefix("data:").removeprefix(" "))
+        elif not line and data:
+            yield "\n".join(data)
+            data = []
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,84 @@
+"""What a server answered, in plain words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from toolguard.dev.one_call.wire import Exchange
+
+__all__ = ["answer_text", "connect_links", "explanation", "printable"]
+
+# MCP 2025-11-25, elicitation: the user has to open a URL first.
+_URL_ELICITATION_REQUIRED = -32042
+
+_BY_STATUS = {
+    HTTPStatus.NOT_FOUND: "no MCP endpoint is there: write its path, such as /mcp",
+    HTTPStatus.METHOD_NOT_ALLOWED: "that is not an MCP endpoint: write its path, such as /mcp",
+    HTTPStatus.MISDIRECTED_REQUEST: "the server does not know this host: write the URL it prints",
+    HTTPStatus.SERVICE_UNAVAILABLE: "the server cannot check tokens now: try again later",
+}
+
+
+def printable(text: str) -> str:
+    """Return text of a server without characters that could control a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
+
+
+def explanation(exchange: Exchange) -> str | None:
+    """Return what an answer asks for, or why it refuses; None if the operation ran."""
+    challenge, refusal = exchange.challenge, exchange.answer.refusal
+    reason = refusal.get("error_description") or exchange.answer.error
+    if challenge is not None:
+        scopes = " ".join(challenge.scope)
+        if challenge.error == "insufficient_scope":
+            return f"insufficient scope: it asks for a token with {scopes or 'more scopes'}"
+        if challenge.error is not None:
+            return (
+                f"{challenge.error}: {challenge.error_description or reason or 'no reason given'}"
+            )
+        with_scopes = f", with {scopes}" if scopes else ""
+        return f"it asks for a token{with_scopes}"
+    if exchange.answer.ok or (reason is None and exchange.status == HTTPStatus.OK):
+        return None
+    if exchange.location is not None:
+        return f"it redirects, and a token is not sent along: call {exchange.location}"
+    return str(reason or _BY_STATUS.get(HTTPStatus(exchange.status), "no JSON-RPC answer"))
+
+
+def connect_links(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the links at which the user has to connect an account first."""
+    return tuple(dict.fromkeys(_links(body)))
+
+
+def _links(body: Mapping[str, Any]) -> Iterator[str]:
+    result, error = body.get("result"), body.get("error")
+    if isinstance(error, dict) and error.get("code") == _URL_ELICITATION_REQUIRED:
+        data = error.get("data")
+        for asked in data.get("elicitations", ()) if isinstance(data, dict) else ():
+            yield str(asked.get("url"))
+    if isinstance(result, dict):
+        for asked in (result.get("inputRequests") or {}).values():  # MCP 2026-07-28
+            yield str(asked.get("params", {}).get("url"))
+        for part in result.get("content") or ():
+            said = _object(part.get("text")) if result.get("isError") else {}
+            if isinstance(said.get("connect_url"), str):
+                yield said["connect_url"]
+
+
+def answer_text(exchange: Exchange) -> str:
+    """Return the answer of the tool: its structured content as JSON, else its text."""
+    structured = exchange.answer.result.get("structuredContent")
+    if structured is not None:
+        return json.dumps(structured, indent=2)
+    return exchange.answer.text
+
+
+def _object(text: object) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        value = None
+    return value if isinstance(value, dict) else {}

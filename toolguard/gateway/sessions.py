@@ -1,0 +1,142 @@
+"""The sessions with the upstream: one for each caller, so that none sees the state of another."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+
+from toolguard.gateway.configuration import Upstream
+from toolguard.gateway.session import Credential, Log, Progress, Session, UpstreamError
+from toolguard.principal import Principal
+
+__all__ = ["Sessions", "key_of"]
+
+
+def key_of(principal: Principal | None, *, shared: bool = False) -> Hashable:
+    """Return what tells apart the callers who may not share a session.
+
+    A session belongs to a user of an issuer, with one client and one tenant; callers without a
+    token have one together.
+
+    Args:
+        principal: the caller; None without a token.
+        shared: whether the upstream has no state that is any caller's own.
+    """
+    if shared or principal is None:
+        return None
+    return (principal.issuer, principal.user_id, principal.client_id, principal.tenant_id)
+
+
+class Sessions:
+    """The sessions with one upstream; each begins with the first request that needs it.
+
+    Args:
+        upstream: the server behind.
+    """
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._sessions: dict[Hashable, Session] = {}
+        self._starting: MemoryObjectSendStream[Session] | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Hold sessions while the block runs; end them with it."""
+        self._starting, starting = anyio.create_memory_object_stream[Session](math.inf)
+        try:
+            async with anyio.create_task_group() as group, self._starting:
+                group.start_soon(self._hold, group, starting)
+                try:
+                    yield
+                finally:
+                    for session in self._sessions.values():
+                        session.close()
+                    self._sessions.clear()
+        finally:
+            self._starting = None
+
+    async def _hold(self, group: TaskGroup, starting: MemoryObjectReceiveStream[Session]) -> None:
+        """Run sessions outside of the messages that start them, of whose callers they know nothing.
+
+        A task keeps the context variables of the code that starts it.
+        """
+        async with starting:
+            async for session in starting:
+                group.start_soon(session.run)
+
+    async def request(
+        self,
+        key: Hashable,
+        method: str,
+        params: dict[str, Any] | None,
+        *,
+        credential: Credential | None = None,
+        progress: Progress | None = None,
+        log: Log | None = None,
+    ) -> dict[str, Any]:
+        """Pass a request on in the session of a caller, and return its result.
+
+        A request is never sent twice: one that an ending upstream has lost is answered with an
+        error, and the next one starts it again.
+
+        Args:
+            key: the caller, as :func:`key_of` returns it.
+            method: the JSON-RPC method.
+            params: its parameters.
+            credential: what the upstream is shown for the caller; None for nothing of theirs.
+            progress: passes on how far the upstream is.
+            log: passes on what it logs meanwhile.
+
+        Raises:
+            UpstreamError: if the upstream does not answer.
+            Exception: the SDK's error, if the upstream answers with an error.
+        """
+        session = self._session(key, credential)
+        with session.using():
+            await session.began()
+            if not self._upstream.shared and log is not None:
+                session.log = log
+            return await session.request(method, params, progress)
+
+    def _session(self, key: Hashable, credential: Credential | None) -> Session:
+        """Return the session of a caller with a credential; a new one if there is none.
+
+        Raises:
+            UpstreamError: if there are too many.
+        """
+        if self._starting is None:
+            raise UpstreamError("the gateway does not run: serve the application that it builds")
+        if credential is not None:
+            # Another token of the caller may be one of another account.
+            key = (key, hashlib.sha256(credential.header.encode()).digest())
+        found = self._sessions.get(key)
+        if found is not None and not found.is_over:
+            return found
+        for each in [each for each, session in self._sessions.items() if session.is_over]:
+            del self._sessions[each]
+        if len(self._sessions) >= self._upstream.max_callers:
+            self._end_one()
+        found = self._sessions[key] = Session(self._upstream, credential)
+        self._starting.send_nowait(found)
+        return found
+
+    def _end_one(self) -> None:
+        """End the session that has not been used for the longest time.
+
+        Raises:
+            UpstreamError: if all of them are being used.
+        """
+        idle = [(s.used, key) for key, s in self._sessions.items() if not s.users]
+        if not idle:
+            raise UpstreamError(
+                f"{self._upstream} serves {self._upstream.max_callers} callers now: try again"
+            )
+        _, key = min(idle, key=lambda each: each[0])
+        self._sessions.pop(key).close()
