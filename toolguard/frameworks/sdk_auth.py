@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.frameworks.server_guard import ServerGuard, verifier_of
 from toolguard.http.answers import build_error
-from toolguard.http.identity import access_token, told_apart
+from toolguard.http.identity import access_token, told_client
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
 from toolguard.tokens.verifier import Verifier
 
@@ -79,7 +79,7 @@ async def verified(
         _log.info("refused a token: %s", error.reason)
         return None
     resource = _resource(verifying, principal.claims.get("aud"))
-    return access_token(kind, told_apart(principal, verifier), token, resource)
+    return access_token(kind, principal, told_client(principal, verifier), token, resource)
 
 
 def _resource(verifying: ServerGuard | Verifier, audience: object) -> str | None:

@@ -15,7 +15,6 @@ import uuid
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
-from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from mcp.server.auth.middleware import bearer_auth
@@ -35,7 +34,7 @@ __all__ = [
     "tell",
     "telling_digest",
     "telling_stranger",
-    "told_apart",
+    "told_client",
 ]
 
 AccessTokenT = TypeVar("AccessTokenT", bound=AccessToken)
@@ -53,14 +52,15 @@ class AuthenticatedUser(bearer_auth.AuthenticatedUser):
 
     Args:
         principal: the caller.
+        client: the client id; see :func:`told_client`.
         token: the value of the access token's ``token``: a digest.
         resource: the resource that the token was issued for (RFC 8707).
     """
 
-    def __init__(self, principal: Principal, token: str, resource: str | None) -> None:
-        SimpleUser.__init__(self, principal.client_id or "")
+    def __init__(self, principal: Principal, client: str, token: str, resource: str | None) -> None:
+        SimpleUser.__init__(self, client)
         self.scopes = list(principal.scopes)
-        self._facts = (principal, token, resource)
+        self._facts = (principal, client, token, resource)
 
     # Declared by the SDK as an attribute, which this is from the first time that it is read.
     @functools.cached_property
@@ -94,10 +94,10 @@ def tell(
             added = {"subject": auth.principal.user_id, "claims": claims}
             auth.user = bearer_auth.AuthenticatedUser(verified.model_copy(update=added))
         else:
-            principal = told_apart(auth.principal, auth.guard.verifier)
+            client = told_client(auth.principal, auth.guard.verifier)
             resource = getattr(auth.guard, "resource", None)
-            auth.user = AuthenticatedUser(principal, _digest(auth.token), resource)
-            scope["auth"] = AuthCredentials(principal.scopes)
+            auth.user = AuthenticatedUser(auth.principal, client, _digest(auth.token), resource)
+            scope["auth"] = AuthCredentials(auth.principal.scopes)
         if as_user:
             scope["user"] = auth.user
     return sdk_user.set(auth.user)
@@ -109,8 +109,8 @@ def telling_stranger(request: Any) -> AbstractContextManager[None]:
     Args:
         request: the Starlette request that carried it; None without HTTP.
     """
-    stranger = Principal(None, "", uuid.uuid4().hex, expires_at=math.inf)
-    return _telling(request, AuthenticatedUser(stranger, _digest(""), None))
+    stranger = Principal(None, "", expires_at=math.inf)
+    return _telling(request, AuthenticatedUser(stranger, uuid.uuid4().hex, _digest(""), None))
 
 
 def telling_digest(request: Any, auth: RequestAuth | None) -> AbstractContextManager[None]:
@@ -142,19 +142,20 @@ def _telling(request: Any, user: bearer_auth.AuthenticatedUser) -> Iterator[None
 
 
 def access_token(
-    kind: type[AccessTokenT], principal: Principal, token: str, resource: str | None
+    kind: type[AccessTokenT], principal: Principal, client: str, token: str, resource: str | None
 ) -> AccessTokenT:
     """Return a verified caller as the framework's access token object.
 
     Args:
         kind: the framework's class.
         principal: the caller.
+        client: the client id; see :func:`told_client`.
         token: the value of its ``token``: a digest.
         resource: the resource that the token was issued for (RFC 8707).
     """
     return kind(
         token=token,
-        client_id=principal.client_id or "",
+        client_id=client,
         scopes=list(principal.scopes),
         expires_at=_expires_at(principal.expires_at),
         resource=resource,
@@ -163,18 +164,19 @@ def access_token(
     )
 
 
-def told_apart(principal: Principal, verifier: Verifier) -> Principal:
-    """Return the principal as the framework is told: maybe by a longer client id.
+def told_client(principal: Principal, verifier: Verifier) -> str:
+    """Return the client id that the framework is told: maybe a longer one.
 
     fastmcp binds background tasks to client and subject, and neither is unique across issuers, nor
     do they tell the key that a token is bound to. Neither an issuer nor a thumbprint has a space,
     so two callers never give the same text.
     """
+    client = principal.client_id or ""
     is_alone = len(getattr(verifier, "verifiers", ())) < 2  # noqa: PLR2004 - needs no telling apart
     if is_alone and principal.jkt is None:
-        return principal
-    names = (principal.issuer, principal.client_id or "", principal.jkt)
-    return replace(principal, client_id=" ".join(name for name in names if name is not None))
+        return client
+    names = (principal.issuer, client, principal.jkt)
+    return " ".join(name for name in names if name is not None)
 
 
 def _expires_at(expires_at: float) -> int | None:

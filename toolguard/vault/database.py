@@ -108,10 +108,10 @@ class Database:
         if is_file:
             event.listen(engine.sync_engine, "connect", _set_up_sqlite)
         if engine.dialect.driver == "asyncpg":
-            from asyncpg import PostgresError  # noqa: PLC0415 - the extra may lack it
+            from asyncpg import InterfaceError, PostgresError  # noqa: PLC0415 - may be missing
 
             # What it raises while Postgres starts or ends; SQLAlchemy translates that from 2.1 on.
-            self._refusals = (PostgresError,)
+            self._refusals = (PostgresError, InterfaceError)
         return engine
 
     def __repr__(self) -> str:

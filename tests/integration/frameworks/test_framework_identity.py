@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable, Mapping
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Any
 
 import httpx
@@ -128,7 +128,7 @@ def mint(issuer: LocalIssuer, who: str) -> str:
 
 
 def standing_for(token: str) -> str:
-    return f"blake2b:{blake2b(token.encode(), digest_size=32).hexdigest()}"
+    return f"sha256:{sha256(token.encode()).hexdigest()}"
 
 
 def seen(caller: Caller) -> Any:

@@ -18,6 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
+from support.vault_database import new_database
 from toolguard.connections import CachedConnections, Connection
 from toolguard.connections.fetching import ConnectionFetcher
 from toolguard.connections.http import MAX_ANSWER_BYTES
@@ -31,6 +32,7 @@ from toolguard.policies.policy import ConnectionNeed
 from toolguard.principal import Principal
 from toolguard.testing import FrozenClock
 from toolguard.vault import Endpoints, OAuthProvider, Vault
+from toolguard.vault.database import Database
 from toolguard.vault.grants import Grant, GrantKey, Owner
 
 NOW = 1_800_000_000.0
@@ -227,26 +229,40 @@ def test_a_fault_of_the_database_reaches_no_service(
     in_desk(lambda: Desk(f"sqlite:///{tmp_path}/vault.db", wire), test)
 
 
-async def _starting_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer as a Postgres does while it starts: no to TLS, then an error with 57P03."""
-    length = int.from_bytes(await reader.readexactly(4), "big")
-    if length == 8:  # the request for TLS
-        await reader.readexactly(4)
-        writer.write(b"N")
-        length = int.from_bytes(await reader.readexactly(4), "big")
-    await reader.readexactly(length - 4)
-    fields = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
-    writer.write(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
-    await writer.drain()
-    writer.close()
+def _message(kind: bytes, content: bytes) -> bytes:
+    """Return a message of Postgres (its manual, chapter "Frontend/Backend Protocol")."""
+    return kind + (len(content) + 4).to_bytes(4, "big") + content
 
 
-def test_a_database_that_starts_up_is_an_outage(caplog: pytest.LogCaptureFixture) -> None:
+STARTING_UP = _message(b"E", b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0")
+# Welcome, and gone: as of a server that is killed while it accepts connections.
+KILLED = (
+    _message(b"R", bytes(4))
+    + _message(b"S", b"server_version\x0015.0\0")
+    + _message(b"K", bytes(8))
+    + _message(b"Z", b"I")
+)
+
+
+@pytest.mark.parametrize("answer", [STARTING_UP, KILLED], ids=["starts up", "killed"])
+def test_a_database_that_starts_up_or_is_killed_is_an_outage(
+    answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("asyncpg")
     wire = Wire(FAULTS["500"])
 
+    async def postgres(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        length = int.from_bytes(await reader.readexactly(4), "big")
+        if length == 8:  # the request for TLS
+            await reader.readexactly(4)
+            writer.write(b"N")
+            length = int.from_bytes(await reader.readexactly(4), "big")
+        await reader.readexactly(length - 4)
+        writer.write(answer)
+        writer.close()
+
     async def main() -> None:
-        server = await asyncio.start_server(_starting_up, "127.0.0.1", 0)
+        server = await asyncio.start_server(postgres, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         desk = Desk(f"postgresql://vault:hunter2@127.0.0.1:{port}/vault", wire)
         with pytest.raises(ConnectionUnavailableError) as failed:
@@ -257,6 +273,21 @@ def test_a_database_that_starts_up_is_an_outage(caplog: pytest.LogCaptureFixture
 
     asyncio.run(main())
     assert wire.requests == 0
+
+
+@pytest.mark.parametrize("name", ["PostgresError", "InterfaceError"])
+def test_what_only_the_driver_raises_is_an_outage_of_the_database(name: str, postgres: str) -> None:
+    driver = pytest.importorskip("asyncpg")
+
+    database = Database(new_database(postgres))
+
+    async def main() -> None:
+        with pytest.raises(OSError, match=name):
+            async with database.connect():
+                raise getattr(driver, name)("connection is closed")
+        await database.aclose()
+
+    asyncio.run(main())
 
 
 def test_a_pause_that_a_service_asks_for_holds_in_every_process(tmp_path_url: str) -> None:

@@ -11,7 +11,7 @@ from toolguard.connections.cache import _key
 from toolguard.connections.protocol import ConnectionRequest
 from toolguard.frameworks.task_owners import TaskOwners
 from toolguard.http.event_ids import EventIds, EventOwner
-from toolguard.http.identity import told_apart
+from toolguard.http.identity import told_client
 from toolguard.http.sessions import SessionOwners
 from toolguard.principal import Principal
 from toolguard.testing import LocalIssuer
@@ -68,7 +68,7 @@ def test_a_connection_is_cached_for_its_key_only(caller: Principal, jkt: str | N
 @given(callers, callers)
 def test_frameworks_are_told_bound_callers_apart(one: Principal, other: Principal) -> None:
     verifier = ISSUER.verifier()
-    told = [told_apart(each, verifier).client_id or "" for each in (one, other)]
+    told = [told_client(each, verifier) for each in (one, other)]
 
     is_same = ((one.client_id or ""), one.jkt) == ((other.client_id or ""), other.jkt)
     if one.jkt is not None and other.jkt is not None:

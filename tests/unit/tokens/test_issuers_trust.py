@@ -15,7 +15,7 @@ from toolguard.connections import CachedConnections, ConnectionRouter, StaticCon
 from toolguard.connections.per_issuer import of_issuers
 from toolguard.connections.server import APIKey, ServerConnections
 from toolguard.errors import ConnectionDeniedError, InvalidTokenError, KeysUnavailableError
-from toolguard.http.identity import told_apart
+from toolguard.http.identity import told_client
 from toolguard.principal import Principal
 from toolguard.testing import LocalIssuer
 from toolguard.tokens.jwt import JWTVerifier
@@ -233,7 +233,7 @@ def test_two_issuers_never_share_a_client_as_frameworks_are_told(
 ) -> None:
     guard = guard_of(described(A), described(B))
     told = [
-        told_apart(Principal("alice", issuer, client_id), guard.verifier).client_id
+        told_client(Principal("alice", issuer, client_id), guard.verifier)
         for issuer, client_id in (one, other)
     ]
 
@@ -244,7 +244,7 @@ def test_two_issuers_never_share_a_client_as_frameworks_are_told(
 def test_with_one_issuer_frameworks_are_told_the_client_as_it_is() -> None:
     principal = Principal("alice", A.issuer, "c")
 
-    assert told_apart(principal, trusted([described(A)], [SERVER], lambda: 0.0)) is principal
+    assert told_client(principal, trusted([described(A)], [SERVER], lambda: 0.0)) == "c"
 
 
 def connected(guard: ToolGuard, local: LocalIssuer, name: str = "calendar") -> str:

@@ -176,11 +176,18 @@ _known_key = functools.lru_cache(_KEPT_HEADERS)(_read_key)
 def _check_target(claims: Mapping[str, Any], request: Request) -> None:
     if claims.get("htm") != request.method:
         raise InvalidProofError("method", "The DPoP proof is for another method")
-    target = claims.get("htu")
-    if not isinstance(target, str) or canonical_target(target) != request.target:
+    if not _is_target(claims.get("htu"), request.target):
         raise InvalidProofError("target", "The DPoP proof is for another URL")
     if request.token is not None and claims.get("ath") != token_hash(request.token):
         raise InvalidProofError("token_hash", "The DPoP proof is for another access token")
+
+
+def _is_target(named: object, target: str) -> bool:
+    """Return whether this is the target, which is empty for a request that no proof is for."""
+    if not isinstance(named, str) or not target:
+        return False
+    # Most clients send the canonical form, which is not worked out again then.
+    return named == target or canonical_target(named) == target
 
 
 def _text_of(claims: Mapping[str, Any], name: str, longest: int) -> str:

@@ -99,7 +99,7 @@ class MemoryReplays:
             proof_id: a digest of the key and of the ``jti``.
             until: when the proof is too old to be accepted, in seconds since the epoch.
         """
-        known = self._keys.setdefault(key, _OfOneKey())
+        known = self._keys.get(key) or self._keys.setdefault(key, _OfOneKey())
         if until <= max(known.forgotten, self._forgotten):
             return False
         # One step, so that of two threads only one is the first. There is no lock, which a forked

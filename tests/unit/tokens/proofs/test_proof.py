@@ -80,6 +80,19 @@ def test_a_proof_at_no_time_is_refused(iat: Any) -> None:
     assert reason_for(KEY.prove("POST", URL, TOKEN, iat=iat)) in ("time", "malformed")
 
 
+@pytest.mark.parametrize("target", ["", URL])
+def test_no_proof_is_for_a_request_without_a_canonical_url(target: str) -> None:
+    with pytest.raises(InvalidProofError) as caught:
+        check_proof(
+            KEY.prove("POST", URL, TOKEN, htu=target),
+            Request("POST", "", TOKEN, KEY.thumbprint),
+            now=NOW,
+            window=300,
+            algorithms=DPoP().algorithms,
+        )
+    assert caught.value.reason == "target"
+
+
 def test_a_proof_in_another_letter_case_of_its_type_is_accepted() -> None:
     checked(KEY.prove("POST", URL, TOKEN, headers={"typ": "application/DPoP+JWT"}))
 
