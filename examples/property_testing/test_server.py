@@ -5,11 +5,15 @@ The server's own guard, wrapper and HTTP application answer; only the tokens are
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from server import mcp
 
 from toolguard.testing import GuardedClient, assert_scope_matrix, verify_scope_matrix
+
+# A call takes as long as the machine needs for it: hypothesis' deadline is for pure functions.
+settings.register_profile("calls", deadline=None)
+settings.load_profile("calls")
 
 SCOPES = ("calendar.read", "calendar.write", "contacts.read")
 grants = st.sets(st.sampled_from(SCOPES)).map(sorted)

@@ -193,6 +193,8 @@ def test_dev_makes_a_world_for_a_server(
     assert '{"mcpServers": {"notes": {"type": "http", "url": "http://127.0.0.1:8000/mcp"}}}' in said
     assert "attention" not in said
     assert "GOOGLE_API_URL" not in said
+    assert "DESCOPE_MANAGEMENT_KEY" in said
+    assert "To see a call: toolguard call http://127.0.0.1:8000/mcp TOOL '{}' --as alice" in said
 
 
 def test_dev_runs_the_guarded_calendar_where_the_world_has_it(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from toolguard.dev.oauth.identity import collect_facts
 from toolguard.dev.oauth.policies import decide
 from toolguard.dev.services import APP, Services
 
-__all__ = ["DevSettings", "explained", "server_variables"]
+__all__ = ["DevSettings", "explained"]
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,22 @@ def explained(on: Services, settings: DevSettings, fit: Fit | None = None) -> st
     return "\n".join(_lines(on, settings, fit))
 
 
-def server_variables(on: Services) -> dict[str, str]:
-    """Return the environment of a server that uses the development servers."""
+def _server_variables(on: Services, connections: Collection[str]) -> dict[str, str]:
+    """Return the environment of a server that uses the development servers.
+
+    Args:
+        on: the development servers.
+        connections: the names of the connections that it uses.
+    """
     variables = {
         "DESCOPE_MCP_WELL_KNOWN_URL": on.server.well_known_url,
         "MCP_SERVER_URL": on.server.world.resources[0].url,
-        "DESCOPE_MANAGEMENT_KEY": on.management_key,
     }
-    return variables | ({"GOOGLE_API_URL": on.google_url} if APP in on.connections else {})
+    if connections:
+        variables["DESCOPE_MANAGEMENT_KEY"] = on.management_key
+    if APP in connections:
+        variables["GOOGLE_API_URL"] = on.google_url
+    return variables
 
 
 def _lines(on: Services, settings: DevSettings, fit: Fit | None) -> Iterator[str]:
@@ -57,8 +65,10 @@ def _lines(on: Services, settings: DevSettings, fit: Fit | None) -> Iterator[str
     yield "toolguard dev: for development only. It asks for no passwords and protects nothing."
     yield ""
     yield f"  authorization server, vault  {on.server.issuer} (open it in a browser)"
-    revoking = f"(take access back: {on.google_url}/connections)"
-    yield f"  calendar, in Google's shape  {on.google_url} {revoking}"
+    connections = on.connections if fit is None else fit.world.connections
+    if APP in connections:
+        revoking = f"(take access back: {on.google_url}/connections)"
+        yield f"  calendar, in Google's shape  {on.google_url} {revoking}"
     if fit is None:
         yield f"  people                       {', '.join(user.email for user in world.users)}"
     else:
@@ -67,7 +77,7 @@ def _lines(on: Services, settings: DevSettings, fit: Fit | None) -> Iterator[str
     state = "The guarded calendar runs" if settings.calendar else "Your guarded server is to be"
     yield f"{state} at {url}. Environment of a server of your own:"
     yield ""
-    for name, value in server_variables(on).items():
+    for name, value in _server_variables(on, connections).items():
         yield f"  export {name}={shlex.quote(value)}"
     yield ""
     yield "For an MCP client:"
@@ -75,6 +85,8 @@ def _lines(on: Services, settings: DevSettings, fit: Fit | None) -> Iterator[str
     name = "calendar" if fit is None else fit.report.server or "server"
     yield "  " + json.dumps({"mcpServers": {name: {"type": "http", "url": url}}})
     yield ""
+    if fit is not None:
+        yield f"To see a call: toolguard call {url} TOOL '{{}}' --as {world.users[0].id}"
     if settings.state is None:
         yield "Clients, keys and connections are forgotten when it stops; --state FILE keeps them."
     yield "Stop with Ctrl-C."

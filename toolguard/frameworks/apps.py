@@ -177,9 +177,8 @@ def _within_guard(
                 try:
                     receive = await refuse_early(adapter, guard, scope, receive)
                 except ToolGuardError as refusal:
-                    if (
-                        auth and auth.refusal is refusal
-                    ):  # the guard around sends it, with its challenge
+                    if auth is not None and auth.refusal is refusal:
+                        # The guard around sends it, with its challenge.
                         await send_empty(send, refusal.status or 500)
                     else:
                         await respond(send, refusal, None)

@@ -248,7 +248,8 @@ def _upstream(
     table = file.table("upstream", 'write [upstream], and below it command = ["uvx", "..."]')
     if "token" in table.values:
         raise ValueError(
-            f'{file.file}: upstream.token: a file holds no secret: write token_env = "VARIABLE"'
+            f"{file.file}: upstream.token: a file must not hold a secret: write "
+            'token_env = "VARIABLE"'
         )
     table.check_known(*_OF_UPSTREAM)
     if not (command or url):

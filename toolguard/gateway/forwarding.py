@@ -71,9 +71,13 @@ class Forwarding:
         try:
             credential = await self._credential()
         except ConnectionRequiredError:
-            if method not in LISTS:
+            # A call of what is not known yet says where to connect: the guard asks for the list
+            # then, and no client. So does the list of tools where rules name nothing.
+            lists = self.surveyed.lists
+            is_empty = method == "tools/list" and not any(lists.values())
+            if method not in LISTS or frame.message.method != method or is_empty:
                 raise
-            return {LISTS[method][0]: self.surveyed.lists[method]}
+            return {LISTS[method][0]: lists[method]}
         principal = await frame.message.principal(frame.guard)
         key = key_of(principal, shared=self._upstream.shared)
 

@@ -87,7 +87,9 @@ async def _answer_first(
 ) -> Any:
     """Answer a message on 1.x."""
     sent = getattr(request, "params", None)
-    params = {} if sent is None else _as_sent(sent)
+    params: dict[str, Any] = (
+        {} if sent is None else sent.model_dump(by_alias=True, mode="json", exclude_none=True)
+    )
     try:
         context = server.request_context
     except LookupError:  # the guard asks, and no client
@@ -103,11 +105,6 @@ async def _answer_first(
 
     found = await _answered(forwarding, method, params, None if token is None else report, log)
     return _types.ServerResult(result.model_validate(found))
-
-
-def _as_sent(params: Any) -> dict[str, Any]:
-    found: dict[str, Any] = params.model_dump(by_alias=True, mode="json", exclude_none=True)
-    return found
 
 
 def _progress_token(params: Mapping[str, Any]) -> Any:

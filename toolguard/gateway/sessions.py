@@ -22,8 +22,8 @@ __all__ = ["Sessions", "key_of"]
 def key_of(principal: Principal | None, *, shared: bool = False) -> Hashable:
     """Return what tells apart the callers who may not share a session.
 
-    A session belongs to a user of an issuer, with one client and one tenant; callers without a
-    token have one together.
+    A session belongs to a user of an issuer, with one client, one tenant and the key that the token
+    is bound to, if it is; callers without a token have one together.
 
     Args:
         principal: the caller; None without a token.
@@ -31,7 +31,8 @@ def key_of(principal: Principal | None, *, shared: bool = False) -> Hashable:
     """
     if shared or principal is None:
         return None
-    return (principal.issuer, principal.user_id, principal.client_id, principal.tenant_id)
+    user = (principal.issuer, principal.user_id, principal.tenant_id)
+    return (*user, principal.client_id, principal.jkt)
 
 
 class Sessions:

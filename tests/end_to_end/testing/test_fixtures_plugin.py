@@ -53,7 +53,7 @@ def passes(suite: pytest.Pytester, *options: str, **files: str) -> bool:
     """Return whether all tests in the files pass, without a warning."""
     suite.makepyfile(**files)
     count = sum(text.count("def test_") for text in files.values())
-    result = suite.runpytest_subprocess("-W", "error", *options, timeout=120)
+    result = suite.runpytest_subprocess("-W", "error", *options, timeout=250)
     return result.ret == 0 and result.parseoutcomes() == {"passed": count}
 
 

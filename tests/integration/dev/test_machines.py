@@ -375,10 +375,10 @@ MACHINE = f'[[machines]]\nclient_id = "m"\nscopes = ["{READ}"]\n'
         (MACHINE, "write either client_secret or public_key"),
         (f'{MACHINE}client_secret = "x"\npublic_key = "x"', "not a public key"),
         (f'{MACHINE}public_key = "x"', "machine 1: this is not a public key"),
-        (f'{MACHINE}client_secret = "x"\n' * 2, "two of the client_id 'm'"),
+        (f'{MACHINE}client_secret = "x"\n' * 2, "client_id 'm' is defined twice"),
         (
             MACHINE.replace('"m"', '"calendar-server"') + 'client_secret = "x"',
-            "two of the client_id 'calendar-server'",
+            "client_id 'calendar-server' is defined twice",
         ),
         ('[[machines]]\nclient_id = "m"\nclient_secret = "x"\nscopes = ["y"]', "'y' is not under"),
         ('[[identity_providers]]\nissuer = "x"\npublic_key = "y"', "identity provider 1: "),

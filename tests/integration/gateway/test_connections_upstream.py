@@ -44,15 +44,21 @@ def upstream() -> ScriptedUpstream:
 
 
 @pytest.fixture
+def rules() -> str:
+    """The rules of the file."""
+    return RULES
+
+
+@pytest.fixture
 def described(
-    signing: LocalIssuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    signing: LocalIssuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rules: str
 ) -> Callable[..., Configuration]:
     """Read a file with a vault in it."""
     monkeypatch.setenv("TOOLGUARD_VAULT_KEYS", KEYS)
 
     def read(**settings: Any) -> Configuration:
         settings["connection"] = '"github"'
-        path = write_rules(tmp_path, signing.issuer, RULES, **settings)
+        path = write_rules(tmp_path, signing.issuer, rules, **settings)
         vault = VAULT.format(folder=tmp_path)
         head, _, rest = path.read_text().partition("\n[rules]")
         first, _, tables = vault.partition("\n[")
@@ -140,6 +146,25 @@ def test_who_has_not_connected_is_told_so_and_sees_what_rules_name(
     assert listed["hour"]["_meta"]["toolguard/requires"]["scopes"] == [["time.read"]]
     assert "connection_required" in refused.tool_error
     assert upstream.requests == []
+
+
+def test_a_caller_of_what_only_wildcards_name_is_told_where_to_connect(made: Made) -> None:
+    carol = made("carol")
+
+    assert "connection_required" in carol.call("read").tool_error
+    assert "connection_required" in carol.call("not_there").tool_error
+
+
+@pytest.mark.parametrize("rules", ['[rules]\n"*" = "time.read"\n'])
+def test_where_rules_name_nothing_the_list_says_where_to_connect(made: Made) -> None:
+    carol = made("carol")
+
+    listed = carol.send("tools/list")
+
+    assert listed.status == 200
+    assert listed.body["error"]["data"]["error"] == "connection_required"
+    assert carol.send("prompts/list").result["prompts"] == []
+    assert [*made("alice").tools()] == ["hour", "read"]
 
 
 def test_who_may_not_call_is_refused_before_an_account_is_fetched(

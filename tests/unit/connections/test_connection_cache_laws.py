@@ -213,7 +213,7 @@ CROWD = [
 ]
 
 
-INTERLEAVINGS = 100 * settings().max_examples
+INTERLEAVINGS = 30 * settings().max_examples
 
 
 async def interleaving(chance: Random) -> tuple[int, int]:

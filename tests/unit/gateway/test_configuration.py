@@ -155,7 +155,12 @@ MISTAKES = [
         "upstream.max_callers is 1.5: write a number",
     ),
     ('["serve"]', '["serve"]\nshared = "yes"', {}, "upstream.shared is 'yes': write true or false"),
-    ('["serve"]', '["serve"]\ntoken = "x"', {}, 'holds no secret: write token_env = "VARIABLE"'),
+    (
+        '["serve"]',
+        '["serve"]\ntoken = "x"',
+        {},
+        'must not hold a secret: write token_env = "VARIABLE"',
+    ),
     ('["serve"]', '["serve"]\ntoken_env = "X"', {}, "it is not for a command"),
     ('command = ["serve"]', 'url = "https://a.example"\ntoken_env = "X"', {}, "has no X: set it"),
     ('command = ["serve"]', 'url = "https://a.example"\ncwd = "/"', {}, "it is not for a url"),

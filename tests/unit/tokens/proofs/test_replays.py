@@ -35,7 +35,7 @@ proofs = st.lists(
 
 
 @given(proofs, st.integers(2, 12), st.integers(2, 12))
-@settings(max_examples=200)
+@settings(max_examples=5 * settings().max_examples)
 def test_no_proof_is_accepted_twice(
     uses: list[tuple[str, int, int]], limit: int, limit_of_one: int
 ) -> None:
