@@ -7,7 +7,6 @@ settings of the verifier. Results are keyed by a digest: the memo holds no token
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
