@@ -183,7 +183,9 @@ def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:
 
 def _refuse_lookalikes(members: Mapping[str, Any], *known: str) -> None:
     if not _UNLIKE.union(known).issuperset(members) and resembles(members, known):
-        raise _malformed(f"Write {', '.join(known)} exactly so, and nothing that resembles it")
+        raise _malformed(
+            f"Spell {', '.join(known)} exactly so, and send no other name that resembles it"
+        )
 
 
 def _malformed(message: str) -> MalformedMessageError:

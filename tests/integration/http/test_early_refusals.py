@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from support.lines import LINES, MODERN_PROTOCOL, Guarding
-from toolguard import requires_scopes, requires_tenant
+from toolguard import Refusals, requires_scopes, requires_tenant
 from toolguard.telemetry import DecisionRecord
 from toolguard.testing import LocalIssuer
 
@@ -170,11 +170,10 @@ def test_a_missing_scope_is_refused_before_the_framework_works(
     assert not server.was_entered()
 
 
-@pytest.mark.parametrize("settings", [{"unauthorized_tools": "hide"}])
 def test_a_server_that_hides_tools_refuses_none_early(
-    guarding: Guarding, issuer: LocalIssuer, settings: Mapping[str, Any]
+    guarding: Guarding, issuer: LocalIssuer
 ) -> None:
-    server = Server(guarding, **settings)
+    server = Server(guarding, refusals=Refusals(unauthorized_tools="hide"))
     server.answers(issuer.mint("bob"), [REQUESTS["plain"]])
 
     assert server.was_entered()

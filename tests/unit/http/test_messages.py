@@ -274,7 +274,7 @@ def test_a_member_that_resembles_one_of_a_message_is_refused(member: str, first:
     envelope = json.loads(CALL)
     envelope = {member: {}, **envelope} if first else {**envelope, member: {}}
 
-    with pytest.raises(MalformedMessageError, match="Write jsonrpc, id, method"):
+    with pytest.raises(MalformedMessageError, match="Spell jsonrpc, id, method"):
         read(json.dumps(envelope).encode())
 
 
