@@ -107,15 +107,16 @@ def next_request_id(session: object) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def serving_parts(server: object, methods: Sequence[str]) -> tuple[object, ...]:
+def serving_parts(server: Any, methods: Sequence[str]) -> tuple[object, ...]:
     """Return the objects that a message to an SDK server passes, each of which can be replaced.
 
     Args:
         server: the server.
         methods: its methods between a message and the managers.
     """
-    tools, resources = tool_manager(server), resource_manager(server)
-    prompts = prompt_manager(server)
+    # Read for each message: without the functions above.
+    tools, resources = server._tool_manager, server._resource_manager
+    prompts = server._prompt_manager
     return (
         *(tools, tools.call_tool, resources, resources.get_resource, prompts, prompts.get_prompt),
         *(message_table(server), type(server)),

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
+from hashlib import sha256
 from typing import Any, TypeVar, cast
 
 from mcp.server.auth.middleware import bearer_auth
@@ -24,7 +25,7 @@ from starlette.authentication import AuthCredentials, SimpleUser
 
 from toolguard.calls.request import RequestAuth
 from toolguard.principal import Principal
-from toolguard.tokens.memo import digest_of, own_claims
+from toolguard.tokens.memo import own_claims
 from toolguard.tokens.verifier import Verifier
 
 __all__ = [
@@ -193,4 +194,4 @@ def _claims(claims: Mapping[str, Any], principal: Principal) -> dict[str, Any]:
 
 
 def _digest(token: str) -> str:
-    return f"sha256:{digest_of(token).hex()}"
+    return f"sha256:{sha256(token.encode('utf-8', 'surrogatepass')).hexdigest()}"

@@ -276,7 +276,7 @@ class JWTVerifier:
         self, token: str, *, refreshed: bool = False, bound: bool = False
     ) -> Principal | None:
         """Return the principal; None if keys must be fetched first."""
-        digest, issuer = digest_of(token), self.issuer
+        issuer, digest = self.issuer, digest_of(token)
         verified = known = self._memo.recall(digest)
         if known is not None:  # valid while its key and issuer are in use
             keys = self._keys.find(known.kid, known.algorithm) or ()

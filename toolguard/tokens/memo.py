@@ -7,7 +7,7 @@ settings of the verifier. Results are keyed by a digest: the memo holds no token
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import sha256
+from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
 
@@ -86,8 +86,9 @@ class Memo:
 
 def digest_of(token: str) -> bytes:
     """Return the digest by which what is known of a token is kept."""
-    # Lone surrogates are encoded as well: no two texts share a digest.
-    return sha256(token.encode("utf-8", "surrogatepass")).digest()
+    # Lone surrogates are encoded as well: no two texts share a digest. BLAKE2 starts in half the
+    # time of the hashes of OpenSSL.
+    return blake2b(token.encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
 
 def own_claims(claims: Mapping[str, Any]) -> dict[str, Any]:
