@@ -62,7 +62,9 @@ def _port(text: str) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from toolguard.dev.command import DevSettings, run_dev  # noqa: PLC0415 - imports the frameworks
+    # They import the frameworks.
+    from toolguard.cli.targets import load_target  # noqa: PLC0415
+    from toolguard.dev.command import DevSettings, run_dev  # noqa: PLC0415
 
     if arguments.show_world:
         print(files("toolguard.dev.oauth").joinpath("world.toml").read_text("utf-8"), end="")
@@ -74,4 +76,4 @@ def _run(arguments: argparse.Namespace) -> int:
         calendar=arguments.calendar,
         server=arguments.server,
     )
-    return run_dev(settings, sys.stdout)
+    return run_dev(settings, sys.stdout, load=load_target)

@@ -9,13 +9,13 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TextIO
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 
-from toolguard.audit.loading import LoadError
+from toolguard.audit.loading import LoadError, load_server
 from toolguard.dev.calendar import calendar_server
 from toolguard.dev.explaining import DevSettings, explained
 from toolguard.dev.fitting import DEFAULT_RESOURCE, Fit, fitted, read_server
@@ -35,7 +35,10 @@ def _until_interrupted() -> None:
 
 
 def run_dev(
-    settings: DevSettings, out: TextIO, wait: Callable[[], None] = _until_interrupted
+    settings: DevSettings,
+    out: TextIO,
+    wait: Callable[[], None] = _until_interrupted,
+    load: Callable[[str], Any] = load_server,
 ) -> int:
     """Run the development servers.
 
@@ -43,6 +46,7 @@ def run_dev(
         settings: what to run.
         out: where to say what to do with them.
         wait: returns, or raises KeyboardInterrupt, when they are to be stopped.
+        load: returns the server that ``settings.server`` names.
 
     Returns:
         The exit code: 0, or 1 if they cannot run, with a sentence that says why.
@@ -51,7 +55,7 @@ def run_dev(
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         with ExitStack() as running:
-            making = _Making(settings)
+            making = _Making(settings, load)
             store = running.enter_context(Store(str(settings.state or ":memory:")))
             ports = (settings.port, settings.port + 1) if settings.port else (0, 0)
             on = running.enter_context(run_services(making.world, store, ports=ports))
@@ -85,10 +89,11 @@ class _Making:
         fit: how the world fits the server that it is made for; None if there is none.
     """
 
-    def __init__(self, settings: DevSettings) -> None:
+    def __init__(self, settings: DevSettings, load: Callable[[str], Any]) -> None:
         file = settings.world
         self._base = load_world(file) if file is not None else builtin_world()
         self._server = settings.server
+        self._load = load
         self.fit: Fit | None = None
 
     def world(self, origins: Origins) -> World:
@@ -105,7 +110,7 @@ class _Making:
             "MCP_SERVER_URL": os.environ.get("MCP_SERVER_URL") or DEFAULT_RESOURCE,
             "GOOGLE_API_URL": origins.google,
         }
-        report = read_server(self._server, variables)
+        report = read_server(self._server, variables, self._load)
         self.fit = fitted(self._base, report, issuer=issuer)
         return self.fit.world
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 from toolguard.audit import Report, audit
 from toolguard.audit.loading import load_server
@@ -41,18 +42,21 @@ class Fit:
     notes: tuple[str, ...]
 
 
-def read_server(target: str, variables: Mapping[str, str]) -> Report:
+def read_server(
+    target: str, variables: Mapping[str, str], load: Callable[[str], Any] = load_server
+) -> Report:
     """Return the audit of a server that is configured by ``variables``.
 
     Args:
         target: the server, as ``toolguard audit`` takes it.
         variables: they replace those of the process while the server is loaded.
+        load: returns the server that ``target`` names.
 
     Raises:
         LoadError: if there is no such server.
     """
     with _environment(variables):
-        return audit(load_server(target))
+        return audit(load(target))
 
 
 @contextmanager

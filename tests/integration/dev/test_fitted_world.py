@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from support.gateways import AUDIENCE, command_of, write_rules
 from support.lines import LINES
 from toolguard import ToolGuard, requires_scopes, with_connection
 from toolguard.audit import audit
 from toolguard.cli import main
+from toolguard.cli.targets import load_target
 from toolguard.descope import DescopeConnections
-from toolguard.dev.fitting import fitted
+from toolguard.dev.fitting import fitted, read_server
 from toolguard.dev.oauth.config import World, builtin_world
 from toolguard.dev.services import Origins, run_services
 from toolguard.dev.store import Store
@@ -22,6 +28,7 @@ from toolguard.dev.story.browser import Browser
 from toolguard.testing.loopback import Loopback
 
 ALICE = "alice@tenant-a.example"
+ISSUER = "http://127.0.0.1:8800/P2dev"
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +87,13 @@ async def connect(link: str) -> None:
         assert page.paragraphs[0] == f"Git hub is connected for {ALICE}."
     finally:
         await browser.aclose()
+
+
+def test_a_world_fits_a_file_of_rules(tmp_path: Path) -> None:
+    paths = f'{{ PYTHONPATH = "{os.pathsep.join(sys.path)}" }}'
+    rules = write_rules(tmp_path, ISSUER, command=json.dumps(command_of()), env=paths)
+
+    made = fitted(builtin_world(), read_server(str(rules), {}, load_target), issuer=ISSUER).world
+
+    assert made.scopes["time.read"] == "Use hour"
+    assert made.resources[0].url == AUDIENCE
