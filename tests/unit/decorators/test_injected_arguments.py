@@ -202,3 +202,28 @@ def test_a_default_injected_that_no_guard_fills_is_a_fault() -> None:
         "has a parameter connection_token = injected that no guard fills: add the guard, "
         "@requires_auth or @with_connection(..., as_=...)"
     )
+
+
+class Tools:
+    async def pay(self, amount: int, note: str = "") -> None: ...
+
+
+async def not_a_method(self: int, amount: int) -> None: ...
+
+
+def test_the_object_of_a_method_is_no_argument_of_its_calls() -> None:
+    plan = Injection.from_policy(Tools.pay, Policy())
+
+    assert plan.sent((Tools(),), {"amount": 1}) == {"amount": 1, "note": ""}
+    assert plan.sent((), {"amount": 1}, is_whole=False) == {"amount": 1, "note": ""}
+
+
+@pytest.mark.parametrize("function", [Tools.pay, not_a_method])
+def test_an_argument_named_self_that_a_client_sends_counts(function: Any) -> None:
+    plan = Injection.from_policy(function, Policy())
+
+    assert plan.sent((), {"self": 7, "amount": 1})["self"] == 7
+
+
+def test_a_function_outside_of_a_class_has_no_object() -> None:
+    assert Injection.from_policy(not_a_method, Policy()).sent((7, 1), {})["self"] == 7
