@@ -20,6 +20,7 @@ from toolguard.decorators.annotations import (
     accepts_text,
     evaluated,
     injected,
+    is_context,
     is_kind,
     is_sent_by_client,
     kinds_of,
@@ -138,7 +139,13 @@ class Injection:
         # No client sends an argument by position, so this one is the method's object.
         if args and self.receiver is not None:
             del bound.arguments[self.receiver]
-        return dict(bound.arguments)
+        unfilled = () if is_whole else self._contexts - hidden.keys()
+        return {name: value for name, value in bound.arguments.items() if name not in unfilled}
+
+    @functools.cached_property
+    def _contexts(self) -> frozenset[str]:
+        parameters = self.visible.parameters.items()
+        return frozenset(name for name, each in parameters if is_context(each.annotation))
 
     @functools.cached_property
     def _has_star_args(self) -> bool:
