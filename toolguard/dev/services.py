@@ -249,7 +249,7 @@ def run_services(
 
     Raises:
         OSError: if a port is taken.
-        MissingTemplatesError: if Jinja2 is not installed.
+        ModuleNotFoundError: if Jinja2 is not installed.
     """
     with Loopback(port=ports[0]) as authorization, Loopback(port=ports[1]) as google:
         origins = Origins(authorization.url, google.url)
