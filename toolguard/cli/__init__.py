@@ -27,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     arguments, more = parser.parse_known_args(argv)
+    if arguments.command == "call":
+        more = call.with_json(arguments, more)
     if more:
         parser.error(f"unrecognized arguments: {' '.join(more)}{_hint(arguments.command, more)}")
     if arguments.command is None:

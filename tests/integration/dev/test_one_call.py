@@ -232,6 +232,15 @@ def test_a_token_that_is_not_accepted_is_explained(
     assert "invalid_token: " in told
 
 
+def test_arguments_of_the_tool_may_stand_behind_an_option(
+    one: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, answer, _ = call(one, capsys, "read_note", "--as", "alice", '{"name": "a"}')
+
+    assert code == 0
+    assert json.loads(answer)["note"] == "a"
+
+
 def test_an_unknown_tool_is_refused(one: Served, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, told = call(one, capsys, "fly", "--as", "alice", "--scope", READ)
 
