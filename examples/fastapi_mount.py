@@ -1,12 +1,10 @@
 """A guarded MCP server inside a FastAPI application, on fastmcp.
 
-Run it: ``uvicorn fastapi_mount:app`` with TOOLGUARD_ISSUER set. Clients connect to
-``http://127.0.0.1:8000/notes/mcp``; ``/health`` stays open.
+Run it: ``uvicorn fastapi_mount:app`` with TOOLGUARD_ISSUER, and MCP_SERVER_URL with the prefix of
+the mount: ``http://127.0.0.1:8000/notes/mcp``. ``/health`` stays open.
 """
 
 from __future__ import annotations
-
-import os
 
 from fastapi import FastAPI
 from fastmcp import FastMCP
@@ -23,14 +21,18 @@ async def list_notes(*, user_id: str) -> list[str]:
     return [f"a note of {user_id}"]
 
 
-# The URL that clients use: with the prefix of the mount.
-guard = ToolGuard.from_env(
-    audience=os.environ.get("MCP_SERVER_URL", "http://127.0.0.1:8000/notes/mcp")
-)
+@mcp.tool
+@requires_scopes("notes.write")
+async def add_note(text: str, *, user_id: str) -> str:
+    """Add a note."""
+    return f"{user_id} wrote {text!r}"
+
+
+guard = ToolGuard.from_env()
 guard.protect(mcp)
 
 notes = mcp.http_app(path="/mcp")
-app = FastAPI(lifespan=notes.lifespan)  # the lifespan of the mounted application, which has none
+app = FastAPI(lifespan=notes.lifespan)  # without it the mounted server does not start
 app.mount("/notes", notes)
 app.routes.append(guard.metadata_route())  # RFC 9728 has it at the root of the host
 

@@ -323,6 +323,10 @@ COMMANDS = [
     (["token", "--issuer", ISSUER], "is not the address of a development server, which runs on"),
     (["token", "--issuer", "8800"], "write --issuer http://127.0.0.1:8800; for another issuer"),
     (["call", URL, "read", "{"], "'{' is not a JSON object ("),
+    (
+        ["call", URL, "read", "{a:", "b}"],
+        "arguments: b}: write those of the tool as one, in single",
+    ),
     (["call", URL, "read", "[1]"], "'[1]' is not a JSON object: write the arguments of the tool"),
     (["call", "mcp.example.com/mcp", "read"], "is not a URL: write one such as http://127.0.0.1"),
     (["call", "http://mcp.example.com", "read"], "would get the token in the clear: write https"),

@@ -26,7 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 if it failed; 2 if it could not start; 130 if it was interrupted.
     """
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments, more = parser.parse_known_args(argv)
+    if arguments.command == "call":
+        more = call.with_json(arguments, more)
+    if more:
+        parser.error(f"unrecognized arguments: {' '.join(more)}{_hint(arguments.command, more)}")
     if arguments.command is None:
         parser.print_help()
         return 0
@@ -39,6 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"toolguard {arguments.command}: {sentence}", file=sys.stderr)
         return _UNUSABLE
+
+
+def _hint(command: str | None, more: Sequence[str]) -> str:
+    """Return what to write where a shell split the arguments of a tool at their spaces."""
+    if command != "call" or any(each.startswith("-") for each in more):
+        return ""
+    return """: write those of the tool as one, in single quotes: '{"title": "Lunch"}'"""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ import sys
 
 from toolguard.cli.token import add_person_options, asked_person
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "with_json"]
 
 _UNUSABLE = 2
 
@@ -25,9 +25,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     call.add_argument("url", metavar="URL", help="the MCP endpoint")
     call.add_argument("tool", metavar="TOOL", help="the name of the tool")
-    call.add_argument(
-        "json", nargs="?", default="{}", metavar="JSON", help="its arguments (default: {})"
-    )
+    call.add_argument("json", nargs="?", metavar="JSON", help="its arguments (default: {})")
     who = call.add_mutually_exclusive_group()
     who.add_argument(
         "--as", dest="person", metavar="PERSON", help="sign this person of toolguard dev in"
@@ -53,6 +51,17 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     call.set_defaults(run=_run)
 
 
+def with_json(arguments: argparse.Namespace, more: list[str]) -> list[str]:
+    """Take the arguments of the tool from what the parser left; return the rest.
+
+    Until Python 3.12, argparse does not find an optional argument that stands behind an option.
+    """
+    if arguments.json is None and len(more) == 1 and not more[0].startswith("-"):
+        arguments.json = more[0]
+        return []
+    return more
+
+
 def _run(arguments: argparse.Namespace) -> int:
     from toolguard.dev.one_call.command import (  # noqa: PLC0415 - this imports httpx
         CallError,
@@ -70,7 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
         settings = CallSettings(
             arguments.url,
             arguments.tool,
-            parse_arguments(arguments.json),
+            parse_arguments("{}" if arguments.json is None else arguments.json),
             person=None if person is None else asked_person(arguments, person, None),
             token=None if person is not None else token or None,
             issuer=arguments.issuer,

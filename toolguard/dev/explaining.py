@@ -65,7 +65,7 @@ def _lines(on: Services, settings: DevSettings, fit: Fit | None) -> Iterator[str
     yield "toolguard dev: for development only. It asks for no passwords and protects nothing."
     yield ""
     yield f"  authorization server, vault  {on.server.issuer} (open it in a browser)"
-    connections = on.connections if fit is None else fit.world.connections
+    connections = world.connections
     if APP in connections:
         revoking = f"(take access back: {on.google_url}/connections)"
         yield f"  calendar, in Google's shape  {on.google_url} {revoking}"

@@ -155,7 +155,7 @@ def _notes(report: Report, issuer: str) -> Iterator[str]:
         trusted = report.guard.issuer or "the issuers of its own verifier"
         yield (
             f"the server trusts {trusted}, not this one: read the issuer from the environment "
-            "with ToolGuard.from_env()"
+            "with ToolGuard.from_env(), or write none into a file of rules"
         )
     for each in report.operations:
         if each.call_scopes:

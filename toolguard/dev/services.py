@@ -87,8 +87,10 @@ class Services:
         #: The audit of the server that the world was made for.
         self.report: Report | None = None
         #: The scopes of the connections, by their names.
-        self.connections = world.connections or {APP: (CALENDAR, CALENDAR_READONLY)}
-        providers = {name: self._provider(name) for name in self.connections}
+        self.connections = world.connections
+        # A vault keeps one at least; what a world does not have is offered to none of its people.
+        self._kept = world.connections or {APP: (CALENDAR, CALENDAR_READONLY)}
+        providers = {name: self._provider(name) for name in self._kept}
         self.connected = ServerVault(self.server, providers, clock=clock)
 
     def guarded(self, mcp_server: Any, url: str, *, dpop: Mode | DPoP = "off") -> Starlette:
@@ -152,7 +154,7 @@ class Services:
                 "The development vault",
                 scopes or (_ANY_ACCESS,),
             )
-            for name, scopes in self.connections.items()
+            for name, scopes in self._kept.items()
         ]
         screen = ConsentScreen(self.google, clients, origin=self.google_url)
         return Starlette(
@@ -166,7 +168,7 @@ class Services:
         return self.server.app
 
     def _provider(self, name: str) -> OAuthProvider:
-        scopes = self.connections[name] or (_ANY_ACCESS,)
+        scopes = self._kept[name] or (_ANY_ACCESS,)
         return OAuthProvider(
             title=" ".join(word[:1].upper() + word[1:] for word in name.split("-")),
             client_id=_client_of(name),
@@ -201,7 +203,7 @@ class Services:
         )
         self.server.extend(
             extra_routes=[*apps.routes(), *connect_routes(vault), *console.routes()],
-            connect_url=self.connected.link_for_consent,
+            connect_url=self.connected.link_for_consent if self.connections else None,
             vault=apps,
         )
 

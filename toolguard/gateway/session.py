@@ -291,7 +291,8 @@ class Session:
         if not self.ready.is_set():
             return UpstreamError(
                 f"{name} ended before it answered: its output says why; it must be a server that "
-                "speaks over stdio"
+                "speaks over stdio; variables beyond PATH, HOME and such reach it if pass_env in "
+                "[upstream] names them"
             )
         return UpstreamError(f"{name} has ended: it is started again with the next request")
 

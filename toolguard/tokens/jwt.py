@@ -123,7 +123,7 @@ class JWTVerifier:
         self._proven: dict[str | None, None] = {}
         self._memo = Memo(_checked_size(remember))
         self._clock = clock
-        self._faults = Faults(issuer or "", clock)
+        self._faults = Faults(issuer or repr(keys), clock)
         warn_of_shared(self._audiences)
 
     @classmethod

@@ -110,6 +110,13 @@ def test_a_mounted_server_serves_its_caller(fastapi_mount: Caller) -> None:
     assert "a note of alice" in fastapi_mount.call("list_notes").content
 
 
+def test_a_mounted_server_asks_for_the_missing_scope(fastapi_mount: Caller) -> None:
+    answer = fastapi_mount.call("add_note", {"text": "tea"})
+
+    assert answer.status == 403
+    assert 'scope="notes.read notes.write"' in answer.headers["www-authenticate"]
+
+
 def test_a_mounted_server_is_described_at_the_root_of_the_host(fastapi_mount: Caller) -> None:
     refusal = Caller(fastapi_mount.http, "/notes/mcp").call("list_notes")
     path = "/.well-known/oauth-protected-resource/notes/mcp"

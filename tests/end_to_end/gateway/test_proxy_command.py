@@ -180,7 +180,7 @@ def test_audit_and_doctor_read_the_same_file(
     ("command", "said"),
     [
         (["no-such-command"], "no-such-command cannot be started (No such file or directory)"),
-        ([sys.executable, "-c", ""], "ended before it answered: its output says why"),
+        ([sys.executable, "-c", ""], "reach it if pass_env in [upstream] names them"),
     ],
 )
 def test_a_command_that_serves_nothing_is_said(

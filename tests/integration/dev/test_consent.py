@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +25,8 @@ from support.devrooms import (
 from toolguard.dev.oauth.config import builtin_world
 from toolguard.dev.oauth.consent import ConnectLink
 from toolguard.dev.oauth.policies import ScopeRule
+from toolguard.dev.services import Origins, Services
+from toolguard.dev.store import Store
 
 
 def checkboxes(page: Any) -> list[str]:
@@ -101,7 +104,7 @@ def test_a_domain_of_no_tenant_is_said_on_the_page() -> None:
     page = browser.follow(browser.get(authorize_url(room.register()["client_id"])))
     page = submit(browser, page, email="eve@evil.example")
     assert page.status_code == 400
-    assert "No tenant of this world has the domain of this address" in page.text
+    assert "the domain of this address: write one of those below" in page.text
     assert 'value="eve@evil.example"' in page.text
 
 
@@ -274,6 +277,21 @@ def test_the_consent_page_offers_to_connect_an_account() -> None:
     assert user_id == "alice"
     assert return_to == str(page.url)
     assert room.server.owns(return_to)
+
+
+def test_a_world_without_connections_offers_none() -> None:
+    world = replace(builtin_world(), connections={})
+    with Store() as store:
+        services = Services(world, store, Origins(ORIGIN, "http://127.0.0.1:8801"), time.time)
+        services.authorization_app()
+        room = Room()
+        room.server = services.server
+        room.client = room.visitor()
+
+        page = room.consent_at(room.visitor(), room.register()["client_id"])
+
+    assert page.status_code == 200
+    assert ">Connect " not in page.text
 
 
 def test_nothing_is_offered_where_nothing_is_left_to_connect() -> None:

@@ -232,6 +232,15 @@ def test_a_token_that_is_not_accepted_is_explained(
     assert "invalid_token: " in told
 
 
+def test_arguments_of_the_tool_may_stand_behind_an_option(
+    one: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, answer, _ = call(one, capsys, "read_note", "--as", "alice", '{"name": "a"}')
+
+    assert code == 0
+    assert json.loads(answer)["note"] == "a"
+
+
 def test_an_unknown_tool_is_refused(one: Served, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, told = call(one, capsys, "fly", "--as", "alice", "--scope", READ)
 
@@ -266,6 +275,26 @@ def test_the_scopes_of_a_connection_come_along(
     _, _, told = call(one, capsys, "read_note", '{"name": "a"}', "--as", "alice")
 
     assert f"{READ} {FETCH}" in told
+
+
+def test_a_server_that_names_another_path_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    with ExitStack() as running:
+        listener = running.enter_context(Loopback())
+        world = builtin_world().with_resources(listener.url)
+        on = running.enter_context(run_services(world, running.enter_context(Store())))
+        well_known_url = on.server.well_known_url
+        guard = ToolGuard(
+            well_known_url=well_known_url,
+            audience=listener.url,
+            connections=DescopeConnections(well_known_url),
+        )
+        listener.start(LINES[0].http_app(served_by(LINES[0], guard)))
+        origin, url = listener.url, f"{listener.url}/mcp"
+
+        main(["call", url, "read_note", '{"name": "a"}', "--as", "alice"])
+
+    told = f"the server says that it is {origin}: set its MCP_SERVER_URL to {url}"
+    assert told in capsys.readouterr().err
 
 
 def test_another_name_of_the_server_is_corrected(

@@ -10,6 +10,8 @@ import pytest
 from toolguard.errors import InvalidTokenError
 from toolguard.testing import FrozenClock, LocalIssuer
 from toolguard.tokens.discovery import read_metadata
+from toolguard.tokens.jwks import JWKS
+from toolguard.tokens.jwt import JWTVerifier
 from toolguard.tokens.keys import KeySetError, StaticKeys
 from toolguard.tokens.trust import TrustedIssuers, trusted
 
@@ -63,6 +65,18 @@ def test_a_claim_that_differs_is_logged_once(
 
     assert said in message
     assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_an_issuer_that_is_found_later_is_logged_by_its_keys(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url = "https://a.test/.well-known/openid-configuration"
+    verifier = JWTVerifier(keys=JWKS(well_known_url=url), issuer=None, audience="https://mcp.test")
+
+    with pytest.raises(InvalidTokenError):
+        verifier.verify_now("opaque")
+
+    assert f"tokens are refused (<JWKS: {url}>): format is" in caplog.text
 
 
 def test_a_key_that_is_not_there_is_logged(caplog: pytest.LogCaptureFixture) -> None:

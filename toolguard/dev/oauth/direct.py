@@ -173,7 +173,9 @@ def _granted(
     unknown = [scope for scope in decision.refused if scope not in world.scopes]
     if unknown:
         known = ", ".join(world.scopes)
-        raise Refusal("invalid_scope", f"there is no scope {unknown[0]!r} in this world: {known}")
+        raise Refusal(
+            "invalid_scope", f"there is no scope {unknown[0]!r} in this world: write {known}"
+        )
     if decision.refused and asked is not None:
         refused = " ".join(decision.refused)
         if decision.rule is None:

@@ -54,7 +54,9 @@ class SignInPages:
         session, sign_in = self._current(request, form, "sign-in")
         email = (form.get("email") or "").strip()[:_MAX_EMAIL]
         if self._context.world.tenant_for(email) is None:
-            error = "No tenant of this world has the domain of this address"
+            error = (
+                "No tenant of this world has the domain of this address: write one of those below"
+            )
             return self._ask(session, sign_in, email=email, error=error)
         note_email(self._context, sign_in, email)
         return self._to("provider", tx=sign_in.name)

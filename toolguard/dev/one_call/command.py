@@ -201,6 +201,11 @@ class _Call:
         resource, issuers = found.get("resource", url), found.get("authorization_servers")
         if not isinstance(resource, str) or secure_origin(resource) != secure_origin(url):
             raise CallError(f"{metadata} is the metadata of another server, {resource!r}")
+        if resource.rstrip("/") != url.rstrip("/"):
+            self._say(
+                f"  attention: the server says that it is {resource}: set its MCP_SERVER_URL to "
+                f"{url}, which clients compare with it"
+            )
         named = issuers[0] if isinstance(issuers, list) and issuers else DEFAULT_ISSUER
         return replace(asked, resource=resource), self._settings.issuer or str(named)
 
