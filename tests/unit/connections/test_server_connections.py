@@ -688,6 +688,8 @@ def test_a_key_file_of_google_is_read() -> None:
         json.dumps({**KEY_FILE, "client_email": 7}),
         json.dumps({"type": "service_account"}),
     ],
+    # The keys differ in each process.
+    ids=["no JSON", "a list", "another type", "another endpoint", "no address", "no key"],
 )
 def test_another_key_file_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(ValueError, match="not the key file") as caught:
