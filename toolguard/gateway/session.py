@@ -257,6 +257,8 @@ class Session:
                 headers=headers,
                 timeout=_http.Timeout(_CONNECT_WITHIN, read=upstream.timeout),
                 event_hooks={"response": [self._answered]},
+                # Plain http is for this machine: a proxy would get the credential in the clear.
+                trust_env=upstream.url.lower().startswith("https:"),
             ) as client,
             streamable_http_client(upstream.url, http_client=client) as streams,
         ):
