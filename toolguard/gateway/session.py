@@ -246,7 +246,12 @@ class Session:
                 environment[upstream.connection_env] = credential.header
             command, *arguments = upstream.command
             parameters = StdioServerParameters(
-                command=command, args=arguments, env=environment, cwd=upstream.cwd
+                command=command,
+                args=arguments,
+                env=environment,
+                cwd=upstream.cwd,
+                # Another byte than UTF-8's ends one line, and not the session.
+                encoding_error_handler="replace",
             )
             async with stdio_client(parameters) as streams:
                 yield streams
