@@ -678,9 +678,9 @@ class ToolGuard:
     async def aclose(self, *, grace: float = 10.0) -> None:
         """Let running calls end, hand out all records, and close the clients of this event loop.
 
-        Those are the HTTP clients of the verifier, of the connection provider and of engines. The
-        last app of a protected server that ends in an event loop calls this; what is used again
-        afterwards opens new clients.
+        Those are the HTTP clients of the verifier, of the connection provider, of approvals and of
+        engines. The last app of a protected server that ends in an event loop calls this; what is
+        used again afterwards opens new clients.
 
         Args:
             grace: the maximum number of seconds to wait for running calls.
@@ -689,7 +689,8 @@ class ToolGuard:
             while any(each.method in CALLS for each in tuple(self.running)):  # noqa: ASYNC110 - of any loop
                 await anyio.sleep(_DRAINED_EVERY)
         await anyio.to_thread.run_sync(self.recorder.close)
-        await close(self.verifier, self.connections, self._dpop.replays, *self._engines)
+        parts = self.verifier, self.connections, self.approvals, self._dpop.replays
+        await close(*parts, *self._engines)
 
     def __repr__(self) -> str:
         return f"<ToolGuard: {self.resource} trusts {', '.join(self.issuers) or None}>"

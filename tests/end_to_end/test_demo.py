@@ -87,6 +87,16 @@ def test_a_refused_call_steps_up_and_is_served(told: str) -> None:
     assert text.endswith("In her Google calendar: 2030-01-07T10:00:00Z  Design review")
 
 
+def test_one_call_is_approved_by_its_user(told: str) -> None:
+    form = "InputRequiredResult" if "(server/discover)" in told else "error -32042"
+    asked = step(told, "Her assistant deletes it")
+    link = r"http://127\.0\.0\.1:\d+/connections/approvals/\S+"
+
+    assert re.search(rf"asked to open {link} \({form}\)$", asked, re.MULTILINE)
+    assert asked.endswith("| Approve this call? | A call to approve")
+    assert step(told, "It names another event").endswith("was served, once.")
+
+
 def test_where_the_policy_says_no_the_client_stops(told: str) -> None:
     for begins in ("His assistant creates an event", "Carol of tenant B"):
         refused = statuses(step(told, begins)).count("403 Forbidden")
@@ -135,7 +145,7 @@ def test_a_token_for_another_server_is_refused(told: str) -> None:
 
 
 def test_it_ends_well(told: str) -> None:
-    assert "\nAll 13 steps went as they should.\n" in told
+    assert "\nAll 15 steps went as they should.\n" in told
 
 
 def test_no_token_is_told(told: str) -> None:
@@ -158,7 +168,7 @@ def altered(old: str, new: str) -> World:
     ("old", "new", "failed"),
     [
         ('"http://127.0.0.1:*/*"', '"http://127.0.0.1:1/*"', "step 2:"),
-        ('grant = ["mcp:calendar.readonly"]', f'grant = ["{READ}", "{WRITE}"]', "step 6:"),
+        ('grant = ["mcp:calendar.readonly"]', f'grant = ["{READ}", "{WRITE}"]', "step 8:"),
     ],
 )
 def test_a_world_that_differs_is_noticed(
@@ -248,4 +258,4 @@ def test_with_a_real_browser_somebody_plays_all_the_people(watcher: io.StringIO)
     told = watcher.getvalue()
     assert "In your browser: sign in as alice@tenant-a.example" in told
     assert "In your browser: as dora@tenant-a.example" in told
-    assert "All 13 steps went as they should." in told
+    assert "All 15 steps went as they should." in told

@@ -49,6 +49,7 @@ _RECORDED: Mapping[Answer, bool] = {
     "outage of keys": False,
 }
 _LATE = ("served", "invalid_token")
+_EXPIRED = ("invalid_token", "not_connected")
 _PAUSE = 0.02
 _SHOWN = 300
 # Seconds after the end of a worker in which the proxy may still choose a connection to it.
@@ -120,8 +121,9 @@ class Tally:
         self.calls.append(call)
         if call.answer in (expected, *_OUTAGES, "lost"):
             return
-        # Whether the server read the clock before or after it was moved cannot be told.
-        is_either = call.answer == "invalid_token" or (call.answer, expected) == _LATE
+        # Whether the server read the clock before or after it was moved cannot be told, for the
+        # caller's token and for that of the connection.
+        is_either = call.answer in _EXPIRED or (call.answer, expected) == _LATE
         if not is_either or not call.spans(self.moves):
             self.wrong.append(call)
 

@@ -60,7 +60,9 @@ def names() -> Iterator[tuple[str, Any]]:
 def methods(name: str, kind: type) -> Iterator[tuple[str, Any]]:
     for attribute, found in vars(kind).items():
         function = getattr(found, "__func__", getattr(found, "fget", found))
-        if isinstance(function, FunctionType) and not attribute.startswith("_"):
+        # What it takes and raises is said where it is declared first.
+        is_declared = any(attribute in vars(base) for base in kind.__mro__[1:])
+        if isinstance(function, FunctionType) and not attribute.startswith("_") and not is_declared:
             yield f"{name}.{attribute}", function
 
 

@@ -126,6 +126,11 @@ class Approvals:
             return self.vault.pages_url
         return None if self._origin is None else f"{self._origin}/connections"
 
+    async def aclose(self) -> None:
+        """Close the TCP connections of the running event loop; the guard calls this."""
+        if self._http is not None:  # that of a vault is closed with the vault
+            await self._http.aclose()
+
     def bind(self, resource: str, issuer: str | None, guard: ApprovingGuard) -> None:
         """Take the origin of the pages and the issuer from the guard; the guard calls this.
 

@@ -19,6 +19,8 @@ from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from typing import Any
 
+from toolguard.decorators.annotations import is_context
+
 __all__ = ["UnreadableArgumentError", "canonical_json", "digest_of", "sent_arguments"]
 
 _AS_TEXT = (
@@ -29,9 +31,6 @@ _AS_TEXT = (
     pathlib.PurePath,
     uuid.UUID,
 )
-# These packages pass a function their context. No client can send one; it can send other values of
-# their types.
-_FRAMEWORKS = frozenset({"mcp", "fastmcp"})
 
 
 class UnreadableArgumentError(Exception):
@@ -48,14 +47,7 @@ class UnreadableArgumentError(Exception):
 
 def sent_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments without the context that the framework fills in."""
-    return {name: value for name, value in arguments.items() if not _is_context(value)}
-
-
-def _is_context(value: object) -> bool:
-    return any(
-        kind.__name__ == "Context" and kind.__module__.partition(".")[0] in _FRAMEWORKS
-        for kind in type(value).__mro__
-    )
+    return {name: value for name, value in arguments.items() if not is_context(type(value))}
 
 
 def digest_of(value: object) -> str:

@@ -48,7 +48,7 @@ def approval_routes(approvals: Approvals) -> list[Route]:
 
     Raises:
         ValueError: if they do not know their origin.
-        MissingTemplatesError: if Jinja2 is not installed.
+        ModuleNotFoundError: if Jinja2 is not installed.
     """
     return _ApprovalPages(approvals, _visitors(approvals)).routes()
 

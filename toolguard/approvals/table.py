@@ -13,12 +13,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, delete, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
 
 from toolguard.approvals.approval import Answer, Approval, Asker
 from toolguard.approvals.memory import MAX_OF_ASKER
 from toolguard.errors import ApprovalUnavailableError
+from toolguard.vault.database import DatabaseAwayError, insert_into, surplus
 from toolguard.vault.schema import APPROVALS, SchemaError
 from toolguard.vault.seals import Seal, UnknownKeyError
 
@@ -33,6 +32,7 @@ __all__ = ["ApprovalTable"]
 
 _log = logging.getLogger("toolguard.approvals")
 
+_SAME = ("issuer", "owner")
 _SEALED_WITH = ("binding", "id", "issuer", "owner", "state")
 
 
@@ -81,7 +81,11 @@ class ApprovalTable:
         """
         row = await self._sealed(new)
         is_over = or_(APPROVALS.c.state == "used", APPROVALS.c.expires_at <= now)
-        await self._rows(delete(APPROVALS).where(or_(APPROVALS.c.expires_at <= now, _surplus(row))))
+        await self._rows(
+            delete(APPROVALS).where(
+                or_(APPROVALS.c.expires_at <= now, surplus(APPROVALS, _SAME, row, MAX_OF_ASKER))
+            )
+        )
         await self._insert(row, is_over)
         found = await self._read(APPROVALS.c.binding == new.binding)
         # It may have been used, or a new one asked for, in between: the next call sees that.
@@ -122,9 +126,8 @@ class ApprovalTable:
 
     async def _insert(self, row: Mapping[str, Any], is_over: ColumnElement[bool]) -> None:
         def statement(db: AsyncConnection) -> Executable:
-            insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
             return (
-                insert(APPROVALS)
+                insert_into(APPROVALS, db)
                 .values(dict(row))
                 .on_conflict_do_update(index_elements=["binding"], set_=dict(row), where=is_over)
             )
@@ -175,21 +178,10 @@ class ApprovalTable:
         self, statement: Executable | Callable[[AsyncConnection], Executable]
     ) -> list[Any]:
         try:
-            async with self._database.connect() as db:
-                found = await db.execute(statement(db) if callable(statement) else statement)
-                return list(found.mappings()) if found.returns_rows else []
-        except (SQLAlchemyError, SchemaError, OSError) as fault:
-            told = str(fault) if isinstance(fault, SchemaError) else type(fault).__name__
-            _log.error("the database of approvals: %s", told)
+            return await self._database.rows(statement)
+        except (DatabaseAwayError, SchemaError) as fault:
+            _log.error("the database of approvals: %s", fault)
         raise ApprovalUnavailableError("Approvals cannot be asked for now: try again")
-
-
-def _surplus(row: Mapping[str, Any]) -> ColumnElement[bool]:
-    """Match the oldest rows of the same caller, so that there is room for one."""
-    same = and_(*(APPROVALS.c[name] == row[name] for name in ("issuer", "owner")))
-    newest = APPROVALS.c.expires_at.desc()
-    kept = select(APPROVALS.c.binding).where(same).order_by(newest).limit(MAX_OF_ASKER - 1)
-    return and_(same, APPROVALS.c.binding.not_in(kept))
 
 
 def _bound_to(row: Mapping[str, Any]) -> bytes:

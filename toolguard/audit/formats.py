@@ -215,9 +215,11 @@ _SHAPES = {"scope": ("([", "])"), "rule": ("{{", "}}"), "connection": ("[(", ")]
 def _asks(operation: AuditedOperation) -> Iterator[tuple[str, str, str]]:
     """Yield shape, label and arrow of each requirement of an operation."""
     groups = operation.alternatives
-    if not groups or operation.access == "nobody":
+    if not groups or operation.access == "nobody":  # the words name the approver as well
         yield "rule", operation.rule, "-->"
         return
+    if operation.approver is not None:
+        yield "rule", f"approval by {operation.approver}", "-->"
     scopes = {*operation.scopes, *operation.call_scopes}
     for condition in dict.fromkeys(condition for group in groups for condition in group):
         needed = all(condition in group for group in groups)

@@ -134,6 +134,7 @@ def _described(
         tuple(str(each) for each in requirements if each.names_scopes),
         policy.connections if policy is not None else (),
         injected_parameters(listed.function) if listed.function is not None else (),
+        policy.approval.approver if policy is not None and policy.approval is not None else None,
     )
 
 

@@ -65,6 +65,8 @@ class AuditedOperation:
         call_scopes: scopes that depend on the call, as declared.
         connections: the connections fetched for the caller.
         injected: the parameters that clients neither see nor set.
+        approver: the person who has to approve each call: ``the caller``, or the requirement for
+            another one; None if it needs no approval.
         problems: its own faults, independent of the rest of the server.
     """
 
@@ -79,6 +81,7 @@ class AuditedOperation:
     call_scopes: tuple[str, ...] = ()
     connections: tuple[ConnectionNeed, ...] = ()
     injected: tuple[str, ...] = ()
+    approver: str | None = None
     problems: tuple[Finding, ...] = ()
 
     @property

@@ -35,16 +35,12 @@ def _run(arguments: argparse.Namespace) -> int:
     # These import the frameworks; `toolguard --version` need not.
     from toolguard.dev.story.narrator import Narrator, UnexpectedStepError  # noqa: PLC0415
     from toolguard.dev.story.run import tell  # noqa: PLC0415
-    from toolguard.pages.layout import MissingTemplatesError  # noqa: PLC0415
 
     # The frameworks would set up a log of their own in the middle of the story.
     logging.getLogger().addHandler(logging.NullHandler())
     try:
         anyio.run(partial(tell, Narrator(sys.stdout), real_browser=arguments.browser))
     except UnexpectedStepError:
-        return 1
-    except MissingTemplatesError as error:
-        print(f"toolguard demo: {error}")
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -15,6 +15,7 @@ __all__ = [
     "accepts_text",
     "evaluated",
     "injected",
+    "is_context",
     "is_kind",
     "is_sent_by_client",
     "kinds_of",
@@ -23,6 +24,9 @@ __all__ = [
     "sent_by_client",
     "unwrapped",
 ]
+
+
+_FRAMEWORKS = frozenset({"mcp", "fastmcp"})
 
 
 class _SentByClient:
@@ -152,6 +156,20 @@ def is_kind(annotation: Any, kind: type) -> bool:
         return kind.__name__ in names and names <= {kind.__name__, "None"}
     members = {member for member in _members(annotation) if member is not type(None)}
     return members == {kind}
+
+
+def is_context(annotation: Any) -> bool:
+    """Return whether it is the context that a framework passes to a function, or that or None.
+
+    No client can send one; it can send values of other types of these packages.
+    """
+    if isinstance(annotation, str):
+        return bool(re.fullmatch(r"(\w+\.)*Context(\s*\|\s*None)?", annotation))
+    return any(
+        kind.__name__ == "Context" and kind.__module__.partition(".")[0] in _FRAMEWORKS
+        for member in _members(annotation)
+        for kind in getattr(typing.get_origin(member) or member, "__mro__", ())
+    )
 
 
 def accepts_text(annotation: Any) -> bool:

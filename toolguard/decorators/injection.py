@@ -10,7 +10,7 @@ import functools
 import inspect
 import re
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from toolguard.decorators.annotations import (
     accepts_text,
     evaluated,
     injected,
+    is_context,
     is_kind,
     is_sent_by_client,
     kinds_of,
@@ -47,10 +48,12 @@ class Injection:
     Attributes:
         visible: the signature without the injected parameters.
         sources: the source of the value of each injected parameter.
+        receiver: the parameter that a method's object is bound to; None for a function.
     """
 
     visible: inspect.Signature
     sources: Mapping[str, Extract]
+    receiver: str | None = None
 
     @classmethod
     def from_policy(cls, function: Callable[..., Any], policy: Policy) -> Injection:
@@ -76,7 +79,8 @@ class Injection:
                 )
         kept = [p for name, p in signature.parameters.items() if name not in sources]
         _check_read(policy, kept, function)
-        return cls(signature.replace(parameters=kept), types.MappingProxyType(sources))
+        visible = signature.replace(parameters=kept)
+        return cls(visible, types.MappingProxyType(sources), _receiver(function, kept))
 
     def values(self, principal: Principal | None, connections: Connections) -> dict[str, object]:
         """Return the injected keyword arguments for this caller.
@@ -132,7 +136,16 @@ class Injection:
         bind = self.visible.bind if is_whole else self.visible.bind_partial
         bound = bind(*args, **hidden)
         bound.apply_defaults()
-        return dict(bound.arguments)
+        # No client sends an argument by position, so this one is the method's object.
+        if args and self.receiver is not None:
+            del bound.arguments[self.receiver]
+        unfilled = () if is_whole else self._contexts - hidden.keys()
+        return {name: value for name, value in bound.arguments.items() if name not in unfilled}
+
+    @functools.cached_property
+    def _contexts(self) -> frozenset[str]:
+        parameters = self.visible.parameters.items()
+        return frozenset(name for name, each in parameters if is_context(each.annotation))
 
     @functools.cached_property
     def _has_star_args(self) -> bool:
@@ -169,6 +182,14 @@ def _source(
         return _principal_source(parameter, policy, function)
     _check_not_sent(parameter, function)
     return None
+
+
+def _receiver(function: Callable[..., Any], visible: Sequence[inspect.Parameter]) -> str | None:
+    """Return the parameter of a function in the body of a class that takes the object."""
+    owner = getattr(unwrapped(function), "__qualname__", "").rpartition(".")[0]
+    is_method = owner and not owner.endswith("<locals>")
+    first = visible[0].name if visible else None
+    return first if is_method and first in ("self", "cls") else None
 
 
 def _check_read(

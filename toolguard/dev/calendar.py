@@ -12,6 +12,7 @@ import httpx
 from pydantic import Field
 
 from toolguard.connections import Connection
+from toolguard.decorators.approval import requires_approval
 from toolguard.decorators.requires import requires_scopes, with_connection
 from toolguard.errors import ConnectionRequiredError
 from toolguard.frameworks import sdk_server_class
@@ -89,6 +90,7 @@ class _CalendarTools:
         return _event(await self._ask(calendar, "POST", _EVENTS, json=event))
 
     @requires_scopes(_WRITE)
+    @requires_approval(summary="Delete the event {event_id}")
     @with_connection("google-calendar", scopes=[_CALENDAR], as_="calendar")
     async def delete_calendar_event(self, event_id: _EventId, *, calendar: Connection) -> str:
         """Delete an event."""

@@ -22,7 +22,6 @@ from toolguard.dev.fitting import DEFAULT_RESOURCE, Fit, fitted, read_server
 from toolguard.dev.oauth.config import World, WorldError, builtin_world, load_world
 from toolguard.dev.services import Origins, run_services
 from toolguard.dev.store import Store
-from toolguard.pages.layout import MissingTemplatesError
 from toolguard.testing.loopback import Loopback
 
 __all__ = ["DevSettings", "run_dev"]
@@ -72,7 +71,7 @@ def run_dev(
     except sqlite3.DatabaseError as error:
         print(f"toolguard dev: --state {settings.state}: {error}; write a new file", file=out)
         return 1
-    except (WorldError, LoadError, MissingTemplatesError, OSError) as error:
+    except (WorldError, LoadError, OSError) as error:
         print(f"toolguard dev: {_sentence(error)}", file=out)
         return 1
     return 0

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from toolguard.approvals import Approvals
 from toolguard.audit import AuditedOperation, Report
 from toolguard.calls.records import DecisionRecord
 from toolguard.connections import Connection, ConnectionProvider, ConnectionRequest
@@ -32,6 +33,7 @@ from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts
 from toolguard.dev.google.calendar_api import calendar_routes
 from toolguard.dev.google.consent import ConsentScreen, RegisteredClient
 from toolguard.dev.loopback_only import LoopbackOnly
+from toolguard.dev.oauth.clients import Client, save_client
 from toolguard.dev.oauth.config import World
 from toolguard.dev.oauth.server import DevServer
 from toolguard.dev.store import Store
@@ -40,7 +42,7 @@ from toolguard.dev.vault.outbound_apps import OutboundApps
 from toolguard.guard import ToolGuard
 from toolguard.testing.loopback import Loopback
 from toolguard.tokens.proofs import DPoP, Mode
-from toolguard.vault import Endpoints, OAuthProvider, connect_routes
+from toolguard.vault import Endpoints, OAuthProvider, OpenIDSignIn, connect_routes
 
 __all__ = ["APP", "Origins", "Services", "run_services"]
 
@@ -80,6 +82,8 @@ class Services:
         self.google_url = origins.google
         self._google_secret = store.secret("client of the provider")
         self._clock = clock
+        #: The approvals of the guarded servers, by their URLs.
+        self.approvals: dict[str, Approvals] = {}
         #: The audit of the server that the world was made for.
         self.report: Report | None = None
         #: The scopes of the connections, by their names.
@@ -104,8 +108,21 @@ class Services:
             clock=self._clock,
             on_decision=self._note,
         )
-        app: Starlette = guard.protect(mcp_server).streamable_http_app()
+        self.approvals[url] = approvals = self._approvals(url)
+        app: Starlette = guard.protect(mcp_server, approvals=approvals).streamable_http_app()
         return app
+
+    def _approvals(self, url: str) -> Approvals:
+        """Return approvals whose pages are served at the origin of ``url``, with our sign-in."""
+        origin = "{0.scheme}://{0.netloc}".format(urlsplit(url))
+        pages = Client(
+            client_id=f"approvals-{origin}",
+            name="the page of approvals",
+            redirect_uris=(f"{origin}/connections/signed-in",),
+            grant_types=("authorization_code",),
+        )
+        save_client(self.server.context, pages)
+        return Approvals(sign_in=OpenIDSignIn(pages.client_id), clock=self._clock)
 
     def _note(self, record: DecisionRecord) -> None:
         """Note a decision of a guarded server of this process, for the console."""
@@ -232,7 +249,7 @@ def run_services(
 
     Raises:
         OSError: if a port is taken.
-        MissingTemplatesError: if Jinja2 is not installed.
+        ModuleNotFoundError: if Jinja2 is not installed.
     """
     with Loopback(port=ports[0]) as authorization, Loopback(port=ports[1]) as google:
         origins = Origins(authorization.url, google.url)

@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from toolguard.parsing.pkce import s256_challenge
-from toolguard.parsing.scope_names import ScopeNames
+from toolguard.parsing.scope_names import OPENID_SCOPES, ScopeNames
 from toolguard.testing.issuer import LocalIssuer
 from toolguard.testing.more_providers import google_tokeninfo
 from toolguard.testing.providers import ProviderName, provider_named
@@ -32,8 +32,8 @@ __all__ = ["VendorServer"]
 
 # RFC 7591: the other vendors know only the clients that somebody has entered.
 _REGISTERS = frozenset({"auth0", "descope", "keycloak", "ory", "supabase", "workos"})
-# Those of OpenID, which every vendor knows beside the scopes of an API.
-_IDENTITY = frozenset({"openid", "profile", "email", "offline_access"})
+# Those that every vendor knows beside the scopes of an API.
+_IDENTITY = OPENID_SCOPES - {"address", "phone"}
 # Their metadata does not have it, and they refuse it.
 _NOT_OFFLINE = frozenset({"cognito", "google"})
 # These give a refresh token only to a client that asked for offline_access (OpenID Connect Core

@@ -2,7 +2,10 @@
 
 Access Evaluation for a call, Access Evaluations for a list, and the metadata at
 ``/.well-known/authzen-configuration``, as the final specification of 11 January 2026 has them. What
-is asked about each method is in :mod:`toolguard.engines.mapping`.
+is asked about each method is the default mapping of "COAZ-MCP: COAZ Binding for the Model Context
+Protocol", draft 1 of 13 February 2026. Mappings in CEL are not read, as that would need an
+evaluator at run time: a function takes their place. :mod:`toolguard.engines.mapping` says what else
+differs from the draft, and why.
 """
 
 from __future__ import annotations
@@ -11,14 +14,15 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from typing import Any, TypeAlias
 
 import anyio
 
 from toolguard.connections.http import Transport
 from toolguard.engines.decision_point import DecisionPoint, UnavailableError
-from toolguard.engines.mapping import Evaluation, build_evaluation, default_mapping, without
-from toolguard.policies.answers import Answer
+from toolguard.engines.mapping import Evaluation, build_evaluations, default_mapping, without
+from toolguard.policies.answers import Answer, AnswerVerdict
 from toolguard.policies.formulas import Formula
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
@@ -30,8 +34,13 @@ __all__ = ["AuthZEN", "Denial", "Mapped", "authzen"]
 
 _log = logging.getLogger("toolguard.engines")
 
-Mapped: TypeAlias = Callable[[Principal, OperationCall], Mapping[str, Any]]
-"""A function that returns the action, the resource or further context of a request."""
+Mapped: TypeAlias = Callable[
+    [Principal, OperationCall], Mapping[str, Any] | Sequence[Mapping[str, Any]]
+]
+"""A function that returns the action, the resource or further context of a request.
+
+Or a list of these, for a call that needs several permits.
+"""
 
 Denial: TypeAlias = Callable[[Mapping[str, Any]], Answer | None]
 """A function that reads the context of a denial: an answer, or None for a plain denial."""
@@ -83,7 +92,9 @@ class AuthZEN:
             asked = self._asked(principal, call)
         except Exception as error:  # noqa: BLE001 - fail closed: a mapping of the developer's
             return _unmapped(error)
-        return await self._decide(principal, asked)
+        if len(asked) == 1:
+            return await self._decide(principal, asked[0])
+        return _together(await self._decide_all(principal, asked))
 
     async def answer(
         self, principal: Principal, method: str, params: Mapping[str, Any], server: str
@@ -114,7 +125,7 @@ class AuthZEN:
             calls: the operations, without arguments.
         """
         found: list[Answer | None] = [None] * len(calls)
-        asked: dict[int, Evaluation] = {}
+        asked: dict[int, Sequence[Evaluation]] = {}
         for at, call in enumerate(calls):
             if call.kind == "resource" and "{" in call.name:  # a template stands for many
                 continue
@@ -123,10 +134,9 @@ class AuthZEN:
             except Exception as error:  # noqa: BLE001 - a mapping that needs the arguments
                 if self._mapping is None:
                     found[at] = _unmapped(error)
-        for at, answer in zip(
-            asked, await self._decide_all(principal, [*asked.values()]), strict=True
-        ):
-            found[at] = answer
+        answers = iter(await self._decide_all(principal, [*chain(*asked.values())]))
+        for at, questions in asked.items():
+            found[at] = _together([*islice(answers, len(questions))])
         return found
 
     async def warm_up(self) -> None:
@@ -144,10 +154,10 @@ class AuthZEN:
         """Close the TCP connections of the running event loop; a later question opens new ones."""
         await self._point.aclose()
 
-    def _asked(self, principal: Principal, call: OperationCall) -> Evaluation:
+    def _asked(self, principal: Principal, call: OperationCall) -> Sequence[Evaluation]:
         if self._never_sent:
             call = replace(call, arguments=without(call.arguments, self._never_sent))
-        return build_evaluation(principal, call, self._mapping)
+        return build_evaluations(principal, call, self._mapping)
 
     async def _decide(self, principal: Principal, asked: Evaluation) -> Answer:
         caller = principal.issuer, principal.user_id
@@ -284,7 +294,8 @@ def authzen(  # noqa: PLR0913 - the settings of a decision point, by name
         mapping: a function of the principal and the call that returns ``action``, ``resource`` or
             further ``context``, to replace those of the default mapping. Only through it do
             arguments leave this process, and lists are filtered where it needs none. The subject
-            is always the one of the token.
+            is always the one of the token. It may return a list of these, for a call that needs
+            several permits: they are asked for in one request.
         never_sent: the names of arguments that never leave this process: ``mapping`` does not
             see them, at any depth.
         denial: reads the ``context`` of a denial, which the specification leaves open, for what
@@ -307,6 +318,20 @@ def authzen(  # noqa: PLR0913 - the settings of a decision point, by name
         raise TypeError(f"write never_sent=[{never_sent!r}]: a list")
     point = DecisionPoint(url, client=client, timeout=timeout, transport=transport, clock=clock)
     return AuthZEN(point, mapping, never_sent, denial)
+
+
+_RANKS: Mapping[AnswerVerdict, int] = {
+    "deny": 0,
+    "needs scopes": 1,
+    "needs sign-in": 1,
+    "try again": 2,
+    "permit": 3,
+}
+
+
+def _together(answers: Sequence[Answer]) -> Answer:
+    """Return the answer to a call that needs a permit for each of several questions."""
+    return min(answers, key=lambda each: _RANKS[each.verdict])
 
 
 def _unmapped(error: Exception) -> Answer:

@@ -4,18 +4,30 @@ This implements the default mappings of "COAZ-MCP: COAZ Binding for the Model Co
 OpenID AuthZEN, draft 1 of 13 February 2026. Beyond the draft, ``subject.properties.issuer`` tells
 users of several issuers apart, ``context.actor`` is the current actor (RFC 8693), and
 ``subscriptions/listen`` of MCP 2026-07-28 is asked about as ``resources/subscribe``, which it
-replaces. Mappings that a tool declares in CEL (``x-authzen-mapping``) are not read.
+replaces.
+
+What differs from the draft, and why:
+
+- Mappings that a tool declares in CEL (``x-authzen-mapping``) are not read: they need an evaluator
+  of CEL at run time. A function of the developer's stands for them (``authzen(mapping=...)``), and
+  its list of questions for the envelope ``evaluations``. No client is told of it in ``tools/list``.
+- A denial of a tool is a result with ``isError``, as the draft allows. Elsewhere its code is
+  ``-32003``: ``-32001`` is what the official TypeScript client means by a request that timed out.
+- A question that cannot be asked is a denial and not ``-32602``, and a decision point that does not
+  answer is "try again" and not ``-32603``: what clients are told does not depend on where a check
+  decides. The decision record tells the three apart.
+- The reason of a denial is recorded and not shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from toolguard.policies.operations import COMPLETE, Kind, OperationCall
 from toolguard.principal import Principal
 
-__all__ = ["Evaluation", "MappingError", "build_evaluation", "default_mapping", "without"]
+__all__ = ["Evaluation", "MappingError", "build_evaluations", "default_mapping", "without"]
 
 Evaluation = dict[str, Any]
 """A request for one decision: subject, action, resource and context."""
@@ -107,37 +119,49 @@ def default_mapping(
     }
 
 
-def build_evaluation(
+def build_evaluations(
     principal: Principal,
     call: OperationCall,
     mapping: Callable[[Principal, OperationCall], object] | None = None,
-) -> Evaluation:
-    """Return what is asked about a call of an operation.
+) -> Sequence[Evaluation]:
+    """Return what is asked about a call of an operation: at least one question.
 
     Args:
         principal: the verified caller.
         call: the call, with no more arguments than ``mapping`` may read.
-        mapping: returns the action, the resource or further context, instead of the default.
+        mapping: returns the action, the resource or further context, instead of the default; or
+            a list of these.
 
     Raises:
         MappingError: if no request can be made of it.
     """
+    asked = _default_evaluation(principal, call)
+    if mapping is None:
+        return [asked]
+    own = mapping(principal, call)
+    several = own if isinstance(own, (list, tuple)) else [own]
+    if not several:
+        raise MappingError("a mapping returns at least one question")
+    return [_replaced(asked, each, principal) for each in several]
+
+
+def _default_evaluation(principal: Principal, call: OperationCall) -> Evaluation:
     method = call.method or _CALLS[call.kind]
     params: dict[str, Any] = {"uri" if call.kind == "resource" else "name": call.name}
     if method == COMPLETE:
         params = {"ref": {"type": f"ref/{call.kind}", **params}}
     asked = default_mapping(_SUBSCRIBE if method == _LISTEN else method, params, principal)
     assert asked is not None  # noqa: S101 - what names an operation does not pass
-    if mapping is None:
-        return asked
-    own = mapping(principal, call)
+    return asked
+
+
+def _replaced(asked: Evaluation, own: object, principal: Principal) -> Evaluation:
     if not isinstance(own, Mapping) or not own.keys() <= {"action", "resource", "context"}:
         raise MappingError("a mapping returns an object with action, resource and context only")
     context = own.get("context", {})
     if not isinstance(context, Mapping) or not context.keys().isdisjoint(asked["context"]):
         raise MappingError("the context of a mapping is an object without agent and actor")
-    asked |= own
-    return {**asked, "context": {**context, **_caller(principal)["context"]}}
+    return {**asked, **own, "context": {**context, **_caller(principal)["context"]}}
 
 
 def without(arguments: Mapping[str, Any], names: frozenset[str]) -> dict[str, Any]:

@@ -10,25 +10,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from toolguard.parts.extras import explained
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["Form", "MissingTemplatesError", "load_templates", "page", "stylesheet"]
-
-
-class MissingTemplatesError(RuntimeError):
-    """Pages cannot be shown, because Jinja2 is not installed."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the pages need Jinja2, which is not installed: pip install 'toolguard-mcp[dev]'"
-        )
+__all__ = ["Form", "load_templates", "page", "stylesheet"]
 
 
 @dataclass(frozen=True)
@@ -55,12 +47,10 @@ def load_templates() -> Environment:
     Call it where a server starts, so that what is missing is said there and not to a browser.
 
     Raises:
-        MissingTemplatesError: if Jinja2 is not installed.
+        ModuleNotFoundError: if Jinja2 is not installed.
     """
-    if find_spec("jinja2") is None:
-        raise MissingTemplatesError
-    # An extra: whoever shows no pages does without it.
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
+    with explained():  # an extra: a server that shows no pages does without it
+        from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
 
     return Environment(
         loader=PackageLoader("toolguard.pages"),
@@ -91,7 +81,7 @@ def page(
         values: what the template shows; every text is escaped.
 
     Raises:
-        MissingTemplatesError: if Jinja2 is not installed.
+        ModuleNotFoundError: if Jinja2 is not installed.
     """
     markup = load_templates().get_template(template).render(values, issuer=issuer)
     return HTMLResponse(markup, status, headers=_headers(form_targets))

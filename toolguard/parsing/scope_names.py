@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 from toolguard.parsing.scope_token import check_requestable
 
-__all__ = ["SAME", "ScopeNames"]
+__all__ = ["OPENID_SCOPES", "SAME", "ScopeNames"]
 
-# Scopes of OpenID Connect, which no resource server owns (Core §5.4, §11).
-_SHARED = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
+OPENID_SCOPES = frozenset({"openid", "profile", "email", "address", "phone", "offline_access"})
+"""The scopes of OpenID Connect, which no resource server owns (Core §5.4, §11)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ScopeNames:
         """
         if short in self.named:
             return self.named[short]
-        is_foreign = short in _SHARED or "://" in short
+        is_foreign = short in OPENID_SCOPES or "://" in short
         return short if not self.prefix or is_foreign else self.prefix + short
 
     def read(self, scopes: Iterable[str]) -> tuple[str, ...]:

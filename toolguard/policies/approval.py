@@ -52,8 +52,13 @@ class ApprovalNeed:
             names.append(name)
         return tuple(names)
 
+    @property
+    def approver(self) -> str:
+        """The person who approves, in words."""
+        return "the caller" if self.by is None else str(self.by)
+
     def __str__(self) -> str:
-        return f"approval by {'the caller' if self.by is None else self.by}"
+        return f"approval by {self.approver}"
 
 
 @dataclass(frozen=True)

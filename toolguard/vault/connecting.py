@@ -54,7 +54,7 @@ def connect_routes(vault: Vault) -> list[Route]:
 
     Raises:
         ValueError: if the vault does not know its origin, or how people sign in.
-        MissingTemplatesError: if Jinja2 is not installed.
+        ModuleNotFoundError: if Jinja2 is not installed.
     """
     return _ConnectPages(vault, build_visitors(vault)).routes()
 

@@ -6,13 +6,15 @@ Every statement is a transaction of its own: nothing is locked while a third-par
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import AsyncAdaptedQueuePool, event
+from sqlalchemy import AsyncAdaptedQueuePool, and_, event, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from toolguard.parts.extras import explained
@@ -20,9 +22,13 @@ from toolguard.tokens.per_loop import PerLoop
 from toolguard.vault.schema import SCHEMA_VERSION, SchemaError, found_version, upgrade
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Table
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.sql.base import Executable
 
-__all__ = ["Database"]
+__all__ = ["Database", "DatabaseAwayError", "insert_into", "surplus"]
+
+AnswerT = TypeVar("AnswerT")
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -35,6 +41,10 @@ _WRITE_URL = (
 )
 # Nothing is to be rolled back where every statement is a transaction of its own.
 _POOL = {"pool_size": 5, "max_overflow": 15, "pool_timeout": 5, "pool_reset_on_return": None}
+
+
+class DatabaseAwayError(Exception):
+    """The database cannot be used now; the text names the type of the fault."""
 
 
 class Database:
@@ -76,6 +86,43 @@ class Database:
         except self._refusals as fault:
             raise ConnectionRefusedError(type(fault).__name__) from None
 
+    async def ask(self, question: Callable[[AsyncConnection], Awaitable[AnswerT]]) -> AnswerT:
+        """Return the answer to a question.
+
+        Args:
+            question: asks it on one connection, in autocommit mode.
+
+        Raises:
+            DatabaseAwayError: if the database cannot be used; without a cause, which may quote a
+                row.
+            SchemaError: if the tables are of another version.
+        """
+        try:
+            async with self.connect() as db:
+                return await question(db)
+        except (SQLAlchemyError, sqlite3.Error, OSError) as fault:
+            error = DatabaseAwayError(type(fault).__name__)
+        raise error
+
+    async def rows(
+        self, statement: Executable | Callable[[AsyncConnection], Executable]
+    ) -> list[Any]:
+        """Return the rows of a statement, by the names of their columns.
+
+        Args:
+            statement: the statement, or a function of the connection that returns it.
+
+        Raises:
+            DatabaseAwayError: if the database cannot be used.
+            SchemaError: if the tables are of another version.
+        """
+
+        async def execute(db: AsyncConnection) -> list[Any]:
+            found = await db.execute(statement(db) if callable(statement) else statement)
+            return list(found.mappings()) if found.returns_rows else []
+
+        return await self.ask(execute)
+
     async def upgrade(self) -> tuple[int, int]:
         """Move the tables forward; return their version before and after.
 
@@ -116,6 +163,29 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<Database: {self._url.render_as_string(hide_password=True)}>"
+
+
+def insert_into(table: Table, db: AsyncConnection) -> postgresql.Insert | sqlite.Insert:
+    """Return an insertion that may have ``on_conflict_do_update``, for the database of ``db``."""
+    is_postgres = db.dialect.name == "postgresql"
+    return postgresql.insert(table) if is_postgres else sqlite.insert(table)
+
+
+def surplus(
+    table: Table, same: Iterable[str], row: Mapping[str, Any], most: int
+) -> ColumnElement[bool]:
+    """Match the rows that expire first, so that there is room for one.
+
+    Args:
+        table: a table with one column as its key, and ``expires_at``.
+        same: the columns in which the counted rows are as ``row``.
+        row: the row that there has to be room for.
+        most: how many rows there may be.
+    """
+    (key,) = table.primary_key.columns
+    alike = and_(*(table.c[name] == row[name] for name in same))
+    kept = select(key).where(alike).order_by(table.c.expires_at.desc()).limit(most - 1)
+    return and_(alike, key.not_in(kept))
 
 
 def _async_url(url: str) -> URL:

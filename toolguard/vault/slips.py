@@ -15,9 +15,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from sqlalchemy import and_, delete, insert, or_, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from toolguard.errors import ConnectionUnavailableError
+from toolguard.vault.database import DatabaseAwayError, surplus
 from toolguard.vault.grants import Owner
 from toolguard.vault.oauth_client import new_secret
 from toolguard.vault.schema import SLIPS
@@ -39,6 +39,7 @@ _log = logging.getLogger("toolguard.vault")
 SESSION_SECONDS = 1_800.0
 """How long a person stays signed in."""
 
+_SAME = ("kind", "issuer", "owner", "purpose")
 _LIFETIMES: Mapping[Purpose, float] = {
     "ticket": 600.0,
     "consent": 600.0,
@@ -99,7 +100,11 @@ class SlipStore:
         }
         sealed = await self._seal.seal(json.dumps(facts).encode(), _bound_to(identity))
         row = {**identity, "sealed": sealed, "key_id": self._seal.key_id}
-        await self._rows(delete(SLIPS).where(or_(SLIPS.c.expires_at <= now, _surplus(row))))
+        await self._rows(
+            delete(SLIPS).where(
+                or_(SLIPS.c.expires_at <= now, surplus(SLIPS, _SAME, row, _MAX_SLIPS))
+            )
+        )
         await self._rows(insert(SLIPS).values(row))
         return secret
 
@@ -141,22 +146,12 @@ class SlipStore:
 
     async def _rows(self, statement: Executable) -> list[Any]:
         try:
-            async with self._database.connect() as db:
-                found = await db.execute(statement)
-                return list(found.mappings()) if found.returns_rows else []
-        except (SQLAlchemyError, OSError) as fault:
-            _log.error("the vault's database: %s", type(fault).__name__)
+            return await self._database.rows(statement)
+        except DatabaseAwayError as fault:
+            _log.error("the vault's database: %s", fault)
         raise ConnectionUnavailableError(
             "The vault's database cannot be used now: try again", connection="the vault"
         )
-
-
-def _surplus(row: Mapping[str, Any]) -> ColumnElement[bool]:
-    """Match the oldest rows of the same person and purpose, so that there is room for one."""
-    same = and_(*(SLIPS.c[name] == row[name] for name in ("kind", "issuer", "owner", "purpose")))
-    newest = SLIPS.c.expires_at.desc()
-    kept = select(SLIPS.c.digest).where(same).order_by(newest).limit(_MAX_SLIPS - 1)
-    return and_(same, SLIPS.c.digest.not_in(kept))
 
 
 def _digest(secret: str) -> str:

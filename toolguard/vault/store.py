@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import sqlite3
 from collections import namedtuple
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import and_, bindparam, delete, or_, select, tuple_, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.dialects import sqlite
 
 from toolguard.connections.retries import MAX_RETRY_AFTER
 from toolguard.errors import (
@@ -26,6 +24,7 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
+from toolguard.vault.database import DatabaseAwayError, insert_into
 from toolguard.vault.grants import Grant, GrantKey, Owner
 from toolguard.vault.schema import APPROVALS, GRANTS, SLIPS, SchemaError
 from toolguard.vault.seals import Seal, UnknownKeyError
@@ -138,8 +137,7 @@ class GrantStore:
         values = {**_identity(key), **sealed, **state, "version": secrets.randbits(_VERSION_BITS)}
 
         async def write(db: AsyncConnection) -> None:
-            insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
-            statement = insert(GRANTS).values(values)
+            statement = insert_into(GRANTS, db).values(values)
             changed = {**sealed, **state, "version": GRANTS.c.version + 1}
             await db.execute(
                 statement.on_conflict_do_update(
@@ -321,12 +319,11 @@ class GrantStore:
     ) -> AnswerT:
         """Ask the database; a fault is an error without a cause: a cause may quote a row."""
         try:
-            async with self._database.connect() as db:
-                return await question(db)
+            return await self._database.ask(question)
         except SchemaError as fault:
             error: ConnectionTokenError = ConnectionResponseError(str(fault), connection=connection)
-        except (SQLAlchemyError, sqlite3.Error, OSError) as fault:
-            _log.error("the vault's database, for %s: %s", connection, type(fault).__name__)
+        except DatabaseAwayError as fault:
+            _log.error("the vault's database, for %s: %s", connection, fault)
             error = ConnectionUnavailableError(
                 "The vault's database cannot be used now: try again", connection=connection
             )

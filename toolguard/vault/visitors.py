@@ -93,7 +93,7 @@ class Visitors:
 
     Raises:
         ValueError: if people sign in at an issuer, and it is not known.
-        MissingTemplatesError: if Jinja2 is not installed.
+        ModuleNotFoundError: if Jinja2 is not installed.
     """
 
     def __init__(

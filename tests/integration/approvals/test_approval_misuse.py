@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
 from support.lines import Line
@@ -20,6 +21,7 @@ from toolguard import (
     requires_scopes,
 )
 from toolguard.approvals import Approvals
+from toolguard.connections.http import VaultRequest
 from toolguard.policies.by_name import PoliciesByName
 from toolguard.vault import Person
 
@@ -154,3 +156,25 @@ def test_approvals_belong_to_one_guard(line: Line) -> None:
 def test_the_origin_of_the_pages_is_an_origin() -> None:
     with pytest.raises(ValueError, match="public_url"):
         Approvals(sign_in=nobody_signed_in, public_url="https://mcp.example.com/path")
+
+
+class Sockets(httpx.AsyncBaseTransport):
+    is_closed = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={}, request=request)
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+
+
+@pytest.mark.anyio
+async def test_a_guard_closes_the_client_of_its_approvals(line: Line) -> None:
+    sockets, protecting = Sockets(), guard()
+    approvals = Approvals(sign_in=nobody_signed_in, transport=sockets)
+    protecting.protect(line.server("office"), approvals=approvals)
+    await approvals.http.post(VaultRequest("bank", "https://bank.test/token", {}, None))
+
+    await protecting.aclose()
+
+    assert sockets.is_closed

@@ -487,9 +487,17 @@ def test_an_answer_that_was_kept_is_not_given_without_an_approval(opening: Openi
     assert alice.call("pay", PAY).is_error
 
 
+@pytest.mark.parametrize("default", ["required", "None", "CurrentContext"])
 def test_the_context_of_the_framework_is_no_argument(
-    line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
+    line: Line,
+    guarding: Guarding,
+    serve: Serve,
+    http: httpx.Client,
+    issuer: LocalIssuer,
+    default: str,
 ) -> None:
+    if default == "CurrentContext" and line not in FASTMCP_LINES:
+        pytest.skip("only fastmcp has dependencies as defaults")
     server = line.server("office")
 
     async def signed_in(_: Request) -> Person | None:
@@ -498,7 +506,11 @@ def test_the_context_of_the_framework_is_no_argument(
     async def pay(amount: int, ctx: Any) -> str:
         return f"paid {amount} with {type(ctx).__name__}"
 
-    pay.__annotations__["ctx"] = line.context
+    pay.__annotations__["ctx"] = line.context | None if default == "None" else line.context
+    if default == "CurrentContext":
+        pay.__defaults__ = (importlib.import_module("fastmcp.dependencies").CurrentContext(),)
+    elif default == "None":
+        pay.__defaults__ = (None,)
     server.tool()(requires_approval(summary="Pay {amount}")(pay))
     guarding().protect(server, approvals=Approvals(sign_in=signed_in, public_url=ORIGIN))
     origin = serve(line.http_app(server, stateless=True, json=True))

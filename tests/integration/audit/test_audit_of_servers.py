@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 from typing import Any
 
 import pytest
@@ -16,14 +17,49 @@ from toolguard import (
     Principal,
     Refusals,
     public,
+    requires_approval,
     requires_auth,
     requires_roles,
     requires_scopes,
     with_connection,
 )
+from toolguard.approvals import Approvals
 from toolguard.audit import Report, audit
+from toolguard.audit.formats import as_json, as_markdown, as_mermaid, as_text
 from toolguard.frameworks import adapter_for
 from toolguard.testing import call_as
+
+
+def test_what_needs_an_approval_is_shown_in_every_format(line: Line, guarding: Guarding) -> None:
+    server = line.server("office")
+
+    @server.tool()
+    @requires_scopes("pay")
+    @requires_approval(summary="Pay", by=requires_roles("treasurer"))
+    async def pay() -> None: ...
+
+    @server.tool()
+    @requires_approval(summary="Archive it")
+    async def archive() -> None: ...
+
+    @server.tool()
+    @requires_auth
+    async def look() -> None: ...
+
+    async def nobody(_: object) -> None: ...
+
+    report = audit(guarding().protect(server, approvals=Approvals(sign_in=nobody)))
+
+    approvers = {"pay": "role treasurer", "archive": "the caller", "look": None}
+    found = json.loads(as_json(report))["operations"]
+    assert {each["name"]: each["approver"] for each in found if each["kind"] == "tool"} == approvers
+    assert row(report, "archive").access == "authenticated"
+    assert "pay, approval by role treasurer" in as_text(report)
+    assert "`pay, approval by role treasurer`" in as_markdown(report)
+    assert as_mermaid(report).count("approval by role treasurer") == 1
+    for written in (as_text, as_markdown, as_mermaid):
+        assert "approval by the caller" in written(report)
+        assert written(report).count("approval by") == 2
 
 
 def test_the_table_has_every_operation_with_what_it_asks_for(

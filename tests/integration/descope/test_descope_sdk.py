@@ -269,7 +269,7 @@ def test_a_refusal_may_have_a_description_of_ones_own(project: Project) -> None:
 @pytest.mark.parametrize(
     ("scopes", "error", "hint"),
     [
-        ([], ValueError, "for any good token leave the list out"),
+        ([], ValueError, "for any valid token leave the list out"),
         ("read write", TypeError, r"write \['read', 'write'\]"),
         (["a b"], ValueError, "is not a scope"),
     ],

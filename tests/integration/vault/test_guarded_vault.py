@@ -112,7 +112,7 @@ def test_the_file_describes_connections_of_the_server_too(file: Path) -> None:
     [
         (('provider = "github"', 'provider = "gitlab"'), "no provider 'gitlab'"),
         (('client_id = "Iv1"', ""), "missing: client_id"),
-        (("client_secret_env =", "client_secret ="), "holds no secret"),
+        (("client_secret_env =", "client_secret ="), "must not hold a secret"),
         (("GITHUB_SECRET", "NOWHERE"), "has no NOWHERE"),
         (("[sign_in]", "[signin]"), "nothing is called signin"),
     ],

@@ -106,8 +106,8 @@ def test_settings_of_the_server_s_connection_are_part_of_the_namespace(tmp_path_
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"connections": {"key": APIKey}}, "'key' is no OAuthProvider"),
-        ({"connections": {"key": ServerConnections({"a": CRM})}}, "'key' is no OAuthProvider"),
+        ({"connections": {"key": APIKey}}, "'key' is not an OAuthProvider"),
+        ({"connections": {"key": ServerConnections({"a": CRM})}}, "'key' is not an OAuthProvider"),
         (
             {"connections": {"crm": CRM}, "tenant_connectors": {"crm": requires_machine}},
             "'crm' belongs to the server",

@@ -161,6 +161,7 @@ def test_json_has_these_keys() -> None:
         "call_scopes",
         "connections",
         "injected",
+        "approver",
     }
     assert set(found["operations"][0]["connections"][0]) == {
         "name",

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.callers import person
-from toolguard.decorators.annotations import injected, sent_by_client
+from support.lines import LINES, Line
+from toolguard.decorators.annotations import injected, is_context, sent_by_client
 from toolguard.decorators.injection import Injection, sent_by_clients
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
@@ -202,3 +203,47 @@ def test_a_default_injected_that_no_guard_fills_is_a_fault() -> None:
         "has a parameter connection_token = injected that no guard fills: add the guard, "
         "@requires_auth or @with_connection(..., as_=...)"
     )
+
+
+class Tools:
+    async def pay(self, amount: int, note: str = "") -> None: ...
+
+
+async def not_a_method(self: int, amount: int) -> None: ...
+
+
+def test_the_object_of_a_method_is_no_argument_of_its_calls() -> None:
+    plan = Injection.from_policy(Tools.pay, Policy())
+
+    assert plan.sent((Tools(),), {"amount": 1}) == {"amount": 1, "note": ""}
+    assert plan.sent((), {"amount": 1}, is_whole=False) == {"amount": 1, "note": ""}
+
+
+@pytest.mark.parametrize("function", [Tools.pay, not_a_method])
+def test_an_argument_named_self_that_a_client_sends_counts(function: Any) -> None:
+    plan = Injection.from_policy(function, Policy())
+
+    assert plan.sent((), {"self": 7, "amount": 1})["self"] == 7
+
+
+def test_a_function_outside_of_a_class_has_no_object() -> None:
+    assert Injection.from_policy(not_a_method, Policy()).sent((7, 1), {})["self"] == 7
+
+
+@pytest.mark.parametrize("line", LINES, ids=str)
+def test_the_context_of_a_framework_is_told_from_other_values(line: Line) -> None:
+    contexts = [line.context, line.context | None, "Context", "mcp.Context | None"]
+    others = [str, str | None, "ContextPack", "dict[str, Context]", Any, dict]
+
+    assert all(map(is_context, contexts))
+    assert not any(map(is_context, others))
+
+
+def test_an_unsent_context_with_a_default_is_no_argument_of_a_queued_call() -> None:
+    async def pay(amount: int, note: str = "", ctx: Any = None) -> None: ...
+
+    pay.__annotations__["ctx"] = "Context | None"
+    plan = Injection.from_policy(pay, Policy())
+
+    assert plan.sent((), {"amount": 1}, is_whole=False) == {"amount": 1, "note": ""}
+    assert plan.sent((), {"amount": 1, "ctx": 7}, is_whole=False)["ctx"] == 7

@@ -57,6 +57,58 @@ def answers(engine: AuthZEN, *calls: OperationCall) -> list[str | None]:
 # --- decisions
 
 
+def copying(_: Principal, call: OperationCall) -> list[dict[str, Any]]:
+    """Return two questions, as COAZ-MCP has them for a tool that copies an object."""
+    ids = {"read": call.arguments["source"], "write": call.arguments["destination"]}
+    return [
+        {"action": {"name": name}, "resource": {"type": "object", "id": id_}}
+        for name, id_ in ids.items()
+    ]
+
+
+@pytest.mark.parametrize("has_evaluations", [True, False])
+@pytest.mark.parametrize(
+    ("permitted", "verdict"),
+    [
+        ({("alice", "a"), ("alice", "b")}, "permit"),
+        ({("alice", "a")}, "deny"),
+        ({("alice", "b")}, "deny"),
+        (set(), "deny"),
+    ],
+)
+def test_a_call_with_several_questions_needs_every_permit(
+    permitted: set[tuple[str, str]], verdict: str, has_evaluations: bool
+) -> None:
+    point = DecisionPointImitation(permitted=permitted, batches=has_evaluations)
+    call = OperationCall("tool", "copy", {"source": "a", "destination": "b"})
+
+    assert answer(asking(point, mapping=copying), call).verdict == verdict
+    assert [path for path, _ in point.asked] == (
+        ["/access/v1/evaluations"] if has_evaluations else ["/access/v1/evaluation"] * 2
+    )
+
+
+def test_a_list_asks_all_questions_of_its_tools_at_once() -> None:
+    def both(_: Principal, call: OperationCall) -> list[dict[str, Any]]:
+        first, second = list(call.name)
+        return [{"resource": {"type": "object", "id": id_}} for id_ in (first, second)]
+
+    point = DecisionPointImitation(permitted={("alice", "a"), ("alice", "b")})
+    found = answers(asking(point, mapping=both), *tools("ab", "ac", "abc", "ba"))
+
+    assert found == ["permit", "deny", None, "permit"]
+    assert [len(body["evaluations"]) for _, body in point.asked] == [6]
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_no_fault_permits_a_call_with_several_questions(fault: Fault) -> None:
+    point = DecisionPointImitation(permitted=ALL)
+    point.fault = fault
+    call = OperationCall("tool", "copy", {"source": "a", "destination": "b"})
+
+    assert answer(asking(point, mapping=copying), call).verdict == "try again"
+
+
 def test_a_decision_is_a_permit_or_a_denial() -> None:
     point = DecisionPointImitation(permitted={("alice", "pay")})
 

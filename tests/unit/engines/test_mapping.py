@@ -11,12 +11,19 @@ from hypothesis import strategies as st
 from support.callers import ISSUER, person
 from toolguard import OperationCall, Principal
 from toolguard.engines import MappingError, default_mapping
-from toolguard.engines.mapping import build_evaluation, without
+from toolguard.engines.mapping import Evaluation, build_evaluations, without
 from toolguard.policies.operations import METHODS, named_operations
 
 ALICE = person("alice", claims={"sub": "alice"})
+CALL = OperationCall("tool", "pay")
 SUBJECT = {"type": "identity", "id": "alice", "properties": {"issuer": ISSUER}}
 SERVER = "https://mcp.example.com/mcp"
+
+
+def build_evaluation(*asked: Any) -> Evaluation:
+    """Return the only question about a call."""
+    (only,) = build_evaluations(*asked)
+    return only
 
 
 @pytest.mark.parametrize(
@@ -179,3 +186,20 @@ def test_what_never_leaves_is_left_out_at_any_depth(arguments: dict[str, Any]) -
 
     assert names(kept) <= {"a", "b"}
     assert without(arguments, frozenset()) == arguments
+
+
+def test_a_mapping_that_asks_several_questions_asks_each_of_this_caller() -> None:
+    questions = [{"action": {"name": "read"}}, {"action": {"name": "write"}, "context": {"a": 1}}]
+
+    read, write = build_evaluations(ALICE, OperationCall("tool", "copy"), lambda _, __: questions)
+
+    assert (read["action"], write["action"]) == ({"name": "read"}, {"name": "write"})
+    assert read["subject"] == write["subject"] == build_evaluation(ALICE, CALL)["subject"]
+    assert read["resource"] == write["resource"] == {"type": "tool", "id": "copy"}
+    assert write["context"] == {"a": 1, **read["context"]}
+
+
+@pytest.mark.parametrize("own", [[], [{"subject": {}}], [{}, "text"], [{}, {"subject": {}}]])
+def test_no_question_of_several_may_change_who_calls(own: Any) -> None:
+    with pytest.raises(MappingError):
+        build_evaluations(ALICE, CALL, lambda _, __: own)

@@ -32,10 +32,7 @@ class Arcade(kit.VaultProvider):
         self._key = f"Bearer {api_key}"
 
     async def ask(self, request: ConnectionRequest, account: str) -> kit.VaultRequest:
-        """Return the request, which starts an authorization if there is none with these scopes.
-
-        The parameters are as :meth:`toolguard.connections.kit.VaultProvider.ask` has them.
-        """
+        """Return the request, which starts an authorization if there is none with these scopes."""
         needed = {"provider_id": request.name, "provider_type": "oauth2"}
         body = {
             "user_id": account,
@@ -44,14 +41,7 @@ class Arcade(kit.VaultProvider):
         return kit.VaultRequest(request.name, f"{self.base_url}/v1/auth/authorize", body, self._key)
 
     def read(self, answer: kit.VaultAnswer, request: ConnectionRequest, account: str) -> Connection:
-        """Return the connection in an answer.
-
-        The parameters are as :meth:`toolguard.connections.kit.VaultProvider.read` has them.
-
-        Raises:
-            ConnectionRequiredError: if the account is not connected, or no longer.
-            ValueError: if the answer cannot be read, or is for another account or connection.
-        """
+        """Return the connection in an answer."""
         members, status = answer.members, answer.members.get("status")
         kit.check_named(members, user_id=account, provider_id=request.name)
         if not answer.is_refusal and status in ("not_started", "pending", "failed"):

@@ -33,10 +33,7 @@ class Nango(kit.VaultProvider):
         self._key = f"Bearer {secret_key}"
 
     async def ask(self, request: ConnectionRequest, account: str) -> kit.VaultRequest:
-        """Return the request; a token that an API refused is replaced at once.
-
-        The parameters are as :meth:`toolguard.connections.kit.VaultProvider.ask` has them.
-        """
+        """Return the request; a token that an API refused is replaced at once."""
         query = {"provider_config_key": request.name}
         query |= {"force_refresh": "true"} if request.fresh else {}
         url = f"{self.base_url}/connections/{kit.path_segment(account)}?{urlencode(query)}"
@@ -46,14 +43,7 @@ class Nango(kit.VaultProvider):
         )
 
     def read(self, answer: kit.VaultAnswer, request: ConnectionRequest, account: str) -> Connection:
-        """Return the connection in an answer.
-
-        The parameters are as :meth:`toolguard.connections.kit.VaultProvider.read` has them.
-
-        Raises:
-            ConnectionRequiredError: if the account is not connected, or no longer.
-            ValueError: if the answer cannot be read, or is for another account or connection.
-        """
+        """Return the connection in an answer."""
         code = kit.object_in(answer.members, "error").get("code")
         if answer.status == 404 and code == "not_found":  # noqa: PLR2004
             raise ConnectionRequiredError.not_connected(request.name)

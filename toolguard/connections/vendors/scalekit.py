@@ -37,10 +37,7 @@ class Scalekit(kit.VaultProvider):
         self._tokens = ServerTokens(ClientCredentialsGrant(f"{self.base_url}/oauth/token", auth))
 
     async def ask(self, request: ConnectionRequest, account: str) -> kit.VaultRequest:
-        """Return the request, with a token of the environment's client.
-
-        The parameters are as :meth:`toolguard.connections.kit.VaultProvider.ask` has them.
-        """
+        """Return the request, with a token of the environment's client."""
         own = SourceRequest(request.name, (), self.client, self.clock)
         key = f"Bearer {(await self._tokens.get(own, fresh=False)).token}"
         query = urlencode({"connector": request.name, "identifier": account})
@@ -48,14 +45,7 @@ class Scalekit(kit.VaultProvider):
         return kit.VaultRequest(request.name, url, {}, key, method="GET", is_idempotent=True)
 
     def read(self, answer: kit.VaultAnswer, request: ConnectionRequest, account: str) -> Connection:
-        """Return the connection in an answer. A 404 without an object is a proxy's.
-
-        The parameters are as :meth:`toolguard.connections.kit.VaultProvider.read` has them.
-
-        Raises:
-            ConnectionRequiredError: if the account is not connected, or no longer.
-            ValueError: if the answer cannot be read, or is for another account or connection.
-        """
+        """Return the connection in an answer. A 404 without an object is a proxy's."""
         found = kit.object_in(answer.members, "connected_account")
         is_absent = answer.status == 404 and bool(answer.members)  # noqa: PLR2004
         if is_absent or found.get("status") not in (None, "ACTIVE"):

@@ -33,24 +33,14 @@ class WorkOSPipes(kit.VaultProvider):
         self._key = f"Bearer {api_key}"
 
     async def ask(self, request: ConnectionRequest, account: str) -> kit.VaultRequest:
-        """Return the request.
-
-        The parameters are as :meth:`toolguard.connections.kit.VaultProvider.ask` has them.
-        """
+        """Return the request."""
         url = f"{self.base_url}/data-integrations/{kit.path_segment(request.name)}/token"
         body = {"user_id": account, "organization_id": request.principal.tenant_id}
         named = {name: value for name, value in body.items() if value}
         return kit.VaultRequest(request.name, url, named, self._key, is_idempotent=True)
 
     def read(self, answer: kit.VaultAnswer, request: ConnectionRequest, account: str) -> Connection:  # noqa: ARG002
-        """Return the connection in an answer; WorkOS does not say whose it is.
-
-        The parameters are as :meth:`toolguard.connections.kit.VaultProvider.read` has them.
-
-        Raises:
-            ConnectionRequiredError: if the account is not connected, or no longer.
-            ValueError: if the answer cannot be read, or is for another account or connection.
-        """
+        """Return the connection in an answer; WorkOS does not say whose it is."""
         error = answer.members.get("error")
         if not answer.is_refusal and error == "not_installed":
             raise ConnectionRequiredError.not_connected(request.name)

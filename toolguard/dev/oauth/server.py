@@ -86,7 +86,7 @@ class DevServer:
 
     Raises:
         ValueError: if ``origin`` is none of this machine, or the world has no resource.
-        MissingTemplatesError: if Jinja2 is not installed.
+        ModuleNotFoundError: if Jinja2 is not installed.
     """
 
     def __init__(

@@ -95,8 +95,9 @@ class Outcome:
         data: the structured result, None if there was none.
         text: what the tool or the client said about it; empty if the server refused at the HTTP
             level.
-        connect_form: how the user is asked to connect an account; None if they are not.
-        connect_url: where they are asked to do it; None if the server does not say.
+        connect_form: how the user is asked to open a link, to connect an account or to approve a
+            call; None if they are not.
+        connect_url: the link; None if the server does not say.
         exchanges: what passed on the wire for it.
         exchange: the last request of it to the MCP endpoint, and its answer.
     """

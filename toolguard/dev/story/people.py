@@ -89,7 +89,14 @@ class ScriptedPerson:
             if link in page.links and self.connects:
                 return await self._browser.follow(page, link)
         labels = {label: form for form in page.forms for label in form.buttons}
-        for button in ("Sign in as", "Allow", "Go back", "Continue", "Remove all access"):
+        for button in (
+            "Sign in as",
+            "Allow",
+            "Approve",
+            "Go back",
+            "Continue",
+            "Remove all access",
+        ):
             form = next((labels[label] for label in labels if label.startswith(button)), None)
             if form is not None:
                 asked = {name for name, _ in form.fields} & {"email", "account"}

@@ -116,6 +116,22 @@ class Story:
         self.tell(application, outcome)
         return outcome
 
+    async def delete(self, application: _Application, event_id: str) -> Outcome:
+        """Let an application delete an event."""
+        outcome = await application.client.call("delete_calendar_event", event_id=event_id)
+        self.tell(application, outcome)
+        return outcome
+
+    async def approve(self, person: Person, url: str) -> None:
+        """Let a person open the page of a question, and say yes."""
+        approvals = self.services.approvals[self.setting.mcp_url]
+
+        async def is_approved() -> bool:
+            found = await approvals.store.find(url.rpartition("/")[2], self.setting.clock())
+            return found is not None and found.state == "approved"
+
+        await person.see_to(url, is_approved)
+
     async def read(self, application: _Application) -> Outcome:
         """Let an application list the events of the day."""
         outcome = await application.client.call("list_calendar_events", **_DAY)
@@ -203,6 +219,28 @@ async def alice_writes(story: Story) -> None:
     story.tell_token(story.alice)
     story.narrator.expect(["Design review"], story.titles(story.people.alice))
     story.narrator.says(f"In her Google calendar: {_HOUR['start']}  Design review")
+
+
+async def alice_deletes(story: Story) -> None:
+    """One call is approved by its user: a call with other arguments is not."""
+    story.narrator.step("Her assistant deletes it again: each call of that tool needs her yes.")
+    event_id = story.services.google.events(story.people.alice.email)[0]["id"]
+    asked = await story.delete(story.alice, event_id)
+    story.narrator.expect((False, True), (asked.ok, asked.connect_url is not None))
+    story.narrator.says(f"Her client is asked to open {asked.connect_url} ({asked.connect_form})")
+    await story.approve(story.people.alice, asked.connect_url or "")
+    story.narrator.visit(story.people.alice.visits.pop())
+
+    story.narrator.step("It names another event, and then the one that she saw on the page.")
+    other = await story.delete(story.alice, f"{event_id}0")
+    is_new = other.connect_url not in (None, asked.connect_url)
+    story.narrator.expect((False, True), (other.ok, is_new))
+    served = await story.delete(story.alice, event_id)
+    story.narrator.expect((True, []), (served.ok, story.titles(story.people.alice)))
+    story.narrator.says(
+        "Her yes was for one call with those arguments: for another event her client got another "
+        "link. The call that she approved was served, once."
+    )
 
 
 async def bob_is_refused(story: Story) -> None:
@@ -318,6 +356,7 @@ STEPS = (
     stranger,
     alice_signs_in,
     alice_writes,
+    alice_deletes,
     bob_is_refused,
     carol_is_refused,
     dora_connects,
