@@ -31,7 +31,9 @@ PROTOCOLS = ("2025-11-25", *([MODERN_PROTOCOL] if LINES[0].modern else []))
 def upstream() -> ScriptedUpstream:
     """The server behind; it has operations of every kind."""
     made = ScriptedUpstream("read", "erase", "hour")
-    capabilities = {each: {} for each in ("tools", "prompts", "resources", "completions")}
+    capabilities: dict[str, Any] = {
+        each: {} for each in ("tools", "prompts", "resources", "completions")
+    }
     made.answers["initialize"] = lambda message: {
         "protocolVersion": message["params"]["protocolVersion"],
         "capabilities": capabilities,
@@ -158,7 +160,11 @@ def test_members_within_members_stay_at_the_gateway(
     alice: Caller, upstream: ScriptedUpstream
 ) -> None:
     argument = {"name": "path", "value": ""}
-    known = {"ref": OPEN, "argument": argument, "context": {"arguments": {"day": "monday"}}}
+    known: dict[str, Any] = {
+        "ref": OPEN,
+        "argument": argument,
+        "context": {"arguments": {"day": "monday"}},
+    }
     params = {member: {**value, "of": "secret"} for member, value in known.items()}
 
     reply = alice.send("completion/complete", params)
