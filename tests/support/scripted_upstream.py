@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-__all__ = ["ScriptedUpstream", "text"]
+__all__ = ["ScriptedUpstream", "events", "text"]
 
 Answer = Callable[[dict[str, Any]], dict[str, Any] | Response | Awaitable[dict[str, Any]]]
 
@@ -20,6 +21,12 @@ Answer = Callable[[dict[str, Any]], dict[str, Any] | Response | Awaitable[dict[s
 def text(said: str) -> dict[str, Any]:
     """Return the result of a tool that says something."""
     return {"content": [{"type": "text", "text": said}]}
+
+
+def events(*messages: dict[str, Any]) -> Response:
+    """Return a stream of messages."""
+    lines = "".join(f"event: message\ndata: {json.dumps(each)}\n\n" for each in messages)
+    return Response(lines, media_type="text/event-stream")
 
 
 class ScriptedUpstream:

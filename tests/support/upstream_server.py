@@ -48,6 +48,12 @@ def upstream(line: Line) -> Any:
         os._exit(3)
 
     @server.tool()
+    def noise() -> str:
+        """Write what is neither MCP nor UTF-8."""
+        os.write(1, b"\xff\xfe\n{\n")
+        return "heard"
+
+    @server.tool()
     async def wait(ctx: line.context, path: str) -> str:  # type: ignore[name-defined]
         """Report progress, then wait; note in a file if the wait is cancelled."""
         await ctx.report_progress(1, 3, "begun")

@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from toolguard.parsing.printable import printable
+
 if TYPE_CHECKING:
     from toolguard.dev.oauth.direct import PersonTokenRequest
 
@@ -89,10 +91,10 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         found = fetch_person_token(arguments.issuer or DEFAULT_ISSUER, asked)
     except (NoServerError, RefusedError) as error:
-        print(f"toolguard token: {error}", file=sys.stderr)
+        print(f"toolguard token: {printable(str(error))}", file=sys.stderr)
         return _REFUSED if isinstance(error, RefusedError) else _UNUSABLE
     scopes = " ".join(found.scopes) or "no scope"
     said = f"{found.person}, {scopes}, for {found.resource}, {found.expires_in} seconds"
-    print(said, file=sys.stderr)
+    print(printable(said), file=sys.stderr)
     print(found.token)
     return 0

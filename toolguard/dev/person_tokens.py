@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +18,7 @@ DEFAULT_ISSUER = "http://127.0.0.1:8800"
 """Where ``toolguard dev`` listens if nothing else is said."""
 
 _TIMEOUT = 10.0
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 §2.1
 
 
 class NoServerError(Exception):
@@ -77,16 +80,10 @@ def fetch_person_token(
             "terminal, or write --issuer with the address that it prints"
         ) from None
     answer = _object(response)
-    if answer is not None and response.status_code == httpx.codes.OK:
-        return PersonToken(
-            answer["access_token"],
-            answer["person"],
-            tuple(answer["scope"].split()),
-            answer["resource"],
-            answer["expires_in"],
-            answer["issuer"],
-        )
-    if answer is None or "error_description" not in answer:
+    found = _found(answer) if response.status_code == httpx.codes.OK else None
+    if found is not None:
+        return found
+    if "error_description" not in answer:
         raise NoServerError(
             f"what answers at {origin} ({response.status_code}) is not toolguard dev: write "
             "--issuer with the address that toolguard dev prints"
@@ -109,9 +106,22 @@ def _origin(issuer: str) -> str:
     return origin
 
 
-def _object(response: httpx.Response) -> dict[str, Any] | None:
+def _found(answer: Mapping[str, Any]) -> PersonToken | None:
+    """Return the token in an answer; None if it is not one of a development server."""
+    texts = [answer.get(name) for name in ("access_token", "person", "scope", "resource", "issuer")]
+    seconds = answer.get("expires_in")
+    if not all(isinstance(each, str) for each in texts) or not isinstance(seconds, int):
+        return None
+    token, person, scope, resource, issuer = map(str, texts)
+    # It goes to standard output, and so into commands and headers.
+    if not _TOKEN.fullmatch(token):
+        return None
+    return PersonToken(token, person, tuple(scope.split()), resource, seconds, issuer)
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
     try:
         value = response.json()
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -107,7 +107,9 @@ class Store:
         try:
             self.db.executescript(_SCHEMA)
             _add_columns(self.db)
-        except sqlite3.DatabaseError:
+            if path != ":memory:":
+                Path(path).chmod(0o600)  # it may have been there; one of another user is refused
+        except (sqlite3.DatabaseError, OSError):
             self.db.close()
             raise
 

@@ -14,7 +14,7 @@ from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.gateway.rules import rules_of
 from toolguard.guard import ToolGuard
 from toolguard.http.door import Refusals
-from toolguard.parsing.secure_urls import is_secure_url
+from toolguard.parsing.secure_urls import is_secure_url, secure_origin
 from toolguard.parts.environment import MANAGEMENT_KEY, taken
 from toolguard.parts.toml_file import Table, read_toml
 
@@ -61,8 +61,8 @@ class Upstream:
         max_callers: the maximum number of sessions with the upstream.
     """
 
-    command: tuple[str, ...] = ()
-    url: str | None = None
+    command: tuple[str, ...] = field(default=(), repr=False)
+    url: str | None = field(default=None, repr=False)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     cwd: str | None = None
     token: str | None = field(default=None, repr=False)
@@ -76,7 +76,8 @@ class Upstream:
     max_callers: int = 50
 
     def __str__(self) -> str:
-        return self.url or self.command[0]
+        # Paths and queries of URLs, and arguments of commands, often hold a credential.
+        return self.command[0] if self.url is None else f"{secure_origin(self.url)}"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from toolguard.calls.message import Frame, here
@@ -23,6 +23,27 @@ _OF_CLIENT = "io.modelcontextprotocol/"
 # What only the guard may tell clients: where to sign in.
 _OF_GUARD = "mcp/www_authenticate"
 _MAX_PAGES = 100
+# The members that a server behind gets, by the path of the object that holds them. Another one
+# could be read as one of these by a lenient server, after the guard has decided without it.
+_MEMBERS: Mapping[str, frozenset[str]] = {
+    "tools/call": frozenset({"name", "arguments"}),
+    "prompts/get": frozenset({"name", "arguments"}),
+    "resources/read": frozenset({"uri"}),
+    "completion/complete": frozenset({"ref", "argument", "context"}),
+    "completion/complete.ref": frozenset({"type", "name", "uri"}),
+    "completion/complete.argument": frozenset({"name", "value"}),
+    "completion/complete.context": frozenset({"arguments"}),
+    "logging/setLevel": frozenset({"level"}),
+    **{method: frozenset({"cursor"}) for method in LISTS},
+}
+# Method -> the list with its operation, and what takes the names of the arguments from an entry.
+_ARGUMENTS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], Collection[str]]]] = {
+    "tools/call": ("tools/list", lambda tool: tool["inputSchema"].get("properties", {})),
+    "prompts/get": (
+        "prompts/list",
+        lambda prompt: {each["name"] for each in prompt.get("arguments") or ()},
+    ),
+}
 
 
 class Forwarding:
@@ -86,9 +107,9 @@ class Forwarding:
                 key, method, params, credential=credential, progress=progress, log=log
             )
 
-        if method == "tools/call":
-            await _check_arguments(frame, params, ask)
-        return _told(await ask(method, _passed_on(params)))
+        if method in _ARGUMENTS:
+            await _check_arguments(frame, method, params, ask)
+        return _told(await ask(method, _passed_on(method, params)))
 
     def _known(self, method: str) -> dict[str, Any]:
         if not self.surveyed.is_complete:
@@ -121,7 +142,7 @@ async def _connection(*, connection: Connection = injected) -> Connection:
     return connection
 
 
-async def _check_arguments(frame: Frame, params: Mapping[str, Any], ask: Any) -> None:
+async def _check_arguments(frame: Frame, method: str, params: Mapping[str, Any], ask: Any) -> None:
     """Check that the upstream reads the same arguments as the rule.
 
     Raises:
@@ -132,29 +153,42 @@ async def _check_arguments(frame: Frame, params: Mapping[str, Any], ask: Any) ->
     if policy is None or not policy.reads_arguments:
         return
     check_spellings(arguments, policy.arguments)
-    listed = await _properties(params.get("name"), ask)
+    listed = await _listed_arguments(method, params.get("name"), ask)
     unlisted = sorted(set(arguments or ()) - listed)
     if unlisted:
-        raise InvalidInputError(f"This tool has no argument {unlisted[0]!r}")
+        raise InvalidInputError(f"This operation has no argument {unlisted[0]!r}")
 
 
-async def _properties(name: object, ask: Any) -> set[str]:
-    """Return the arguments that the upstream lists for a tool."""
-    cursor = None
+async def _listed_arguments(method: str, name: object, ask: Any) -> set[str]:
+    """Return the arguments that the upstream lists for a tool or a prompt."""
+    list_method, arguments_of = _ARGUMENTS[method]
+    member, cursor = LISTS[list_method][0], None
     for _ in range(_MAX_PAGES):
-        page = await ask("tools/list", None if cursor is None else {"cursor": cursor})
-        for tool in page.get("tools") or ():
-            if tool.get("name") == name:
-                return set((tool.get("inputSchema") or {}).get("properties") or ())
+        page = await ask(list_method, None if cursor is None else {"cursor": cursor})
+        try:
+            found = [set(arguments_of(each)) for each in page[member] if each["name"] == name]
+        except (AttributeError, KeyError, TypeError):
+            raise UpstreamError("the server behind sent a list that is not MCP") from None
+        if found:
+            # Of two with one name, the server may run either.
+            return set.intersection(*found)
         cursor = page.get("nextCursor")
         if not cursor:
             break
     return set()
 
 
-def _passed_on(params: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the parameters without what is between the client and the gateway."""
-    sent = {key: value for key, value in params.items() if key != "_meta"}
+def _known_members(value: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    return {key: each for key, each in value.items() if key in known}
+
+
+def _passed_on(method: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the parameters that MCP has, without what is between the client and the gateway."""
+    sent = _known_members(params, _MEMBERS[method])
+    for member, value in sent.items():
+        known = _MEMBERS.get(f"{method}.{member}")
+        if known is not None and isinstance(value, Mapping):
+            sent[member] = _known_members(value, known)
     meta = params.get("_meta")
     if isinstance(meta, Mapping):
         kept = {

@@ -246,7 +246,12 @@ class Session:
                 environment[upstream.connection_env] = credential.header
             command, *arguments = upstream.command
             parameters = StdioServerParameters(
-                command=command, args=arguments, env=environment, cwd=upstream.cwd
+                command=command,
+                args=arguments,
+                env=environment,
+                cwd=upstream.cwd,
+                # Another byte than UTF-8's ends one line, and not the session.
+                encoding_error_handler="replace",
             )
             async with stdio_client(parameters) as streams:
                 yield streams
@@ -257,6 +262,8 @@ class Session:
                 headers=headers,
                 timeout=_http.Timeout(_CONNECT_WITHIN, read=upstream.timeout),
                 event_hooks={"response": [self._answered]},
+                # Plain http is for this machine: a proxy would get the credential in the clear.
+                trust_env=upstream.url.lower().startswith("https:"),
             ) as client,
             streamable_http_client(upstream.url, http_client=client) as streams,
         ):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
@@ -16,10 +16,16 @@ from toolguard.gateway.configuration import Upstream
 from toolguard.gateway.session import Credential, Log, Progress, Session, UpstreamError
 from toolguard.principal import Principal
 
-__all__ = ["Sessions", "key_of"]
+__all__ = ["CallerKey", "Sessions", "key_of"]
+
+CallerKey: TypeAlias = tuple[str | None, ...] | None
+"""What tells apart the callers who may not share a session: first the issuer, then the user."""
+
+# A caller, and the digest of the credential that the upstream is shown for them.
+_Held: TypeAlias = tuple[CallerKey, bytes | None]
 
 
-def key_of(principal: Principal | None, *, shared: bool = False) -> Hashable:
+def key_of(principal: Principal | None, *, shared: bool = False) -> CallerKey:
     """Return what tells apart the callers who may not share a session.
 
     A session belongs to a user of an issuer, with one client, one tenant and the key that the token
@@ -44,7 +50,7 @@ class Sessions:
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._sessions: dict[Hashable, Session] = {}
+        self._sessions: dict[_Held, Session] = {}
         self._starting: MemoryObjectSendStream[Session] | None = None
 
     @asynccontextmanager
@@ -74,7 +80,7 @@ class Sessions:
 
     async def request(
         self,
-        key: Hashable,
+        key: CallerKey,
         method: str,
         params: dict[str, Any] | None,
         *,
@@ -102,11 +108,12 @@ class Sessions:
         session = self._session(key, credential)
         with session.using():
             await session.began()
-            if not self._upstream.shared and log is not None:
+            # What several callers share tells none of them what it logs for another.
+            if key is not None and log is not None:
                 session.log = log
             return await session.request(method, params, progress)
 
-    def _session(self, key: Hashable, credential: Credential | None) -> Session:
+    def _session(self, key: CallerKey, credential: Credential | None) -> Session:
         """Return the session of a caller with a credential; a new one if there is none.
 
         Raises:
@@ -114,30 +121,42 @@ class Sessions:
         """
         if self._starting is None:
             raise UpstreamError("the gateway does not run: serve the application that it builds")
-        if credential is not None:
-            # Another token of the caller may be one of another account.
-            key = (key, hashlib.sha256(credential.header.encode()).digest())
-        found = self._sessions.get(key)
+        # Another token of the caller may be one of another account.
+        digest = None if credential is None else hashlib.sha256(credential.header.encode()).digest()
+        held = (key, digest)
+        found = self._sessions.get(held)
         if found is not None and not found.is_over:
             return found
         for each in [each for each, session in self._sessions.items() if session.is_over]:
             del self._sessions[each]
-        if len(self._sessions) >= self._upstream.max_callers:
-            self._end_one()
-        found = self._sessions[key] = Session(self._upstream, credential)
+        self._make_room(key)
+        found = self._sessions[held] = Session(self._upstream, credential)
         self._starting.send_nowait(found)
         return found
 
-    def _end_one(self) -> None:
-        """End the session that has not been used for the longest time.
+    def _make_room(self, key: CallerKey) -> None:
+        """End the least recently used session if there are too many of this user, or of all.
 
         Raises:
             UpstreamError: if all of them are being used.
         """
-        idle = [(s.used, key) for key, s in self._sessions.items() if not s.users]
+        most, user = self._upstream.max_callers, _user_of(key)
+        theirs = [held for held in self._sessions if _user_of(held[0]) == user]
+        if len(theirs) >= (most + 1) // 2:
+            self._end_one(theirs, "as many calls of this user as it may")
+        elif len(self._sessions) >= most:
+            self._end_one(self._sessions, f"{most} callers")
+
+    def _end_one(self, among: Iterable[_Held], served: str) -> None:
+        idle = [held for held in among if not self._sessions[held].users]
         if not idle:
-            raise UpstreamError(
-                f"{self._upstream} serves {self._upstream.max_callers} callers now: try again"
-            )
-        _, key = min(idle, key=lambda each: each[0])
-        self._sessions.pop(key).close()
+            raise UpstreamError(f"{self._upstream} serves {served} now: try again")
+        self._sessions.pop(min(idle, key=lambda held: self._sessions[held].used)).close()
+
+
+def _user_of(key: CallerKey) -> CallerKey:
+    """Return the user of a session, with any client and key; the client of one without a user."""
+    if key is None:
+        return None
+    issuer, user_id, _, client_id, _ = key
+    return (issuer, user_id, client_id if user_id is None else None)

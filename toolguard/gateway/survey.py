@@ -102,7 +102,7 @@ async def _listed(session: Session, method: str) -> list[dict[str, Any]]:
         except SDK_ERROR as error:
             if error.error.code == _METHOD_NOT_FOUND:  # templates are often not there
                 return found
-            raise UpstreamError(f"{method} is answered by an error: {error}") from None
+            raise UpstreamError(f"{method} is answered by an error: {str(error)!r}") from None
         found += [each for each in page.get(member) or () if isinstance(each, dict)]
         cursor = page.get("nextCursor")
         if not cursor:

@@ -23,6 +23,7 @@ MAX_LENGTH = 2_048
 # A URI that is encoded once and that every other step changes has about 50.
 _MAX_SPELLINGS = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_USERINFO = re.compile(r"^([^:/?#]+://)[^/?#]*@")
 
 Respelling = Callable[[str], str]
 
@@ -80,11 +81,16 @@ def _normalize_url(uri: str) -> str:
 def _resolve_dots(uri: str) -> str:
     """Resolve dot segments as a reader does that takes all after the scheme as the path."""
     scheme, separator, path = uri.partition("://")
-    if not separator or "." not in path:
+    if not separator or ("." not in path and "//" not in path):
         return uri
     root = "/" if path.startswith("/") else ""
-    # Normalized from the root, which drops dot segments that lead out of it.
+    # Normalized from the root, which drops dot segments that lead out of it, and empty segments.
     return f"{scheme}://{root}{posixpath.normpath(f'/{path}').lstrip('/')}"
+
+
+def _drop_userinfo(uri: str) -> str:
+    """Return the URI without a user, as readers see it that look at the host (RFC 3986 §3.2)."""
+    return _USERINFO.sub(r"\1", uri, count=1)
 
 
 def _drop_query(uri: str) -> str:
@@ -101,4 +107,10 @@ def _decode(name: str) -> str:
 
 _compose: Respelling = functools.partial(unicodedata.normalize, "NFKC")
 _FOR_NAMES: tuple[Respelling, ...] = (str.strip, _compose, str.casefold, _decode)
-_FOR_URIS: tuple[Respelling, ...] = (_normalize_url, *_FOR_NAMES, _resolve_dots, _drop_query)
+_FOR_URIS: tuple[Respelling, ...] = (
+    _normalize_url,
+    *_FOR_NAMES,
+    _resolve_dots,
+    _drop_userinfo,
+    _drop_query,
+)

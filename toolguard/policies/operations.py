@@ -138,7 +138,7 @@ def named_operations(method: str, params: Mapping[str, Any]) -> tuple[OperationC
 def _called(
     kind: Kind, parameter: str, named: Mapping[str, Any], arguments: object, method: str | None
 ) -> OperationCall:
-    _refuse_lookalikes(named, parameter)
+    _refuse_lookalikes(named, parameter, "arguments")
     return OperationCall.sent(kind, _usable(parameter, named.get(parameter)), arguments, method)
 
 

@@ -96,8 +96,13 @@ def _object(text: str) -> object:
 
 
 def _texts(result: Mapping[str, Any]) -> Iterator[str]:
-    messages = result.get("messages", ())
-    parts = [*result.get("content", ()), *result.get("contents", ())]
-    for part in (*parts, *(message.get("content", {}) for message in messages)):
-        if isinstance(part.get("text"), str):
+    messages = (each.get("content") for each in _items(result, "messages"))
+    parts = (*_items(result, "content"), *_items(result, "contents"), *messages)
+    for part in parts:
+        if isinstance(part, Mapping) and isinstance(part.get("text"), str):
             yield part["text"]
+
+
+def _items(result: Mapping[str, Any], member: str) -> list[Mapping[str, Any]]:
+    found = result.get(member)
+    return [each for each in found if isinstance(each, Mapping)] if isinstance(found, list) else []

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
 
 from support.devrooms import FETCH, READ, WRITE
 from support.lines import LINES, MODERN_PROTOCOL, Line
@@ -255,6 +258,34 @@ def test_a_wrong_path_is_named(one: Served, capsys: pytest.CaptureFixture[str]) 
 
     assert code == 1
     assert "404 Not Found\n  no MCP endpoint is there: write its path, such as /mcp" in told
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (520, "{}"),
+        (200, "[" * 100_000),
+        (200, '{"jsonrpc": "2.0", "id": 1, "result": {"protocolVersion": "2025\\r\\nx: y"}}'),
+        (200, '{"jsonrpc": "2.0", "id": 1, "result": {"protocolVersion": "\u00e9"}}'),
+        (200, '{"jsonrpc": "2.0", "id": 1, "result": {"inputRequests": [1]}}'),
+        (200, '{"error": {"code": -32042, "data": {"elicitations": [5]}}}'),
+        (200, '{"error": {"code": -32042, "data": {"elicitations": {"a": 5}}}}'),
+        (200, '{"id": 1, "result": {"isError": true, "content": [5, {"text": 5}]}}'),
+        (200, '{"id": 1, "error": {"code": 1, "message": "\\u001b[2J"}}'),
+    ],
+)
+@pytest.mark.parametrize("revision", ["2025-11-25", "2026-07-28"])
+def test_a_hostile_answer_is_told_without_control_of_the_terminal(
+    status: int, body: str, revision: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sent = Response(body, status, media_type="application/json")
+    app = Starlette(routes=[Route("/mcp", lambda _: sent, methods=["POST", "DELETE"])])
+    with Loopback(app) as loopback:
+        main(["call", f"{loopback.url}/mcp", "read_note", "--revision", revision])
+
+    shown = capsys.readouterr()
+    assert "POST" in shown.err
+    assert "\x1b" not in shown.err + shown.out
 
 
 def test_a_server_that_does_not_answer_is_named(capsys: pytest.CaptureFixture[str]) -> None:

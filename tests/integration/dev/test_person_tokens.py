@@ -10,6 +10,9 @@ from typing import Any
 import httpx
 import jwt
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from support.devrooms import FETCH, MCP, READ, WRITE
 from toolguard.cli import main
@@ -102,6 +105,61 @@ def test_without_a_person_the_first_one_signs_in(
 
     claims = claims_of(out)
     assert (claims["sub"], claims["scope"]) == ("alice", "")
+
+
+GOOD = {
+    "access_token": "eyJ.e30.c2ln",
+    "person": "alice@example.com",
+    "scope": "notes.read",
+    "resource": "http://127.0.0.1:8000/mcp",
+    "expires_in": 60,
+    "issuer": "http://127.0.0.1:8800",
+}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"access_token": "a\r\nX-Injected: 1"},
+        {"access_token": "a; rm -rf ~"},
+        {"access_token": "\x1b[2J"},
+        {"access_token": None},
+        {"scope": 5},
+        {"expires_in": "soon"},
+    ],
+)
+def test_an_answer_that_holds_no_token_prints_none(
+    changed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Loopback(answering(200, GOOD | changed)) as loopback:
+        code = main(["token", "--issuer", loopback.url])
+
+    shown = capsys.readouterr()
+    assert code == 2
+    assert shown.out == ""
+    assert "is not toolguard dev" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"),
+    [(200, {"person": "\x1b[2J"}), (400, {"error_description": "\x1b[2J \u202e"})],
+)
+def test_what_another_server_says_controls_no_terminal(
+    status: int, answer: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Loopback(answering(status, GOOD | answer)) as loopback:
+        main(["token", "--issuer", loopback.url])
+
+    shown = capsys.readouterr().err
+    assert "\\x1b[2J" in shown
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+
+
+def answering(status: int, answer: dict[str, Any]) -> Starlette:
+    """Return what answers every request alike."""
+    path = PERSON_TOKEN_PATH
+    return Starlette(routes=[Route(path, lambda _: JSONResponse(answer, status), methods=["POST"])])
 
 
 @pytest.mark.parametrize("person", ["dora", "DORA", "Dora@tenant-a.example", "Dora Draper"])

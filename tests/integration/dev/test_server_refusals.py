@@ -331,8 +331,11 @@ def test_a_state_file_keeps_clients_tokens_and_keys(tmp_path: Path) -> None:
         assert again.refresh(client_id, tokens["refresh_token"]).status_code == 200
 
 
-def test_a_state_file_is_its_owners_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_state_file_is_its_owners_alone(tmp_path: Path, *, is_there: bool) -> None:
     path = tmp_path / "state.db"
+    if is_there:
+        path.touch(0o644)
     with Store(str(path)):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 

@@ -9,7 +9,7 @@ import pytest
 
 from support.gateways import gateway, write_rules
 from support.lines import LINES, MODERN_PROTOCOL
-from support.scripted_upstream import ScriptedUpstream
+from support.scripted_upstream import ScriptedUpstream, events, text
 from support.wire import Caller, Reply
 from toolguard.testing import LocalIssuer, Loopback
 
@@ -147,6 +147,26 @@ def test_a_stranger_reaches_what_is_public_and_no_more(
     assert unruled.is_error
     assert reached() == ["opening_hours"]
     assert all("authorization" not in headers for headers, _ in upstream.requests)
+
+
+def test_strangers_who_share_a_session_see_no_logs_of_each_other(
+    call: Call, upstream: ScriptedUpstream
+) -> None:
+    caller = call("alice")
+    caller.token = caller.session = None
+    if caller.protocol != MODERN_PROTOCOL:
+        assert caller.open().status == 200
+    logged = {"level": "info", "data": "of a stranger"}
+    upstream.answers["tools/call"] = lambda sent: events(
+        {"jsonrpc": "2.0", "method": "notifications/message", "params": logged},
+        {"jsonrpc": "2.0", "id": sent["id"], "result": text("served")},
+    )
+
+    reply = caller.call("opening_hours")
+    del upstream.answers["tools/call"]
+
+    assert reply.value == "served"
+    assert "of a stranger" not in reply.content
 
 
 def test_methods_that_name_nothing_are_refused(call: Call, upstream: ScriptedUpstream) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from support.gateways import gateway, write_rules
 from support.scripted_upstream import ScriptedUpstream, text
@@ -91,6 +92,78 @@ def test_a_shared_credential_comes_from_the_environment(
     assert {headers.get("authorization") for headers, _ in upstream.requests} == {
         "Bearer shared-secret"
     }
+
+
+@pytest.mark.parametrize("status", [302, 307])
+def test_a_redirect_takes_no_credential_along(
+    serving: Serving, upstream: ScriptedUpstream, status: int
+) -> None:
+    elsewhere = ScriptedUpstream("hour")
+    with Loopback(elsewhere.app) as other:
+        caller = serving({"UPSTREAM_TOKEN": "shared-secret"}, token_env='"UPSTREAM_TOKEN"')
+        upstream.answers["tools/call"] = lambda _: RedirectResponse(f"{other.url}/mcp", status)
+
+        reply = caller.call("hour")
+
+    assert reply.is_error
+    assert "shared-secret" not in reply.content
+    assert elsewhere.requests == []
+
+
+def test_a_proxy_gets_nothing_that_is_for_this_machine(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caller = serving({"UPSTREAM_TOKEN": "shared-secret"}, token_env='"UPSTREAM_TOKEN"')
+    proxy = ScriptedUpstream("hour")
+    with Loopback(proxy.app) as other:
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, other.url)
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+
+        assert caller.call("hour").value == "served"
+    assert proxy.requests == []
+
+
+@pytest.mark.parametrize(
+    "answered",
+    [
+        Response("{", media_type="application/json"),
+        Response("[" * 100_000, media_type="application/json"),
+        Response(b"\xff\xfe", media_type="application/json"),
+        Response("event: message\ndata: 5\n\n", media_type="text/event-stream"),
+        Response("<html>", media_type="text/html"),
+        Response(status_code=500),
+    ],
+)
+def test_an_answer_that_is_not_mcp_is_an_error_and_ends_there(
+    serving: Serving, upstream: ScriptedUpstream, answered: Response
+) -> None:
+    caller = serving({"UPSTREAM_TOKEN": "shared-secret"}, token_env='"UPSTREAM_TOKEN"', timeout="1")
+    upstream.answers["tools/call"] = lambda _: answered
+
+    reply = caller.call("hour")
+    upstream.answers.clear()
+
+    assert reply.is_error
+    assert "shared-secret" not in reply.content
+    assert caller.call("hour").value == "served"
+
+
+@pytest.mark.parametrize(
+    "result",
+    [{}, {"content": 5}, {"content": [{"type": "made-up"}]}, {"resultType": "input_required"}],
+)
+def test_a_result_that_is_no_result_of_a_tool_is_an_error(
+    serving: Serving, upstream: ScriptedUpstream, result: dict[str, Any]
+) -> None:
+    caller = serving()
+    asked = {"method": "elicitation/create", "params": {"url": "https://evil.example"}}
+    upstream.answers["tools/call"] = lambda _: {**result, "inputRequests": {"a": asked}}
+
+    reply = caller.call("hour")
+
+    assert reply.is_error or "evil" not in reply.content
 
 
 def test_an_answer_to_another_request_is_not_taken_for_this_one(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,14 +11,13 @@ from typing import Any
 import anyio.to_thread
 import httpx
 import pytest
-from starlette.responses import Response
 
 from support.gateways import RULES, gateway, write_rules
-from support.scripted_upstream import ScriptedUpstream, text
+from support.scripted_upstream import ScriptedUpstream, events, text
 from support.wire import Caller, message
 from toolguard.testing import LocalIssuer, Loopback
 
-Serving = Callable[..., Callable[[str], Caller]]
+Serving = Callable[..., Callable[..., Caller]]
 
 
 @pytest.fixture
@@ -35,13 +33,13 @@ def serving(
     """Serve a gateway with some settings; return what makes callers of it."""
     with Loopback(upstream.app) as behind, Loopback() as loopback:
 
-        def caller(user: str) -> Caller:
-            token = signing.mint(user, scopes=["time.read"])
+        def caller(user: str, client: str = "app") -> Caller:
+            token = signing.mint(user, scopes=["time.read"], client_id=client)
             made = Caller(patient, f"{loopback.url}/mcp", token=token)
             assert made.open().status == 200
             return made
 
-        def serve(**settings: str) -> Callable[[str], Caller]:
+        def serve(**settings: str) -> Callable[..., Caller]:
             settings["url"] = f'"{behind.url}/mcp"'
             loopback.start(gateway(write_rules(tmp_path, signing.issuer, RULES, **settings)))
             upstream.requests.clear()
@@ -80,6 +78,39 @@ def test_no_session_in_use_is_ended_for_another_caller(
     assert served.result().value == "late"
     assert "serves 1 callers now: try again" in refused.content
     assert bob.call("hour").value == "late"
+
+
+def test_one_user_with_many_clients_leaves_room_for_others(
+    serving: Serving, upstream: ScriptedUpstream
+) -> None:
+    caller = serving(max_callers="2")
+    alice, again, bob = caller("alice"), caller("alice", "another-app"), caller("bob")
+    upstream.answers["tools/call"] = partial(answered_once, upstream)
+
+    with ThreadPoolExecutor(1) as other:
+        served = other.submit(alice.call, "hour")
+        assert upstream.called.wait(20)
+        refused = again.call("hour")
+        upstream.cancelled.set()
+        bobs = bob.call("hour")
+
+    assert served.result().value == bobs.value == "late"
+    assert "serves as many calls of this user as it may now: try again" in refused.content
+
+
+def test_one_user_with_many_clients_ends_no_session_of_others(
+    serving: Serving, upstream: ScriptedUpstream
+) -> None:
+    caller = serving(max_callers="4")
+    bob = caller("bob")
+    assert bob.call("hour").value == "served"
+
+    for client in range(4):
+        assert caller("alice", f"app-{client}").call("hour").value == "served"
+    upstream.requests.clear()
+
+    assert bob.call("hour").value == "served"
+    assert upstream.sent("initialize") == []
 
 
 def test_a_session_that_is_not_used_ends(serving: Serving, upstream: ScriptedUpstream) -> None:
@@ -154,9 +185,3 @@ async def answered_once(upstream: ScriptedUpstream, _: dict[str, Any]) -> dict[s
     """Answer when the test says so."""
     await anyio.to_thread.run_sync(upstream.cancelled.wait, 20)
     return text("late")
-
-
-def events(*messages: dict[str, Any]) -> Response:
-    """Return a stream of messages."""
-    lines = "".join(f"event: message\ndata: {json.dumps(each)}\n\n" for each in messages)
-    return Response(lines, media_type="text/event-stream")

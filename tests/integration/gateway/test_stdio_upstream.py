@@ -148,6 +148,16 @@ def test_an_upstream_that_ends_is_said_and_started_again(call: Call) -> None:
     assert after == "1"
 
 
+def test_bytes_that_are_not_mcp_end_no_session(call: Call) -> None:
+    caller = call("carol")
+
+    before = int(caller.call("count").value)
+    heard = caller.call("noise").value
+
+    assert heard == "heard"
+    assert int(caller.call("count").value) == before + 1
+
+
 def test_an_unknown_tool_is_refused_by_name(call: Call) -> None:
     reply = call().call("not_there")
 

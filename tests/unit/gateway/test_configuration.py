@@ -22,7 +22,7 @@ from toolguard import (
     requires_tenant,
 )
 from toolguard.decorators.wrapper import GuardDecorator
-from toolguard.gateway.configuration import read_configuration
+from toolguard.gateway.configuration import Upstream, read_configuration
 from toolguard.gateway.rules import rules_of
 from toolguard.parts.toml_file import Table
 from toolguard.policies.by_name import PoliciesByName
@@ -242,13 +242,15 @@ def test_the_environment_says_what_the_file_leaves_out(tmp_path: Path) -> None:
 
 def test_no_secret_is_in_what_a_configuration_shows(tmp_path: Path) -> None:
     path = tmp_path / "rules.toml"
-    settings = 'url = "https://a.example/mcp"\ntoken_env = "T"'
+    settings = 'url = "https://a.example/s3cret/mcp?key=s3cret"\ntoken_env = "T"'
     path.write_text(FILE.replace('command = ["serve"]', settings))
 
     found = read_configuration(path, {"T": "s3cret", "S": "t0p"})
 
     assert found.upstream.token == "s3cret"
-    assert "s3cret" not in repr(found)
+    assert "s3cret" not in f"{found!r} {found.upstream}"
+    assert str(found.upstream) == "https://a.example"
+    assert "s3cret" not in repr(Upstream(command=("serve", "--key", "s3cret")))
 
 
 def test_every_setting_of_the_guard_is_read(tmp_path: Path) -> None:

@@ -77,6 +77,12 @@ def test_a_rule_about_a_tool_meets_every_spelling_of_its_name(rule: str, sent: s
         ("https://api.example/a", "https://api.example\\a"),
         ("https://api.example/", "https://api.example"),
         ("file:///etc/passwd", "file://localhost/etc/passwd"),
+        ("file:///etc/passwd", "file:////etc/passwd"),
+        ("file:///etc/passwd", "file:///etc//passwd"),
+        ("notes://x/private/*", "notes://x//private/1"),
+        ("notes://private/*", "notes://alice@private/1"),
+        ("notes://private/*", "notes://alice:b@private/1"),
+        ("notes://private/*", "notes://a@b@private/1"),
     ],
 )
 def test_a_rule_about_a_resource_meets_every_spelling_of_its_uri(rule: str, sent: str) -> None:

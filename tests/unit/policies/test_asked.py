@@ -74,6 +74,14 @@ def test_a_reference_with_two_readings_is_refused(params: dict[str, Any]) -> Non
         named_operations("completion/complete", params)
 
 
+@pytest.mark.parametrize("second", ["Arguments", "argument\u017f", "arguments_"])
+@pytest.mark.parametrize("method", ["tools/call", "prompts/get"])
+def test_a_second_spelling_of_arguments_is_refused(method: str, second: str) -> None:
+    for more in ({"arguments": {"folder": "work"}}, {}):
+        with pytest.raises(MalformedMessageError):
+            named_operations(method, {"name": "read", second: {"folder": "home"}, **more})
+
+
 @pytest.mark.parametrize("second", ["resource_subscriptions", "ResourceSubscriptions"])
 def test_a_second_spelling_of_subscriptions_is_refused(second: str) -> None:
     for uris in ({second: ["c://d"]}, {"resourceSubscriptions": ["a://b"], second: ["c://d"]}):

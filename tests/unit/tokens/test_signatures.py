@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from hypothesis import given
+from hypothesis import strategies as st
 from jwt.algorithms import get_default_algorithms
+from jwt.exceptions import InvalidKeyError
 
 from toolguard.tokens.jws import CompactJWS
 from toolguard.tokens.keys import Key
@@ -69,3 +74,72 @@ def test_a_key_of_another_curve_verifies_nothing() -> None:
     jws = CompactJWS("ES256", None, "jwt", b"", b"a.b", signature)
 
     assert not is_signed(jws, Key(None, ALL, private.public_key()))
+
+
+# Signing takes long; what is mutated are these.
+SIGNED = {algorithm: signed(algorithm) for algorithm in DEFAULT_ALGORITHMS}
+P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    number = int.from_bytes(data, "big") ^ 1 << bit % max(8 * len(data), 1)
+    return number.to_bytes(len(data) or 1, "big")
+
+
+def as_der(data: bytes, _: int) -> bytes:
+    half = len(data) // 2
+    return encode_dss_signature(*(int.from_bytes(n, "big") for n in (data[:half], data[half:])))
+
+
+def with_equal_numbers(data: bytes, which: int) -> bytes:
+    """Return a signature whose numbers are the same, modulo the order of P-256 or by its sign."""
+    r, s = int.from_bytes(data[:32], "big"), int.from_bytes(data[32:64], "big")
+    r, s = ((r, P256 - s), (r + P256, s), (r, s + P256), (0, s), (r, 0), (P256, P256))[which % 6]
+    size = max(32, (r.bit_length() + 7) // 8, (s.bit_length() + 7) // 8)
+    return r.to_bytes(size, "big") + s.to_bytes(size, "big")
+
+
+MUTATIONS: tuple[Callable[[bytes, int], bytes], ...] = (
+    lambda data, _: data,
+    flipped,
+    as_der,
+    with_equal_numbers,
+    lambda data, at: data[: at % (len(data) + 1)],
+    lambda data, at: bytes(at % 70) + data,
+    lambda data, at: data + bytes(at % 70),
+    lambda data, at: data[: len(data) // 2].lstrip(b"\0") + bytes(at % 2) + data[len(data) // 2 :],
+    lambda data, _: data[len(data) // 2 :] + data[: len(data) // 2],
+)
+
+
+@given(
+    st.sampled_from(DEFAULT_ALGORITHMS),
+    st.none() | st.sampled_from(DEFAULT_ALGORITHMS),
+    st.none() | st.sampled_from(sorted(PRIVATE)),
+    st.lists(st.tuples(st.sampled_from(MUTATIONS), st.integers(0, 5_000)), max_size=2),
+    st.sampled_from([b"header.payload", b"header.payloae", b""]),
+)
+def test_the_verdict_on_any_signature_is_that_of_pyjwt(
+    algorithm: str,
+    signer: str | None,
+    key: str | None,
+    mutations: list[tuple[Callable[[bytes, int], bytes], int]],
+    signing_input: bytes,
+) -> None:
+    private = private_of(algorithm) if key is None else PRIVATE[key]
+    signature, material = SIGNED[signer or algorithm].signature, private.public_key()
+    for mutate, at in mutations:
+        signature = mutate(signature, at)
+    jws = CompactJWS(algorithm, None, "jwt", b"payload", signing_input, signature)
+
+    assert is_signed(jws, Key(None, ALL, material)) is by_pyjwt(jws, material)
+
+
+def by_pyjwt(jws: CompactJWS, material: Any) -> bool:
+    """Return the verdict of PyJWT, which is False for a key that the algorithm is not for."""
+    known = get_default_algorithms()["EdDSA" if jws.algorithm == "Ed25519" else jws.algorithm]
+    try:
+        key = known.prepare_key(material)
+    except (InvalidKeyError, TypeError):
+        return False
+    return bool(known.verify(jws.signing_input, key, jws.signature))

@@ -11,7 +11,7 @@ import httpx
 
 from toolguard.dev.oauth.direct import PersonTokenRequest
 from toolguard.dev.one_call.wire import Exchange, Revision, ToolCaller
-from toolguard.dev.one_call.words import answer_text, connect_links, explanation, printable
+from toolguard.dev.one_call.words import answer_text, connect_links, explanation
 from toolguard.dev.person_tokens import (
     DEFAULT_ISSUER,
     NoServerError,
@@ -20,6 +20,7 @@ from toolguard.dev.person_tokens import (
     fetch_person_token,
 )
 from toolguard.http.challenge import Challenge, metadata_url
+from toolguard.parsing.printable import printable
 from toolguard.parsing.secure_urls import secure_origin
 
 __all__ = ["CallError", "CallSettings", "parse_arguments", "run_call"]
@@ -64,7 +65,7 @@ def parse_arguments(text: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         value = None
         reason = f" ({error})"
     else:
@@ -241,6 +242,6 @@ def _advice(challenge: Challenge, *, has_token: bool) -> str:
 def _object(response: httpx.Response) -> dict[str, Any]:
     try:
         value = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

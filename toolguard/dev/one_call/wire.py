@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -23,6 +24,7 @@ Revision: TypeAlias = Literal["2025-11-25", "2026-07-28"]
 REVISIONS: tuple[Revision, ...] = ("2025-11-25", "2026-07-28")
 """The protocol revisions that a call can be made in."""
 
+_REVISION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _META = "io.modelcontextprotocol/"
 _CLIENT = {"name": "toolguard call", "version": "1"}
 # With these a server says where an account is connected, instead of failing.
@@ -102,7 +104,8 @@ class ToolCaller:
         if "result" not in exchange.answer.body:
             return exchange
         self._has_handshake = False
-        self._revision = str(exchange.answer.result.get("protocolVersion", self._revision))
+        agreed = str(exchange.answer.result.get("protocolVersion"))
+        self._revision = agreed if _REVISION.fullmatch(agreed) else self._revision
         notification = {"jsonrpc": "2.0", "method": "notifications/initialized"}
         self._http.post(self._url, json=notification, headers=self._headers(token))
         return None
@@ -190,6 +193,6 @@ def _events(response: httpx.Response) -> Iterator[str]:
 def _object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

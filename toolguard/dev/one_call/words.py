@@ -9,22 +9,17 @@ from typing import Any
 
 from toolguard.dev.one_call.wire import Exchange
 
-__all__ = ["answer_text", "connect_links", "explanation", "printable"]
+__all__ = ["answer_text", "connect_links", "explanation"]
 
 # MCP 2025-11-25, elicitation: the user has to open a URL first.
 _URL_ELICITATION_REQUIRED = -32042
 
-_BY_STATUS = {
+_BY_STATUS: Mapping[int, str] = {
     HTTPStatus.NOT_FOUND: "no MCP endpoint is there: write its path, such as /mcp",
     HTTPStatus.METHOD_NOT_ALLOWED: "that is not an MCP endpoint: write its path, such as /mcp",
     HTTPStatus.MISDIRECTED_REQUEST: "the server does not know this host: write the URL it prints",
     HTTPStatus.SERVICE_UNAVAILABLE: "the server cannot check tokens now: try again later",
 }
-
-
-def printable(text: str) -> str:
-    """Return text of a server without characters that could control a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def explanation(exchange: Exchange) -> str | None:
@@ -45,7 +40,7 @@ def explanation(exchange: Exchange) -> str | None:
         return None
     if exchange.location is not None:
         return f"it redirects, and a token is not sent along: call {exchange.location}"
-    return str(reason or _BY_STATUS.get(HTTPStatus(exchange.status), "no JSON-RPC answer"))
+    return str(reason or _BY_STATUS.get(exchange.status, "no JSON-RPC answer"))
 
 
 def connect_links(body: Mapping[str, Any]) -> tuple[str, ...]:
@@ -54,18 +49,25 @@ def connect_links(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _links(body: Mapping[str, Any]) -> Iterator[str]:
-    result, error = body.get("result"), body.get("error")
-    if isinstance(error, dict) and error.get("code") == _URL_ELICITATION_REQUIRED:
-        data = error.get("data")
-        for asked in data.get("elicitations", ()) if isinstance(data, dict) else ():
-            yield str(asked.get("url"))
-    if isinstance(result, dict):
-        for asked in (result.get("inputRequests") or {}).values():  # MCP 2026-07-28
-            yield str(asked.get("params", {}).get("url"))
-        for part in result.get("content") or ():
-            said = _object(part.get("text")) if result.get("isError") else {}
+    result, error = _mapping(body.get("result")), _mapping(body.get("error"))
+    if error.get("code") == _URL_ELICITATION_REQUIRED:
+        for asked in _list(_mapping(error.get("data")).get("elicitations")):
+            yield str(_mapping(asked).get("url"))
+    for asked in _mapping(result.get("inputRequests")).values():  # MCP 2026-07-28
+        yield str(_mapping(_mapping(asked).get("params")).get("url"))
+    if result.get("isError"):
+        for part in _list(result.get("content")):
+            said = _object(_mapping(part).get("text"))
             if isinstance(said.get("connect_url"), str):
                 yield said["connect_url"]
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def answer_text(exchange: Exchange) -> str:
@@ -78,7 +80,6 @@ def answer_text(exchange: Exchange) -> str:
 
 def _object(text: object) -> Mapping[str, Any]:
     try:
-        value = json.loads(text) if isinstance(text, str) else None
-    except ValueError:
-        value = None
-    return value if isinstance(value, dict) else {}
+        return _mapping(json.loads(text) if isinstance(text, str) else None)
+    except (ValueError, RecursionError):
+        return {}
