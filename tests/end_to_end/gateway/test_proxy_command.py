@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from support.gateways import TESTS, command_of, write_rules
+from support.gateways import TESTS, command_of, publishing, write_rules
 from support.lines import FASTMCP_LINES, LINES
 from support.upstream_server import upstream
 from support.wire import Caller
@@ -54,9 +54,7 @@ SERVERS = {
 @pytest.fixture(scope="module")
 def signing() -> Iterator[LocalIssuer]:
     """An authorization server that publishes its keys."""
-    with Loopback() as loopback:
-        issuer = LocalIssuer(loopback.url, audience="https://mcp.test/mcp", algorithm="ES256")
-        loopback.start(issuer.app)
+    with publishing() as issuer:
         yield issuer
 
 

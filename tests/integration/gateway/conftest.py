@@ -7,15 +7,14 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from toolguard.testing import LocalIssuer, Loopback
+from support.gateways import publishing
+from toolguard.testing import LocalIssuer
 
 
 @pytest.fixture(scope="package")
 def signing() -> Iterator[LocalIssuer]:
     """An authorization server that publishes its keys."""
-    with Loopback() as loopback:
-        issuer = LocalIssuer(loopback.url, audience="https://mcp.test/mcp", algorithm="ES256")
-        loopback.start(issuer.app)
+    with publishing() as issuer:
         yield issuer
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
-from support.gateways import gateway, write_rules
+from support.gateways import served_before
 from support.lines import LINES, MODERN_PROTOCOL
 from support.scripted_upstream import ScriptedUpstream
 from support.wire import Caller
-from toolguard.testing import LocalIssuer, Loopback
+from toolguard.testing import LocalIssuer
 
 RULES = """
 [rules]
@@ -67,12 +67,10 @@ def endpoint(
     upstream: ScriptedUpstream, signing: LocalIssuer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The endpoint of a gateway before it."""
-    with Loopback(upstream.app) as behind:
-        settings = {"url": f'"{behind.url}/mcp"'}
-        folder = tmp_path_factory.mktemp("gateway")
-        app = gateway(write_rules(folder, signing.issuer, RULES, **settings))
-        with Loopback(app) as loopback:
-            yield f"{loopback.url}/mcp"
+    with served_before(
+        upstream.app, signing.issuer, RULES, tmp_path_factory.mktemp("rules")
+    ) as url:
+        yield url
 
 
 @pytest.fixture(params=PROTOCOLS)
