@@ -85,6 +85,7 @@ def _run(suite: Suite) -> Outcome:
     paths, variables, counting = [*sys.path], {**os.environ}, _Counting()
     os.environ.update(suite.environ)
     os.chdir(suite.folder)
+    sys.path.insert(0, suite.folder)  # as ``python -m pytest`` does
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         code = pytest.main(["-p", "no:cacheprovider", *suite.options], plugins=[counting])
     sys.path[:] = paths
