@@ -33,6 +33,14 @@ def pytest_collection() -> None:
     gc.disable()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave files in their order: pytest-xdist would begin with those that have the most tests.
+
+    The files of the longest tests, which have few, would be left to one worker at the end.
+    """
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_finish() -> None:
     """Collect garbage again, but do not search the cases and the frameworks for it each time."""
     gc.freeze()

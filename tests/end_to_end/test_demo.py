@@ -41,7 +41,8 @@ def commanded(
     """Run the command, once; return what it writes."""
     if PROTOCOLS[0] not in runs:
         assert main(["demo"]) == 0
-        runs[PROTOCOLS[0]] = tuple(capfd.readouterr())
+        shown = capfd.readouterr()
+        runs[PROTOCOLS[0]] = (shown.out, shown.err)
     return runs[PROTOCOLS[0]]
 
 

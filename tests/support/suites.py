@@ -16,8 +16,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
+
+import pytest
 
 __all__ = ["Outcome", "Suite", "run_suites"]
 
@@ -80,8 +81,6 @@ class _Counting:
 
 
 def _run(suite: Suite) -> Outcome:
-    import pytest
-
     paths, variables, counting = [*sys.path], {**os.environ}, _Counting()
     os.environ.update(suite.environ)
     os.chdir(suite.folder)
