@@ -1,4 +1,4 @@
-"""Processes of a vault: each fetches many times at once when told to, or dies at a step of a refresh.
+"""Processes of a vault: each fetches many times at once, or dies at a step of a refresh.
 
 Run as ``python -m endurance.vault_process`` with their tasks, as JSON, on the standard input. Says
 their ids; when it is told to begin, what came of the tasks, null for a process that was killed.

@@ -1,7 +1,7 @@
 """How do tests run several suites of pytest in one process of their own?
 
-Each process would import pytest and the frameworks, which takes longer than the tests. Suites follow
-one another instead, each without the modules of the one before.
+Each process would import pytest and the frameworks, which takes longer than the tests. Suites
+follow one another instead, each without the modules of the one before.
 
 Usage: ``python suites.py``, for :func:`run_suites`; what a suite prints goes nowhere else.
 """

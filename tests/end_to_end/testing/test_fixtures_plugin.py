@@ -133,56 +133,55 @@ def write(folder: Path, files: dict[str, str]) -> None:
         path.write_text(text, "utf-8")
 
 
-def passes(outcomes: dict[str, Outcome], name: str) -> bool:
-    """Return whether all tests of a suite passed, without a warning."""
+def assert_passed(outcomes: dict[str, Outcome], name: str) -> None:
+    """Check that all tests of a suite passed, without a warning."""
     count = sum(text.count("def test_") for text in SUITES[name][1].values())
     outcome = outcomes[name]
-    print(outcome.printed)
-    return outcome.code == 0 and outcome.counts == {"passed": count}
+    assert (outcome.code, outcome.counts) == (0, {"passed": count}), outcome.printed
 
 
 # --- what the fixtures do
 
 
 def test_the_fixtures_hold_in_suites_of_users(outcomes: dict[str, Outcome]) -> None:
-    assert passes(outcomes, "users")
+    assert_passed(outcomes, "users")
 
 
 def test_the_documented_tests_pass_as_they_stand(outcomes: dict[str, Outcome]) -> None:
-    assert passes(outcomes, "documented")
+    assert_passed(outcomes, "documented")
 
 
 def test_the_documented_overrides_work_as_they_stand(outcomes: dict[str, Outcome]) -> None:
-    assert passes(outcomes, "overridden")
+    assert_passed(outcomes, "overridden")
 
 
 # --- beside other plugins
 
 
 def test_no_plugin_for_async_tests_is_needed(outcomes: dict[str, Outcome]) -> None:
-    assert passes(outcomes, "no plugin")
+    assert_passed(outcomes, "no plugin")
 
 
 def test_async_tests_of_anyio_use_them(outcomes: dict[str, Outcome]) -> None:
-    assert passes(outcomes, "anyio")
+    assert_passed(outcomes, "anyio")
 
 
 @needs_pytest_asyncio
 @pytest.mark.parametrize("mode", ["strict", "auto"])
 def test_async_tests_of_pytest_asyncio_use_them(outcomes: dict[str, Outcome], mode: str) -> None:
-    assert passes(outcomes, mode)
+    assert_passed(outcomes, mode)
 
 
 @needs_xdist
 def test_tests_run_in_several_processes(outcomes: dict[str, Outcome]) -> None:
-    assert passes(outcomes, "processes")
+    assert_passed(outcomes, "processes")
 
 
 # --- opting in
 
 
 def test_a_conftest_may_import_the_types_that_it_opts_in_to(outcomes: dict[str, Outcome]) -> None:
-    assert passes(outcomes, "types")
+    assert_passed(outcomes, "types")
 
 
 def test_who_does_not_opt_in_needs_no_pytest() -> None:
