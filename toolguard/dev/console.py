@@ -12,12 +12,14 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from toolguard.dev.decisions import Decisions
 from toolguard.dev.oauth.clients import all_clients
 from toolguard.dev.oauth.config import User
 from toolguard.dev.oauth.context import ServerContext
@@ -29,6 +31,7 @@ from toolguard.dev.oauth.policies import decide
 from toolguard.dev.oauth.refusals import Refusal, answering_pages
 from toolguard.dev.oauth.sessions import Session, check_csrf, csrf_token, open_session, session_of
 from toolguard.pages.layout import Form, page
+from toolguard.parts.environment import RECORDS
 
 if TYPE_CHECKING:
     from toolguard.audit import AuditedOperation
@@ -58,6 +61,7 @@ class Console:
         connections: the scopes of the connections, by their names.
         connected: returns the names of what a user has connected.
         operations: returns the operations of the server that the world was made for.
+        decisions: what the guarded servers decided.
     """
 
     def __init__(
@@ -67,11 +71,13 @@ class Console:
         connections: Mapping[str, Sequence[str]],
         connected: Callable[[str], Any],
         operations: Callable[[], tuple[str, tuple[AuditedOperation, ...]]],
+        decisions: Decisions,
     ) -> None:
         self._context = context
         self._connections = connections
         self._connected = connected
         self._operations = operations
+        self._decisions = decisions
 
     def routes(self) -> list[Route]:
         """Return the page at the address of the issuer, and what leads to it."""
@@ -109,10 +115,9 @@ class Console:
             operations=operations,
             connections=self._connections,
             clients=all_clients(context),
-            notes=[
-                (time.strftime("%H:%M:%S UTC", time.gmtime(note.at)), note)
-                for note in context.notes.last
-            ],
+            calls=[(_clock(call.at), call) for call in self._decisions.last()],
+            **_record_lines(self._decisions.file),
+            notes=[(_clock(note.at), note) for note in context.notes.last],
             lines=paste_lines(server or "server", url),
         )
         for cookie in opened.headers.getlist("set-cookie"):
@@ -144,6 +149,21 @@ class Console:
         )
         answer = token_for_person(self._context, asked)
         return page("console_token.html", issuer=self._context.issuer, answer=answer)
+
+
+def _record_lines(file: Path | None) -> dict[str, str]:
+    """Return what makes a server write its records to ``file``: a variable, or code."""
+    if file is None:
+        return {"by_variable": "", "by_code": ""}
+    code = f"""\
+from toolguard.telemetry import JSONLines
+
+ToolGuard(..., on_decision=JSONLines({str(file)!r}))"""
+    return {"by_variable": f"export {RECORDS}={shlex.quote(str(file))}", "by_code": code}
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M:%S UTC", time.gmtime(at))
 
 
 def paste_lines(name: str, url: str) -> dict[str, str]:

@@ -13,6 +13,7 @@ from toolguard.audit.loading import load_server
 from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.dev.oauth.config import World
 from toolguard.dev.oauth.policies import Condition, ScopeRule
+from toolguard.parts.environment import RECORDS
 
 __all__ = ["DEFAULT_RESOURCE", "Fit", "fitted", "read_server"]
 
@@ -61,8 +62,9 @@ def read_server(
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    # Not both may be set, and a server that reads one of them is to trust the development server.
-    replaced = {*variables, "TOOLGUARD_ISSUER"}
+    # A server that reads its issuer is to trust the development server, which this variable would
+    # contradict; and it is looked at only, so that there is nothing to write down.
+    replaced = {*variables, "TOOLGUARD_ISSUER", RECORDS}
     before = {name: os.environ.pop(name) for name in replaced & os.environ.keys()}
     os.environ.update(variables)
     try:

@@ -14,6 +14,7 @@ from support.devrooms import FETCH, ISSUER, MCP, ORIGIN, READ, WRITE, Room, Visi
 from support.devrooms import submit as send
 from toolguard.audit import AuditedOperation
 from toolguard.dev.console import Console, paste_lines
+from toolguard.dev.decisions import Decisions
 from toolguard.dev.oauth.config import builtin_world
 from toolguard.dev.oauth.server import DevServer
 from toolguard.dev.store import Store
@@ -191,6 +192,7 @@ def test_what_the_server_requires_is_shown() -> None:
             connections={"github": ("repo",)},
             connected=none,
             operations=lambda: ("My notes", (audited,)),
+            decisions=Decisions(),
         )
         server.extend(extra_routes=console.routes())
         page = Visitor(server).get(ISSUER)
