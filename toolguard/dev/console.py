@@ -116,7 +116,7 @@ class Console:
             connections=self._connections,
             clients=all_clients(context),
             calls=[(_clock(call.at), call) for call in self._decisions.last()],
-            **_record_lines(self._decisions.file),
+            to_see_calls=_record_lines(self._decisions.file),
             notes=[(_clock(note.at), note) for note in context.notes.last],
             lines=paste_lines(server or "server", url),
         )
@@ -151,15 +151,15 @@ class Console:
         return page("console_token.html", issuer=self._context.issuer, answer=answer)
 
 
-def _record_lines(file: Path | None) -> dict[str, str]:
-    """Return what makes a server write its records to ``file``: a variable, or code."""
+def _record_lines(file: Path | None) -> tuple[str, str] | None:
+    """Return what has a server write its records to ``file``: a variable, or code."""
     if file is None:
-        return {"by_variable": "", "by_code": ""}
+        return None
     code = f"""\
 from toolguard.telemetry import JSONLines
 
 ToolGuard(..., on_decision=JSONLines({str(file)!r}))"""
-    return {"by_variable": f"export {RECORDS}={shlex.quote(str(file))}", "by_code": code}
+    return f"export {RECORDS}={shlex.quote(str(file))}", code
 
 
 def _clock(at: float) -> str:

@@ -29,6 +29,7 @@ from toolguard.dev.oauth.notes import fit_to_show
 
 __all__ = ["Call", "Decisions", "parse_record", "records_file"]
 
+_DIRECTORY = "toolguard-records"
 _SHOWN = 30
 _READ = 262_144
 # The year 2100, in seconds since the epoch.
@@ -232,7 +233,7 @@ def records_file(name: str) -> Iterator[Path]:
     """
     user = os.getuid() if hasattr(os, "getuid") else None
     directory = Path(
-        tempfile.gettempdir(), "toolguard-dev" if user is None else f"toolguard-dev-{user}"
+        tempfile.gettempdir(), _DIRECTORY if user is None else f"{_DIRECTORY}-{user}"
     )
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()
