@@ -208,7 +208,7 @@ def _reasons(record: DecisionRecord) -> Iterator[str]:
         yield f"{words}: {detail.replace('_', ' ')}" if detail else words
     if record.denied_by:
         yield f"expected: {record.denied_by}"
-    elif record.rule and record.verdict not in ANSWER_VERDICTS:
+    elif record.rule and not record.missing_scopes and record.verdict not in ANSWER_VERDICTS:
         yield f"rule: {record.rule}"
     if record.connections and record.verdict not in GRANT_VERDICTS:
         yield f"connections: {', '.join(record.connections)}"
@@ -232,9 +232,7 @@ def records_file(name: str) -> Iterator[Path]:
         OSError: if it cannot be made, or others can write there.
     """
     user = os.getuid() if hasattr(os, "getuid") else None
-    directory = Path(
-        tempfile.gettempdir(), _DIRECTORY if user is None else f"{_DIRECTORY}-{user}"
-    )
+    directory = Path(tempfile.gettempdir(), _DIRECTORY if user is None else f"{_DIRECTORY}-{user}")
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()
     is_private = found.st_uid == user and stat.S_IMODE(found.st_mode) & 0o077 == 0
