@@ -230,7 +230,7 @@ def test_calls_of_the_users_server_are_shown_as_text(tmp_path: Path) -> None:
     page = shown(room)
 
     assert "<script" not in page.text
-    shown_as = "<script>alert(1)</script> [2J  '\"&"
+    shown_as = "<script>alert(1)</script> [2J '\"&"
     assert f"00:00:01 UTC refused: tool {shown_as}, for {shown_as} through" in text_of(page)
     assert page.headers["content-security-policy"].startswith("default-src 'none'")
 
