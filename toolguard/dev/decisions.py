@@ -59,7 +59,7 @@ class Call:
         ran: whether the operation ran without a fault.
         asked: the operation.
         caller: who called.
-        code: the code of the refusal, or the class of the error; empty without one.
+        code: the code of the refusal; empty without one.
         reason: why it ended so, in plain words.
     """
 
@@ -80,7 +80,7 @@ class Call:
             record.verdict in _GOOD,
             fit_to_show(" ".join(_asked(record))),
             fit_to_show(" ".join(_caller(record))),
-            fit_to_show(record.reason or ""),
+            fit_to_show(record.reason or "") if record.verdict != "failed" else "",
             fit_to_show("; ".join(_reasons(record))),
         )
 
