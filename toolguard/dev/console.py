@@ -104,6 +104,8 @@ class Console:
             session = open_session(context, opened, user_id=None, instead_of=None)
         server, operations = self._operations()
         url = world.resources[0].url
+        clients = all_clients(context)
+        names = {each.client_id: each.name for each in clients}
         shown = page(
             "console.html",
             issuer=context.issuer,
@@ -114,8 +116,8 @@ class Console:
             rules=world.rules,
             operations=operations,
             connections=self._connections,
-            clients=all_clients(context),
-            calls=[(_clock(call.at), call) for call in self._decisions.last()],
+            clients=clients,
+            calls=[(_clock(call.at), call) for call in self._decisions.last(names)],
             to_see_calls=_record_lines(self._decisions.file),
             notes=[(_clock(note.at), note) for note in context.notes.last],
             lines=paste_lines(server or "server", url),

@@ -72,14 +72,19 @@ class Call:
     reason: str
 
     @classmethod
-    def of(cls, record: DecisionRecord) -> Call:
-        """Return a record in words."""
+    def of(cls, record: DecisionRecord, clients: Mapping[str, str]) -> Call:
+        """Return a record in words.
+
+        Args:
+            record: the record.
+            clients: the names of clients by their ids.
+        """
         return cls(
             record.time,
             fit_to_show(record.verdict.replace("_", " ")),
             record.verdict in _GOOD,
             fit_to_show(" ".join(_asked(record))),
-            fit_to_show(" ".join(_caller(record))),
+            fit_to_show(" ".join(_caller(record, clients))),
             fit_to_show(record.reason or "") if record.verdict != "failed" else "",
             fit_to_show("; ".join(_reasons(record))),
         )
@@ -100,11 +105,16 @@ class Decisions:
         """Note a decision of a server in this process."""
         self._noted.append(record)
 
-    def last(self) -> list[Call]:
-        """Return the last decisions, the newest first."""
+    def last(self, clients: Mapping[str, str]) -> list[Call]:
+        """Return the last decisions, the newest first.
+
+        Args:
+            clients: the names of clients by their ids.
+        """
         written = map(parse_record, _last_lines(self.file) if self.file is not None else ())
         known = [*(each for each in written if each is not None), *self._noted.copy()]
-        return [Call.of(each) for each in sorted(known, key=_time, reverse=True)[:_SHOWN]]
+        newest = sorted(known, key=_time, reverse=True)[:_SHOWN]
+        return [Call.of(each, clients) for each in newest]
 
 
 def _time(record: DecisionRecord) -> float:
@@ -186,14 +196,15 @@ def _asked(record: DecisionRecord) -> Iterator[str]:
         yield record.method or "a request"
 
 
-def _caller(record: DecisionRecord) -> Iterator[str]:
+def _caller(record: DecisionRecord, clients: Mapping[str, str]) -> Iterator[str]:
     if record.is_anonymous:
         yield "a caller without a valid token"
         return
     yield record.subject or "no user"
-    for word, fact in {"by": record.actor, "through": record.client}.items():
-        if fact:
-            yield f"{word} {fact}"
+    if record.actor:
+        yield f"by {record.actor}"
+    if record.client:
+        yield f"through {clients.get(record.client, record.client)}"
 
 
 def _reasons(record: DecisionRecord) -> Iterator[str]:

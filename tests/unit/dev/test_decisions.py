@@ -39,16 +39,20 @@ def line(**members: Any) -> bytes:
 def shown(file: Path) -> list[Call]:
     decisions = Decisions()
     decisions.file = file
-    return decisions.last()
+    return decisions.last({})
 
 
 def test_a_refusal_is_told_in_plain_words() -> None:
-    told = Call.of(REFUSED)
+    told = Call.of(REFUSED, {})
 
     assert (told.verdict, told.ran, told.asked) == ("refused", False, "tool add_note")
     assert told.caller == "bob through toolguard-cli"
     assert told.code == "insufficient_scope"
     assert told.reason == "the token lacks notes.write; it has notes.read"
+
+
+def test_a_client_is_named_as_it_registered() -> None:
+    assert Call.of(REFUSED, {"toolguard-cli": "My\x1b editor"}).caller == "bob through My  editor"
 
 
 WORDS: list[tuple[dict[str, Any], str]] = [
@@ -80,7 +84,7 @@ def test_each_end_of_a_call_has_its_words(members: dict[str, Any], reason: str) 
     record = parse_record(line(**members))
 
     assert record is not None
-    assert Call.of(record).reason == reason
+    assert Call.of(record, {}).reason == reason
 
 
 CALLERS: list[tuple[dict[str, Any], str, str]] = [
@@ -105,7 +109,7 @@ def test_operation_and_caller_are_named(members: dict[str, Any], asked: str, cal
     record = parse_record(line(**members))
 
     assert record is not None
-    assert (Call.of(record).asked, Call.of(record).caller) == (asked, caller)
+    assert (Call.of(record, {}).asked, Call.of(record, {}).caller) == (asked, caller)
 
 
 def test_a_record_is_read_as_it_was_written() -> None:
@@ -157,7 +161,7 @@ def test_whatever_stands_in_a_record_can_be_shown(text: str, texts: list[str]) -
     record = parse_record(line(operation=text, subject=text, reason=text, missing_scopes=texts))
 
     assert record is not None
-    told = Call.of(record)
+    told = Call.of(record, {})
     said = [told.verdict, told.asked, told.caller, told.code, told.reason]
     assert [each for each in said if not each.isprintable() or len(each) > 301] == []
     assert "".join(said).encode("utf-8")
@@ -167,7 +171,7 @@ def test_half_a_character_can_be_shown() -> None:
     record = parse_record(line(operation="\ud800"))
 
     assert record is not None
-    assert Call.of(record).asked.encode() == b"operation  "
+    assert Call.of(record, {}).asked.encode() == b"operation  "
 
 
 def test_the_newest_are_shown_first_and_no_more_than_thirty(tmp_path: Path) -> None:
@@ -188,7 +192,7 @@ def test_only_the_end_of_a_large_file_is_read(tmp_path: Path) -> None:
 
 
 def test_no_file_shows_nothing(tmp_path: Path) -> None:
-    assert Decisions().last() == []
+    assert Decisions().last({}) == []
     assert shown(tmp_path / "gone.jsonl") == []
     assert shown(tmp_path) == []
 
@@ -200,7 +204,7 @@ def test_servers_of_this_process_are_shown_with_the_others(tmp_path: Path) -> No
     decisions.file = file
     decisions.note(REFUSED)
 
-    assert [each.asked for each in decisions.last()] == ["operation theirs", "tool add_note"]
+    assert [each.asked for each in decisions.last({})] == ["operation theirs", "tool add_note"]
 
 
 # --- where the file is
