@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
+import time
 from pathlib import Path
 
 import certifi
@@ -25,6 +27,34 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 _AUTHORITY = str(Path(__file__).parent / "support" / "authority.pem")
 os.environ["SSL_CERT_FILE"] = _AUTHORITY
 certifi.where = lambda: _AUTHORITY  # for clients that heed no variables
+
+
+# Seconds after which a test hangs: it is shown where, and its process ends.
+_LIMIT = 300
+# No more often than this does the limit begin anew: pytest-timeout takes a thread for each test,
+# which costs more than most tests.
+_EVERY = 10
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Limit the time of each test, from now on: nothing is captured yet."""
+    config.pluginmanager.register(_Limit(os.dup(2)))
+
+
+class _Limit:
+    def __init__(self, stderr: int) -> None:
+        self._stderr = stderr
+        self._began = float("-inf")
+
+    def pytest_runtest_logstart(self) -> None:
+        now = time.monotonic()
+        if now - self._began > _EVERY:
+            faulthandler.dump_traceback_later(_LIMIT, exit=True, file=self._stderr)
+            self._began = now
+
+    def pytest_unconfigure(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+        os.close(self._stderr)
 
 
 @pytest.hookimpl(tryfirst=True)
