@@ -37,8 +37,11 @@ _EVERY = 10
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Limit the time of each test, from now on: nothing is captured yet."""
+    """Limit the time of each test, from now on: nothing is captured yet. Leave files in order."""
     config.pluginmanager.register(_Limit(os.dup(2)))
+    # pytest-xdist would begin with the files that have the most tests: those of the longest tests,
+    # which have few, would be left to one worker at the end.
+    config.option.loadscopereorder = False
 
 
 class _Limit:
@@ -61,14 +64,6 @@ class _Limit:
 def pytest_collection() -> None:
     """Leave garbage alone while thousands of cases are collected, none of which is any."""
     gc.disable()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Leave files in their order: pytest-xdist would begin with those that have the most tests.
-
-    The files of the longest tests, which have few, would be left to one worker at the end.
-    """
-    config.option.loadscopereorder = False
 
 
 def pytest_collection_finish() -> None:
