@@ -11,6 +11,7 @@ import os
 import time
 from pathlib import Path
 
+import certifi
 import pytest
 from hypothesis import settings
 
@@ -23,7 +24,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 # Every HTTP client reads the certificates of the authorities that it trusts, and all that there are
 # take 50 ms. No test leaves the machine: one authority, whose key is lost, is enough.
-os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "authority.pem")
+_AUTHORITY = str(Path(__file__).parent / "support" / "authority.pem")
+os.environ["SSL_CERT_FILE"] = _AUTHORITY
+certifi.where = lambda: _AUTHORITY  # for clients that heed no variables
 
 
 # Seconds after which a test hangs: it is shown where, and its process ends.
@@ -34,8 +37,11 @@ _EVERY = 10
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Limit the time of each test, from now on: nothing is captured yet."""
+    """Limit the time of each test, from now on: nothing is captured yet. Leave files in order."""
     config.pluginmanager.register(_Limit(os.dup(2)))
+    # pytest-xdist would begin with the files that have the most tests: those of the longest tests,
+    # which have few, would be left to one worker at the end.
+    config.option.loadscopereorder = False
 
 
 class _Limit:
