@@ -9,6 +9,7 @@ import gc
 import os
 from pathlib import Path
 
+import certifi
 import pytest
 from hypothesis import settings
 
@@ -21,7 +22,9 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 # Every HTTP client reads the certificates of the authorities that it trusts, and all that there are
 # take 50 ms. No test leaves the machine: one authority, whose key is lost, is enough.
-os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "authority.pem")
+AUTHORITY = str(Path(__file__).parent / "support" / "authority.pem")
+os.environ["SSL_CERT_FILE"] = AUTHORITY
+certifi.where = lambda: AUTHORITY  # for clients that leave the environment alone
 
 
 @pytest.hookimpl(tryfirst=True)
