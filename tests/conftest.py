@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+import ssl
 from pathlib import Path
 
 import certifi
@@ -24,7 +25,10 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 # take 50 ms. No test leaves the machine: one authority, whose key is lost, is enough.
 AUTHORITY = str(Path(__file__).parent / "support" / "authority.pem")
 os.environ["SSL_CERT_FILE"] = AUTHORITY
-certifi.where = lambda: AUTHORITY  # for clients that leave the environment alone
+# Clients that leave the environment alone find it as well.
+certifi.where = lambda: AUTHORITY
+_paths = ssl.get_default_verify_paths()
+ssl.get_default_verify_paths = lambda: _paths._replace(openssl_cafile=AUTHORITY)
 
 
 @pytest.hookimpl(tryfirst=True)
