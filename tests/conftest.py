@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import ssl
+import time
 from pathlib import Path
 
 import certifi
@@ -29,6 +31,34 @@ os.environ["SSL_CERT_FILE"] = AUTHORITY
 certifi.where = lambda: AUTHORITY
 _paths = ssl.get_default_verify_paths()
 ssl.get_default_verify_paths = lambda: _paths._replace(openssl_cafile=AUTHORITY)
+
+
+# Seconds after which a test hangs: it is shown where, and its process ends.
+_LIMIT = 300
+# No more often than this does the limit begin anew: pytest-timeout takes a thread for each test,
+# which costs more than most tests.
+_EVERY = 10
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Limit the time of each test, from now on: nothing is captured yet."""
+    config.pluginmanager.register(_Limit(os.dup(2)))
+
+
+class _Limit:
+    def __init__(self, stderr: int) -> None:
+        self._stderr = stderr
+        self._began = float("-inf")
+
+    def pytest_runtest_logstart(self) -> None:
+        now = time.monotonic()
+        if now - self._began > _EVERY:
+            faulthandler.dump_traceback_later(_LIMIT, exit=True, file=self._stderr)
+            self._began = now
+
+    def pytest_unconfigure(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+        os.close(self._stderr)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -207,7 +207,7 @@ def test_dev_runs_the_guarded_calendar_where_the_world_has_it(tmp_path: Path) ->
         issuer = environ["DESCOPE_MCP_WELL_KNOWN_URL"].partition("/.well-known")[0]
         for _ in range(100):  # the record is noted beside the answer
             console = httpx.get(issuer, trust_env=False).text
-            if "of a caller without a token: refused" in console:
+            if "for a caller without a valid token" in console:
                 seen.append("noted")
                 return
 

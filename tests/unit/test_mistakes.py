@@ -207,6 +207,12 @@ ENVIRONMENT = [
     env("write types separated by blanks", TOOLGUARD_TOKEN_TYPES="at+jwt,JWT"),
     env("write true or false", TOOLGUARD_PERMISSIONS_ARE_SCOPES="maybe"),
     env("write http://keycloak:8080", TOOLGUARD_INSECURE_ORIGINS="keycloak:8080"),
+    env(
+        "TOOLGUARD_RECORDS is '/no/decisions.jsonl': No such file or directory: write the path of",
+        TOOLGUARD_RECORDS="/no/decisions.jsonl",
+    ),
+    env("TOOLGUARD_RECORDS is '/': Is a directory: write the path of", TOOLGUARD_RECORDS="/"),
+    env("with a line break in it: write the value alone", TOOLGUARD_RECORDS="/tmp/a\n"),
     env("TOOLGUARD_VAULT, or after --file", TOOLGUARD_VAULT="/no/vault.toml"),
     env("set one of TOOLGUARD_ISSUER and", DESCOPE_MCP_WELL_KNOWN_URL=DESCOPE.format("P2abc")),
     env(
