@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
+import ssl
 import time
 from pathlib import Path
 
@@ -26,7 +27,10 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 # take 50 ms. No test leaves the machine: one authority, whose key is lost, is enough.
 _AUTHORITY = str(Path(__file__).parent / "support" / "authority.pem")
 os.environ["SSL_CERT_FILE"] = _AUTHORITY
-certifi.where = lambda: _AUTHORITY  # for clients that heed no variables
+# Clients that leave the environment alone find it as well.
+certifi.where = lambda: _AUTHORITY
+_paths = ssl.get_default_verify_paths()
+ssl.get_default_verify_paths = lambda: _paths._replace(openssl_cafile=_AUTHORITY)
 
 
 # Seconds after which a test hangs: it is shown where, and its process ends.
