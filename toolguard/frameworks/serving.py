@@ -100,8 +100,11 @@ async def serve(adapter: Adapter, guard: ServerGuard, incoming: Incoming) -> Any
         ToolGuardError: the refusal that the message ended in.
         Exception: as raised by the framework, if it is not a refusal.
     """
-    auth = await _build_auth(guard, incoming)
     outer = here()
+    if incoming.request is None:
+        auth = await _auth_in_process(guard, outer)
+    else:
+        auth = _auth_of_request(guard, incoming)
     message = MessageContext(auth, outer, incoming.is_current)
     message.method, message.request_id = incoming.method, incoming.message_id
     frame = Frame(guard, message)
@@ -143,14 +146,16 @@ def _check_intact(adapter: Adapter) -> None:
         raise GuardNotConfiguredError(ALTERED)
 
 
-async def _build_auth(guard: ServerGuard, incoming: Incoming) -> RequestAuth | None:
+async def _auth_in_process(guard: ServerGuard, outer: Frame | None) -> RequestAuth | None:
+    """Return the caller of a message that came without an HTTP request."""
+    if outer is not None:
+        return outer.message.auth
+    caller = signed_in.get()
+    return await (guard.stdio_auth() if caller is None else caller.auth_for(guard))
+
+
+def _auth_of_request(guard: ServerGuard, incoming: Incoming) -> RequestAuth:
     """Return the caller of *this* message, never that of the message that opened the session."""
-    if incoming.request is None:
-        outer = here()
-        if outer is not None:
-            return outer.message.auth
-        caller = signed_in.get()
-        return await (guard.stdio_auth() if caller is None else caller.auth_for(guard))
     auth = incoming.request.scope.get(SCOPE_KEY)
     if not isinstance(auth, RequestAuth):
         return RequestAuth(None, None, guard, failure=GuardNotConfiguredError(PAST_THE_DOOR))

@@ -37,13 +37,13 @@ from toolguard.http.jsonrpc import receive_message
 from toolguard.http.response import HeldResponse
 from toolguard.http.sessions import SessionOwners
 from toolguard.principal import Principal
-from toolguard.tokens.bearer import bearer_token
+from toolguard.tokens.bearer import presented_token
 from toolguard.tokens.proofs.presented import check_binding, verified
 
 if TYPE_CHECKING:
     from toolguard.tokens.proofs.possession import Possession
 
-__all__ = ["ASGIApp", "GuardMiddleware", "Message", "Receive", "Scope", "Send"]
+__all__ = ["ASGIApp", "GuardMiddleware", "Message", "Receive", "Scope", "Send", "SentHeaders"]
 
 Message = MutableMapping[str, Any]
 """One event (ASGI)."""
@@ -61,10 +61,45 @@ _REVISION = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _PREFLIGHT = {b"origin", b"access-control-request-method"}
 _SESSION_HEADER = b"mcp-session-id"
 _EVENT_HEADER = b"last-event-id"
-# In every spelling of a request (RFC 3875 §4.1.18): the session, or the event to resume from.
-_SESSION_NAME = re.compile(rb"mcp[-_]session[-_]id", re.IGNORECASE)
-_EVENT_NAME = re.compile(rb"last[-_]event[-_]id", re.IGNORECASE)
 _LENGTHS = {len(_SESSION_HEADER), len(_EVENT_HEADER)}
+
+
+class SentHeaders:
+    """The headers of one request, as far as its guard reads them.
+
+    Args:
+        headers: the raw headers of an ASGI scope; names in lower case.
+
+    Attributes:
+        authorization: the values of the Authorization header.
+        revision: the protocol revision that the request names; None if it is ambiguous or absent.
+        sessions: the sessions that it names.
+        events: the events from which it asks to resume a stream.
+    """
+
+    __slots__ = ("authorization", "events", "revision", "sessions")
+
+    def __init__(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self.authorization: list[bytes] = []
+        self.revision: str | None = None
+        self.sessions: list[str] = []
+        self.events: list[str] = []
+        revisions: set[bytes] = set()
+        for name, value in headers:
+            if name == b"authorization":
+                self.authorization.append(value)
+            elif name == b"mcp-protocol-version":
+                revisions.add(value.strip(b" \t"))
+            elif len(name) in _LENGTHS:
+                plain = _plain(name)
+                if plain == _SESSION_HEADER:
+                    self.sessions.append(value.decode("latin-1"))
+                elif plain == _EVENT_HEADER:
+                    self.events.append(value.decode("latin-1"))
+        if len(revisions) == 1:
+            (revision,) = revisions
+            if _REVISION.fullmatch(revision):
+                self.revision = revision.decode("ascii")
 
 
 class GuardMiddleware:
@@ -105,7 +140,8 @@ class GuardMiddleware:
                 await send_empty(send, 204)
                 return
         try:
-            state = await self._authenticate(scope)
+            sent = SentHeaders(scope["headers"])
+            state = await self._authenticate(scope, sent)
             if self.guard.possession is not None:
                 send = _with_nonce(send, state, self.guard.possession.nonce)
         except KeysUnavailableError as outage:
@@ -115,17 +151,16 @@ class GuardMiddleware:
             self._record(refusal)
             await self._respond(refusal, scope, send)
         else:
-            await self._serve(scope, receive, send, state)
+            await self._serve(scope, receive, send, state, sent)
 
-    async def _authenticate(self, scope: Scope) -> RequestAuth:
-        revision = _revision_of(scope["headers"])
-        token = bearer_token(scope["headers"])
-        if self.guard.possession is not None:
-            state = await self._proved(self.guard.possession, scope, token, revision)
-            if state is not None:
-                return state
-        elif token is not None:
-            verifier, started = self.guard.verifier, time.perf_counter()
+    async def _authenticate(self, scope: Scope, sent: SentHeaders) -> RequestAuth:
+        possession, revision = self.guard.possession, sent.revision
+        presented = presented_token(sent.authorization, reads_dpop=possession is not None)
+        if presented is not None and possession is not None:
+            return await self._proved(possession, scope, *presented, revision)
+        if presented is not None:
+            (token, _), verifier = presented, self.guard.verifier
+            started = time.perf_counter()
             # A verifier may have a method that reads the whole request.
             verify_request: _VerifyRequest | None = getattr(verifier, "verify_request", None)
             if verify_request is not None:
@@ -141,14 +176,14 @@ class GuardMiddleware:
         return RequestAuth(None, None, self.guard, revision=revision)
 
     async def _proved(
-        self, possession: Possession, scope: Scope, token: str | None, revision: str | None
-    ) -> RequestAuth | None:
-        """Return the caller where tokens may be bound to a key; None without a token."""
-        bound = token is None
-        if bound:
-            token = bearer_token(scope["headers"], "DPoP")
-        if token is None:
-            return None
+        self,
+        possession: Possession,
+        scope: Scope,
+        token: str,
+        bound: bool,  # noqa: FBT001 - as the token was presented
+        revision: str | None,
+    ) -> RequestAuth:
+        """Return the caller where tokens may be bound to a key."""
         started = time.perf_counter()
         try:
             principal = await verified(self.guard, token, bound=bound)
@@ -160,12 +195,13 @@ class GuardMiddleware:
         took = time.perf_counter() - started
         return RequestAuth(token, principal, self.guard, revision=revision, verification=took)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, state: RequestAuth) -> None:
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, state: RequestAuth, sent: SentHeaders
+    ) -> None:
         try:
-            sessions, events = _sessions_and_events(scope["headers"])
-            session_id = self._session_of(sessions, state.principal) if sessions else None
-            if events or scope["method"] in ("GET", "HEAD"):
-                self._check_stream(scope, state.principal, session_id, events)
+            session_id = self._session_of(sent.sessions, state.principal) if sent.sessions else None
+            if sent.events or scope["method"] in ("GET", "HEAD"):
+                self._check_stream(scope, state.principal, session_id, sent.events)
         except _NotFoundError as missing:
             denied = AccessDeniedError(rule=f"{str(missing).lower()} of this caller")
             self._record(denied, state.principal)
@@ -240,7 +276,7 @@ class GuardMiddleware:
                 raise _no_owner()
         if not sent:
             return
-        others = [pair for pair in scope["headers"] if not _EVENT_NAME.fullmatch(pair[0])]
+        others = [pair for pair in scope["headers"] if _plain(pair[0]) != _EVENT_HEADER]
         scope["headers"] = others  # it has a meaning in GET only
         if scope["method"] == "GET":
             owner = EventOwner.of(principal, session_id)
@@ -269,7 +305,7 @@ class GuardMiddleware:
         await respond(
             send,
             refusal,
-            self.guard.challenge(refusal, _revision_of(scope["headers"])),
+            self.guard.challenge(refusal, SentHeaders(scope["headers"]).revision),
             is_message=scope["method"] == "POST",
             message_id=None if state is None else state.message_id,
         )
@@ -281,7 +317,7 @@ class GuardMiddleware:
 
         The message is read for its id and is not passed on, because its caller is not known.
         """
-        revision = _revision_of(scope["headers"])
+        revision = SentHeaders(scope["headers"]).revision
         if (
             scope["method"] != "POST"
             or self.guard.door.refusals.status_of(outage, revision) is not None
@@ -352,22 +388,6 @@ def _no_owner() -> AccessDeniedError:
     )
 
 
-def _revision_of(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return the protocol revision that a request names; None if it is ambiguous or absent."""
-    sent = [value.strip(b" \t") for name, value in headers if name == b"mcp-protocol-version"]
-    if not sent or (len(sent) > 1 and len({*sent}) > 1):
-        return None
-    return sent[0].decode("ascii") if _REVISION.fullmatch(sent[0]) else None
-
-
-def _sessions_and_events(headers: Iterable[tuple[bytes, bytes]]) -> tuple[list[str], list[str]]:
-    sessions: list[str] = []
-    events: list[str] = []
-    for name, value in headers:
-        if len(name) not in _LENGTHS:
-            continue
-        if _SESSION_NAME.fullmatch(name):
-            sessions.append(value.decode("latin-1"))
-        elif _EVENT_NAME.fullmatch(name):
-            events.append(value.decode("latin-1"))
-    return sessions, events
+def _plain(name: bytes) -> bytes:
+    """Return a name as servers may read it, which take "_" for "-" (RFC 3875 §4.1.18)."""
+    return name.lower().replace(b"_", b"-")

@@ -3,48 +3,52 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Sequence
+from string import ascii_letters, digits
 
 from toolguard.errors import MalformedCredentialsError
 
-__all__ = ["bearer_token"]
+__all__ = ["presented_token"]
 
-_Scheme = Literal["Bearer", "DPoP"]
-_CREDENTIALS: Mapping[_Scheme, re.Pattern[bytes]] = {
-    "Bearer": re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr](?: +|(?=\t)|$)(.*)", re.DOTALL),
-    "DPoP": re.compile(rb"[Dd][Pp][Oo][Pp](?: +|(?=\t)|$)(.*)", re.DOTALL),
-}
+_CREDENTIALS = re.compile(rb"(Bearer|DPoP)(?: +|(?=\t)|$)(.*)", re.DOTALL | re.IGNORECASE)
 # RFC 6750 §2.1: b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
-_B64TOKEN = re.compile(rb"[A-Za-z0-9\-._~+/]+=*")
+_B64TOKEN = f"{ascii_letters}{digits}-._~+/".encode("ascii")
 
 
-def bearer_token(headers: Iterable[tuple[bytes, bytes]], scheme: _Scheme = "Bearer") -> str | None:
-    """Return the bearer token of the Authorization header; None if there is no bearer token.
+def presented_token(
+    authorization: Sequence[bytes], *, reads_dpop: bool = False
+) -> tuple[str, bool] | None:
+    """Return the access token of a request, and whether it was presented as bound to a key.
 
     Only this header is read: never the query (OAuth 2.1 §5.1: ignored) and never the body.
     Credentials of another scheme are ignored.
 
     Args:
-        headers: the raw headers of an ASGI scope; names in lower case.
-        scheme: ``DPoP`` to read a token that is bound to a key instead (RFC 9449 §7.1).
+        authorization: the values of the Authorization header.
+        reads_dpop: whether the scheme ``DPoP`` is read too (RFC 9449 §7.1), and not ignored.
+
+    Returns:
+        The token, and whether its scheme is ``DPoP``; None if there is no token.
 
     Raises:
         MalformedCredentialsError: for more than one Authorization header (RFC 6750 §3.1: 'uses
-            more than one method for including an access token'), and for a header of
-            this scheme that does not hold exactly one b64token.
+            more than one method for including an access token'), and for a header of such a
+            scheme that does not hold exactly one b64token.
     """
-    values = [value.strip(b" \t") for name, value in headers if name == b"authorization"]
-    if not values:
+    if not authorization:
         return None
-    if len(values) > 1:
+    if len(authorization) > 1:
         raise MalformedCredentialsError("Send exactly one Authorization header")
-    credentials = _CREDENTIALS[scheme].fullmatch(values[0])
+    credentials = _CREDENTIALS.fullmatch(authorization[0].strip(b" \t"))
     if credentials is None:
         return None
-    token = credentials[1]
-    if not _B64TOKEN.fullmatch(token):
+    scheme, token = credentials.groups()
+    is_dpop = scheme.lower() == b"dpop"
+    if is_dpop and not reads_dpop:
+        return None
+    unpadded = token.rstrip(b"=")
+    if not unpadded or unpadded.translate(None, _B64TOKEN):
         raise MalformedCredentialsError(
-            f"The Authorization header must be: {scheme}, a space, a token"
+            f"The Authorization header must be: {'DPoP' if is_dpop else 'Bearer'}, a space, a token"
         )
-    return token.decode("ascii")
+    return token.decode("ascii"), is_dpop

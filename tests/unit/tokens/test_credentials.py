@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolguard.errors import MalformedCredentialsError
-from toolguard.tokens.bearer import bearer_token
+from toolguard.http.middleware import SentHeaders
+from toolguard.tokens.bearer import presented_token
 
 JWT = b"eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
 MALFORMED = MalformedCredentialsError
@@ -70,7 +71,9 @@ HEADERS: list[tuple[str, list[bytes], str | type[MalformedCredentialsError] | No
 
 
 def read(values: list[bytes]) -> str | None:
-    return bearer_token([(b"host", b"x"), *((b"authorization", value) for value in values)])
+    headers = [(b"host", b"x"), *((b"authorization", value) for value in values)]
+    presented = presented_token(SentHeaders(headers).authorization)
+    return None if presented is None else presented[0]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +98,7 @@ def test_a_token_elsewhere_in_the_request_is_ignored() -> None:
         (b"referer", b"https://mcp.example.com/mcp?access_token=abc"),
     ]
 
-    assert bearer_token(headers) is None
+    assert presented_token(SentHeaders(headers).authorization) is None
 
 
 @pytest.mark.parametrize("values", [[b"Bearer s3cr3t t0k3n"], [b"Bearer s3cr3t", b"Bearer t0k3n"]])
@@ -116,6 +119,26 @@ def test_the_two_sentences_say_what_to_send() -> None:
         match=r"^The Authorization header must be: Bearer, a space, a token$",
     ):
         read([b"Bearer"])
+
+
+@pytest.mark.parametrize("value", [b"DPoP abc", b"dpop  abc", b" DPOP abc\t"])
+def test_a_bound_token_is_read_only_where_it_is_asked_for(value: bytes) -> None:
+    assert presented_token([value]) is None
+    assert presented_token([value], reads_dpop=True) == ("abc", True)
+
+
+def test_a_bearer_token_is_told_from_a_bound_one() -> None:
+    assert presented_token([b"Bearer abc"], reads_dpop=True) == ("abc", False)
+
+
+@pytest.mark.parametrize("value", [b"DPoP", b"DPoP a b", b"DPoP =", b"DPoP\tabc"])
+def test_a_malformed_bound_token_is_refused_only_where_it_is_asked_for(value: bytes) -> None:
+    assert presented_token([value]) is None
+    with pytest.raises(
+        MalformedCredentialsError,
+        match=r"^The Authorization header must be: DPoP, a space, a token$",
+    ):
+        presented_token([value], reads_dpop=True)
 
 
 @given(st.lists(st.binary() | st.binary().map(b"Bearer ".__add__), max_size=3))
