@@ -291,8 +291,9 @@ def test_a_hostile_answer_is_told_without_control_of_the_terminal(
 
 
 async def endless(chunk: bytes) -> AsyncIterator[bytes]:
-    while True:
-        yield chunk * 65_536
+    """Yield more than anyone reads, while somebody does."""
+    for _ in range(64):
+        yield chunk * (1024 * 1024 // len(chunk))
 
 
 CHALLENGE = 'Bearer resource_metadata="{}/.well-known/oauth-protected-resource/mcp"'
