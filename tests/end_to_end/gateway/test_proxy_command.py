@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from support import node_packages
 from support.gateways import TESTS, command_of, publishing, write_rules
 from support.lines import FASTMCP_LINES, LINES
 from support.upstream_server import upstream
@@ -39,7 +40,7 @@ class Installed(NamedTuple):
     said: str
 
 
-EVERYTHING = ("npx", "--offline", "--yes", "@modelcontextprotocol/server-everything")
+EVERYTHING = "@modelcontextprotocol/server-everything@2026.8.31"
 FETCHED = {"url": "http://127.0.0.1:9/"}
 SERVERS = {
     "local": Installed(tuple(command_of(LINES[0])), "hour", {}, "noon"),
@@ -47,7 +48,7 @@ SERVERS = {
     "time": Installed(("mcp-server-time",), "get_current_time", {"timezone": "Etc/UTC"}, "Etc/UTC"),
     "fetch": Installed(("mcp-server-fetch",), "fetch", FETCHED, "127.0.0.1"),
     "git": Installed(("mcp-server-git",), "git_status", {"repo_path": "/none"}, "/none"),
-    "everything": Installed(EVERYTHING, "echo", {"message": "hello"}, "hello"),
+    "everything": Installed(("mcp-server-everything",), "echo", {"message": "hello"}, "hello"),
 }
 
 
@@ -91,16 +92,16 @@ def test_a_server_is_refused_then_stepped_up_to_then_served(
     name: str, signing: LocalIssuer, tmp_path: Path
 ) -> None:
     server = SERVERS[name]
-    beside = Path(sys.executable).parent / server.command[0]
-    if shutil.which(server.command[0]) is None and not beside.exists():
-        pytest.skip(f"{server.command[0]} is not installed here")
-    if name == "everything" and not _is_installed_by_npm(server.command[-1]):
-        pytest.skip(f"npm has not installed {server.command[-1]} here")
+    program, *arguments = server.command
+    if name == "everything":
+        program = str(node_packages.command_of(tmp_path, program, EVERYTHING))
+    elif not (shutil.which(program) or (Path(sys.executable).parent / program).exists()):
+        pytest.skip(f"{program} is not installed here")
     rules = f'[rules]\n{server.tool} = "use"\nno_such_tool = "use"\n'
     path = write_rules(tmp_path, signing.issuer, rules, pass_env='["PYTHONPATH"]')
 
     with (
-        proxy("--rules", str(path), "--port", "0", "--", *server.command) as (endpoint, said),
+        proxy("--rules", str(path), "--port", "0", "--", program, *arguments) as (endpoint, said),
         httpx.Client(timeout=60) as http,
     ):
         caller = Caller(http, endpoint)
@@ -119,12 +120,6 @@ def test_a_server_is_refused_then_stepped_up_to_then_served(
     assert served.status == 200
     assert server.said in served.text
     assert any("the rule 'no_such_tool' matches no operation" in line for line in said)
-
-
-def _is_installed_by_npm(package: str) -> bool:
-    """Return whether npx would start a package without fetching it."""
-    asked = ["npm", "ls", "--global", "--parseable", package]
-    return package in subprocess.run(asked, capture_output=True, text=True, check=False).stdout
 
 
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
