@@ -173,6 +173,15 @@ def test_audit_and_doctor_read_the_same_file(
     ("command", "said"),
     [
         (["no-such-command"], "no-such-command cannot be started (No such file or directory)"),
+        (
+            ["./server.py"],
+            "./server.py cannot be started (Permission denied): write -- python ./ser",
+        ),
+        (
+            ["./bare.py"],
+            "./bare.py cannot be started (Exec format error): write -- python ./bare.py",
+        ),
+        (["server.py"], "(No such file or directory): write -- python server.py"),
         ([sys.executable, "-c", ""], "reach it if pass_env in [upstream] names them"),
     ],
 )
@@ -182,8 +191,13 @@ def test_a_command_that_serves_nothing_is_said(
     signing: LocalIssuer,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = write_rules(tmp_path, signing.issuer, '[rules]\nhour = "use"\n')
+    monkeypatch.chdir(tmp_path)
+    for name, mode in (("server.py", 0o644), ("bare.py", 0o755)):
+        Path(name).write_text("print()\n", "utf-8")
+        Path(name).chmod(mode)
 
     assert main(["proxy", "--rules", str(path), "--", *command]) == 2
     assert said in capsys.readouterr().err
