@@ -311,7 +311,7 @@ class Session:
             return UpstreamError(f"{name} did not answer within {self._upstream.start_timeout:g} s")
         if isinstance(error, OSError):
             return UpstreamError(
-                f"{name} cannot be started ({error.strerror}): write {self._startable()}"
+                f"{name} cannot be started ({error.strerror or error}): write {self._startable()}"
             )
         if self._upstream.url is not None:
             kind = "" if error is None else f" ({type(error).__name__})"
