@@ -181,7 +181,7 @@ def main(arguments: Iterable[str] = sys.argv[1:]) -> int:
     shutil.rmtree(out, ignore_errors=True)
     texts = pages()
     write(out / "pages", texts)
-    for each in files_in(ROOT / DOCS, ".svg", ".css"):
+    for each in files_in(ROOT / DOCS, ".svg", ".webp", ".css"):
         target = out / "pages" / each.relative_to(ROOT / DOCS)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(each, target)

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
+import ssl
+import time
 from pathlib import Path
 
+import certifi
 import pytest
 from hypothesis import settings
 
@@ -21,7 +25,43 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 # Every HTTP client reads the certificates of the authorities that it trusts, and all that there are
 # take 50 ms. No test leaves the machine: one authority, whose key is lost, is enough.
-os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "support" / "authority.pem")
+_AUTHORITY = str(Path(__file__).parent / "support" / "authority.pem")
+os.environ["SSL_CERT_FILE"] = _AUTHORITY
+# Clients that leave the environment alone find it as well.
+certifi.where = lambda: _AUTHORITY
+_paths = ssl.get_default_verify_paths()
+ssl.get_default_verify_paths = lambda: _paths._replace(openssl_cafile=_AUTHORITY)
+
+
+# Seconds after which a test hangs: it is shown where, and its process ends.
+_LIMIT = 300
+# No more often than this does the limit begin anew: pytest-timeout takes a thread for each test,
+# which costs more than most tests.
+_EVERY = 10
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Limit the time of each test, from now on: nothing is captured yet. Leave files in order."""
+    config.pluginmanager.register(_Limit(os.dup(2)))
+    # pytest-xdist would begin with the files that have the most tests: those of the longest tests,
+    # which have few, would be left to one worker at the end.
+    config.option.loadscopereorder = False
+
+
+class _Limit:
+    def __init__(self, stderr: int) -> None:
+        self._stderr = stderr
+        self._began = float("-inf")
+
+    def pytest_runtest_logstart(self) -> None:
+        now = time.monotonic()
+        if now - self._began > _EVERY:
+            faulthandler.dump_traceback_later(_LIMIT, exit=True, file=self._stderr)
+            self._began = now
+
+    def pytest_unconfigure(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+        os.close(self._stderr)
 
 
 @pytest.hookimpl(tryfirst=True)

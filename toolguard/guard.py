@@ -215,6 +215,8 @@ class ToolGuard:
         ``MCP_SERVER_URL``             this server's URL: the audience and the resource
         ``TOOLGUARD_AUDIENCE``         the audiences, if they are not that URL
         ``TOOLGUARD_VAULT``            the TOML file of a vault of your own, for connections
+        ``TOOLGUARD_RECORDS``          a file to which decision records are appended, as lines
+                                       of JSON, beside ``on_decision``
         ============================== ========================================================
 
         ``TOOLGUARD_PERMISSIONS_ARE_SCOPES=true`` counts the ``permissions`` claim as scopes.

@@ -16,9 +16,10 @@ from toolguard.http.door import Refusals
 from toolguard.http.metadata import canonical_resource
 from toolguard.parsing.audience import check_audience
 from toolguard.parsing.kinds import of_kind, text_list
-from toolguard.parts.environment import MANAGEMENT_KEY, check_variables, taken
+from toolguard.parts.environment import MANAGEMENT_KEY, RECORDS, check_variables, taken
 from toolguard.policies.policy import DefaultPolicy
 from toolguard.policies.scopes import ScopeHierarchy
+from toolguard.telemetry.json_lines import JSONLines
 from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.network import DEFAULT_NETWORK, Network
 from toolguard.tokens.proofs import DPoP, Mode
@@ -88,9 +89,28 @@ def from_environment(environ: Mapping[str, str], settings: Mapping[str, Any]) ->
         from toolguard.vault.from_file import vault_from_file  # noqa: PLC0415 - imports SQLAlchemy
 
         found["connections"] = vault_from_file(environ["TOOLGUARD_VAULT"], environ)
+    if environ.get(RECORDS):
+        found["on_decision"] = _recorded(environ[RECORDS], settings.get("on_decision"))
     if settings.keys().isdisjoint(_OF_ISSUERS):
         found.update(_issuer_from(environ, found))
     return found
+
+
+def _recorded(file: str, on_decision: Records | OnDecision | None) -> Records:
+    """Return what happens with records, and that they are appended to a file as well.
+
+    Raises:
+        ValueError: if the file cannot be written.
+    """
+    given = Records.of(on_decision)
+    try:
+        lines = JSONLines(file)
+    except OSError as error:
+        raise ValueError(
+            f"{RECORDS} is {file!r}: {error.strerror}: write the path of a file that this "
+            "process may append to"
+        ) from None
+    return Records(lines, *given.consumers, subjects=given.subjects, queue=given.queue)
 
 
 def _checked(variable: str, value: str, check: Callable[[str], object]) -> None:

@@ -207,7 +207,7 @@ def test_dev_runs_the_guarded_calendar_where_the_world_has_it(tmp_path: Path) ->
         issuer = environ["DESCOPE_MCP_WELL_KNOWN_URL"].partition("/.well-known")[0]
         for _ in range(100):  # the record is noted beside the answer
             console = httpx.get(issuer, trust_env=False).text
-            if "of a caller without a token: refused" in console:
+            if "for a caller without a valid token" in console:
                 seen.append("noted")
                 return
 
@@ -301,20 +301,22 @@ def test_dev_stops_at_ctrl_c() -> None:
     assert b"development authorization server" in warned
 
 
-@pytest.mark.parametrize(
-    ("command", "extra"), [("demo", "dev"), ("dev", "dev"), ("vault", "vault")]
-)
-def test_a_command_without_its_extra_says_what_to_install(command: str, extra: str) -> None:
-    more = ["list", "https://auth.test", "alice"] if command == "vault" else []
-    code = f"""if True:
+def test_a_command_without_its_extra_says_what_to_install() -> None:
+    code = """if True:
         import sys
         sys.modules["sqlalchemy"] = None
         from toolguard.cli import main
-        sys.exit(main({[command, *more]}))
+        for command in ("demo", "dev", "vault list https://auth.test alice"):
+            print(main(command.split()))
     """
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
 
-    assert done.returncode == 2
-    expected = f"sqlalchemy is not installed: write pip install 'toolguard-mcp[{extra}]'\n"
-    assert done.stderr == f"toolguard {command}: {expected}"
+    assert done.stdout == "2\n2\n2\n"
+    assert done.stderr.splitlines() == [
+        f"toolguard {command}: sqlalchemy is not installed: "
+        f"write pip install 'toolguard-mcp[{extra}]'"
+        for command, extra in (("demo", "dev"), ("dev", "dev"), ("vault", "vault"))
+    ]

@@ -28,11 +28,35 @@ IS_LINE_2 = importlib.util.find_spec("mcp.server.mcpserver") is not None
 PROTOCOLS = ["auto", "legacy"] if IS_LINE_2 else ["legacy"]
 
 
-@pytest.fixture(scope="module", params=PROTOCOLS)
-def told(request: pytest.FixtureRequest) -> str:
-    out = io.StringIO()
-    anyio.run(partial(story.tell, Narrator(out, {}), protocol=request.param))
-    return out.getvalue()
+@pytest.fixture(scope="module")
+def runs() -> dict[str, tuple[str, str]]:
+    """What was written to the standard output and the standard error, by protocol."""
+    return {}
+
+
+@pytest.fixture
+def commanded(
+    runs: dict[str, tuple[str, str]], capfd: pytest.CaptureFixture[str]
+) -> tuple[str, str]:
+    """Run the command, once; return what it writes."""
+    if PROTOCOLS[0] not in runs:
+        assert main(["demo"]) == 0
+        shown = capfd.readouterr()
+        runs[PROTOCOLS[0]] = (shown.out, shown.err)
+    return runs[PROTOCOLS[0]]
+
+
+@pytest.fixture(params=PROTOCOLS)
+def told(
+    request: pytest.FixtureRequest,
+    runs: dict[str, tuple[str, str]],
+    commanded: tuple[str, str],
+) -> str:
+    if request.param not in runs:
+        out = io.StringIO()
+        anyio.run(partial(story.tell, Narrator(out, {}), protocol=request.param))
+        runs[request.param] = (out.getvalue(), "")
+    return runs[request.param][0]
 
 
 def step(told: str, begins: str) -> str:
@@ -186,12 +210,11 @@ def test_a_world_that_differs_is_noticed(
     assert last.startswith(failed)
 
 
-def test_the_command_says_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo"]) == 0
+def test_the_command_says_nothing_else(commanded: tuple[str, str]) -> None:
+    out, err = commanded
 
-    shown = capfd.readouterr()
-    assert shown.out.startswith("toolguard demo: ")
-    assert shown.err == ""
+    assert out.startswith("toolguard demo: ")
+    assert err == ""
 
 
 # With a real browser -----------------------------------------------------------------------------

@@ -37,7 +37,7 @@ __all__ = ["app"]
 _OFFSET = Path(os.environ["ENDURANCE_CLOCK"])
 _SERVICE = os.environ["ENDURANCE_SERVICE"]
 # Connections are fetched and refreshed again and again.
-_MAX_AGE = 1.0
+_MAX_AGE = 0.2
 
 
 def clock() -> float:

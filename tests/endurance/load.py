@@ -108,6 +108,7 @@ class Tally:
         wrong: those whose answer is wrong.
         kills: when a worker was killed.
         moves: when the clock was moved, or tokens were replaced.
+        turns: how often each connection has called all of its tools.
     """
 
     phase: str = ""
@@ -115,6 +116,7 @@ class Tally:
     wrong: list[Call] = field(default_factory=list)
     kills: list[float] = field(default_factory=list)
     moves: list[float] = field(default_factory=list)
+    turns: Counter[str] = field(default_factory=Counter)
 
     def add(self, call: Call, expected: Answer) -> None:
         """Count a call."""
@@ -169,7 +171,7 @@ async def calling(caller: Caller, url: str, trust: ssl.SSLContext, tally: Tally,
         url: the URL of the endpoint.
         trust: the certificates to trust.
         tally: where calls are counted.
-        name: begins the ids of the messages.
+        name: of the connection; begins the ids of the messages.
     """
     number = 0
     async with httpx.AsyncClient(verify=trust, timeout=30, trust_env=False) as client:
@@ -180,6 +182,7 @@ async def calling(caller: Caller, url: str, trust: ssl.SSLContext, tally: Tally,
                     await _once(client, url, caller, tool, f"{name}-{number}", tally), expected
                 )
                 await asyncio.sleep(_PAUSE)
+            tally.turns[name] += 1
 
 
 async def _once(
@@ -190,7 +193,8 @@ async def _once(
     number: str,
     tally: Tally,
 ) -> Call:
-    token, phase, started = caller.token(), tally.phase, time.monotonic()
+    # The time first: a token that is replaced meanwhile is one of before.
+    started, phase, token = time.monotonic(), tally.phase, caller.token()
     headers = {
         "accept": "application/json, text/event-stream",
         "mcp-protocol-version": "2025-11-25",

@@ -16,7 +16,8 @@ from support.deployed import Worker
 __all__ = ["Figures", "endure"]
 
 _HOUR = 3_600.0
-_CONNECTIONS = 2
+# How often each connection calls all tools in a phase, at least; a turn may have begun before it.
+_TURNS = 2
 # A shorter run kills a worker once only: each start of one takes seconds.
 _LONG = 60.0
 _SCOPES = {"alice": ["notes.read", "notes.write"], "bob": ["notes.read"], "carol": ["notes.write"]}
@@ -91,15 +92,17 @@ class Figures:
         return "\n".join(rows)
 
 
-def endure(directory: Path, seconds: float) -> Figures:
+def endure(directory: Path, seconds: float, connections: int = 2) -> Figures:
     """Run everything in ``directory`` for about so long, and return what was counted.
 
     Args:
         directory: an empty folder, which other users may enter.
-        seconds: for how long; starts of workers come on top.
+        seconds: for how long; starts of workers come on top, and each phase takes as long as every
+            caller needs to call every tool.
+        connections: how many each caller has.
     """
     with World(directory) as world:
-        return asyncio.run(_Endurance(world, seconds).run())
+        return asyncio.run(_Endurance(world, seconds, connections).run())
 
 
 class _Endurance:
@@ -107,14 +110,17 @@ class _Endurance:
 
     Args:
         world: everything that runs.
-        seconds: for how long.
+        seconds: for how long, at least.
+        connections: how many each caller has.
     """
 
-    def __init__(self, world: World, seconds: float) -> None:
+    def __init__(self, world: World, seconds: float, connections: int) -> None:
         self._world = world
         self._tally = Tally()
         self._tokens: dict[str, str] = {}
         self._seconds = seconds
+        self._connections = connections
+        self._load: list[asyncio.Task[None]] = []
         # A long run goes through the phases more than once.
         self._rounds = max(1, round(seconds / 150))
         self._span = seconds / (self._rounds * 7 + 2)
@@ -125,11 +131,10 @@ class _Endurance:
         trust = ssl.create_default_context(cafile=str(self._world.certificates.authority))
         started = time.monotonic()
         self._tally.phase = _ALL_WELL
-        load = [
-            asyncio.create_task(
-                calling(caller, self._world.issuer.audience, trust, self._tally, f"{number}")
-            )
-            for number, caller in enumerate(self._callers() * _CONNECTIONS)
+        url = self._world.issuer.audience
+        load = self._load = [
+            asyncio.create_task(calling(caller, url, trust, self._tally, f"{number}"))
+            for number, caller in enumerate(self._callers() * self._connections)
         ]
         try:
             await self._in_phase(_ALL_WELL)
@@ -205,7 +210,13 @@ class _Endurance:
     ) -> None:
         self._tally.phase = name
         await asyncio.to_thread(begin)
+        turns = self._tally.turns
+        wanted = {f"{number}": turns[f"{number}"] + _TURNS for number in range(len(self._load))}
         await asyncio.sleep(self._span)
+        while any(turns[name] < number for name, number in wanted.items()):
+            if any(task.done() for task in self._load):
+                return  # it has failed, which the end of the run tells
+            await asyncio.sleep(0.05)
         await asyncio.to_thread(end)
 
     def _kill(self, worker: Worker) -> None:

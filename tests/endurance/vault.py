@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl
 
@@ -286,19 +286,19 @@ async def _in_processes(tasks: list[Task], victims: dict[str, int]) -> list[dict
     """
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
-    command = (sys.executable, "-m", "endurance.vault_process")
     pipe = subprocess.PIPE
-    processes = [
-        await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, env=environment)
-        for _ in tasks
-    ]
-    for process, task in zip(processes, tasks, strict=True):
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "endurance.vault_process"),
+        stdin=pipe,
+        stdout=pipe,
+        env=environment,
+    )
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    parent.stdin.write(json.dumps([asdict(task) for task in tasks]).encode() + b"\n")
+    for task, pid in zip(tasks, json.loads(await parent.stdout.readline()), strict=True):
         if task.dies_at == "sent":
-            victims[task.user] = process.pid
-        assert process.stdin is not None
-        process.stdin.write(task.to_json() + b"\n")
-    for process in processes:
-        assert process.stdout is not None
-        assert await process.stdout.readline() == b"ready\n"
-    answers = await asyncio.gather(*(process.communicate(b"\n") for process in processes))
-    return [json.loads(out) if out else None for out, _ in answers]
+            victims[task.user] = pid
+    out, _ = await parent.communicate(b"begin\n")
+    found: list[dict[str, int] | None] = json.loads(out)
+    return found

@@ -1,19 +1,22 @@
-"""One process of a vault: fetches many times at once when told to, or dies at a step of a refresh.
+"""Processes of a vault: each fetches many times at once, or dies at a step of a refresh.
 
-Run as ``python -m endurance.vault_process`` with its task, as JSON, on the standard input.
+Run as ``python -m endurance.vault_process`` with their tasks, as JSON, on the standard input. Says
+their ids; when it is told to begin, what came of the tasks, null for a process that was killed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import os
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any, Literal, NoReturn, TypeAlias
 
 from toolguard.connections import CachedConnections, ConnectionRequest
@@ -49,9 +52,6 @@ class Task:
     dies_at: Step | None = None
     later: float = 0.0
 
-    def to_json(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
-
 
 def open_vault(task: Task) -> Vault:
     """Return the vault of a task."""
@@ -75,17 +75,21 @@ def asked(user: str, *, fresh: bool = False) -> ConnectionRequest:
     return ConnectionRequest(NAME, (), caller, None, fresh=fresh)
 
 
-async def perform(task: Task) -> dict[str, int]:
-    """Fetch as often as the task says; return how often there was which token or error."""
+async def perform(task: Task, told: Connection) -> dict[str, int]:
+    """Fetch as often as the task says; return how often there was which token or error.
+
+    Args:
+        task: what to do.
+        told: gets None when all is ready; a message to it is the start.
+    """
     vault = open_vault(task)
     if task.dies_at is not None:
         _die_after(vault, task.dies_at)
     # As a guard has it.
     provider = CachedConnections(vault, not_connected_after=2)
     await provider.warm_up()
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    await asyncio.to_thread(sys.stdin.readline)
+    told.send(None)
+    await asyncio.to_thread(told.recv)
 
     async def fetch() -> str:
         try:
@@ -118,6 +122,37 @@ def _die_after(vault: Vault, step: Step) -> None:
     setattr(holder, name, killed)
 
 
+def _perform_and_tell(task: Task, told: Connection) -> None:
+    told.send(asyncio.run(perform(task, told)))
+
+
+def _received(connection: Connection) -> dict[str, int] | None:
+    try:
+        received: dict[str, int] | None = connection.recv()
+    except EOFError:
+        return None
+    return received
+
+
+def _main() -> None:
+    # Forks of this process, which has imported what takes longer than the tasks.
+    context = multiprocessing.get_context("fork")
+    connections, ids = [], []
+    for given in json.loads(sys.stdin.readline()):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_perform_and_tell, args=(Task(**given), theirs))
+        process.start()
+        theirs.close()
+        connections.append(ours)
+        ids.append(process.pid)
+    for connection in connections:
+        assert connection.recv() is None, "it is not ready"
+    print(json.dumps(ids), flush=True)
+    sys.stdin.readline()
+    for connection in connections:
+        connection.send("begin")
+    print(json.dumps([_received(connection) for connection in connections]))
+
+
 if __name__ == "__main__":
-    given = Task(**json.loads(sys.stdin.readline()))
-    sys.stdout.write(json.dumps(asyncio.run(perform(given))) + "\n")
+    _main()

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from support.calendar_server import calendar, connect
+from support.forked import Forked, forking
 from support.lines import LEGACY_PROTOCOLS, LINES, MODES, Guarding, Line, Mode, Serve, ServeOnce
 from support.wire import Caller, Connect, Visit
 from toolguard import ToolGuard
@@ -58,6 +59,13 @@ def guarding(issuer: LocalIssuer) -> Guarding:
         return ToolGuard(**{**usual, "connections": connect, **settings})
 
     return guard
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Forked]:
+    """Python that has imported the frameworks, for processes of servers and programs."""
+    with forking() as found:
+        yield found
 
 
 Stop = Callable[[Loopback], None]

@@ -721,7 +721,7 @@ def _rules() -> dict[str, Any]:
 
 
 def _hold_bounded(app: Callable[[], Any], protocol: str, token: str, what: str) -> None:
-    @settings(max_examples=5)
+    @settings(max_examples=2)
     @given(
         st.lists(st.sampled_from(PIECES), min_size=1, max_size=4, unique=True),
         st.sampled_from(MANY),

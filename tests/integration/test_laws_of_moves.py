@@ -13,13 +13,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support.lines import FASTMCP_LINES, LINES, Guarding, Line
 from toolguard import requires_scopes
-from toolguard.testing import GuardedClient
+from toolguard.testing import AsyncGuardedClient
 
 SDK_LINES = [line for line in LINES if line.family == "sdk"]
 SECRET = requires_scopes("secret")
@@ -41,11 +42,15 @@ def call(name: str, /, **arguments: Any) -> Ask:
 
 def hold(server: Any, ran: list[str], asks: Sequence[Ask]) -> list[bool]:
     """Hold that no way leads to the body without its scope; return which do so with it."""
+    return anyio.run(_hold, server, ran, asks)
+
+
+async def _hold(server: Any, ran: list[str], asks: Sequence[Ask]) -> list[bool]:
     served = []
     for ask in asks:
         for scopes in (["base"], ["base", "secret"], ["base"]):
             ran.clear()
-            answer = GuardedClient(server, scopes=scopes).send(*ask)
+            answer = await AsyncGuardedClient(server, scopes=scopes).send(*ask)
             if "secret" in scopes:
                 served.append("the secret" in str(answer.body))
             else:

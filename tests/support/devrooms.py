@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 
 from toolguard.dev.console import Console
+from toolguard.dev.decisions import Decisions
 from toolguard.dev.oauth.config import World, builtin_world
 from toolguard.dev.oauth.metadata_documents import MetadataDocuments
 from toolguard.dev.oauth.server import ConnectURL, DevServer
@@ -89,11 +90,13 @@ class Room:
             clock=self.clock,
             documents=documents,
         )
+        self.decisions = Decisions()
         console = Console(
             self.server.context,
             connections={"google-calendar": ("calendar",)},
             connected=self._connected,
             operations=lambda: ("notes", ()),
+            decisions=self.decisions,
         )
         self.server.extend(connect_url=connect_url, extra_routes=console.routes())
         weakref.finalize(self.server, self.server.store.close)

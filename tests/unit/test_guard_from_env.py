@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +13,7 @@ from support.callers import Tokens
 from toolguard import JWTVerifier, ToolGuard
 from toolguard.connections.cache import CachedConnections
 from toolguard.descope import DescopeConnections
+from toolguard.telemetry import DecisionRecord, Records
 from toolguard.testing import ScriptedConnections
 
 URL = "https://mcp.example.com/mcp"
@@ -108,3 +111,37 @@ def test_a_guard_from_the_environment_shows_no_secret() -> None:
     made = ToolGuard.from_env({**DESCOPE, "DESCOPE_MANAGEMENT_KEY": "K2-secret"})
 
     assert "K2-secret" not in f"{made!r} {made.connections!r} {made.verifier!r}"
+
+
+# --- records
+
+
+def told(guard: ToolGuard) -> None:
+    guard.recorder.put([DecisionRecord(1.0, URL, "served", subject="ada")])
+    assert guard.recorder.flush()
+
+
+def test_records_are_appended_to_the_file_that_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "decisions.jsonl"
+
+    told(ToolGuard.from_env({**ISSUER, "TOOLGUARD_RECORDS": str(file)}))
+
+    (line,) = file.read_text().splitlines()
+    assert json.loads(line)["subject"] == "ada"
+
+
+def test_the_file_stands_beside_what_code_does_with_records(tmp_path: Path) -> None:
+    file = tmp_path / "decisions.jsonl"
+    got: list[DecisionRecord] = []
+    records = Records(got.append, subjects="hashed", queue=7)
+
+    guard = ToolGuard.from_env({**ISSUER, "TOOLGUARD_RECORDS": str(file)}, on_decision=records)
+    told(guard)
+
+    assert guard.recorder.hashes
+    assert len(got) == len(file.read_text().splitlines()) == 1
+    assert len(records.consumers) == 1
+
+
+def test_an_empty_variable_names_no_file() -> None:
+    assert ToolGuard.from_env({**ISSUER, "TOOLGUARD_RECORDS": ""}).recorder.wanted() is False

@@ -207,6 +207,12 @@ ENVIRONMENT = [
     env("write types separated by blanks", TOOLGUARD_TOKEN_TYPES="at+jwt,JWT"),
     env("write true or false", TOOLGUARD_PERMISSIONS_ARE_SCOPES="maybe"),
     env("write http://keycloak:8080", TOOLGUARD_INSECURE_ORIGINS="keycloak:8080"),
+    env(
+        "TOOLGUARD_RECORDS is '/no/decisions.jsonl': No such file or directory: write the path of",
+        TOOLGUARD_RECORDS="/no/decisions.jsonl",
+    ),
+    env("TOOLGUARD_RECORDS is '/': Is a directory: write the path of", TOOLGUARD_RECORDS="/"),
+    env("with a line break in it: write the value alone", TOOLGUARD_RECORDS="/tmp/a\n"),
     env("TOOLGUARD_VAULT, or after --file", TOOLGUARD_VAULT="/no/vault.toml"),
     env("set one of TOOLGUARD_ISSUER and", DESCOPE_MCP_WELL_KNOWN_URL=DESCOPE.format("P2abc")),
     env(
@@ -349,7 +355,10 @@ COMMANDS = [
     (["dev", "--for", "exits.py", "--port", "0"], "cannot load exits.py: SystemExit: no ("),
     (["dev", "--for", "alone.toml", "--port", "0"], "alone.toml: name one server behind: write"),
     (["dev", "--for", "syntax.toml", "--port", "0"], "'syntax.toml' is not TOML: "),
-    (["dev", "--for", "http://127.0.0.1:8000/mcp", "--port", "0"], "names no server: write module:"),
+    (
+        ["dev", "--for", "http://127.0.0.1:8000/mcp", "--port", "0"],
+        "names no server: write module:",
+    ),
     (["token", "alice", "bob"], "unrecognized arguments: bob"),
     (["token", "--issuer", "http://127.0.0.1:9"], "start toolguard dev in another terminal"),
     (["call", URL], "the following arguments are required: TOOL"),
@@ -361,7 +370,6 @@ COMMANDS = [
     (["proxy", "--rules", "alone.toml"], "name one server behind: write toolguard proxy --rules"),
     (["proxy", "--rules", "alone.toml", "--upstream", "x"], "the upstream 'x' is no https URL"),
     (["proxy", "--rules", "empty.toml"], "rules is missing: write [rules], and below it"),
-    (["proxy", "--rules", "list.toml"], "nothing is called connections: write"),
     (["proxy", "--rules", "typed.toml", "--", "x"], "rules.read is 5: write a scope, such as"),
     (["proxy", "--rules", "misspelt.toml", "--", "x"], "nothing is called scope: write scopes"),
     (["proxy", "--rules", "blank.toml", "--", "x"], "write them one by one: ['a', 'b']"),

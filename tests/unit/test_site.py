@@ -165,3 +165,20 @@ def test_a_value_in_a_text_is_left_open(build: ModuleType, tmp_path: Path) -> No
     )
 
     assert build.entries(tmp_path)["Odd"].texts == ["No … here"]
+
+
+# --- the pictures of pages
+
+
+def test_each_picture_of_a_page_is_small_and_described_in_a_guide() -> None:
+    taken = {each.name for each in (ROOT / ".docs/pictures").glob("*.webp")}
+    guides = [each.read_text("utf-8") for each in (ROOT / ".docs").rglob("*.md")]
+    shown = [
+        each for text in guides for each in re.findall(r"!\[([^]]+)\]\(pictures/([^)]+)", text)
+    ]
+
+    assert {file for _, file in shown} >= taken
+    assert [file for words, file in shown if file in taken and len(words.split()) < 8] == []
+    assert [
+        file for file in taken if (ROOT / ".docs/pictures" / file).stat().st_size > 80_000
+    ] == []

@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from toolguard.audit.loading import LoadError, load_server
 from toolguard.dev.calendar import calendar_server
+from toolguard.dev.decisions import records_file
 from toolguard.dev.explaining import DevSettings, explained
 from toolguard.dev.fitting import Fit, fitted, read_server
 from toolguard.dev.oauth.config import World, WorldError, builtin_world, load_world
@@ -59,6 +60,8 @@ def run_dev(
             on = running.enter_context(run_services(making.world, store, ports=ports))
             on.report = making.fit.report if making.fit is not None else None
             url = on.server.world.resources[0].url
+            listens_at = str(urlsplit(on.server.origin).port)
+            on.decisions.file = running.enter_context(records_file(listens_at))
             if settings.calendar:
                 listener = running.enter_context(Loopback(port=_port_of(url)))
                 guarded = on.guarded(calendar_server(on.google_url), url, dpop="optional")

@@ -12,12 +12,14 @@ import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from toolguard.dev.decisions import Decisions
 from toolguard.dev.oauth.clients import all_clients
 from toolguard.dev.oauth.config import User
 from toolguard.dev.oauth.context import ServerContext
@@ -29,6 +31,7 @@ from toolguard.dev.oauth.policies import decide
 from toolguard.dev.oauth.refusals import Refusal, answering_pages
 from toolguard.dev.oauth.sessions import Session, check_csrf, csrf_token, open_session, session_of
 from toolguard.pages.layout import Form, page
+from toolguard.parts.environment import RECORDS
 
 if TYPE_CHECKING:
     from toolguard.audit import AuditedOperation
@@ -58,6 +61,7 @@ class Console:
         connections: the scopes of the connections, by their names.
         connected: returns the names of what a user has connected.
         operations: returns the operations of the server that the world was made for.
+        decisions: what the guarded servers decided.
     """
 
     def __init__(
@@ -67,11 +71,13 @@ class Console:
         connections: Mapping[str, Sequence[str]],
         connected: Callable[[str], Any],
         operations: Callable[[], tuple[str, tuple[AuditedOperation, ...]]],
+        decisions: Decisions,
     ) -> None:
         self._context = context
         self._connections = connections
         self._connected = connected
         self._operations = operations
+        self._decisions = decisions
 
     def routes(self) -> list[Route]:
         """Return the page at the address of the issuer, and what leads to it."""
@@ -98,6 +104,8 @@ class Console:
             session = open_session(context, opened, user_id=None, instead_of=None)
         server, operations = self._operations()
         url = world.resources[0].url
+        clients = all_clients(context)
+        names = {each.client_id: each.name for each in clients}
         shown = page(
             "console.html",
             issuer=context.issuer,
@@ -108,11 +116,10 @@ class Console:
             rules=world.rules,
             operations=operations,
             connections=self._connections,
-            clients=all_clients(context),
-            notes=[
-                (time.strftime("%H:%M:%S UTC", time.gmtime(note.at)), note)
-                for note in context.notes.last
-            ],
+            clients=clients,
+            calls=[(_clock(call.at), call) for call in self._decisions.last(names)],
+            to_see_calls=_record_lines(self._decisions.file),
+            notes=[(_clock(note.at), note) for note in context.notes.last],
             lines=paste_lines(server or "server", url),
         )
         for cookie in opened.headers.getlist("set-cookie"):
@@ -144,6 +151,21 @@ class Console:
         )
         answer = token_for_person(self._context, asked)
         return page("console_token.html", issuer=self._context.issuer, answer=answer)
+
+
+def _record_lines(file: Path | None) -> tuple[str, str] | None:
+    """Return what has a server write its records to ``file``: a variable, or code."""
+    if file is None:
+        return None
+    code = f"""\
+from toolguard.telemetry import JSONLines
+
+ToolGuard(..., on_decision=JSONLines({str(file)!r}))"""
+    return f"export {RECORDS}={shlex.quote(str(file))}", code
+
+
+def _clock(at: float) -> str:
+    return time.strftime("%H:%M:%S UTC", time.gmtime(at))
 
 
 def paste_lines(name: str, url: str) -> dict[str, str]:

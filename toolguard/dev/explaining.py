@@ -12,6 +12,7 @@ from toolguard.dev.fitting import Fit
 from toolguard.dev.oauth.identity import collect_facts
 from toolguard.dev.oauth.policies import decide
 from toolguard.dev.services import APP, Services
+from toolguard.parts.environment import RECORDS
 
 __all__ = ["DevSettings", "explained"]
 
@@ -52,6 +53,8 @@ def _server_variables(on: Services, connections: Collection[str]) -> dict[str, s
         "DESCOPE_MCP_WELL_KNOWN_URL": on.server.well_known_url,
         "MCP_SERVER_URL": on.server.world.resources[0].url,
     }
+    if on.decisions.file is not None:
+        variables[RECORDS] = str(on.decisions.file)
     if connections:
         variables["DESCOPE_MANAGEMENT_KEY"] = on.management_key
     if APP in connections:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +13,7 @@ from toolguard.audit.loading import LoadError, load_server
 from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.dev.oauth.config import World
 from toolguard.dev.oauth.policies import Condition, ScopeRule
+from toolguard.parts.environment import RECORDS
 
 __all__ = ["DEFAULT_RESOURCE", "Fit", "fitted", "read_server"]
 
@@ -71,8 +72,9 @@ def read_server(
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    # Not both may be set, and a server that reads one of them is to trust the development server.
-    absent = {"TOOLGUARD_ISSUER", _RESOURCE} - variables.keys()
+    # A server that reads its issuer is to trust the development server, which this variable would
+    # contradict; and it is looked at only, so that there is nothing to write down.
+    absent = {"TOOLGUARD_ISSUER", RECORDS, _RESOURCE} - variables.keys()
     before = dict(os.environ)
     for name in absent:
         os.environ.pop(name, None)
@@ -134,7 +136,7 @@ def fitted(world: World, report: Report, *, issuer: str) -> Fit:
         tenants=tenants,
         connections=connections,
     )
-    return Fit(made, report, tuple(_notes(report, issuer)))
+    return Fit(made, report, tuple(_notes(report, issuer, [each.id for each in tenants])))
 
 
 def _scopes(report: Report) -> dict[str, str]:
@@ -166,7 +168,30 @@ def _permissions(report: Report) -> tuple[str, ...]:
     return tuple(dict.fromkeys(named))
 
 
-def _notes(report: Report, issuer: str) -> Iterator[str]:
+def _absent(alternatives: Iterable[Sequence[str]], tenants: Collection[str]) -> str | None:
+    """Return what an operation asks for and nobody of the world has; None if somebody may call it.
+
+    The development server knows no roles.
+
+    Args:
+        alternatives: the requirements as texts, in groups, of which a caller must meet one.
+        tenants: the tenants of the world.
+    """
+    found: list[str] = []
+    for group in alternatives:
+        words = {text: text.split(" ") for text in group}
+        absent = [
+            text
+            for text, (kind, *value) in words.items()
+            if kind == "role" or (kind == "tenant" and len(value) == 1 and value[0] not in tenants)
+        ]
+        if not absent:
+            return None
+        found += absent
+    return found[0] if found else None
+
+
+def _notes(report: Report, issuer: str, tenants: Collection[str]) -> Iterator[str]:
     if report.guard is None:
         yield "no guard protects the server: write ToolGuard.from_env().protect(server)"
     elif report.guard.issuer != issuer:
@@ -187,6 +212,12 @@ def _notes(report: Report, issuer: str) -> Iterator[str]:
                 f"{each.kind} {each.name!r} asks for scopes that depend on the call "
                 f"({depending}), which are not known here: write a world (toolguard dev "
                 "--show-world) that has them, and start with --world"
+            )
+        absent = _absent(each.alternatives, tenants)
+        if absent is not None:
+            yield (
+                f"{each.kind} {each.name!r} asks for {absent}, which nobody has here: try it in a "
+                "test, with toolguard.testing"
             )
         if any(need.tenant for need in each.connections):
             yield f"{each.kind} {each.name!r} uses a connection of the tenant, which is not here"

@@ -18,7 +18,6 @@ from starlette.middleware import Middleware
 
 from toolguard.approvals import Approvals
 from toolguard.audit import AuditedOperation, Report
-from toolguard.calls.records import DecisionRecord
 from toolguard.connections import Connection, ConnectionProvider, ConnectionRequest
 from toolguard.connections.client_auth import ClientSecretBasic
 from toolguard.connections.exchange import (
@@ -29,6 +28,7 @@ from toolguard.connections.exchange import (
 from toolguard.descope import DescopeConnections
 from toolguard.dev.calendar import SCOPE_HIERARCHY
 from toolguard.dev.console import Console
+from toolguard.dev.decisions import Decisions
 from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Accounts
 from toolguard.dev.google.calendar_api import calendar_routes
 from toolguard.dev.google.consent import ConsentScreen, RegisteredClient
@@ -86,6 +86,8 @@ class Services:
         self.approvals: dict[str, Approvals] = {}
         #: The audit of the server that the world was made for.
         self.report: Report | None = None
+        #: What the guarded servers decided.
+        self.decisions = Decisions()
         #: The scopes of the connections, by their names.
         self.connections = world.connections
         # A vault keeps one at least; what a world does not have is offered to none of its people.
@@ -108,7 +110,7 @@ class Services:
             dpop=dpop,
             scope_hierarchy=SCOPE_HIERARCHY,
             clock=self._clock,
-            on_decision=self._note,
+            on_decision=self.decisions.note,
         )
         self.approvals[url] = approvals = self._approvals(url)
         app: Starlette = guard.protect(mcp_server, approvals=approvals).streamable_http_app()
@@ -125,14 +127,6 @@ class Services:
         )
         save_client(self.server.context, pages)
         return Approvals(sign_in=OpenIDSignIn(pages.client_id), clock=self._clock)
-
-    def _note(self, record: DecisionRecord) -> None:
-        """Note a decision of a guarded server of this process, for the console."""
-        asked = record.operation or record.method or "a request"
-        missing = f": {' '.join(record.missing_scopes)}" if record.missing_scopes else ""
-        reason = f"{record.reason}{missing}" if record.reason else (record.rule or "no rule")
-        caller = record.subject or "a caller without a token"
-        self.server.context.notes.add(f"{asked} of {caller}: {record.verdict}", reason)
 
     def _connections(self, url: str) -> ConnectionProvider:
         exchange = TokenExchangeConnections(
@@ -200,6 +194,7 @@ class Services:
             connections=self.connections,
             connected=self.connected.names,
             operations=self._operations,
+            decisions=self.decisions,
         )
         self.server.extend(
             extra_routes=[*apps.routes(), *connect_routes(vault), *console.routes()],

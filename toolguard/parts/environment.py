@@ -14,6 +14,7 @@ from collections.abc import Mapping
 __all__ = [
     "CACHE_KEYS",
     "MANAGEMENT_KEY",
+    "RECORDS",
     "SECRET",
     "VAULT_KEYS",
     "check_variables",
@@ -29,9 +30,11 @@ CACHE_KEYS = "TOOLGUARD_CACHE_KEYS"
 VAULT_KEYS = "TOOLGUARD_VAULT_KEYS"
 SECRET = "TOOLGUARD_SECRET"  # noqa: S105 - the name of a variable
 
+RECORDS = "TOOLGUARD_RECORDS"
+
 _PREFIX = "TOOLGUARD_"
 # Each holds one value; a secret is stripped where it is read, and the others are lists.
-_SINGLE = frozenset({"MCP_SERVER_URL", "DESCOPE_MCP_WELL_KNOWN_URL", MANAGEMENT_KEY})
+_SINGLE = frozenset({"MCP_SERVER_URL", "DESCOPE_MCP_WELL_KNOWN_URL", MANAGEMENT_KEY, RECORDS})
 _SECRETS = frozenset(
     {
         *(MANAGEMENT_KEY, CACHE_KEYS, VAULT_KEYS, SECRET),
@@ -47,6 +50,7 @@ _KNOWN = (_SINGLE | _SECRETS) | {
     "TOOLGUARD_ISSUER",
     "TOOLGUARD_LEEWAY",
     "TOOLGUARD_PERMISSIONS_ARE_SCOPES",
+    RECORDS,
     "TOOLGUARD_TOKEN_TYPES",
     "TOOLGUARD_VAULT",
 }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -44,7 +48,7 @@ class Loopback:
             raise OSError(
                 error.errno, f"port {port} of 127.0.0.1: {error.strerror}; write another one"
             ) from None
-        self._server: uvicorn.Server | None = None
+        self._server: _SignallingServer | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -81,7 +85,7 @@ class Loopback:
     def stop(self) -> None:
         """Stop serving and free the port."""
         if self._server is not None and self._thread is not None:
-            self._server.should_exit = True
+            self._server.end()
             self._thread.join(timeout=10)
         self._socket.close()
 
@@ -100,14 +104,29 @@ class Loopback:
 
 
 class _SignallingServer(uvicorn.Server):
-    """Signals when it has started, so that the test does not poll."""
+    """Signals when it has started, and is told when to end: neither side looks every moment."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.ready = threading.Event()
+        self._end: Callable[[], object] = lambda: None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
             await super().startup(sockets=sockets)
         finally:
             self.ready.set()
+
+    async def main_loop(self) -> None:
+        """Tick once a second, for the Date header; uvicorn does ten times."""
+        ending = asyncio.Event()
+        self._end = partial(asyncio.get_running_loop().call_soon_threadsafe, ending.set)
+        while not await self.on_tick(0):
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(ending.wait(), timeout=1)
+
+    def end(self) -> None:
+        """Stop serving; called in any thread."""
+        self.should_exit = True
+        with suppress(RuntimeError):  # it has ended
+            self._end()

@@ -90,7 +90,7 @@ def vault_from_table(settings: Mapping[str, Any], environ: Mapping[str, str]) ->
     for name, value in (*connections.items(), ("sign_in", settings.get("sign_in", {}))):
         if not isinstance(value, Mapping):
             table = name if name == "sign_in" else f"connections.{name}"
-            raise ValueError(f"{table} is {value!r}: write [{table}], and its settings below it")
+            raise ValueError(f"{table} is {value!r}: write [{table}], and its settings below it")  # noqa: TRY004 - of a file
     sign_in = None
     if "sign_in" in settings:
         sign_in = OpenIDSignIn(**_arguments("sign_in", settings["sign_in"], environ))
@@ -98,10 +98,7 @@ def vault_from_table(settings: Mapping[str, Any], environ: Mapping[str, str]) ->
         settings.get("database", "sqlite:///vault.db"),
         public_url=settings.get("public_url"),
         sign_in=sign_in,
-        connections={
-            name: _provider(name, each, environ)
-            for name, each in connections.items()
-        },
+        connections={name: _provider(name, each, environ) for name, each in connections.items()},
     )
 
 

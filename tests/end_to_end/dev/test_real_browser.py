@@ -27,11 +27,15 @@ playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is no
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no /usr/bin/chromium")
 
+WIDTHS = (1280, 375)
+at_a_desk = pytest.mark.parametrize("setting", [(WIDTHS[0], "light")], indirect=True, ids=["desk"])
+on_a_phone = pytest.mark.parametrize("setting", [(WIDTHS[1], "dark")], indirect=True, ids=["phone"])
+
 EVENT = {"title": "Review", "start": "2030-01-07T10:00:00Z", "end": "2030-01-07T11:00:00Z"}
 
 
 class Setting:
-    """Servers, a client whose user is in front of Chromium, and Chromium."""
+    """Servers, a client whose user is in front of Chromium, and a page of it."""
 
     def __init__(self, on: Services, url: str, callback: Callback, page: Any) -> None:
         self.on = on
@@ -84,8 +88,12 @@ class Setting:
         # The heading is there before the page has been read to its end.
         self.page.wait_for_load_state("load")
         self.page.wait_for_function("document.styleSheets.length === 1")
-        width, seen = self.page.evaluate("[document.body.scrollWidth, window.innerWidth]")
-        assert width <= seen, "it is wider than the window"
+        before = self.page.viewport_size
+        for each in WIDTHS:
+            self.page.set_viewport_size({"width": each, "height": 800})
+            width, seen = self.page.evaluate("[document.body.scrollWidth, window.innerWidth]")
+            assert width <= seen == each, f"it is wider than a window of {each}"
+        self.page.set_viewport_size(before)
 
     def sign_in(self, email: str) -> None:
         """Sign in with the keyboard alone."""
@@ -97,8 +105,17 @@ class Setting:
         self.page.keyboard.press("Enter")
 
 
-@pytest.fixture(params=[(1280, "light"), (375, "dark")], ids=["desk", "phone"])
-def setting(request: pytest.FixtureRequest) -> Iterator[Setting]:
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with playwright.sync_playwright() as browsers:
+        # A container has no user namespaces for the sandbox; the pages are our own.
+        running = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def setting(request: pytest.FixtureRequest, chromium: Any) -> Iterator[Setting]:
     width, scheme = request.param
     with ExitStack() as running:
         listener, callback = (running.enter_context(each) for each in (Loopback(), Callback()))
@@ -106,16 +123,14 @@ def setting(request: pytest.FixtureRequest) -> Iterator[Setting]:
         store = running.enter_context(Store())
         on = running.enter_context(run_services(builtin_world().with_resources(url), store))
         listener.start(on.guarded(calendar_server(on.google_url), url))
-        browsers = running.enter_context(playwright.sync_playwright())
-        # A container has no user namespaces for the sandbox; the pages are our own.
-        chromium = browsers.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        running.callback(chromium.close)
         viewport = {"width": width, "height": 800}
         page = chromium.new_page(viewport=viewport, color_scheme=scheme)
+        running.callback(page.close)
         assert isinstance(callback, Callback)
         yield Setting(on, url, callback, page)
 
 
+@on_a_phone
 def test_alice_signs_in_connects_consents_and_is_served(setting: Setting) -> None:
     thread, outcomes = setting.create_an_event()
 
@@ -143,6 +158,7 @@ def test_alice_signs_in_connects_consents_and_is_served(setting: Setting) -> Non
     assert setting.complaints == []
 
 
+@at_a_desk
 def test_the_console_gives_a_token_to_the_keyboard(setting: Setting) -> None:
     setting.page.goto(setting.on.server.origin)
     setting.at("Development server")
@@ -163,6 +179,7 @@ def test_the_console_gives_a_token_to_the_keyboard(setting: Setting) -> None:
     assert setting.complaints == []
 
 
+@at_a_desk
 def test_bob_is_refused_by_the_policy_and_by_a_link_of_doras(setting: Setting) -> None:
     thread, outcomes = setting.create_an_event()
 

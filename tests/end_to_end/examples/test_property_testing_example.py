@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from support.suites import Outcome, Suite, run_suites
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "property_testing"
 
@@ -18,21 +17,22 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def run(**variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the example's own tests."""
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=short", "."],
-        cwd=EXAMPLE,
-        env={**os.environ, "CORRECTED": "", **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=250,
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, Outcome]:
+    """Run the example's own tests: as it stands, and with the server corrected."""
+    options = ("-q", "--tb=short", ".")
+    return run_suites(
+        {
+            name: Suite(str(EXAMPLE), options, {"CORRECTED": corrected})
+            for name, corrected in {"as it stands": "", "corrected": "1"}.items()
+        }
     )
 
 
-def test_the_tests_find_both_mistakes_and_show_the_smallest_grants() -> None:
-    printed = run().stdout
+def test_the_tests_find_both_mistakes_and_show_the_smallest_grants(
+    outcomes: dict[str, Outcome],
+) -> None:
+    printed = outcomes["as it stands"].printed
 
     assert set(re.findall(r"FAILED test_server.py::(\w+)", printed)) == {
         "test_each_tool_needs_exactly_these_scopes",
@@ -49,7 +49,8 @@ def test_the_tests_find_both_mistakes_and_show_the_smallest_grants() -> None:
     assert "scopes=['calendar.read']," in printed
 
 
-def test_nothing_is_wrong_with_the_corrected_server() -> None:
-    done = run(CORRECTED="1")
+def test_nothing_is_wrong_with_the_corrected_server(outcomes: dict[str, Outcome]) -> None:
+    outcome = outcomes["corrected"]
 
-    assert done.returncode == 0, done.stdout
+    assert outcome.code == 0, outcome.printed
+    assert outcome.counts == {"passed": 5}

@@ -43,8 +43,11 @@ class Installed(NamedTuple):
 EVERYTHING = "@modelcontextprotocol/server-everything@2026.8.31"
 FETCHED = {"url": "http://127.0.0.1:9/"}
 SERVERS = {
-    "local": Installed(tuple(command_of(LINES[0])), "hour", {}, "noon"),
-    **{line.name: Installed(tuple(command_of(line)), "hour", {}, "noon") for line in FASTMCP_LINES},
+    # tests/integration/gateway has one of the official SDK.
+    **{
+        line.name: Installed(tuple(command_of(line)), "hour", {}, "noon")
+        for line in FASTMCP_LINES or LINES[:1]
+    },
     "time": Installed(("mcp-server-time",), "get_current_time", {"timezone": "Etc/UTC"}, "Etc/UTC"),
     "fetch": Installed(("mcp-server-fetch",), "fetch", FETCHED, "127.0.0.1"),
     "git": Installed(("mcp-server-git",), "git_status", {"repo_path": "/none"}, "/none"),

@@ -15,7 +15,7 @@ from toolguard import Principal, injected, requires_auth, requires_scopes
 from toolguard.testing import LocalIssuer
 
 USERS = ("alice", "bob", "carol", "dave", "erin")
-CALLS = 160
+CALLS = 60
 AT_ONCE = 20
 
 # Sessions and none, streams and none, the initialize handshake and none.

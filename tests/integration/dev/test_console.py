@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import re
+import shlex
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,9 +16,11 @@ from support.devrooms import FETCH, ISSUER, MCP, ORIGIN, READ, WRITE, Room, Visi
 from support.devrooms import submit as send
 from toolguard.audit import AuditedOperation
 from toolguard.dev.console import Console, paste_lines
+from toolguard.dev.decisions import Decisions
 from toolguard.dev.oauth.config import builtin_world
 from toolguard.dev.oauth.server import DevServer
 from toolguard.dev.store import Store
+from toolguard.telemetry import DecisionRecord
 
 
 def shown(room: Room, browser: Visitor | None = None) -> httpx.Response:
@@ -191,6 +195,7 @@ def test_what_the_server_requires_is_shown() -> None:
             connections={"github": ("repo",)},
             connected=none,
             operations=lambda: ("My notes", (audited,)),
+            decisions=Decisions(),
         )
         server.extend(extra_routes=console.routes())
         page = Visitor(server).get(ISSUER)
@@ -199,6 +204,49 @@ def test_what_the_server_requires_is_shown() -> None:
     assert "tool push_<note>: notes.write" in said
     assert "github: repo" in said
     assert "claude mcp add --transport http my-notes http://127.0.0.1:8000/mcp" in said
+
+
+HOSTILE = "<script>alert(1)</script>\x1b[2J\u202e\ud800'\"&"
+
+
+def test_calls_of_the_users_server_are_shown_as_text(tmp_path: Path) -> None:
+    room = Room()
+    record = DecisionRecord(
+        1.0,
+        HOSTILE,
+        "refused",
+        HOSTILE,
+        kind="tool",
+        operation=HOSTILE,
+        issuer=HOSTILE,
+        subject=HOSTILE,
+        client=HOSTILE,
+        rule=HOSTILE,
+        missing_scopes=(HOSTILE,),
+    )
+    room.decisions.file = tmp_path / "decisions.jsonl"
+    room.decisions.file.write_text(f"<script>\n{record.to_json()}\n{{", "utf-8")
+
+    page = shown(room)
+
+    assert "<script" not in page.text
+    shown_as = "<script>alert(1)</script> [2J '\"&"
+    assert f"00:00:01 UTC refused: tool {shown_as}, for {shown_as} through" in text_of(page)
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+
+
+def test_the_console_says_how_a_server_shows_its_calls(tmp_path: Path) -> None:
+    room = Room()
+    room.decisions.file = tmp_path / "a 'file'.jsonl"
+
+    without = text_of(shown(room))
+    room.decisions.note(DecisionRecord(1.0, MCP, "served"))
+    after_one = text_of(shown(room))
+
+    assert f"export TOOLGUARD_RECORDS={shlex.quote(str(room.decisions.file))}" in without
+    assert f"ToolGuard(..., on_decision=JSONLines({str(room.decisions.file)!r}))" in without
+    assert "TOOLGUARD_RECORDS" not in after_one
+    assert "served: a request, for a caller without a valid token" in after_one
 
 
 def test_lines_to_paste_cannot_hold_a_second_command() -> None:

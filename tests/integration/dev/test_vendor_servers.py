@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import get_args
@@ -11,7 +12,7 @@ import httpx
 import pytest
 from mcp.shared.auth import OAuthClientInformationFull
 
-from support.lines import Line
+from support.lines import LINES, Line
 from toolguard import Refusals, ToolGuard, requires_scopes
 from toolguard.dev.story.mcp_client import MCPClient
 from toolguard.dev.story.oauth_client import Callback, SignedInClient
@@ -91,7 +92,8 @@ def client_of(server: VendorServer, url: str, browser: Browser, callback: Callba
     return MCPClient(url, auth=client.auth)
 
 
-@pytest.mark.parametrize("vendor", VENDORS)
+# The servers of vendors do not depend on the line: each is tried with one.
+@pytest.mark.parametrize(("vendor", "line"), [*zip(VENDORS, itertools.cycle(LINES))], ids=str)
 def test_the_official_client_signs_in_and_steps_up(vendor: ProviderName, line: Line) -> None:
     browser = Browser()
     with Callback() as callback, guarded_by(vendor, line, callback.redirect_uri) as (server, url):

@@ -12,7 +12,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from support.decision_points import FAULTS, PERMIT_ALL, DecisionPointImitation, Fault, hang
-from support.lines import LINES, Guarding, Line, Mode, Serve
+from support.lines import LINES, MODES, Guarding, Line, Mode, Serve
 from support.wire import Caller, message, request_headers
 from toolguard import Refusals, ToolGuard, requires
 from toolguard.engines import AuthZEN, BearerClient, authzen
@@ -131,11 +131,17 @@ def test_a_denial_is_a_denial_of_the_guard(connect: Connect, point: DecisionPoin
     assert completed.denial["error"] == "access_denied"
 
 
-def test_a_list_of_200_tools_is_one_request(
-    connect: Connect, point: DecisionPointImitation
+# Two hundred tools once on each line, a few in its other modes.
+_FIRST = [next(mode for mode in MODES if mode.line == line) for line in LINES]
+LISTS = [(mode, 200 if mode in _FIRST else 20) for mode in MODES]
+
+
+@pytest.mark.parametrize(("mode", "count"), LISTS, ids=str)
+def test_a_list_of_all_tools_is_one_request(
+    connect: Connect, point: DecisionPointImitation, count: int
 ) -> None:
-    point.permitted = {("alice", f"tool{n}") for n in range(0, 200, 2)}
-    alice = connect(engine_for(point), tools=200, refusals=Refusals(unauthorized_tools="hide"))
+    point.permitted = {("alice", f"tool{n}") for n in range(0, count, 2)}
+    alice = connect(engine_for(point), tools=count, refusals=Refusals(unauthorized_tools="hide"))
 
     listed: list[str] = []
     params: dict[str, Any] = {}
@@ -146,7 +152,7 @@ def test_a_list_of_200_tools_is_one_request(
             break
         params = {"cursor": result["nextCursor"]}
 
-    assert listed == [f"tool{n}" for n in range(0, 200, 2)]
+    assert listed == [f"tool{n}" for n in range(0, count, 2)]
     assert [path for path, _ in point.asked] == ["/access/v1/evaluations"]
 
 

@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import io
 import json
-import os
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +20,7 @@ import pytest
 from mcp import ClientSession
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
+from support.forked import Forked
 from support.lines import Guarding, Serve
 from support.lowlevel_servers import streamable_app
 from support.wire import Caller
@@ -130,18 +130,22 @@ def test_the_command_audits_what_a_function_would_serve(made: Made) -> None:
     [("alice", ["use"], True), ("bob", [], False), (None, [], False)],
 )
 def test_a_server_is_adopted_over_stdio(
-    made: Made, issuer: LocalIssuer, subject: str | None, scopes: list[str], *, is_served: bool
+    made: Made,
+    forked: Forked,
+    issuer: LocalIssuer,
+    subject: str | None,
+    scopes: list[str],
+    *,
+    is_served: bool,
 ) -> None:
     if made.served:
         pytest.skip("the script calls functions without arguments")
-    env = {"TEST_JWKS": json.dumps(issuer.jwks()), "PYTHONPATH": os.pathsep.join(sys.path)}
+    env = {"TEST_JWKS": json.dumps(issuer.jwks())}
     if subject is not None:
         env["TOOLGUARD_ACCESS_TOKEN"] = issuer.mint(subject, scopes=scopes)
-    command = StdioServerParameters(
-        command=sys.executable,
-        args=["-m", "support.served_by_function", made.module, json.dumps({made.tool: "use"})],
-        env=env,
-    )
+    rules = json.dumps({made.tool: "use"})
+    python, *arguments = forked.command("-m", "support.served_by_function", made.module, rules)
+    command = StdioServerParameters(command=python, args=arguments, env=env)
 
     async def main() -> Any:
         with anyio.fail_after(120):

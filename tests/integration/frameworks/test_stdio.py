@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import pytest
 from mcp import ClientSession
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
+from support.forked import Forked
 from support.lines import LINES, Line
 from toolguard.testing import LocalIssuer
 
@@ -76,10 +75,8 @@ class _Conversation:
         return (self.answers[tool].get("_meta") or {}).get("mcp/www_authenticate")
 
 
-async def _converse(line: Line, rule: str, env: dict[str, str], log: Path) -> Answers:
-    server = StdioServerParameters(
-        command=sys.executable, args=["-m", "support.stdio_server", line.name, rule], env=env
-    )
+async def _converse(command: Sequence[str], env: dict[str, str], log: Path) -> Answers:
+    server = StdioServerParameters(command=command[0], args=[*command[1:]], env=env)
     answers: dict[str, Any] = {}
     with log.open("w") as errors:
         async with (
@@ -98,12 +95,11 @@ async def _converse(line: Line, rule: str, env: dict[str, str], log: Path) -> An
 
 @pytest.fixture(scope="module")
 def conversations(
-    issuer: LocalIssuer, tmp_path_factory: pytest.TempPathFactory
+    issuer: LocalIssuer, forked: Forked, tmp_path_factory: pytest.TempPathFactory
 ) -> Mapping[tuple[str, str], _Conversation]:
     """Talk to one process for each line and situation, to all of them at once."""
     logs = tmp_path_factory.mktemp("stdio")
-    # The copy that is tested here is tested there.
-    keys = {"TEST_JWKS": json.dumps(issuer.jwks()), "PYTHONPATH": os.pathsep.join(sys.path)}
+    keys = {"TEST_JWKS": json.dumps(issuer.jwks())}
     good = issuer.mint("alice", scopes=["calendar.read"])
     file = logs / "token"
     file.write_text(f"{good}\n")
@@ -119,7 +115,8 @@ def conversations(
     async def talk(line: Line, situation: str) -> None:
         rule, env = situations[situation]
         log = logs / f"{line.name}-{situation}"
-        answers[line.name, situation] = await _converse(line, rule, {**keys, **SECRETS, **env}, log)
+        command = forked.command("-m", "support.stdio_server", line.name, rule)
+        answers[line.name, situation] = await _converse(command, {**keys, **SECRETS, **env}, log)
 
     async def main() -> None:
         with anyio.fail_after(120):

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from support.gateways import RULES, command_of, gateway, write_rules
+from support.forked import Forked
+from support.gateways import RULES, gateway, write_rules
 from support.lines import LINES, MODERN_PROTOCOL
 from support.wire import Caller
 from toolguard.testing import LocalIssuer, Loopback
@@ -17,13 +18,14 @@ Call = Callable[..., Caller]
 
 
 @pytest.fixture(scope="module")
-def endpoint(signing: LocalIssuer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def endpoint(
+    signing: LocalIssuer, forked: Forked, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """The endpoint of a gateway."""
-    path = write_rules(
-        tmp_path_factory.mktemp("gateway"), signing.issuer, RULES, pass_env='["PYTHONPATH"]'
-    )
+    path = write_rules(tmp_path_factory.mktemp("gateway"), signing.issuer, RULES)
+    command = forked.command("-m", "support.upstream_server", LINES[0].name)
     secrets = {"TOOLGUARD_SECRET": "a secret of this gateway", "OTHER_TEST": "theirs"}
-    with Loopback(gateway(path, secrets, command=command_of())) as loopback:
+    with Loopback(gateway(path, secrets, command=command)) as loopback:
         yield f"{loopback.url}/mcp"
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -22,6 +20,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
+from support.forked import Forked
 from support.lines import Guarding, Line, Mode, Serve
 from support.wire import Caller
 from toolguard import (
@@ -142,11 +141,10 @@ print(json.dumps([each for each in found if "toolguard.verdict" in each["attribu
 """
 
 
-def span_of(line: Line, subjects: str, scope: str) -> Any:
+def span_of(forked: Forked, line: Line, subjects: str, scope: str) -> Any:
     """Call a tool in a process of its own, as a provider is set for ever; return its span."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, line.name, subjects, scope],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        forked.command("-c", PROGRAM, line.name, subjects, scope),
         capture_output=True,
         text=True,
         timeout=120,
@@ -157,8 +155,8 @@ def span_of(line: Line, subjects: str, scope: str) -> Any:
     return span
 
 
-def test_a_served_call_has_its_decision_on_the_span(line: Line) -> None:
-    attributes = span_of(line, "clear", "pay")["attributes"]
+def test_a_served_call_has_its_decision_on_the_span(line: Line, forked: Forked) -> None:
+    attributes = span_of(forked, line, "clear", "pay")["attributes"]
 
     assert attributes["toolguard.verdict"] == "served"
     assert attributes["gen_ai.tool.name"] == "pay"
@@ -166,8 +164,8 @@ def test_a_served_call_has_its_decision_on_the_span(line: Line) -> None:
     assert attributes["enduser.id"] == "alice"
 
 
-def test_a_refusal_is_an_event_of_the_span(line: Line) -> None:
-    events = span_of(line, "hashed", "read")["events"]
+def test_a_refusal_is_an_event_of_the_span(line: Line, forked: Forked) -> None:
+    events = span_of(forked, line, "hashed", "read")["events"]
 
     (event,) = [event for event in events if event["name"] == "toolguard.refusal"]
     assert event["attributes"]["error.type"] == "insufficient_scope"

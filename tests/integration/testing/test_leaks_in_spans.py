@@ -6,12 +6,11 @@ In a process of its own: a provider of spans is set once, and for ever.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 
 import pytest
 
+from support.forked import Forked
 from support.lines import Line
 
 pytest.importorskip("opentelemetry.sdk.trace", reason="spans need opentelemetry-sdk")
@@ -68,16 +67,13 @@ print(json.dumps([quiet.spans, len(quiet.leaks), spans > 0, sorted(found),
 """
 
 
-def test_a_token_in_a_span_is_found(line: Line) -> None:
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
+def test_a_token_in_a_span_is_found(line: Line, forked: Forked) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, line.name],
+        forked.command("-c", PROGRAM, line.name),
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
-        env=environ,
     )
 
     frameworks_own = line.name != "mcp1"  # that one has none

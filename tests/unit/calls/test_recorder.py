@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -223,6 +224,55 @@ def test_json_lines_go_to_a_stream_or_a_logger(caplog: pytest.LogCaptureFixture)
         "missing_scopes": ["write"],
         "duration": 0.0,
     }
+
+
+def test_json_lines_are_appended_to_a_file_for_its_owner_only(tmp_path: Path) -> None:
+    file = tmp_path / "decisions.jsonl"
+    lines = JSONLines(file)
+    assert file.read_bytes() == b""
+    assert file.stat().st_mode & 0o777 == 0o600
+
+    lines(record("one\nline"))
+    JSONLines(str(file))(record("two"))
+    file.rename(tmp_path / "moved")
+    lines(record("three"))
+
+    moved = (tmp_path / "moved").read_text().splitlines()
+    assert [json.loads(each)["operation"] for each in moved] == ["one\nline", "two"]
+    assert json.loads(file.read_text())["operation"] == "three"
+    assert repr(lines) == f"JSONLines({str(file)!r})"
+
+
+def test_a_file_stays_where_it_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = JSONLines("decisions.jsonl")
+    monkeypatch.chdir("/")
+
+    lines(record())
+
+    assert (tmp_path / "decisions.jsonl").read_text().count("\n") == 1
+
+
+def test_a_file_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        JSONLines(tmp_path / "none" / "decisions.jsonl")
+
+
+def test_a_file_that_can_no_longer_be_written_loses_records_and_no_calls(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    recorder = Recorder(Records(JSONLines(folder / "decisions.jsonl")), SECRET)
+    (folder / "decisions.jsonl").unlink()
+    folder.rmdir()
+
+    recorder.put([record()])
+
+    assert recorder.flush()
+    recorder.close()
+    assert recorder.lost == 1
+    assert "1 decision records were lost" in caplog.text
 
 
 @pytest.mark.parametrize(

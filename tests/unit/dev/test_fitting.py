@@ -13,7 +13,9 @@ from toolguard import (
     ToolGuard,
     requires_auth,
     requires_permissions,
+    requires_roles,
     requires_scopes,
+    requires_tenant,
     with_connection,
 )
 from toolguard.audit import audit
@@ -151,6 +153,35 @@ def test_a_server_that_trusts_another_issuer_is_noted(line: Line) -> None:
 
     (note,) = made.notes
     assert note.startswith("the server trusts https://auth.example.com, not this one: read the ")
+
+
+def test_what_nobody_has_is_noted() -> None:
+    server = LINES[0].server("office")
+
+    @server.tool("wipe")
+    @requires_roles("owner")
+    async def wipe() -> str:
+        return ""
+
+    @server.tool("close")
+    @requires_tenant("tenant-z")
+    async def close() -> str:
+        return ""
+
+    @server.tool("enter")
+    @requires_tenant("tenant-a")
+    async def enter() -> str:
+        return ""
+
+    ToolGuard(issuer=ISSUER, audience=URL).protect(server)
+
+    made = fitted(builtin_world(), audit(server), issuer=ISSUER)
+
+    assert [each.partition(", which")[0] for each in made.notes] == [
+        "tool 'wipe' asks for role owner",
+        "tool 'close' asks for tenant tenant-z",
+    ]
+    assert "nobody has here: try it in a test" in made.notes[0]
 
 
 def test_a_server_without_a_guard_is_noted(line: Line) -> None:

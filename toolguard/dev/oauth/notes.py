@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from toolguard.dev.oauth.refusals import Endpoint, Refusal
 
-__all__ = ["Note", "Notes", "noting"]
+__all__ = ["Note", "Notes", "fit_to_show", "noting"]
 
 _KEPT = 50
 _LONGEST = 300
@@ -48,7 +48,7 @@ class Notes:
 
     def add(self, decision: str, reason: str) -> None:
         """Note a decision."""
-        self._last.appendleft(Note(self._clock(), _shown(decision), _shown(reason)))
+        self._last.appendleft(Note(self._clock(), fit_to_show(decision), fit_to_show(reason)))
 
     @property
     def last(self) -> tuple[Note, ...]:
@@ -69,6 +69,7 @@ def noting(notes: Notes, name: str, endpoint: Endpoint) -> Endpoint:
     return noted
 
 
-def _shown(text: str) -> str:
+def fit_to_show(text: str) -> str:
+    """Return text without control characters, and not too long."""
     shown = "".join(char if char.isprintable() else " " for char in text)
     return shown if len(shown) <= _LONGEST else f"{shown[:_LONGEST]}…"
