@@ -341,8 +341,63 @@ COMMANDS = [
     (["vault", "upgrad"], "invalid choice: 'upgrad' (choose from"),
     (["vault", "upgrade", "--file", "missing.toml"], "write the path of a TOML file into"),
     (["vault", "upgrade", "--file", "odd.toml"], "nothing is called x"),
-    (["vault", "list", "a"], "name the issuer and the subject"),
+    (["vault", "list", "a"], "write toolguard vault list https://auth.example.com USER"),
+    (["vault", "rotate", "--file", "empty.toml"], "write [connections.github], and below it"),
+    (["vault", "rotate", "--file", "list.toml"], "write [connections.github], and below it"),
+    (["vault", "rotate", "--file", "number.toml"], "github is 5: write [connections.github], and"),
+    (["vault", "rotate", "--file", "signs.toml"], "sign_in is 'x': write [sign_in], and its"),
+    (["vault", "rotate", "--file", "secret.toml"], 'write client_secret_env = "VARIABLE"'),
+    (["vault", "rotate", "--file", "unset.toml"], "the environment has no NO_SUCH_VARIABLE"),
+    (["vault", "rotate", "--file", "folder"], "'folder' cannot be read (Is a directory)"),
+    (["vault", "disconnect"], "(choose from"),
+    (["dev", "--state", "folder"], "folder: Is a directory"),
+    (["dev", "--world", "syntax.toml"], "syntax.toml: not TOML: "),
+    (["dev", "--for", "exits.py", "--port", "0"], "cannot load exits.py: SystemExit: no ("),
+    (["dev", "--for", "alone.toml", "--port", "0"], "alone.toml: name one server behind: write"),
+    (["dev", "--for", "syntax.toml", "--port", "0"], "'syntax.toml' is not TOML: "),
+    (
+        ["dev", "--for", "http://127.0.0.1:8000/mcp", "--port", "0"],
+        "names no server: write module:",
+    ),
+    (["token", "alice", "bob"], "unrecognized arguments: bob"),
+    (["token", "--issuer", "http://127.0.0.1:9"], "start toolguard dev in another terminal"),
+    (["call", URL], "the following arguments are required: TOOL"),
+    (["call", URL, "read", ""], "'' is not a JSON object"),
+    (["call", URL, "read", "null"], "'null' is not a JSON object: write the arguments"),
+    (["call", URL, "read", "{'a': 1}"], "in single quotes"),
+    (["call", "http://127.0.0.1:99999/mcp", "read"], "is not a URL: write one such as"),
+    (["call", URL, "read", "--revision", "2024"], "invalid choice: '2024' (choose from"),
+    (["proxy", "--rules", "alone.toml"], "name one server behind: write toolguard proxy --rules"),
+    (["proxy", "--rules", "alone.toml", "--upstream", "x"], "the upstream 'x' is no https URL"),
+    (["proxy", "--rules", "empty.toml"], "rules is missing: write [rules], and below it"),
+    (["proxy", "--rules", "typed.toml", "--", "x"], "rules.read is 5: write a scope, such as"),
+    (["proxy", "--rules", "misspelt.toml", "--", "x"], "nothing is called scope: write scopes"),
+    (["proxy", "--rules", "blank.toml", "--", "x"], "write them one by one: ['a', 'b']"),
+    (["proxy", "--rules", "folder"], "(Is a directory): write the path of a TOML file"),
+    (["proxy", "alone.toml", "--", "x"], "the following arguments are required: --rules"),
+    (["audit", ""], "'' names no server: write module:server"),
+    (["audit", "exits.py"], "cannot load exits.py: SystemExit: no ("),
+    (["doctor", "http://127.0.0.1:9/mcp"], "start the server, or check the URL"),
+    (["doctor", "syntax.toml"], "'syntax.toml' is not TOML: "),
 ]
+
+_HEAD = f'issuer = "{ISSUER}"\naudience = "{URL}"\n[rules]\n'
+FILES = {
+    "odd.toml": "x = 1\n",
+    "empty.py": "x = 1\n",
+    "exits.py": "raise SystemExit('no')\n",
+    "empty.toml": "",
+    "syntax.toml": "[rules\n",
+    "list.toml": 'connections = ["github"]\n',
+    "number.toml": "[connections]\ngithub = 5\n",
+    "signs.toml": 'sign_in = "x"\n[connections.github]\nclient_id = "a"\n',
+    "secret.toml": '[connections.github]\nclient_id = "a"\nclient_secret = "b"\n',
+    "unset.toml": '[connections.github]\nclient_secret_env = "NO_SUCH_VARIABLE"\n',
+    "alone.toml": f'{_HEAD}read = "a"\n',
+    "typed.toml": f"{_HEAD}read = 5\n",
+    "misspelt.toml": f'{_HEAD}read = {{scope = "a"}}\n',
+    "blank.toml": f'{_HEAD}read = "a b"\n',
+}
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.said)
@@ -364,8 +419,9 @@ def test_a_mistake_in_a_command_is_answered_by_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("odd.toml").write_text("x = 1\n", encoding="utf-8")
-    Path("empty.py").write_text("x = 1\n", encoding="utf-8")
+    Path("folder").mkdir()
+    for name, content in FILES.items():
+        Path(name).write_text(content, encoding="utf-8")
 
     with pytest.raises(SystemExit) as ended:
         raise SystemExit(main(command))

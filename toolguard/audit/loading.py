@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from toolguard.decorators.wrapper import policy_of
 from toolguard.frameworks import adapter_for
 from toolguard.frameworks.lowlevel import Capture
 
@@ -57,6 +58,8 @@ def load_server(target: str) -> Any:
         module = _run(f"cannot load {source}", lambda: _module(source))
         found = _attribute(module, source, attribute) if attribute else _only(module, source)
         if not _is_server(found) and callable(found):
+            if (fault := _never_a_server(found)) is not None:
+                raise LoadError(f"{target} is {fault}; {_known(module, source)}")
             found = _run(f"cannot call {target}", lambda: _made_by(found))
     if not _is_server(found):
         kind = type(found).__qualname__
@@ -182,6 +185,19 @@ def _is_server(value: object) -> bool:
     except TypeError:
         return False
     return True
+
+
+def _never_a_server(found: Callable[..., Any]) -> str | None:
+    """Return why this is not called for a server; None if it may return one."""
+    if policy_of(found) is not None:
+        return "a guarded function and no server"
+    try:
+        inspect.signature(found).bind()
+    except TypeError as error:
+        return f"called without arguments for a server, and takes some ({error})"
+    except ValueError:  # no signature
+        return None
+    return None
 
 
 def _made_by(factory: Callable[[], Any]) -> Any:

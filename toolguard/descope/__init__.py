@@ -19,6 +19,7 @@ from toolguard.connections.descope.models import (
 from toolguard.connections.descope.project import DescopeProject
 from toolguard.connections.descope.provider import DescopeConnections
 from toolguard.descope.client import DescopeMCP
+from toolguard.descope.left_out import DescopeMCPClient, DescopeMCPServer
 from toolguard.descope.sdk import (
     aget_connection_token,
     avalidate_token,
@@ -44,6 +45,8 @@ __all__ = [
     "DescopeConfig",
     "DescopeConnections",
     "DescopeMCP",
+    "DescopeMCPClient",
+    "DescopeMCPServer",
     "DescopeProject",
     "ErrorResponse",
     "InsufficientScopeError",

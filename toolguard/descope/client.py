@@ -86,6 +86,8 @@ class DescopeMCP:
     ) -> None:
         if mcp_server_url is None and audience is None:
             mcp_server_url = os.environ.get("MCP_SERVER_URL") or None
+        # The SDK's examples write os.getenv("DESCOPE_MANAGEMENT_KEY", "").
+        management_key = management_key or None
         self.config = DescopeConfig(
             well_known_url=well_known_url,
             management_key=management_key,

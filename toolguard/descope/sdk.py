@@ -149,13 +149,13 @@ avalidate_token_require_scopes_and_get_user_id = _of_default(
 )
 """See :meth:`DescopeMCP.avalidate_token_require_scopes_and_get_user_id`."""
 
-get_connection_token = _of_default(DescopeMCP.get_connection_token)
+get_connection_token = _of_default(DescopeMCP.get_connection_token, client_at=6)
 """See :meth:`DescopeMCP.get_connection_token`."""
 
-aget_connection_token = _of_default(DescopeMCP.aget_connection_token)
+aget_connection_token = _of_default(DescopeMCP.aget_connection_token, client_at=6)
 """See :meth:`DescopeMCP.aget_connection_token`."""
 
-create_auth_check = _of_default(DescopeMCP.create_auth_check)
+create_auth_check = _of_default(DescopeMCP.create_auth_check, client_at=1)
 """See :meth:`DescopeMCP.create_auth_check`."""
 
 
@@ -254,7 +254,7 @@ async def _fetch(
     request: UserTokenRequest | TenantTokenRequest,
     access_token: str | None,
 ) -> str:
-    connections = DescopeConnections(config.project, management_key=config.management_key)
+    connections = DescopeConnections(config.project, management_key=config.management_key or None)
     try:
         return (await connections.token(request, access_token=access_token)).to_json()
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from toolguard.audit.loading import LoadError, load_server
 from toolguard.dev.calendar import calendar_server
 from toolguard.dev.decisions import records_file
 from toolguard.dev.explaining import DevSettings, explained
-from toolguard.dev.fitting import DEFAULT_RESOURCE, Fit, fitted, read_server
+from toolguard.dev.fitting import Fit, fitted, read_server
 from toolguard.dev.oauth.config import World, WorldError, builtin_world, load_world
 from toolguard.dev.services import Origins, run_services
 from toolguard.dev.store import Store
@@ -109,7 +108,6 @@ class _Making:
         issuer = f"{origins.authorization}/{self._base.project_id}"
         variables = {
             "DESCOPE_MCP_WELL_KNOWN_URL": f"{issuer}/.well-known/openid-configuration",
-            "MCP_SERVER_URL": os.environ.get("MCP_SERVER_URL") or DEFAULT_RESOURCE,
             "GOOGLE_API_URL": origins.google,
         }
         report = read_server(self._server, variables, self._load)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from toolguard.audit import Report, audit
-from toolguard.audit.loading import load_server
+from toolguard.audit.loading import LoadError, load_server
 from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.dev.oauth.config import World
 from toolguard.dev.oauth.policies import Condition, ScopeRule
@@ -20,9 +20,8 @@ __all__ = ["DEFAULT_RESOURCE", "Fit", "fitted", "read_server"]
 DEFAULT_RESOURCE = "http://127.0.0.1:8000/mcp"
 """The URL of a server that names none."""
 
+_RESOURCE = "MCP_SERVER_URL"
 _FETCH_WORDS = "Use the accounts you have connected"
-# What comes with every scope, so that tools get the connections of their callers.
-_ALONG = (FETCH_SCOPE,)
 _PERMISSION = "permission "
 # One of the built-in world's, which its schedulers have.
 _SCHEDULER = Condition("permissions", "scheduler")
@@ -48,6 +47,9 @@ def read_server(
 ) -> Report:
     """Return the audit of a server that is configured by ``variables``.
 
+    Without ``MCP_SERVER_URL`` in them or in the process, the default of the server's own code
+    counts; if it has none, :data:`DEFAULT_RESOURCE`.
+
     Args:
         target: the server, as ``toolguard audit`` takes it.
         variables: they replace those of the process while the server is loaded.
@@ -56,7 +58,15 @@ def read_server(
     Raises:
         LoadError: if there is no such server.
     """
-    with _environment(variables):
+    named = variables.get(_RESOURCE) or os.environ.get(_RESOURCE) or None
+    known = variables if named is None else {**variables, _RESOURCE: named}
+    try:
+        with _environment(known):
+            return audit(load(target))
+    except LoadError:
+        if named is not None:
+            raise
+    with _environment({**variables, _RESOURCE: DEFAULT_RESOURCE}):
         return audit(load(target))
 
 
@@ -64,15 +74,18 @@ def read_server(
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     # A server that reads its issuer is to trust the development server, which this variable would
     # contradict; and it is looked at only, so that there is nothing to write down.
-    replaced = {*variables, "TOOLGUARD_ISSUER", RECORDS}
-    before = {name: os.environ.pop(name) for name in replaced & os.environ.keys()}
+    absent = {"TOOLGUARD_ISSUER", RECORDS, _RESOURCE} - variables.keys()
+    before = dict(os.environ)
+    for name in absent:
+        os.environ.pop(name, None)
     os.environ.update(variables)
     try:
         yield
     finally:
-        for name in replaced:
+        for name in {*variables, *absent}:
             os.environ.pop(name, None)
-        os.environ.update(before)
+            if name in before:
+                os.environ[name] = before[name]
 
 
 def fitted(world: World, report: Report, *, issuer: str) -> Fit:
@@ -89,14 +102,19 @@ def fitted(world: World, report: Report, *, issuer: str) -> Fit:
     """
     url = report.guard.resource if report.guard is not None else DEFAULT_RESOURCE
     scopes = _scopes(report)
-    known = {**scopes, FETCH_SCOPE: _FETCH_WORDS}
+    connections = _connections(report)
+    # It comes with every scope, so that tools get the connections of their callers.
+    along = {FETCH_SCOPE: _FETCH_WORDS} if connections else {}
+    known = {**scopes, **along}
     initial = report.guard.initial_scopes if report.guard is not None else ()
     first = tuple(scope for scope in initial if scope in scopes)
-    rules = [ScopeRule("Every scope for schedulers", (_SCHEDULER,), tuple(scopes or known), _ALONG)]
+    rules = []
+    if known:
+        every = tuple(scopes or known)
+        rules.append(ScopeRule("Every scope for schedulers", (_SCHEDULER,), every, tuple(along)))
     if first and set(first) != set(scopes):
-        rules.append(
-            ScopeRule("The first scopes for all others", (Condition("any"),), first, _ALONG)
-        )
+        others = (Condition("any"),)
+        rules.append(ScopeRule("The first scopes for all others", others, first, tuple(along)))
     permissions = _permissions(report)
     tenants = tuple(
         each.model_copy(
@@ -116,7 +134,7 @@ def fitted(world: World, report: Report, *, issuer: str) -> Fit:
         default_scopes=first or tuple(scopes),
         rules=tuple(rules),
         tenants=tenants,
-        connections=_connections(report),
+        connections=connections,
     )
     return Fit(made, report, tuple(_notes(report, issuer, [each.id for each in tenants])))
 
@@ -181,6 +199,11 @@ def _notes(report: Report, issuer: str, tenants: Collection[str]) -> Iterator[st
         yield (
             f"the server trusts {trusted}, not this one: read the issuer from the environment "
             "with ToolGuard.from_env(), or write none into a file of rules"
+        )
+    if report.guard is not None and (report.guard.resource or "").startswith("https:"):
+        yield (
+            f"the server is to be at {report.guard.resource}: to try it on this machine, set "
+            f"{_RESOURCE}={DEFAULT_RESOURCE} and start again"
         )
     for each in report.operations:
         if each.call_scopes:

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from toolguard.dev.bounded import HEADERS, UnboundedError, bound
 from toolguard.dev.oauth.direct import PERSON_TOKEN_PATH, PersonTokenRequest
 from toolguard.parsing.secure_urls import secure_origin
 
@@ -72,8 +73,16 @@ def fetch_person_token(
         "client_id": asked.client_id,
     }
     try:
-        with httpx.Client(transport=transport, trust_env=False, timeout=_TIMEOUT) as http:
+        with httpx.Client(
+            transport=transport,
+            headers=HEADERS,
+            event_hooks={"response": [bound]},
+            trust_env=False,
+            timeout=_TIMEOUT,
+        ) as http:
             response = http.post(origin + PERSON_TOKEN_PATH, json=members)
+    except UnboundedError as error:
+        raise NoServerError(str(error)) from None
     except httpx.HTTPError:
         raise NoServerError(
             f"no development server answers at {origin}: start toolguard dev in another "

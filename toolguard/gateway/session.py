@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, ClassVar
 
 import anyio
@@ -37,6 +38,7 @@ SDK_ERROR: type[Any] = getattr(_errors, "MCPError", None) or _errors.McpError
 
 _CLOSED = -32000  # CONNECTION_CLOSED of both lines
 _CANCEL_WITHIN = 1.0
+_PING_WITHIN = 5.0
 _CONNECT_WITHIN = 10.0
 
 
@@ -181,6 +183,9 @@ class Session:
                 finally:
                     self._waiting.discard(scope)
         except TimeoutError:
+            # A slow operation is not the fault of the session, which may hold the caller's state.
+            if not await self._is_alive():
+                self.close()
             seconds = f"{self._upstream.timeout:g} s"
             raise UpstreamError(f"{self._upstream} did not answer within {seconds}") from None
         except ValidationError:
@@ -192,6 +197,22 @@ class Session:
                 raise
         self.close()  # what has lost its other end, or is refused, is not used again
         raise self.failure or self._explained(None)
+
+    async def _is_alive(self) -> bool:
+        """Return whether the upstream answers anything at all."""
+        try:
+            with anyio.fail_after(_PING_WITHIN):
+                await self._send(_Message(method="ping"), None)
+        except SDK_ERROR as error:
+            return bool(error.error.code != _CLOSED)
+        except (
+            TimeoutError,
+            ValidationError,
+            anyio.ClosedResourceError,
+            anyio.BrokenResourceError,
+        ):
+            return False
+        return True
 
     async def _send(self, message: _Message, progress: Progress | None) -> dict[str, Any]:
         number = internals.next_request_id(self._client)
@@ -260,7 +281,8 @@ class Session:
         async with (
             _http.AsyncClient(
                 headers=headers,
-                timeout=_http.Timeout(_CONNECT_WITHIN, read=upstream.timeout),
+                # After the time of a request, so that its end is not that of the transport.
+                timeout=_http.Timeout(_CONNECT_WITHIN, read=upstream.timeout + 2 * _PING_WITHIN),
                 event_hooks={"response": [self._answered]},
                 # Plain http is for this machine: a proxy would get the credential in the clear.
                 trust_env=upstream.url.lower().startswith("https:"),
@@ -289,8 +311,7 @@ class Session:
             return UpstreamError(f"{name} did not answer within {self._upstream.start_timeout:g} s")
         if isinstance(error, OSError):
             return UpstreamError(
-                f"{name} cannot be started ({error.strerror}): write a command that this "
-                "machine has"
+                f"{name} cannot be started ({error.strerror or error}): write {self._startable()}"
             )
         if self._upstream.url is not None:
             kind = "" if error is None else f" ({type(error).__name__})"
@@ -303,6 +324,16 @@ class Session:
             )
         return UpstreamError(f"{name} has ended: it is started again with the next request")
 
+    def _startable(self) -> str:
+        """Return what to write for a command that cannot be started."""
+        program = self._upstream.command[0]
+        interpreter = _INTERPRETERS.get(Path(program).suffix)
+        if interpreter is None or not Path(self._upstream.cwd or "", program).is_file():
+            return "a command that this machine has"
+        return f"-- {interpreter} {program}"
+
+
+_INTERPRETERS = {".py": "python", ".js": "node", ".mjs": "node", ".sh": "sh"}
 
 _REFUSED = {
     401: "it wants another credential: write token_env or connection in [upstream]",

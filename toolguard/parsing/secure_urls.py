@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from ipaddress import ip_address
 
-__all__ = ["is_secure_url", "secure_origin"]
+__all__ = ["LOOPBACK_MOUNTS", "is_secure_url", "secure_origin"]
+
+LOOPBACK_MOUNTS: Mapping[str, None] = {
+    f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")
+}
+"""The ``mounts=`` of an httpx client that reaches this machine without a proxy of the environment.
+
+Plain http is for this machine: a proxy would read tokens and make up keys.
+"""
 
 _MAX_PORT = 65_535  # RFC 9293 §3.1
 # RFC 3986 without userinfo: a name and a password in a URL end up in logs. Other URLs are refused

@@ -15,6 +15,7 @@ from typing import TypeAlias
 import httpx
 
 from toolguard.errors import KeysUnavailableError
+from toolguard.parsing.secure_urls import LOOPBACK_MOUNTS
 from toolguard.tokens.network import Network
 
 __all__ = ["BusyError", "Fetch", "HttpFetch", "open_client", "parse_retry_after", "unpacker"]
@@ -45,7 +46,7 @@ class BusyError(KeysUnavailableError):
 
 
 class HttpFetch:
-    """Fetches documents over HTTP, as httpx does: with the proxies of the environment.
+    """Fetches documents over HTTP: with the proxies of the environment, but not from this machine.
 
     The time limit covers the whole exchange, from name resolution to the last byte: it is one
     task in an event loop of its own, which is cancelled when the time is up. One redirect within
@@ -94,6 +95,7 @@ def open_client(network: Network) -> httpx.AsyncClient:
         verify=network.ssl_context or True,
         auth=_NoAuth(),
         proxy=network.proxy,
+        mounts=LOOPBACK_MOUNTS if network.proxy is None else None,
         follow_redirects=False,
         timeout=None,  # noqa: S113 - the caller's covers all of it
     )

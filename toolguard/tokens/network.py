@@ -29,7 +29,8 @@ class Network:
     """How the documents of an issuer are fetched.
 
     By default as httpx does: ``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``, ``SSL_CERT_FILE`` and
-    ``SSL_CERT_DIR`` of the environment apply; credentials of ``.netrc`` do not.
+    ``SSL_CERT_DIR`` of the environment apply; credentials of ``.netrc`` do not. This machine
+    (``localhost``, ``127.0.0.1``, ``[::1]``) is asked without a proxy of the environment.
 
     Attributes:
         ssl_context: the TLS settings, for a private certificate authority; None for the default.

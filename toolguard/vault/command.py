@@ -41,7 +41,11 @@ def run_vault(settings: VaultSettings, out: TextIO, errors: TextIO) -> int:
         errors: where faults go.
     """
     if settings.action in ("list", "forget") and len(settings.person) != 2:  # noqa: PLR2004 - a pair
-        errors.write(f"toolguard vault {settings.action}: name the issuer and the subject\n")
+        action = settings.action
+        errors.write(
+            f"toolguard vault {action}: name the issuer and the subject: write toolguard vault "
+            f"{action} https://auth.example.com USER\n"
+        )
         return 2
     try:
         out.write(f"{asyncio.run(_run(settings))}\n")

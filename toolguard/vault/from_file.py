@@ -81,6 +81,16 @@ def vault_from_table(settings: Mapping[str, Any], environ: Mapping[str, str]) ->
     Raises:
         ValueError: if something in it is missing or unknown.
     """
+    connections = settings.get("connections")
+    if not connections or not isinstance(connections, Mapping):
+        raise ValueError(
+            'there are no connections: write [connections.github], and below it client_id = "..." '
+            'and client_secret_env = "GITHUB_CLIENT_SECRET"'
+        )
+    for name, value in (*connections.items(), ("sign_in", settings.get("sign_in", {}))):
+        if not isinstance(value, Mapping):
+            table = name if name == "sign_in" else f"connections.{name}"
+            raise ValueError(f"{table} is {value!r}: write [{table}], and its settings below it")  # noqa: TRY004 - of a file
     sign_in = None
     if "sign_in" in settings:
         sign_in = OpenIDSignIn(**_arguments("sign_in", settings["sign_in"], environ))
@@ -88,10 +98,7 @@ def vault_from_table(settings: Mapping[str, Any], environ: Mapping[str, str]) ->
         settings.get("database", "sqlite:///vault.db"),
         public_url=settings.get("public_url"),
         sign_in=sign_in,
-        connections={
-            name: _provider(name, each, environ)
-            for name, each in settings.get("connections", {}).items()
-        },
+        connections={name: _provider(name, each, environ) for name, each in connections.items()},
     )
 
 

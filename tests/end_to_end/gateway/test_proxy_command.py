@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
+from support import node_packages
 from support.gateways import TESTS, command_of, publishing, write_rules
 from support.lines import FASTMCP_LINES, LINES
 from support.upstream_server import upstream
@@ -39,7 +40,7 @@ class Installed(NamedTuple):
     said: str
 
 
-EVERYTHING = ("npx", "--offline", "--yes", "@modelcontextprotocol/server-everything")
+EVERYTHING = "@modelcontextprotocol/server-everything@2026.8.31"
 FETCHED = {"url": "http://127.0.0.1:9/"}
 SERVERS = {
     # tests/integration/gateway has one of the official SDK.
@@ -50,7 +51,7 @@ SERVERS = {
     "time": Installed(("mcp-server-time",), "get_current_time", {"timezone": "Etc/UTC"}, "Etc/UTC"),
     "fetch": Installed(("mcp-server-fetch",), "fetch", FETCHED, "127.0.0.1"),
     "git": Installed(("mcp-server-git",), "git_status", {"repo_path": "/none"}, "/none"),
-    "everything": Installed(EVERYTHING, "echo", {"message": "hello"}, "hello"),
+    "everything": Installed(("mcp-server-everything",), "echo", {"message": "hello"}, "hello"),
 }
 
 
@@ -94,16 +95,16 @@ def test_a_server_is_refused_then_stepped_up_to_then_served(
     name: str, signing: LocalIssuer, tmp_path: Path
 ) -> None:
     server = SERVERS[name]
-    beside = Path(sys.executable).parent / server.command[0]
-    if shutil.which(server.command[0]) is None and not beside.exists():
-        pytest.skip(f"{server.command[0]} is not installed here")
-    if name == "everything" and not _is_installed_by_npm(server.command[-1]):
-        pytest.skip(f"npm has not installed {server.command[-1]} here")
+    program, *arguments = server.command
+    if name == "everything":
+        program = str(node_packages.command_of(tmp_path, program, EVERYTHING))
+    elif not (shutil.which(program) or (Path(sys.executable).parent / program).exists()):
+        pytest.skip(f"{program} is not installed here")
     rules = f'[rules]\n{server.tool} = "use"\nno_such_tool = "use"\n'
     path = write_rules(tmp_path, signing.issuer, rules, pass_env='["PYTHONPATH"]')
 
     with (
-        proxy("--rules", str(path), "--port", "0", "--", *server.command) as (endpoint, said),
+        proxy("--rules", str(path), "--port", "0", "--", program, *arguments) as (endpoint, said),
         httpx.Client(timeout=60) as http,
     ):
         caller = Caller(http, endpoint)
@@ -122,12 +123,6 @@ def test_a_server_is_refused_then_stepped_up_to_then_served(
     assert served.status == 200
     assert server.said in served.text
     assert any("the rule 'no_such_tool' matches no operation" in line for line in said)
-
-
-def _is_installed_by_npm(package: str) -> bool:
-    """Return whether npx would start a package without fetching it."""
-    asked = ["npm", "ls", "--global", "--parseable", package]
-    return package in subprocess.run(asked, capture_output=True, text=True, check=False).stdout
 
 
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
@@ -181,6 +176,15 @@ def test_audit_and_doctor_read_the_same_file(
     ("command", "said"),
     [
         (["no-such-command"], "no-such-command cannot be started (No such file or directory)"),
+        (
+            ["./server.py"],
+            "./server.py cannot be started (Permission denied): write -- python ./ser",
+        ),
+        (
+            ["./bare.py"],
+            "./bare.py cannot be started (Exec format error): write -- python ./bare.py",
+        ),
+        (["server.py"], "(No such file or directory): write -- python server.py"),
         ([sys.executable, "-c", ""], "reach it if pass_env in [upstream] names them"),
     ],
 )
@@ -190,8 +194,13 @@ def test_a_command_that_serves_nothing_is_said(
     signing: LocalIssuer,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = write_rules(tmp_path, signing.issuer, '[rules]\nhour = "use"\n')
+    monkeypatch.chdir(tmp_path)
+    for name, mode in (("server.py", 0o644), ("bare.py", 0o755)):
+        Path(name).write_text("print()\n", "utf-8")
+        Path(name).chmod(mode)
 
     assert main(["proxy", "--rules", str(path), "--", *command]) == 2
     assert said in capsys.readouterr().err

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from toolguard.descope import DescopeConfig, DescopeMCP, InsufficientScopeError
 from toolguard.descope.default import Default
 from toolguard.errors import (
     AccessDeniedError,
+    ConnectionDeniedError,
     GuardNotConfiguredError,
     InvalidTokenError,
     KeysUnavailableError,
@@ -460,6 +462,34 @@ def test_a_client_that_is_named_does_not_replace_the_audience(project: Project) 
     assert validate(project.token(), descope_client=object())["sub"] == "alice"
     with pytest.raises(InvalidTokenError):
         validate(project.token(), descope_client=None, audience="https://other.test/mcp")
+
+
+def test_a_client_goes_where_the_sdk_takes_one(project: Project) -> None:
+    sdk(project)
+    fetch: Any = descope.get_connection_token
+    check: Any = descope.create_auth_check
+    token = project.token()
+
+    by_position = ("alice", APP, None, None, None, token, object())
+    assert fetch(*by_position) == "ya29.alice"
+    assert fetch("alice", APP, access_token=token, descope_client=None) == "ya29.alice"
+    for made in (check(["read"], object()), check(["read"], descope_client=object())):
+        context = SimpleNamespace(token=project.issuer.mint("alice", scopes=["read"]))
+        assert asyncio.run(made(context)) is True
+
+
+@pytest.mark.parametrize("key", ["", None])
+def test_an_empty_management_key_is_none(project: Project, key: str | None) -> None:
+    config = DescopeConfig(well_known_url=project.well_known_url, management_key=key)
+
+    made = DescopeMCP(project.well_known_url, key, MCP)
+
+    assert made.config.management_key is None
+    with pytest.raises(ConnectionDeniedError, match="or a management key"):
+        made.get_connection_token("alice", APP)
+    with pytest.raises(ConnectionDeniedError, match="or a management key"):
+        asyncio.run(descope.fetch_tenant_token(config, APP, "acme"))
+    assert project.asked == []
 
 
 def test_the_scopes_of_a_refusal_equal_lists_and_tuples() -> None:

@@ -165,6 +165,20 @@ def test_nothing_ticked_is_asked_again() -> None:
     assert "code" in answer_of(submit(browser, page, decision="allow"))
 
 
+def test_where_nothing_is_asked_for_the_client_gets_a_token_without_scopes() -> None:
+    room = Room(replace(builtin_world(), scopes={}, default_scopes=(), rules=()))
+    client_id = room.register()["client_id"]
+    browser = room.visitor()
+    page = room.consent_at(browser, client_id, "bob@tenant-a.example", scope=None)
+
+    assert "It asks for no scope" in page.text
+    code = answer_of(submit(browser, page, decision="allow"))["code"]
+    tokens = room.redeem(client_id, code).json()
+
+    assert tokens["scope"] == ""
+    assert room.introspect(tokens["access_token"])["active"] is True
+
+
 def test_denying_tells_the_client_so() -> None:
     room = Room()
     browser = room.visitor()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
-from starlette.responses import Response
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from support.devrooms import FETCH, READ, WRITE
@@ -286,6 +288,59 @@ def test_a_hostile_answer_is_told_without_control_of_the_terminal(
     shown = capsys.readouterr()
     assert "POST" in shown.err
     assert "\x1b" not in shown.err + shown.out
+
+
+async def endless(chunk: bytes) -> AsyncIterator[bytes]:
+    """Yield more than anyone reads, while somebody does."""
+    for _ in range(64):
+        yield chunk * (1024 * 1024 // len(chunk))
+
+
+CHALLENGE = 'Bearer resource_metadata="{}/.well-known/oauth-protected-resource/mcp"'
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type", "chunk"),
+    [
+        ("/mcp", "text/event-stream", b": ping\n\n"),
+        ("/mcp", "text/event-stream", b"data: {}\n\n"),
+        ("/mcp", "text/event-stream", b"data: "),
+        ("/mcp", "application/json", b" "),
+        ("/.well-known/oauth-protected-resource/mcp", "application/json", b" "),
+    ],
+    ids=["comments", "events", "one line", "an answer", "metadata"],
+)
+def test_an_answer_without_an_end_ends_the_call(
+    path: str, media_type: str, chunk: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(request: Request) -> Response:
+        header = CHALLENGE.format(str(request.base_url).rstrip("/"))
+        return Response(status_code=401, headers={"www-authenticate": header})
+
+    def answer(_: Request) -> Response:
+        return StreamingResponse(endless(chunk), media_type=media_type)
+
+    routes = [Route(path, answer, methods=["GET", "POST"]), Route("/mcp", refuse, methods=["POST"])]
+    with Loopback(Starlette(routes=routes)) as loopback:
+        code = main(["call", f"{loopback.url}/mcp", "read_note", "--as", "alice"])
+        said = f"{loopback.url}{path} has sent more than 16 MiB without an end: correct the URL"
+
+    assert code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_answer_that_would_grow_is_not_read(capsys: pytest.CaptureFixture[str]) -> None:
+    bomb = gzip.compress(b" " * 64 * 1024 * 1024)
+
+    def answer(_: Request) -> Response:
+        return Response(bomb, headers={"content-encoding": "gzip"}, media_type="application/json")
+
+    app = Starlette(routes=[Route("/mcp", answer, methods=["POST"])])
+    with Loopback(app) as loopback:
+        code = main(["call", f"{loopback.url}/mcp", "read_note"])
+
+    assert code == 2
+    assert "sends a compressed answer, which was not accepted" in capsys.readouterr().err
 
 
 def test_a_server_that_does_not_answer_is_named(capsys: pytest.CaptureFixture[str]) -> None:

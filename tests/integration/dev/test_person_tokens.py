@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
 import jwt
 import pytest
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, StreamingResponse
 from starlette.routing import Route
 
 from support.devrooms import FETCH, MCP, READ, WRITE
@@ -154,6 +155,23 @@ def test_what_another_server_says_controls_no_terminal(
     assert "\\x1b[2J" in shown
     assert "\x1b" not in shown
     assert "\u202e" not in shown
+
+
+def test_an_answer_without_an_end_holds_no_token(capsys: pytest.CaptureFixture[str]) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(64):
+            yield b" " * 1024 * 1024
+
+    def answer(_: Request) -> StreamingResponse:
+        return StreamingResponse(endless(), media_type="application/json")
+
+    app = Starlette(routes=[Route(PERSON_TOKEN_PATH, answer, methods=["POST"])])
+    with Loopback(app) as loopback:
+        code = main(["token", "--issuer", loopback.url])
+
+    shown = capsys.readouterr()
+    assert (code, shown.out) == (2, "")
+    assert "has sent more than 16 MiB without an end" in shown.err
 
 
 def answering(status: int, answer: dict[str, Any]) -> Starlette:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import httpx
 import pytest
@@ -147,6 +148,43 @@ def test_a_cancelled_call_is_cancelled_at_the_upstream(
     ((_, told),) = upstream.sent("notifications/cancelled")
     assert told["params"]["requestId"] == sent[1]["id"]
     assert "late" not in ended.result().content
+
+
+async def never(_: dict[str, Any]) -> dict[str, Any]:
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+def test_a_call_that_is_too_slow_leaves_the_session_of_an_upstream_that_lives(
+    serving: Serving, upstream: ScriptedUpstream
+) -> None:
+    alice = serving(timeout="1")("alice")
+    upstream.answers["tools/call"] = never
+
+    slow = alice.call("hour")
+    del upstream.answers["tools/call"]
+    served = alice.call("hour")
+
+    assert "did not answer within 1 s" in slow.content
+    assert served.value == "served"
+    assert len(upstream.sent("ping")) == 1
+    assert len(upstream.sent("initialize")) == 1
+
+
+def test_an_upstream_that_answers_nothing_more_is_left_for_a_new_session(
+    serving: Serving, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolguard.gateway.session._PING_WITHIN", 0.5)
+    alice = serving(timeout="1")("alice")
+    upstream.answers |= {"tools/call": never, "ping": never}
+
+    stuck = alice.call("hour")
+    upstream.answers.clear()
+    served = alice.call("hour")
+
+    assert "did not answer within 1 s" in stuck.content
+    assert served.value == "served"
+    assert len(upstream.sent("initialize")) == 2
 
 
 def test_what_the_upstream_logs_reaches_the_caller(

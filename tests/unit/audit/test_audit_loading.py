@@ -197,8 +197,23 @@ def test_a_target_that_names_nothing_is_one_sentence(write: Write, target: str, 
 def test_a_factory_that_fails_or_wants_something_is_one_sentence(write: Write) -> None:
     write("made.py", "def wants(settings): ...\ndef fails(): raise ValueError('no database')\n")
 
-    assert "cannot call made.py:wants: TypeError" in reason("made.py:wants")
+    assert "made.py:wants is called without arguments for a server, and takes some (" in reason(
+        "made.py:wants"
+    )
     assert "cannot call made.py:fails: ValueError: no database" in reason("made.py:fails")
+
+
+def test_a_tool_is_not_called_and_the_server_beside_it_is_named(write: Write) -> None:
+    code = (
+        "from support.lines import LINES\nfrom toolguard import requires_auth\n"
+        "mcp = LINES[0].server('notes')\n"
+        "@mcp.tool()\n@requires_auth\nasync def read() -> str: raise AssertionError\n"
+    )
+    write("notes.py", code)
+
+    assert reason("notes.py:read") == (
+        "notes.py:read is a guarded function and no server; write notes.py:mcp"
+    )
 
 
 def test_an_interruption_is_none_of_that(write: Write) -> None:

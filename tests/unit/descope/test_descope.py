@@ -36,6 +36,10 @@ NAMELESS = {name: value for name, value in TOKEN.items() if name != "userId"}
             ("https://auth.example", "P2", "MS3"),
         ),
         (
+            "https://api.descope.com/test/.well-known/openid-configuration",
+            ("https://api.descope.com", "test", None),
+        ),
+        (
             "HTTPS://API.Descope.com:8443/P2abc/.well-known/openid-configuration",
             ("https://api.descope.com:8443", "P2abc", None),
         ),
@@ -78,6 +82,7 @@ def test_every_well_known_form_says_base_url_project_and_server(
         "https://api.descope.com//P2abc/.well-known/openid-configuration",
         "https://api.descope.com/P2%61bc/.well-known/openid-configuration",
         "https://api.descope.com/P2:abc/.well-known/openid-configuration",
+        "https://api.descope.com/tests/.well-known/openid-configuration",
         "https://api.descope.com/realms/.well-known/openid-configuration",
         "https://api.descope.com/v1/apps/.well-known/openid-configuration",
         "https://api.descope.com/v1/apps/agentic/.well-known/openid-configuration",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from toolguard import descope, errors
 from toolguard.connections import Connection
@@ -74,6 +75,39 @@ def test_a_request_names_an_app_and_an_owner(
 ) -> None:
     with pytest.raises(error):
         kind(**fields)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "missing"),
+    [
+        (DescopeConfig, {"management_key": "K2key"}, ["well_known_url"]),
+        (TokenResponse, {}, ["token"]),
+        (UserTokenRequest, {}, ["app_id", "user_id"]),
+        (UserTokenRequest, {"app_id": "google"}, ["user_id"]),
+        (TenantTokenRequest, {"tenant_id": "acme"}, ["app_id"]),
+        (ErrorResponse, {}, ["error"]),
+    ],
+)
+def test_a_missing_field_is_answered_as_by_the_sdk(
+    kind: Any, given: dict[str, Any], missing: list[str]
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        kind(**given)
+
+    assert [error["loc"] for error in caught.value.errors()] == [(name,) for name in missing]
+    assert "K2key" not in f"{caught.value!r} {caught.value.errors()}"
+
+
+@pytest.mark.parametrize("given", [(WELL_KNOWN,), ()])
+def test_a_field_that_is_not_one_is_a_type_error(given: tuple[str, ...]) -> None:
+    with pytest.raises(TypeError, match=r"TokenResponse\.__init__\(\)"):
+        TokenResponse(*given, token="t", refresh_token="r")  # type: ignore[call-arg]
+
+
+def test_models_import_no_pydantic() -> None:
+    code = "import sys, toolguard.descope; assert 'pydantic_core' not in sys.modules"
+
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_response_is_json_with_the_token_and_a_text_without_it() -> None:
@@ -162,6 +196,18 @@ def test_what_waits_has_a_coroutine_beside_it(name: str) -> None:
 def test_the_object_is_made_of_what_its_users_give_it() -> None:
     assert positional(DescopeMCP) == ["well_known_url", "management_key", "mcp_server_url"]
     assert descope.InsufficientScopeError is errors.InsufficientScopeError
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("DescopeMCPServer", r"add_descope_tools\(server, config, expose_tokens=True\)"),
+        ("DescopeMCPClient", r"await fetch_user_token\(config, app_id, user_id\)"),
+    ],
+)
+def test_what_is_left_out_says_what_to_write(name: str, instead: str) -> None:
+    with pytest.raises(NotImplementedError, match=rf"^{name} .*left out: write .*{instead}"):
+        getattr(descope, name)(["python", "-m", "descope_mcp.server"])
 
 
 def test_a_package_that_is_called_descope_stands_beside_it(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_with_one_scope_the_others_may_grant_nothing() -> None:
 
     made = fitted(builtin_world(), audit(server), issuer=ISSUER)
 
-    assert grants(made, "alice") == ("only", FETCH)
+    assert grants(made, "alice") == ("only",)
     assert grants(made, "bob") == ()
 
 
@@ -124,8 +124,24 @@ def test_a_server_without_scopes_gets_a_world() -> None:
 
     made = fitted(builtin_world(), audit(server), issuer=ISSUER)
 
+    assert made.world.scopes == {}
+    assert grants(made, "alice") == ()
+    assert made.notes == ()
+
+
+def test_a_server_with_connections_only_has_the_scope_of_the_vault() -> None:
+    server = LINES[0].server("connected")
+    server.tool()(with_connection("github")(connected_tool))
+    ToolGuard(issuer=ISSUER, audience=URL, connections=connect).protect(server)
+
+    made = fitted(builtin_world(), audit(server), issuer=ISSUER)
+
     assert set(made.world.scopes) == {FETCH}
     assert grants(made, "alice") == (FETCH,)
+
+
+async def connected_tool(*, connection_token: str) -> str:
+    return connection_token
 
 
 async def named_tool() -> str:
@@ -213,6 +229,55 @@ def test_a_server_reads_the_variables_and_leaves_none_behind(
     assert report.guard is not None
     assert (report.guard.issuer, report.guard.resource) == (ISSUER, URL)
     assert dict(os.environ) == before
+
+
+DEFAULT = "http://127.0.0.1:9000/mcp"
+WELL_KNOWN = {"DESCOPE_MCP_WELL_KNOWN_URL": f"{ISSUER}/.well-known/openid-configuration"}
+
+
+@pytest.mark.parametrize(
+    ("line_of_code", "set_to", "expected"),
+    [
+        (f"os.environ.setdefault('MCP_SERVER_URL', '{DEFAULT}')", None, DEFAULT),
+        (f"os.environ['MCP_SERVER_URL'] = '{DEFAULT}'", None, DEFAULT),
+        (f"os.environ.setdefault('MCP_SERVER_URL', '{DEFAULT}')", URL, URL),
+        ("", None, DEFAULT_RESOURCE),
+        ("os.environ['MCP_SERVER_URL']", None, DEFAULT_RESOURCE),
+        ("", "", DEFAULT_RESOURCE),
+    ],
+)
+def test_the_url_is_the_one_that_the_server_will_have(
+    line_of_code: str,
+    set_to: str | None,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "notes_server.py"
+    path.write_text(SERVER.replace("mcp =", f"{line_of_code}\nmcp =", 1), "utf-8")
+    monkeypatch.delenv("MCP_SERVER_URL", raising=False)
+    if set_to is not None:
+        monkeypatch.setenv("MCP_SERVER_URL", set_to)
+    before = dict(os.environ)
+
+    report = read_server(f"{path}:mcp", WELL_KNOWN)
+
+    assert report.guard is not None
+    assert report.guard.resource == expected
+    assert dict(os.environ) == before
+
+
+def test_a_server_at_another_machine_is_noted() -> None:
+    server = LINES[0].server("far")
+    server.tool()(requires_auth(named_tool))
+    ToolGuard(issuer=ISSUER, audience="https://mcp.example.com/mcp").protect(server)
+
+    (note,) = fitted(builtin_world(), audit(server), issuer=ISSUER).notes
+
+    assert note == (
+        "the server is to be at https://mcp.example.com/mcp: to try it on this machine, set "
+        f"MCP_SERVER_URL={DEFAULT_RESOURCE} and start again"
+    )
 
 
 def test_a_file_without_a_server_is_named(tmp_path: Path) -> None:

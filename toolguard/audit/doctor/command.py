@@ -18,7 +18,7 @@ from toolguard.audit.doctor.endpoint import Seen, look_at_endpoint
 from toolguard.audit.doctor.issuers import look_at_issuer
 from toolguard.audit.doctor.tokens import look_with_token
 from toolguard.audit.loading import LoadError, load_server
-from toolguard.parsing.secure_urls import is_secure_url
+from toolguard.parsing.secure_urls import LOOPBACK_MOUNTS, is_secure_url
 
 __all__ = ["diagnose_url", "run_doctor"]
 
@@ -29,7 +29,7 @@ _MAX_ISSUERS = 10
 
 def new_client() -> httpx.AsyncClient:
     """Return a client that follows no redirects, as clients with tokens do not."""
-    return httpx.AsyncClient(timeout=_TIMEOUT, follow_redirects=False)
+    return httpx.AsyncClient(timeout=_TIMEOUT, follow_redirects=False, mounts=LOOPBACK_MOUNTS)
 
 
 def run_doctor(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, TypedDict
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, TypedDict, TypeVar
 
 from toolguard.connections.descope.project import DescopeProject
 from toolguard.connections.protocol import Connection
@@ -27,7 +28,37 @@ __all__ = [
 
 _PROFILE = ("name", "email", "phone", "picture")
 
+ModelT = TypeVar("ModelT")
 
+
+def _model(dataclass_: type[ModelT]) -> type[ModelT]:
+    """Answer a missing field as the SDK does: with pydantic's ``ValidationError``."""
+    make = vars(dataclass_)["__init__"]
+    required = [each.name for each in fields(dataclass_) if each.default is MISSING]  # type: ignore[arg-type]
+
+    @functools.wraps(make)
+    def checked(self: ModelT, *by_position: Any, **given: Any) -> None:
+        missing = [name for name in required if name not in given]
+        if missing and not by_position:
+            raise _lacks(dataclass_.__name__, missing)
+        make(self, *by_position, **given)
+
+    dataclass_.__init__ = checked  # type: ignore[assignment, method-assign]
+    return dataclass_
+
+
+def _lacks(name: str, missing: Sequence[str]) -> ValueError:
+    from pydantic_core import ValidationError  # noqa: PLC0415 - only for this mistake
+
+    return ValidationError.from_exception_data(
+        # What was given may be a secret.
+        name,
+        [{"type": "missing", "loc": (each,), "input": None} for each in missing],
+        hide_input=True,
+    )
+
+
+@_model
 @dataclass(frozen=True, kw_only=True)
 class DescopeConfig:
     """The settings of one MCP server.
@@ -78,6 +109,7 @@ class DescopeConfig:
         return DescopeProject.from_well_known_url(self.well_known_url)
 
 
+@_model
 @dataclass(frozen=True, kw_only=True)
 class TokenRequest:
     """A request to the vault for a token of one outbound app.
@@ -109,6 +141,7 @@ class TokenRequest:
             )
 
 
+@_model
 @dataclass(frozen=True, kw_only=True)
 class UserTokenRequest(TokenRequest):
     """Requests the token of a user, with the attributes of :class:`TokenRequest`.
@@ -130,6 +163,7 @@ class UserTokenRequest(TokenRequest):
             raise ValueError("a user has an id: give the one of a verified token")
 
 
+@_model
 @dataclass(frozen=True, kw_only=True)
 class TenantTokenRequest(TokenRequest):
     """Requests the token that all users of a tenant share; see :class:`TokenRequest`.
@@ -144,6 +178,7 @@ class TenantTokenRequest(TokenRequest):
             raise ValueError("a tenant has an id: give the one of a verified token")
 
 
+@_model
 @dataclass(frozen=True, kw_only=True)
 class TokenResponse:
     """A third-party token.
@@ -182,6 +217,7 @@ class TokenResponse:
         return json.dumps(asdict(self))
 
 
+@_model
 @dataclass(frozen=True, kw_only=True)
 class ErrorResponse:
     """An error as data, for JSON answers; the functions of this package raise instead.

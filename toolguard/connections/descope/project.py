@@ -12,7 +12,8 @@ __all__ = ["FETCH_SCOPE", "DescopeProject"]
 FETCH_SCOPE = "outbound.token.fetch"
 """The scope that lets a caller's access token fetch connections from the vault."""
 
-_PROJECT_ID = re.compile(r"P[A-Za-z0-9_-]+")
+# "test" is the id that the SDK's users write in their tests.
+_PROJECT_ID = re.compile(r"P[A-Za-z0-9_-]+|test")
 _SERVER_ID = re.compile(r"[A-Za-z0-9_-]+")
 _WELL_KNOWN_PATH = re.compile(
     r"/(?:v1/apps/(?P<agentic>agentic/)?)?"

@@ -91,7 +91,7 @@ class ConsentPages:
 
     async def _allow(self, case: _Case, ticked: tuple[str, ...]) -> Response:
         decision = self._decide(case)
-        if not ticked:
+        if not ticked and (decision.granted or decision.refused):
             return await self._page(case, error="Leave at least one ticked, or deny")
         if not set(ticked) <= set(decision.granted):
             raise Refusal("invalid_scope", "The form asks for more than the page offered")

@@ -108,8 +108,8 @@ def _issue(
     facts = collect_facts(context.world, user)
     allowed = decide(context.world.rules, facts, scopes).granted
     identity = identity_scopes(context.world, scopes)
-    scopes = tuple(scope for scope in scopes if scope in allowed)
-    if not scopes and not identity:
+    asked, scopes = scopes, tuple(scope for scope in scopes if scope in allowed)
+    if asked and not scopes and not identity:
         raise Refusal("invalid_grant", "The policy no longer grants any of these scopes")
     authorization = Authorization(user.id, client.client_id, grant.resource, scopes, facts, key)
     claims = access_token_claims(context, authorization, expires_at=grant.expires_at)

@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 import httpx
 
+from toolguard.dev.bounded import HEADERS, UnboundedError, bound
 from toolguard.dev.oauth.direct import PersonTokenRequest
 from toolguard.dev.one_call.wire import Exchange, Revision, ToolCaller
 from toolguard.dev.one_call.words import answer_text, connect_links, explanation
@@ -88,14 +89,19 @@ def run_call(settings: CallSettings, out: TextIO, err: TextIO) -> int:
         _check_url(settings.url)
         # Plain http is for this machine, which no proxy reaches.
         through_proxies = settings.url.lower().startswith("https:")
-        with httpx.Client(trust_env=through_proxies, timeout=_TIMEOUT) as http:
+        with httpx.Client(
+            headers=HEADERS,
+            event_hooks={"response": [bound]},
+            trust_env=through_proxies,
+            timeout=_TIMEOUT,
+        ) as http:
             return _Call(settings, http, err).run(out)
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__
         sentence = (
             f"{settings.url} does not answer ({reason}): start the server, or correct the URL"
         )
-    except (CallError, NoServerError, RefusedError) as error:
+    except (CallError, NoServerError, RefusedError, UnboundedError) as error:
         sentence = str(error)
         if isinstance(error, RefusedError):
             print(f"toolguard call: {printable(sentence)}", file=err)

@@ -29,7 +29,6 @@ _META = "io.modelcontextprotocol/"
 _CLIENT = {"name": "toolguard call", "version": "1"}
 # With these a server says where an account is connected, instead of failing.
 _CAPABILITIES: Mapping[str, Any] = {"elicitation": {"form": {}, "url": {}}}
-_MAX_ANSWER = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,8 @@ class ToolCaller:
 
     Args:
         url: its MCP endpoint.
-        http: sends the requests; it must not follow redirects, which could take a token along.
+        http: sends the requests, and limits what it reads; it must not follow redirects, which
+            could take a token along.
         revision: the protocol revision.
     """
 
@@ -171,12 +171,7 @@ def _answer_of(response: httpx.Response, number: int) -> dict[str, Any]:
     if response.headers.get("content-type", "").startswith("text/event-stream"):
         messages = (_object(data) for data in _events(response))
         return next((each for each in messages if each.get("id") == number), {})
-    content = bytearray()
-    for chunk in response.iter_bytes():
-        content += chunk
-        if len(content) > _MAX_ANSWER:
-            return {}
-    return _object(content.decode("utf-8", "replace"))
+    return _object(response.read().decode("utf-8", "replace"))
 
 
 def _events(response: httpx.Response) -> Iterator[str]:
