@@ -1,4 +1,4 @@
-"""Call the tool as a person would: sign in, and connect an account where that is asked for."""
+"""Call the tools as a person would: sign in, and connect an account where that is asked for."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ async def main() -> None:
             print(answer.content[0].text)
             await asyncio.to_thread(input, "Open the link; then press Enter. ")
         print(answer.data)
+        # Refused with 403 at first: the client asks the person for the scope that is missing.
+        print((await client.call_tool("my_account")).data)
 
 
 asyncio.run(main())

@@ -1,4 +1,4 @@
-"""A server whose tool lists the caller's GitHub issues, with a vault of its own, on fastmcp.
+"""A server that lists the caller's GitHub issues, with a vault of its own, on fastmcp.
 
 See README.md for how to run it, with an imitation of GitHub or with GitHub.
 """
@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from fastmcp import FastMCP
 
-from toolguard import Connection, ToolGuard, requires_scopes, with_connection
+from toolguard import Connection, Refusals, ToolGuard, requires_scopes, with_connection
 from toolguard.vault import Endpoints, OpenIDSignIn, Vault, github
 
 GITHUB = github(
@@ -50,7 +50,20 @@ async def list_issues(*, account: Connection) -> list[dict[str, Any]]:
     ]
 
 
-ToolGuard.from_env(connections=vault).protect(mcp)
+@mcp.tool
+@requires_scopes("profile.read")
+@with_connection("github", scopes=["read:user"], as_="account")
+async def my_account(*, account: Connection) -> str:
+    """Say which GitHub account you have connected."""
+    async with httpx.AsyncClient(base_url=API, auth=account.auth) as client:
+        answer = await client.get("/user")
+    return str(answer.raise_for_status().json()["login"])
+
+
+# Clients sign in for the first scope, and ask for the other one when a call lacks it.
+ToolGuard.from_env(connections=vault, refusals=Refusals(initial_scopes=["issues.read"])).protect(
+    mcp
+)
 
 if __name__ == "__main__":
     mcp.run(transport="http")  # http://127.0.0.1:8000/mcp

@@ -106,6 +106,9 @@ class Human:
     async def list_issues(self) -> Outcome:
         return await self._client.call("list_issues")
 
+    async def my_account(self) -> Outcome:
+        return await self._client.call("my_account")
+
     async def open(self, link: str) -> Page:
         """Open a connect link, and go through the sign-in of the vault; return what it leads to."""
         page = await self.browser.open(link)
@@ -139,6 +142,25 @@ def test_the_example_lists_the_issues_of_a_caller_who_connects(running: Running)
         "The kettle is too loud",
         "Write more examples",
     ]
+
+
+def test_the_example_steps_up_for_the_second_tool(running: Running) -> None:
+    async def story() -> Outcome:
+        with Callback() as callback:
+            alice = Human(running, ALICE, callback)
+            before = await alice.list_issues()
+            assert before.connect_url is not None
+            await alice.connect(before.connect_url, "octo-alice")
+            outcome = await alice.my_account()
+            await alice.browser.aclose()
+        return outcome
+
+    outcome = anyio.run(story)
+
+    refused = [each for each in outcome.exchanges if each.status == 403]
+    assert len(refused) == 1
+    assert 'profile.read"' in refused[0].headers["www-authenticate"]
+    assert (outcome.ok, outcome.data) == (True, "octo-alice")
 
 
 def test_the_example_refuses_another_person_at_the_link(running: Running) -> None:
