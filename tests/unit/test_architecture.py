@@ -149,7 +149,7 @@ def test_private_names_of_the_frameworks_are_in_one_file() -> None:
                 if node.attr not in own and not inherited:
                     yield node.attr
 
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
                 named = node.args[1]
                 if isinstance(named, ast.Constant) and PRIVATE.fullmatch(str(named.value)):
@@ -394,7 +394,7 @@ def test_only_the_named_edges_catch_everything() -> None:
         for name, function in module.functions:
             if any(map(catches_everything, ast.walk(function))):
                 yield name
-        if any(map(catches_everything, set(ast.walk(module.tree)).difference(inside))):
+        if any(map(catches_everything, set(module.nodes).difference(inside))):
             yield "outside of functions"
 
     assert offenders(broad) == CATCH_EVERYTHING
