@@ -120,7 +120,7 @@ def console_after(target: str, command: list[str], *calls: list[str]) -> list[st
     return shown
 
 
-REFUSED = "insufficient_scope the token lacks {}; it has {} outbound.token.fetch"
+REFUSED = "insufficient_scope the token lacks {}; it has {}"
 UNKNOWN = (
     "refused : a request, for a caller without a valid token missing_token the request has no token"
 )
