@@ -73,7 +73,7 @@ def forking() -> Iterator[Forked]:
 
 
 def _serve(path: str) -> socket.socket | None:
-    """Fork for whoever asks, until standard input ends; return the asking socket in the fork."""
+    """Fork for each connection until standard input ends; in a fork, return the connection."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen(64)

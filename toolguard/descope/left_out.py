@@ -1,7 +1,7 @@
 """What of the SDK is left out, and what is written instead?
 
-The SDK's server hands the tokens of all users to whoever starts it, without a check of the caller,
-and its client reads them.
+The SDK's server does not check its caller: each process that starts it can read the tokens of all
+users. The SDK's client reads them.
 """
 
 from __future__ import annotations

@@ -216,8 +216,8 @@ def _notes(report: Report, issuer: str, tenants: Collection[str]) -> Iterator[st
         absent = _absent(each.alternatives, tenants)
         if absent is not None:
             yield (
-                f"{each.kind} {each.name!r} asks for {absent}, which nobody has here: try it in a "
-                "test, with toolguard.testing"
+                f"{each.kind} {each.name!r} asks for {absent}, which no person of this world has: "
+                "try it in a test, with toolguard.testing"
             )
         if any(need.tenant for need in each.connections):
             yield f"{each.kind} {each.name!r} uses a connection of the tenant, which is not here"

@@ -139,17 +139,17 @@ class GuardMiddleware:
                 # middleware around this one has answered those of its origins.
                 await send_empty(send, 204)
                 return
+        sent = SentHeaders(scope["headers"])
         try:
-            sent = SentHeaders(scope["headers"])
             state = await self._authenticate(scope, sent)
             if self.guard.possession is not None:
                 send = _with_nonce(send, state, self.guard.possession.nonce)
         except KeysUnavailableError as outage:
             self._record(outage)
-            await self._answer_outage(outage, scope, receive, send)
+            await self._answer_outage(outage, scope, receive, send, sent.revision)
         except ToolGuardError as refusal:
             self._record(refusal)
-            await self._respond(refusal, scope, send)
+            await self._respond(refusal, scope, send, sent.revision)
         else:
             await self._serve(scope, receive, send, state, sent)
 
@@ -213,7 +213,7 @@ class GuardMiddleware:
             return
         except ToolGuardError as refusal:
             self._record(refusal, state.principal)
-            await self._respond(refusal, scope, send)
+            await self._respond(refusal, scope, send, state.revision)
             return
         scope[SCOPE_KEY] = state
         headers = list(scope["headers"])
@@ -238,7 +238,7 @@ class GuardMiddleware:
         if orphans:
             await self._end_session({**scope, "headers": headers}, orphans[0])
             self._record(_no_owner(), state.principal)
-            await self._respond(_no_owner(), scope, send, state)
+            await self._respond(_no_owner(), scope, send, state.revision, state.message_id)
         if scope["method"] == "DELETE" and session_id is not None and response.status < 300:  # noqa: PLR2004
             self.sessions.close(session_id)
 
@@ -296,41 +296,50 @@ class GuardMiddleware:
         refusal = state.refusal
         if refusal is None or self.guard.door.refusals.status_of(refusal, state.revision) is None:
             return False
-        await self._respond(refusal, scope, send, state)
+        await self._respond(refusal, scope, send, state.revision, state.message_id)
         return True
 
     async def _respond(
-        self, refusal: ToolGuardError, scope: Scope, send: Send, state: RequestAuth | None = None
+        self,
+        refusal: ToolGuardError,
+        scope: Scope,
+        send: Send,
+        revision: str | None,
+        message_id: str | int | None = None,
     ) -> None:
         await respond(
             send,
             refusal,
-            self.guard.challenge(refusal, SentHeaders(scope["headers"]).revision),
+            self.guard.challenge(refusal, revision),
             is_message=scope["method"] == "POST",
-            message_id=None if state is None else state.message_id,
+            message_id=message_id,
         )
 
     async def _answer_outage(
-        self, outage: KeysUnavailableError, scope: Scope, receive: Receive, send: Send
+        self,
+        outage: KeysUnavailableError,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        revision: str | None,
     ) -> None:
         """Answer while tokens cannot be verified, by status or as the server would report it.
 
         The message is read for its id and is not passed on, because its caller is not known.
         """
-        revision = SentHeaders(scope["headers"]).revision
         if (
             scope["method"] != "POST"
             or self.guard.door.refusals.status_of(outage, revision) is not None
         ):
-            await self._respond(outage, scope, send)
+            await self._respond(outage, scope, send, revision)
             return
         try:
             message = await receive_message(receive, scope["headers"], self.guard.door.held)
         except ToolGuardError as fault:
-            await self._respond(fault, scope, send)
+            await self._respond(fault, scope, send, revision)
             return
         if message.method is None or message.id is None:
-            await self._respond(outage, scope, send)
+            await self._respond(outage, scope, send, revision)
             return
         await respond_in_protocol(send, outage, message.method, message.id, revision=revision)
 

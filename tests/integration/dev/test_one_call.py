@@ -291,7 +291,7 @@ def test_a_hostile_answer_is_told_without_control_of_the_terminal(
 
 
 async def endless(chunk: bytes) -> AsyncIterator[bytes]:
-    """Yield more than anyone reads, while somebody does."""
+    """Yield 64 MiB, four times what a client may read."""
     for _ in range(64):
         yield chunk * (1024 * 1024 // len(chunk))
 

@@ -181,7 +181,7 @@ def test_what_nobody_has_is_noted() -> None:
         "tool 'wipe' asks for role owner",
         "tool 'close' asks for tenant tenant-z",
     ]
-    assert "nobody has here: try it in a test" in made.notes[0]
+    assert "no person of this world has: try it in a test" in made.notes[0]
 
 
 def test_a_server_without_a_guard_is_noted(line: Line) -> None:
