@@ -83,16 +83,16 @@ def _run(arguments: argparse.Namespace) -> int:
     from toolguard.dev.person_tokens import (  # noqa: PLC0415 - this imports httpx
         DEFAULT_ISSUER,
         NoServerError,
-        RefusedError,
+        TokenRefusedError,
         fetch_person_token,
     )
 
     asked = asked_person(arguments, arguments.person, arguments.resource)
     try:
         found = fetch_person_token(arguments.issuer or DEFAULT_ISSUER, asked)
-    except (NoServerError, RefusedError) as error:
+    except (NoServerError, TokenRefusedError) as error:
         print(f"toolguard token: {printable(str(error))}", file=sys.stderr)
-        return _REFUSED if isinstance(error, RefusedError) else _UNUSABLE
+        return _REFUSED if isinstance(error, TokenRefusedError) else _UNUSABLE
     scopes = " ".join(found.scopes) or "no scope"
     said = f"{found.person}, {scopes}, for {found.resource}, {found.expires_in} seconds"
     print(printable(said), file=sys.stderr)

@@ -13,7 +13,13 @@ from toolguard.dev.bounded import HEADERS, UnboundedError, bound
 from toolguard.dev.oauth.direct import PERSON_TOKEN_PATH, PersonTokenRequest
 from toolguard.parsing.secure_urls import secure_origin
 
-__all__ = ["DEFAULT_ISSUER", "NoServerError", "PersonToken", "RefusedError", "fetch_person_token"]
+__all__ = [
+    "DEFAULT_ISSUER",
+    "NoServerError",
+    "PersonToken",
+    "TokenRefusedError",
+    "fetch_person_token",
+]
 
 DEFAULT_ISSUER = "http://127.0.0.1:8800"
 """Where ``toolguard dev`` listens if nothing else is said."""
@@ -26,7 +32,7 @@ class NoServerError(Exception):
     """No development server answers there; the text says what to do."""
 
 
-class RefusedError(Exception):
+class TokenRefusedError(Exception):
     """The development server does not give this token; the text says why."""
 
 
@@ -63,7 +69,7 @@ def fetch_person_token(
 
     Raises:
         NoServerError: if there is no development server.
-        RefusedError: if it refuses.
+        TokenRefusedError: if it refuses.
     """
     origin = _origin(issuer)
     members = {
@@ -97,7 +103,7 @@ def fetch_person_token(
             f"what answers at {origin} ({response.status_code}) is not toolguard dev: write "
             "--issuer with the address that toolguard dev prints"
         )
-    raise RefusedError(str(answer["error_description"]))
+    raise TokenRefusedError(str(answer["error_description"]))
 
 
 def _origin(issuer: str) -> str:

@@ -29,7 +29,7 @@ _LAST = datetime.max.replace(tzinfo=timezone.utc)
 Operation: TypeAlias = Callable[[Request, Access], Awaitable[Response]]
 
 
-class _Refused(Exception):  # noqa: N818 - an answer, not a fault of the program
+class _GoogleError(Exception):
     """The request is answered with an error."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
@@ -75,7 +75,7 @@ class _Calendar:
         """Answer ``events.insert``."""
         body = await _object(request)
         if _end(body) <= _start(body):
-            raise _Refused(400, "timeRangeEmpty", "The specified time range is empty.")
+            raise _GoogleError(400, "timeRangeEmpty", "The specified time range is empty.")
         kept = ("summary", "description", "location", "start", "end", "extendedProperties")
         resource = {
             "kind": "calendar#event",
@@ -89,7 +89,7 @@ class _Calendar:
     async def delete_event(self, request: Request, access: Access) -> Response:
         """Answer ``events.delete``."""
         if not self._accounts.remove_event(access.account, request.path_params["event_id"]):
-            raise _Refused(404, "notFound", "Not Found")
+            raise _GoogleError(404, "notFound", "Not Found")
         return Response(status_code=204)
 
     async def free_busy(self, request: Request, access: Access) -> Response:
@@ -126,7 +126,7 @@ def _guarded(
             return _insufficient(any_of)
         try:
             return await operation(request, access)
-        except _Refused as refused:
+        except _GoogleError as refused:
             return _error(refused.code, refused.reason, str(refused))
 
     return endpoint
@@ -154,7 +154,7 @@ async def _object(request: Request) -> dict[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise _Refused(400, "parseError", "Parse Error")
+        raise _GoogleError(400, "parseError", "Parse Error")
     return value
 
 
@@ -173,7 +173,7 @@ def _end(event: Mapping[str, Any]) -> datetime:
 def _edge(event: Mapping[str, Any], name: str) -> datetime:
     edge = event.get(name)
     if not isinstance(edge, dict):
-        raise _Refused(400, "required", f"Missing {name} time.")
+        raise _GoogleError(400, "required", f"Missing {name} time.")
     return _moment(edge.get("dateTime"))
 
 
@@ -185,8 +185,8 @@ def _moment(value: object) -> datetime:
         if moment.tzinfo is not None:
             return moment.astimezone(timezone.utc)
     except (ValueError, OverflowError):
-        raise _Refused(400, "invalid", "Invalid value for a time: write RFC 3339.") from None
-    raise _Refused(400, "invalid", "Missing time zone definition for a time.")
+        raise _GoogleError(400, "invalid", "Invalid value for a time: write RFC 3339.") from None
+    raise _GoogleError(400, "invalid", "Missing time zone definition for a time.")
 
 
 def _text(moment: datetime) -> str:

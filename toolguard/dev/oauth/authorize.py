@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from toolguard.dev.oauth.clients import Client, find_client, save_client
-from toolguard.dev.oauth.config import Resource, World
+from toolguard.dev.oauth.config import ProtectedResource, World
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.metadata_documents import MetadataDocuments
 from toolguard.dev.oauth.openid import identity_scopes
@@ -79,7 +79,7 @@ def answer_client(
     return RedirectResponse(uri, 303, {"cache-control": "no-store"})
 
 
-def requested_resource(world: World, named: tuple[str, ...]) -> Resource:
+def requested_resource(world: World, named: tuple[str, ...]) -> ProtectedResource:
     """Return the one resource that the ``resource`` parameters name (RFC 8707 §2).
 
     Where none is named and only one is known, it is that.

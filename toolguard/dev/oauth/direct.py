@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from toolguard.dev.oauth.config import Resource, User, World
+from toolguard.dev.oauth.config import ProtectedResource, User, World
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.grants import keep_access_token, open_direct_grant
 from toolguard.dev.oauth.identity import collect_facts
@@ -155,7 +155,7 @@ def _user(world: World, person: str | None) -> User:
     raise Refusal("unknown_person", f"there is no person {person!r} in this world: write {known}")
 
 
-def _resource(world: World, url: str | None) -> Resource:
+def _resource(world: World, url: str | None) -> ProtectedResource:
     if url is None:
         return world.resources[0]
     found = world.resource(url)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from starlette.requests import Request
 
 from toolguard.dev.oauth.clients import client_credentials, unknown_client
-from toolguard.dev.oauth.config import Machine, Resource
+from toolguard.dev.oauth.config import Machine, ProtectedResource
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.direct import issue_directly
 from toolguard.dev.oauth.grants import use_assertion
@@ -158,7 +158,7 @@ def _scopes(form: Parameters, allowed: tuple[str, ...]) -> tuple[str, ...]:
     return asked
 
 
-def _resource(context: ServerContext, *urls: object) -> Resource:
+def _resource(context: ServerContext, *urls: object) -> ProtectedResource:
     """Return the one resource that is named, or the only one of the world."""
     named = [url for url in urls if isinstance(url, str)]
     known = context.world.resources

@@ -11,13 +11,13 @@ import httpx
 
 from toolguard.dev.bounded import HEADERS, UnboundedError, bound
 from toolguard.dev.oauth.direct import PersonTokenRequest
-from toolguard.dev.one_call.wire import Exchange, Revision, ToolCaller
+from toolguard.dev.one_call.wire import CallAnswer, Revision, ToolCaller
 from toolguard.dev.one_call.words import answer_text, connect_links, explanation
 from toolguard.dev.person_tokens import (
     DEFAULT_ISSUER,
     NoServerError,
     PersonToken,
-    RefusedError,
+    TokenRefusedError,
     fetch_person_token,
 )
 from toolguard.http.challenge import Challenge, metadata_url
@@ -95,15 +95,15 @@ def run_call(settings: CallSettings, out: TextIO, err: TextIO) -> int:
             trust_env=through_proxies,
             timeout=_TIMEOUT,
         ) as http:
-            return _Call(settings, http, err).run(out)
+            return _CallInProgress(settings, http, err).run(out)
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__
         sentence = (
             f"{settings.url} does not answer ({reason}): start the server, or correct the URL"
         )
-    except (CallError, NoServerError, RefusedError, UnboundedError) as error:
+    except (CallError, NoServerError, TokenRefusedError, UnboundedError) as error:
         sentence = str(error)
-        if isinstance(error, RefusedError):
+        if isinstance(error, TokenRefusedError):
             print(f"toolguard call: {printable(sentence)}", file=err)
             return _REFUSED
     print(f"toolguard call: {printable(sentence)}", file=err)
@@ -123,7 +123,7 @@ def _check_url(url: str) -> None:
     raise CallError(f"{url!r} is not a URL: write one such as http://127.0.0.1:8000/mcp")
 
 
-class _Call:
+class _CallInProgress:
     """One call: what is known on the way to its answer."""
 
     def __init__(self, settings: CallSettings, http: httpx.Client, err: TextIO) -> None:
@@ -151,7 +151,7 @@ class _Call:
     def _token(self) -> str | None:
         return self._settings.token if self._signed_in is None else self._signed_in.token
 
-    def _send(self) -> Exchange:
+    def _send(self) -> CallAnswer:
         settings = self._settings
         exchange = self._caller.call(settings.tool, settings.arguments, self._token)
         name = "a token of yours" if self._token is not None else "no token"
@@ -166,7 +166,7 @@ class _Call:
             self._say(f"  {said}")
         return exchange
 
-    def _wanted(self, exchange: Exchange) -> tuple[PersonTokenRequest, str] | None:
+    def _wanted(self, exchange: CallAnswer) -> tuple[PersonTokenRequest, str] | None:
         """Return the request for the token that a challenge asks for, and its issuer.
 
         None if there is no challenge, or nothing that the person could have asked for.
@@ -223,7 +223,7 @@ class _Call:
         step = "signed in" if is_first else "step-up"
         self._say(f"{step}: {found.person} at {found.issuer}, with {scopes}")
 
-    def _conclude(self, exchange: Exchange, out: TextIO) -> int:
+    def _conclude(self, exchange: CallAnswer, out: TextIO) -> int:
         for link in connect_links(exchange.answer.body):
             self._say(f"an account has to be connected first: open {link} and call again")
         text = answer_text(exchange)

@@ -17,7 +17,7 @@ import httpx
 from toolguard.http.challenge import Challenge, parse
 from toolguard.testing.server_answer import ServerAnswer
 
-__all__ = ["REVISIONS", "Exchange", "Revision", "ToolCaller"]
+__all__ = ["REVISIONS", "CallAnswer", "Revision", "ToolCaller"]
 
 Revision: TypeAlias = Literal["2025-11-25", "2026-07-28"]
 
@@ -32,7 +32,7 @@ _CAPABILITIES: Mapping[str, Any] = {"elicitation": {"form": {}, "url": {}}}
 
 
 @dataclass(frozen=True)
-class Exchange:
+class CallAnswer:
     """One request and its answer.
 
     Attributes:
@@ -75,7 +75,7 @@ class ToolCaller:
         self._session: str | None = None
         self._ids = itertools.count(1)
 
-    def call(self, tool: str, arguments: Mapping[str, Any], token: str | None) -> Exchange:
+    def call(self, tool: str, arguments: Mapping[str, Any], token: str | None) -> CallAnswer:
         """Return the exchange that ends a call: the answer of the tool, or what refused before.
 
         Raises:
@@ -93,7 +93,7 @@ class ToolCaller:
         if self._session is not None:
             self._http.delete(self._url, headers=self._headers(token))
 
-    def _shake_hands(self, token: str | None) -> Exchange | None:
+    def _shake_hands(self, token: str | None) -> CallAnswer | None:
         """Initialize, unless that is done; return the exchange if it is refused."""
         params = {
             "protocolVersion": self._revision,
@@ -112,7 +112,7 @@ class ToolCaller:
 
     def _post(
         self, method: str, params: dict[str, Any], token: str | None, *, name: str | None = None
-    ) -> Exchange:
+    ) -> CallAnswer:
         number = next(self._ids)
         headers = self._headers(token)
         if self._revision == REVISIONS[1]:
@@ -142,7 +142,7 @@ class ToolCaller:
         }
 
 
-def _exchange(about: str, response: httpx.Response, body: Mapping[str, Any]) -> Exchange:
+def _exchange(about: str, response: httpx.Response, body: Mapping[str, Any]) -> CallAnswer:
     header = response.headers.get("www-authenticate")
     if header is None:
         # A refusal that came too late for a status.
@@ -153,7 +153,7 @@ def _exchange(about: str, response: httpx.Response, body: Mapping[str, Any]) -> 
         challenge = None if header is None else parse(header)
     except ValueError:
         challenge = None
-    return Exchange(
+    return CallAnswer(
         about,
         response.status_code,
         response.reason_phrase,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from toolguard.dev.one_call.wire import Exchange
+from toolguard.dev.one_call.wire import CallAnswer
 
 __all__ = ["answer_text", "connect_links", "explanation"]
 
@@ -22,7 +22,7 @@ _BY_STATUS: Mapping[int, str] = {
 }
 
 
-def explanation(exchange: Exchange) -> str | None:
+def explanation(exchange: CallAnswer) -> str | None:
     """Return what an answer asks for, or why it refuses; None if the operation ran."""
     challenge, refusal = exchange.challenge, exchange.answer.refusal
     reason = refusal.get("error_description") or exchange.answer.error
@@ -70,7 +70,7 @@ def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def answer_text(exchange: Exchange) -> str:
+def answer_text(exchange: CallAnswer) -> str:
     """Return the answer of the tool: its structured content as JSON, else its text."""
     structured = exchange.answer.result.get("structuredContent")
     if structured is not None:

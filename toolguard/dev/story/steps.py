@@ -16,7 +16,7 @@ from toolguard.dev.services import APP, Services
 from toolguard.dev.story.mcp_client import MCPClient, Outcome
 from toolguard.dev.story.narrator import Narrator
 from toolguard.dev.story.oauth_client import Callback, SignedInClient
-from toolguard.dev.story.people import Person, ScriptedPerson
+from toolguard.dev.story.people import ScriptedPerson, StoryPerson
 from toolguard.http.challenge import parse
 
 __all__ = ["STEPS", "Clock", "People", "Setting", "Story"]
@@ -54,10 +54,10 @@ class Clock:
 class People:
     """The people of the story; ``scripted_bob`` has a browser of his own in any case."""
 
-    alice: Person
-    bob: Person
-    carol: Person
-    dora: Person
+    alice: StoryPerson
+    bob: StoryPerson
+    carol: StoryPerson
+    dora: StoryPerson
     scripted_bob: ScriptedPerson
 
 
@@ -67,7 +67,7 @@ class _Application:
     def __init__(
         self,
         setting: Setting,
-        person: Person,
+        person: StoryPerson,
         *,
         url: str | None = None,
         redirect_uri: str | None = None,
@@ -122,7 +122,7 @@ class Story:
         self.tell(application, outcome)
         return outcome
 
-    async def approve(self, person: Person, url: str) -> None:
+    async def approve(self, person: StoryPerson, url: str) -> None:
         """Let a person open the page of a question, and say yes."""
         approvals = self.services.approvals[self.setting.mcp_url]
 
@@ -152,7 +152,7 @@ class Story:
             f"{claims['dct']}, good for {claims['exp'] - claims['iat']} s: {claims['scope']}"
         )
 
-    def titles(self, person: Person) -> list[str]:
+    def titles(self, person: StoryPerson) -> list[str]:
         """Return what is in a person's calendar at the provider."""
         return sorted(event["summary"] for event in self.services.google.events(person.email))
 
