@@ -8,7 +8,6 @@ things may stand in it: a line that is not a record is skipped, and no text is s
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 import tempfile
@@ -26,6 +25,7 @@ from toolguard.calls.records import (
     DecisionVerdict,
 )
 from toolguard.dev.oauth.notes import fit_to_show
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["Decisions", "ShownDecision", "parse_record", "records_file"]
 
@@ -134,11 +134,8 @@ def _last_lines(file: Path) -> list[bytes]:
 
 def parse_record(line: bytes) -> DecisionRecord | None:
     """Return the record that a line holds; None if it holds none."""
-    try:
-        members = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(members, dict):
+    members = lenient_object(line)
+    if members is None:
         return None
     found = {name: read(members.get(name)) for name, read in _READERS.items()}
     known = {name: value for name, value in found.items() if value is not None}

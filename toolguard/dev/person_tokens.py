@@ -12,6 +12,7 @@ import httpx
 from toolguard.dev.bounded import HEADERS, UnboundedError, bound
 from toolguard.dev.oauth.direct import PERSON_TOKEN_PATH, PersonTokenRequest
 from toolguard.parsing.secure_urls import secure_origin
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = [
     "DEFAULT_ISSUER",
@@ -94,7 +95,7 @@ def fetch_person_token(
             f"no development server answers at {origin}: start toolguard dev in another "
             "terminal, or write --issuer with the address that it prints"
         ) from None
-    answer = _object(response)
+    answer = lenient_object(response.content) or {}
     found = _found(answer) if response.status_code == httpx.codes.OK else None
     if found is not None:
         return found
@@ -132,11 +133,3 @@ def _found(answer: Mapping[str, Any]) -> PersonToken | None:
     if not _TOKEN.fullmatch(token):
         return None
     return PersonToken(token, person, tuple(scope.split()), resource, seconds, issuer)
-
-
-def _object(response: httpx.Response) -> dict[str, Any]:
-    try:
-        value = response.json()
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -11,6 +11,7 @@ import httpx
 
 from toolguard.audit.doctor.diagnosis import Diagnosis
 from toolguard.http.challenge import Challenge, metadata_url, parse
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["Seen", "initialize", "look_at_endpoint"]
 
@@ -177,7 +178,7 @@ def _challenge(response: httpx.Response, seen: Seen) -> Iterator[Diagnosis]:
 async def _metadata(client: httpx.AsyncClient, seen: Seen) -> AsyncIterator[Diagnosis]:
     document = metadata_url(seen.url)
     response = await client.get(document, headers={"origin": _ORIGIN})
-    found = _json(response)
+    found = lenient_object(response.content) if response.status_code == httpx.codes.OK else None
     if found is None:
         yield Diagnosis(
             "metadata-missing",
@@ -247,11 +248,3 @@ async def _cors(client: httpx.AsyncClient, refused: httpx.Response) -> AsyncIter
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def _json(response: httpx.Response) -> dict[str, Any] | None:
-    try:
-        found = response.json() if response.status_code == httpx.codes.OK else None
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None

@@ -6,7 +6,6 @@ access tokens and does not know MCP: tools send the same requests as to Google.
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -17,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Access, Accounts
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["calendar_routes"]
 
@@ -149,11 +149,8 @@ def _insufficient(scopes: Sequence[str]) -> Response:
 
 async def _object(request: Request) -> dict[str, Any]:
     content = await request.body()
-    try:
-        value = json.loads(content) if len(content) <= _MAX_BODY else None
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
+    value = lenient_object(content) if len(content) <= _MAX_BODY else None
+    if value is None:
         raise _GoogleError(400, "parseError", "Parse Error")
     return value
 

@@ -7,7 +7,6 @@ the request is JSON, which no form can send, and one that a browser sends is ref
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from toolguard.dev.oauth.notes import noting
 from toolguard.dev.oauth.policies import UserFacts, decide
 from toolguard.dev.oauth.refusals import Refusal, answering_json
 from toolguard.dev.oauth.tokens import Authorization, access_token_claims
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = [
     "PERSON_TOKEN_PATH",
@@ -122,11 +122,8 @@ async def _answer(context: ServerContext, request: Request) -> Response:
 
 
 def _read(body: bytes) -> PersonTokenRequest:
-    try:
-        members = json.loads(body.decode())
-    except (ValueError, RecursionError):
-        members = None
-    if not isinstance(members, dict):
+    members = lenient_object(body)
+    if members is None:
         raise Refusal("invalid_request", "The body is not a JSON object")
     scope = _text(members, "scope")
     return PersonTokenRequest(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from toolguard.dev.oauth.redirects import parse_redirect
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.store import digest
 from toolguard.pages.names import display_name
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["client_of_document", "is_approved", "register"]
 
@@ -121,11 +121,8 @@ def _registered(context: ServerContext, client: Client, secret: str | None) -> d
 
 
 async def _object(request: Request) -> dict[str, Any]:
-    try:
-        value = json.loads((await request.body()).decode())
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
+    value = lenient_object(await request.body())
+    if value is None:
         raise _invalid("The body is not a JSON object")
     return value
 

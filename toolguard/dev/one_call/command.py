@@ -23,6 +23,7 @@ from toolguard.dev.person_tokens import (
 from toolguard.http.challenge import Challenge, metadata_url
 from toolguard.parsing.printable import printable
 from toolguard.parsing.secure_urls import secure_origin
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["CallError", "CallSettings", "parse_arguments", "run_call"]
 
@@ -204,7 +205,7 @@ class _CallInProgress:
                 "the URL that its guard has, MCP_SERVER_URL"
             )
         if metadata is not None:
-            found = _object(self._http.get(metadata))
+            found = lenient_object(self._http.get(metadata).content) or {}
         resource, issuers = found.get("resource", url), found.get("authorization_servers")
         if not isinstance(resource, str) or secure_origin(resource) != secure_origin(url):
             raise CallError(f"{metadata} is the metadata of another server, {resource!r}")
@@ -243,11 +244,3 @@ def _advice(challenge: Challenge, *, has_token: bool) -> str:
         f"  call with --as PERSON to sign in at toolguard dev, or with a token{scopes} of the "
         "issuer in TOOLGUARD_CALL_TOKEN"
     )
-
-
-def _object(response: httpx.Response) -> dict[str, Any]:
-    try:
-        value = response.json()
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

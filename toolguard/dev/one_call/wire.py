@@ -6,7 +6,6 @@ MCP 2025-11-25 begins with a handshake and may have a session; MCP 2026-07-28 se
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 import httpx
 
 from toolguard.http.challenge import Challenge, parse
+from toolguard.parsing.strict_json import lenient_object
 from toolguard.testing.server_answer import ServerAnswer
 
 __all__ = ["REVISIONS", "CallAnswer", "Revision", "ToolCaller"]
@@ -169,9 +169,9 @@ def _answer_of(response: httpx.Response, number: int) -> dict[str, Any]:
     A stream is read until the response: the server may keep it open.
     """
     if response.headers.get("content-type", "").startswith("text/event-stream"):
-        messages = (_object(data) for data in _events(response))
+        messages = (lenient_object(data) or {} for data in _events(response))
         return next((each for each in messages if each.get("id") == number), {})
-    return _object(response.read().decode("utf-8", "replace"))
+    return lenient_object(response.read().decode("utf-8", "replace")) or {}
 
 
 def _events(response: httpx.Response) -> Iterator[str]:
@@ -183,11 +183,3 @@ def _events(response: httpx.Response) -> Iterator[str]:
         elif not line and data:
             yield "\n".join(data)
             data = []
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

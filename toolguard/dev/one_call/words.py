@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from toolguard.dev.one_call.wire import CallAnswer
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["answer_text", "connect_links", "explanation"]
 
@@ -57,7 +58,8 @@ def _links(body: Mapping[str, Any]) -> Iterator[str]:
         yield str(_mapping(_mapping(asked).get("params")).get("url"))
     if result.get("isError"):
         for part in _list(result.get("content")):
-            said = _object(_mapping(part).get("text"))
+            text = _mapping(part).get("text")
+            said = (lenient_object(text) if isinstance(text, str) else None) or {}
             if isinstance(said.get("connect_url"), str):
                 yield said["connect_url"]
 
@@ -76,10 +78,3 @@ def answer_text(exchange: CallAnswer) -> str:
     if structured is not None:
         return json.dumps(structured, indent=2)
     return exchange.answer.text
-
-
-def _object(text: object) -> Mapping[str, Any]:
-    try:
-        return _mapping(json.loads(text) if isinstance(text, str) else None)
-    except (ValueError, RecursionError):
-        return {}

@@ -10,7 +10,6 @@ their HTTP status.
 from __future__ import annotations
 
 import hmac
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -30,6 +29,7 @@ from toolguard.errors import (
     InvalidTokenError,
     KeysUnavailableError,
 )
+from toolguard.parsing.strict_json import lenient_object
 from toolguard.principal import Principal
 from toolguard.tokens.verifier import Verifier
 from toolguard.vault import Vault
@@ -281,11 +281,8 @@ def _connection_error(refused: _VaultError, name: str) -> ConnectionTokenError:
 
 async def _object(request: Request) -> dict[str, Any]:
     content = await request.body()
-    try:
-        value = json.loads(content.decode()) if len(content) <= _MAX_BODY else None
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
+    value = lenient_object(content) if len(content) <= _MAX_BODY else None
+    if value is None:
         raise _VaultError(400, "E011001", "Request is malformed", "The body is not a JSON object")
     return value
 
