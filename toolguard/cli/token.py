@@ -36,7 +36,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     token.add_argument(
         "--issuer",
         metavar="URL",
-        default=_issuer(),
+        default=os.environ.get("TOOLGUARD_ISSUER") or os.environ.get("DESCOPE_MCP_WELL_KNOWN_URL"),
         help="the address that toolguard dev prints (default: TOOLGUARD_ISSUER or "
         "DESCOPE_MCP_WELL_KNOWN_URL, or http://127.0.0.1:8800)",
     )
@@ -62,10 +62,6 @@ def add_person_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--client", metavar="ID", default="toolguard-cli", help="the client that the token names"
     )
-
-
-def _issuer() -> str | None:
-    return os.environ.get("TOOLGUARD_ISSUER") or os.environ.get("DESCOPE_MCP_WELL_KNOWN_URL")
 
 
 def asked_person(

@@ -115,7 +115,8 @@ def fitted(world: World, report: Report, *, issuer: str) -> Fit:
     if first and set(first) != set(scopes):
         others = (Condition("any"),)
         rules.append(ScopeRule("The first scopes for all others", others, first, tuple(along)))
-    permissions = _permissions(report)
+    asked = (text for each in report.operations for group in each.alternatives for text in group)
+    permissions = [each.removeprefix(_PERMISSION) for each in asked if each.startswith(_PERMISSION)]
     tenants = tuple(
         each.model_copy(
             update={
@@ -160,12 +161,6 @@ def _connections(report: Report) -> dict[str, tuple[str, ...]]:
         for need in operation.connections:
             asked[need.name] = tuple(dict.fromkeys((*asked.get(need.name, ()), *need.scopes)))
     return asked
-
-
-def _permissions(report: Report) -> tuple[str, ...]:
-    texts = (text for each in report.operations for group in each.alternatives for text in group)
-    named = (text.removeprefix(_PERMISSION) for text in texts if text.startswith(_PERMISSION))
-    return tuple(dict.fromkeys(named))
 
 
 def _absent(alternatives: Iterable[Sequence[str]], tenants: Collection[str]) -> str | None:

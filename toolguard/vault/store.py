@@ -250,8 +250,9 @@ class GrantStore:
         Raises:
             ConnectionUnavailableError: if the database is away.
         """
-        rows = await self._rows(_belongs(GRANTS, owner), "the vault")
-        return [await self._opened_or_none(row) or _read(row, Grant("")) for row in rows]
+        statement = select(GRANTS).where(_belongs(GRANTS, owner)).order_by(GRANTS.c.connection)
+        found = await self._ask(lambda db: db.execute(statement), "the vault")
+        return [await self._opened_or_none(row) or _read(row, Grant("")) for row in found.all()]
 
     async def reseal(self) -> int:
         """Seal the rows anew that are under another key; return their number.
@@ -287,11 +288,6 @@ class GrantStore:
             return 0  # nobody can open it: it is replaced when its owner connects again
         sealed = await self._sealed(kept.key, kept.grant)
         return int(await self._change(_is_as(kept), kept, **sealed))
-
-    async def _rows(self, where: ColumnElement[bool], connection: str) -> Sequence[Any]:
-        statement = select(GRANTS).where(where).order_by(GRANTS.c.connection)
-        found = await self._ask(lambda db: db.execute(statement), connection)
-        return found.all()
 
     async def _change(self, where: ColumnElement[bool], kept: KeptGrant, **values: Any) -> bool:
         statement = update(GRANTS).where(where).values(**values)

@@ -77,7 +77,8 @@ async def look_at_endpoint(
     Raises:
         httpx.HTTPError: if the server cannot be reached.
     """
-    if not _is_secure(seen.url):
+    parts = urlsplit(seen.url)
+    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         yield Diagnosis(
             "insecure-url",
             seen.url,
@@ -92,11 +93,6 @@ async def look_at_endpoint(
         yield each
     async for each in _cors(client, response):
         yield each
-
-
-def _is_secure(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _clock(response: httpx.Response, now: float) -> Iterator[Diagnosis]:
