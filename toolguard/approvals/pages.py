@@ -17,7 +17,6 @@ from toolguard.approvals.approval import Answer, Approval
 from toolguard.pages.layout import page
 from toolguard.pages.names import display_name
 from toolguard.vault.browser import read_form, redirect
-from toolguard.vault.connecting import build_visitors
 from toolguard.vault.sign_in import Person
 from toolguard.vault.visitors import PageError, Visitors
 
@@ -50,23 +49,9 @@ def approval_routes(approvals: Approvals) -> list[Route]:
         ValueError: if they do not know their origin.
         ModuleNotFoundError: if Jinja2 is not installed.
     """
-    return _ApprovalPages(approvals, _visitors(approvals)).routes()
-
-
-def _visitors(approvals: Approvals) -> Visitors:
-    if approvals.vault is not None:
-        return build_visitors(approvals.vault)
-    url, sign_in = approvals.pages_url, approvals.sign_in
-    if url is None:
-        raise ValueError('write Approvals(..., public_url="https://mcp.example.com")')
-    return Visitors(
-        url,
-        sign_in=sign_in,
-        issuer=approvals.issuer,
-        sessions=approvals.sessions,
-        http=approvals.http,
-        clock=approvals.clock,
-    )
+    vault = approvals.vault
+    host, sessions = (approvals, approvals.sessions) if vault is None else (vault, vault.slips)
+    return _ApprovalPages(approvals, Visitors(host, sessions)).routes()
 
 
 class _ApprovalPages:
