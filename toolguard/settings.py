@@ -33,6 +33,7 @@ __all__ = [
     "framework_verifier",
     "from_environment",
     "parse_audiences",
+    "parse_open_routes",
     "resolve_resource",
     "sent_arguments",
     "trusted_user",

@@ -381,6 +381,19 @@ def test_a_class_name_stands_for_one_class() -> None:
     assert taken.keys() == {name.lstrip("_") for name in OF_EACH_LINE}, taken
 
 
+def test_what_another_module_imports_is_exported() -> None:
+    named = {module.name: exported(module) for module in MODULES}
+
+    def taken(module: Module) -> Iterator[str]:
+        for each in module.imports:
+            source, _, name = each.name.removeprefix("toolguard").lstrip(".").rpartition(".")
+            is_module = f"{source}.{name}".lstrip(".") in named
+            if each.name.startswith("toolguard.") and not is_module and name not in named[source]:
+                yield each.name
+
+    assert offenders(taken) == {}
+
+
 def test_every_module_is_named_after_what_it_is() -> None:
     assert offenders(lambda module: NO_NOUNS & set(module.name.split("."))) == {}
 

@@ -32,12 +32,13 @@ from toolguard.errors import AccessDeniedError
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
 
-__all__ = ["Injection", "sent_by_clients", "unwrapped"]
+__all__ = ["Connections", "Injection", "sent_by_clients", "unwrapped"]
 
 _USER_ID = "user_id"
 _INJECTABLE = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 Connections = Mapping[str, "Connection | None"]
+"""The connections of a call by name; None for one that is optional and not connected."""
 Extract = Callable[["Principal | None", Connections], object]
 
 

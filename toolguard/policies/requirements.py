@@ -25,6 +25,7 @@ from toolguard.principal import Principal
 
 __all__ = [
     "CHECK_TIMEOUT",
+    "ActsThrough",
     "AnswersLists",
     "BelongsToTenant",
     "BelongsToTenantOf",
@@ -35,6 +36,8 @@ __all__ = [
     "HasPermission",
     "HasRole",
     "IsClient",
+    "IsMachine",
+    "IsUser",
     "RecentAuthentication",
     "Requirement",
 ]

@@ -164,7 +164,7 @@ class LocalIssuer(BadTokens):
             ValueError: if tokens of the provider have no such claim.
             TypeError: if ``scopes`` is a string.
         """
-        now = int(self._clock())
+        now = self._now()
         grant = TokenContent(
             issuer=self.issuer,
             audience=self.audience,
@@ -307,6 +307,9 @@ class LocalIssuer(BadTokens):
                 *(Route(path, _serving(self.jwks)) for path in sorted(keys)),
             ]
         )
+
+    def _now(self) -> int:
+        return int(self._clock())
 
     @functools.cached_property
     def _stranger(self) -> LocalIssuer:
