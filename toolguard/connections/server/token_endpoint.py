@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -47,7 +48,31 @@ _REMEDIES: Mapping[str, str] = {
 }
 
 
-class ClientCredentialsGrant:
+class _TokenEndpoint(ABC):
+    """A token endpoint that issues tokens for the server."""
+
+    owner: Literal["server"] = "server"
+
+    async def issue(self, request: SourceRequest) -> Connection | ConnectionTokenError:
+        """Return a new token, or the error that says why there is none.
+
+        Args:
+            request: what is asked for.
+
+        Raises:
+            ConnectionTokenError: if the endpoint cannot be asked.
+        """
+        # Each attempt is prepared anew: an assertion may be used once.
+        answer = await request.http.post(
+            self._prepared(request), again=lambda: self._prepared(request)
+        )
+        return _read(answer, request)
+
+    @abstractmethod
+    def _prepared(self, request: SourceRequest) -> VaultRequest: ...
+
+
+class ClientCredentialsGrant(_TokenEndpoint):
     """A token for the server's own client (RFC 6749 §4.4).
 
     ::
@@ -70,8 +95,6 @@ class ClientCredentialsGrant:
         ValueError: if one of these cannot be used.
         TypeError: if ``client_auth`` authenticates nothing, or ``scopes`` is a string.
     """
-
-    owner: Literal["server"] = "server"
 
     def __init__(
         self,
@@ -100,17 +123,6 @@ class ClientCredentialsGrant:
         """The endpoint, the client and its parameters."""
         return _digest(self._endpoint, self._client_auth.client_id, self._scopes, self._parameters)
 
-    async def issue(self, request: SourceRequest) -> Connection | ConnectionTokenError:
-        """Return a new token, or the error that says why there is none.
-
-        Args:
-            request: what is asked for.
-
-        Raises:
-            ConnectionTokenError: if the endpoint cannot be asked.
-        """
-        return await _asked(request, self._prepared)
-
     def _prepared(self, request: SourceRequest) -> VaultRequest:
         proof = self._client_auth.credentials(self._endpoint, request.clock())
         scope = " ".join(request.scopes or self._scopes)
@@ -129,7 +141,7 @@ class ClientCredentialsGrant:
         return f"<ClientCredentialsGrant: {client} at {secure_origin(self._endpoint)}>"
 
 
-class ServiceAccount:
+class ServiceAccount(_TokenEndpoint):
     """A token for an account of the server that signs an assertion (RFC 7523 §2.1).
 
     The assertion is as Google documents it: the scopes are a claim of it
@@ -151,8 +163,6 @@ class ServiceAccount:
         ValueError: if one of these cannot be used.
         TypeError: if ``scopes`` is a string.
     """
-
-    owner: Literal["server"] = "server"
 
     def __init__(  # noqa: PLR0913 - a settings constructor
         self,
@@ -209,17 +219,6 @@ class ServiceAccount:
         """The endpoint, the account, its scopes, and for whom it acts."""
         return _digest(self._endpoint, self._email, self._scopes, self._subject or "")
 
-    async def issue(self, request: SourceRequest) -> Connection | ConnectionTokenError:
-        """Return a new token, or the error that says why there is none.
-
-        Args:
-            request: what is asked for.
-
-        Raises:
-            ConnectionTokenError: if the endpoint cannot be asked.
-        """
-        return await _asked(request, self._prepared)
-
     def _prepared(self, request: SourceRequest) -> VaultRequest:
         issued_at = math.floor(request.clock())
         claims = {
@@ -243,14 +242,6 @@ class ServiceAccount:
 
     def __repr__(self) -> str:
         return f"<ServiceAccount: {self._email} at {secure_origin(self._endpoint)}>"
-
-
-async def _asked(
-    request: SourceRequest, prepared: Callable[[SourceRequest], VaultRequest]
-) -> Connection | ConnectionTokenError:
-    """Ask an endpoint; each attempt is prepared anew: an assertion may be used once."""
-    answer = await request.http.post(prepared(request), again=lambda: prepared(request))
-    return _read(answer, request)
 
 
 def _read(answer: VaultAnswer, request: SourceRequest) -> Connection | ConnectionTokenError:
