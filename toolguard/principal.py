@@ -205,7 +205,7 @@ def _scopes(claims: Mapping[str, Any]) -> tuple[str, ...]:
         if name in claims:
             value = claims[name]
             # RFC 6749 §3.3 separates by %x20 only; a tab or a no-break space is not a separator,
-            # and a token that holds one is no scope that any rule could name.
+            # and a scope with one in it cannot be named by any rule.
             return _unique(value.split(" ") if isinstance(value, str) else _strings(value))
     return ()
 

@@ -28,7 +28,7 @@ __all__ = ["approval_routes"]
 _log = logging.getLogger("toolguard.approvals")
 
 _MINUTE = 60
-_OVER = "This question is over. Where the call is made again, it is asked again."
+_OVER = "This request has ended. If the call is made again, it is asked again."
 _STATUS = {
     "pending": "Another person has to answer this. Send them the address of this page.",
     "approved": "This call is approved, and can be made once now.",
@@ -91,7 +91,7 @@ class _ApprovalPages:
         if not isinstance(person, Person) or not self._visitors.cookies.is_own_form(
             request, form.get("csrf", ""), *_about(id_, person)
         ):
-            raise PageError("This form was not sent from the page of this question.", 403)
+            raise PageError("This form was not sent from the page of this request.", 403)
         approval = await self._found(id_)
         may_answer = await self._approvals.may_answer(approval, person)
         if not may_answer or answer not in ("approved", "refused"):

@@ -216,7 +216,7 @@ def _check_keyword_only(function: Callable[..., Any]) -> None:
     """Check that ``user_id`` is keyword-only, and so cannot be meant as a client's argument."""
     if any(kind is not inspect.Parameter.KEYWORD_ONLY for kind in kinds_of(_USER_ID, function)):
         raise TypeError(
-            f"{name_of(function)}() takes user_id, and not by keyword only: write "
+            f"{name_of(function)}() takes user_id by position: write "
             "`*, user_id: str` for the caller, or `user_id: Annotated[str, sent_by_client]` for "
             "what the client sends"
         )

@@ -164,7 +164,7 @@ def _connections(report: Report) -> dict[str, tuple[str, ...]]:
 
 
 def _absent(alternatives: Iterable[Sequence[str]], tenants: Collection[str]) -> str | None:
-    """Return what an operation asks for and nobody of the world has; None if somebody may call it.
+    """Return the missing requirement of an operation no user can call; None if one can.
 
     The development server knows no roles.
 

@@ -70,7 +70,7 @@ class VendorServer:
         vendor: whose server it is.
         origin: where it is served, such as ``http://127.0.0.1:9000``.
         scopes: the scopes of the API, by their short names.
-        user: who is signed in.
+        user: the subject who is signed in.
         redirect_uri: the address of the client that is known without registration.
         scope_names: how clients have to ask for the scopes; None for the way of the vendor's
             example in :mod:`toolguard.testing.providers`.

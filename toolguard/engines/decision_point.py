@@ -42,7 +42,7 @@ class EvaluationEndpoints:
 
     Attributes:
         evaluation: the URL for one decision.
-        evaluations: the URL for several; None if it has none.
+        evaluations: the URL for several; None if the point has no such endpoint.
     """
 
     evaluation: str

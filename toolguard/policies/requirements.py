@@ -260,7 +260,7 @@ class Check(Requirement):
         with anyio.move_on_after(self.timeout):
             said = await cast("AnswersLists", self.function).answer_each(attempt.principal, calls)
         if not isinstance(said, (list, tuple)) or len(said) != len(calls):
-            raise TypeError("a check answers a list with one answer for each operation")
+            raise TypeError("answer_each() must return one answer for each operation")
         return said
 
     @property

@@ -160,7 +160,7 @@ class _ConnectPages:
         )
         key = GrantKey(_grant_owner(slip), client.name)
         await self._vault.keep(key, grant, slip.owner)
-        # Asked after the grant is kept: who is forgotten from now on is forgotten with it.
+        # Asked after the grant is kept: a person forgotten from now on is forgotten with it.
         if await self._vault.slips.take("exchange", running) is None:
             await self._vault.drop(key)
             raise PageError(f"{client.provider.title} was not connected.", 410, "Not connected")

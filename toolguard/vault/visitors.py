@@ -67,7 +67,7 @@ class PageError(Exception):
 
 
 class SessionStore(Protocol):
-    """Where it is kept who is signed in."""
+    """Keeps the sessions of people who are signed in."""
 
     async def issue(
         self, purpose: Literal["session"], owner: Owner, facts: Mapping[str, Any]

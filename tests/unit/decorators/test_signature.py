@@ -205,7 +205,7 @@ def takes_user(title: str, user_id: str) -> None: ...
 def passes_on(*args: str, **kwargs: str) -> None: ...
 
 
-AMBIGUOUS = r"""\(\) takes user_id, and not by keyword only: write `\*, user_id: str` for the \
+AMBIGUOUS = r"""\(\) takes user_id by position: write `\*, user_id: str` for the \
 caller, or `user_id: Annotated\[str, sent_by_client\]` for what the client sends$""".replace(
     "\\\n", ""
 )

@@ -57,7 +57,7 @@ async def initialize(
     """Send the first message of a client, and return the response.
 
     Raises:
-        httpx.HTTPError: if there is none.
+        httpx.HTTPError: if there is no answer.
     """
     about = {
         "protocolVersion": "2025-11-25",

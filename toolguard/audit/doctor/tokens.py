@@ -39,7 +39,7 @@ async def look_with_token(
             "token-forbidden",
             seen.url,
             "a token with enough scopes",
-            f"403, missing {' '.join(_missing(response)) or 'a right that is no scope'}",
+            f"403, missing {' '.join(_missing(response)) or 'a requirement other than scopes'}",
             "sign in again with these scopes, or have them granted",
         )
     elif status == httpx.codes.UNAUTHORIZED:

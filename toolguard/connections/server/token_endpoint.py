@@ -106,7 +106,9 @@ class ClientCredentialsGrant(_TokenEndpoint):
     ) -> None:
         check_token_endpoint(token_endpoint)
         if not callable(getattr(client_auth, "credentials", None)):
-            raise TypeError('write ClientSecretBasic("client-id", secret): how the client proves')
+            raise TypeError(
+                'client_auth= needs credentials(): write ClientSecretBasic("client-id", secret)'
+            )
         if isinstance(client_auth, PublicClient):
             # RFC 6749 §4.4: this grant is for confidential clients only.
             raise TypeError("client credentials need a secret or key: a public client has none")
@@ -203,7 +205,7 @@ class ServiceAccount(_TokenEndpoint):
         if members is None:
             del text  # so that no local variable holds a key
             raise ValueError(
-                'this is not the key file of a service account: it has "type": "service_account", '
+                'not the key file of a service account, which has "type": "service_account", '
                 f'"token_uri": "{_GOOGLE}", {", ".join(_KEY_FILE_MEMBERS)}'
             )
         return cls(

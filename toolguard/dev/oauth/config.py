@@ -291,7 +291,7 @@ class World:
         """Return this world with more servers that tokens may be for.
 
         Raises:
-            WorldError: if one of them is no URL of a resource.
+            WorldError: if one of them is not the URL of a resource.
         """
         resources = {resource.url: resource for resource in self.resources}
         for url in urls:

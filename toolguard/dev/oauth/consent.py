@@ -46,7 +46,7 @@ ConnectURL = Callable[[User, str], Awaitable["ConnectLink | None"]]
 
 @dataclass(frozen=True)
 class _Case:
-    """One consent that is asked for: in which browser, for which request, whose, by whom."""
+    """A consent to be given: the browser session, the request, the user and the client."""
 
     session: BrowserSession
     name: str

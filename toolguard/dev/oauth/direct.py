@@ -65,7 +65,7 @@ def issue_directly(
     context: ServerContext,
     authorization: Authorization,
 ) -> dict[str, Any]:
-    """Return the token answer (RFC 6749 §5.1) of a grant that nobody is asked for."""
+    """Return the token answer (RFC 6749 §5.1) for a grant without a user's consent."""
     scopes = authorization.scopes
     grant = open_direct_grant(
         context,
@@ -93,7 +93,7 @@ def token_for_person(context: ServerContext, asked: PersonTokenRequest) -> dict[
     world = context.world
     user, resource = _user(world, asked.person), _resource(world, asked.resource)
     if not _CLIENT_ID.fullmatch(asked.client_id):
-        raise Refusal("invalid_request", "client_id is 1 to 200 visible ASCII characters")
+        raise Refusal("invalid_request", "client_id must be 1 to 200 visible ASCII characters")
     facts = collect_facts(world, user)
     scopes = _granted(world, user, facts, asked.scopes)
     authorization = Authorization(user.id, asked.client_id, resource.url, scopes, facts)
@@ -117,7 +117,7 @@ async def _answer(context: ServerContext, request: Request) -> Response:
     if "origin" in request.headers or "sec-fetch-site" in request.headers:
         raise Refusal("access_denied", "This endpoint is not for browsers", status=403)
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-        raise Refusal("invalid_request", "The body is application/json", status=415)
+        raise Refusal("invalid_request", "The body must be application/json", status=415)
     return JSONResponse(token_for_person(context, _read(await request.body())))
 
 
@@ -137,7 +137,7 @@ def _read(body: bytes) -> PersonTokenRequest:
 def _text(members: Mapping[str, Any], name: str) -> str | None:
     value = members.get(name)
     if value is not None and not isinstance(value, str):
-        raise Refusal("invalid_request", f"{name} is a text")
+        raise Refusal("invalid_request", f"{name} must be a string")
     return value
 
 

@@ -74,7 +74,7 @@ async def exchange_token(
 def _subject_token(form: Parameters) -> str:
     token = form.require("subject_token")
     if form.require("subject_token_type") not in (_ACCESS_TOKEN, _JWT):
-        raise Refusal("invalid_request", "subject_token_type is that of an access token")
+        raise Refusal("invalid_request", "subject_token_type must be that of an access token")
     if form.get("requested_token_type") not in (None, _ACCESS_TOKEN):
         raise Refusal("invalid_request", "Only access tokens are issued")
     if form.get("actor_token") or form.get("actor_token_type"):

@@ -85,7 +85,7 @@ class DevServer:
         documents: fetches clients' metadata documents.
 
     Raises:
-        ValueError: if ``origin`` is none of this machine, or the world has no resource.
+        ValueError: if ``origin`` is not of this machine, or the world has no resource.
         ModuleNotFoundError: if Jinja2 is not installed.
     """
 
@@ -177,7 +177,7 @@ class DevServer:
         """Return where a browser signs in first and then comes back to ``return_to``.
 
         Raises:
-            ValueError: if ``return_to`` is no URL of this server.
+            ValueError: if ``return_to`` is not a URL of this server.
         """
         if not self.owns(return_to):
             raise ValueError(

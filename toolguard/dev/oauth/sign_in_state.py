@@ -33,7 +33,7 @@ class AuthorizationRequest:
     """What a client asked for at the authorization endpoint, checked.
 
     Attributes:
-        client_id: who asks.
+        client_id: the client that asks.
         redirect_uri: where the answer goes.
         redirect_uri_given: whether the request named it, so that the token request must, too.
         state: what the client wants back; None if it sent none.

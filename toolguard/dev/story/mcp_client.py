@@ -240,7 +240,7 @@ def _refusal(error: BaseException) -> Mapping[str, Any]:
     """Return as a result what ended a session.
 
     Raises:
-        BaseException: ``error`` itself, if it is no refusal but a fault.
+        BaseException: ``error`` itself, if it is not a refusal.
     """
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:

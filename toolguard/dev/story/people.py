@@ -78,11 +78,11 @@ class ScriptedPerson:
         """Do what :meth:`visit` does.
 
         Raises:
-            BrowserError: if ``done`` is not so afterwards.
+            BrowserError: if ``done`` is still false afterwards.
         """
         await self.visit(url)
         if not await done():
-            raise BrowserError(f"after {self.visits[-1]!r} it was not done")
+            raise BrowserError(f"the visit of {self.visits[-1]!r} did not complete the step")
 
     async def _answer(self, page: Page) -> Page | None:
         for link in ("Connect Google Calendar", "Continue to Google Calendar"):
@@ -108,7 +108,7 @@ class RealPerson:
     """The user of the demo, who plays a person: pages open in their own browser.
 
     Args:
-        email: whom to play.
+        email: the person to play.
         narrator: says what to do.
         connects: whether to connect the calendar when a page offers it.
     """
@@ -135,7 +135,7 @@ class RealPerson:
             if await done():
                 return
             await anyio.sleep(1)
-        raise BrowserError("nobody did what the page is there for")
+        raise BrowserError("nobody completed the page within the time limit")
 
     def _ask(self, url: str, what: str) -> None:
         self.visits.append("the real pages")

@@ -299,7 +299,7 @@ def _text(body: Mapping[str, Any], name: str) -> str:
 def _scopes(body: Mapping[str, Any], *, required: bool = True) -> tuple[str, ...]:
     value = body.get("scopes", [])
     if not isinstance(value, list) or not all(isinstance(scope, str) for scope in value):
-        raise _VaultError(400, "E011003", "Request is invalid", "scopes is a list of strings")
+        raise _VaultError(400, "E011003", "Request is invalid", "scopes must be a list of strings")
     if required and not value:
         raise _VaultError(400, "E011002", "Request is missing required arguments", "Missing scopes")
     return tuple(value)
@@ -308,7 +308,7 @@ def _scopes(body: Mapping[str, Any], *, required: bool = True) -> tuple[str, ...
 def _options(body: Mapping[str, Any]) -> Mapping[str, Any]:
     options = body.get("options", {})
     if not isinstance(options, dict):
-        raise _VaultError(400, "E011003", "Request is invalid", "options is an object")
+        raise _VaultError(400, "E011003", "Request is invalid", "options must be an object")
     return options
 
 
