@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from graphlib import TopologicalSorter
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +71,8 @@ CATCH_EVERYTHING = {
     "tokens.trust": ["TrustedIssuers.verify", "TrustedIssuers.verify_now"],
 }
 
+CHECKOUT = Path(__file__).parents[2]
+
 NO_NOUNS = {"utils", "util", "helpers", "common", "base", "types", "core", "misc"}
 
 
@@ -104,6 +107,15 @@ def test_the_house_has_few_floors_and_few_rooms() -> None:
     assert len(FLOORS) <= 11
     assert floor("guard") <= 8  # that many are below it
     assert len(rooms) <= 24
+
+
+@pytest.mark.parametrize("guide", [".docs/architecture.md", ".github/CONTRIBUTING.md"])
+def test_guides_name_every_room(guide: str) -> None:
+    told = (CHECKOUT / guide).read_text(encoding="utf-8")
+    rooms = {module.name.partition(".")[0] for module in MODULES} - {"", "__main__"}
+
+    absent = {room for room in rooms if not re.search(rf"[`/]{room}(\.py)?`", told)}
+    assert absent <= ({"errors", "principal"} if "CONTRIBUTING" in guide else set())
 
 
 def test_a_module_imports_only_from_floors_below_its_own() -> None:
