@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from toolguard.approvals.approval import Answer, Approval
+from toolguard.approvals.approval import Approval, PersonAnswer
 from toolguard.pages.layout import page
 from toolguard.pages.names import display_name
 from toolguard.vault.browser import read_form, redirect
@@ -96,7 +96,7 @@ class _ApprovalPages:
         may_answer = await self._approvals.may_answer(approval, person)
         if not may_answer or answer not in ("approved", "refused"):
             raise PageError("This is not an answer to this question.", 403)
-        await self._approvals.answer(approval, person, cast("Answer", answer))
+        await self._approvals.answer(approval, person, cast("PersonAnswer", answer))
         # A second answer changes nothing: the page says which one counts.
         return redirect(self._url(id_))
 

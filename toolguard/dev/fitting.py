@@ -12,7 +12,7 @@ from toolguard.audit import Report, audit
 from toolguard.audit.loading import LoadError, load_server
 from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.dev.oauth.config import World
-from toolguard.dev.oauth.policies import Condition, ScopeRule
+from toolguard.dev.oauth.policies import PolicyCondition, ScopeRule
 from toolguard.parts.environment import RECORDS
 
 __all__ = ["DEFAULT_RESOURCE", "Fit", "fitted", "read_server"]
@@ -24,7 +24,7 @@ _RESOURCE = "MCP_SERVER_URL"
 _FETCH_WORDS = "Use the accounts you have connected"
 _PERMISSION = "permission "
 # One of the built-in world's, which its schedulers have.
-_SCHEDULER = Condition("permissions", "scheduler")
+_SCHEDULER = PolicyCondition("permissions", "scheduler")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def fitted(world: World, report: Report, *, issuer: str) -> Fit:
         every = tuple(scopes or known)
         rules.append(ScopeRule("Every scope for schedulers", (_SCHEDULER,), every, tuple(along)))
     if first and set(first) != set(scopes):
-        others = (Condition("any"),)
+        others = (PolicyCondition("any"),)
         rules.append(ScopeRule("The first scopes for all others", others, first, tuple(along)))
     asked = (text for each in report.operations for group in each.alternatives for text in group)
     permissions = [each.removeprefix(_PERMISSION) for each in asked if each.startswith(_PERMISSION)]

@@ -45,7 +45,7 @@ _log = logging.getLogger("toolguard.vault")
 _IDENTITY = ("kind", "issuer", "owner", "connection")
 _GET = select(GRANTS).where(*(GRANTS.c[name] == bindparam(name) for name in _IDENTITY))
 _GET_SQLITE = str(_GET.compile(dialect=sqlite.dialect(paramstyle="qmark")))
-_Row = namedtuple("_Row", GRANTS.c.keys())  # type: ignore[misc] # noqa: PYI024 - of the table
+_GrantRow = namedtuple("_GrantRow", GRANTS.c.keys())  # type: ignore[misc] # noqa: PYI024 - of the table
 _BATCH = 200
 # Seconds within which a further use is not written: a hit is a read.
 _USE_STEP = 3_600.0
@@ -336,7 +336,7 @@ async def _look_up(identity: dict[str, str], db: AsyncConnection) -> Sequence[An
         return (await db.execute(_GET, identity)).all()
     driver: Any = (await db.get_raw_connection()).driver_connection
     found = await driver.execute_fetchall(_GET_SQLITE, [identity[name] for name in _IDENTITY])
-    return [_Row(*values) for values in found]
+    return [_GrantRow(*values) for values in found]
 
 
 async def _delete(where: ColumnElement[bool], db: AsyncConnection) -> Sequence[Any]:

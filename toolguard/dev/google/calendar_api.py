@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Access, Accounts
+from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, AccountAccess, Accounts
 from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["calendar_routes"]
@@ -26,7 +26,7 @@ _MAX_BODY = 64 * 1024
 _FIRST = datetime.min.replace(tzinfo=timezone.utc)
 _LAST = datetime.max.replace(tzinfo=timezone.utc)
 
-Operation: TypeAlias = Callable[[Request, Access], Awaitable[Response]]
+APIMethod: TypeAlias = Callable[[Request, AccountAccess], Awaitable[Response]]
 
 
 class _GoogleError(Exception):
@@ -60,7 +60,7 @@ class _Calendar:
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
 
-    async def list_events(self, request: Request, access: Access) -> Response:
+    async def list_events(self, request: Request, access: AccountAccess) -> Response:
         """Answer ``events.list``: those that overlap the asked time, in their order."""
         since = _bound(request.query_params, "timeMin", _FIRST)
         until = _bound(request.query_params, "timeMax", _LAST)
@@ -71,7 +71,7 @@ class _Calendar:
         ]
         return JSONResponse({"kind": "calendar#events", "items": sorted(found, key=_start)})
 
-    async def insert_event(self, request: Request, access: Access) -> Response:
+    async def insert_event(self, request: Request, access: AccountAccess) -> Response:
         """Answer ``events.insert``."""
         body = await _object(request)
         if _end(body) <= _start(body):
@@ -86,13 +86,13 @@ class _Calendar:
         self._accounts.add_event(access.account, resource)
         return JSONResponse(resource)
 
-    async def delete_event(self, request: Request, access: Access) -> Response:
+    async def delete_event(self, request: Request, access: AccountAccess) -> Response:
         """Answer ``events.delete``."""
         if not self._accounts.remove_event(access.account, request.path_params["event_id"]):
             raise _GoogleError(404, "notFound", "Not Found")
         return Response(status_code=204)
 
-    async def free_busy(self, request: Request, access: Access) -> Response:
+    async def free_busy(self, request: Request, access: AccountAccess) -> Response:
         """Answer ``freebusy.query`` for the account's own calendar."""
         body = await _object(request)
         since, until = _moment(body.get("timeMin")), _moment(body.get("timeMax"))
@@ -113,7 +113,7 @@ class _Calendar:
 
 
 def _guarded(
-    accounts: Accounts, operation: Operation, any_of: Sequence[str]
+    accounts: Accounts, operation: APIMethod, any_of: Sequence[str]
 ) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")

@@ -44,7 +44,7 @@ __all__ = [
     "Lifetimes",
     "Machine",
     "ProtectedResource",
-    "Provider",
+    "ProviderStyle",
     "Tenant",
     "User",
     "World",
@@ -54,7 +54,7 @@ __all__ = [
     "parse_world",
 ]
 
-Provider = Literal["okta", "entra"]
+ProviderStyle = Literal["okta", "entra"]
 """In which style a tenant's identity provider looks and answers."""
 
 _DOMAIN = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
@@ -130,7 +130,7 @@ class Tenant(_WorldTable):
     id: Annotated[StrictStr, _matching(_ID, "tenant-a")]
     name: _Text
     domains: tuple[Annotated[StrictStr, AfterValidator(_domain)], ...]
-    provider: Provider
+    provider: ProviderStyle
     permissions: dict[str, tuple[_Text, ...]] = {}
 
 

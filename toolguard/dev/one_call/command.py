@@ -11,7 +11,7 @@ import httpx
 
 from toolguard.dev.bounded import HEADERS, UnboundedError, bound
 from toolguard.dev.oauth.direct import PersonTokenRequest
-from toolguard.dev.one_call.wire import CallAnswer, Revision, ToolCaller
+from toolguard.dev.one_call.wire import CallAnswer, CallRevision, ToolCaller
 from toolguard.dev.one_call.words import answer_text, connect_links, explanation
 from toolguard.dev.person_tokens import (
     DEFAULT_ISSUER,
@@ -56,7 +56,7 @@ class CallSettings:
     person: PersonTokenRequest | None = None
     token: str | None = field(default=None, repr=False)
     issuer: str | None = None
-    revision: Revision = "2025-11-25"
+    revision: CallRevision = "2025-11-25"
 
 
 def parse_arguments(text: str) -> dict[str, Any]:

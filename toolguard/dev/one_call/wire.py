@@ -17,11 +17,11 @@ from toolguard.http.challenge import Challenge, parse
 from toolguard.parsing.strict_json import lenient_object
 from toolguard.testing.server_answer import ServerAnswer
 
-__all__ = ["REVISIONS", "CallAnswer", "Revision", "ToolCaller"]
+__all__ = ["REVISIONS", "CallAnswer", "CallRevision", "ToolCaller"]
 
-Revision: TypeAlias = Literal["2025-11-25", "2026-07-28"]
+CallRevision: TypeAlias = Literal["2025-11-25", "2026-07-28"]
 
-REVISIONS: tuple[Revision, ...] = ("2025-11-25", "2026-07-28")
+REVISIONS: tuple[CallRevision, ...] = ("2025-11-25", "2026-07-28")
 """The protocol revisions that a call can be made in."""
 
 _REVISION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
@@ -67,7 +67,7 @@ class ToolCaller:
         revision: the protocol revision.
     """
 
-    def __init__(self, url: str, http: httpx.Client, revision: Revision) -> None:
+    def __init__(self, url: str, http: httpx.Client, revision: CallRevision) -> None:
         self._url = url
         self._http = http
         self._revision: str = revision
