@@ -290,9 +290,7 @@ def test_few_private_functions_are_short_and_called_once() -> None:
     assert sum(map(len, found.values())) <= 20, found
 
 
-def test_a_public_function_with_more_than_6_parameters_takes_settings_by_name_and_says_why() -> (
-    None
-):
+def test_crowded_functions_take_settings_by_name_and_say_why() -> None:
     def crowded(module: Module) -> Iterator[str]:
         for name, function in module.functions:
             given = function.args
@@ -408,6 +406,13 @@ def test_what_another_module_imports_is_exported() -> None:
 
 def test_every_module_is_named_after_what_it_is() -> None:
     assert offenders(lambda module: NO_NOUNS & set(module.name.split("."))) == {}
+
+
+def test_names_of_tests_are_short_enough_to_read_in_a_list() -> None:
+    tests = (CHECKOUT / "tests").rglob("test_*.py")
+    names = re.findall(r"def (test_\w+)", "".join(each.read_text("utf-8") for each in tests))
+
+    assert [each for each in names if each.count("_") > 13] == []
 
 
 def test_nothing_is_left_to_do() -> None:

@@ -58,7 +58,7 @@ def told(*visits: str, brief: bool = False) -> list[str]:
     return [line.strip() for line in out.getvalue().splitlines() if "<" not in line]
 
 
-def test_the_whole_way_of_a_client_is_told_without_the_greetings_of_the_protocol() -> None:
+def test_the_story_leaves_out_the_greetings_of_the_protocol() -> None:
     assert told("Sign in | Allow?") == [
         "> POST http://127.0.0.1:8000/mcp   (initialize)",
         "> GET http://127.0.0.1:8800/P2dev/.well-known/openid-configuration",

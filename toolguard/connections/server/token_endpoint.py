@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from toolguard.connections.client_auth import ClientAuth, PublicClient, check_token_endpoint
 from toolguard.connections.http import VaultAnswer, VaultRequest
-from toolguard.connections.protocol import Connection
+from toolguard.connections.protocol import Connection, listed_scopes
 from toolguard.connections.server.source import SourceRequest, lacking
 from toolguard.connections.signing import PrivateKey, SigningKey
 from toolguard.errors import (
@@ -118,7 +118,7 @@ class ClientCredentialsGrant(_TokenEndpoint):
             raise ValueError(f"{taken[0]} has a setting of its own: take it out of parameters=")
         self._endpoint = token_endpoint
         self._client_auth = client_auth
-        self._scopes = _listed(scopes)
+        self._scopes = listed_scopes(scopes)
 
     @property
     def identity(self) -> str:
@@ -182,7 +182,7 @@ class ServiceAccount(_TokenEndpoint):
             raise ValueError('write email="robot@project.iam.gserviceaccount.com"')
         self._email = email
         self._key = SigningKey(private_key, None, {"kid": key_id})
-        self._scopes = _listed(scopes)
+        self._scopes = listed_scopes(scopes)
         self._subject = subject
         self._endpoint = token_endpoint
         self._audience = audience or token_endpoint
@@ -291,12 +291,6 @@ def _connection(members: Mapping[str, Any], request: SourceRequest) -> Connectio
     if not lifetime:
         raise ValueError("holds a token that has expired")
     return Connection(token, scopes=scopes, expires_at=request.clock() + lifetime)
-
-
-def _listed(scopes: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(scopes, str):
-        raise TypeError(f"scopes are a list: write {scopes.split()!r}")
-    return tuple(scopes)
 
 
 def _digest(*facts: object) -> str:
