@@ -39,12 +39,19 @@ SOME = settings(max_examples=15)
 SECRET = "a-secret-of-alice"
 
 
+_HANDSHAKE = b"\x16"
+
+
 class Refusal(socketserver.StreamRequestHandler):
     """Refuses one request, and notes what it says."""
 
     def handle(self) -> None:
         assert isinstance(self.server, Recorder)
-        head = b"".join(iter(self.rfile.readline, b"\r\n"))
+        line, head = self.rfile.readline(1), b""
+        if line in (b"", _HANDSHAKE):  # nobody there, or TLS where there is none
+            return
+        while line not in (b"", b"\r\n"):
+            head, line = head + line, self.rfile.readline()
         length = re.search(rb"(?i)content-length: *([0-9]+)", head)
         body = self.rfile.read(int(length[1])) if length else b""
         self.server.requests.append((head + body).decode())
@@ -126,7 +133,11 @@ def calls_a_tool(url: str) -> None:
 
 def passes_on(url: str) -> None:
     """Open a session of a gateway."""
-    anyio.run(Session(Upstream(url=url, token=SECRET, start_timeout=10.0)).run)
+
+    async def run() -> None:
+        await Session(Upstream(url=url, token=SECRET)).run()
+
+    anyio.run(run)
 
 
 asked_by = pytest.mark.parametrize(
@@ -192,10 +203,7 @@ def test_a_proxy_sees_nothing_that_is_for_this_machine(
 
 
 @asked_by
-@SOME
-@given(
-    host=st.sampled_from(["auth.test", "localhost.test", "127.0.0.1.test", "10.0.0.1", "[fd00::1]"])
-)
+@pytest.mark.parametrize("host", ["auth.test", "localhost.test", "127.0.0.1.test", "10.0.0.1"])
 def test_what_is_elsewhere_is_asked_through_the_proxy_in_a_tunnel(ask: Ask, host: str) -> None:
     with proxied(["HTTPS_PROXY"]) as proxy:
         ask(f"https://{host}/mcp")
