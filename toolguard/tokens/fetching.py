@@ -100,14 +100,13 @@ class EnvironmentClient(httpx.AsyncClient):
     """A client that takes the proxies of the environment, but for no request to this machine.
 
     Args:
-        settings: those of ``httpx.AsyncClient``; it must not follow redirects.
+        verify: the TLS settings, made once for both: that reads 150 certificates.
+        settings: further ones of ``httpx.AsyncClient``; it must not follow redirects.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        # One for both: making it reads 150 certificates, those of SSL_CERT_FILE if that is set.
-        settings = {"verify": httpx.create_ssl_context(), **settings}
-        super().__init__(**settings)
-        self._direct = httpx.AsyncClient(**settings, trust_env=False)
+    def __init__(self, *, verify: ssl.SSLContext, **settings: Any) -> None:
+        super().__init__(verify=verify, **settings)
+        self._direct = httpx.AsyncClient(verify=verify, **settings, trust_env=False)
 
     async def send(self, request: httpx.Request, **settings: Any) -> httpx.Response:
         """Send a request, directly if it is one to this machine."""

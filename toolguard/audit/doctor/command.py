@@ -30,7 +30,8 @@ _MAX_ISSUERS = 10
 
 def new_client() -> httpx.AsyncClient:
     """Return a client that follows no redirects, as clients with tokens do not."""
-    return EnvironmentClient(timeout=_TIMEOUT, follow_redirects=False)
+    trusted = httpx.create_ssl_context()
+    return EnvironmentClient(verify=trusted, timeout=_TIMEOUT, follow_redirects=False)
 
 
 def run_doctor(
