@@ -110,7 +110,7 @@ class EnvironmentClient(httpx.AsyncClient):
 
     async def send(self, request: httpx.Request, **settings: Any) -> httpx.Response:
         """Send a request, directly if it is one to this machine."""
-        # Without a name and a password in the URL, and as the request will be sent.
+        # Where it will be sent, without a name and a password.
         authority = request.url.netloc.decode("ascii")
         if is_this_machine(f"{request.url.scheme}://{authority}"):
             return await self._direct.send(request, **settings)

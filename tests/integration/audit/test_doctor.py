@@ -320,10 +320,14 @@ def test_the_configuration_of_a_server_is_looked_at(line: Line, guarding: Guardi
 
     server = line.server("notes")
     server.tool("open")(lambda: "anybody's")
-    guarding(connections=None, default="public", audience="http://127.0.0.2:8000/mcp").protect(
+    guarding(connections=None, default="public", audience="http://localhost:8000/mcp").protect(
         server
     )
     assert codes(server) == {"default-public", "loopback-url", "secret-unset", "unguarded"}
+
+    server = line.server("notes")
+    guarding(connections=None, audience="http://127.0.0.2:8000/mcp").protect(server)
+    assert "loopback-url" in codes(server)
 
 
 def test_a_configuration_that_is_right_has_no_finding(line: Line, guarding: Guarding) -> None:
