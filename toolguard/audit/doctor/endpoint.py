@@ -76,8 +76,9 @@ async def look_at_endpoint(
 
     Raises:
         httpx.HTTPError: if the server cannot be reached.
+        ValueError: if the URL is none.
     """
-    if not seen.url.lower().startswith("https:") and not is_secure_url(seen.url):
+    if urlsplit(seen.url).scheme != "https" and not is_secure_url(seen.url):
         yield Diagnosis(
             "insecure-url",
             seen.url,
