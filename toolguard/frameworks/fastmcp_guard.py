@@ -687,8 +687,8 @@ async def _nested(
 
 def _params(context: MiddlewareContext[Any]) -> dict[str, Any]:
     """Return the parameters of a call as JSON values."""
-    message = context.message
-    params = {**vars(message), "_meta": getattr(message, "meta", None)}
+    params = dict(vars(context.message))
+    params["_meta"] = params.pop("meta", None)
     if "uri" in params:
         params["uri"] = str(params["uri"])  # parsed by fastmcp 3.x
     return params

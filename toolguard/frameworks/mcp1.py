@@ -252,7 +252,8 @@ def _sent(params: Any) -> dict[str, Any]:
             value = sent[name]
             is_model = isinstance(value, BaseModel)
             sent[name] = value.model_dump(mode="json") if is_model else str(value)
-    return {**sent, "_meta": sent.pop("meta", None)}
+    sent["_meta"] = sent.pop("meta", None)
+    return sent
 
 
 def _is_error(result: types.ServerResult) -> bool:

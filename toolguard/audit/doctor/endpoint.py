@@ -11,6 +11,7 @@ import httpx
 
 from toolguard.audit.doctor.diagnosis import Diagnosis
 from toolguard.http.challenge import Challenge, metadata_url, parse
+from toolguard.parsing.secure_urls import is_secure_url
 from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["Seen", "initialize", "look_at_endpoint"]
@@ -76,9 +77,9 @@ async def look_at_endpoint(
 
     Raises:
         httpx.HTTPError: if the server cannot be reached.
+        ValueError: if the URL is none.
     """
-    parts = urlsplit(seen.url)
-    if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+    if urlsplit(seen.url).scheme != "https" and not is_secure_url(seen.url):
         yield Diagnosis(
             "insecure-url",
             seen.url,
