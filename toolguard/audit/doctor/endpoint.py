@@ -77,7 +77,7 @@ async def look_at_endpoint(
 
     Raises:
         httpx.HTTPError: if the server cannot be reached.
-        ValueError: if the URL is none.
+        ValueError: if the URL cannot be parsed.
     """
     if urlsplit(seen.url).scheme != "https" and not is_secure_url(seen.url):
         yield Diagnosis(
