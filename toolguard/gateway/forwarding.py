@@ -53,7 +53,7 @@ class Forwarding:
     no token.
 
     Args:
-        upstream: the server behind.
+        upstream: the server behind the gateway.
         surveyed: what it offers.
     """
 

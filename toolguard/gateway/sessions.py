@@ -45,7 +45,7 @@ class Sessions:
     """The sessions with one upstream; each begins with the first request that needs it.
 
     Args:
-        upstream: the server behind.
+        upstream: the server behind the gateway.
     """
 
     def __init__(self, upstream: Upstream) -> None:
