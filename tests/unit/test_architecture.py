@@ -334,6 +334,16 @@ def test_a_modules_first_paragraph_is_a_question_or_a_statement() -> None:
     assert offenders(silent) == {}
 
 
+def test_every_folder_says_whether_it_is_public() -> None:
+    def silent(module: Module) -> Iterator[str]:
+        first = (ast.get_docstring(module.tree) or "").partition("\n\n")[0]
+        is_folder = module.path.name == "__init__.py" and module.name
+        if is_folder and not re.search(r"\b(Public|Private)\b", first):
+            yield first
+
+    assert offenders(silent) == {}
+
+
 def test_every_public_name_is_documented() -> None:
     def undocumented(module: Module) -> Iterator[str]:
         names = exported(module)
