@@ -243,13 +243,19 @@ async def alice_deletes(story: Story) -> None:
     )
 
 
+async def _listing_events(story: Story, person: StoryPerson) -> _Application:
+    """List the events of a person who has none; return their application."""
+    application = _Application(story.setting, person)
+    read = await story.read(application)
+    story.narrator.expect((True, []), (read.ok, read.data))
+    story.tell_token(application)
+    return application
+
+
 async def bob_is_refused(story: Story) -> None:
     """The policy refuses the step-up, and the client stops."""
     story.narrator.step("Bob of tenant A, who is not a scheduler, lists his events.")
-    bob = _Application(story.setting, story.people.bob)
-    read = await story.read(bob)
-    story.narrator.expect((True, []), (read.ok, read.data))
-    story.tell_token(bob)
+    bob = await _listing_events(story, story.people.bob)
 
     story.narrator.step("His assistant creates an event.")
     await _refused_by_policy(story, bob)
@@ -262,10 +268,7 @@ async def bob_is_refused(story: Story) -> None:
 async def carol_is_refused(story: Story) -> None:
     """The same for another tenant, with another identity provider."""
     story.narrator.step("Carol of tenant B, whose identity provider is another one, does both.")
-    carol = _Application(story.setting, story.people.carol)
-    read = await story.read(carol)
-    story.narrator.expect((True, []), (read.ok, read.data))
-    story.tell_token(carol)
+    carol = await _listing_events(story, story.people.carol)
     await _refused_by_policy(story, carol)
     story.narrator.says("No tenant but A may write.")
 
