@@ -76,6 +76,11 @@ CHECKOUT = Path(__file__).parents[2]
 NO_NOUNS = {"utils", "util", "helpers", "common", "base", "types", "core", "misc"}
 
 
+def called(node: ast.Call) -> str:
+    """Return the last name of what is called."""
+    return str(getattr(node.func, "id", getattr(node.func, "attr", "")))
+
+
 def offenders(offences: Callable[[Module], Iterable[str]]) -> dict[str, list[str]]:
     """Return what is wrong with which module."""
     found = {str(module): sorted(set(offences(module))) for module in MODULES}
@@ -162,7 +167,7 @@ def test_private_names_of_the_frameworks_are_in_one_file() -> None:
                     yield node.attr
 
         for node in module.nodes:
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
+            if isinstance(node, ast.Call) and called(node) in ("getattr", "hasattr"):
                 named = node.args[1]
                 if isinstance(named, ast.Constant) and PRIVATE.fullmatch(str(named.value)):
                     yield str(named.value)
@@ -273,16 +278,12 @@ def test_few_private_functions_are_short_and_called_once() -> None:
     def splinters(module: Module) -> Iterator[str]:
         # Private names are used in their own module only, by whatever way they are reached there.
         used = Counter(mentions(module))
-        called = {
-            getattr(node.func, "id", getattr(node.func, "attr", None))
-            for node in module.nodes
-            if isinstance(node, ast.Call)
-        }
+        calls = {called(node) for node in module.nodes if isinstance(node, ast.Call)}
         for name, function in module.functions:
             own = function.name
             is_private = own.startswith("_") and not own.startswith("__")
             is_kept = "cache" in " ".join(map(ast.unparse, function.decorator_list))
-            is_called_once = own in called and used[own] == 1
+            is_called_once = own in calls and used[own] == 1
             if is_private and is_called_once and not is_kept and body_length(function) <= 3:
                 yield name
 
@@ -435,7 +436,7 @@ def test_nothing_is_left_to_do() -> None:
 def catches_everything(node: ast.AST) -> bool:
     if isinstance(node, ast.ExceptHandler):
         caught = "Exception" if node.type is None else ast.unparse(node.type)
-    elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+    elif isinstance(node, ast.Call) and called(node) == "suppress":
         caught = ast.unparse(node)
     else:
         return False
