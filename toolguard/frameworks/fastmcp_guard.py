@@ -48,12 +48,14 @@ __all__ = [
     "attach",
     "by_names",
     "described",
+    "functions_in_front",
     "guarded",
     "kind_of",
     "name_of",
     "on_path",
     "parents",
     "requested_version",
+    "reused_arguments",
     "servers_below",
 ]
 
@@ -408,7 +410,28 @@ def described(chain: Sequence[Any], more_names: Sequence[str] = ()) -> Operation
         getattr(chain[-1], "fn", None),
         other_names=tuple(others),
         tags=frozenset(tag for each in chain for tag in each.tags),
+        in_front=functions_in_front(chain),
+        reused=reused_arguments(chain),
     )
+
+
+def functions_in_front(chain: Sequence[Any]) -> tuple[Callable[..., Any], ...]:
+    """Return the functions of the user's that call the tool at the end of ``chain``."""
+    made = [each for each in chain[:-1] if _facts(each.__class__).is_transformed]
+    return tuple(each.fn for each in made if each.fn is not each.forwarding_fn)
+
+
+def reused_arguments(chain: Sequence[Any]) -> frozenset[str]:
+    """Return the arguments that a tool calls by the names of others of a tool it is made from."""
+    found: set[str] = set()
+    for at, made in enumerate(chain[:-1], 1):
+        if not _facts(made.__class__).is_transformed:
+            continue
+        known = {name for each in chain[at:] for name in each.parameters.get("properties", ())}
+        for was, argument in made.transform_args.items():
+            if not argument.hide and argument.name != was and argument.name in known:
+                found.add(argument.name)
+    return frozenset(found)
 
 
 def requested_version(meta: object) -> VersionSpec | None:
@@ -477,6 +500,7 @@ async def around(
     running = chain if entry.startswith("_") else chain[1:]
     below = internals.mounted(chain[-1])
     if below is not None:
+        _check_in_front(adapter, chain, names)
         return await _pass_on(adapter, below[0], (*names, *map(name_of, chain)), running, proceed)
 
     async def decided() -> Any:
@@ -495,6 +519,24 @@ async def around(
     unknown = functools.partial(_unknown, operation.kind, operation.name)
     validated = functools.partial(_validated, adapter, chain, args) if queued else None
     return await run(adapter, operation, arguments, decided, unknown, validated)
+
+
+def _check_in_front(adapter: AttachableAdapter, chain: Sequence[Any], names: Sequence[str]) -> None:
+    """Check a tool that is made from one of a mounted server, which decides without knowing it.
+
+    Raises:
+        Exception: the refusal of every call, if it cannot be guarded as registered.
+    """
+    if len(chain) == 1:
+        return
+    listed = names[0] if names else name_of(chain[0])
+    fault = adapter.resolve(described(chain, (*names, *adapter.names_below("tool", listed)))).fault
+    if fault is not None:
+        refusal = GuardNotConfiguredError(fault)
+        frame = here()
+        if frame is not None:
+            frame.enter(None, OperationCall("tool", listed)).entered.ended(refusal)
+        raise adapter.refusal_error(refusal, nested=False)
 
 
 def _validated(
