@@ -263,9 +263,9 @@ class Adapter(ABC):
         """
         return self._combine(Resolved(operation), None, None)
 
-    def has_rule(self, kind: Kind, name: str) -> bool:
-        """Return whether a rule names an operation that the framework's look-up does not find."""
-        return self.rules.policy(kind, name) is not None
+    def has_rule(self, kind: Kind, name: str, tags: Collection[str] = ()) -> bool:
+        """Return whether a rule matches an operation that the framework's look-up does not find."""
+        return self.rules.policy(kind, name, tags=tags) is not None
 
     @property
     def admits_anonymous(self) -> bool:

@@ -57,6 +57,7 @@ __all__ = [
     "requested_version",
     "reused_arguments",
     "servers_below",
+    "tags_of",
 ]
 
 _ATTACHED = "__toolguard_attached__"
@@ -88,10 +89,10 @@ class AttachableAdapter(Adapter):
         """Return the adapter for calls to ``server``, which is mounted below its own server."""
 
     @abstractmethod
-    def names_of(
+    def listed_as(
         self, server: FastMCPServer, kind: Kind, name: str, reached_by: Sequence[str]
-    ) -> tuple[str, ...]:
-        """Return what an operation of a mounted server is called by clients, for the rules.
+    ) -> Sequence[Operation]:
+        """Return what an operation of a mounted server is to clients, for the rules.
 
         Args:
             server: the mounted server.
@@ -121,11 +122,12 @@ class MessagePath:
         adapter: the protected server that the message belongs to.
         frame: the position in the message.
         names: the names of the operation to be found, on the servers it is mounted on.
+        tags: its tags there.
         running: components that were decided on together with the running one.
         entering: the mounted server that the message itself is passed to; None once it is there.
     """
 
-    __slots__ = ("adapter", "entering", "frame", "names", "running")
+    __slots__ = ("adapter", "entering", "frame", "names", "running", "tags")
 
     def __init__(
         self,
@@ -134,7 +136,9 @@ class MessagePath:
         names: tuple[str, ...] = (),
         running: Sequence[Any] = (),
         entering: Any = None,
+        tags: frozenset[str] = frozenset(),
     ) -> None:
+        self.tags = tags
         self.entering = entering
         self.adapter = adapter
         self.frame = frame
@@ -396,12 +400,15 @@ def kind_of(component: Any) -> Kind:
     return _facts(component.__class__).kind
 
 
-def described(chain: Sequence[Any], more_names: Sequence[str] = ()) -> Operation:
+def described(
+    chain: Sequence[Any], more_names: Sequence[str] = (), more_tags: frozenset[str] = frozenset()
+) -> Operation:
     """Return the operation of a component, with all its names and tags.
 
     Args:
         chain: the component, and the components it was transformed from.
         more_names: its names on the servers that it is mounted on.
+        more_tags: its tags there.
     """
     listed, *others = dict.fromkeys((*map(name_of, chain), *more_names))
     return Operation(
@@ -409,10 +416,15 @@ def described(chain: Sequence[Any], more_names: Sequence[str] = ()) -> Operation
         listed,
         getattr(chain[-1], "fn", None),
         other_names=tuple(others),
-        tags=frozenset(tag for each in chain for tag in each.tags),
+        tags=tags_of(chain) | more_tags,
         in_front=functions_in_front(chain),
         reused=reused_arguments(chain),
     )
+
+
+def tags_of(chain: Sequence[Any]) -> frozenset[str]:
+    """Return the tags of a component, and of the components it was transformed from."""
+    return frozenset(tag for each in chain for tag in each.tags)
 
 
 def functions_in_front(chain: Sequence[Any]) -> tuple[Callable[..., Any], ...]:
@@ -492,16 +504,14 @@ async def around(
     if tasks.line.asked_for is not None and tasks.line.asked_for(args):
         queued, proceed = True, functools.partial(tasks.queue, adapter.required_guard, proceed)
     chain = parents(component)
-    names = path.names if path is not None and path.adapter is adapter else ()
-    if attached.own is not adapter:  # which may have been called by no name that is listed
-        here_named = (attached.server, kind_of(component), name_of(chain[0]))
-        names += adapter.names_of(*here_named, reached_by=names)
+    names, tags = _reached_as(attached, adapter, path, chain[0])
     # An entry that starts with an underscore calls the one without.
     running = chain if entry.startswith("_") else chain[1:]
     below = internals.mounted(chain[-1])
     if below is not None:
         _check_in_front(adapter, chain, names)
-        return await _pass_on(adapter, below[0], (*names, *map(name_of, chain)), running, proceed)
+        reached = (*names, *map(name_of, chain)), tags | tags_of(chain)
+        return await _pass_on(adapter, below[0], reached, running, proceed)
 
     async def decided() -> Any:
         inside = here()
@@ -514,11 +524,26 @@ async def around(
         finally:
             _current.reset(before)
 
-    operation = described(chain, names)
+    operation = described(chain, names, tags)
     arguments = _arguments(operation, entry, args)
     unknown = functools.partial(_unknown, operation.kind, operation.name)
     validated = functools.partial(_validated, adapter, chain, args) if queued else None
     return await run(adapter, operation, arguments, decided, unknown, validated)
+
+
+def _reached_as(
+    attached: Attached, adapter: AttachableAdapter, path: MessagePath | None, component: Any
+) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return the names and tags of a component on the servers that it is mounted on."""
+    names: tuple[str, ...] = ()
+    tags = frozenset[str]()
+    if path is not None and path.adapter is adapter:
+        names, tags = path.names, path.tags
+    if attached.own is not adapter:  # which may have been called by no name that is listed
+        here_named = (attached.server, kind_of(component), name_of(component))
+        for listed in adapter.listed_as(*here_named, reached_by=names):
+            names, tags = (*names, *listed.names), tags | listed.tags
+    return names, tags
 
 
 def _check_in_front(adapter: AttachableAdapter, chain: Sequence[Any], names: Sequence[str]) -> None:
@@ -583,16 +608,16 @@ async def _unknown(kind: Kind, name: str) -> Any:
 async def _pass_on(
     adapter: AttachableAdapter,
     server: FastMCPServer,
-    names: tuple[str, ...],
+    reached: tuple[tuple[str, ...], frozenset[str]],
     running: Sequence[Any],
     proceed: Callable[[], Awaitable[Any]],
 ) -> Any:
-    """Let a mounted server look up the operation; it decides there, by all of its names.
+    """Let a mounted server look up the operation; it decides there, by all its names and tags.
 
     Raises:
         Exception: the refusal, or as raised by the operation.
     """
-    frame = here()
+    frame, (names, tags) = here(), reached
     try:
         attach(server)
     except ValueError as error:  # mounted or altered while serving
@@ -602,7 +627,8 @@ async def _pass_on(
         raise adapter.refusal_error(refusal, nested=False) from None
     if frame is None:  # called by code of the user's, outside of a message
         frame = await outside(adapter.required_guard)
-    with as_current(frame), on_path(MessagePath(adapter, frame, names, running, server)):
+    path = MessagePath(adapter, frame, names, running, server, tags)
+    with as_current(frame), on_path(path):
         return await proceed()
 
 
@@ -673,7 +699,8 @@ async def _nested_by_names(
         return await nested()
     call = named_operations(context.method or "", _params(context))[0]
     named = OperationCall.sent(call.kind, path.names[0], call.arguments)
-    return await by_names(path.adapter, (*path.names, call.name), named, nested)
+    names = (*path.names, call.name)
+    return await by_names(path.adapter, names, named, nested, path.tags)
 
 
 async def by_names(
@@ -681,8 +708,9 @@ async def by_names(
     names: tuple[str, ...],
     call: OperationCall,
     proceed: Callable[[], Awaitable[Any]],
+    tags: frozenset[str] = frozenset(),
 ) -> Any:
-    """Run what another guard decides on, if the rules for its names here let the caller.
+    """Run what another guard decides on, if the rules for its names and tags let the caller.
 
     Raises:
         Exception: the refusal that it ended in, or what the operation raised.
@@ -690,9 +718,9 @@ async def by_names(
     frame = here()
     sent = frame.message.sent if frame is not None and frame.row is None else None
     known = (*names, sent.name) if sent is not None else names
-    if not any(adapter.has_rule(call.kind, name) for name in known):
+    if not any(adapter.has_rule(call.kind, name, tags) for name in known):
         return await proceed()
-    operation = Operation(call.kind, names[0], None, other_names=names[1:])
+    operation = Operation(call.kind, names[0], None, other_names=names[1:], tags=tags)
     unknown = functools.partial(_unknown, call.kind, names[0])
     return await run(adapter, operation, call.arguments, proceed, unknown)
 
