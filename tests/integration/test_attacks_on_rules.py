@@ -351,7 +351,7 @@ def test_a_rule_never_reads_the_argument_of_another_tool_by_its_name(
 def test_a_rule_reads_an_argument_that_was_renamed_to_a_new_name(
     line: Line, guarding: Guarding, reach: Callable[..., Caller]
 ) -> None:
-    server = line.server("files")
+    server: Any = line.server("files")
     made = _fastmcp("tools", "Tool").from_function(_move, name="move")
     change = _fastmcp("tools.tool_transform", "ArgTransform")
     from_tool = _fastmcp("tools", "Tool").from_tool

@@ -62,6 +62,7 @@ __all__ = [
 
 _ATTACHED = "__toolguard_attached__"
 _MARK = "__toolguard_guard__"
+_NOTHING = frozenset[str]()
 
 # The methods that determine what a server serves, and how it looks operations up.
 _LOOKUPS = (
@@ -411,14 +412,15 @@ def described(
         more_tags: its tags there.
     """
     listed, *others = dict.fromkeys((*map(name_of, chain), *more_names))
+    is_made = len(chain) > 1  # from another; most are not, and a call should not look further
     return Operation(
         kind_of(chain[0]),
         listed,
         getattr(chain[-1], "fn", None),
         other_names=tuple(others),
-        tags=tags_of(chain) | more_tags,
-        in_front=functions_in_front(chain),
-        reused=reused_arguments(chain),
+        tags=frozenset(tag for each in chain for tag in each.tags) | more_tags,
+        in_front=functions_in_front(chain) if is_made else (),
+        reused=reused_arguments(chain) if is_made else _NOTHING,
     )
 
 
@@ -504,7 +506,10 @@ async def around(
     if tasks.line.asked_for is not None and tasks.line.asked_for(args):
         queued, proceed = True, functools.partial(tasks.queue, adapter.required_guard, proceed)
     chain = parents(component)
-    names, tags = _reached_as(attached, adapter, path, chain[0])
+    is_reached = path is not None and path.adapter is adapter
+    names, tags = (path.names, path.tags) if path is not None and is_reached else ((), _NOTHING)
+    if attached.own is not adapter:  # which may have been called by no name that is listed
+        names, tags = _listed_as(attached, adapter, chain[0], names, tags)
     # An entry that starts with an underscore calls the one without.
     running = chain if entry.startswith("_") else chain[1:]
     below = internals.mounted(chain[-1])
@@ -531,18 +536,17 @@ async def around(
     return await run(adapter, operation, arguments, decided, unknown, validated)
 
 
-def _reached_as(
-    attached: Attached, adapter: AttachableAdapter, path: MessagePath | None, component: Any
+def _listed_as(
+    attached: Attached,
+    adapter: AttachableAdapter,
+    component: Any,
+    names: tuple[str, ...],
+    tags: frozenset[str],
 ) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Return the names and tags of a component on the servers that it is mounted on."""
-    names: tuple[str, ...] = ()
-    tags = frozenset[str]()
-    if path is not None and path.adapter is adapter:
-        names, tags = path.names, path.tags
-    if attached.own is not adapter:  # which may have been called by no name that is listed
-        here_named = (attached.server, kind_of(component), name_of(component))
-        for listed in adapter.listed_as(*here_named, reached_by=names):
-            names, tags = (*names, *listed.names), tags | listed.tags
+    """Return the names and tags of a component, with those it has in lists of other servers."""
+    here_named = (attached.server, kind_of(component), name_of(component))
+    for listed in adapter.listed_as(*here_named, reached_by=names):
+        names, tags = (*names, *listed.names), tags | listed.tags
     return names, tags
 
 

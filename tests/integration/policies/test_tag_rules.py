@@ -83,10 +83,10 @@ def test_a_rule_by_tag_holds_for_a_tag_that_a_transform_adds(
     root: Any = fastmcp.server("root")
     server: Any = fastmcp.server("untagged")
 
-    @server.tool()
     async def wipe() -> str:
         return "wiped"
 
+    server.tool()(wipe)
     if protected:
         guarding().protect(server)
     root.mount(server, namespace=namespace)
@@ -108,10 +108,10 @@ def test_a_rule_by_tag_holds_for_a_tag_that_a_transform_adds(
 def test_the_metadata_and_the_audit_know_rules_by_tag(fastmcp: Line, guarding: Guarding) -> None:
     server: Any = fastmcp.server("tagged")
 
-    @server.tool(tags={"admins"})
     async def wipe() -> str:
         return "wiped"
 
+    server.tool(tags={"admins"})(wipe)
     guard = guarding()
     guard.protect(server, rules=RULES)
 
