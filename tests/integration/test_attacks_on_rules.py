@@ -347,6 +347,81 @@ def test_a_rule_never_reads_the_argument_of_another_tool_by_its_name(
         assert "moved" not in mallory.call("mv", sent).content
 
 
+BY_CALL = [
+    requires(lambda _, call: call.arguments.get("src") == "own"),
+    requires_scopes(lambda call: f"write.{call.arguments.get('src')}"),
+]
+
+
+@pytest.mark.parametrize("rule", BY_CALL, ids=["check", "scopes"])
+@pytest.mark.parametrize("name", ["move", "mv", "*"])
+@pytest.mark.parametrize("way", ["copied", "transformed", "mounted"])
+@pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
+def test_a_function_of_a_rule_never_reads_the_argument_of_another_tool(
+    line: Line, guarding: Guarding, reach: Callable[..., Caller], way: str, name: str, rule: Any
+) -> None:
+    early = line.server("early")
+    _swapped(early, way)
+    with pytest.raises(ValueError, match="could read those of either"):
+        guarding().protect(early, rules={name: rule})
+
+    late = guarding().protect(line.server("late"), rules={name: rule})
+    mallory = reach(late, "write.own")
+    _swapped(late, way)
+    for sent in ({"src": "own", "dst": "other"}, {"src": "other", "dst": "own"}):
+        assert "moved" not in mallory.call("mv", sent).content
+
+
+async def _passing_another(src: str, dst: str) -> Any:
+    forward = _fastmcp("tools.tool_transform", "forward")
+    return await forward(src="other", dst=f"{src} {dst}")
+
+
+async def _passing_its_own(path: str, dst: str, **_: str) -> Any:
+    forward = _fastmcp("tools.tool_transform", "forward_raw")
+    return await forward(src=path, dst=dst)
+
+
+@pytest.mark.parametrize("rule", [requires_scopes("write.{src}"), *BY_CALL])
+@pytest.mark.parametrize("in_front", [_passing_another, _passing_its_own])
+@pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
+def test_a_rule_never_reads_what_a_function_in_front_of_a_tool_replaces(
+    line: Line, guarding: Guarding, reach: Callable[..., Caller], in_front: Any, rule: Any
+) -> None:
+    def add(server: Any) -> None:
+        made = _fastmcp("tools", "Tool").from_function(_move, name="move")
+        server.add_tool(_fastmcp("tools", "Tool").from_tool(made, name="mv", transform_fn=in_front))
+
+    early = line.server("early")
+    add(early)
+    with pytest.raises(ValueError, match="could read"):
+        guarding().protect(early, rules={"move": rule})
+
+    late = guarding().protect(line.server("late"), rules={"move": rule})
+    mallory = reach(late, "write.own")
+    add(late)
+    sent = {"src": "own", "path": "other", "dst": "x"}
+    for left_out in ("src", "path", ""):
+        arguments = {name: value for name, value in sent.items() if name != left_out}
+        assert "moved" not in mallory.call("mv", arguments).content
+
+
+@pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
+def test_a_function_of_a_rule_reads_a_tool_whose_arguments_keep_their_names(
+    line: Line, guarding: Guarding, reach: Callable[..., Caller]
+) -> None:
+    server: Any = line.server("files")
+    made = _fastmcp("tools", "Tool").from_function(_move, name="move")
+    change = _fastmcp("tools.tool_transform", "ArgTransform")
+    changes = {"src": change(description="from"), "dst": change(hide=True, default="bin")}
+    server.add_tool(_fastmcp("tools", "Tool").from_tool(made, name="mv", transform_args=changes))
+    guarding().protect(server, rules={"move": BY_CALL[0]})
+    bob = reach(server)
+
+    assert "moved own to bin" in bob.call("mv", {"src": "own"}).content
+    assert "moved" not in bob.call("mv", {"src": "other"}).content
+
+
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
 def test_a_rule_reads_an_argument_that_was_renamed_to_a_new_name(
     line: Line, guarding: Guarding, reach: Callable[..., Caller]

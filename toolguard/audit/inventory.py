@@ -87,6 +87,7 @@ def _policies(path: _MountPath, listed: Operation) -> Iterator[tuple[Policy | No
                 other_names=others,
                 tags=listed.tags,
                 reused=listed.reused,
+                renames=listed.renames,
             )
             policy = adapter.policy(operation)
             yield (policy or DEFAULT_POLICIES[deciding.default]), policy is not None

@@ -189,7 +189,7 @@ class Adapter(ABC):
         """Return an operation with its whole policy, computed once for its function and names."""
         function = operation.function
         kind, names = operation.kind, (operation.name, operation.other_names)
-        outer = (*map(id, operation.in_front), *operation.reused)
+        outer = (*map(id, operation.in_front), operation.renames, *operation.reused)
         key = (kind, names, operation.tags, id(function), outer)
         known = self._resolved.get(key)
         is_same = known is not None and known.operation.function is function
@@ -249,8 +249,8 @@ class Adapter(ABC):
             sent=sent,
             tags=operation.tags,
         )
-        if operation.reused:
-            _check_reused(operation, combine(declared=None, default=None))
+        if operation.renames:
+            _check_renamed(operation, combine(declared=None, default=None))
         return combine(declared=resolved.declared, default=default)
 
     def policy(self, operation: Operation) -> Policy | None:
@@ -368,13 +368,21 @@ class Adapter(ABC):
         self.server.run_stdio_async = run_stdio_async
 
 
-def _check_reused(operation: Operation, ruled: Policy | None) -> None:
+def _check_renamed(operation: Operation, ruled: Policy | None) -> None:
     """Check that rules read no argument that means different things under different names.
 
     Raises:
         ValueError: with what to write instead.
     """
-    for name in ruled.arguments if ruled is not None else ():
+    if ruled is None:
+        return
+    if any(each.reads_arguments and not each.arguments for each in ruled.requirements):
+        raise ValueError(
+            f"tool {operation.name!r} is made from another tool and has other arguments, so a rule "
+            "whose function is given the call could read those of either: guard the function "
+            "itself, or write a rule that names the argument"
+        )
+    for name in ruled.arguments:
         if name in operation.reused:
             raise ValueError(
                 f"tool {operation.name!r} is made from another tool and has an argument {name!r} "

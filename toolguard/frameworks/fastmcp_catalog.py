@@ -13,7 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from toolguard.frameworks import internals
-from toolguard.frameworks.fastmcp_guard import functions_in_front, reused_arguments, tags_of
+from toolguard.frameworks.fastmcp_guard import (
+    functions_in_front,
+    renames_arguments,
+    reused_arguments,
+    tags_of,
+)
 from toolguard.frameworks.operation import Catalog, Operation
 from toolguard.frameworks.protocols import FastMCPServer
 from toolguard.policies.operations import Kind
@@ -161,6 +166,7 @@ def _listed(kind: Kind, component: Any) -> Operation:
         tags=tags_of(chain),
         in_front=functions_in_front(chain),
         reused=reused_arguments(chain),
+        renames=renames_arguments(chain),
     )
 
 

@@ -54,6 +54,7 @@ __all__ = [
     "name_of",
     "on_path",
     "parents",
+    "renames_arguments",
     "requested_version",
     "reused_arguments",
     "servers_below",
@@ -421,6 +422,7 @@ def described(
         tags=frozenset(tag for each in chain for tag in each.tags) | more_tags,
         in_front=functions_in_front(chain) if is_made else (),
         reused=reused_arguments(chain) if is_made else _NOTHING,
+        renames=is_made and renames_arguments(chain),
     )
 
 
@@ -436,16 +438,31 @@ def functions_in_front(chain: Sequence[Any]) -> tuple[Callable[..., Any], ...]:
 
 
 def reused_arguments(chain: Sequence[Any]) -> frozenset[str]:
-    """Return the arguments that a tool calls by the names of others of a tool it is made from."""
+    """Return the arguments that a tool calls by the names of others of a tool it is made from.
+
+    A function in front of a tool may give it any value for each of its arguments.
+    """
     found: set[str] = set()
     for at, made in enumerate(chain[:-1], 1):
         if not _facts(made.__class__).is_transformed:
             continue
         known = {name for each in chain[at:] for name in each.parameters.get("properties", ())}
+        if made.fn is not made.forwarding_fn:
+            found |= known
         for was, argument in made.transform_args.items():
             if not argument.hide and argument.name != was and argument.name in known:
                 found.add(argument.name)
     return frozenset(found)
+
+
+def renames_arguments(chain: Sequence[Any]) -> bool:
+    """Return whether the tool at the end of ``chain`` has other arguments than clients send."""
+    made = [each for each in chain[:-1] if _facts(each.__class__).is_transformed]
+    changes = (change for each in made for change in each.transform_args.items())
+    return bool(functions_in_front(chain)) or any(
+        isinstance(change.name, str) and change.name != was and not change.hide
+        for was, change in changes
+    )
 
 
 def requested_version(meta: object) -> VersionSpec | None:

@@ -39,7 +39,8 @@ class Operation(NamedTuple):
         tags: the tags of a component of fastmcp.
         in_front: the functions that clients reach it through, of tools that are made from it.
         reused: the arguments that mean one thing under one of its names and another under another,
-            because a tool that is made from it has renamed them.
+            because a tool that is made from it has renamed them or calls it from a function.
+        renames: whether such a tool has other arguments than it has itself.
     """
 
     kind: Kind
@@ -53,6 +54,7 @@ class Operation(NamedTuple):
     tags: frozenset[str] = frozenset()
     in_front: tuple[Callable[..., Any], ...] = ()
     reused: frozenset[str] = frozenset()
+    renames: bool = False
 
     @property
     def key(self) -> str:
