@@ -149,8 +149,14 @@ class MessageContext:
     @property
     def is_permitted(self) -> bool:
         """Whether the operation of the message was decided on and permitted."""
-        is_permitted = bool(self.rows) and self.rows[-1].state is State.PERMITTED
+        own = self.own_row
+        is_permitted = own is not None and own.state is self.rows[-1].state is State.PERMITTED
         return is_permitted and not self.needs_arguments
+
+    @property
+    def own_row(self) -> Row | None:
+        """The last row of what the message names; None if no row is known to be that."""
+        return next((row for row in reversed(self.rows) if row.own), None)
 
     @property
     def needs_arguments(self) -> bool:

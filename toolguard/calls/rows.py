@@ -60,6 +60,7 @@ class Row:
         call: the call, with the arguments as known where the operation is entered.
         owner: the wrapper that decides on the validated arguments; None if there is no wrapper.
         nested: whether it was entered inside of another operation.
+        own: whether it is known to be what the message names, and not what a middleware called.
         state: the state of the decision.
         principal: the caller, once permitted; None for a caller without a token.
         refusal: the refusal that the operation ended in.
@@ -74,6 +75,7 @@ class Row:
     call: OperationCall
     owner: Callable[..., Any] | None = None
     nested: bool = False
+    own: bool = True
     state: State = State.UNDECIDED
     principal: Principal | None = None
     refusal: ToolGuardError | None = None

@@ -127,9 +127,11 @@ class MessagePath:
         tags: its tags there.
         running: components that were decided on together with the running one.
         entering: the mounted server that the message itself is passed to; None once it is there.
+        named: what the message names on this server; None for the name that the client sent, and
+            an empty name for a call that a middleware makes.
     """
 
-    __slots__ = ("adapter", "entering", "frame", "names", "running", "tags")
+    __slots__ = ("adapter", "entering", "frame", "named", "names", "running", "tags")
 
     def __init__(
         self,
@@ -139,7 +141,9 @@ class MessagePath:
         running: Sequence[Any] = (),
         entering: Any = None,
         tags: frozenset[str] = frozenset(),
+        named: str | None = None,
     ) -> None:
+        self.named = named
         self.tags = tags
         self.entering = entering
         self.adapter = adapter
@@ -529,11 +533,15 @@ async def around(
         names, tags = _listed_as(attached, adapter, chain[0], names, tags)
     # An entry that starts with an underscore calls the one without.
     running = chain if entry.startswith("_") else chain[1:]
+    known = [name_of(each) for each in chain]
+    arguments = _arguments(kind_of(component), known[0], entry, args)
+    is_own = frame is None or _is_own(path, frame, *known, arguments.get("uri"))
     below = internals.mounted(chain[-1])
     if below is not None:
         _check_in_front(adapter, chain, names)
-        reached = (*names, *map(name_of, chain)), tags | tags_of(chain)
-        return await _pass_on(adapter, below[0], reached, running, proceed)
+        reached = (*names, *known), tags | tags_of(chain)
+        named = below[1] if is_own else ""
+        return await _pass_on(adapter, (below[0], named), reached, running, proceed)
 
     async def decided() -> Any:
         inside = here()
@@ -547,10 +555,9 @@ async def around(
             _current.reset(before)
 
     operation = described(chain, names, tags)
-    arguments = _arguments(operation, entry, args)
     unknown = functools.partial(_unknown, operation.kind, operation.name)
     validated = functools.partial(_validated, adapter, chain, args) if queued else None
-    return await run(adapter, operation, arguments, decided, unknown, validated)
+    return await run(adapter, operation, arguments, decided, unknown, validated, is_own=is_own)
 
 
 def _listed_as(
@@ -604,10 +611,10 @@ def _validated(
     return arguments_of(owner, adapter.tasks.line.validated(chain[0], dict(given)))
 
 
-def _arguments(operation: Operation, entry: str, args: tuple[Any, ...]) -> Mapping[str, Any]:
-    if operation.kind == "resource":
+def _arguments(kind: Kind, name: str, entry: str, args: tuple[Any, ...]) -> Mapping[str, Any]:
+    if kind == "resource":
         is_given = entry in ("_read", "create_resource") and args and isinstance(args[0], str)
-        return {"uri": args[0] if is_given else operation.name}
+        return {"uri": args[0] if is_given else name}
     return (args[0] if args else None) or {}
 
 
@@ -628,7 +635,7 @@ async def _unknown(kind: Kind, name: str) -> Any:
 
 async def _pass_on(
     adapter: AttachableAdapter,
-    server: FastMCPServer,
+    below: tuple[FastMCPServer, str],
     reached: tuple[tuple[str, ...], frozenset[str]],
     running: Sequence[Any],
     proceed: Callable[[], Awaitable[Any]],
@@ -638,7 +645,7 @@ async def _pass_on(
     Raises:
         Exception: the refusal, or as raised by the operation.
     """
-    frame, (names, tags) = here(), reached
+    frame, (names, tags), (server, named) = here(), reached, below
     try:
         attach(server)
     except ValueError as error:  # mounted or altered while serving
@@ -648,7 +655,7 @@ async def _pass_on(
         raise adapter.refusal_error(refusal, nested=False) from None
     if frame is None:  # called by code of the user's, outside of a message
         frame = await outside(adapter.required_guard)
-    path = MessagePath(adapter, frame, names, running, server, tags)
+    path = MessagePath(adapter, frame, names, running, server, tags, named)
     with as_current(frame), on_path(path):
         return await proceed()
 
@@ -743,7 +750,7 @@ async def by_names(
         return await proceed()
     operation = Operation(call.kind, names[0], None, other_names=names[1:], tags=tags)
     unknown = functools.partial(_unknown, call.kind, names[0])
-    return await run(adapter, operation, call.arguments, proceed, unknown)
+    return await run(adapter, operation, call.arguments, proceed, unknown, is_own=False)
 
 
 async def _nested(
@@ -756,7 +763,7 @@ async def _nested(
     """
     frame = here()
     assert frame is not None  # noqa: S101 - only a call from inside of a message is nested
-    inner: list[MessageContext] = []
+    path, inner = _find_path(frame), list[MessageContext]()
 
     async def served() -> Any:
         door = here()
@@ -773,7 +780,16 @@ async def _nested(
         raise adapter.refusal_error(refusal, nested=frame.row is not None) from None
     finally:
         if frame.row is None:  # the operation of the message
-            frame.message.rows += [row for each in inner for row in each.rows]
+            for row in (row for each in inner for row in each.rows):
+                row.own = row.own and _is_own(path, frame, params.get("name"), params.get("uri"))
+                frame.message.rows.append(row)
+
+
+def _is_own(path: MessagePath | None, frame: Frame, *names: object) -> bool:
+    """Return whether a call, by one of these names, is known to be what the message names."""
+    sent = frame.message.sent
+    named = path.named if path is not None and path.named is not None else sent and sent.name
+    return named is None or named in names
 
 
 def _params(context: MiddlewareContext[Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ before it is sent.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -299,6 +299,8 @@ async def run(
     proceed: Callable[[], Awaitable[Any]],
     unknown: Callable[[], Awaitable[Any]],
     validated: Callable[[], Mapping[str, Any]] | None = None,
+    *,
+    is_own: bool | None = None,
 ) -> Any:
     """Run an operation that the framework has found, if the caller is permitted.
 
@@ -310,6 +312,8 @@ async def run(
         unknown: does what the framework does for an unknown operation.
         validated: returns the validated arguments, if the function is only queued, so that no
             wrapper decides on them now.
+        is_own: whether the operation is known to be what the message names, and not what a
+            middleware calls; None to tell by its names.
 
     Raises:
         Exception: the refusal, in the form that this framework passes on; or as raised by the
@@ -324,6 +328,9 @@ async def run(
     frame = door.enter(resolved.policy, call, resolved.owner)
     row, before = frame.entered, make_current(frame)
     row.label = operation.name
+    if is_own is None:
+        is_own = sent is None or sent.name in (*operation.names, arguments.get("uri"))
+    row.own = is_own
     failure: str | None = "CancelledError"  # unless it ends otherwise
     try:
         if resolved.fault or operation.kind == "resource" or call.name != operation.name:
@@ -404,13 +411,29 @@ async def _settle(adapter: Adapter, door: Frame, incoming: Incoming, result: Any
         last = message.rows[-1]
         await door.enter(last.policy, last.call).authorize(last.call, approving="skip")
         return
-    if message.rows:  # refused, but answered nevertheless
+    rows, own, sent = message.rows, message.own_row, message.sent
+    if rows and (own is not None or rows[-1].state is not State.PERMITTED):
+        # refused, but answered nevertheless
         raise message.refusal or AccessDeniedError(rule="an answer after a refusal")
-    sent = message.sent
+    if rows and sent is not None and await _is_of(rows, adapter, sent, incoming):
+        return
     if sent is not None:  # answered without a look-up, such as by a cache
         row = (await _decide_by_name(adapter, door, sent, incoming)).entered
         if row.owner is not None and row.policy is not None and row.policy.reads_arguments:
             raise AccessDeniedError(rule="an answer without a decision on its arguments")
+
+
+async def _is_of(
+    rows: Sequence[Row], adapter: Adapter, sent: OperationCall, incoming: Incoming
+) -> bool:
+    """Return whether one of ``rows`` is what a message names, or nothing else has that name.
+
+    A middleware may call other operations, before a cache answers, or instead of an alias.
+    """
+    found = await adapter.find(sent.kind, sent.name, incoming.meta)
+    if found is None:
+        return not adapter.has_rule(sent.kind, sent.name)
+    return any(row.call.kind == sent.kind and row.label in found.names for row in rows)
 
 
 async def _publish(
