@@ -461,6 +461,109 @@ def test_a_function_in_front_of_a_tool_takes_no_caller_from_the_client(
     assert "banned" not in mallory.call("mv", sent).content
 
 
+# --- a middleware that calls others before a cache answers
+
+
+async def _call_open(server: Any) -> None:
+    await server.call_tool("open_note", {})
+
+
+async def _call_inside(server: Any) -> None:
+    await server.call_tool("open_note", {}, run_middleware=False)
+
+
+async def _run_the_tool(server: Any) -> None:
+    await (await server.get_tool("open_note")).run({})
+
+
+def _remembering(server: Any, before: Callable[[Any], Any]) -> None:
+    """Call another operation before each message, and answer what was answered before."""
+    kept: dict[str, Any] = {}
+
+    class Remembering(_fastmcp("server.middleware", "Middleware")):  # type: ignore[misc]
+        async def on_message(self, context: Any, call_next: Any) -> Any:
+            name = str(getattr(context.message, "name", getattr(context.message, "uri", "")))
+            if not name or name == "open_note":
+                return await call_next(context)
+            await before(server)
+            if name not in kept:
+                kept[name] = await call_next(context)
+            return kept[name]
+
+    server.add_middleware(Remembering())
+
+
+@pytest.mark.parametrize("before", [_call_open, _call_inside, _run_the_tool])
+@pytest.mark.parametrize("around", ["alone", "mounted", "guarded"])
+@pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
+def test_a_cache_answers_nobody_for_whom_something_else_was_permitted(
+    line: Line, guarding: Guarding, reach: Callable[..., Caller], before: Any, around: str
+) -> None:
+    server: Any = _notes(line)
+
+    @server.tool()
+    def open_note() -> str:
+        return "open"
+
+    @server.tool()
+    @requires_scopes("notes.delete")
+    def deleted_too() -> str:
+        return "deleted too"
+
+    _remembering(server, before)
+    rules, prefix = RULES, ""
+    if around != "alone":
+        inner, server, prefix = server, line.server("outer"), "n_"
+        if around == "guarded":
+            guarding().protect(inner, rules=RULES)
+        server.mount(inner, namespace="n")
+        rules = {"*delete_*": RULES["delete_*"], "resource:*": RULES["resource:notes://*"]}
+    rules = {**rules, "prompt:*": RULES["prompt:*"]}
+    guarding().protect(server, rules=rules)
+    uri = "notes://private/1" if around == "alone" else "notes://n/private/1"
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("tools/call", {"name": f"{prefix}deleted_too"}),
+        ("prompts/get", {"name": f"{prefix}summary"}),
+        ("resources/read", {"uri": uri}),
+    ]
+    alice = reach(server, "notes.delete", "notes.private", "notes.prompt", user="alice")
+    mallory = reach(server)
+
+    for method, params in asked:
+        assert "deleted" in alice.send(method, params).content
+        assert "deleted" in alice.send(method, params).content
+        assert mallory.send(method, params).status == 403
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.name == "mcp2"], ids=str)
+def test_a_middleware_of_the_sdk_answers_nobody_for_whom_something_else_was_permitted(
+    line: Line, guarding: Guarding, reach: Callable[..., Caller]
+) -> None:
+    server: Any = _notes(line)
+
+    @server.tool()
+    def open_note() -> str:
+        return "open"
+
+    kept: dict[str, Any] = {}
+
+    async def remembering(context: Any, call_next: Any) -> Any:
+        if context.method != "tools/call":
+            return await call_next(context)
+        await server.call_tool("open_note", {})
+        if "answer" not in kept:
+            kept["answer"] = await call_next(context)
+        return kept["answer"]
+
+    server._lowlevel_server.middleware.append(remembering)
+    guarding().protect(server, rules={"delete_note": requires_scopes("notes.delete")})
+    alice = reach(server, "notes.delete", user="alice")
+
+    assert "deleted" in alice.call("delete_note").content
+    assert "deleted" in alice.call("delete_note").content
+    assert "deleted" not in reach(server).call("delete_note").content
+
+
 # --- what a stranger is told
 
 

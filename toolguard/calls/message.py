@@ -149,8 +149,8 @@ class MessageContext:
     @property
     def is_permitted(self) -> bool:
         """Whether the operation of the message was decided on and permitted."""
-        own = self.own_row
-        is_permitted = own is not None and own.state is self.rows[-1].state is State.PERMITTED
+        last = self.rows[-1] if self.rows else None
+        is_permitted = last is not None and last.own and last.state is State.PERMITTED
         return is_permitted and not self.needs_arguments
 
     @property

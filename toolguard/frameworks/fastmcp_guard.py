@@ -127,6 +127,8 @@ class MessagePath:
         tags: its tags there.
         running: components that were decided on together with the running one.
         entering: the mounted server that the message itself is passed to; None once it is there.
+
+    Attributes:
         named: what the message names on this server; None for the name that the client sent, and
             an empty name for a call that a middleware makes.
     """
@@ -141,9 +143,8 @@ class MessagePath:
         running: Sequence[Any] = (),
         entering: Any = None,
         tags: frozenset[str] = frozenset(),
-        named: str | None = None,
     ) -> None:
-        self.named = named
+        self.named: str | None = None
         self.tags = tags
         self.entering = entering
         self.adapter = adapter
@@ -533,14 +534,13 @@ async def around(
         names, tags = _listed_as(attached, adapter, chain[0], names, tags)
     # An entry that starts with an underscore calls the one without.
     running = chain if entry.startswith("_") else chain[1:]
-    known = [name_of(each) for each in chain]
-    arguments = _arguments(kind_of(component), known[0], entry, args)
-    is_own = frame is None or _is_own(path, frame, *known, arguments.get("uri"))
     below = internals.mounted(chain[-1])
     if below is not None:
         _check_in_front(adapter, chain, names)
+        known = [*map(name_of, chain)]
         reached = (*names, *known), tags | tags_of(chain)
-        named = below[1] if is_own else ""
+        uri = _arguments(kind_of(component), known[0], entry, args).get("uri")
+        named = below[1] if _is_own(path, frame, *known, uri) else ""
         return await _pass_on(adapter, (below[0], named), reached, running, proceed)
 
     async def decided() -> Any:
@@ -548,6 +548,8 @@ async def around(
         assert inside is not None  # noqa: S101 - this runs inside of the frame that decided
         if queued:
             await tasks.check_user(adapter.required_guard)
+        if path is not None and path.named is not None:
+            inside.entered.own = _is_own(path, frame, *map(name_of, chain), arguments.get("uri"))
         before = _current.set(MessagePath(adapter, inside, (), running))
         try:
             return await proceed()
@@ -555,9 +557,10 @@ async def around(
             _current.reset(before)
 
     operation = described(chain, names, tags)
+    arguments = _arguments(operation.kind, operation.name, entry, args)
     unknown = functools.partial(_unknown, operation.kind, operation.name)
     validated = functools.partial(_validated, adapter, chain, args) if queued else None
-    return await run(adapter, operation, arguments, decided, unknown, validated, is_own=is_own)
+    return await run(adapter, operation, arguments, decided, unknown, validated)
 
 
 def _listed_as(
@@ -655,7 +658,8 @@ async def _pass_on(
         raise adapter.refusal_error(refusal, nested=False) from None
     if frame is None:  # called by code of the user's, outside of a message
         frame = await outside(adapter.required_guard)
-    path = MessagePath(adapter, frame, names, running, server, tags, named)
+    path = MessagePath(adapter, frame, names, running, server, tags)
+    path.named = named
     with as_current(frame), on_path(path):
         return await proceed()
 
@@ -750,7 +754,14 @@ async def by_names(
         return await proceed()
     operation = Operation(call.kind, names[0], None, other_names=names[1:], tags=tags)
     unknown = functools.partial(_unknown, call.kind, names[0])
-    return await run(adapter, operation, call.arguments, proceed, unknown, is_own=False)
+
+    async def decided() -> Any:
+        inside = here()
+        assert inside is not None  # noqa: S101 - this runs inside of the frame that decided
+        inside.entered.own = False  # the other guard decides on it
+        return await proceed()
+
+    return await run(adapter, operation, call.arguments, decided, unknown)
 
 
 async def _nested(
@@ -777,6 +788,8 @@ async def _nested(
     try:
         return await serve(adapter.at(attached.server), adapter.required_guard, incoming)
     except ToolGuardError as refusal:
+        for row in (row for each in inner for row in each.rows[-1:]):
+            row.ended(row.refusal or refusal)
         raise adapter.refusal_error(refusal, nested=frame.row is not None) from None
     finally:
         if frame.row is None:  # the operation of the message
@@ -785,9 +798,9 @@ async def _nested(
                 frame.message.rows.append(row)
 
 
-def _is_own(path: MessagePath | None, frame: Frame, *names: object) -> bool:
+def _is_own(path: MessagePath | None, frame: Frame | None, *names: object) -> bool:
     """Return whether a call, by one of these names, is known to be what the message names."""
-    sent = frame.message.sent
+    sent = None if frame is None else frame.message.sent
     named = path.named if path is not None and path.named is not None else sent and sent.name
     return named is None or named in names
 

@@ -299,8 +299,6 @@ async def run(
     proceed: Callable[[], Awaitable[Any]],
     unknown: Callable[[], Awaitable[Any]],
     validated: Callable[[], Mapping[str, Any]] | None = None,
-    *,
-    is_own: bool | None = None,
 ) -> Any:
     """Run an operation that the framework has found, if the caller is permitted.
 
@@ -312,8 +310,6 @@ async def run(
         unknown: does what the framework does for an unknown operation.
         validated: returns the validated arguments, if the function is only queued, so that no
             wrapper decides on them now.
-        is_own: whether the operation is known to be what the message names, and not what a
-            middleware calls; None to tell by its names.
 
     Raises:
         Exception: the refusal, in the form that this framework passes on; or as raised by the
@@ -328,9 +324,7 @@ async def run(
     frame = door.enter(resolved.policy, call, resolved.owner)
     row, before = frame.entered, make_current(frame)
     row.label = operation.name
-    if is_own is None:
-        is_own = sent is None or sent.name in (*operation.names, arguments.get("uri"))
-    row.own = is_own
+    row.own = call.name in (operation.name, *operation.other_names, arguments.get("uri"))
     failure: str | None = "CancelledError"  # unless it ends otherwise
     try:
         if resolved.fault or operation.kind == "resource" or call.name != operation.name:
@@ -412,9 +406,11 @@ async def _settle(adapter: Adapter, door: Frame, incoming: Incoming, result: Any
         await door.enter(last.policy, last.call).authorize(last.call, approving="skip")
         return
     rows, own, sent = message.rows, message.own_row, message.sent
-    if rows and (own is not None or rows[-1].state is not State.PERMITTED):
+    if rows and {row.state for row in filter(None, (own, rows[-1]))} != {State.PERMITTED}:
         # refused, but answered nevertheless
         raise message.refusal or AccessDeniedError(rule="an answer after a refusal")
+    if own is not None:
+        return
     if rows and sent is not None and await _is_of(rows, adapter, sent, incoming):
         return
     if sent is not None:  # answered without a look-up, such as by a cache
