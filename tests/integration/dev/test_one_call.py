@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -208,7 +209,8 @@ def test_a_token_from_elsewhere_gets_advice(
     one: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = PersonTokenRequest("alice", (READ,), one.url)
-    monkeypatch.setenv("TOOLGUARD_CALL_TOKEN", fetch_person_token(one.issuer, asked).token)
+    found = anyio.run(fetch_person_token, one.issuer, asked)
+    monkeypatch.setenv("TOOLGUARD_CALL_TOKEN", found.token)
 
     served = call(one, capsys, "read_note", '{"name": "a"}')
     refused = call(one, capsys, "write_note", '{"name": "a"}')

@@ -70,7 +70,7 @@ def test_only_the_token_goes_to_standard_output(
 
 
 def test_a_protected_server_accepts_the_token(server: DevServer) -> None:
-    found = fetch_person_token(server.origin, PersonTokenRequest("carol", (READ,)))
+    found = asyncio.run(fetch_person_token(server.origin, PersonTokenRequest("carol", (READ,))))
 
     principal = asyncio.run(server.verifier(MCP).verify(found.token))
 
@@ -242,7 +242,7 @@ def test_a_free_port_is_said_to_have_no_server() -> None:
         origin = loopback.url
 
     with pytest.raises(NoServerError, match="start toolguard dev in another terminal"):
-        fetch_person_token(origin, PersonTokenRequest())
+        asyncio.run(fetch_person_token(origin, PersonTokenRequest()))
 
 
 BROWSERS = [
