@@ -118,7 +118,9 @@ class _AtMost(HTTP.AsyncByteStream):  # type: ignore[misc] # of either client
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if self._is_compressed:
-            raise self._refuse("sends a compressed answer, which was not accepted")
+            raise self._refuse(
+                "sends compressed answers, which are not accepted: turn that off there"
+            )
         length, last = 0, b""
         async for chunk in self._stream:
             length += len(chunk)
@@ -146,5 +148,6 @@ def _after_events(chunk: bytes, last: bytes) -> int | None:
     if last == b"\r":
         chunk = chunk.removeprefix(b"\n")
     lines = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    _, end, rest = ((b"\n" if last in b"\r\n" and last else b"") + lines).rpartition(b"\n\n")
+    before = b"\n" if last in (b"\r", b"\n") else b""
+    _, end, rest = (before + lines).rpartition(b"\n\n")
     return len(rest) if end else None

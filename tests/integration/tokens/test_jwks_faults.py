@@ -28,13 +28,11 @@ from cryptography.x509.oid import NameOID
 from typing_extensions import Self
 
 from support.issuing import Endpoint, names, refresh, settle
-from toolguard.audit.doctor.command import new_client
 from toolguard.errors import KeysUnavailableError
 from toolguard.testing import FrozenClock
 from toolguard.tokens.fetching import BusyError
 from toolguard.tokens.jwks import JWKS, HttpFetch
 from toolguard.tokens.network import Network
-from toolguard.tokens.posting import HTTPAnswer, HttpPost
 
 # A fetch that did not end by itself would last ten seconds or more; a busy machine needs some.
 SOON = 8.0
@@ -307,33 +305,6 @@ def test_the_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv("NO_PROXY", "elsewhere.test")
         assert HttpFetch()("http://auth.test/jwks", 5.0) == KEY_SET
     assert proxy.requests[0].startswith(b"GET http://auth.test/jwks HTTP/1.1\r\n")
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_a_proxy_of_the_environment_gets_nothing_that_is_for_this_machine(
-    monkeypatch: pytest.MonkeyPatch, host: str
-) -> None:
-    with replies(b"") as proxy, replies(KEY_SET) as server:
-        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-            monkeypatch.setenv(name, proxy.url)
-        for name in ("NO_PROXY", "no_proxy"):
-            monkeypatch.delenv(name, raising=False)
-        url = server.url.replace("127.0.0.1", host)
-
-        assert HttpFetch()(url, 5.0) == KEY_SET
-        answer = asyncio.run(HttpPost(Network())(url, b"token=secret", {}, 5.0))
-        found = asyncio.run(_got(url))
-
-    assert isinstance(answer, HTTPAnswer)
-    assert answer.body == found == KEY_SET
-    assert len(server.requests) == 3
-    assert proxy.requests == []
-
-
-async def _got(url: str) -> bytes:
-    """Return what the doctor would get."""
-    async with new_client() as http:
-        return (await http.get(url)).content
 
 
 def test_a_proxy_can_be_set() -> None:

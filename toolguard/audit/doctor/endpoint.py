@@ -11,6 +11,7 @@ import httpx
 
 from toolguard.audit.doctor.diagnosis import Diagnosis
 from toolguard.http.challenge import Challenge, metadata_url, parse
+from toolguard.parsing.secure_urls import is_secure_url
 
 __all__ = ["Seen", "initialize", "look_at_endpoint"]
 
@@ -75,8 +76,9 @@ async def look_at_endpoint(
 
     Raises:
         httpx.HTTPError: if the server cannot be reached.
+        ValueError: if the URL is none.
     """
-    if not _is_secure(seen.url):
+    if urlsplit(seen.url).scheme != "https" and not is_secure_url(seen.url):
         yield Diagnosis(
             "insecure-url",
             seen.url,
@@ -91,11 +93,6 @@ async def look_at_endpoint(
         yield each
     async for each in _cors(client, response):
         yield each
-
-
-def _is_secure(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _clock(response: httpx.Response, now: float) -> Iterator[Diagnosis]:

@@ -23,7 +23,7 @@ from toolguard.dev.person_tokens import (
 )
 from toolguard.http.challenge import Challenge, metadata_url
 from toolguard.parsing.printable import printable
-from toolguard.parsing.secure_urls import secure_origin
+from toolguard.parsing.secure_urls import is_this_machine, secure_origin
 
 __all__ = ["CallError", "CallSettings", "parse_arguments", "run_call"]
 
@@ -89,12 +89,12 @@ def run_call(settings: CallSettings, out: TextIO, err: TextIO) -> int:
     """
     try:
         _check_url(settings.url)
-        # Plain http is for this machine, which no proxy reaches.
-        through_proxies = settings.url.lower().startswith("https:")
         http = httpx.AsyncClient(
             headers=HEADERS,
             event_hooks={"response": [bound]},
-            trust_env=through_proxies,
+            verify=httpx.create_ssl_context(),  # which SSL_CERT_FILE sets for this machine too
+            # All requests are to this origin; a proxy would get the tokens for this machine.
+            trust_env=not is_this_machine(settings.url),
             timeout=_TIMEOUT,
         )
         return anyio.run(_Call(settings, http, err).run, out)
