@@ -103,7 +103,7 @@ def _address(tool: str) -> str:
 
 @pytest.mark.parametrize("namespace", [None, "n"])
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
-def test_the_address_of_a_tool_of_an_app_is_not_a_way_around_its_name(
+def test_the_address_of_an_app_tool_does_not_bypass_rules(
     line: Line, guarding: Guarding, reach: Callable[..., Caller], namespace: str | None
 ) -> None:
     app = _desk("delete_all")
@@ -415,9 +415,7 @@ def test_only_who_may_make_a_call_is_asked_what_it_depends_on(
     assert (refused.status, "victim" in refused.content) == (403, False)
 
 
-def test_a_tool_put_in_place_of_another_while_the_server_runs_is_looked_at(
-    line: Line, guarding: Guarding
-) -> None:
+def test_a_tool_replaced_while_serving_is_checked(line: Line, guarding: Guarding) -> None:
     server: Any = line.server("replaced")
     server.tool("whoami")(requires_auth(_injected))
     server.tool("last")(_nobody)

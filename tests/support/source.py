@@ -79,13 +79,14 @@ def _import_statements(
 ) -> Iterator[tuple[ast.Import | ast.ImportFrom, When]]:
     for child in ast.iter_child_nodes(node):
         now = when
-        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
             now = "call"
         elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             now = "type checking"
         if isinstance(child, (ast.Import, ast.ImportFrom)):
             yield child, now
-        yield from _import_statements(child, now)
+        elif not isinstance(child, ast.expr):  # no expression has an import
+            yield from _import_statements(child, now)
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:
@@ -102,7 +103,8 @@ def _functions(node: ast.AST, around: str) -> Iterator[tuple[str, Function]]:
             name = f"{around}.{child.name}".removeprefix(".")
         if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield name, child
-        yield from _functions(child, name)
+        if not isinstance(child, ast.expr):  # no expression has a function with a name
+            yield from _functions(child, name)
 
 
 def _module(path: Path) -> Module:

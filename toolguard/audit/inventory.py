@@ -107,7 +107,7 @@ def _protected(
 
 def _open(listed: Operation, server: object) -> AuditedOperation:
     if has_auth(server):
-        words = "any caller whom the server's own auth lets in"
+        words = "any caller that the server's own auth accepts"
         return _described(listed, "authenticated", words)
     return _described(listed, "everybody", "everybody: no guard protects the server")
 

@@ -62,8 +62,6 @@ _MAX_RESOLVED = 20_000
 class Adapter(ABC):
     """One server of one framework line."""
 
-    #: Request headers that are hidden from the framework.
-    withheld_headers: tuple[bytes, ...] = (b"authorization",)
     #: Whether the framework has no look-up to hook into, so that decisions are made by name.
     decides_by_name = False
     #: Whether operations of this framework have tags.

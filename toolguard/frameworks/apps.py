@@ -37,6 +37,8 @@ from toolguard.policies.by_name import PoliciesByName
 from toolguard.tokens.per_loop import running_loop
 
 if TYPE_CHECKING:
+    from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
     from toolguard.frameworks.adapter import Adapter
 
 __all__ = [
@@ -46,6 +48,7 @@ __all__ = [
     "guarded_app",
     "guarded_server",
     "metadata_route",
+    "session_app",
 ]
 
 OtherPaths = Literal["refuse", "authenticated"]
@@ -53,9 +56,9 @@ OtherPaths = Literal["refuse", "authenticated"]
 
 _log = logging.getLogger("toolguard")
 
-# A percent sign that is encoded once or more often, and text that is not part of path segments.
-# What the application gets nothing of: the token, and the proof that goes with it.
+# Withheld from the application: the token, and the proof that goes with it.
 _CREDENTIALS = (b"authorization", b"dpop")
+# A percent sign that is encoded once or more often, and text that is not part of path segments.
 _NESTED = re.compile("%(?:25)+")
 _PARAMETERS = re.compile("[?#].*|;[^/]*", re.DOTALL)
 # More often than any chain of servers decodes a path.
@@ -225,6 +228,27 @@ def _expose_challenges(app: ASGIApp, stack: list[Middleware]) -> ASGIApp:
             if "www-authenticate" not in (name.lower() for name in exposed):
                 kwargs["expose_headers"] = [*exposed, "WWW-Authenticate"]
     return app
+
+
+class _SessionEndpoint:
+    """An application and no function, which a route would take for a handler of requests."""
+
+    def __init__(self, manager: StreamableHTTPSessionManager) -> None:
+        self._manager = manager
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._manager.handle_request(scope, receive, send)
+
+
+def session_app(manager: StreamableHTTPSessionManager, path: str) -> Starlette:
+    """Return the application of a low-level server, for a line of the SDK that builds none.
+
+    Args:
+        manager: runs the sessions of the server.
+        path: the path of the endpoint.
+    """
+    route = Route(path, endpoint=_SessionEndpoint(manager))
+    return Starlette(routes=[route], lifespan=lambda _: manager.run())
 
 
 def metadata_route(guard: ServerGuard) -> Route:

@@ -523,7 +523,7 @@ def _arguments(operation: Operation, entry: str, args: tuple[Any, ...]) -> Mappi
     return (args[0] if args else None) or {}
 
 
-class _NotFoundError(ToolError, NotFoundError):
+class _UnknownOperationError(ToolError, NotFoundError):
     """The error that fastmcp treats as an unknown operation, raised from within a known one."""
 
     def __init__(self, message: str) -> None:
@@ -535,7 +535,7 @@ async def _unknown(kind: Kind, name: str) -> Any:
     """Raise fastmcp's error for an unknown operation."""
     frame = here()
     sent = frame.message.sent if frame is not None and frame.row is None else None
-    raise _NotFoundError(f"Unknown {kind}: {(sent.name if sent else name)!r}")
+    raise _UnknownOperationError(f"Unknown {kind}: {(sent.name if sent else name)!r}")
 
 
 async def _pass_on(

@@ -91,7 +91,7 @@ class Session:
     roots to the upstream.
 
     Args:
-        upstream: the server behind.
+        upstream: the server behind the gateway.
         credential: what it is shown for a caller; None for what all callers share, if anything.
 
     Attributes:

@@ -382,7 +382,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN)
-def test_a_document_that_is_no_key_set_is_a_failure_and_old_keys_serve(body: bytes) -> None:
+def test_old_keys_serve_when_the_document_is_no_key_set(body: bytes) -> None:
     clock, served = FrozenClock(1_000), [KEY_SET, body]
     server = Server(lambda server, connection: server.send(connection, OK + b"\r\n" + served[0]))
     with server:

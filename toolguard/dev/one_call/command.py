@@ -12,18 +12,19 @@ import httpx
 
 from toolguard.dev.bounded import HEADERS, UnboundedError, bound
 from toolguard.dev.oauth.direct import PersonTokenRequest
-from toolguard.dev.one_call.wire import Exchange, Revision, ToolCaller
+from toolguard.dev.one_call.wire import CallAnswer, CallRevision, ToolCaller
 from toolguard.dev.one_call.words import answer_text, connect_links, explanation
 from toolguard.dev.person_tokens import (
     DEFAULT_ISSUER,
     NoServerError,
     PersonToken,
-    RefusedError,
+    TokenRefusedError,
     fetch_person_token,
 )
 from toolguard.http.challenge import Challenge, metadata_url
 from toolguard.parsing.printable import printable
 from toolguard.parsing.secure_urls import is_this_machine, secure_origin
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["CallError", "CallSettings", "parse_arguments", "run_call"]
 
@@ -57,7 +58,7 @@ class CallSettings:
     person: PersonTokenRequest | None = None
     token: str | None = field(default=None, repr=False)
     issuer: str | None = None
-    revision: Revision = "2025-11-25"
+    revision: CallRevision = "2025-11-25"
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def run_call(settings: CallSettings, out: TextIO, err: TextIO) -> int:
             trust_env=not is_this_machine(settings.url),
             timeout=_TIMEOUT,
         )
-        return anyio.run(_Call(settings, http, err).run, out)
+        return anyio.run(_CallInProgress(settings, http, err).run, out)
     except TimeoutError:
         sentence = (
             f"{settings.url} has not come to an end within {_MOST_SECONDS:g} s: correct the URL, "
@@ -108,9 +109,9 @@ def run_call(settings: CallSettings, out: TextIO, err: TextIO) -> int:
         sentence = (
             f"{settings.url} does not answer ({reason}): start the server, or correct the URL"
         )
-    except (CallError, NoServerError, RefusedError, UnboundedError) as error:
+    except (CallError, NoServerError, TokenRefusedError, UnboundedError) as error:
         sentence = str(error)
-        if isinstance(error, RefusedError):
+        if isinstance(error, TokenRefusedError):
             print(f"toolguard call: {printable(sentence)}", file=err)
             return _REFUSED
     print(f"toolguard call: {printable(sentence)}", file=err)
@@ -130,7 +131,7 @@ def _check_url(url: str) -> None:
     raise CallError(f"{url!r} is not a URL: write one such as http://127.0.0.1:8000/mcp")
 
 
-class _Call:
+class _CallInProgress:
     """One call: what is known on the way to its answer."""
 
     def __init__(self, settings: CallSettings, http: httpx.AsyncClient, err: TextIO) -> None:
@@ -167,7 +168,7 @@ class _Call:
     def _token(self) -> str | None:
         return self._settings.token if self._signed_in is None else self._signed_in.token
 
-    async def _send(self) -> Exchange:
+    async def _send(self) -> CallAnswer:
         settings = self._settings
         exchange = await self._caller.call(settings.tool, settings.arguments, self._token)
         name = "a token of yours" if self._token is not None else "no token"
@@ -182,7 +183,7 @@ class _Call:
             self._say(f"  {said}")
         return exchange
 
-    async def _wanted(self, exchange: Exchange) -> tuple[PersonTokenRequest, str] | None:
+    async def _wanted(self, exchange: CallAnswer) -> tuple[PersonTokenRequest, str] | None:
         """Return the request for the token that a challenge asks for, and its issuer.
 
         None if there is no challenge, or nothing that the person could have asked for.
@@ -220,7 +221,7 @@ class _Call:
                 "the URL that its guard has, MCP_SERVER_URL"
             )
         if metadata is not None:
-            found = _object(await self._http.get(metadata))
+            found = lenient_object((await self._http.get(metadata)).content) or {}
         resource, issuers = found.get("resource", url), found.get("authorization_servers")
         if not isinstance(resource, str) or secure_origin(resource) != secure_origin(url):
             raise CallError(f"{metadata} is the metadata of another server, {resource!r}")
@@ -239,7 +240,7 @@ class _Call:
         step = "signed in" if is_first else "step-up"
         self._say(f"{step}: {found.person} at {found.issuer}, with {scopes}")
 
-    def _conclude(self, exchange: Exchange, out: TextIO) -> int:
+    def _conclude(self, exchange: CallAnswer, out: TextIO) -> int:
         for link in connect_links(exchange.answer.body):
             self._say(f"an account has to be connected first: open {link} and call again")
         text = answer_text(exchange)
@@ -259,11 +260,3 @@ def _advice(challenge: Challenge, *, has_token: bool) -> str:
         f"  call with --as PERSON to sign in at toolguard dev, or with a token{scopes} of the "
         "issuer in TOOLGUARD_CALL_TOKEN"
     )
-
-
-def _object(response: httpx.Response) -> dict[str, Any]:
-    try:
-        value = response.json()
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

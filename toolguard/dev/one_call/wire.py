@@ -6,7 +6,6 @@ MCP 2025-11-25 begins with a handshake and may have a session; MCP 2026-07-28 se
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -16,13 +15,14 @@ from typing import Any, Literal, TypeAlias
 import httpx
 
 from toolguard.http.challenge import Challenge, parse
+from toolguard.parsing.strict_json import lenient_object
 from toolguard.testing.server_answer import ServerAnswer
 
-__all__ = ["REVISIONS", "Exchange", "Revision", "ToolCaller"]
+__all__ = ["REVISIONS", "CallAnswer", "CallRevision", "ToolCaller"]
 
-Revision: TypeAlias = Literal["2025-11-25", "2026-07-28"]
+CallRevision: TypeAlias = Literal["2025-11-25", "2026-07-28"]
 
-REVISIONS: tuple[Revision, ...] = ("2025-11-25", "2026-07-28")
+REVISIONS: tuple[CallRevision, ...] = ("2025-11-25", "2026-07-28")
 """The protocol revisions that a call can be made in."""
 
 _REVISION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
@@ -33,7 +33,7 @@ _CAPABILITIES: Mapping[str, Any] = {"elicitation": {"form": {}, "url": {}}}
 
 
 @dataclass(frozen=True)
-class Exchange:
+class CallAnswer:
     """One request and its answer.
 
     Attributes:
@@ -68,7 +68,7 @@ class ToolCaller:
         revision: the protocol revision.
     """
 
-    def __init__(self, url: str, http: httpx.AsyncClient, revision: Revision) -> None:
+    def __init__(self, url: str, http: httpx.AsyncClient, revision: CallRevision) -> None:
         self._url = url
         self._http = http
         self._revision: str = revision
@@ -76,7 +76,7 @@ class ToolCaller:
         self._session: str | None = None
         self._ids = itertools.count(1)
 
-    async def call(self, tool: str, arguments: Mapping[str, Any], token: str | None) -> Exchange:
+    async def call(self, tool: str, arguments: Mapping[str, Any], token: str | None) -> CallAnswer:
         """Return the exchange that ends a call: the answer of the tool, or what refused before.
 
         Raises:
@@ -94,7 +94,7 @@ class ToolCaller:
         if self._session is not None:
             await self._http.delete(self._url, headers=self._headers(token))
 
-    async def _shake_hands(self, token: str | None) -> Exchange | None:
+    async def _shake_hands(self, token: str | None) -> CallAnswer | None:
         """Initialize, unless that is done; return the exchange if it is refused."""
         params = {
             "protocolVersion": self._revision,
@@ -113,7 +113,7 @@ class ToolCaller:
 
     async def _post(
         self, method: str, params: dict[str, Any], token: str | None, *, name: str | None = None
-    ) -> Exchange:
+    ) -> CallAnswer:
         number = next(self._ids)
         headers = self._headers(token)
         if self._revision == REVISIONS[1]:
@@ -143,7 +143,7 @@ class ToolCaller:
         }
 
 
-def _exchange(about: str, response: httpx.Response, body: Mapping[str, Any]) -> Exchange:
+def _exchange(about: str, response: httpx.Response, body: Mapping[str, Any]) -> CallAnswer:
     header = response.headers.get("www-authenticate")
     if header is None:
         # A refusal that came too late for a status.
@@ -154,7 +154,7 @@ def _exchange(about: str, response: httpx.Response, body: Mapping[str, Any]) -> 
         challenge = None if header is None else parse(header)
     except ValueError:
         challenge = None
-    return Exchange(
+    return CallAnswer(
         about,
         response.status_code,
         response.reason_phrase,
@@ -172,11 +172,11 @@ async def _answer_of(response: httpx.Response, number: int) -> dict[str, Any]:
     if response.headers.get("content-type", "").startswith("text/event-stream"):
         async with aclosing(_events(response)) as events:
             async for data in events:
-                message = _object(data)
+                message = lenient_object(data) or {}
                 if message.get("id") == number:
                     return message
         return {}
-    return _object((await response.aread()).decode("utf-8", "replace"))
+    return lenient_object((await response.aread()).decode("utf-8", "replace")) or {}
 
 
 async def _events(response: httpx.Response) -> AsyncGenerator[str, None]:
@@ -188,11 +188,3 @@ async def _events(response: httpx.Response) -> AsyncGenerator[str, None]:
         elif not line and data:
             yield "\n".join(data)
             data = []
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
