@@ -97,12 +97,12 @@ def bound(response: Any, refuse: Callable[[str], Exception]) -> None:
         and response.request.method != "DELETE"
         and response.headers.get("content-type", "").lower().startswith("text/event-stream")
     )
-    response.stream = _AtMost(
+    response.stream = _BoundedStream(
         response.stream, refuse, is_compressed=is_compressed, has_events=has_events
     )
 
 
-class _AtMost(HTTP.AsyncByteStream):  # type: ignore[misc] # of either client
+class _BoundedStream(HTTP.AsyncByteStream):  # type: ignore[misc] # of either client
     def __init__(
         self,
         stream: Any,
