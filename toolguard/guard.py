@@ -297,7 +297,9 @@ class ToolGuard:
             route(page.path, methods=[*(page.methods or ())])(page.endpoint)
         self._adapters.append(adapter)
         adapter.install(self)
-        self._check_scope_names()
+        declared = (*self.scopes_supported, *(self.door.refusals.initial_scopes or ()))
+        for names in self._scope_names:
+            names.check((*declared, *self.scope_hierarchy.names))
         if self.default == "public":
             _log.warning("operations without a guard are public on %r", server)
         return server
@@ -548,16 +550,6 @@ class ToolGuard:
         """How scopes are called at each issuer."""
         issuers = getattr(self.verifier, "verifiers", (self.verifier,))
         return [scope_names_of(each, None) for each in issuers]
-
-    def _check_scope_names(self) -> None:
-        """Check that scopes are declared by their short names.
-
-        Raises:
-            ValueError: if one is declared as a client asks for it.
-        """
-        declared = (*self.scopes_supported, *(self.door.refusals.initial_scopes or ()))
-        for names in self._scope_names:
-            names.check((*declared, *self.scope_hierarchy.names))
 
     @property
     def metadata_url(self) -> str:

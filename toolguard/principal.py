@@ -96,6 +96,7 @@ class Principal:
         has_grants = current or not _GRANTS.isdisjoint(claims)
         permissions, roles = _grants(claims, current) if has_grants else _NO_GRANTS
         scopes = _scopes(claims)
+        jkt = _object(claims.get("cnf")).get("jkt")
         return cls(
             user_id=_user_id(claims),
             issuer=_text(claims.get("iss")) or "",
@@ -106,7 +107,8 @@ class Principal:
             permissions=permissions,
             roles=roles,
             expires_at=_number(claims.get("exp")),
-            jkt=_bound_to(claims),
+            # A value of another type binds to a key as well, which no client has.
+            jkt=None if jkt is None else str(jkt),
             claims=MappingProxyType(dict(claims)),
         )
 
@@ -203,7 +205,7 @@ def _scopes(claims: Mapping[str, Any]) -> tuple[str, ...]:
         if name in claims:
             value = claims[name]
             # RFC 6749 §3.3 separates by %x20 only; a tab or a no-break space is not a separator,
-            # and a token that holds one is no scope that any rule could name.
+            # and a scope with one in it cannot be named by any rule.
             return _unique(value.split(" ") if isinstance(value, str) else _strings(value))
     return ()
 
@@ -228,12 +230,6 @@ def _roles(claims: Mapping[str, Any]) -> tuple[str, ...]:
         *_strings(claims.get("cognito:groups")),
         *((role,) if isinstance(role := claims.get("role"), str) and role else ()),
     )
-
-
-def _bound_to(claims: Mapping[str, Any]) -> str | None:
-    """Read `cnf.jkt`; a value of another type binds to a key as well, which no client has."""
-    jkt = _object(claims.get("cnf")).get("jkt")
-    return None if jkt is None else str(jkt)
 
 
 def _first_string(claims: Mapping[str, Any], names: Iterable[str]) -> str | None:

@@ -33,6 +33,7 @@ __all__ = [
     "framework_verifier",
     "from_environment",
     "parse_audiences",
+    "parse_open_routes",
     "resolve_resource",
     "sent_arguments",
     "trusted_user",
@@ -196,7 +197,7 @@ def resolve_resource(resource: str | None, audiences: tuple[str, ...]) -> str:
 
 
 def _shown(name: str, values: tuple[str, ...]) -> str:
-    """Return a setting that is no address, for a message; it may be a URL with a password."""
+    """Return a setting that is not an address, for a message; it may hold a password."""
     return "".join(f"; found {name}={text!r}" for text in values if "@" not in text)
 
 
@@ -263,7 +264,7 @@ def _own_verifier(
         raise ValueError("give verifier= or well_known_url=, not both")
     if isinstance(issuer, Issuer):
         raise TypeError(
-            "with verifier=, issuer= has to be a URL, which is only published: give the verifier "
+            "beside verifier=, issuer= is only published, and must be a URL: give the verifier "
             "the settings of Issuer(...)"
         )
     if isinstance(verifier, type) or not callable(getattr(verifier, "verify", None)):

@@ -74,7 +74,7 @@ async def delete_calendar_event(event_id: EventId, *, calendar: Connection) -> s
 
 
 ToolGuard.from_env(
-    # Who may write may read.
+    # The write scope includes the read scope.
     scope_hierarchy={"mcp:calendar.write": ["mcp:calendar.readonly"]},
     # The vault gives connections only to tokens with this scope: clients ask for it at once, and
     # keep it when they step up, also those that replace their scopes.

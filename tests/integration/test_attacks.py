@@ -83,9 +83,7 @@ def test_a_client_cannot_ask_for_a_version_without_a_guard(
         assert "without a guard" not in stranger.call("it", fastmcp={"version": version}).content
 
 
-def test_a_tool_whose_guard_was_forgotten_does_not_take_its_caller_from_the_client(
-    line: Line, guarding: Guarding
-) -> None:
+def test_an_unguarded_tool_takes_no_caller_from_the_client(line: Line, guarding: Guarding) -> None:
     server: Any = line.server("calendar")
 
     async def whoami(caller: Principal) -> str:
@@ -190,7 +188,7 @@ def test_nobody_resumes_the_stream_of_somebody_else(
 
 @fastmcp_lines
 @pytest.mark.parametrize("protected", [False, True])
-def test_a_session_inside_the_process_does_not_lend_the_name_of_who_opened_it(
+def test_an_in_process_session_does_not_lend_its_openers_identity(
     line: Line,
     guarding: Guarding,
     serve: Serve,

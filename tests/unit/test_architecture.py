@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from graphlib import TopologicalSorter
+from pathlib import Path
 
 import pytest
 
@@ -70,18 +71,20 @@ CATCH_EVERYTHING = {
     "tokens.trust": ["TrustedIssuers.verify", "TrustedIssuers.verify_now"],
 }
 
+CHECKOUT = Path(__file__).parents[2]
+
 NO_NOUNS = {"utils", "util", "helpers", "common", "base", "types", "core", "misc"}
+
+
+def called(node: ast.Call) -> str:
+    """Return the last name of what is called."""
+    return str(getattr(node.func, "id", getattr(node.func, "attr", "")))
 
 
 def offenders(offences: Callable[[Module], Iterable[str]]) -> dict[str, list[str]]:
     """Return what is wrong with which module."""
     found = {str(module): sorted(set(offences(module))) for module in MODULES}
     return {name: wrong for name, wrong in found.items() if wrong}
-
-
-def last_name(node: ast.expr) -> str:
-    """Return ``c`` of ``c`` and of ``a.b.c``."""
-    return str(getattr(node, "id", getattr(node, "attr", "")))
 
 
 def is_in(name: str, rooms: tuple[str, ...]) -> bool:
@@ -109,6 +112,15 @@ def test_the_house_has_few_floors_and_few_rooms() -> None:
     assert len(FLOORS) <= 11
     assert floor("guard") <= 8  # that many are below it
     assert len(rooms) <= 24
+
+
+@pytest.mark.parametrize("guide", [".docs/architecture.md", ".github/CONTRIBUTING.md"])
+def test_guides_name_every_room(guide: str) -> None:
+    told = (CHECKOUT / guide).read_text(encoding="utf-8")
+    rooms = {module.name.partition(".")[0] for module in MODULES} - {"", "__main__"}
+
+    absent = {room for room in rooms if not re.search(rf"[`/]{room}(\.py)?`", told)}
+    assert absent <= ({"errors", "principal"} if "CONTRIBUTING" in guide else set())
 
 
 def test_a_module_imports_only_from_floors_below_its_own() -> None:
@@ -155,7 +167,7 @@ def test_private_names_of_the_frameworks_are_in_one_file() -> None:
                     yield node.attr
 
         for node in module.nodes:
-            if isinstance(node, ast.Call) and last_name(node.func) in ("getattr", "hasattr"):
+            if isinstance(node, ast.Call) and called(node) in ("getattr", "hasattr"):
                 named = node.args[1]
                 if isinstance(named, ast.Constant) and PRIVATE.fullmatch(str(named.value)):
                     yield str(named.value)
@@ -251,28 +263,27 @@ def test_the_guard_has_at_most_15_settings() -> None:
     assert len(settings) <= 15
 
 
-def mentions(module: Module) -> Iterator[tuple[str, bool]]:
-    """Yield the names that are read, and whether as an attribute."""
+def mentions(module: Module) -> Iterator[str]:
+    """Yield the names that are read, attributes included."""
     for node in module.nodes:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            yield node.id, False
+            yield node.id
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-            yield node.attr, True
+            yield node.attr
 
 
 def test_few_private_functions_are_short_and_called_once() -> None:
     """Such a function belongs into its caller, unless its name says more than its body."""
-    methods = Counter(mention for module in MODULES for mention in mentions(module))
 
     def splinters(module: Module) -> Iterator[str]:
+        # Private names are used in their own module only, by whatever way they are reached there.
         used = Counter(mentions(module))
-        called = {last_name(node.func) for node in module.nodes if isinstance(node, ast.Call)}
+        calls = {called(node) for node in module.nodes if isinstance(node, ast.Call)}
         for name, function in module.functions:
             own = function.name
             is_private = own.startswith("_") and not own.startswith("__")
             is_kept = "cache" in " ".join(map(ast.unparse, function.decorator_list))
-            times = used[own, False] + methods[own, True]
-            is_called_once = own in called and times == 1
+            is_called_once = own in calls and used[own] == 1
             if is_private and is_called_once and not is_kept and body_length(function) <= 3:
                 yield name
 
@@ -280,9 +291,7 @@ def test_few_private_functions_are_short_and_called_once() -> None:
     assert sum(map(len, found.values())) <= 20, found
 
 
-def test_a_public_function_with_more_than_6_parameters_takes_settings_by_name_and_says_why() -> (
-    None
-):
+def test_crowded_functions_take_settings_by_name_and_say_why() -> None:
     def crowded(module: Module) -> Iterator[str]:
         for name, function in module.functions:
             given = function.args
@@ -321,6 +330,16 @@ def test_a_modules_first_paragraph_is_a_question_or_a_statement() -> None:
     def silent(module: Module) -> Iterator[str]:
         first = (ast.get_docstring(module.tree) or "").partition("\n\n")[0]
         if not re.fullmatch(r"[A-Z].*[.?:]", first.strip(), re.DOTALL):
+            yield first
+
+    assert offenders(silent) == {}
+
+
+def test_every_folder_says_whether_it_is_public() -> None:
+    def silent(module: Module) -> Iterator[str]:
+        first = (ast.get_docstring(module.tree) or "").partition("\n\n")[0]
+        is_folder = module.path.name == "__init__.py" and module.name
+        if is_folder and not re.search(r"\b(Public|Private)\b", first):
             yield first
 
     assert offenders(silent) == {}
@@ -368,8 +387,43 @@ def test_every_module_says_what_is_public() -> None:
     assert offenders(mute) == {}
 
 
+# Each framework line has its own, of the framework's classes.
+OF_EACH_LINE = {"_NestedRefusalError", "_Server"}
+
+
+def test_a_class_name_stands_for_one_class() -> None:
+    homes: dict[str, list[str]] = {}
+    for module in MODULES:
+        for node in module.nodes:
+            if isinstance(node, ast.ClassDef):
+                homes.setdefault(node.name.lstrip("_"), []).append(f"{module}.{node.name}")
+
+    taken = {name: found for name, found in homes.items() if len(found) > 1}
+    assert taken.keys() == {name.lstrip("_") for name in OF_EACH_LINE}, taken
+
+
+def test_what_another_module_imports_is_exported() -> None:
+    named = {module.name: exported(module) for module in MODULES}
+
+    def taken(module: Module) -> Iterator[str]:
+        for each in module.imports:
+            source, _, name = each.name.removeprefix("toolguard").lstrip(".").rpartition(".")
+            is_module = f"{source}.{name}".lstrip(".") in named
+            if each.name.startswith("toolguard.") and not is_module and name not in named[source]:
+                yield each.name
+
+    assert offenders(taken) == {}
+
+
 def test_every_module_is_named_after_what_it_is() -> None:
     assert offenders(lambda module: NO_NOUNS & set(module.name.split("."))) == {}
+
+
+def test_names_of_tests_are_short_enough_to_read_in_a_list() -> None:
+    tests = (CHECKOUT / "tests").rglob("test_*.py")
+    names = re.findall(r"def (test_\w+)", "".join(each.read_text("utf-8") for each in tests))
+
+    assert [each for each in names if each.count("_") > 13] == []
 
 
 def test_nothing_is_left_to_do() -> None:
@@ -382,7 +436,7 @@ def test_nothing_is_left_to_do() -> None:
 def catches_everything(node: ast.AST) -> bool:
     if isinstance(node, ast.ExceptHandler):
         caught = "Exception" if node.type is None else ast.unparse(node.type)
-    elif isinstance(node, ast.Call) and last_name(node.func).endswith("suppress"):
+    elif isinstance(node, ast.Call) and called(node) == "suppress":
         caught = ast.unparse(node)
     else:
         return False

@@ -353,7 +353,7 @@ COMMANDS = [
     (["dev", "--state", "folder"], "folder: Is a directory"),
     (["dev", "--world", "syntax.toml"], "syntax.toml: not TOML: "),
     (["dev", "--for", "exits.py", "--port", "0"], "cannot load exits.py: SystemExit: no ("),
-    (["dev", "--for", "alone.toml", "--port", "0"], "alone.toml: name one server behind: write"),
+    (["dev", "--for", "alone.toml", "--port", "0"], "alone.toml: name exactly one upstream: write"),
     (["dev", "--for", "syntax.toml", "--port", "0"], "'syntax.toml' is not TOML: "),
     (
         ["dev", "--for", "http://127.0.0.1:8000/mcp", "--port", "0"],
@@ -367,8 +367,11 @@ COMMANDS = [
     (["call", URL, "read", "{'a': 1}"], "in single quotes"),
     (["call", "http://127.0.0.1:99999/mcp", "read"], "is not a URL: write one such as"),
     (["call", URL, "read", "--revision", "2024"], "invalid choice: '2024' (choose from"),
-    (["proxy", "--rules", "alone.toml"], "name one server behind: write toolguard proxy --rules"),
-    (["proxy", "--rules", "alone.toml", "--upstream", "x"], "the upstream 'x' is no https URL"),
+    (
+        ["proxy", "--rules", "alone.toml"],
+        "name exactly one upstream: write toolguard proxy --rules",
+    ),
+    (["proxy", "--rules", "alone.toml", "--upstream", "x"], "the upstream 'x' cannot be used"),
     (["proxy", "--rules", "empty.toml"], "rules is missing: write [rules], and below it"),
     (["proxy", "--rules", "typed.toml", "--", "x"], "rules.read is 5: write a scope, such as"),
     (["proxy", "--rules", "misspelt.toml", "--", "x"], "nothing is called scope: write scopes"),

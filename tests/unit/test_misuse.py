@@ -212,7 +212,7 @@ def test_a_positional_user_id_is_refused_with_both_ways_out(decorator: GuardDeco
 
     refuses(
         TypeError,
-        "ban_user() takes user_id, and not by keyword only: write `*, user_id: str` for the "
+        "ban_user() takes user_id by position: write `*, user_id: str` for the "
         "caller, or `user_id: Annotated[str, sent_by_client]` for what the client sends",
         lambda: decorator(ban_user),
     )

@@ -12,12 +12,12 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from toolguard.approvals.canonical import digest_of
 
-__all__ = ["Answer", "Approval", "ApprovalStore", "Asker", "Binding", "State"]
+__all__ = ["Approval", "ApprovalState", "ApprovalStore", "Asker", "Binding", "PersonAnswer"]
 
-State: TypeAlias = Literal["pending", "approved", "refused", "used"]
+ApprovalState: TypeAlias = Literal["pending", "approved", "refused", "used"]
 """The state of an approval."""
 
-Answer: TypeAlias = Literal["approved", "refused"]
+PersonAnswer: TypeAlias = Literal["approved", "refused"]
 """The answer of a person."""
 
 
@@ -81,7 +81,7 @@ class Approval:
     asker: Asker
     facts: Mapping[str, Any] = field(repr=False)
     expires_at: float
-    state: State = "pending"
+    state: ApprovalState = "pending"
 
     def is_live(self, now: float) -> bool:
         """Return whether it still counts at ``now``."""
@@ -96,7 +96,7 @@ class Approval:
         may_run = self.state == "approved" and self.is_live(now)
         return replace(self, state="used") if may_run else None
 
-    def answered(self, answer: Answer, now: float, until: float) -> Approval | None:
+    def answered(self, answer: PersonAnswer, now: float, until: float) -> Approval | None:
         """Return it with an answer; None if it has one, or has expired.
 
         Args:
@@ -139,7 +139,7 @@ class ApprovalStore(Protocol):
         """
         ...
 
-    async def answer(self, found: Approval, answer: Answer, now: float, until: float) -> bool:
+    async def answer(self, found: Approval, answer: PersonAnswer, now: float, until: float) -> bool:
         """Answer a question; return False if it has an answer, or has expired.
 
         Args:

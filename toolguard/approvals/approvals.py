@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from toolguard.approvals.approval import Answer, Approval, ApprovalStore, Asker, Binding
+from toolguard.approvals.approval import Approval, ApprovalStore, Asker, Binding, PersonAnswer
 from toolguard.approvals.canonical import UnreadableArgumentError, digest_of, sent_arguments
 from toolguard.approvals.memory import MemoryApprovals
 from toolguard.approvals.sessions import MemorySessions
@@ -221,7 +221,7 @@ class Approvals:
         declared = {rule for rule in rules if rule is not None and str(rule) == by}
         return declared | self._rules.get(by, set())
 
-    async def answer(self, approval: Approval, person: Person, answer: Answer) -> bool:
+    async def answer(self, approval: Approval, person: Person, answer: PersonAnswer) -> bool:
         """Keep what a person answered; return False if there is an answer, or it is too late.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from toolguard.approvals.approval import Answer, Approval
+from toolguard.approvals.approval import Approval, PersonAnswer
 
 __all__ = ["MAX_OF_ASKER", "MemoryApprovals"]
 
@@ -60,7 +60,7 @@ class MemoryApprovals:
             live = (each for each in self._by_binding.values() if each.is_live(now))
             return next((each for each in live if each.id == id_), None)
 
-    async def answer(self, found: Approval, answer: Answer, now: float, until: float) -> bool:
+    async def answer(self, found: Approval, answer: PersonAnswer, now: float, until: float) -> bool:
         """Answer a question; return False if it has an answer, or has expired.
 
         Args:

@@ -13,11 +13,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from toolguard.approvals.approval import Answer, Approval
+from toolguard.approvals.approval import Approval, PersonAnswer
 from toolguard.pages.layout import page
 from toolguard.pages.names import display_name
 from toolguard.vault.browser import read_form, redirect
-from toolguard.vault.connecting import build_visitors
 from toolguard.vault.sign_in import Person
 from toolguard.vault.visitors import PageError, Visitors
 
@@ -29,7 +28,7 @@ __all__ = ["approval_routes"]
 _log = logging.getLogger("toolguard.approvals")
 
 _MINUTE = 60
-_OVER = "This question is over. Where the call is made again, it is asked again."
+_OVER = "This request has ended. If the call is made again, it is asked again."
 _STATUS = {
     "pending": "Another person has to answer this. Send them the address of this page.",
     "approved": "This call is approved, and can be made once now.",
@@ -50,23 +49,9 @@ def approval_routes(approvals: Approvals) -> list[Route]:
         ValueError: if they do not know their origin.
         ModuleNotFoundError: if Jinja2 is not installed.
     """
-    return _ApprovalPages(approvals, _visitors(approvals)).routes()
-
-
-def _visitors(approvals: Approvals) -> Visitors:
-    if approvals.vault is not None:
-        return build_visitors(approvals.vault)
-    url, sign_in = approvals.pages_url, approvals.sign_in
-    if url is None:
-        raise ValueError('write Approvals(..., public_url="https://mcp.example.com")')
-    return Visitors(
-        url,
-        sign_in=sign_in,
-        issuer=approvals.issuer,
-        sessions=approvals.sessions,
-        http=approvals.http,
-        clock=approvals.clock,
-    )
+    vault = approvals.vault
+    host, sessions = (approvals, approvals.sessions) if vault is None else (vault, vault.slips)
+    return _ApprovalPages(approvals, Visitors(host, sessions)).routes()
 
 
 class _ApprovalPages:
@@ -106,12 +91,12 @@ class _ApprovalPages:
         if not isinstance(person, Person) or not self._visitors.cookies.is_own_form(
             request, form.get("csrf", ""), *_about(id_, person)
         ):
-            raise PageError("This form was not sent from the page of this question.", 403)
+            raise PageError("This form was not sent from the page of this request.", 403)
         approval = await self._found(id_)
         may_answer = await self._approvals.may_answer(approval, person)
         if not may_answer or answer not in ("approved", "refused"):
             raise PageError("This is not an answer to this question.", 403)
-        await self._approvals.answer(approval, person, cast("Answer", answer))
+        await self._approvals.answer(approval, person, cast("PersonAnswer", answer))
         # A second answer changes nothing: the page says which one counts.
         return redirect(self._url(id_))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, delete, or_, select, update
 
-from toolguard.approvals.approval import Answer, Approval, Asker
+from toolguard.approvals.approval import Approval, Asker, PersonAnswer
 from toolguard.approvals.memory import MAX_OF_ASKER
 from toolguard.errors import ApprovalUnavailableError
 from toolguard.vault.database import DatabaseAwayError, insert_into, surplus
@@ -103,7 +103,7 @@ class ApprovalTable:
         """
         return await self._read(and_(APPROVALS.c.id == id_, APPROVALS.c.expires_at > now))
 
-    async def answer(self, found: Approval, answer: Answer, now: float, until: float) -> bool:
+    async def answer(self, found: Approval, answer: PersonAnswer, now: float, until: float) -> bool:
         """Answer a question; return False if it has an answer, or has expired.
 
         Args:

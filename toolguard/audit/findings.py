@@ -12,7 +12,7 @@ from toolguard.frameworks.custom_routes import unmatched_paths
 from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.operations import Kind
 
-__all__ = ["unguarded", "unmatched_rules", "unoffered_scopes"]
+__all__ = ["unguarded", "unmatched_routes", "unmatched_rules", "unoffered_scopes"]
 
 _ARGUMENT = re.compile(r"\{[^{}]*\}")
 

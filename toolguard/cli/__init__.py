@@ -1,4 +1,4 @@
-"""The command line: ``toolguard`` and its commands."""
+"""The command line: ``toolguard`` and its commands. Private."""
 
 from __future__ import annotations
 

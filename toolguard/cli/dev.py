@@ -7,6 +7,8 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
+from toolguard.cli.port import port_up_to
+
 __all__ = ["add_to"]
 
 
@@ -40,25 +42,16 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="keep the state in this file, and in FILE.vault",
     )
     dev.add_argument(
-        "--port", type=_port, default=8800, help="of the authorization server (default: 8800)"
+        "--port",
+        # Google's calendar takes the port after it.
+        type=port_up_to(65_534, example=8800),
+        default=8800,
+        help="of the authorization server (default: 8800)",
     )
     dev.add_argument(
         "--calendar", action="store_true", help="run the guarded calendar server as well"
     )
     dev.set_defaults(run=_run)
-
-
-# Google's calendar takes the port after that of the authorization server.
-_LAST_PORT = 65_534
-
-
-def _port(text: str) -> int:
-    """Return the port; 0 for free ones."""
-    if not text.isdecimal() or int(text) > _LAST_PORT:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a port from 0 to {_LAST_PORT}: write --port 8800"
-        )
-    return int(text)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["add_to"]
+from toolguard.cli.port import port_up_to
 
-_LAST_PORT = 65_535
+__all__ = ["add_to"]
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,30 +29,21 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         help="issuer, audience, rules, connections and upstream (TOML)",
     )
     proxy.add_argument(
-        "--upstream", metavar="URL", help="the endpoint of the server behind, if it is served"
+        "--upstream", metavar="URL", help="the endpoint of the server, if it is served"
     )
     proxy.add_argument("--host", default="127.0.0.1", help="where to serve (default: 127.0.0.1)")
     proxy.add_argument(
         "--port",
-        type=_port,
+        type=port_up_to(65_535, example=8000),
         help="where to serve (default: that of an audience on this machine, or 8000)",
     )
     proxy.add_argument(
         "server",
         nargs="*",
         metavar="COMMAND",
-        help="starts the server behind, which speaks over stdio: -- uvx mcp-server-time",
+        help="starts the server, which speaks over stdio: -- uvx mcp-server-time",
     )
     proxy.set_defaults(run=_run)
-
-
-def _port(text: str) -> int:
-    """Return the port; 0 for a free one."""
-    if not text.isdecimal() or int(text) > _LAST_PORT:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a port from 0 to {_LAST_PORT}: write --port 8000"
-        )
-    return int(text)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -36,7 +36,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     token.add_argument(
         "--issuer",
         metavar="URL",
-        default=_issuer(),
+        default=os.environ.get("TOOLGUARD_ISSUER") or os.environ.get("DESCOPE_MCP_WELL_KNOWN_URL"),
         help="the address that toolguard dev prints (default: TOOLGUARD_ISSUER or "
         "DESCOPE_MCP_WELL_KNOWN_URL, or http://127.0.0.1:8800)",
     )
@@ -64,10 +64,6 @@ def add_person_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _issuer() -> str | None:
-    return os.environ.get("TOOLGUARD_ISSUER") or os.environ.get("DESCOPE_MCP_WELL_KNOWN_URL")
-
-
 def asked_person(
     arguments: argparse.Namespace, person: str | None, resource: str | None
 ) -> PersonTokenRequest:
@@ -83,16 +79,16 @@ def _run(arguments: argparse.Namespace) -> int:
     from toolguard.dev.person_tokens import (  # noqa: PLC0415 - this imports httpx
         DEFAULT_ISSUER,
         NoServerError,
-        RefusedError,
+        TokenRefusedError,
         fetch_person_token,
     )
 
     asked = asked_person(arguments, arguments.person, arguments.resource)
     try:
         found = fetch_person_token(arguments.issuer or DEFAULT_ISSUER, asked)
-    except (NoServerError, RefusedError) as error:
+    except (NoServerError, TokenRefusedError) as error:
         print(f"toolguard token: {printable(str(error))}", file=sys.stderr)
-        return _REFUSED if isinstance(error, RefusedError) else _UNUSABLE
+        return _REFUSED if isinstance(error, TokenRefusedError) else _UNUSABLE
     scopes = " ".join(found.scopes) or "no scope"
     said = f"{found.person}, {scopes}, for {found.resource}, {found.expires_in} seconds"
     print(printable(said), file=sys.stderr)

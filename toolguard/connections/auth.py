@@ -17,11 +17,11 @@ __all__ = ["ConnectionAuth", "api_origins"]
 if TYPE_CHECKING or find_spec("httpx2") is not None:
     import httpx2
 
-    class _ClientAuth(httpx.Auth, httpx2.Auth):  # type: ignore[misc] # of Any without httpx2
+    class _HTTPAuth(httpx.Auth, httpx2.Auth):  # type: ignore[misc] # of Any without httpx2
         """What both clients accept; every flow of it is overridden."""
 
 else:
-    _ClientAuth = httpx.Auth
+    _HTTPAuth = httpx.Auth
 
 
 # What another request of the call has fetched meanwhile may be refused as well, once.
@@ -47,7 +47,7 @@ class Presentable(Protocol):
         ...
 
 
-class ConnectionAuth(_ClientAuth):
+class ConnectionAuth(_HTTPAuth):
     """Sends the token of a connection; after a 401, fetches a fresh one and tries again.
 
     The token is sent over https, and over http to this machine. The client removes the header when

@@ -203,7 +203,7 @@ class CachedConnections:
         if key is None or self._max_age == 0:
             return await self._counted(request)
         if not request.fresh:
-            cached = await self._read(key)
+            cached = self._usable(await self._front.get(key))
             if cached is not None:
                 self._hits[request.name] += 1
                 return cached
@@ -347,9 +347,6 @@ class CachedConnections:
                 "request is tried from time to time",
                 request.name,
             )
-
-    async def _read(self, key: str) -> Connection | None:
-        return self._usable(await self._front.get(key))
 
     async def _read_cache(self, key: str) -> Connection | None:
         """Return what is in the cache, or what another process brings; None after a claim."""

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from toolguard.connections.signing import PrivateKey, SigningKey
 from toolguard.parsing.secure_urls import is_secure_url
-from toolguard.tokens.client_credentials import ClientCredentials, basic_credentials
+from toolguard.tokens.client_credentials import ClientCredentials
+from toolguard.tokens.introspection_client import BasicClient
 
 __all__ = [
     "ClientAuth",
@@ -45,7 +46,7 @@ class ClientAuth(Protocol):
 
 
 @dataclass(frozen=True)
-class ClientSecretBasic:
+class ClientSecretBasic(BasicClient):
     """Sends the client secret in the ``Authorization`` header (RFC 6749 §2.3.1).
 
     Id and secret are form-encoded before they are joined, as that section requires. Use
@@ -59,20 +60,8 @@ class ClientSecretBasic:
         ValueError: if one of them is empty.
     """
 
-    client_id: str
-    client_secret: str = field(repr=False)
-
     def __post_init__(self) -> None:
         _check_secret(self.client_id, self.client_secret)
-
-    def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
-        """Return the ``Authorization`` header.
-
-        Args:
-            token_endpoint: the URL that the request goes to.
-            now: seconds since the epoch.
-        """
-        return basic_credentials(self.client_id, self.client_secret)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ __all__ = [
     "ConnectionProvider",
     "ConnectionRequest",
     "is_of_server",
+    "listed_scopes",
 ]
 
 
@@ -76,7 +77,7 @@ class Connection:
             )
         self._token = token
         self._token_type = token_type
-        self._scopes = _scope_tuple(scopes)
+        self._scopes = listed_scopes(scopes)
         self._expires_at = expires_at
         self._refetch = refetch
 
@@ -221,10 +222,15 @@ class ConnectionRequest:
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError('a connection has a name, such as "google-calendar"')
-        object.__setattr__(self, "scopes", _scope_tuple(self.scopes))
+        object.__setattr__(self, "scopes", listed_scopes(self.scopes))
 
 
-def _scope_tuple(scopes: Iterable[str]) -> tuple[str, ...]:
+def listed_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
+    """Return scopes as a tuple.
+
+    Raises:
+        TypeError: if they are a string.
+    """
     # "read" is in "thread.readonly": a string would grant by substring.
     if isinstance(scopes, str):
         raise TypeError(f"scopes are a list: write {scopes.split()!r}")

@@ -32,12 +32,13 @@ from toolguard.errors import AccessDeniedError
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
 
-__all__ = ["Injection", "sent_by_clients", "unwrapped"]
+__all__ = ["Connections", "Injection", "sent_by_clients", "unwrapped"]
 
 _USER_ID = "user_id"
 _INJECTABLE = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 Connections = Mapping[str, "Connection | None"]
+"""The connections of a call by name; None for one that is optional and not connected."""
 Extract = Callable[["Principal | None", Connections], object]
 
 
@@ -215,7 +216,7 @@ def _check_keyword_only(function: Callable[..., Any]) -> None:
     """Check that ``user_id`` is keyword-only, and so cannot be meant as a client's argument."""
     if any(kind is not inspect.Parameter.KEYWORD_ONLY for kind in kinds_of(_USER_ID, function)):
         raise TypeError(
-            f"{name_of(function)}() takes user_id, and not by keyword only: write "
+            f"{name_of(function)}() takes user_id by position: write "
             "`*, user_id: str` for the caller, or `user_id: Annotated[str, sent_by_client]` for "
             "what the client sends"
         )

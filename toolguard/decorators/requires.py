@@ -310,7 +310,7 @@ def requires(check: CheckFunction, *, timeout: float = CHECK_TIMEOUT) -> GuardDe
         inspect.signature(check).bind(None, None)
     except (TypeError, ValueError):
         raise TypeError(
-            "write @requires(check), with check(principal, call) a function that says True or False"
+            "write @requires(check): check(principal, call) returns True or False, or an Answer"
         ) from None
     if not 0 < timeout < math.inf:
         raise ValueError(f"timeout={timeout!r}: write seconds, more than 0")

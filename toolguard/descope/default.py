@@ -8,11 +8,11 @@ from toolguard.errors import GuardNotConfiguredError
 from toolguard.policies.scopes import ScopeHierarchy
 
 
-class _Client(Protocol):
+class _DefaultClient(Protocol):
     scope_hierarchy: ScopeHierarchy
 
 
-ClientT = TypeVar("ClientT", bound=_Client)
+ClientT = TypeVar("ClientT", bound=_DefaultClient)
 
 __all__ = ["Default", "default"]
 

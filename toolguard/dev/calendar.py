@@ -20,7 +20,7 @@ from toolguard.frameworks import sdk_server_class
 __all__ = ["SCOPE_HIERARCHY", "calendar_server"]
 
 SCOPE_HIERARCHY = {"mcp:calendar.write": ["mcp:calendar.readonly"]}
-"""Who may write may read."""
+"""The write scope includes the read scope."""
 
 _READ = "mcp:calendar.readonly"
 _WRITE = "mcp:calendar.write"

@@ -29,7 +29,13 @@ from toolguard.dev.oauth.notes import noting
 from toolguard.dev.oauth.parameters import read_form
 from toolguard.dev.oauth.policies import decide
 from toolguard.dev.oauth.refusals import Refusal, answering_pages
-from toolguard.dev.oauth.sessions import Session, check_csrf, csrf_token, open_session, session_of
+from toolguard.dev.oauth.sessions import (
+    BrowserSession,
+    check_csrf,
+    csrf_token,
+    open_session,
+    session_of,
+)
 from toolguard.pages.layout import Form, page
 from toolguard.parts.environment import RECORDS
 
@@ -43,7 +49,7 @@ _CLIENT = "toolguard-console"
 
 
 @dataclass(frozen=True)
-class _Person:
+class _PersonView:
     """A person of the world, with the form for a token."""
 
     user: User
@@ -126,10 +132,10 @@ class Console:
             shown.headers.append("set-cookie", cookie)
         return shown
 
-    async def _person(self, user: User, session: Session) -> _Person:
+    async def _person(self, user: User, session: BrowserSession) -> _PersonView:
         world = self._context.world
         facts = collect_facts(world, user)
-        return _Person(
+        return _PersonView(
             user,
             facts.permissions,
             decide(world.rules, facts, tuple(world.scopes)).granted,

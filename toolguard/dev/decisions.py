@@ -8,7 +8,6 @@ things may stand in it: a line that is not a record is skipped, and no text is s
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 import tempfile
@@ -26,8 +25,9 @@ from toolguard.calls.records import (
     DecisionVerdict,
 )
 from toolguard.dev.oauth.notes import fit_to_show
+from toolguard.parsing.strict_json import lenient_object
 
-__all__ = ["Call", "Decisions", "parse_record", "records_file"]
+__all__ = ["Decisions", "ShownDecision", "parse_record", "records_file"]
 
 _DIRECTORY = "toolguard-records"
 _SHOWN = 30
@@ -50,7 +50,7 @@ _WORDS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Call:
+class ShownDecision:
     """One decision in words that can be shown.
 
     Attributes:
@@ -72,7 +72,7 @@ class Call:
     reason: str
 
     @classmethod
-    def of(cls, record: DecisionRecord, clients: Mapping[str, str]) -> Call:
+    def of(cls, record: DecisionRecord, clients: Mapping[str, str]) -> ShownDecision:
         """Return a record in words.
 
         Args:
@@ -105,7 +105,7 @@ class Decisions:
         """Note a decision of a server in this process."""
         self._noted.append(record)
 
-    def last(self, clients: Mapping[str, str]) -> list[Call]:
+    def last(self, clients: Mapping[str, str]) -> list[ShownDecision]:
         """Return the last decisions, the newest first.
 
         Args:
@@ -114,7 +114,7 @@ class Decisions:
         written = map(parse_record, _last_lines(self.file) if self.file is not None else ())
         known = [*(each for each in written if each is not None), *self._noted.copy()]
         newest = sorted(known, key=_time, reverse=True)[:_SHOWN]
-        return [Call.of(each, clients) for each in newest]
+        return [ShownDecision.of(each, clients) for each in newest]
 
 
 def _time(record: DecisionRecord) -> float:
@@ -134,11 +134,8 @@ def _last_lines(file: Path) -> list[bytes]:
 
 def parse_record(line: bytes) -> DecisionRecord | None:
     """Return the record that a line holds; None if it holds none."""
-    try:
-        members = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(members, dict):
+    members = lenient_object(line)
+    if members is None:
         return None
     found = {name: read(members.get(name)) for name, read in _READERS.items()}
     known = {name: value for name, value in found.items() if value is not None}

@@ -12,7 +12,7 @@ from toolguard.audit import Report, audit
 from toolguard.audit.loading import LoadError, load_server
 from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.dev.oauth.config import World
-from toolguard.dev.oauth.policies import Condition, ScopeRule
+from toolguard.dev.oauth.policies import PolicyCondition, ScopeRule
 from toolguard.parts.environment import RECORDS
 
 __all__ = ["DEFAULT_RESOURCE", "Fit", "fitted", "read_server"]
@@ -24,7 +24,7 @@ _RESOURCE = "MCP_SERVER_URL"
 _FETCH_WORDS = "Use the accounts you have connected"
 _PERMISSION = "permission "
 # One of the built-in world's, which its schedulers have.
-_SCHEDULER = Condition("permissions", "scheduler")
+_SCHEDULER = PolicyCondition("permissions", "scheduler")
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,10 @@ def fitted(world: World, report: Report, *, issuer: str) -> Fit:
         every = tuple(scopes or known)
         rules.append(ScopeRule("Every scope for schedulers", (_SCHEDULER,), every, tuple(along)))
     if first and set(first) != set(scopes):
-        others = (Condition("any"),)
+        others = (PolicyCondition("any"),)
         rules.append(ScopeRule("The first scopes for all others", others, first, tuple(along)))
-    permissions = _permissions(report)
+    asked = (text for each in report.operations for group in each.alternatives for text in group)
+    permissions = [each.removeprefix(_PERMISSION) for each in asked if each.startswith(_PERMISSION)]
     tenants = tuple(
         each.model_copy(
             update={
@@ -162,14 +163,8 @@ def _connections(report: Report) -> dict[str, tuple[str, ...]]:
     return asked
 
 
-def _permissions(report: Report) -> tuple[str, ...]:
-    texts = (text for each in report.operations for group in each.alternatives for text in group)
-    named = (text.removeprefix(_PERMISSION) for text in texts if text.startswith(_PERMISSION))
-    return tuple(dict.fromkeys(named))
-
-
 def _absent(alternatives: Iterable[Sequence[str]], tenants: Collection[str]) -> str | None:
-    """Return what an operation asks for and nobody of the world has; None if somebody may call it.
+    """Return the missing requirement of an operation no user can call; None if one can.
 
     The development server knows no roles.
 

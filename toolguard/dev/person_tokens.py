@@ -12,8 +12,15 @@ import httpx
 from toolguard.dev.bounded import HEADERS, UnboundedError, bound
 from toolguard.dev.oauth.direct import PERSON_TOKEN_PATH, PersonTokenRequest
 from toolguard.parsing.secure_urls import secure_origin
+from toolguard.parsing.strict_json import lenient_object
 
-__all__ = ["DEFAULT_ISSUER", "NoServerError", "PersonToken", "RefusedError", "fetch_person_token"]
+__all__ = [
+    "DEFAULT_ISSUER",
+    "NoServerError",
+    "PersonToken",
+    "TokenRefusedError",
+    "fetch_person_token",
+]
 
 DEFAULT_ISSUER = "http://127.0.0.1:8800"
 """Where ``toolguard dev`` listens if nothing else is said."""
@@ -26,7 +33,7 @@ class NoServerError(Exception):
     """No development server answers there; the text says what to do."""
 
 
-class RefusedError(Exception):
+class TokenRefusedError(Exception):
     """The development server does not give this token; the text says why."""
 
 
@@ -63,7 +70,7 @@ def fetch_person_token(
 
     Raises:
         NoServerError: if there is no development server.
-        RefusedError: if it refuses.
+        TokenRefusedError: if it refuses.
     """
     origin = _origin(issuer)
     members = {
@@ -88,7 +95,7 @@ def fetch_person_token(
             f"no development server answers at {origin}: start toolguard dev in another "
             "terminal, or write --issuer with the address that it prints"
         ) from None
-    answer = _object(response)
+    answer = lenient_object(response.content) or {}
     found = _found(answer) if response.status_code == httpx.codes.OK else None
     if found is not None:
         return found
@@ -97,7 +104,7 @@ def fetch_person_token(
             f"what answers at {origin} ({response.status_code}) is not toolguard dev: write "
             "--issuer with the address that toolguard dev prints"
         )
-    raise RefusedError(str(answer["error_description"]))
+    raise TokenRefusedError(str(answer["error_description"]))
 
 
 def _origin(issuer: str) -> str:
@@ -126,11 +133,3 @@ def _found(answer: Mapping[str, Any]) -> PersonToken | None:
     if not _TOKEN.fullmatch(token):
         return None
     return PersonToken(token, person, tuple(scope.split()), resource, seconds, issuer)
-
-
-def _object(response: httpx.Response) -> dict[str, Any]:
-    try:
-        value = response.json()
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -44,7 +44,7 @@ _BY_SCOPE = frozenset(
 
 
 @dataclass(frozen=True)
-class _Grant:
+class _IssuedCode:
     client_id: str
     redirect_uri: str
     challenge: str
@@ -70,7 +70,7 @@ class VendorServer:
         vendor: whose server it is.
         origin: where it is served, such as ``http://127.0.0.1:9000``.
         scopes: the scopes of the API, by their short names.
-        user: who is signed in.
+        user: the subject who is signed in.
         redirect_uri: the address of the client that is known without registration.
         scope_names: how clients have to ask for the scopes; None for the way of the vendor's
             example in :mod:`toolguard.testing.providers`.
@@ -109,8 +109,8 @@ class VendorServer:
             self.described = self.described.with_settings(introspection=asking, may_carry=())
         self._user = user
         self._clients = {self.client_id: [redirect_uri]}
-        self._codes: dict[str, _Grant] = {}
-        self._refresh_tokens: dict[str, _Grant] = {}
+        self._codes: dict[str, _IssuedCode] = {}
+        self._refresh_tokens: dict[str, _IssuedCode] = {}
 
     @property
     def app(self) -> Starlette:
@@ -170,7 +170,7 @@ class VendorServer:
         if self._vendor == "google":
             offline = query.get("access_type") == "offline"
         challenge = query["code_challenge"]
-        self._codes[code] = _Grant(client_id, redirect_uri, challenge, scopes, offline)
+        self._codes[code] = _IssuedCode(client_id, redirect_uri, challenge, scopes, offline)
         return _back(query, code=code)
 
     def _short(self, asked: list[str]) -> tuple[str, ...]:
@@ -197,7 +197,7 @@ class VendorServer:
             return JSONResponse({"error": "invalid_grant"}, 400)
         return JSONResponse(self._tokens(grant))
 
-    def _tokens(self, grant: _Grant) -> dict[str, Any]:
+    def _tokens(self, grant: _IssuedCode) -> dict[str, Any]:
         refresh_token = secrets.token_urlsafe(24)
         if grant.is_refreshed:
             self._refresh_tokens[refresh_token] = grant
@@ -209,7 +209,7 @@ class VendorServer:
             "scope": " ".join(map(self._names.requested, grant.scopes)),
         }
 
-    def _access_token(self, grant: _Grant) -> str:
+    def _access_token(self, grant: _IssuedCode) -> str:
         if self._opaque is None:
             of_api = [scope for scope in grant.scopes if scope not in _IDENTITY]
             return self.issuer.mint(
@@ -238,7 +238,7 @@ class VendorServer:
         return JSONResponse(dict(known))
 
 
-def _is_of(grant: _Grant, form: Mapping[str, str]) -> bool:
+def _is_of(grant: _IssuedCode, form: Mapping[str, str]) -> bool:
     challenge = s256_challenge(form.get("code_verifier", ""))
     return (
         grant.client_id == form.get("client_id")

@@ -21,7 +21,7 @@ from toolguard.parsing.secure_urls import is_secure_url
 from toolguard.tokens.introspection_client import IntrospectionClient
 from toolguard.tokens.per_loop import PerLoop
 
-__all__ = ["DecisionPoint", "Endpoints", "UnavailableError", "well_known_url"]
+__all__ = ["DecisionPoint", "EvaluationEndpoints", "UnavailableError", "well_known_url"]
 
 _log = logging.getLogger("toolguard.engines")
 
@@ -37,12 +37,12 @@ class UnavailableError(Exception):
 
 
 @dataclass(frozen=True)
-class Endpoints:
+class EvaluationEndpoints:
     """Where a decision point is asked.
 
     Attributes:
         evaluation: the URL for one decision.
-        evaluations: the URL for several; None if it has none.
+        evaluations: the URL for several; None if the point has no such endpoint.
     """
 
     evaluation: str
@@ -101,11 +101,11 @@ class DecisionPoint:
             timeout=timeout, retries=Retries(max_retries=1), transport=transport, clock=clock
         )
         self._breaker = Breaker(timer)
-        self._endpoints: Endpoints | None = None
+        self._endpoints: EvaluationEndpoints | None = None
         self._known_until = -math.inf
         self._discovering: PerLoop[anyio.Lock] = PerLoop(anyio.Lock)
 
-    async def endpoints(self, caller: Hashable) -> Endpoints:
+    async def endpoints(self, caller: Hashable) -> EvaluationEndpoints:
         """Return where to ask; discovered once an hour.
 
         Args:
@@ -145,11 +145,13 @@ class DecisionPoint:
         """Close the TCP connections of the running event loop; a later question opens new ones."""
         await self._http.aclose()
 
-    async def _discover(self, caller: Hashable) -> Endpoints:
+    async def _discover(self, caller: Hashable) -> EvaluationEndpoints:
         answer = await self._exchange(well_known_url(self.identifier), None, caller)
         base = self.identifier.removesuffix("/")
         if answer.status == _NOT_FOUND:  # metadata is optional; the paths are those of §10.1
-            return Endpoints(f"{base}/access/v1/evaluation", f"{base}/access/v1/evaluations")
+            return EvaluationEndpoints(
+                f"{base}/access/v1/evaluation", f"{base}/access/v1/evaluations"
+            )
         named = answer.members.get("policy_decision_point")
         if answer.status != _OK or named != self.identifier:
             _log.error(
@@ -161,7 +163,7 @@ class DecisionPoint:
         several = answer.members.get("access_evaluations_endpoint")
         if not self._may_ask(one) or not (several is None or self._may_ask(several)):
             raise UnavailableError("metadata without a secure endpoint")
-        return Endpoints(str(one), several)
+        return EvaluationEndpoints(str(one), several)
 
     def _may_ask(self, url: object) -> bool:
         is_secure = isinstance(url, str) and is_secure_url(url)

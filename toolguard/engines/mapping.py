@@ -141,7 +141,7 @@ def build_evaluations(
     own = mapping(principal, call)
     several = own if isinstance(own, (list, tuple)) else [own]
     if not several:
-        raise MappingError("a mapping returns at least one question")
+        raise MappingError("a mapping must return at least one question")
     return [_replaced(asked, each, principal) for each in several]
 
 
@@ -157,10 +157,10 @@ def _default_evaluation(principal: Principal, call: OperationCall) -> Evaluation
 
 def _replaced(asked: Evaluation, own: object, principal: Principal) -> Evaluation:
     if not isinstance(own, Mapping) or not own.keys() <= {"action", "resource", "context"}:
-        raise MappingError("a mapping returns an object with action, resource and context only")
+        raise MappingError("a mapping must return an object with action, resource and context only")
     context = own.get("context", {})
     if not isinstance(context, Mapping) or not context.keys().isdisjoint(asked["context"]):
-        raise MappingError("the context of a mapping is an object without agent and actor")
+        raise MappingError("the context of a mapping must be an object without agent and actor")
     return {**asked, **own, "context": {**context, **_caller(principal)["context"]}}
 
 

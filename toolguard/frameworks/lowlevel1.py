@@ -13,12 +13,10 @@ from mcp.server.lowlevel.server import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import McpError
 from starlette.applications import Starlette
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from toolguard.errors import ToolGuardError
 from toolguard.frameworks.adapter import Adapter
-from toolguard.frameworks.apps import guard_endpoints
+from toolguard.frameworks.apps import guard_endpoints, session_app
 from toolguard.frameworks.lowlevel import PROTECTED_WITHIN, LowLevelAdapter
 from toolguard.frameworks.mcp1 import GuardedHandlers, wrap_handlers
 from toolguard.frameworks.server_guard import ServerGuard
@@ -77,20 +75,10 @@ class _Server(LowLevelAdapter):
         manager = StreamableHTTPSessionManager(
             self.server, json_response=json_response, stateless=True
         )
-        app = Starlette(
-            routes=[Route("/mcp", endpoint=_Endpoint(manager))], lifespan=lambda _: manager.run()
-        )
+        app = session_app(manager, "/mcp")
         if self.guard is not None:
             guard_endpoints(app, self.guard, ["/mcp"], self)
         return app
-
-
-class _Endpoint:
-    def __init__(self, manager: StreamableHTTPSessionManager) -> None:
-        self._manager = manager
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._manager.handle_request(scope, receive, send)
 
 
 def adapter(server: Server[Any, Any]) -> Adapter:

@@ -69,7 +69,7 @@ class _FastMCP(SDKAdapter):
         return bool(parameters)
 
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> BaseException:
-        return _NestedRefusalError(refusal) if nested else _Refusal(refusal)
+        return _NestedRefusalError(refusal) if nested else _RaisedRefusal(refusal)
 
     def unknown(self, kind: Kind, name: str) -> Exception:
         error = types.ErrorData(code=types.INVALID_PARAMS, message=f"Unknown {kind}: {name}")
@@ -94,7 +94,7 @@ class _FastMCP(SDKAdapter):
         return app
 
 
-class _Refusal(BaseException):
+class _RaisedRefusal(BaseException):
     """A refusal that is raised through the SDK to :func:`serve`.
 
     The SDK logs every ``Exception`` of a resource or prompt with its traceback, and turns those of
@@ -252,7 +252,8 @@ def _sent(params: Any) -> dict[str, Any]:
             value = sent[name]
             is_model = isinstance(value, BaseModel)
             sent[name] = value.model_dump(mode="json") if is_model else str(value)
-    return {**sent, "_meta": sent.pop("meta", None)}
+    sent["_meta"] = sent.pop("meta", None)
+    return sent
 
 
 def _is_error(result: types.ServerResult) -> bool:

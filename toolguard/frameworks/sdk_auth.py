@@ -110,10 +110,10 @@ def _answering(middleware: Middleware) -> Middleware:
     backend = middleware.kwargs.get("backend")
     if made is not AuthenticationMiddleware or not isinstance(backend, BearerAuthBackend):
         return middleware
-    return Middleware(AuthenticationMiddleware, backend=_Backend(backend), on_error=_answer)
+    return Middleware(AuthenticationMiddleware, backend=_OutageBackend(backend), on_error=_answer)
 
 
-class _Backend(AuthenticationBackend):
+class _OutageBackend(AuthenticationBackend):
     """Wraps a backend, and turns its outages into Starlette's authentication errors."""
 
     def __init__(self, backend: AuthenticationBackend) -> None:

@@ -164,7 +164,7 @@ def _check_connection(file: Table, name: str | None, guard: ToolGuard) -> None:
     if name is not None and not is_known:
         one = f"one of {', '.join(described)}, or " if described else ""
         raise ValueError(
-            f"{file.file}: upstream.connection is {name!r}, and no connection is called so: write "
+            f"{file.file}: upstream.connection is {name!r}, which is not a connection here: write "
             f"{one}[connections.{name}]"
         )
 
@@ -258,13 +258,13 @@ def _upstream(
         url = table.text("url", 'write url = "https://mcp.example.com/mcp"')
     if bool(command) == (url is not None):
         raise ValueError(
-            f"{file.file}: name one server behind: write toolguard proxy --rules {file.file} -- "
-            'COMMAND, or --upstream URL, or command = ["COMMAND"] or url = "URL" in [upstream]'
+            f"{file.file}: name exactly one upstream: write toolguard proxy --rules {file.file} "
+            '-- COMMAND, or --upstream URL, or command = ["COMMAND"] or url = "URL" in [upstream]'
         )
     if url is not None and not is_secure_url(url):
         raise ValueError(
-            f"{file.file}: the upstream {url if '@' not in url else 'URL'!r} is no https URL: "
-            "write https, or http to this machine, without a name in it"
+            f"{file.file}: the upstream {url if '@' not in url else 'URL'!r} cannot "
+            "be used: write https, or http to this machine, without user name and fragment"
         )
     usable = ("token_env",) if url else ("env", "pass_env", "cwd", "connection_env")
     for key in {"token_env", "env", "pass_env", "cwd", "connection_env"} & table.values.keys():

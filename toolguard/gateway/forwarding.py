@@ -53,7 +53,7 @@ class Forwarding:
     no token.
 
     Args:
-        upstream: the server behind.
+        upstream: the server behind the gateway.
         surveyed: what it offers.
     """
 
@@ -168,7 +168,7 @@ async def _listed_arguments(method: str, name: object, ask: Any) -> set[str]:
         try:
             found = [set(arguments_of(each)) for each in page[member] if each["name"] == name]
         except (AttributeError, KeyError, TypeError):
-            raise UpstreamError("the server behind sent a list that is not MCP") from None
+            raise UpstreamError("the upstream sent a list that is not MCP") from None
         if found:
             # Of two with one name, the server may run either.
             return set.intersection(*found)

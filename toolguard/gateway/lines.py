@@ -16,9 +16,8 @@ from mcp.server.lowlevel.server import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
+from toolguard.frameworks.apps import session_app
 from toolguard.gateway.forwarding import Forwarding
 from toolguard.gateway.session import SDK_ERROR, Log, Progress, UpstreamError
 from toolguard.gateway.survey import Survey
@@ -163,17 +162,6 @@ def endpoint(
         )
         return app
     manager = StreamableHTTPSessionManager(app=server, security_settings=security)
-    route = Route(path, endpoint=_Endpoint(manager))
-    app = Starlette(routes=[route], lifespan=lambda _: manager.run())
+    app = session_app(manager, path)
     protect(app)
     return app
-
-
-class _Endpoint:
-    """An application and no function, which a route would take for a handler of requests."""
-
-    def __init__(self, manager: StreamableHTTPSessionManager) -> None:
-        self._manager = manager
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._manager.handle_request(scope, receive, send)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from toolguard.frameworks import internals
 from toolguard.gateway.configuration import Upstream
+from toolguard.parsing.secure_urls import is_this_machine
 
 __all__ = ["SDK_ERROR", "Credential", "Log", "Progress", "Session", "UpstreamError"]
 
@@ -83,7 +84,7 @@ class Session:
     roots to the upstream.
 
     Args:
-        upstream: the server behind.
+        upstream: the server behind the gateway.
         credential: what it is shown for a caller; None for what all callers share, if anything.
 
     Attributes:
@@ -284,8 +285,9 @@ class Session:
                 # After the time of a request, so that its end is not that of the transport.
                 timeout=_http.Timeout(_CONNECT_WITHIN, read=upstream.timeout + 2 * _PING_WITHIN),
                 event_hooks={"response": [self._answered]},
-                # Plain http is for this machine: a proxy would get the credential in the clear.
-                trust_env=upstream.url.lower().startswith("https:"),
+                verify=_http.create_ssl_context(),  # which SSL_CERT_FILE sets for this machine too
+                # A proxy would get the credential for a server on this machine in the clear.
+                trust_env=not is_this_machine(upstream.url),
             ) as client,
             streamable_http_client(upstream.url, http_client=client) as streams,
         ):

@@ -19,14 +19,14 @@ from toolguard.principal import Principal
 __all__ = ["CallerKey", "Sessions", "key_of"]
 
 CallerKey: TypeAlias = tuple[str | None, ...] | None
-"""What tells apart the callers who may not share a session: first the issuer, then the user."""
+"""The key of callers who may share a session: the issuer first, then the user."""
 
 # A caller, and the digest of the credential that the upstream is shown for them.
 _Held: TypeAlias = tuple[CallerKey, bytes | None]
 
 
 def key_of(principal: Principal | None, *, shared: bool = False) -> CallerKey:
-    """Return what tells apart the callers who may not share a session.
+    """Return the key of a caller: those with different keys share no session.
 
     A session belongs to a user of an issuer, with one client, one tenant and the key that the token
     is bound to, if it is; callers without a token have one together.
@@ -45,7 +45,7 @@ class Sessions:
     """The sessions with one upstream; each begins with the first request that needs it.
 
     Args:
-        upstream: the server behind.
+        upstream: the server behind the gateway.
     """
 
     def __init__(self, upstream: Upstream) -> None:

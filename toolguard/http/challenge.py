@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from toolguard.errors import (
@@ -38,6 +38,8 @@ _PARAM = re.compile(rf'({_TOKEN})[ \t]*=[ \t]*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))
 _SCHEME = re.compile(rf"({_TOKEN}) +(?={_TOKEN}[ \t]*=|$)")
 # What servers, proxies and clients take as one header; 100 scopes of the usual length fit.
 _MAX_LENGTH = 4_096
+# A server sends the same few challenges again and again.
+_KEPT = 256
 _SEPARATOR = re.compile(r"[ \t]*,[ \t]*")
 
 
@@ -145,42 +147,43 @@ def challenge_for(  # noqa: PLR0913 - all by keyword
             all the same, which every client reads.
         offers_bearer: whether bearer tokens are accepted.
     """
+    is_missing = isinstance(refusal, MissingTokenError)
     least: tuple[str, ...] = ()
     if isinstance(refusal, MissingTokenError):
         named = refusal.as_requested(refusal.scopes) or tuple(default_scope)
-        bare = Challenge(resource_metadata=resource_metadata)
+    elif isinstance(refusal, InsufficientScopeError):
+        least = named = refusal.as_requested(refusal.required_scopes)
+        if scopes == "combined":
+            held_and_needed = dict.fromkeys((*refusal.combined_scopes, *refusal.required_scopes))
+            named = refusal.as_requested(tuple(held_and_needed))
+    elif isinstance(refusal, InsufficientAuthenticationError):
+        named = refusal.as_requested(refusal.scopes)
+    elif refusal.status in (400, 401) and not isinstance(refusal, MalformedMessageError):
+        named = tuple(default_scope) if refusal.status == 401 else ()  # noqa: PLR2004
     else:
-        if isinstance(refusal, InsufficientScopeError):
-            least = refusal.as_requested(refusal.required_scopes)
-            named = least
-            if scopes == "combined":
-                held_and_needed = dict.fromkeys(
-                    (*refusal.combined_scopes, *refusal.required_scopes)
-                )
-                named = refusal.as_requested(tuple(held_and_needed))
-        elif isinstance(refusal, InsufficientAuthenticationError):
-            named = refusal.as_requested(refusal.scopes)
-        elif refusal.status in (400, 401) and not isinstance(refusal, MalformedMessageError):
-            named = tuple(default_scope) if refusal.status == 401 else ()  # noqa: PLR2004
-        else:
-            return None
-        bare = Challenge(
-            error=refusal.error,
-            resource_metadata=resource_metadata,
-            acr_values=getattr(refusal, "acr_values", ()),
-            max_age=getattr(refusal, "max_age", None),
-        )
-    if refusal.status == 401:  # noqa: PLR2004 - a 403 keeps the form that every client reads
-        bare = replace(bare, algs=tuple(algs), offers_bearer=offers_bearer, scheme=refusal.scheme)
-    description = refusal.error_description
-    is_sendable = bare.error is not None and _TEXT.fullmatch(description) is not None
+        return None
     if refusal.status in (401, 403):
         named = tuple(dict.fromkeys((*always, *named)))
-    return _longest(bare, named, least, description if is_sendable else None)
+    description = refusal.error_description
+    is_sendable = not is_missing and _TEXT.fullmatch(description) is not None
+    offers_dpop = refusal.status == 401  # noqa: PLR2004 - a 403 keeps the form that clients read
+    return _longest(
+        named,
+        least,
+        description if is_sendable else None,
+        error=None if is_missing else refusal.error,
+        resource_metadata=resource_metadata,
+        acr_values=tuple(getattr(refusal, "acr_values", ())),
+        max_age=getattr(refusal, "max_age", None),
+        algs=tuple(algs) if offers_dpop else (),
+        offers_bearer=offers_bearer or not offers_dpop,
+        scheme=refusal.scheme if offers_dpop else "Bearer",
+    )
 
 
+@functools.lru_cache(_KEPT)
 def _longest(
-    bare: Challenge, named: tuple[str, ...], least: tuple[str, ...], description: str | None
+    named: tuple[str, ...], least: tuple[str, ...], description: str | None, **rest: Any
 ) -> Challenge:
     """Return the challenge that says the most within the limit; the body says all of it.
 
@@ -190,10 +193,10 @@ def _longest(
     for scope, text in ((named, description), (named, None), (least, None)):
         # A client could misread the others; a *declared* one of those is refused at import.
         requestable = tuple(filter(is_requestable, scope))
-        made = replace(bare, scope=requestable, error_description=text)
+        made = Challenge(scope=requestable, error_description=text, **rest)
         if len(made.header) <= _MAX_LENGTH:
             return made
-    return bare
+    return Challenge(**rest)
 
 
 def metadata_url(resource: str) -> str:

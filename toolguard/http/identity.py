@@ -54,7 +54,7 @@ class AuthenticatedUser(bearer_auth.AuthenticatedUser):
     Args:
         principal: the caller.
         client: the client id; see :func:`told_client`.
-        token: the value of the access token's ``token``: a digest.
+        token: the caller's token, of which the framework gets a digest.
         resource: the resource that the token was issued for (RFC 8707).
     """
 
@@ -71,7 +71,8 @@ class AuthenticatedUser(bearer_auth.AuthenticatedUser):
         kind: type[AccessToken] = getattr(
             sys.modules.get("fastmcp.server.auth"), "AccessToken", AccessToken
         )
-        return access_token(kind, *self._facts)
+        principal, client, token, resource = self._facts
+        return access_token(kind, principal, client, _digest(token), resource)
 
 
 def tell(
@@ -97,7 +98,7 @@ def tell(
         else:
             client = told_client(auth.principal, auth.guard.verifier)
             resource = getattr(auth.guard, "resource", None)
-            auth.user = AuthenticatedUser(auth.principal, client, _digest(auth.token), resource)
+            auth.user = AuthenticatedUser(auth.principal, client, auth.token, resource)
             scope["auth"] = AuthCredentials(auth.principal.scopes)
         if as_user:
             scope["user"] = auth.user
@@ -111,7 +112,7 @@ def telling_stranger(request: Any) -> AbstractContextManager[None]:
         request: the Starlette request that carried it; None without HTTP.
     """
     stranger = Principal(None, "", expires_at=math.inf)
-    return _telling(request, AuthenticatedUser(stranger, uuid.uuid4().hex, _digest(""), None))
+    return _telling(request, AuthenticatedUser(stranger, uuid.uuid4().hex, "", None))
 
 
 def telling_digest(request: Any, auth: RequestAuth | None) -> AbstractContextManager[None]:

@@ -26,7 +26,7 @@ _Key: TypeAlias = "OwnerKey | None"
 
 
 @dataclass(frozen=True)
-class _Owner:
+class _SessionOwner:
     key: _Key
     opened_anonymously: bool
 
@@ -48,13 +48,13 @@ class SessionOwners:
         self._max_sessions = max_sessions
         self._max_of_one = max_of_one
         self._max_anonymous = max_anonymous
-        self._owners: OrderedDict[str, _Owner] = OrderedDict()
+        self._owners: OrderedDict[str, _SessionOwner] = OrderedDict()
         self._ids: dict[_Key, OrderedDict[str, None]] = {}
 
     def open(self, session_id: str, principal: Principal | None) -> None:
         """Record the owner of ``session_id``; a known session keeps its owner."""
         if session_id not in self._owners:
-            self._own(session_id, _Owner(_key(principal), principal is None))
+            self._own(session_id, _SessionOwner(_key(principal), principal is None))
 
     def admits(self, session_id: str, principal: Principal | None) -> bool:
         """Return whether ``principal`` may use the session; False for unknown sessions.
@@ -69,7 +69,7 @@ class SessionOwners:
             return False  # two users of one client cannot be told apart
         if owner.key is None and principal is not None:
             self.close(session_id)
-            self._own(session_id, _Owner(_key(principal), opened_anonymously=True))
+            self._own(session_id, _SessionOwner(_key(principal), opened_anonymously=True))
             return True
         if owner.key != _key(principal):
             return False
@@ -92,7 +92,7 @@ class SessionOwners:
         if not ids:
             del self._ids[owner.key]
 
-    def _own(self, session_id: str, owner: _Owner) -> None:
+    def _own(self, session_id: str, owner: _SessionOwner) -> None:
         ids = self._ids.setdefault(owner.key, OrderedDict())
         self._owners[session_id] = owner
         ids[session_id] = None

@@ -1,4 +1,4 @@
-"""Canonical forms of audiences, and the values of ``aud`` claims.
+"""How audiences are compared: their canonical forms, and the values of ``aud`` claims.
 
 Audiences are compared as canonical URIs (MCP authorization, "Canonical Server URI"); values that
 are not URLs are compared as exact strings.

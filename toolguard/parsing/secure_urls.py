@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from ipaddress import ip_address
 
-__all__ = ["LOOPBACK_MOUNTS", "is_secure_url", "secure_origin"]
-
-LOOPBACK_MOUNTS: Mapping[str, None] = {
-    f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")
-}
-"""The ``mounts=`` of an httpx client that reaches this machine without a proxy of the environment.
-
-Plain http is for this machine: a proxy would read tokens and make up keys.
-"""
+__all__ = ["is_secure_url", "is_this_machine", "secure_origin"]
 
 _MAX_PORT = 65_535  # RFC 9293 §3.1
 # RFC 3986 without userinfo: a name and a password in a URL end up in logs. Other URLs are refused
@@ -57,6 +48,19 @@ def is_secure_url(url: str) -> bool:
     False
     """
     return "#" not in url and secure_origin(url) is not None
+
+
+def is_this_machine(url: str) -> bool:
+    """Return whether ``url`` is one of this machine: those to which plain http is secure.
+
+    They are asked through no proxy, which would read tokens and make up keys.
+
+    >>> is_this_machine("http://127.0.0.2:8000/mcp"), is_this_machine("https://[0::1]/mcp")
+    (True, True)
+    >>> is_this_machine("https://auth.example.com/jwks")
+    False
+    """
+    return secure_origin(f"http:{url.partition(':')[2]}") is not None
 
 
 def _is_loopback(host: str) -> bool:

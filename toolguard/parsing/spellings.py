@@ -57,7 +57,8 @@ def _closure(name: str, respellings: Sequence[Respelling]) -> tuple[str, ...]:
     """Return ``name`` and the results of every sequence of ``respellings`` on it."""
     if not name.strip() or len(name) > MAX_LENGTH or _CONTROL.search(name):
         raise ValueError(
-            f"a name has 1 to {MAX_LENGTH} characters, not only blanks, and no control characters"
+            f"a name must have 1 to {MAX_LENGTH} characters, not only blanks, and no control "
+            "characters"
         )
     found = [name]
     for spelling in found:  # the list grows during the loop

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-__all__ = ["strict_object"]
+__all__ = ["lenient_object", "strict_object"]
 
 _MAX_DEPTH = 32
 # The default limit of `int`: parsing more digits takes quadratic time where it is not refused.
@@ -39,6 +39,18 @@ def strict_object(data: bytes) -> dict[str, Any] | None:
     ):
         return None
     return value
+
+
+def lenient_object(data: str | bytes) -> dict[str, Any] | None:
+    """Return the JSON object in ``data`` as most readers see it, else None.
+
+    For what is shown, or checked member by member; what decides is read by :func:`strict_object`.
+    """
+    try:
+        value = json.loads(data if isinstance(data, str) else data.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _is_too_deep(value: object) -> bool:

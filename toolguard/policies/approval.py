@@ -28,7 +28,7 @@ class ApprovalNeed:
 
     Attributes:
         summary: what the call does, for the person; ``{name}`` stands for an argument.
-        by: what the person must meet, who is another one than the caller; None for the caller.
+        by: what an approver other than the caller must meet; None: the caller approves.
         within: seconds for which a question waits, and for which the answer then counts.
     """
 

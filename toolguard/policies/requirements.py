@@ -25,6 +25,7 @@ from toolguard.principal import Principal
 
 __all__ = [
     "CHECK_TIMEOUT",
+    "ActsThrough",
     "AnswersLists",
     "BelongsToTenant",
     "BelongsToTenantOf",
@@ -35,6 +36,8 @@ __all__ = [
     "HasPermission",
     "HasRole",
     "IsClient",
+    "IsMachine",
+    "IsUser",
     "RecentAuthentication",
     "Requirement",
 ]
@@ -257,7 +260,7 @@ class Check(Requirement):
         with anyio.move_on_after(self.timeout):
             said = await cast("AnswersLists", self.function).answer_each(attempt.principal, calls)
         if not isinstance(said, (list, tuple)) or len(said) != len(calls):
-            raise TypeError("a check answers a list with one answer for each operation")
+            raise TypeError("answer_each() must return one answer for each operation")
         return said
 
     @property

@@ -1,4 +1,4 @@
-"""Decision records for operators: what a guard tells of each decision, and where it can go.
+"""Decision records for operators: what they say, and where they go. Public.
 
 ::
 

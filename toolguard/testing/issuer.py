@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from typing_extensions import Self
 
+from toolguard.connections.signing import PrivateKey
 from toolguard.testing.bad_tokens import BadTokens
 from toolguard.testing.proofs import ProofKey
 from toolguard.testing.providers import RFC_9068, Provider, ProviderName, provider_named
@@ -38,8 +39,6 @@ __all__ = ["LocalIssuer", "checked_scopes"]
 Algorithm = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
 ]
-_PrivateKey: TypeAlias = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
-
 _CURVES = {"ES256": ec.SECP256R1(), "ES384": ec.SECP384R1(), "ES512": ec.SECP521R1()}
 # The parts of a grant that every provider writes in its own claims.
 _WORDS = frozenset({"client_id", "tenant", "roles", "permissions"})
@@ -89,7 +88,7 @@ class LocalIssuer(BadTokens):
         self.algorithm: Algorithm = algorithm
         self.provider = provider
         self._clock = clock
-        self._keys: dict[str, _PrivateKey] = {}
+        self._keys: dict[str, PrivateKey] = {}
         self.key_id = ""
         self.rotate()
 
@@ -344,7 +343,7 @@ class _Published(StaticKeys):
         self._owner = owner
 
 
-def _new_key(algorithm: Algorithm, *, owner: LocalIssuer) -> _PrivateKey:
+def _new_key(algorithm: Algorithm, *, owner: LocalIssuer) -> PrivateKey:
     if algorithm == "EdDSA":
         return ed25519.Ed25519PrivateKey.generate()
     if algorithm in _CURVES:
@@ -357,7 +356,7 @@ def _new_key(algorithm: Algorithm, *, owner: LocalIssuer) -> _PrivateKey:
     return key
 
 
-def _public_jwk(kid: str, key: _PrivateKey, algorithm: Algorithm) -> dict[str, Any]:
+def _public_jwk(kid: str, key: PrivateKey, algorithm: Algorithm) -> dict[str, Any]:
     if isinstance(key, rsa.RSAPrivateKey):
         members = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
     elif isinstance(key, ec.EllipticCurvePrivateKey):

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 import uvicorn
@@ -94,12 +93,7 @@ class Loopback:
             self.start(self._app)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

@@ -77,7 +77,7 @@ def scope_matrix(
             "opening_hours": PUBLIC,
         }
     """
-    survey = _Survey(server, claims or {}, arguments or {})
+    survey = _Matrix(server, claims or {}, arguments or {})
     found: dict[str, ScopeSets] = wait_for(survey.matrix)
     return found
 
@@ -146,13 +146,13 @@ def verify_scope_matrix(
         def test_my_whole_server() -> None:
             verify_scope_matrix(server)
     """
-    survey = _Survey(server, claims or {}, arguments or {})
+    survey = _Matrix(server, claims or {}, arguments or {})
     wrong = wait_for(functools.partial(survey.disagreements, random.Random(seed)))  # noqa: S311
     if wrong:
         raise AssertionError("the server does not do as its guards say:\n  " + "\n  ".join(wrong))
 
 
-class _Survey:
+class _Matrix:
     """One look at all operations of one server."""
 
     def __init__(self, server: object, claims: Claims, arguments: Arguments) -> None:

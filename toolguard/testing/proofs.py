@@ -187,6 +187,8 @@ class ProofKey:
             )
         good = self.prove(method, url, token)
         head, payload, signature = good.split(".")
+        # Its first character: in the last one of some lengths, some bits have no meaning.
+        altered = ("B" if signature[0] == "A" else "A") + signature[1:]
         now = int(self._clock())
         scheme, _, rest = url.partition("://")
         other_scheme = "http" if scheme == "https" else "https"
@@ -202,7 +204,7 @@ class ProofKey:
             "repeated_member": lambda: [self.sign_bytes(b'{"jti": "a", "jti": "b"}')],
             "private_key": lambda: [self.prove(method, url, token, headers={"jwk": self._private})],
             "another_key": lambda: [ProofKey(clock=self._clock).prove(method, url, token)],
-            "wrong_signature": lambda: [f"{head}.{payload}.{_altered(signature)}"],
+            "wrong_signature": lambda: [f"{head}.{payload}.{altered}"],
             "other_path": lambda: [self.prove(method, f"{url}x", token)],
             "other_scheme": lambda: [self.prove(method, f"{other_scheme}://{rest}", token)],
             "too_old": lambda: [self.prove(method, url, token, iat=now - _HOUR)],
@@ -212,11 +214,6 @@ class ProofKey:
 
     def __repr__(self) -> str:
         return f"<ProofKey: {self.thumbprint}>"
-
-
-def _altered(signature: str) -> str:
-    # The first character: in the last one of some lengths, some bits have no meaning.
-    return ("B" if signature[0] == "A" else "A") + signature[1:]
 
 
 def _json(members: Mapping[str, Any]) -> bytes:

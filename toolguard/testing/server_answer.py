@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from toolguard.http.challenge import Challenge
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["ServerAnswer"]
 
@@ -68,7 +68,7 @@ class ServerAnswer:
         error = self.body.get("error")
         if isinstance(error, str):
             return self.body
-        data = error.get("data") if isinstance(error, Mapping) else _object(self.text)
+        data = error.get("data") if isinstance(error, Mapping) else lenient_object(self.text)
         return data if isinstance(data, Mapping) and isinstance(data.get("error"), str) else {}
 
     @property
@@ -86,13 +86,6 @@ class ServerAnswer:
             return str(self.refusal["error"])
         error = self.body.get("error")
         return str(error.get("message")) if isinstance(error, Mapping) else None
-
-
-def _object(text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:  # the text of a result
-        return None
 
 
 def _texts(result: Mapping[str, Any]) -> Iterator[str]:

@@ -10,15 +10,23 @@ from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import time
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import httpx
 
 from toolguard.errors import KeysUnavailableError
-from toolguard.parsing.secure_urls import LOOPBACK_MOUNTS
+from toolguard.parsing.secure_urls import is_this_machine
 from toolguard.tokens.network import Network
 
-__all__ = ["BusyError", "Fetch", "HttpFetch", "open_client", "parse_retry_after", "unpacker"]
+__all__ = [
+    "BusyError",
+    "EnvironmentClient",
+    "Fetch",
+    "HttpFetch",
+    "open_client",
+    "parse_retry_after",
+    "unpacker",
+]
 
 Fetch: TypeAlias = Callable[[str, float], bytes]
 """Fetches the document at a URL within a number of seconds; called in a separate thread.
@@ -88,16 +96,45 @@ class HttpFetch:
         return body.removeprefix(codecs.BOM_UTF8)
 
 
+class EnvironmentClient(httpx.AsyncClient):
+    """A client that takes the proxies of the environment, but for no request to this machine.
+
+    Args:
+        verify: the TLS settings, made once for both: that reads 150 certificates.
+        settings: further ones of ``httpx.AsyncClient``; it must not follow redirects.
+    """
+
+    def __init__(self, *, verify: ssl.SSLContext, **settings: Any) -> None:
+        super().__init__(verify=verify, **settings)
+        self._direct = httpx.AsyncClient(verify=verify, **settings, trust_env=False)
+
+    async def send(self, request: httpx.Request, **settings: Any) -> httpx.Response:
+        """Send a request, directly if it is one to this machine."""
+        # Where it will be sent, without a name and a password.
+        authority = request.url.netloc.decode("ascii")
+        if is_this_machine(f"{request.url.scheme}://{authority}"):
+            return await self._direct.send(request, **settings)
+        return await super().send(request, **settings)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._direct.aclose()
+        await super().aclose()
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self.aclose()
+
+
 def open_client(network: Network) -> httpx.AsyncClient:
     """Return a client that follows no redirect and keeps no cookie; its caller limits the time."""
-    return httpx.AsyncClient(
+    kind = EnvironmentClient if network.proxy is None else httpx.AsyncClient
+    return kind(
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-        verify=network.ssl_context or True,
+        verify=network.ssl_context or httpx.create_ssl_context(),
         auth=_NoAuth(),
         proxy=network.proxy,
-        mounts=LOOPBACK_MOUNTS if network.proxy is None else None,
         follow_redirects=False,
-        timeout=None,  # noqa: S113 - the caller's covers all of it
+        timeout=None,  # the caller's covers all of it
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -88,7 +88,8 @@ def read_names(
         if any(members[each] is None for each in placeholders):
             patterns.append(_pattern(name, members, member_claims))
             continue
-        for values in _choices(placeholders, members):
+        for chosen in product(*(members[each] or () for each in placeholders)):
+            values = dict(zip(placeholders, chosen, strict=True))
             if len(exact) >= _MAX_NAMES:
                 raise ValueError(f"an issuer has at most {_MAX_NAMES} names")
             exact[_filled(name, values)] = {
@@ -108,14 +109,6 @@ def _check_name(
             f"{name!r} has a placeholder without members: write "
             f'members={{"{(unknown or ["tenant"])[0]}": [...]}}, the values that are allowed'
         )
-
-
-def _choices(
-    placeholders: Collection[str], members: Mapping[str, Collection[str] | None]
-) -> Iterator[dict[str, str]]:
-    allowed = [members[each] or () for each in placeholders]
-    for values in product(*allowed):
-        yield dict(zip(placeholders, values, strict=True))
 
 
 def _filled(name: str, values: Mapping[str, str]) -> str:

@@ -51,7 +51,7 @@ _Wanted: TypeAlias = "tuple[str | None, str]"
 
 
 @dataclass(frozen=True)
-class _State:
+class _Fetched:
     """The results of the finished fetches; all times are those of the source's clock."""
 
     keys: KeySet | None = None
@@ -79,10 +79,10 @@ class _State:
             return max(self.retry_at, self.refilled_at - (_EXTRA_FETCHES - 1) * _EXTRA_EACH)
         return self.retry_at
 
-    def fetched(self, keys: KeySet, running: _RunningFetch, max_stale: float) -> _State:
+    def fetched(self, keys: KeySet, running: _RunningFetch, max_stale: float) -> _Fetched:
         asked_at = running.started_at
         stale_at = asked_at + _FRESH_FOR
-        return _State(
+        return _Fetched(
             keys,
             asked_at + _REFRESH_AFTER,
             stale_at,
@@ -92,7 +92,7 @@ class _State:
             absent=running.wanted,
         )
 
-    def failed(self, asked_at: float, now: float, jitter: float, retry_after: float) -> _State:
+    def failed(self, asked_at: float, now: float, jitter: float, retry_after: float) -> _Fetched:
         delay = min(2.0**self.failures * (1 + jitter / 4), _MAX_BACKOFF)
         return replace(
             self,
@@ -195,7 +195,7 @@ class JWKS:
         self._fetch = HttpFetch(network=network) if fetch is None else fetch
         self._clock = clock
         self._jitter = jitter
-        self._state = _State()
+        self._state = _Fetched()
         # Keyed by process id: a fetch that runs while the process forks does not run in the child.
         self._running: dict[int, _RunningFetch] = {}
         self._wanted: dict[_Wanted, None] = {}
@@ -277,7 +277,7 @@ class JWKS:
         return worthwhile
 
     def _find_old(
-        self, found: tuple[Key, ...], state: _State, now: float
+        self, found: tuple[Key, ...], state: _Fetched, now: float
     ) -> tuple[Key, ...] | None:
         if now >= state.stale_at:
             # Keys may be withdrawn while no call comes in: after such an idle time, fetch first.
@@ -288,13 +288,13 @@ class JWKS:
         self._begin_fetch(now)
         return found
 
-    def _is_worth_waiting(self, state: _State, now: float) -> bool:
+    def _is_worth_waiting(self, state: _Fetched, now: float) -> bool:
         running = self._running.get(os.getpid())
         if running is None:
             return now >= state.next_fetch_at(now)
         return not running.is_slow and now < running.started_at + _PATIENCE
 
-    def _miss(self, wanted: _Wanted, state: _State, now: float) -> tuple[Key, ...] | None:
+    def _miss(self, wanted: _Wanted, state: _Fetched, now: float) -> tuple[Key, ...] | None:
         if state.usable(now) and state.lacks(wanted, now):
             return ()
         if not self._can_change(state, now):
@@ -306,12 +306,12 @@ class JWKS:
         if len(self._wanted) < _MAX_WANTED:
             self._wanted[wanted] = None
 
-    def _can_change(self, state: _State, now: float) -> bool:
+    def _can_change(self, state: _Fetched, now: float) -> bool:
         """Return whether a fetch that could bring other keys runs, or may start now."""
         running = self._running.get(os.getpid())
         return now >= state.next_fetch_at(now) if running is None else now < running.overdue_at
 
-    def _unavailable(self, state: _State, now: float) -> KeysUnavailableError:
+    def _unavailable(self, state: _Fetched, now: float) -> KeysUnavailableError:
         wait = max(state.next_fetch_at(now) - now, 1.0)
         return KeysUnavailableError(
             "The keys of the authorization server cannot be fetched", retry_after=math.ceil(wait)

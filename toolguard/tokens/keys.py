@@ -385,8 +385,4 @@ def _narrowed(algorithms: frozenset[str], alg: object) -> frozenset[str]:
 
 def _name(jwk: object, position: int) -> str:
     kid = jwk.get("kid") if isinstance(jwk, Mapping) else None
-    return _shown(kid) if isinstance(kid, str) else f"number {position + 1}"
-
-
-def _shown(kid: str) -> str:
-    return ascii(kid[:64])
+    return ascii(kid[:64]) if isinstance(kid, str) else f"number {position + 1}"

@@ -30,7 +30,7 @@ class Network:
 
     By default as httpx does: ``HTTPS_PROXY``, ``ALL_PROXY``, ``NO_PROXY``, ``SSL_CERT_FILE`` and
     ``SSL_CERT_DIR`` of the environment apply; credentials of ``.netrc`` do not. This machine
-    (``localhost``, ``127.0.0.1``, ``[::1]``) is asked without a proxy of the environment.
+    (``localhost`` and loopback addresses) is asked without a proxy of the environment.
 
     Attributes:
         ssl_context: the TLS settings, for a private certificate authority; None for the default.

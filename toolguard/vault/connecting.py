@@ -8,9 +8,8 @@ account for another person, or the other way round.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,13 +33,10 @@ from toolguard.vault.visitors import PageError, Visitors, owner_of
 if TYPE_CHECKING:
     from toolguard.vault.vault import Connected, Vault
 
-__all__ = ["build_visitors", "connect_routes"]
-
-Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+__all__ = ["connect_routes"]
 
 _log = logging.getLogger("toolguard.vault")
 
-_SIGN_IN_SECONDS = 600.0
 _OLD_LINK = "This link is no longer good: ask for a new one in the application that gave it to you."
 
 
@@ -56,30 +52,7 @@ def connect_routes(vault: Vault) -> list[Route]:
         ValueError: if the vault does not know its origin, or how people sign in.
         ModuleNotFoundError: if Jinja2 is not installed.
     """
-    return _ConnectPages(vault, build_visitors(vault)).routes()
-
-
-def build_visitors(vault: Vault) -> Visitors:
-    """Return the people who open the pages of a vault.
-
-    Args:
-        vault: the vault, which knows its origin and how people sign in.
-
-    Raises:
-        ValueError: if it does not.
-    """
-    if vault.pages_url is None or vault.sign_in is None:
-        raise ValueError(
-            'write Vault(..., public_url="https://mcp.example.com", sign_in=OpenIDSignIn(...))'
-        )
-    return Visitors(
-        vault.pages_url,
-        sign_in=vault.sign_in,
-        issuer=vault.issuer,
-        sessions=vault.slips,
-        http=vault.http,
-        clock=vault.clock,
-    )
+    return _ConnectPages(vault, Visitors(vault, vault.slips)).routes()
 
 
 class _ConnectPages:
@@ -187,7 +160,7 @@ class _ConnectPages:
         )
         key = GrantKey(_grant_owner(slip), client.name)
         await self._vault.keep(key, grant, slip.owner)
-        # Asked after the grant is kept: who is forgotten from now on is forgotten with it.
+        # Asked after the grant is kept: a person forgotten from now on is forgotten with it.
         if await self._vault.slips.take("exchange", running) is None:
             await self._vault.drop(key)
             raise PageError(f"{client.provider.title} was not connected.", 410, "Not connected")

@@ -35,7 +35,7 @@ class GrantKey:
     """The identity of a grant: at most one for each owner and connection.
 
     Attributes:
-        owner: whom it belongs to.
+        owner: the person or tenant it belongs to.
         connection: the name of the connection, such as ``"github"``.
     """
 
@@ -86,7 +86,7 @@ class Grant:
         return self.is_usable and (self.expires_at is None or self.expires_at > moment)
 
     def without_tokens(self) -> Grant:
-        """Return what remains when the service refuses it: what was granted, and by whom."""
+        """Return the grant without tokens, as it is kept when the service refuses them."""
         return replace(self, access_token="", refresh_token="", expires_at=None)
 
     def to_json(self) -> bytes:

@@ -127,7 +127,7 @@ class OAuthClient:
         )
 
     async def _account(self, grant: Grant) -> str:
-        """Ask for the name of the account; a service that does not say has none."""
+        """Ask for the name of the account; empty if the service does not tell it."""
         url = (await self.endpoints()).account
         if url is None:
             return ""

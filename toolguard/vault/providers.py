@@ -19,7 +19,7 @@ class Endpoints:
     Attributes:
         authorize: where users consent (RFC 6749 §3.1).
         token: where codes and refresh tokens are exchanged (RFC 6749 §3.2).
-        revoke: where tokens are revoked (RFC 7009); None if there is no such place.
+        revoke: where tokens are revoked (RFC 7009); None if the service has no such endpoint.
         account: where the name of the account is, for the token; None if it is not asked.
 
     Raises:

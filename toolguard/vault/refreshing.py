@@ -158,7 +158,9 @@ class Refresher:
         if isinstance(answer, Grant):
             return await self._written(kept, answer)
         if isinstance(answer, ConnectionRequiredError):
-            return await self._gone(kept, answer)
+            if await self._store.replace(kept, kept.grant.without_tokens()):
+                raise answer
+            return await self._current(kept)
         wait = answer.retry_after if isinstance(answer, ConnectionRateLimitedError) else None
         free_from = self._clock() + max(_PAUSE, wait or 0.0)
         await self._store.release(kept, self._process, free_from)
@@ -185,11 +187,6 @@ class Refresher:
             except ConnectionUnavailableError:  # noqa: PERF203 - a retry
                 await self._sleep(seconds)
         return await self._store.replace(kept, fresh)
-
-    async def _gone(self, kept: KeptGrant, error: ConnectionRequiredError) -> Grant:
-        if await self._store.replace(kept, kept.grant.without_tokens()):
-            raise error
-        return await self._current(kept)
 
     async def _current(self, kept: KeptGrant) -> Grant:
         """Return the grant that has replaced this one, refreshed if it has expired as well."""

@@ -39,7 +39,7 @@ class Person:
 
 
 SignInFunction: TypeAlias = Callable[[Request], Awaitable[Person | Response | None]]
-"""Returns the person of a session of your own; a response that begins a sign-in; None for nobody.
+"""Returns the person of a session of your own, a response that begins a sign-in, or None.
 
 The session's cookie has to be ``SameSite=Lax``: people come back from other sites.
 """

@@ -20,7 +20,7 @@ from toolguard.errors import ConnectionUnavailableError
 from toolguard.vault.database import DatabaseAwayError, surplus
 from toolguard.vault.grants import Owner
 from toolguard.vault.oauth_client import new_secret
-from toolguard.vault.schema import SLIPS
+from toolguard.vault.schema import SLIPS, SchemaError
 from toolguard.vault.seals import Seal, UnknownKeyError
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class SlipStore:
     async def _rows(self, statement: Executable) -> list[Any]:
         try:
             return await self._database.rows(statement)
-        except DatabaseAwayError as fault:
+        except (DatabaseAwayError, SchemaError) as fault:
             _log.error("the vault's database: %s", fault)
         raise ConnectionUnavailableError(
             "The vault's database cannot be used now: try again", connection="the vault"

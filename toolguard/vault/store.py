@@ -45,7 +45,7 @@ _log = logging.getLogger("toolguard.vault")
 _IDENTITY = ("kind", "issuer", "owner", "connection")
 _GET = select(GRANTS).where(*(GRANTS.c[name] == bindparam(name) for name in _IDENTITY))
 _GET_SQLITE = str(_GET.compile(dialect=sqlite.dialect(paramstyle="qmark")))
-_Row = namedtuple("_Row", GRANTS.c.keys())  # type: ignore[misc] # noqa: PYI024 - of the table
+_GrantRow = namedtuple("_GrantRow", GRANTS.c.keys())  # type: ignore[misc] # noqa: PYI024 - of the table
 _BATCH = 200
 # Seconds within which a further use is not written: a hit is a read.
 _USE_STEP = 3_600.0
@@ -250,8 +250,9 @@ class GrantStore:
         Raises:
             ConnectionUnavailableError: if the database is away.
         """
-        rows = await self._rows(_belongs(GRANTS, owner), "the vault")
-        return [await self._opened_or_none(row) or _read(row, Grant("")) for row in rows]
+        statement = select(GRANTS).where(_belongs(GRANTS, owner)).order_by(GRANTS.c.connection)
+        found = await self._ask(lambda db: db.execute(statement), "the vault")
+        return [await self._opened_or_none(row) or _read(row, Grant("")) for row in found.all()]
 
     async def reseal(self) -> int:
         """Seal the rows anew that are under another key; return their number.
@@ -287,11 +288,6 @@ class GrantStore:
             return 0  # nobody can open it: it is replaced when its owner connects again
         sealed = await self._sealed(kept.key, kept.grant)
         return int(await self._change(_is_as(kept), kept, **sealed))
-
-    async def _rows(self, where: ColumnElement[bool], connection: str) -> Sequence[Any]:
-        statement = select(GRANTS).where(where).order_by(GRANTS.c.connection)
-        found = await self._ask(lambda db: db.execute(statement), connection)
-        return found.all()
 
     async def _change(self, where: ColumnElement[bool], kept: KeptGrant, **values: Any) -> bool:
         statement = update(GRANTS).where(where).values(**values)
@@ -340,7 +336,7 @@ async def _look_up(identity: dict[str, str], db: AsyncConnection) -> Sequence[An
         return (await db.execute(_GET, identity)).all()
     driver: Any = (await db.get_raw_connection()).driver_connection
     found = await driver.execute_fetchall(_GET_SQLITE, [identity[name] for name in _IDENTITY])
-    return [_Row(*values) for values in found]
+    return [_GrantRow(*values) for values in found]
 
 
 async def _delete(where: ColumnElement[bool], db: AsyncConnection) -> Sequence[Any]:

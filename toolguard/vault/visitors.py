@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from toolguard.connections.http import VaultClient
     from toolguard.vault.slips import Slip
 
-__all__ = ["Endpoint", "PageError", "SessionStore", "Visitors", "owner_of"]
+__all__ = ["Endpoint", "Host", "PageError", "SessionStore", "Visitors", "owner_of"]
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 """Answers a request."""
@@ -67,7 +67,7 @@ class PageError(Exception):
 
 
 class SessionStore(Protocol):
-    """Where it is kept who is signed in."""
+    """Keeps the sessions of people who are signed in."""
 
     async def issue(
         self, purpose: Literal["session"], owner: Owner, facts: Mapping[str, Any]
@@ -80,41 +80,55 @@ class SessionStore(Protocol):
         ...
 
 
+class Host(Protocol):
+    """What the pages are for: a vault, or approvals without one."""
+
+    clock: Callable[[], float]
+    issuer: str | None
+
+    @property
+    def pages_url(self) -> str | None:
+        """The URL below which all pages are; None while the origin is unknown."""
+        ...
+
+    @property
+    def sign_in(self) -> SignIn | None:
+        """How people sign in."""
+        ...
+
+    @property
+    def http(self) -> VaultClient:
+        """Asks the issuer."""
+        ...
+
+
 class Visitors:
     """The people who open the pages of one origin.
 
     Args:
-        url: the URL below which all pages are.
-        sign_in: how people sign in.
-        issuer: the issuer of the callers' tokens, where people sign in by default.
+        host: what the pages are for.
         sessions: the sessions of people who are signed in.
-        http: asks the issuer.
-        clock: returns the time, in seconds since the epoch.
 
     Raises:
-        ValueError: if people sign in at an issuer, and it is not known.
+        ValueError: if the origin is not known, or how or where people sign in.
         ModuleNotFoundError: if Jinja2 is not installed.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        sign_in: SignIn,
-        issuer: str | None,
-        sessions: SessionStore,
-        http: VaultClient,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, host: Host, sessions: SessionStore) -> None:
         load_templates()
+        if host.pages_url is None or host.sign_in is None:
+            raise ValueError(
+                f'write {type(host).__name__}(..., public_url="https://mcp.example.com", '
+                "sign_in=OpenIDSignIn(...))"
+            )
         #: The URL below which all pages are.
-        self.url = url
-        self._sign_in = sign_in
+        self.url = host.pages_url
+        self._sign_in = host.sign_in
         self._sessions = sessions
-        self._clock = clock
+        self._clock = host.clock
         #: The cookies of the pages.
-        self.cookies = Cookies(url)
-        self._issuer_client = _issuer_client(sign_in, issuer, http, clock)
+        self.cookies = Cookies(self.url)
+        self._issuer_client = _issuer_client(host.sign_in, host)
 
     def routes(self) -> list[Route]:
         """Return the routes that every set of pages needs: the sign-in and the stylesheet."""
@@ -246,14 +260,12 @@ def owner_of(person: Person) -> Owner:
     return Owner(person.issuer, person.subject)
 
 
-def _issuer_client(
-    sign_in: SignIn, issuer: str | None, http: VaultClient, clock: Callable[[], float]
-) -> OAuthClient | None:
+def _issuer_client(sign_in: SignIn, host: Host) -> OAuthClient | None:
     if not isinstance(sign_in, OpenIDSignIn):
         return None
-    known = sign_in.issuer or issuer
+    known = sign_in.issuer or host.issuer
     if known is None:
         raise ValueError('write OpenIDSignIn(..., issuer="https://auth.example.com")')
     provider = openid(known, sign_in.client_id, sign_in.client_secret, title="The issuer")
     provider = replace(provider, always=("openid", *sign_in.scopes))
-    return OAuthClient("the sign-in", provider, http, clock)
+    return OAuthClient("the sign-in", provider, host.http, host.clock)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from support.approving import ALICE, NOW, WITHIN, binding, question
-from toolguard.approvals.approval import Answer, Approval, ApprovalStore, Asker
+from toolguard.approvals.approval import Approval, ApprovalStore, Asker, PersonAnswer
 from toolguard.approvals.memory import MAX_OF_ASKER, MemoryApprovals
 from toolguard.approvals.table import ApprovalTable
 from toolguard.errors import ApprovalUnavailableError
@@ -103,7 +103,7 @@ def test_a_yes_ends_with_its_time(url: str) -> None:
 
 @pytest.mark.parametrize("later", [0.0, WITHIN])
 @pytest.mark.parametrize("first", ["approved", "refused"])
-def test_an_answer_is_given_once_and_in_time(url: str, first: Answer, later: float) -> None:
+def test_an_answer_is_given_once_and_in_time(url: str, first: PersonAnswer, later: float) -> None:
     async def test(store: ApprovalStore) -> None:
         asked = await store.ask(question(PAY), NOW)
         is_first = await store.answer(asked, first, NOW + later, UNTIL)
@@ -198,7 +198,7 @@ def test_calls_that_ran_never_outnumber_answers(moves: list[str], *, is_kept: bo
                 count += 1
                 last = await store.ask(question(PAY, str(count), now), now)
             elif move in ("yes", "no") and last is not None:
-                answer: Answer = "approved" if move == "yes" else "refused"
+                answer: PersonAnswer = "approved" if move == "yes" else "refused"
                 if await store.answer(last, answer, now, now + WITHIN) and move == "yes":
                     given_, valid_until = given_ + 1, now + WITHIN
             elif move == "call":

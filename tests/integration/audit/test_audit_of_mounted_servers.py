@@ -126,7 +126,7 @@ def test_tools_of_another_server_are_not_asked_for_and_that_is_said(
     assert "'far_delete_*'" in report.notes[1]
 
 
-def test_what_a_provider_of_ones_own_has_is_not_listed_and_that_is_said(
+def test_operations_of_a_custom_provider_are_noted_not_listed(
     line: Line, guarding: Guarding
 ) -> None:
     class Database(fastmcp("server.providers").Provider):  # type: ignore[misc]

@@ -154,7 +154,7 @@ def test_what_is_denied_by_default_is_shown_and_no_finding(line: Line, guarding:
     assert any('default="deny"' in note for note in report.notes)
 
 
-def test_what_is_public_by_default_is_a_finding_and_what_is_marked_public_is_none(
+def test_public_by_default_is_a_finding_and_marked_public_none(
     line: Line, guarding: Guarding
 ) -> None:
     server = line.server("open")

@@ -218,6 +218,11 @@ def test_http_to_another_machine_is_named(look: Look) -> None:
     assert "insecure-url" in look(answering(401), url="http://mcp.test/mcp")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.2:8000", "[::1]:8000", "localhost"])
+def test_http_to_this_machine_is_no_fault(look: Look, host: str) -> None:
+    assert "insecure-url" not in look(answering(401), url=f"http://{host}/mcp")
+
+
 def test_a_clock_that_is_wrong_is_named(look: Look) -> None:
     app = answering(401, {"date": "Sun, 29 Nov 2026 12:00:00 GMT"})
 
@@ -319,6 +324,10 @@ def test_the_configuration_of_a_server_is_looked_at(line: Line, guarding: Guardi
         server
     )
     assert codes(server) == {"default-public", "loopback-url", "secret-unset", "unguarded"}
+
+    server = line.server("notes")
+    guarding(connections=None, audience="http://127.0.0.2:8000/mcp").protect(server)
+    assert "loopback-url" in codes(server)
 
 
 def test_a_configuration_that_is_right_has_no_finding(line: Line, guarding: Guarding) -> None:

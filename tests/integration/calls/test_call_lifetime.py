@@ -243,7 +243,7 @@ def test_a_task_that_is_refused_meanwhile_does_not_spoil_the_answer(
     assert "a task that outlives its call has none either" in bank.background[0]
 
 
-def test_a_tool_that_caught_a_refusal_and_fails_by_itself_reports_its_own_failure(
+def test_a_tool_reports_its_own_failure_after_a_caught_refusal(
     line: Line,
     guarding: Guarding,
     serve: Serve,

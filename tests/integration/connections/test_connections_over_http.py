@@ -171,7 +171,7 @@ def _opened(mode: Mode, clerk: Caller) -> Caller:
 
 
 @pytest.mark.parametrize("connection", FAILURES)
-def test_a_connection_that_cannot_be_had_is_a_tool_error_a_model_can_read(
+def test_a_missing_connection_is_a_tool_error_for_the_model(
     mode: Mode, desk: _Desk, clerk: Caller, connection: str
 ) -> None:
     reply = _opened(mode, clerk).call(connection)

@@ -105,9 +105,7 @@ def test_a_machine_that_has_waited_long_enough_looks_once_more(url: str) -> None
     assert asyncio.run(used(first, second, by=both())) == [None, CONNECTION]
 
 
-def test_a_machine_that_died_is_waited_for_no_longer_than_a_second_and_a_half(
-    url: str, inside: Intruder
-) -> None:
+def test_waiting_for_a_dead_machine_ends_after_1_5_s(url: str, inside: Intruder) -> None:
     naps = Napping()
     first, second = cache_at(url), cache_at(url, sleep=naps)
 
@@ -187,7 +185,7 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
         yield server
 
 
-def test_a_redis_that_dies_refuses_nobody_and_is_used_again_when_it_is_back(
+def test_a_dead_redis_refuses_nobody_and_is_used_once_back(
     mortal: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, upstream = FrozenClock(), Upstream()

@@ -111,7 +111,7 @@ def test_a_tool_in_the_right_order_is_guarded_whenever_it_is_registered(
     )
 
 
-def test_a_tool_registered_below_its_guard_after_the_app_was_built_does_not_run(
+def test_a_late_tool_below_its_guard_does_not_run(
     line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
 ) -> None:
     server = guarding().protect(line.server("calendar"))

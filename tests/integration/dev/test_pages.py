@@ -300,7 +300,7 @@ def test_an_unknown_method_or_path_says_nothing_of_what_was_sent() -> None:
 
 
 @given(st.text())
-def test_a_name_fit_to_be_shown_is_short_printable_and_stays_as_it_is(name: str) -> None:
+def test_display_names_are_short_printable_and_stable(name: str) -> None:
     shown = display_name(name)
     assert len(shown) <= 60
     assert "\n" not in shown

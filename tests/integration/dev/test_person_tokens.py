@@ -203,7 +203,7 @@ REFUSED = [
         ["bob", "--resource", "http://127.0.0.1:9/mcp"],
         f"this world has no server at 'http://127.0.0.1:9/mcp': write {MCP}, {OTHER}",
     ),
-    (["bob", "--client", "two words"], "client_id is 1 to 200 visible ASCII characters"),
+    (["bob", "--client", "two words"], "client_id must be 1 to 200 visible ASCII characters"),
 ]
 
 

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from support.devrooms import ISSUER, MCP, ORIGIN, Room, Visitor, authorize_url
 from toolguard.dev.oauth.config import builtin_world
-from toolguard.dev.oauth.server import DevServer, dev_app
+from toolguard.dev.oauth.server import DevServer
 from toolguard.dev.store import Store
 
 POSTS = ["register", "token", "revoke", "introspect", "sign-in", "provider", "consent", "sign-out"]
@@ -298,9 +298,9 @@ def test_an_app_in_use_is_not_extended() -> None:
 
 def test_it_can_be_had_as_an_app() -> None:
     with Store() as store:
-        app = dev_app(builtin_world(), store, origin=ORIGIN, extra_routes=[Route("/hello", hello)])
-        server: DevServer = app.state.dev_server
-        assert server.app is app
+        server = DevServer(builtin_world(), store, origin=ORIGIN)
+        server.extend(extra_routes=[Route("/hello", hello)])
+        assert server.app.state.dev_server is server
         assert Visitor(server).get("/hello").text == "nobody"
         assert (server.origin, server.project_id) == (ORIGIN, "P2dev")
         assert server.well_known_url == f"{ISSUER}/.well-known/openid-configuration"

@@ -15,7 +15,7 @@ from support.devrooms import (
     fields_of,
     submit,
 )
-from toolguard.dev.oauth.sessions import COOKIE, Session, csrf_token
+from toolguard.dev.oauth.sessions import COOKIE, BrowserSession, csrf_token
 
 
 def test_a_consent_is_answered_once() -> None:
@@ -105,7 +105,7 @@ def test_a_form_from_elsewhere_is_refused(step: str, forged: str | None) -> None
     action, pairs = fields_of(page, 1 if step == "sign-out" else 0)
     assert action == f"{ISSUER}/{step}"
     good = dict(pairs)["csrf"]
-    session = Session(browser.cookies[COOKIE], None)
+    session = BrowserSession(browser.cookies[COOKIE], None)
     other_step = "consent" if step != "consent" else "sign-in"
     other_page = room.consent_at(room.visitor(), client_id)
     token = {

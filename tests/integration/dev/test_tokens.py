@@ -145,7 +145,7 @@ def test_a_wrong_proof_uses_the_code_up() -> None:
     assert room.redeem(client_id, code).json()["error"] == "invalid_grant"
 
 
-def test_a_code_is_good_once_and_using_it_twice_ends_what_came_of_it() -> None:
+def test_a_code_used_twice_revokes_its_tokens() -> None:
     room = Room()
     client_id = room.register()["client_id"]
     code = room.code(client_id)
@@ -281,7 +281,7 @@ def test_a_refresh_is_for_the_resource_of_the_grant() -> None:
     assert room.refresh(client_id, token, resource=MCP).status_code == 200
 
 
-def test_a_family_ends_a_day_after_the_sign_in_however_often_it_is_refreshed() -> None:
+def test_refreshes_do_not_extend_a_family_beyond_a_day() -> None:
     room = Room()
     client_id = room.register()["client_id"]
     tokens = room.tokens(client_id)

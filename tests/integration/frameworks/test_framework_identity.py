@@ -138,7 +138,7 @@ def seen(caller: Caller) -> Any:
 
 
 @pytest.mark.parametrize("who", CALLERS)
-def test_all_that_can_be_seen_of_a_caller_is_equal_but_for_the_token(
+def test_the_framework_sees_the_same_caller_except_the_token(
     callers: Callers, issuer: LocalIssuer, who: str
 ) -> None:
     token = mint(issuer, who)

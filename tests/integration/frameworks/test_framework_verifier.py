@@ -120,9 +120,7 @@ def test_each_request_is_verified_once_and_by_the_framework(
 
 
 @pytest.mark.parametrize("mode", STATEFUL_MODES, ids=str)
-def test_a_token_that_is_swapped_within_a_session_counts_from_its_own_message_on(
-    connect: Connect, issuer: LocalIssuer
-) -> None:
+def test_a_new_token_counts_from_its_own_message(connect: Connect, issuer: LocalIssuer) -> None:
     alice = connect(issuer.mint("alice"))
 
     assert alice.call("read").status == 403

@@ -155,7 +155,7 @@ async def never(_: dict[str, Any]) -> dict[str, Any]:
     raise AssertionError
 
 
-def test_a_call_that_is_too_slow_leaves_the_session_of_an_upstream_that_lives(
+def test_a_slow_call_keeps_the_session_of_a_living_upstream(
     serving: Serving, upstream: ScriptedUpstream
 ) -> None:
     alice = serving(timeout="1")("alice")

@@ -60,9 +60,7 @@ def test_each_call_is_judged_by_its_own_token(caller: Connect, issuer: LocalIssu
 
 
 @stateful
-def test_a_bad_token_on_a_good_session_is_refused_and_the_session_lives_on(
-    caller: Connect, issuer: LocalIssuer
-) -> None:
+def test_a_bad_token_does_not_end_the_session(caller: Connect, issuer: LocalIssuer) -> None:
     alice = caller(issuer.mint("alice"))
     good = alice.token
     alice.token = issuer.mint("alice", expires_in=-600)

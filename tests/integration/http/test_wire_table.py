@@ -117,7 +117,7 @@ def test_something_that_is_no_token_is_an_invalid_token(stranger: Caller) -> Non
 @pytest.mark.parametrize(
     ("tool", "arguments"), [("list_events", {"day": "monday"}), ("describe", {"note": "hi"})]
 )
-def test_a_missing_scope_is_a_real_403_whether_the_tool_is_sync_or_async(
+def test_a_missing_scope_is_403_for_sync_and_async_tools(
     caller: Connect, issuer: LocalIssuer, tool: str, arguments: dict[str, str]
 ) -> None:
     alice = caller(issuer.mint(scopes=["profile", "calendar.write"]))

@@ -110,7 +110,7 @@ def test_all_rules_that_match_apply_to_every_kind_of_operation(
     assert anonymous.status == 401
 
 
-def test_what_a_rule_makes_public_is_and_what_no_rule_matches_needs_a_token(
+def test_rules_make_public_and_unmatched_names_need_a_token(
     visitor: Callable[..., Caller],
 ) -> None:
     stranger = visitor(None)

@@ -140,7 +140,7 @@ def test_no_scope_is_named_to_who_lacks_the_role_beside_it(cashier: Callable[...
     )
 
 
-def test_either_of_a_role_and_a_scope_will_do_and_the_scope_is_what_is_asked_for(
+def test_for_role_or_scope_the_challenge_names_the_scope(
     cashier: Callable[..., Caller],
 ) -> None:
     assert cashier(roles=["owner"]).call("either").value

@@ -102,7 +102,7 @@ def test_what_only_a_function_knows_is_said_in_claims_and_arguments(
         return f"{amount} to {to}"
 
     guarding().protect(server)
-    expected = r"searched in part only: pay let nobody in \(access_denied\)\. Give claims="
+    expected = r"searched in part only: pay refused every caller \(access_denied\)\. Give claims="
     with pytest.warns(UserWarning, match=expected):
         assert assert_no_leaks(server).refused == {"pay": "access_denied"}
     claims, arguments = {"pay": {"plan": "gold"}}, {"pay": {"amount": 7}}

@@ -320,7 +320,7 @@ def test_every_place_of_discovery_has_the_metadata(path: str) -> None:
     assert get(issuer.app, issuer.metadata()["jwks_uri"]) == issuer.jwks()
 
 
-def test_an_issuer_that_ends_in_a_slash_has_the_endpoints_of_one_that_does_not() -> None:
+def test_a_trailing_slash_of_an_issuer_changes_no_endpoint() -> None:
     with_slash, without = local("https://issuer.test/").metadata(), local().metadata()
 
     assert with_slash == {**without, "issuer": "https://issuer.test/"}

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import time
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from toolguard.vault import schema
+from toolguard.errors import ConnectionUnavailableError
+from toolguard.vault import KeySeal, schema
 from toolguard.vault.database import Database
+from toolguard.vault.slips import SlipStore
 
 
 async def used(database: Database) -> None:
@@ -66,6 +69,20 @@ def test_later_tables_are_refused_and_left_alone(database_url: str) -> None:
         try:
             with pytest.raises(schema.SchemaError, match="99"):
                 await database.upgrade()
+        finally:
+            await database.aclose()
+
+    asyncio.run(main())
+
+
+def test_sessions_in_later_tables_cannot_be_read_now(database_url: str) -> None:
+    async def main() -> None:
+        await set_version(database_url, 99)
+        database = Database(database_url)
+        slips = SlipStore(database, KeySeal([bytes(32)]), time.time)
+        try:
+            with pytest.raises(ConnectionUnavailableError, match="cannot be used now"):
+                await slips.peek("session", "a-secret")
         finally:
             await database.aclose()
 

@@ -105,7 +105,7 @@ def test_an_inner_server_verifies_the_token_for_itself() -> None:
     assert found == person("alice", "inner.read")
 
 
-def test_a_token_that_is_good_for_the_outer_server_only_is_refused_by_the_inner_one() -> None:
+def test_the_inner_server_refuses_tokens_of_the_outer() -> None:
     error = refusal(admission(door(Desk(), request(Desk()))))
 
     assert isinstance(error, InvalidTokenError)

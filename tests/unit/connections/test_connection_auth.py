@@ -37,7 +37,7 @@ def test_a_good_token_is_sent_once_and_as_a_bearer_token() -> None:
     assert api.shown == ["Bearer token-1"]
 
 
-def test_after_a_401_a_fresh_token_is_fetched_and_the_request_tried_once_more() -> None:
+def test_a_401_has_the_request_repeated_with_a_fresh_token() -> None:
     api, vault = API("token-2"), numbered()
 
     assert called(asking(api), vault) == 200
@@ -71,7 +71,7 @@ def test_another_scheme_is_sent_as_the_provider_named_it() -> None:
     assert api.shown[0] == "DPoP token-1"
 
 
-def test_if_no_fresh_token_is_to_be_had_the_tool_ends_in_that_refusal() -> None:
+def test_a_tool_without_a_fresh_token_ends_in_that_refusal() -> None:
     with pytest.raises(ConnectionRequiredError):
         called(asking(API()), numbered(missing_after=1))
 

@@ -170,7 +170,7 @@ def test_calls_refused_one_after_the_other_fetch_one_fresh_token() -> None:
     assert len(vault.calls) == 2
 
 
-def test_a_fresh_token_that_did_not_help_is_not_fetched_again_for_a_while() -> None:
+def test_a_rejected_fresh_token_is_not_fetched_again_at_once() -> None:
     clock, api, vault = FrozenClock(NOW), API(), numbered(missing_after=9)
     desk = Desk(connections=CachedConnections(vault, clock=clock, timer=clock), clock=clock)
 

@@ -120,7 +120,7 @@ def test_an_age_of_nothing_turns_the_cache_off(upstream: Upstream) -> None:
 @pytest.mark.parametrize(
     ("life", "last"), [(None, "put for 55 s"), (31, "put for 1 s"), (30, "drop"), (-5, "drop")]
 )
-def test_a_cache_is_given_what_is_good_for_a_while_and_forgets_the_rest(
+def test_a_cache_forgets_connections_that_expire_soon(
     upstream: Upstream, clock: FrozenClock, life: float | None, last: str
 ) -> None:
     ledger = Ledger()
@@ -209,7 +209,7 @@ def test_nothing_is_kept_for_a_caller_who_is_no_user(connections: CachedConnecti
     assert tokens(connections, unnamed, unnamed) == ["-3", "-4"]
 
 
-def test_the_connection_of_a_tenant_is_kept_for_a_caller_who_is_no_user(
+def test_tenant_connections_are_cached_for_callers_without_user(
     connections: CachedConnections,
 ) -> None:
     service = asked(None, tenant_id="T1")

@@ -49,7 +49,7 @@ def test_every_other_connection_comes_from_the_default() -> None:
     assert token(router, "calendar") == "named"
 
 
-def test_a_named_provider_without_the_connection_is_not_made_up_for_by_the_default() -> None:
+def test_the_default_does_not_replace_a_named_providers_refusal() -> None:
     router = ConnectionRouter({"calendar": table(github="x")}, default=table(calendar="y"))
 
     with pytest.raises(ConnectionRequiredError):
@@ -73,7 +73,7 @@ def test_a_router_is_a_provider_of_another_router() -> None:
 
 
 @pytest.mark.parametrize("name", ["github", "Calendar", "calendar ", "calendar/admin"])
-def test_a_name_that_is_not_exactly_known_is_refused_and_says_what_to_write(name: str) -> None:
+def test_an_unknown_name_is_refused_with_what_to_write(name: str) -> None:
     router = ConnectionRouter({"calendar": table(calendar="x")})
 
     with pytest.raises(ConnectionResponseError) as caught:

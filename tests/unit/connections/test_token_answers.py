@@ -81,7 +81,7 @@ def test_bearer_is_read_in_any_case_and_written_in_one(token_type: str) -> None:
 @pytest.mark.parametrize(
     "token_type", [None, "N_A", "n_a", "DPoP", "mac", "", " Bearer", "Bearer ", 5, ["Bearer"]]
 )
-def test_what_is_not_said_to_be_a_bearer_token_is_not_used_as_one(token_type: object) -> None:
+def test_a_token_of_another_type_is_no_bearer_token(token_type: object) -> None:
     assert nonsense(giving(token_type=token_type)) == "holds no bearer token"
 
 
@@ -126,7 +126,7 @@ def test_the_kind_of_token_is_what_was_asked_for(
         (99_999_999_999, 101_799_999_999.0),
     ],
 )
-def test_the_lifetime_is_a_number_of_seconds_or_its_digits_and_absent_if_unknown(
+def test_a_lifetime_is_seconds_or_digits_or_absent(
     expires_in: object, expires_at: float | None
 ) -> None:
     assert fetch(giving(expires_in=expires_in)).expires_at == expires_at
@@ -348,7 +348,7 @@ CANARY = "canary-token"
     strict=st.booleans(),
     sends_scope=st.booleans(),
 )
-def test_any_answer_is_a_good_connection_or_an_error_of_ours_without_the_token(
+def test_any_answer_is_a_connection_or_a_tokenless_error(
     status: int, answer: Any, strict: bool, sends_scope: bool
 ) -> None:
     endpoint = TokenEndpoint(httpx.Response(status, content=json.dumps(answer)))

@@ -123,7 +123,7 @@ def test_each_attempt_shows_an_assertion_of_its_own() -> None:
     assert {str(form["subject_token"]) for form in endpoint.forms} == {"ey.caller"}
 
 
-def test_an_exchange_may_start_from_a_token_that_the_server_keeps_for_the_user() -> None:
+def test_an_exchange_may_start_from_a_kept_user_token() -> None:
     async def kept(request: ConnectionRequest) -> str | None:
         return f"refresh-of-{request.principal.user_id}"
 

@@ -144,7 +144,7 @@ def test_what_is_not_a_json_object_is_no_answer(body: bytes) -> None:
         fetch_answer(httpx.Response(200, content=body))
 
 
-def test_an_answer_of_the_longest_length_is_read_and_one_byte_more_is_not() -> None:
+def test_an_answer_one_byte_too_long_is_not_read() -> None:
     body = json.dumps(GOOD).encode().ljust(MAX_ANSWER_BYTES)
 
     assert fetch_answer(httpx.Response(200, content=body)).token == "ya29.third-party"
@@ -316,7 +316,7 @@ def test_a_timeout_that_is_none_is_refused(timeout: float) -> None:
 
 
 @given(st.text() | st.text("htps:/.[]@1270localhost:%\\"))
-def test_a_secure_origin_is_one_that_the_http_client_reads_in_the_same_way(url: str) -> None:
+def test_the_http_client_reads_secure_origins_alike(url: str) -> None:
     origin = secure_origin(url)
     if origin is None:
         return

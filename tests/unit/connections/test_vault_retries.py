@@ -100,7 +100,7 @@ def test_what_never_left_is_sent_again_whatever_it_is(
 
 
 @pytest.mark.parametrize("fault", UNANSWERED, ids=named)
-def test_what_may_have_been_acted_on_is_sent_again_only_if_that_does_no_harm(
+def test_only_idempotent_requests_are_repeated_after_an_answer_is_lost(
     fault: httpx.Response | Exception,
 ) -> None:
     endpoint = TokenEndpoint(fault, GOOD)
@@ -335,7 +335,7 @@ KINDS: Sequence[FaultKind] = ("unsent", "unanswered", "rate_limited", "final")
     st.booleans(),
     st.floats(0, 1),
 )
-def test_no_wait_is_longer_than_a_call_can_bear_and_no_third_one_is_begun(
+def test_retries_wait_within_the_time_limit_and_twice_at_most(
     kind: FaultKind,
     retry_after: int | None,
     earlier: list[FaultKind],

@@ -216,7 +216,7 @@ def test_who_has_not_linked_the_account_at_keycloak_is_told_where(code: str) -> 
         (5, {"x": "1"}, None),
     ],
 )
-def test_a_connect_url_of_the_refusal_is_passed_on_if_it_is_a_secure_one(
+def test_a_refusals_connect_url_is_passed_on_only_if_secure(
     url: object, parameters: dict[str, str], connect_url: str | None
 ) -> None:
     endpoint = refusing("interaction_required", connect_url=url)

@@ -159,7 +159,7 @@ def test_any_other_exception_of_the_function_is_its_own() -> None:
     assert caller.state.refusal is None
 
 
-def test_a_guarded_function_that_calls_another_and_copes_with_its_refusal_is_not_refused() -> None:
+def test_a_caught_refusal_of_a_nested_call_refuses_nothing() -> None:
     @requires_scopes("admin")
     async def secret() -> str:
         return "secret"
@@ -178,7 +178,7 @@ def test_a_guarded_function_that_calls_another_and_copes_with_its_refusal_is_not
     assert caller.state.refusal is None
 
 
-def test_a_guarded_function_that_copes_with_a_refusal_and_fails_by_itself_was_not_refused() -> None:
+def test_a_failure_after_a_caught_refusal_is_no_refusal() -> None:
     @requires_scopes("admin")
     async def secret() -> str:
         return "secret"
@@ -196,7 +196,7 @@ def test_a_guarded_function_that_copes_with_a_refusal_and_fails_by_itself_was_no
     assert caller.state.refusal is None
 
 
-def test_outside_of_a_guarded_server_a_guarded_function_refuses_and_says_what_to_write() -> None:
+def test_outside_a_server_a_guarded_function_says_what_to_write() -> None:
     guarded = requires_scopes("greet")(greet)
 
     with pytest.raises(

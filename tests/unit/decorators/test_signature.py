@@ -103,7 +103,7 @@ def test_annotations_may_be_spelled_in_every_usual_way() -> None:
         assert injected(tool, ANYBODY, None) == {"a": None, "user_id": None}
 
 
-def test_an_annotation_that_can_only_be_imported_for_type_checking_is_read_by_its_name() -> None:
+def test_type_checking_annotations_are_read_by_name() -> None:
     async def tool(caller: who.Principal, *, connection_token: vault.Connection) -> None: ...
     async def maybe(caller: who.Principal | None) -> None: ...
 
@@ -205,7 +205,7 @@ def takes_user(title: str, user_id: str) -> None: ...
 def passes_on(*args: str, **kwargs: str) -> None: ...
 
 
-AMBIGUOUS = r"""\(\) takes user_id, and not by keyword only: write `\*, user_id: str` for the \
+AMBIGUOUS = r"""\(\) takes user_id by position: write `\*, user_id: str` for the \
 caller, or `user_id: Annotated\[str, sent_by_client\]` for what the client sends$""".replace(
     "\\\n", ""
 )
@@ -412,7 +412,7 @@ def test_annotated_metadata_and_defaults_of_the_visible_parameters_are_kept() ->
     assert list(plan.visible.parameters) == ["count"]
 
 
-def test_names_that_can_only_be_imported_for_type_checking_stay_as_they_are_written() -> None:
+def test_names_imported_for_type_checking_stay_as_written() -> None:
     def tool(amount: Decimal, note: str, *, user_id: str) -> Decimal:
         return amount
 

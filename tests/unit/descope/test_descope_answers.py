@@ -265,7 +265,7 @@ def test_without_scopes_the_connection_is_made_with_the_vaults_own() -> None:
 @pytest.mark.parametrize(
     "token", [{**TOKEN, "scopes": []}, {**TOKEN, "accessTokenExpiry": 1}], ids=["scopes", "expired"]
 )
-def test_who_connected_too_little_or_too_long_ago_is_told_where_to_connect_again(
+def test_a_small_or_expired_grant_names_the_connect_url(
     token: dict[str, Any],
 ) -> None:
     vault = answering(token=token)

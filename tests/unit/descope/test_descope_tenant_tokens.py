@@ -352,7 +352,7 @@ def test_a_cache_is_shared_by_the_servers_of_one_project() -> None:
     assert third.cache_namespace == "https://api.descope.com/P2xyz"
 
 
-def test_a_cache_is_not_shared_by_who_uses_the_management_key_and_who_does_not() -> None:
+def test_providers_with_and_without_management_key_share_no_cache() -> None:
     settings: list[dict[str, Any]] = [
         {},
         {"management_key": "K2key"},

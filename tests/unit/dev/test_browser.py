@@ -9,7 +9,7 @@ from typing import TypeVar
 import httpx
 import pytest
 
-from toolguard.dev.story.browser import Browser, Page, PageError
+from toolguard.dev.story.browser import Browser, BrowserError, Page
 
 T = TypeVar("T")
 
@@ -80,11 +80,11 @@ def test_a_button_sends_its_form(button: str, sent: str) -> None:
 def test_what_is_not_on_the_page_cannot_be_used() -> None:
     async def visit(browser: Browser) -> None:
         page = await opened(browser)
-        with pytest.raises(PageError, match="no link 'away'"):
+        with pytest.raises(BrowserError, match="no link 'away'"):
             await browser.follow(page, "away")
-        with pytest.raises(PageError, match="no button 'Maybe'"):
+        with pytest.raises(BrowserError, match="no button 'Maybe'"):
             await browser.press(page, "Maybe")
-        with pytest.raises(PageError, match="no field"):
+        with pytest.raises(BrowserError, match="no field"):
             await browser.press(page, "Other", q="x")
 
     run(visit)

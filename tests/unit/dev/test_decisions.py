@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolguard.dev.decisions import Call, Decisions, parse_record, records_file
+from toolguard.dev.decisions import Decisions, ShownDecision, parse_record, records_file
 from toolguard.telemetry import DecisionRecord, JSONLines
 
 SERVER = "http://127.0.0.1:8000/mcp"
@@ -36,14 +36,14 @@ def line(**members: Any) -> bytes:
     return json.dumps({"time": 1, "server": SERVER, "verdict": "served", **members}).encode()
 
 
-def shown(file: Path) -> list[Call]:
+def shown(file: Path) -> list[ShownDecision]:
     decisions = Decisions()
     decisions.file = file
     return decisions.last({})
 
 
 def test_a_refusal_is_told_in_plain_words() -> None:
-    told = Call.of(REFUSED, {})
+    told = ShownDecision.of(REFUSED, {})
 
     assert (told.verdict, told.ran, told.asked) == ("refused", False, "tool add_note")
     assert told.caller == "bob through toolguard-cli"
@@ -52,7 +52,10 @@ def test_a_refusal_is_told_in_plain_words() -> None:
 
 
 def test_a_client_is_named_as_it_registered() -> None:
-    assert Call.of(REFUSED, {"toolguard-cli": "My\x1b editor"}).caller == "bob through My  editor"
+    assert (
+        ShownDecision.of(REFUSED, {"toolguard-cli": "My\x1b editor"}).caller
+        == "bob through My  editor"
+    )
 
 
 WORDS: list[tuple[dict[str, Any], str]] = [
@@ -84,7 +87,7 @@ def test_each_end_of_a_call_has_its_words(members: dict[str, Any], reason: str) 
     record = parse_record(line(**members))
 
     assert record is not None
-    assert Call.of(record, {}).reason == reason
+    assert ShownDecision.of(record, {}).reason == reason
 
 
 CALLERS: list[tuple[dict[str, Any], str, str]] = [
@@ -109,7 +112,10 @@ def test_operation_and_caller_are_named(members: dict[str, Any], asked: str, cal
     record = parse_record(line(**members))
 
     assert record is not None
-    assert (Call.of(record, {}).asked, Call.of(record, {}).caller) == (asked, caller)
+    assert (ShownDecision.of(record, {}).asked, ShownDecision.of(record, {}).caller) == (
+        asked,
+        caller,
+    )
 
 
 def test_a_record_is_read_as_it_was_written() -> None:
@@ -161,7 +167,7 @@ def test_whatever_stands_in_a_record_can_be_shown(text: str, texts: list[str]) -
     record = parse_record(line(operation=text, subject=text, reason=text, missing_scopes=texts))
 
     assert record is not None
-    told = Call.of(record, {})
+    told = ShownDecision.of(record, {})
     said = [told.verdict, told.asked, told.caller, told.code, told.reason]
     assert [each for each in said if not each.isprintable() or len(each) > 301] == []
     assert "".join(said).encode("utf-8")
@@ -171,7 +177,7 @@ def test_half_a_character_can_be_shown() -> None:
     record = parse_record(line(operation="\ud800"))
 
     assert record is not None
-    assert Call.of(record, {}).asked.encode() == b"operation  "
+    assert ShownDecision.of(record, {}).asked.encode() == b"operation  "
 
 
 def test_the_newest_are_shown_first_and_no_more_than_thirty(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from toolguard.dev.story.mcp_client import Exchange, Outcome
+from toolguard.dev.story.mcp_client import HTTPExchange, Outcome
 from toolguard.dev.story.narrator import Narrator, UnexpectedStepError
 
 MCP = "http://127.0.0.1:8000/mcp"
@@ -20,13 +20,13 @@ class Terminal(io.StringIO):
 
 def exchange(
     status: int = 200, about: str = "", *, method: str = "POST", url: str = MCP, challenge: str = ""
-) -> Exchange:
+) -> HTTPExchange:
     headers = {"www-authenticate": challenge} if challenge else {}
     line = {200: "HTTP/1.1 200 OK", 403: "HTTP/1.1 403 Forbidden"}.get(status, f"HTTP/1.1 {status}")
-    return Exchange(method, url, about, status, line, headers)
+    return HTTPExchange(method, url, about, status, line, headers)
 
 
-def outcome(*exchanges: Exchange) -> Outcome:
+def outcome(*exchanges: HTTPExchange) -> Outcome:
     return Outcome(
         ok=True,
         data=None,
@@ -58,7 +58,7 @@ def told(*visits: str, brief: bool = False) -> list[str]:
     return [line.strip() for line in out.getvalue().splitlines() if "<" not in line]
 
 
-def test_the_whole_way_of_a_client_is_told_without_the_greetings_of_the_protocol() -> None:
+def test_the_story_leaves_out_the_greetings_of_the_protocol() -> None:
     assert told("Sign in | Allow?") == [
         "> POST http://127.0.0.1:8000/mcp   (initialize)",
         "> GET http://127.0.0.1:8800/P2dev/.well-known/openid-configuration",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from toolguard.dev.oauth.config import builtin_world
 from toolguard.dev.oauth.policies import (
-    Condition,
+    PolicyCondition,
     PolicyError,
     ScopeDecision,
     ScopeRule,
@@ -33,8 +33,8 @@ facts = st.builds(
     UserFacts, st.lists(words, max_size=3).map(tuple), st.lists(words, max_size=3).map(tuple)
 )
 conditions = st.one_of(
-    st.just(Condition("any")),
-    st.builds(Condition, st.sampled_from(["tenantIds", "permissions"]), words),
+    st.just(PolicyCondition("any")),
+    st.builds(PolicyCondition, st.sampled_from(["tenantIds", "permissions"]), words),
 )
 rules = st.builds(
     ScopeRule,
@@ -102,13 +102,13 @@ def test_values_are_compared_whole() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("any", Condition("any")),
-        ("user.tenantIds contains tenant-a", Condition("tenantIds", "tenant-a")),
-        ("user.permissions  contains  a:b/c", Condition("permissions", "a:b/c")),
-        ('user.permissions contains "two words"', Condition("permissions", "two words")),
+        ("any", PolicyCondition("any")),
+        ("user.tenantIds contains tenant-a", PolicyCondition("tenantIds", "tenant-a")),
+        ("user.permissions  contains  a:b/c", PolicyCondition("permissions", "a:b/c")),
+        ('user.permissions contains "two words"', PolicyCondition("permissions", "two words")),
     ],
 )
-def test_conditions_are_read(text: str, expected: Condition) -> None:
+def test_conditions_are_read(text: str, expected: PolicyCondition) -> None:
     assert parse_condition(text) == expected
 
 
@@ -180,7 +180,7 @@ def test_the_first_rule_that_applies_decides_alone(
 
 @given(rules, facts, conditions)
 def test_another_condition_never_widens_a_rule(
-    rule: ScopeRule, user: UserFacts, condition: Condition
+    rule: ScopeRule, user: UserFacts, condition: PolicyCondition
 ) -> None:
     narrower = ScopeRule(rule.name, (*rule.conditions, condition), rule.grant, rule.along)
     assert rule.applies(user) or not narrower.applies(user)

@@ -55,7 +55,7 @@ def reason(access_token: AccessToken, token: str = TOKEN, *, exchanges: bool = F
 # --- who is calling
 
 
-def test_subject_client_and_scopes_are_the_frameworks_and_the_rest_is_in_the_claims() -> None:
+def test_the_frameworks_subject_client_and_scopes_replace_the_claims() -> None:
     claims = {**CLAIMS, "roles": ["clerk"], "tenant": "acme", "permissions": ["pay"]}
 
     alice = principal(verified(claims=claims))
@@ -145,7 +145,7 @@ def test_an_answer_about_another_token_is_logged_without_either(
 
 
 @pytest.mark.parametrize("audience", [AUDIENCE, [AUDIENCE], [OTHER, AUDIENCE], None])
-def test_a_token_for_this_server_is_good_and_so_is_one_that_says_nothing(audience: object) -> None:
+def test_tokens_for_this_server_or_without_audience_are_accepted(audience: object) -> None:
     assert principal(verified(claims={"aud": audience})).user_id == "alice"
 
 
@@ -212,7 +212,7 @@ def test_the_expiry_of_the_claims_counts_where_the_framework_names_none() -> Non
 
 
 @pytest.mark.parametrize("expires_at", [0, -1, 1, NOW - 1, NOW, 10**400])
-def test_a_token_that_is_past_its_expiry_or_has_a_strange_one_has_expired(expires_at: int) -> None:
+def test_tokens_past_or_with_a_strange_expiry_have_expired(expires_at: int) -> None:
     assert reason(verified(expires_at=expires_at)) == "expired"
 
 

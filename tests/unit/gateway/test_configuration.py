@@ -131,13 +131,13 @@ MISTAKES = [
     ('audience = "https://mcp.example.com/mcp"', 'audience = "notes"', {}, "which server this is"),
     ("[rules]", 'default = "open"\n[rules]', {}, "default='open'"),
     ("[rules]", "unauthorized_tools = 1\n[rules]", {}, "unauthorized_tools=1"),
-    ('command = ["serve"]', "", {}, "name one server behind"),
+    ('command = ["serve"]', "", {}, "name exactly one upstream"),
     ('command = ["serve"]', 'command = [""]', {}, "upstream.command is ['']: write command ="),
     (
         'command = ["serve"]',
         'command = ["serve"]\nurl = "https://a.example"',
         {},
-        "name one server",
+        "name exactly one upstream",
     ),
     (
         'command = ["serve"]',
@@ -145,7 +145,7 @@ MISTAKES = [
         {},
         "write https, or http to this machine",
     ),
-    ('command = ["serve"]', 'url = "https://a:b@c.example/mcp"', {}, "'URL' is no https URL"),
+    ('command = ["serve"]', 'url = "https://a:b@c.example/mcp"', {}, "'URL' cannot be used"),
     ('["serve"]', '["serve"]\ntimout = 5', {}, "upstream.timout: write timeout"),
     ('["serve"]', '["serve"]\ntimeout = 0', {}, "upstream.timeout is 0: write seconds"),
     (
@@ -174,7 +174,7 @@ MISTAKES = [
         'command = ["serve"]',
         'url = "https://a.example"\nconnection = "github"',
         {},
-        "no connection is called so: write [connections.github]",
+        "not a connection here: write [connections.github]",
     ),
     (
         'command = ["serve"]',

@@ -143,7 +143,7 @@ def test_a_held_scope_that_a_client_could_misread_is_not_repeated() -> None:
         "",
     ],
 )
-def test_a_description_that_cannot_be_sent_is_left_out_and_the_rest_is_sent(text: str) -> None:
+def test_an_unsendable_description_is_left_out_of_the_challenge(text: str) -> None:
     assert header(InvalidTokenError("claims", text)) == (
         f'Bearer error="invalid_token", scope="profile", resource_metadata="{METADATA}"'
     )

@@ -182,7 +182,7 @@ def test_an_anonymous_session_becomes_that_of_the_first_caller_who_signs_in() ->
     assert site.served("refreshed")
 
 
-def test_a_token_that_names_no_user_does_not_sign_in_to_an_anonymous_session() -> None:
+def test_a_token_without_user_does_not_take_an_anonymous_session() -> None:
     site = Site(admits_anonymous=True)
     site.send(None)
 
@@ -249,7 +249,7 @@ def test_a_user_that_the_framework_verified_is_given_the_verified_subject_and_is
     assert theirs.access_token.subject == "mallory"
 
 
-def test_the_sdk_is_told_of_no_new_user_on_a_session_that_began_without_one() -> None:
+def test_anonymous_sessions_tell_the_sdk_of_no_later_user() -> None:
     # Its own check holds the session to whoever opened it, and that was nobody.
     site = Site(admits_anonymous=True)
     site.send(None)

@@ -113,7 +113,7 @@ def test_no_two_calls_with_different_arguments_need_the_same_scope(
 
 
 @given(st.dictionaries(st.sampled_from(("a", "b")), st.text(max_size=8)))
-def test_whatever_the_arguments_are_a_challenge_can_name_the_scope_or_the_input_is_invalid(
+def test_any_arguments_give_a_requestable_scope_or_invalid_input(
     arguments: dict[str, str],
 ) -> None:
     try:
@@ -229,7 +229,7 @@ async def _later(call: OperationCall) -> str:
 @pytest.mark.parametrize(
     "function", [lambda: "a", lambda x: "a", lambda call, x: "a", _later, print, len]
 )
-def test_a_function_that_does_not_take_the_call_is_refused_where_it_is_written(
+def test_a_scope_function_without_a_parameter_is_refused_at_import(
     function: Callable[..., Any],
 ) -> None:
     with pytest.raises(TypeError, match=r"a function that names them takes the call"):

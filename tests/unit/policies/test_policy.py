@@ -127,7 +127,7 @@ def test_stacked_scopes_are_all_required() -> None:
     assert (Policy(Scope("a")) & Policy(Scope("b"))).formula == all_of("a", "b")
 
 
-def test_a_policy_that_asks_for_a_token_only_adds_nothing_to_one_that_asks_for_scopes() -> None:
+def test_requires_auth_adds_nothing_to_a_policy_with_scopes() -> None:
     assert Policy() & Policy(Scope("a")) == Policy(Scope("a"))
     assert Policy(Scope("a")) & Policy() == Policy(Scope("a"))
 

@@ -174,7 +174,7 @@ def test_a_synchronous_check_does_not_block_the_event_loop() -> None:
     assert threads[0] is not threading.main_thread()
 
 
-def test_a_check_is_asked_once_for_each_call_however_often_the_rule_names_it() -> None:
+def test_a_check_named_twice_is_asked_once_per_call() -> None:
     asked: list[str] = []
 
     def check(principal: Principal, call: OperationCall) -> bool:
@@ -367,7 +367,7 @@ def test_a_rule_that_makes_no_sense_is_refused_where_it_is_written(
         write()
 
 
-def test_a_rule_about_an_argument_that_is_not_there_is_refused_where_it_is_written() -> None:
+def test_a_rule_about_an_absent_argument_is_refused_at_import() -> None:
     async def tool(calendar: str, *, user_id: str) -> None: ...
 
     for guard in (requires_tenant(tenant_from="tenant"), requires_scopes("a.{user_id}")):

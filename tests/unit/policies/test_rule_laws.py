@@ -278,7 +278,7 @@ def test_who_signs_in_as_asked_with_the_scopes_asked_for_is_let_in(
 
 
 @given(MEMBERS, SITUATIONS)
-def test_stacked_guards_let_in_whom_one_guard_with_all_their_rules_does_in_any_order(
+def test_stacked_guards_permit_as_one_in_any_order(
     stack: list[RuleLike], situation: Situation
 ) -> None:
     whole = all_of(*stack)
@@ -296,7 +296,7 @@ def test_two_stacked_guards_are_challenged_as_one_guard_with_both_rules_is(
 
 # Without alternatives: which of two that are equally near comes first depends on the order.
 @given(st.lists(single_rules() | READS_CALL, min_size=1, max_size=4), SITUATIONS)
-def test_stacked_guards_are_challenged_as_one_guard_with_all_their_rules_in_any_order(
+def test_stacked_guards_challenge_as_one_in_any_order(
     stack: list[RuleLike], situation: Situation
 ) -> None:
     one, other = situation.refusal(*stack), situation.refusal(*reversed(stack))
@@ -319,7 +319,7 @@ def test_a_refusal_by_opaque_rules_says_the_same_whatever_the_scopes_beside_them
 
 
 @given(OPAQUE, RULES, RULES, SITUATIONS)
-def test_an_alternative_whose_opaque_part_fails_changes_nothing_of_what_a_caller_is_told(
+def test_alternatives_with_a_failed_check_do_not_change_the_refusal(
     opaque: RuleLike, beside: RuleLike, rule: RuleLike, situation: Situation
 ) -> None:
     assume(not situation.lets_in(opaque))
@@ -330,7 +330,7 @@ def test_an_alternative_whose_opaque_part_fails_changes_nothing_of_what_a_caller
 
 
 @given(RULES, SITUATIONS)
-def test_a_scope_is_named_only_if_it_belongs_to_an_alternative_whose_opaque_part_holds(
+def test_challenges_name_only_scopes_of_alternatives_whose_checks_hold(
     rule: RuleLike, situation: Situation
 ) -> None:
     refusal = situation.refusal(rule)

@@ -178,7 +178,7 @@ _ALLOWED = (set(string.printable) - set(string.whitespace)) - {'"', "\\"}
 
 
 @given(st.text(max_size=6) | scope_tokens())
-def test_a_text_is_a_scope_exactly_if_it_is_visible_ascii_without_quote_and_backslash(
+def test_scopes_are_visible_ascii_without_quote_and_backslash(
     text: str,
 ) -> None:
     if text and set(text) <= _ALLOWED:

@@ -34,7 +34,7 @@ def logs(heard: Recording) -> list[tuple[str, str]]:
     return [(each.where, each.text) for each in heard.take() if each.channel == "log"]
 
 
-def test_records_of_every_level_are_overheard_and_the_console_has_what_it_had_before(
+def test_all_log_levels_are_captured_and_the_console_is_unchanged(
     console: io.StringIO,
 ) -> None:
     with recording() as heard:

@@ -187,7 +187,7 @@ def test_a_failed_refresh_never_drops_keys(
     assert caplog.messages == [f"<JWKS: {URL}>: no newer keys, try 1: {URL}: HTTP 500"]
 
 
-def test_old_keys_serve_through_an_outage_until_max_stale_and_each_time_that_is_logged(
+def test_stale_keys_serve_until_max_stale_and_are_logged(
     warm: JWKS, endpoint: Endpoint, clock: FrozenClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "toolguard.tokens.keys")

@@ -118,7 +118,7 @@ def test_a_fetch_outlives_the_loop_that_waited_for_it(
     assert caplog.messages == []
 
 
-def test_keys_age_from_the_start_of_their_fetch_and_a_failure_counts_from_its_end(
+def test_keys_age_from_fetch_start_failures_from_fetch_end(
     endpoint: Endpoint, clock: FrozenClock
 ) -> None:
     def slow(url: str, timeout: float) -> bytes:

@@ -145,7 +145,7 @@ def test_to_have_none_of_it_can_be_said_of_every_provider(name: ProviderName, wo
     assert read(name, **{word: None}).user_id == "alice"
 
 
-def test_a_claim_that_was_added_to_ones_tokens_is_signed_under_its_own_name() -> None:
+def test_an_added_claim_is_signed_under_its_own_name() -> None:
     okta = ISSUERS["okta"]
     token = okta.sign({**okta.claims("alice"), "groups": ["staff"], "roles": ["admin"]})
 

@@ -1,1 +1,1 @@
-"""Look whether a server is set up right, as its clients see it, and as it is configured."""
+"""Look whether a server is set up right: as its clients see it, and as configured. Private."""

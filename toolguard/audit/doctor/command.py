@@ -18,7 +18,8 @@ from toolguard.audit.doctor.endpoint import Seen, look_at_endpoint
 from toolguard.audit.doctor.issuers import look_at_issuer
 from toolguard.audit.doctor.tokens import look_with_token
 from toolguard.audit.loading import LoadError, load_server
-from toolguard.parsing.secure_urls import LOOPBACK_MOUNTS, is_secure_url
+from toolguard.parsing.secure_urls import is_secure_url, is_this_machine
+from toolguard.tokens.fetching import EnvironmentClient
 
 __all__ = ["diagnose_url", "run_doctor"]
 
@@ -29,7 +30,8 @@ _MAX_ISSUERS = 10
 
 def new_client() -> httpx.AsyncClient:
     """Return a client that follows no redirects, as clients with tokens do not."""
-    return httpx.AsyncClient(timeout=_TIMEOUT, follow_redirects=False, mounts=LOOPBACK_MOUNTS)
+    trusted = httpx.create_ssl_context()
+    return EnvironmentClient(verify=trusted, timeout=_TIMEOUT, follow_redirects=False)
 
 
 def run_doctor(
@@ -101,8 +103,7 @@ async def diagnose_url(
     found = [each async for each in look_at_endpoint(client, seen, now)]
     named = seen.metadata.get("scopes_supported")
     scopes = [each for each in named if isinstance(each, str)] if isinstance(named, list) else ()
-    # Only where this machine is reached without TLS is a URL without it secure.
-    is_here = is_secure_url(f"http:{url.partition(':')[2]}")
+    is_here = is_this_machine(url)
     for issuer in seen.issuers[:_MAX_ISSUERS]:
         # A server elsewhere does not choose what is asked on this machine and in its network.
         if is_here or issuer.startswith("https://") or not url.startswith("https://"):

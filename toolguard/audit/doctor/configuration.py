@@ -9,6 +9,7 @@ from toolguard.audit import audit
 from toolguard.audit.doctor.diagnosis import Diagnosis
 from toolguard.frameworks import adapter_for
 from toolguard.guard import ToolGuard
+from toolguard.parsing.secure_urls import is_this_machine
 from toolguard.parts.environment import SECRET, secret
 
 __all__ = ["guard_of", "look_at_configuration"]
@@ -41,8 +42,7 @@ def look_at_configuration(server: object, environ: Mapping[str, str]) -> Iterato
         yield Diagnosis(
             finding.code, finding.name, "a declared guard", finding.message, "see the finding"
         )
-    resource = urlsplit(guard.resource)
-    if resource.hostname in ("localhost", "127.0.0.1", "::1"):
+    if is_this_machine(guard.resource):
         yield Diagnosis(
             "loopback-url",
             guard.resource,
@@ -68,7 +68,7 @@ def look_at_configuration(server: object, environ: Mapping[str, str]) -> Iterato
             'default="public"',
             "write @public above those operations that are open on purpose",
         )
-    yield from _unknown_host(server, resource.netloc)
+    yield from _unknown_host(server, urlsplit(guard.resource).netloc)
 
 
 def _unknown_host(server: object, host: str) -> Iterator[Diagnosis]:

@@ -11,6 +11,8 @@ import httpx
 
 from toolguard.audit.doctor.diagnosis import Diagnosis
 from toolguard.http.challenge import Challenge, metadata_url, parse
+from toolguard.parsing.secure_urls import is_secure_url
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["Seen", "initialize", "look_at_endpoint"]
 
@@ -56,7 +58,7 @@ async def initialize(
     """Send the first message of a client, and return the response.
 
     Raises:
-        httpx.HTTPError: if there is none.
+        httpx.HTTPError: if there is no answer.
     """
     about = {
         "protocolVersion": "2025-11-25",
@@ -75,8 +77,9 @@ async def look_at_endpoint(
 
     Raises:
         httpx.HTTPError: if the server cannot be reached.
+        ValueError: if the URL cannot be parsed.
     """
-    if not _is_secure(seen.url):
+    if urlsplit(seen.url).scheme != "https" and not is_secure_url(seen.url):
         yield Diagnosis(
             "insecure-url",
             seen.url,
@@ -91,11 +94,6 @@ async def look_at_endpoint(
         yield each
     async for each in _cors(client, response):
         yield each
-
-
-def _is_secure(url: str) -> bool:
-    parts = urlsplit(url)
-    return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _clock(response: httpx.Response, now: float) -> Iterator[Diagnosis]:
@@ -177,7 +175,7 @@ def _challenge(response: httpx.Response, seen: Seen) -> Iterator[Diagnosis]:
 async def _metadata(client: httpx.AsyncClient, seen: Seen) -> AsyncIterator[Diagnosis]:
     document = metadata_url(seen.url)
     response = await client.get(document, headers={"origin": _ORIGIN})
-    found = _json(response)
+    found = lenient_object(response.content) if response.status_code == httpx.codes.OK else None
     if found is None:
         yield Diagnosis(
             "metadata-missing",
@@ -247,11 +245,3 @@ async def _cors(client: httpx.AsyncClient, refused: httpx.Response) -> AsyncIter
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def _json(response: httpx.Response) -> dict[str, Any] | None:
-    try:
-        found = response.json() if response.status_code == httpx.codes.OK else None
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None

@@ -10,6 +10,7 @@ import httpx
 
 from toolguard.audit.doctor.diagnosis import Diagnosis
 from toolguard.parsing.secure_urls import is_secure_url
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["look_at_issuer"]
 
@@ -107,7 +108,6 @@ async def _document(client: httpx.AsyncClient, url: str) -> dict[str, Any] | Non
         return None
     try:
         response = await client.get(url)
-        found = response.json() if response.status_code == httpx.codes.OK else None
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+    except (httpx.HTTPError, httpx.InvalidURL):
         return None
-    return found if isinstance(found, dict) else None
+    return lenient_object(response.content) if response.status_code == httpx.codes.OK else None

@@ -6,7 +6,6 @@ The token is read here only to explain an answer; it is neither verified nor sho
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ import httpx
 
 from toolguard.audit.doctor.diagnosis import Diagnosis
 from toolguard.audit.doctor.endpoint import Seen, initialize
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["look_with_token"]
 
@@ -39,7 +39,7 @@ async def look_with_token(
             "token-forbidden",
             seen.url,
             "a token with enough scopes",
-            f"403, missing {' '.join(_missing(response)) or 'a right that is no scope'}",
+            f"403, missing {' '.join(_missing(response)) or 'a requirement other than scopes'}",
             "sign in again with these scopes, or have them granted",
         )
     elif status == httpx.codes.UNAUTHORIZED:
@@ -56,11 +56,10 @@ async def look_with_token(
 
 
 def _missing(response: httpx.Response) -> list[str]:
-    try:
-        data = response.json()["error"]["data"]
-        return [str(each) for each in data.get("missing_scopes", ())]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return []
+    error = (lenient_object(response.content) or {}).get("error")
+    data = error.get("data") if isinstance(error, dict) else None
+    missing = data.get("missing_scopes") if isinstance(data, dict) else None
+    return [str(each) for each in missing] if isinstance(missing, list) else []
 
 
 def _faults(claims: Mapping[str, Any] | None, seen: Seen, now: float) -> Iterator[Diagnosis]:
@@ -100,7 +99,7 @@ def _claims(token: str) -> Mapping[str, Any] | None:
     if len(parts) != 3:  # noqa: PLR2004 - header, claims, signature
         return None
     try:
-        found = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        payload = base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return lenient_object(payload)

@@ -125,7 +125,7 @@ class DescopeConnections:
             ConnectionResponseError: if the answer is invalid.
         """
         connection, _ = await self._request_token(
-            _HiddenToken(request.access_token), _build_token_request(request)
+            _HiddenCredential(request.access_token), _build_token_request(request)
         )
         return connection
 
@@ -143,14 +143,14 @@ class DescopeConnections:
         Raises:
             ConnectionTokenError: see :meth:`fetch`.
         """
-        connection, answer = await self._request_token(_HiddenToken(access_token), request)
+        connection, answer = await self._request_token(_HiddenCredential(access_token), request)
         options = self._options(request)
         return token_response(
             connection, answer, with_refresh_token=options["withRefreshToken"] is True
         )
 
     async def _request_token(
-        self, hidden: _HiddenToken, asked: TokenRequest
+        self, hidden: _HiddenCredential, asked: TokenRequest
     ) -> tuple[Connection, VaultAnswer]:
         post = self._post(hidden, asked)
         if post is None:
@@ -172,7 +172,7 @@ class DescopeConnections:
             result.connect_url = await self._connect_url(asked, post)
         raise result
 
-    def _post(self, hidden: _HiddenToken, asked: TokenRequest) -> VaultRequest | None:
+    def _post(self, hidden: _HiddenCredential, asked: TokenRequest) -> VaultRequest | None:
         """Return the request to send; None if there is no credential for it."""
         credential = hidden.access_token
         if self._management_key is not None and (
@@ -224,7 +224,7 @@ class DescopeConnections:
 
 
 @dataclass(frozen=True)
-class _HiddenToken:
+class _HiddenCredential:
     """The credential of a request, hidden from debuggers that show the variables of frames."""
 
     access_token: str | None = field(repr=False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from typing_extensions import Self
 
 from toolguard.connections.client_auth import ClientAuth, PublicClient, check_token_endpoint
 from toolguard.connections.http import VaultAnswer, VaultRequest
-from toolguard.connections.protocol import Connection
+from toolguard.connections.protocol import Connection, listed_scopes
 from toolguard.connections.server.source import SourceRequest, lacking
 from toolguard.connections.signing import PrivateKey, SigningKey
 from toolguard.errors import (
@@ -47,7 +48,31 @@ _REMEDIES: Mapping[str, str] = {
 }
 
 
-class ClientCredentialsGrant:
+class _TokenEndpoint(ABC):
+    """A token endpoint that issues tokens for the server."""
+
+    owner: Literal["server"] = "server"
+
+    async def issue(self, request: SourceRequest) -> Connection | ConnectionTokenError:
+        """Return a new token, or the error that says why there is none.
+
+        Args:
+            request: what is asked for.
+
+        Raises:
+            ConnectionTokenError: if the endpoint cannot be asked.
+        """
+        # Each attempt is prepared anew: an assertion may be used once.
+        answer = await request.http.post(
+            self._prepared(request), again=lambda: self._prepared(request)
+        )
+        return _read(answer, request)
+
+    @abstractmethod
+    def _prepared(self, request: SourceRequest) -> VaultRequest: ...
+
+
+class ClientCredentialsGrant(_TokenEndpoint):
     """A token for the server's own client (RFC 6749 §4.4).
 
     ::
@@ -71,8 +96,6 @@ class ClientCredentialsGrant:
         TypeError: if ``client_auth`` authenticates nothing, or ``scopes`` is a string.
     """
 
-    owner: Literal["server"] = "server"
-
     def __init__(
         self,
         token_endpoint: str,
@@ -83,7 +106,9 @@ class ClientCredentialsGrant:
     ) -> None:
         check_token_endpoint(token_endpoint)
         if not callable(getattr(client_auth, "credentials", None)):
-            raise TypeError('write ClientSecretBasic("client-id", secret): how the client proves')
+            raise TypeError(
+                'client_auth= needs credentials(): write ClientSecretBasic("client-id", secret)'
+            )
         if isinstance(client_auth, PublicClient):
             # RFC 6749 §4.4: this grant is for confidential clients only.
             raise TypeError("client credentials need a secret or key: a public client has none")
@@ -93,23 +118,12 @@ class ClientCredentialsGrant:
             raise ValueError(f"{taken[0]} has a setting of its own: take it out of parameters=")
         self._endpoint = token_endpoint
         self._client_auth = client_auth
-        self._scopes = _listed(scopes)
+        self._scopes = listed_scopes(scopes)
 
     @property
     def identity(self) -> str:
         """The endpoint, the client and its parameters."""
         return _digest(self._endpoint, self._client_auth.client_id, self._scopes, self._parameters)
-
-    async def issue(self, request: SourceRequest) -> Connection | ConnectionTokenError:
-        """Return a new token, or the error that says why there is none.
-
-        Args:
-            request: what is asked for.
-
-        Raises:
-            ConnectionTokenError: if the endpoint cannot be asked.
-        """
-        return await _asked(request, self._prepared)
 
     def _prepared(self, request: SourceRequest) -> VaultRequest:
         proof = self._client_auth.credentials(self._endpoint, request.clock())
@@ -129,7 +143,7 @@ class ClientCredentialsGrant:
         return f"<ClientCredentialsGrant: {client} at {secure_origin(self._endpoint)}>"
 
 
-class ServiceAccount:
+class ServiceAccount(_TokenEndpoint):
     """A token for an account of the server that signs an assertion (RFC 7523 §2.1).
 
     The assertion is as Google documents it: the scopes are a claim of it
@@ -152,8 +166,6 @@ class ServiceAccount:
         TypeError: if ``scopes`` is a string.
     """
 
-    owner: Literal["server"] = "server"
-
     def __init__(  # noqa: PLR0913 - a settings constructor
         self,
         email: str,
@@ -170,7 +182,7 @@ class ServiceAccount:
             raise ValueError('write email="robot@project.iam.gserviceaccount.com"')
         self._email = email
         self._key = SigningKey(private_key, None, {"kid": key_id})
-        self._scopes = _listed(scopes)
+        self._scopes = listed_scopes(scopes)
         self._subject = subject
         self._endpoint = token_endpoint
         self._audience = audience or token_endpoint
@@ -193,7 +205,7 @@ class ServiceAccount:
         if members is None:
             del text  # so that no local variable holds a key
             raise ValueError(
-                'this is not the key file of a service account: it has "type": "service_account", '
+                'not the key file of a service account, which has "type": "service_account", '
                 f'"token_uri": "{_GOOGLE}", {", ".join(_KEY_FILE_MEMBERS)}'
             )
         return cls(
@@ -208,17 +220,6 @@ class ServiceAccount:
     def identity(self) -> str:
         """The endpoint, the account, its scopes, and for whom it acts."""
         return _digest(self._endpoint, self._email, self._scopes, self._subject or "")
-
-    async def issue(self, request: SourceRequest) -> Connection | ConnectionTokenError:
-        """Return a new token, or the error that says why there is none.
-
-        Args:
-            request: what is asked for.
-
-        Raises:
-            ConnectionTokenError: if the endpoint cannot be asked.
-        """
-        return await _asked(request, self._prepared)
 
     def _prepared(self, request: SourceRequest) -> VaultRequest:
         issued_at = math.floor(request.clock())
@@ -243,14 +244,6 @@ class ServiceAccount:
 
     def __repr__(self) -> str:
         return f"<ServiceAccount: {self._email} at {secure_origin(self._endpoint)}>"
-
-
-async def _asked(
-    request: SourceRequest, prepared: Callable[[SourceRequest], VaultRequest]
-) -> Connection | ConnectionTokenError:
-    """Ask an endpoint; each attempt is prepared anew: an assertion may be used once."""
-    answer = await request.http.post(prepared(request), again=lambda: prepared(request))
-    return _read(answer, request)
 
 
 def _read(answer: VaultAnswer, request: SourceRequest) -> Connection | ConnectionTokenError:
@@ -298,12 +291,6 @@ def _connection(members: Mapping[str, Any], request: SourceRequest) -> Connectio
     if not lifetime:
         raise ValueError("holds a token that has expired")
     return Connection(token, scopes=scopes, expires_at=request.clock() + lifetime)
-
-
-def _listed(scopes: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(scopes, str):
-        raise TypeError(f"scopes are a list: write {scopes.split()!r}")
-    return tuple(scopes)
 
 
 def _digest(*facts: object) -> str:

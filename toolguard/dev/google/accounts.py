@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-__all__ = ["CALENDAR", "CALENDAR_READONLY", "Access", "Accounts", "IssuedTokens"]
+__all__ = ["CALENDAR", "CALENDAR_READONLY", "AccountAccess", "Accounts", "IssuedTokens"]
 
 CALENDAR = "https://www.googleapis.com/auth/calendar"
 CALENDAR_READONLY = "https://www.googleapis.com/auth/calendar.readonly"
@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS google_event (
 
 
 @dataclass(frozen=True)
-class Access:
+class AccountAccess:
     """The account that a token is for, by e-mail address, and what its owner consented to."""
 
     account: str
@@ -80,7 +80,7 @@ class Accounts:
 
     def grant(self, account: str, scopes: Iterable[str]) -> IssuedTokens:
         """Return tokens of a new consent of ``account`` to ``scopes``."""
-        access = Access(account, tuple(scopes))
+        access = AccountAccess(account, tuple(scopes))
         return self._issue(access, self._keep("refresh", "1//", access, 1e12))
 
     def refresh(self, refresh_token: str) -> IssuedTokens | None:
@@ -88,7 +88,7 @@ class Accounts:
         access = self._find("refresh", refresh_token)
         return None if access is None else self._issue(access, refresh_token)
 
-    def access(self, access_token: str) -> Access | None:
+    def access(self, access_token: str) -> AccountAccess | None:
         """Return the facts of ``access_token``; None if it is not valid."""
         return self._find("access", access_token)
 
@@ -127,11 +127,11 @@ class Accounts:
             )
         return done.rowcount > 0
 
-    def _issue(self, access: Access, refresh_token: str) -> IssuedTokens:
+    def _issue(self, access: AccountAccess, refresh_token: str) -> IssuedTokens:
         token = self._keep("access", "ya29.", access, self.clock() + self._lifetime)
         return IssuedTokens(token, refresh_token, access.scopes, self._lifetime)
 
-    def _keep(self, kind: str, prefix: str, access: Access, expires_at: float) -> str:
+    def _keep(self, kind: str, prefix: str, access: AccountAccess, expires_at: float) -> str:
         token = prefix + secrets.token_urlsafe(32)
         scopes = " ".join(access.scopes)
         row = (_digest(token), kind, access.account, scopes, expires_at)
@@ -139,14 +139,14 @@ class Accounts:
             self._db.execute("INSERT INTO google_token VALUES (?, ?, ?, ?, ?)", row)
         return token
 
-    def _find(self, kind: str, token: str) -> Access | None:
+    def _find(self, kind: str, token: str) -> AccountAccess | None:
         with self._lock:
             row = self._db.execute(
                 "SELECT account, scopes FROM google_token"
                 " WHERE digest = ? AND kind = ? AND expires_at > ?",
                 (_digest(token), kind, self.clock()),
             ).fetchone()
-        return None if row is None else Access(row[0], tuple(row[1].split()))
+        return None if row is None else AccountAccess(row[0], tuple(row[1].split()))
 
 
 def _digest(token: str) -> str:

@@ -6,7 +6,6 @@ access tokens and does not know MCP: tools send the same requests as to Google.
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -16,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, Access, Accounts
+from toolguard.dev.google.accounts import CALENDAR, CALENDAR_READONLY, AccountAccess, Accounts
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["calendar_routes"]
 
@@ -26,10 +26,10 @@ _MAX_BODY = 64 * 1024
 _FIRST = datetime.min.replace(tzinfo=timezone.utc)
 _LAST = datetime.max.replace(tzinfo=timezone.utc)
 
-Operation: TypeAlias = Callable[[Request, Access], Awaitable[Response]]
+APIMethod: TypeAlias = Callable[[Request, AccountAccess], Awaitable[Response]]
 
 
-class _Refused(Exception):  # noqa: N818 - an answer, not a fault of the program
+class _GoogleError(Exception):
     """The request is answered with an error."""
 
     def __init__(self, code: int, reason: str, message: str) -> None:
@@ -60,7 +60,7 @@ class _Calendar:
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
 
-    async def list_events(self, request: Request, access: Access) -> Response:
+    async def list_events(self, request: Request, access: AccountAccess) -> Response:
         """Answer ``events.list``: those that overlap the asked time, in their order."""
         since = _bound(request.query_params, "timeMin", _FIRST)
         until = _bound(request.query_params, "timeMax", _LAST)
@@ -71,11 +71,11 @@ class _Calendar:
         ]
         return JSONResponse({"kind": "calendar#events", "items": sorted(found, key=_start)})
 
-    async def insert_event(self, request: Request, access: Access) -> Response:
+    async def insert_event(self, request: Request, access: AccountAccess) -> Response:
         """Answer ``events.insert``."""
         body = await _object(request)
         if _end(body) <= _start(body):
-            raise _Refused(400, "timeRangeEmpty", "The specified time range is empty.")
+            raise _GoogleError(400, "timeRangeEmpty", "The specified time range is empty.")
         kept = ("summary", "description", "location", "start", "end", "extendedProperties")
         resource = {
             "kind": "calendar#event",
@@ -86,13 +86,13 @@ class _Calendar:
         self._accounts.add_event(access.account, resource)
         return JSONResponse(resource)
 
-    async def delete_event(self, request: Request, access: Access) -> Response:
+    async def delete_event(self, request: Request, access: AccountAccess) -> Response:
         """Answer ``events.delete``."""
         if not self._accounts.remove_event(access.account, request.path_params["event_id"]):
-            raise _Refused(404, "notFound", "Not Found")
+            raise _GoogleError(404, "notFound", "Not Found")
         return Response(status_code=204)
 
-    async def free_busy(self, request: Request, access: Access) -> Response:
+    async def free_busy(self, request: Request, access: AccountAccess) -> Response:
         """Answer ``freebusy.query`` for the account's own calendar."""
         body = await _object(request)
         since, until = _moment(body.get("timeMin")), _moment(body.get("timeMax"))
@@ -113,7 +113,7 @@ class _Calendar:
 
 
 def _guarded(
-    accounts: Accounts, operation: Operation, any_of: Sequence[str]
+    accounts: Accounts, operation: APIMethod, any_of: Sequence[str]
 ) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -126,7 +126,7 @@ def _guarded(
             return _insufficient(any_of)
         try:
             return await operation(request, access)
-        except _Refused as refused:
+        except _GoogleError as refused:
             return _error(refused.code, refused.reason, str(refused))
 
     return endpoint
@@ -149,12 +149,9 @@ def _insufficient(scopes: Sequence[str]) -> Response:
 
 async def _object(request: Request) -> dict[str, Any]:
     content = await request.body()
-    try:
-        value = json.loads(content) if len(content) <= _MAX_BODY else None
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise _Refused(400, "parseError", "Parse Error")
+    value = lenient_object(content) if len(content) <= _MAX_BODY else None
+    if value is None:
+        raise _GoogleError(400, "parseError", "Parse Error")
     return value
 
 
@@ -173,7 +170,7 @@ def _end(event: Mapping[str, Any]) -> datetime:
 def _edge(event: Mapping[str, Any], name: str) -> datetime:
     edge = event.get(name)
     if not isinstance(edge, dict):
-        raise _Refused(400, "required", f"Missing {name} time.")
+        raise _GoogleError(400, "required", f"Missing {name} time.")
     return _moment(edge.get("dateTime"))
 
 
@@ -185,8 +182,8 @@ def _moment(value: object) -> datetime:
         if moment.tzinfo is not None:
             return moment.astimezone(timezone.utc)
     except (ValueError, OverflowError):
-        raise _Refused(400, "invalid", "Invalid value for a time: write RFC 3339.") from None
-    raise _Refused(400, "invalid", "Missing time zone definition for a time.")
+        raise _GoogleError(400, "invalid", "Invalid value for a time: write RFC 3339.") from None
+    raise _GoogleError(400, "invalid", "Missing time zone definition for a time.")
 
 
 def _text(moment: datetime) -> str:

@@ -130,7 +130,9 @@ class ConsentScreen:
     def _asked(self, query: Parameters) -> _Asked:
         client = self._clients.get(query.require("client_id"))
         if client is None or query.require("redirect_uri") != client.redirect_uri:
-            raise Refusal("redirect_uri_mismatch", "The application is not registered like this")
+            raise Refusal(
+                "redirect_uri_mismatch", "The client id or the redirect URI is not registered"
+            )
         scopes = tuple(query.require("scope").split(" "))
         unknown = [scope for scope in scopes if scope not in client.scopes]
         if query.require("response_type") != "code" or unknown:
@@ -162,13 +164,17 @@ class ConsentScreen:
         client = self._clients.get(form.require("client_id"))
         shown = form.require("client_secret")
         if client is None or not hmac.compare_digest(shown.encode(), client.client_secret.encode()):
-            raise Refusal("invalid_client", "The client is not known like this", status=401)
+            raise Refusal(
+                "invalid_client", "The client id or the client secret is wrong", status=401
+            )
         if form.require("grant_type") == "authorization_code":
             issued = self._redeemed(client, form)
         elif form.get("grant_type") == "refresh_token":
             issued = self._accounts.refresh(form.require("refresh_token"))
         else:
-            raise Refusal("unsupported_grant_type", "Only codes and refresh tokens")
+            raise Refusal(
+                "unsupported_grant_type", "grant_type must be authorization_code or refresh_token"
+            )
         if issued is None:
             raise Refusal("invalid_grant", "Token has been expired or revoked.")
         body = {

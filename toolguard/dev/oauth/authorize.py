@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from toolguard.dev.oauth.clients import Client, find_client, save_client
-from toolguard.dev.oauth.config import Resource, World
+from toolguard.dev.oauth.config import ProtectedResource, World
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.metadata_documents import MetadataDocuments
 from toolguard.dev.oauth.openid import identity_scopes
@@ -79,7 +79,7 @@ def answer_client(
     return RedirectResponse(uri, 303, {"cache-control": "no-store"})
 
 
-def requested_resource(world: World, named: tuple[str, ...]) -> Resource:
+def requested_resource(world: World, named: tuple[str, ...]) -> ProtectedResource:
     """Return the one resource that the ``resource`` parameters name (RFC 8707 §2).
 
     Where none is named and only one is known, it is that.
@@ -92,7 +92,7 @@ def requested_resource(world: World, named: tuple[str, ...]) -> Resource:
     found = {world.resource(url) for url in named}
     if len(found) != 1 or None in found:
         # RFC 8707 §3: a token for several servers can be replayed by each of them at the others.
-        raise Refusal("invalid_target", "resource names one server that is known here")
+        raise Refusal("invalid_target", "resource must name one server that is known here")
     return next(resource for resource in world.resources if resource in found)
 
 
@@ -124,14 +124,14 @@ def _read(
 ) -> AuthorizationRequest:
     state = parameters.get("state")
     if state is not None and not _STATE.fullmatch(state):
-        raise Refusal("invalid_request", "state is printable ASCII, at most 4096 characters")
+        raise Refusal("invalid_request", "state must be printable ASCII, at most 4096 characters")
     nonce = parameters.get("nonce")
     if nonce is not None and not _STATE.fullmatch(nonce):
-        raise Refusal("invalid_request", "nonce is printable ASCII, at most 4096 characters")
+        raise Refusal("invalid_request", "nonce must be printable ASCII, at most 4096 characters")
     if parameters.require("response_type") != "code":
-        raise Refusal("unsupported_response_type", "response_type is code")
+        raise Refusal("unsupported_response_type", "response_type must be code")
     if parameters.get("response_mode") not in (None, "query"):
-        raise Refusal("invalid_request", "response_mode is query")
+        raise Refusal("invalid_request", "response_mode must be query")
     if parameters.get("request") or parameters.get("request_uri"):
         raise Refusal("invalid_request", "Request objects are not supported")
     scopes, named = _scopes(context.world, parameters.get("scope")), parameters.every("resource")
@@ -156,7 +156,7 @@ def _scopes(world: World, text: str | None) -> tuple[str, ...]:
     if text is None:
         return world.default_scopes
     if not _SCOPE.fullmatch(text) or text.count(" ") >= _MAX_SCOPES:
-        raise Refusal("invalid_scope", "scope is a list of scopes with one space between them")
+        raise Refusal("invalid_scope", "scope must list scopes with one space between them")
     return tuple(dict.fromkeys(text.split(" ")))
 
 
@@ -166,9 +166,9 @@ def _challenge(parameters: Parameters) -> str:
         raise Refusal("invalid_request", "code_challenge is missing: PKCE is required")
     # RFC 7636 §4.3: a request that names no method means "plain".
     if parameters.get("code_challenge_method") != "S256":
-        raise Refusal("invalid_request", "code_challenge_method is S256")
+        raise Refusal("invalid_request", "code_challenge_method must be S256")
     if not _CHALLENGE.fullmatch(challenge):
-        raise Refusal("invalid_request", "code_challenge is 43 characters of base64url")
+        raise Refusal("invalid_request", "code_challenge must be 43 characters of base64url")
     return challenge
 
 

@@ -11,7 +11,7 @@ from urllib.parse import unquote_plus
 
 from starlette.requests import Request
 
-from toolguard.dev.oauth.config import Resource
+from toolguard.dev.oauth.config import ProtectedResource
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.parameters import Parameters
 from toolguard.dev.oauth.refusals import Refusal
@@ -107,7 +107,9 @@ def authenticate_client(context: ServerContext, request: Request, form: Paramete
     return client
 
 
-def authenticate_resource(context: ServerContext, request: Request, form: Parameters) -> Resource:
+def authenticate_resource(
+    context: ServerContext, request: Request, form: Parameters
+) -> ProtectedResource:
     """Return the protected server that sent ``request`` and has proved it with its secret.
 
     Raises:

@@ -43,8 +43,8 @@ __all__ = [
     "IdentityProvider",
     "Lifetimes",
     "Machine",
-    "Provider",
-    "Resource",
+    "ProtectedResource",
+    "ProviderStyle",
     "Tenant",
     "User",
     "World",
@@ -54,7 +54,7 @@ __all__ = [
     "parse_world",
 ]
 
-Provider = Literal["okta", "entra"]
+ProviderStyle = Literal["okta", "entra"]
 """In which style a tenant's identity provider looks and answers."""
 
 _DOMAIN = re.compile(r"[a-z0-9-]+(?:\.[a-z0-9-]+)+")
@@ -112,11 +112,11 @@ _Text: TypeAlias = Annotated[StrictStr, Field(pattern=r"\S")]
 _Seconds: TypeAlias = Annotated[StrictInt, Field(ge=1)]
 
 
-class _Table(BaseModel):
+class _WorldTable(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Tenant(_Table):
+class Tenant(_WorldTable):
     """A customer's organization, whose people sign in at its own identity provider.
 
     Attributes:
@@ -130,11 +130,11 @@ class Tenant(_Table):
     id: Annotated[StrictStr, _matching(_ID, "tenant-a")]
     name: _Text
     domains: tuple[Annotated[StrictStr, AfterValidator(_domain)], ...]
-    provider: Provider
+    provider: ProviderStyle
     permissions: dict[str, tuple[_Text, ...]] = {}
 
 
-class Resource(_Table):
+class ProtectedResource(_WorldTable):
     """A protected server that tokens may be for.
 
     Attributes:
@@ -148,7 +148,7 @@ class Resource(_Table):
     client_secret: _Text | None = Field(default=None, repr=False)
 
 
-class Machine(_Table):
+class Machine(_WorldTable):
     """A client without a browser, such as a nightly job or an agent.
 
     Attributes:
@@ -164,7 +164,7 @@ class Machine(_Table):
     scopes: tuple[_Text, ...]
 
 
-class IdentityProvider(_Table):
+class IdentityProvider(_WorldTable):
     """An issuer of identity assertions, which machines bring as grants (ID-JAG).
 
     Attributes:
@@ -176,7 +176,7 @@ class IdentityProvider(_Table):
     public_key: Annotated[StrictStr, AfterValidator(_public_key)]
 
 
-class Lifetimes(_Table):
+class Lifetimes(_WorldTable):
     """How long things are good, in seconds; a refresh token counts from the sign-in."""
 
     access_token: _Seconds = 300
@@ -186,24 +186,24 @@ class Lifetimes(_Table):
     session: _Seconds = 3_600
 
 
-class _UserTable(_Table):
+class _UserTable(_WorldTable):
     id: Annotated[StrictStr, _matching(_ID, "alice")]
     email: Annotated[StrictStr, _matching(_EMAIL, "alice@example.com"), AfterValidator(str.lower)]
     name: _Text
     groups: tuple[_Text, ...] = ()
 
 
-class _PolicyTable(_Table):
+class _PolicyTable(_WorldTable):
     name: _Text
     when: tuple[_Text, ...]
     grant: tuple[_Text, ...]
     along: tuple[_Text, ...] = ()
 
 
-class _WorldFile(_Table):
+class _WorldFile(_WorldTable):
     tenants: tuple[Tenant, ...]
     users: tuple[_UserTable, ...]
-    resources: tuple[Resource, ...]
+    resources: tuple[ProtectedResource, ...]
     machines: tuple[Machine, ...] = ()
     identity_providers: tuple[IdentityProvider, ...] = ()
     scopes: dict[str, _Text] = {}
@@ -251,7 +251,7 @@ class World:
     project_id: str
     tenants: tuple[Tenant, ...]
     users: tuple[User, ...]
-    resources: tuple[Resource, ...]
+    resources: tuple[ProtectedResource, ...]
     scopes: Mapping[str, str] = field(hash=False)
     default_scopes: tuple[str, ...]
     rules: tuple[ScopeRule, ...]
@@ -282,7 +282,7 @@ class World:
         """Return the machine of that id."""
         return next((each for each in self.machines if each.client_id == client_id), None)
 
-    def resource(self, url: str) -> Resource | None:
+    def resource(self, url: str) -> ProtectedResource | None:
         """Return the resource that ``url`` names, compared as audiences are."""
         wanted = canonical_audience(url)
         return next((item for item in self.resources if item.url == wanted), None)
@@ -291,12 +291,12 @@ class World:
         """Return this world with more servers that tokens may be for.
 
         Raises:
-            WorldError: if one of them is no URL of a resource.
+            WorldError: if one of them is not the URL of a resource.
         """
         resources = {resource.url: resource for resource in self.resources}
         for url in urls:
             try:
-                added = Resource(url=url, client_id=f"server-{len(resources) + 1}")
+                added = ProtectedResource(url=url, client_id=f"server-{len(resources) + 1}")
             except ValidationError as error:
                 raise WorldError(_explained(error.errors()[0])) from None
             resources.setdefault(added.url, added)

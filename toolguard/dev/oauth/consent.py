@@ -25,7 +25,7 @@ from toolguard.dev.oauth.parameters import read_form, read_query
 from toolguard.dev.oauth.policies import ScopeDecision, decide
 from toolguard.dev.oauth.redirects import parse_redirect, with_parameters
 from toolguard.dev.oauth.refusals import Refusal
-from toolguard.dev.oauth.sessions import Session, check_csrf, session_of
+from toolguard.dev.oauth.sessions import BrowserSession, check_csrf, session_of
 from toolguard.dev.oauth.sign_in import bound_form
 from toolguard.dev.oauth.sign_in_state import AuthorizationRequest, end_sign_in, find_sign_in
 from toolguard.pages.layout import page
@@ -46,9 +46,9 @@ ConnectURL = Callable[[User, str], Awaitable["ConnectLink | None"]]
 
 @dataclass(frozen=True)
 class _Case:
-    """One consent that is asked for: in which browser, for which request, whose, by whom."""
+    """A consent to be given: the browser session, the request, the user and the client."""
 
-    session: Session
+    session: BrowserSession
     name: str
     request: AuthorizationRequest
     user: User

@@ -7,7 +7,6 @@ the request is JSON, which no form can send, and one that a browser sends is ref
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from toolguard.dev.oauth.config import Resource, User, World
+from toolguard.dev.oauth.config import ProtectedResource, User, World
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.grants import keep_access_token, open_direct_grant
 from toolguard.dev.oauth.identity import collect_facts
@@ -26,6 +25,7 @@ from toolguard.dev.oauth.notes import noting
 from toolguard.dev.oauth.policies import UserFacts, decide
 from toolguard.dev.oauth.refusals import Refusal, answering_json
 from toolguard.dev.oauth.tokens import Authorization, access_token_claims
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = [
     "PERSON_TOKEN_PATH",
@@ -65,7 +65,7 @@ def issue_directly(
     context: ServerContext,
     authorization: Authorization,
 ) -> dict[str, Any]:
-    """Return the token answer (RFC 6749 §5.1) of a grant that nobody is asked for."""
+    """Return the token answer (RFC 6749 §5.1) for a grant without a user's consent."""
     scopes = authorization.scopes
     grant = open_direct_grant(
         context,
@@ -93,7 +93,7 @@ def token_for_person(context: ServerContext, asked: PersonTokenRequest) -> dict[
     world = context.world
     user, resource = _user(world, asked.person), _resource(world, asked.resource)
     if not _CLIENT_ID.fullmatch(asked.client_id):
-        raise Refusal("invalid_request", "client_id is 1 to 200 visible ASCII characters")
+        raise Refusal("invalid_request", "client_id must be 1 to 200 visible ASCII characters")
     facts = collect_facts(world, user)
     scopes = _granted(world, user, facts, asked.scopes)
     authorization = Authorization(user.id, asked.client_id, resource.url, scopes, facts)
@@ -117,16 +117,13 @@ async def _answer(context: ServerContext, request: Request) -> Response:
     if "origin" in request.headers or "sec-fetch-site" in request.headers:
         raise Refusal("access_denied", "This endpoint is not for browsers", status=403)
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-        raise Refusal("invalid_request", "The body is application/json", status=415)
+        raise Refusal("invalid_request", "The body must be application/json", status=415)
     return JSONResponse(token_for_person(context, _read(await request.body())))
 
 
 def _read(body: bytes) -> PersonTokenRequest:
-    try:
-        members = json.loads(body.decode())
-    except (ValueError, RecursionError):
-        members = None
-    if not isinstance(members, dict):
+    members = lenient_object(body)
+    if members is None:
         raise Refusal("invalid_request", "The body is not a JSON object")
     scope = _text(members, "scope")
     return PersonTokenRequest(
@@ -140,7 +137,7 @@ def _read(body: bytes) -> PersonTokenRequest:
 def _text(members: Mapping[str, Any], name: str) -> str | None:
     value = members.get(name)
     if value is not None and not isinstance(value, str):
-        raise Refusal("invalid_request", f"{name} is a text")
+        raise Refusal("invalid_request", f"{name} must be a string")
     return value
 
 
@@ -155,7 +152,7 @@ def _user(world: World, person: str | None) -> User:
     raise Refusal("unknown_person", f"there is no person {person!r} in this world: write {known}")
 
 
-def _resource(world: World, url: str | None) -> Resource:
+def _resource(world: World, url: str | None) -> ProtectedResource:
     if url is None:
         return world.resources[0]
     found = world.resource(url)

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from toolguard.connections.descope.project import FETCH_SCOPE
 from toolguard.connections.protocol import Connection, ConnectionProvider, ConnectionRequest
 from toolguard.dev.oauth.clients import authenticate_resource
-from toolguard.dev.oauth.config import Resource
+from toolguard.dev.oauth.config import ProtectedResource
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.grants import grant_of_access_token, keep_access_token
 from toolguard.dev.oauth.parameters import Parameters
@@ -74,7 +74,7 @@ async def exchange_token(
 def _subject_token(form: Parameters) -> str:
     token = form.require("subject_token")
     if form.require("subject_token_type") not in (_ACCESS_TOKEN, _JWT):
-        raise Refusal("invalid_request", "subject_token_type is that of an access token")
+        raise Refusal("invalid_request", "subject_token_type must be that of an access token")
     if form.get("requested_token_type") not in (None, _ACCESS_TOKEN):
         raise Refusal("invalid_request", "Only access tokens are issued")
     if form.get("actor_token") or form.get("actor_token_type"):
@@ -92,8 +92,8 @@ def _target(form: Parameters) -> str:
 def _downstream(
     context: ServerContext,
     caller: Principal,
-    server: Resource,
-    resource: Resource,
+    server: ProtectedResource,
+    resource: ProtectedResource,
     scopes: tuple[str, ...],
 ) -> dict[str, Any]:
     granted = scopes or caller.scopes

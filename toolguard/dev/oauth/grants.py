@@ -48,11 +48,11 @@ class AuthorizationGrant:
 
     Attributes:
         grant_id: its name in the store.
-        client_id: to whom.
-        user_id: by whom.
-        resource: for which server.
-        scopes: what.
-        expires_at: until when, in seconds since the epoch, however often it is refreshed.
+        client_id: the client.
+        user_id: the user who consented.
+        resource: the server that tokens are for.
+        scopes: the granted scopes.
+        expires_at: in seconds since the epoch; a refresh does not change it.
         nonce: of the authorization request, where its code was redeemed.
     """
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from starlette.requests import Request
 
 from toolguard.dev.oauth.clients import client_credentials, unknown_client
-from toolguard.dev.oauth.config import Machine, Resource
+from toolguard.dev.oauth.config import Machine, ProtectedResource
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.direct import issue_directly
 from toolguard.dev.oauth.grants import use_assertion
@@ -67,7 +67,7 @@ def _authenticate(context: ServerContext, request: Request, form: Parameters) ->
             # RFC 6749 §2.3: one method per request.
             raise Refusal("invalid_request", "Authenticate by one method only")
         if form.get("client_assertion_type") != _ASSERTION_TYPE:
-            raise Refusal("invalid_request", f"client_assertion_type is {_ASSERTION_TYPE}")
+            raise Refusal("invalid_request", f"client_assertion_type must be {_ASSERTION_TYPE}")
         return _by_assertion(context, assertion, form.get("client_id"))
     client_id, secret = client_credentials(request, form)
     machine = context.world.machine(client_id)
@@ -111,7 +111,7 @@ async def _for_user(context: ServerContext, machine: Machine, form: Parameters) 
     caller = await _named_by_provider(context, machine, form.require("assertion"))
     user = context.world.user(caller.user_id or "")
     if user is None:
-        raise Refusal("invalid_grant", "The assertion is about a user who is not known here")
+        raise Refusal("invalid_grant", "The assertion names a user that is not known here")
     resource = _resource(context, caller.claims.get("resource"), form.get("resource"))
     facts = collect_facts(context.world, user)
     asked = _scopes(form, caller.scopes or machine.scopes)
@@ -158,7 +158,7 @@ def _scopes(form: Parameters, allowed: tuple[str, ...]) -> tuple[str, ...]:
     return asked
 
 
-def _resource(context: ServerContext, *urls: object) -> Resource:
+def _resource(context: ServerContext, *urls: object) -> ProtectedResource:
     """Return the one resource that is named, or the only one of the world."""
     named = [url for url in urls if isinstance(url, str)]
     known = context.world.resources

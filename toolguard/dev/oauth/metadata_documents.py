@@ -7,7 +7,6 @@ and size, follows no redirects, and never goes to a private address.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Awaitable, Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -18,6 +17,7 @@ import httpx
 
 from toolguard.dev.oauth.redirects import RedirectURI, parse_redirect
 from toolguard.dev.oauth.refusals import Refusal
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["MetadataDocuments", "Resolve", "is_document_url", "resolve_host"]
 
@@ -134,11 +134,8 @@ async def _limited(response: httpx.Response) -> bytes:
 
 
 def _object(content: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(content.decode())
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
+    value = lenient_object(content)
+    if value is None:
         raise _unavailable("it is not a JSON object")
     return value
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 __all__ = [
-    "Condition",
+    "PolicyCondition",
     "PolicyError",
     "ScopeDecision",
     "ScopeRule",
@@ -51,7 +51,7 @@ class UserFacts:
 
 
 @dataclass(frozen=True)
-class Condition:
+class PolicyCondition:
     """One condition: that an attribute of the user contains a value; ``any`` holds always."""
 
     attribute: Attribute | Literal["any"]
@@ -85,7 +85,7 @@ class ScopeRule:
     """
 
     name: str
-    conditions: tuple[Condition, ...]
+    conditions: tuple[PolicyCondition, ...]
     grant: tuple[str, ...]
     along: tuple[str, ...] = ()
 
@@ -146,20 +146,20 @@ class ScopeDecision:
     refused: tuple[str, ...]
 
 
-def parse_condition(text: str) -> Condition | None:
+def parse_condition(text: str) -> PolicyCondition | None:
     """Return the condition that ``text`` writes; None if it writes none.
 
     >>> parse_condition("user.permissions contains scheduler")
-    Condition(attribute='permissions', value='scheduler')
+    PolicyCondition(attribute='permissions', value='scheduler')
     """
     if text == "any":
-        return Condition("any")
+        return PolicyCondition("any")
     match = _CONDITION.fullmatch(text)
     if match is None:
         return None
     for attribute in _ATTRIBUTES:
         if match["attribute"] == attribute:
-            return Condition(attribute, match["word"] or match["quoted"])
+            return PolicyCondition(attribute, match["word"] or match["quoted"])
     return None
 
 

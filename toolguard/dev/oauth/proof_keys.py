@@ -40,7 +40,7 @@ def proof_key(context: ServerContext, request: Request) -> str | None:
         )
     except InvalidProofError as error:
         raise Refusal(error.error, str(error)) from None
-    # Beside those of assertions: no issuer of them is called so.
+    # In the table of assertions, under a name that no issuer has.
     is_first = use_assertion(
         context, f"proof {proof.key}", proof.id, proof.issued_at + _SETTINGS.window + 1
     )

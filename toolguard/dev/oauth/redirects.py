@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlencode
 
 __all__ = [
+    "LOOPBACK_HOSTS",
     "RedirectPattern",
     "RedirectURI",
     "is_same_redirect",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from toolguard.dev.oauth.redirects import parse_redirect
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.store import digest
 from toolguard.pages.names import display_name
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["client_of_document", "is_approved", "register"]
 
@@ -40,7 +40,9 @@ async def register(context: ServerContext, request: Request) -> Response:
     # RFC 7591 §2: basic where nothing is said.
     method = metadata.get("token_endpoint_auth_method") or "client_secret_basic"
     if method not in ("none", *_SECRET_METHODS):
-        raise _invalid(f"token_endpoint_auth_method is one of none, {', '.join(_SECRET_METHODS)}")
+        raise _invalid(
+            f"token_endpoint_auth_method must be one of none, {', '.join(_SECRET_METHODS)}"
+        )
     secret = None if method == "none" else secrets.token_urlsafe(32)
     client = Client(
         client_id=f"client-{secrets.token_hex(12)}",
@@ -121,11 +123,8 @@ def _registered(context: ServerContext, client: Client, secret: str | None) -> d
 
 
 async def _object(request: Request) -> dict[str, Any]:
-    try:
-        value = json.loads((await request.body()).decode())
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
+    value = lenient_object(await request.body())
+    if value is None:
         raise _invalid("The body is not a JSON object")
     return value
 
@@ -133,23 +132,23 @@ async def _object(request: Request) -> dict[str, Any]:
 def _name(metadata: Mapping[str, Any]) -> str:
     name = metadata.get("client_name")
     if name is not None and not isinstance(name, str):
-        raise _invalid("client_name is a text")
+        raise _invalid("client_name must be a string")
     return display_name(name or "") or "An application without a name"
 
 
 def _redirect_uris(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     uris = metadata.get("redirect_uris")
     if not isinstance(uris, list) or not 0 < len(uris) <= _MAX_REDIRECTS:
-        raise Refusal("invalid_redirect_uri", "redirect_uris is a list of one to 20 addresses")
+        raise Refusal("invalid_redirect_uri", "redirect_uris must be a list of 1 to 20 URIs")
     if not all(isinstance(uri, str) for uri in uris):
-        raise Refusal("invalid_redirect_uri", "redirect_uris is a list of texts")
+        raise Refusal("invalid_redirect_uri", "redirect_uris must be a list of strings")
     return tuple(dict.fromkeys(uris))
 
 
 def _is_dpop_bound(metadata: Mapping[str, Any]) -> bool:
     bound = metadata.get("dpop_bound_access_tokens", False)
     if not isinstance(bound, bool):
-        raise _invalid("dpop_bound_access_tokens is true or false")
+        raise _invalid("dpop_bound_access_tokens must be true or false")
     return bound
 
 
@@ -157,9 +156,9 @@ def _grant_types(metadata: Mapping[str, Any]) -> tuple[str, ...]:
     asked = metadata.get("grant_types") or ["authorization_code"]
     responses = metadata.get("response_types") or ["code"]
     if not isinstance(asked, list) or "authorization_code" not in asked:
-        raise _invalid("grant_types includes authorization_code")
+        raise _invalid("grant_types must include authorization_code")
     if not isinstance(responses, list) or "code" not in responses:
-        raise _invalid("response_types includes code")
+        raise _invalid("response_types must include code")
     return tuple(kind for kind in _GRANT_TYPES if kind in asked)
 
 

@@ -68,7 +68,7 @@ from toolguard.dev.store import Store
 from toolguard.pages.layout import load_templates, stylesheet
 from toolguard.parts.lifecycle import close, warm_up
 
-__all__ = ["ConnectURL", "DevServer", "dev_app"]
+__all__ = ["ConnectURL", "DevServer"]
 
 _log = logging.getLogger("toolguard.dev")
 _MAX_BODY = 64 * 1024
@@ -85,7 +85,7 @@ class DevServer:
         documents: fetches clients' metadata documents.
 
     Raises:
-        ValueError: if ``origin`` is none of this machine, or the world has no resource.
+        ValueError: if ``origin`` is not of this machine, or the world has no resource.
         ModuleNotFoundError: if Jinja2 is not installed.
     """
 
@@ -177,7 +177,7 @@ class DevServer:
         """Return where a browser signs in first and then comes back to ``return_to``.
 
         Raises:
-            ValueError: if ``return_to`` is no URL of this server.
+            ValueError: if ``return_to`` is not a URL of this server.
         """
         if not self.owns(return_to):
             raise ValueError(
@@ -295,21 +295,6 @@ class DevServer:
 
     def __repr__(self) -> str:
         return f"<DevServer: {self.issuer}>"
-
-
-def dev_app(
-    world: World,
-    store: Store,
-    *,
-    origin: str,
-    extra_routes: Sequence[BaseRoute] = (),
-    connect_url: ConnectURL | None = None,
-    vault: ConnectionProvider | None = None,
-) -> Starlette:
-    """Return the application of a :class:`DevServer`; at ``app.state.dev_server`` it is itself."""
-    server = DevServer(world, store, origin=origin)
-    server.extend(extra_routes=extra_routes, connect_url=connect_url, vault=vault)
-    return server.app
 
 
 def _document(content: dict[str, Any]) -> Response:

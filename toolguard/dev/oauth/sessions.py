@@ -14,14 +14,14 @@ from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.refusals import Refusal
 from toolguard.dev.store import digest
 
-__all__ = ["COOKIE", "Session", "check_csrf", "csrf_token", "open_session", "session_of"]
+__all__ = ["COOKIE", "BrowserSession", "check_csrf", "csrf_token", "open_session", "session_of"]
 
 COOKIE = "toolguard_dev_session"
 """The cookie that holds a session's secret."""
 
 
 @dataclass(frozen=True)
-class Session:
+class BrowserSession:
     """One browser, signed in or not.
 
     Attributes:
@@ -38,7 +38,7 @@ class Session:
         return digest(self.secret)
 
 
-def session_of(context: ServerContext, request: Request) -> Session | None:
+def session_of(context: ServerContext, request: Request) -> BrowserSession | None:
     """Return the session whose cookie the browser sent, if it is still good."""
     secret = request.cookies.get(COOKIE)
     if not secret:
@@ -48,18 +48,22 @@ def session_of(context: ServerContext, request: Request) -> Session | None:
             "SELECT user_id FROM session WHERE digest = ? AND expires_at > ?",
             (digest(secret), context.clock()),
         ).fetchone()
-    return None if row is None else Session(secret, row[0])
+    return None if row is None else BrowserSession(secret, row[0])
 
 
 def open_session(
-    context: ServerContext, response: Response, *, user_id: str | None, instead_of: Session | None
-) -> Session:
+    context: ServerContext,
+    response: Response,
+    *,
+    user_id: str | None,
+    instead_of: BrowserSession | None,
+) -> BrowserSession:
     """Give the browser a new session, and return it.
 
     The secret changes at every sign-in, which prevents session fixation; the sign-ins that began
     in the old session continue in the new one.
     """
-    session = Session(secrets.token_urlsafe(32), user_id)
+    session = BrowserSession(secrets.token_urlsafe(32), user_id)
     lifetime = context.world.lifetimes.session
     with context.store.transaction() as db:
         if instead_of is not None:
@@ -84,12 +88,12 @@ def open_session(
     return session
 
 
-def csrf_token(session: Session, purpose: str) -> str:
+def csrf_token(session: BrowserSession, purpose: str) -> str:
     """Return what a form must carry: bound to the browser's cookie and to ``purpose``."""
     return hmac.new(session.secret.encode(), purpose.encode(), sha256).hexdigest()
 
 
-def check_csrf(request: Request, session: Session, purpose: str, token: str | None) -> None:
+def check_csrf(request: Request, session: BrowserSession, purpose: str, token: str | None) -> None:
     """Refuse a form without a CSRF token of this server for this browser and purpose.
 
     Raises:

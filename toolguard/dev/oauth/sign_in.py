@@ -12,9 +12,15 @@ from toolguard.dev.oauth.identity import provider_claims, read_identity
 from toolguard.dev.oauth.parameters import Parameters, read_form, read_query
 from toolguard.dev.oauth.redirects import with_parameters
 from toolguard.dev.oauth.refusals import Refusal
-from toolguard.dev.oauth.sessions import Session, check_csrf, csrf_token, open_session, session_of
+from toolguard.dev.oauth.sessions import (
+    BrowserSession,
+    check_csrf,
+    csrf_token,
+    open_session,
+    session_of,
+)
 from toolguard.dev.oauth.sign_in_state import (
-    SignIn,
+    SignInState,
     begin_sign_in,
     end_sign_in,
     find_sign_in,
@@ -139,7 +145,7 @@ class SignInPages:
 
     def _current(
         self, request: Request, parameters: Parameters, form: str | None = None
-    ) -> tuple[Session, SignIn]:
+    ) -> tuple[BrowserSession, SignInState]:
         """Return the browser's session and sign-in; for a form, once it has proved itself."""
         session = session_of(self._context, request)
         name = parameters.require("tx")
@@ -151,7 +157,12 @@ class SignInPages:
         return session, sign_in
 
     def _ask(
-        self, session: Session, sign_in: SignIn, *, email: str = "", error: str | None = None
+        self,
+        session: BrowserSession,
+        sign_in: SignInState,
+        *,
+        email: str = "",
+        error: str | None = None,
     ) -> Response:
         asked = sign_in.request
         client = None if asked is None else find_client(self._context, asked.client_id)
@@ -179,7 +190,7 @@ class SignInPages:
         return RedirectResponse(location, 303, {"cache-control": "no-store"})
 
 
-def bound_form(context: ServerContext, session: Session, step: str, *, tx: str) -> Form:
+def bound_form(context: ServerContext, session: BrowserSession, step: str, *, tx: str) -> Form:
     """Return the form of ``step`` for the sign-in ``tx``, bound to this browser."""
     token = csrf_token(session, f"{step} {tx}")
     return Form(context.url(step), {"tx": tx, "csrf": token})

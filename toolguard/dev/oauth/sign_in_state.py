@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 
 from toolguard.dev.oauth.context import ServerContext
 from toolguard.dev.oauth.refusals import Refusal
-from toolguard.dev.oauth.sessions import Session
+from toolguard.dev.oauth.sessions import BrowserSession
 from toolguard.dev.store import digest
 
 __all__ = [
     "AuthorizationRequest",
-    "SignIn",
+    "SignInState",
     "begin_sign_in",
     "end_sign_in",
     "find_sign_in",
@@ -33,7 +33,7 @@ class AuthorizationRequest:
     """What a client asked for at the authorization endpoint, checked.
 
     Attributes:
-        client_id: who asks.
+        client_id: the client that asks.
         redirect_uri: where the answer goes.
         redirect_uri_given: whether the request named it, so that the token request must, too.
         state: what the client wants back; None if it sent none.
@@ -54,7 +54,7 @@ class AuthorizationRequest:
 
 
 @dataclass(frozen=True)
-class SignIn:
+class SignInState:
     """A sign-in on its way: to answer ``request``, or only to come back to ``return_to``."""
 
     name: str
@@ -65,7 +65,7 @@ class SignIn:
 
 def begin_sign_in(
     context: ServerContext,
-    session: Session,
+    session: BrowserSession,
     *,
     request: AuthorizationRequest | None = None,
     return_to: str | None = None,
@@ -81,7 +81,7 @@ def begin_sign_in(
     return name
 
 
-def find_sign_in(context: ServerContext, session: Session | None, name: str) -> SignIn:
+def find_sign_in(context: ServerContext, session: BrowserSession | None, name: str) -> SignInState:
     """Return the sign-in ``name`` of this session.
 
     Raises:
@@ -96,10 +96,10 @@ def find_sign_in(context: ServerContext, session: Session | None, name: str) -> 
     if text is not None:
         members = json.loads(text)
         request = AuthorizationRequest(**{**members, "scopes": tuple(members["scopes"])})
-    return SignIn(name, request, return_to, email)
+    return SignInState(name, request, return_to, email)
 
 
-def note_email(context: ServerContext, sign_in: SignIn, email: str | None) -> None:
+def note_email(context: ServerContext, sign_in: SignInState, email: str | None) -> None:
     """Record the e-mail address that the user entered; it is not verified."""
     with context.store.transaction() as db:
         db.execute(
@@ -108,7 +108,7 @@ def note_email(context: ServerContext, sign_in: SignIn, email: str | None) -> No
         )
 
 
-def issue_provider_code(context: ServerContext, sign_in: SignIn) -> str:
+def issue_provider_code(context: ServerContext, sign_in: SignInState) -> str:
     """Return the code with which the tenant's provider sends the browser back, once."""
     code = secrets.token_urlsafe(24)
     with context.store.transaction() as db:
@@ -119,7 +119,7 @@ def issue_provider_code(context: ServerContext, sign_in: SignIn) -> str:
     return code
 
 
-def redeem_provider_code(context: ServerContext, sign_in: SignIn, code: str) -> None:
+def redeem_provider_code(context: ServerContext, sign_in: SignInState, code: str) -> None:
     """Use up the provider's code.
 
     Raises:
@@ -134,7 +134,7 @@ def redeem_provider_code(context: ServerContext, sign_in: SignIn, code: str) -> 
         raise _gone()
 
 
-def end_sign_in(context: ServerContext, session: Session, name: str) -> SignIn:
+def end_sign_in(context: ServerContext, session: BrowserSession, name: str) -> SignInState:
     """Return the sign-in and forget it, so that it is answered once.
 
     Raises:
@@ -149,7 +149,7 @@ def end_sign_in(context: ServerContext, session: Session, name: str) -> SignIn:
 
 
 def _row(
-    context: ServerContext, db: sqlite3.Connection, session: Session, name: str
+    context: ServerContext, db: sqlite3.Connection, session: BrowserSession, name: str
 ) -> tuple[str | None, str | None, str | None] | None:
     row: tuple[str | None, str | None, str | None] | None = db.execute(
         "SELECT request, return_to, email FROM sign_in"

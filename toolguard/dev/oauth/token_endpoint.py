@@ -64,7 +64,7 @@ def _from_code(
 ) -> dict[str, Any]:
     verifier = form.require("code_verifier")
     if not _VERIFIER.fullmatch(verifier):
-        raise Refusal("invalid_grant", "code_verifier is 43 to 128 unreserved characters")
+        raise Refusal("invalid_grant", "code_verifier must be 43 to 128 unreserved characters")
     proof = CodeProof(client.client_id, form.get("redirect_uri"), verifier)
     grant = redeem_code(context, form.require("code"), proof)
     _check_resource(context, grant, form)

@@ -52,7 +52,7 @@ class IssuedTokenVerifier:
 
     Args:
         context: the server.
-        audience: whom tokens must be for: any of these.
+        audience: the accepted audiences.
     """
 
     def __init__(self, context: ServerContext, audience: Sequence[str]) -> None:

@@ -11,18 +11,19 @@ import httpx
 
 from toolguard.dev.bounded import HEADERS, UnboundedError, bound
 from toolguard.dev.oauth.direct import PersonTokenRequest
-from toolguard.dev.one_call.wire import Exchange, Revision, ToolCaller
+from toolguard.dev.one_call.wire import CallAnswer, CallRevision, ToolCaller
 from toolguard.dev.one_call.words import answer_text, connect_links, explanation
 from toolguard.dev.person_tokens import (
     DEFAULT_ISSUER,
     NoServerError,
     PersonToken,
-    RefusedError,
+    TokenRefusedError,
     fetch_person_token,
 )
 from toolguard.http.challenge import Challenge, metadata_url
 from toolguard.parsing.printable import printable
-from toolguard.parsing.secure_urls import secure_origin
+from toolguard.parsing.secure_urls import is_this_machine, secure_origin
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["CallError", "CallSettings", "parse_arguments", "run_call"]
 
@@ -55,7 +56,7 @@ class CallSettings:
     person: PersonTokenRequest | None = None
     token: str | None = field(default=None, repr=False)
     issuer: str | None = None
-    revision: Revision = "2025-11-25"
+    revision: CallRevision = "2025-11-25"
 
 
 def parse_arguments(text: str) -> dict[str, Any]:
@@ -87,23 +88,23 @@ def run_call(settings: CallSettings, out: TextIO, err: TextIO) -> int:
     """
     try:
         _check_url(settings.url)
-        # Plain http is for this machine, which no proxy reaches.
-        through_proxies = settings.url.lower().startswith("https:")
         with httpx.Client(
             headers=HEADERS,
             event_hooks={"response": [bound]},
-            trust_env=through_proxies,
+            verify=httpx.create_ssl_context(),  # which SSL_CERT_FILE sets for this machine too
+            # All requests are to this origin; a proxy would get the tokens for this machine.
+            trust_env=not is_this_machine(settings.url),
             timeout=_TIMEOUT,
         ) as http:
-            return _Call(settings, http, err).run(out)
+            return _CallInProgress(settings, http, err).run(out)
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__
         sentence = (
             f"{settings.url} does not answer ({reason}): start the server, or correct the URL"
         )
-    except (CallError, NoServerError, RefusedError, UnboundedError) as error:
+    except (CallError, NoServerError, TokenRefusedError, UnboundedError) as error:
         sentence = str(error)
-        if isinstance(error, RefusedError):
+        if isinstance(error, TokenRefusedError):
             print(f"toolguard call: {printable(sentence)}", file=err)
             return _REFUSED
     print(f"toolguard call: {printable(sentence)}", file=err)
@@ -123,7 +124,7 @@ def _check_url(url: str) -> None:
     raise CallError(f"{url!r} is not a URL: write one such as http://127.0.0.1:8000/mcp")
 
 
-class _Call:
+class _CallInProgress:
     """One call: what is known on the way to its answer."""
 
     def __init__(self, settings: CallSettings, http: httpx.Client, err: TextIO) -> None:
@@ -151,7 +152,7 @@ class _Call:
     def _token(self) -> str | None:
         return self._settings.token if self._signed_in is None else self._signed_in.token
 
-    def _send(self) -> Exchange:
+    def _send(self) -> CallAnswer:
         settings = self._settings
         exchange = self._caller.call(settings.tool, settings.arguments, self._token)
         name = "a token of yours" if self._token is not None else "no token"
@@ -166,7 +167,7 @@ class _Call:
             self._say(f"  {said}")
         return exchange
 
-    def _wanted(self, exchange: Exchange) -> tuple[PersonTokenRequest, str] | None:
+    def _wanted(self, exchange: CallAnswer) -> tuple[PersonTokenRequest, str] | None:
         """Return the request for the token that a challenge asks for, and its issuer.
 
         None if there is no challenge, or nothing that the person could have asked for.
@@ -204,7 +205,7 @@ class _Call:
                 "the URL that its guard has, MCP_SERVER_URL"
             )
         if metadata is not None:
-            found = _object(self._http.get(metadata))
+            found = lenient_object(self._http.get(metadata).content) or {}
         resource, issuers = found.get("resource", url), found.get("authorization_servers")
         if not isinstance(resource, str) or secure_origin(resource) != secure_origin(url):
             raise CallError(f"{metadata} is the metadata of another server, {resource!r}")
@@ -223,7 +224,7 @@ class _Call:
         step = "signed in" if is_first else "step-up"
         self._say(f"{step}: {found.person} at {found.issuer}, with {scopes}")
 
-    def _conclude(self, exchange: Exchange, out: TextIO) -> int:
+    def _conclude(self, exchange: CallAnswer, out: TextIO) -> int:
         for link in connect_links(exchange.answer.body):
             self._say(f"an account has to be connected first: open {link} and call again")
         text = answer_text(exchange)
@@ -243,11 +244,3 @@ def _advice(challenge: Challenge, *, has_token: bool) -> str:
         f"  call with --as PERSON to sign in at toolguard dev, or with a token{scopes} of the "
         "issuer in TOOLGUARD_CALL_TOKEN"
     )
-
-
-def _object(response: httpx.Response) -> dict[str, Any]:
-    try:
-        value = response.json()
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -6,7 +6,6 @@ MCP 2025-11-25 begins with a handshake and may have a session; MCP 2026-07-28 se
 from __future__ import annotations
 
 import itertools
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,13 +14,14 @@ from typing import Any, Literal, TypeAlias
 import httpx
 
 from toolguard.http.challenge import Challenge, parse
+from toolguard.parsing.strict_json import lenient_object
 from toolguard.testing.server_answer import ServerAnswer
 
-__all__ = ["REVISIONS", "Exchange", "Revision", "ToolCaller"]
+__all__ = ["REVISIONS", "CallAnswer", "CallRevision", "ToolCaller"]
 
-Revision: TypeAlias = Literal["2025-11-25", "2026-07-28"]
+CallRevision: TypeAlias = Literal["2025-11-25", "2026-07-28"]
 
-REVISIONS: tuple[Revision, ...] = ("2025-11-25", "2026-07-28")
+REVISIONS: tuple[CallRevision, ...] = ("2025-11-25", "2026-07-28")
 """The protocol revisions that a call can be made in."""
 
 _REVISION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
@@ -32,7 +32,7 @@ _CAPABILITIES: Mapping[str, Any] = {"elicitation": {"form": {}, "url": {}}}
 
 
 @dataclass(frozen=True)
-class Exchange:
+class CallAnswer:
     """One request and its answer.
 
     Attributes:
@@ -67,7 +67,7 @@ class ToolCaller:
         revision: the protocol revision.
     """
 
-    def __init__(self, url: str, http: httpx.Client, revision: Revision) -> None:
+    def __init__(self, url: str, http: httpx.Client, revision: CallRevision) -> None:
         self._url = url
         self._http = http
         self._revision: str = revision
@@ -75,7 +75,7 @@ class ToolCaller:
         self._session: str | None = None
         self._ids = itertools.count(1)
 
-    def call(self, tool: str, arguments: Mapping[str, Any], token: str | None) -> Exchange:
+    def call(self, tool: str, arguments: Mapping[str, Any], token: str | None) -> CallAnswer:
         """Return the exchange that ends a call: the answer of the tool, or what refused before.
 
         Raises:
@@ -93,7 +93,7 @@ class ToolCaller:
         if self._session is not None:
             self._http.delete(self._url, headers=self._headers(token))
 
-    def _shake_hands(self, token: str | None) -> Exchange | None:
+    def _shake_hands(self, token: str | None) -> CallAnswer | None:
         """Initialize, unless that is done; return the exchange if it is refused."""
         params = {
             "protocolVersion": self._revision,
@@ -112,7 +112,7 @@ class ToolCaller:
 
     def _post(
         self, method: str, params: dict[str, Any], token: str | None, *, name: str | None = None
-    ) -> Exchange:
+    ) -> CallAnswer:
         number = next(self._ids)
         headers = self._headers(token)
         if self._revision == REVISIONS[1]:
@@ -142,7 +142,7 @@ class ToolCaller:
         }
 
 
-def _exchange(about: str, response: httpx.Response, body: Mapping[str, Any]) -> Exchange:
+def _exchange(about: str, response: httpx.Response, body: Mapping[str, Any]) -> CallAnswer:
     header = response.headers.get("www-authenticate")
     if header is None:
         # A refusal that came too late for a status.
@@ -153,7 +153,7 @@ def _exchange(about: str, response: httpx.Response, body: Mapping[str, Any]) -> 
         challenge = None if header is None else parse(header)
     except ValueError:
         challenge = None
-    return Exchange(
+    return CallAnswer(
         about,
         response.status_code,
         response.reason_phrase,
@@ -169,9 +169,9 @@ def _answer_of(response: httpx.Response, number: int) -> dict[str, Any]:
     A stream is read until the response: the server may keep it open.
     """
     if response.headers.get("content-type", "").startswith("text/event-stream"):
-        messages = (_object(data) for data in _events(response))
+        messages = (lenient_object(data) or {} for data in _events(response))
         return next((each for each in messages if each.get("id") == number), {})
-    return _object(response.read().decode("utf-8", "replace"))
+    return lenient_object(response.read().decode("utf-8", "replace")) or {}
 
 
 def _events(response: httpx.Response) -> Iterator[str]:
@@ -183,11 +183,3 @@ def _events(response: httpx.Response) -> Iterator[str]:
         elif not line and data:
             yield "\n".join(data)
             data = []
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-from toolguard.dev.one_call.wire import Exchange
+from toolguard.dev.one_call.wire import CallAnswer
+from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["answer_text", "connect_links", "explanation"]
 
@@ -22,7 +23,7 @@ _BY_STATUS: Mapping[int, str] = {
 }
 
 
-def explanation(exchange: Exchange) -> str | None:
+def explanation(exchange: CallAnswer) -> str | None:
     """Return what an answer asks for, or why it refuses; None if the operation ran."""
     challenge, refusal = exchange.challenge, exchange.answer.refusal
     reason = refusal.get("error_description") or exchange.answer.error
@@ -57,7 +58,8 @@ def _links(body: Mapping[str, Any]) -> Iterator[str]:
         yield str(_mapping(_mapping(asked).get("params")).get("url"))
     if result.get("isError"):
         for part in _list(result.get("content")):
-            said = _object(_mapping(part).get("text"))
+            text = _mapping(part).get("text")
+            said = (lenient_object(text) if isinstance(text, str) else None) or {}
             if isinstance(said.get("connect_url"), str):
                 yield said["connect_url"]
 
@@ -70,16 +72,9 @@ def _list(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def answer_text(exchange: Exchange) -> str:
+def answer_text(exchange: CallAnswer) -> str:
     """Return the answer of the tool: its structured content as JSON, else its text."""
     structured = exchange.answer.result.get("structuredContent")
     if structured is not None:
         return json.dumps(structured, indent=2)
     return exchange.answer.text
-
-
-def _object(text: object) -> Mapping[str, Any]:
-    try:
-        return _mapping(json.loads(text) if isinstance(text, str) else None)
-    except (ValueError, RecursionError):
-        return {}

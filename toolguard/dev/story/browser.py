@@ -13,15 +13,15 @@ from urllib.parse import urljoin
 
 import httpx
 
-__all__ = ["Browser", "Form", "Page", "PageError"]
+__all__ = ["Browser", "BrowserError", "HTMLForm", "Page"]
 
 
-class PageError(Exception):
+class BrowserError(Exception):
     """A page is not what it should be."""
 
 
 @dataclass
-class Form:
+class HTMLForm:
     """A form on a page.
 
     Attributes:
@@ -52,7 +52,7 @@ class Page:
     status: int
     heading: str = ""
     paragraphs: list[str] = field(default_factory=list)
-    forms: list[Form] = field(default_factory=list)
+    forms: list[HTMLForm] = field(default_factory=list)
     links: dict[str, str] = field(default_factory=dict)
 
 
@@ -76,10 +76,10 @@ class Browser:
         """Return the page behind the link that says ``link``.
 
         Raises:
-            PageError: if there is no such link.
+            BrowserError: if there is no such link.
         """
         if link not in page.links:
-            raise PageError(f"no link {link!r} on {page.heading!r}, but {sorted(page.links)}")
+            raise BrowserError(f"no link {link!r} on {page.heading!r}, but {sorted(page.links)}")
         return await self.open(page.links[link])
 
     async def press(self, page: Page, button: str, **filled: str) -> Page:
@@ -91,12 +91,12 @@ class Browser:
             filled: what was written into fields of its form, by name.
 
         Raises:
-            PageError: if there is no such button, or no such field.
+            BrowserError: if there is no such button, or no such field.
         """
         form, pressed = _find_button(page, button)
         names = {name for name, _ in form.fields}
         if not set(filled) <= names:
-            raise PageError(f"no field {sorted(set(filled) - names)} on {page.heading!r}")
+            raise BrowserError(f"no field {sorted(set(filled) - names)} on {page.heading!r}")
         pairs = [(name, filled.get(name, value)) for name, value in form.fields]
         data = httpx.QueryParams([*pairs, *([pressed] if pressed else [])])
         response = await self._http.post(
@@ -111,13 +111,13 @@ class Browser:
         await self._http.aclose()
 
 
-def _find_button(page: Page, button: str) -> tuple[Form, tuple[str, str] | None]:
+def _find_button(page: Page, button: str) -> tuple[HTMLForm, tuple[str, str] | None]:
     for form in page.forms:
         for label, pressed in form.buttons.items():
             if label.startswith(button):
                 return form, pressed
     labels = [label for form in page.forms for label in form.buttons]
-    raise PageError(f"no button {button!r} on {page.heading!r}, but {labels}")
+    raise BrowserError(f"no button {button!r} on {page.heading!r}, but {labels}")
 
 
 def _read(response: httpx.Response) -> Page:
@@ -135,7 +135,7 @@ class _PageParser(HTMLParser):
     def __init__(self, page: Page) -> None:
         super().__init__()
         self._page = page
-        self._form: Form | None = None
+        self._form: HTMLForm | None = None
         self._open: list[tuple[str, dict[str, str], int]] = []
         self._said: list[str] = []
 
@@ -143,7 +143,7 @@ class _PageParser(HTMLParser):
         attributes = {name: value or "" for name, value in attrs}
         if tag == "form":
             action = urljoin(self._page.url, attributes.get("action", ""))
-            self._form = Form(action)
+            self._form = HTMLForm(action)
             self._page.forms.append(self._form)
         elif tag == "input" and self._form is not None:
             unchecked = attributes.get("type") == "checkbox" and "checked" not in attributes

@@ -22,7 +22,7 @@ from mcp.client.streamable_http import streamable_http_client
 if sys.version_info < (3, 11):
     from exceptiongroup import BaseExceptionGroup
 
-__all__ = ["Exchange", "MCPClient", "Outcome", "Wire"]
+__all__ = ["HTTPExchange", "MCPClient", "Outcome", "Wire"]
 
 # mcp 2 speaks through httpx2, mcp 1 through httpx; of what is used here the two are alike.
 _IS_LINE_2 = importlib.util.find_spec("mcp.server.mcpserver") is not None
@@ -40,7 +40,7 @@ _URL_ELICITATION_REQUIRED = -32042
 
 
 @dataclass(frozen=True)
-class Exchange:
+class HTTPExchange:
     """One HTTP request and its answer.
 
     Attributes:
@@ -64,14 +64,14 @@ class Exchange:
 class Wire:
     """Remembers what passed, in its order."""
 
-    exchanges: list[Exchange] = field(default_factory=list)
+    exchanges: list[HTTPExchange] = field(default_factory=list)
 
     async def record(self, response: Any) -> None:
         """Remember one answer and its request; a response hook of the HTTP client."""
         request = response.request
         status_line = f"{response.http_version} {response.status_code} {response.reason_phrase}"
         self.exchanges.append(
-            Exchange(
+            HTTPExchange(
                 request.method,
                 str(request.url),
                 _about(request),
@@ -81,7 +81,7 @@ class Wire:
             )
         )
 
-    def posts_to(self, url: str) -> list[Exchange]:
+    def posts_to(self, url: str) -> list[HTTPExchange]:
         """Return the POST requests to ``url``, in their order."""
         return [each for each in self.exchanges if (each.method, each.url) == ("POST", url)]
 
@@ -107,8 +107,8 @@ class Outcome:
     text: str
     connect_form: str | None
     connect_url: str | None
-    exchanges: tuple[Exchange, ...]
-    exchange: Exchange
+    exchanges: tuple[HTTPExchange, ...]
+    exchange: HTTPExchange
 
 
 class MCPClient:
@@ -240,7 +240,7 @@ def _refusal(error: BaseException) -> Mapping[str, Any]:
     """Return as a result what ended a session.
 
     Raises:
-        BaseException: ``error`` itself, if it is no refusal but a fault.
+        BaseException: ``error`` itself, if it is not a refusal.
     """
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TextIO
 from urllib.parse import urlsplit
 
-from toolguard.dev.story.mcp_client import Exchange, Outcome
+from toolguard.dev.story.mcp_client import HTTPExchange, Outcome
 
 __all__ = ["Narrator", "UnexpectedStepError"]
 
@@ -80,7 +80,7 @@ class Narrator:
         """Show which pages a person saw."""
         self._line(f"    * in the browser: {pages}", _YELLOW, hanging=6)
 
-    def exchange(self, exchange: Exchange) -> None:
+    def exchange(self, exchange: HTTPExchange) -> None:
         """Show a request and its answer, with the challenge if it has one."""
         about = f"   ({exchange.about})" if exchange.about else ""
         self._line(f"    > {exchange.method} {exchange.url}{about}", _DIM, hanging=6)
@@ -122,7 +122,7 @@ class Narrator:
             print(shown, file=self._out, flush=True)
 
 
-def _worth_telling(exchanges: Sequence[Exchange], *, brief: bool) -> list[Exchange]:
+def _worth_telling(exchanges: Sequence[HTTPExchange], *, brief: bool) -> list[HTTPExchange]:
     """Leave out the greetings of the protocol, and what a client does for itself."""
     calls = any(each.about.startswith("tools/call") for each in exchanges)
     told = [each for each in exchanges if _is_told(each, brief=brief)]
@@ -130,7 +130,7 @@ def _worth_telling(exchanges: Sequence[Exchange], *, brief: bool) -> list[Exchan
     return [each for each in told if not (calls and each.about == "tools/list")]
 
 
-def _is_told(exchange: Exchange, *, brief: bool) -> bool:
+def _is_told(exchange: HTTPExchange, *, brief: bool) -> bool:
     if exchange.about.startswith("tools/") or exchange.about in _GRANTS:
         return True
     is_greeting = urlsplit(exchange.url).path == "/mcp" and exchange.status < _OK_BELOW

@@ -8,16 +8,16 @@ from typing import Protocol
 
 import anyio
 
-from toolguard.dev.story.browser import Browser, Page, PageError
+from toolguard.dev.story.browser import Browser, BrowserError, Page
 from toolguard.dev.story.narrator import Narrator
 
-__all__ = ["Person", "RealPerson", "ScriptedPerson"]
+__all__ = ["RealPerson", "ScriptedPerson", "StoryPerson"]
 
 _MOST_PAGES = 15
 _PATIENCE = 300
 
 
-class Person(Protocol):
+class StoryPerson(Protocol):
     """One person of the story.
 
     Attributes:
@@ -62,7 +62,7 @@ class ScriptedPerson:
         """Open ``url``, and answer pages until there is nothing more to answer.
 
         Raises:
-            PageError: if that does not come to an end.
+            BrowserError: if that does not come to an end.
         """
         seen: list[str] = []
         page: Page | None = await self._browser.open(url)
@@ -70,7 +70,7 @@ class ScriptedPerson:
             self.last = page
             seen.append(page.heading)
             if len(seen) > _MOST_PAGES:
-                raise PageError(f"these pages have no end: {seen}")
+                raise BrowserError(f"these pages have no end: {seen}")
             page = await self._answer(page)
         self.visits.append(" | ".join(seen))
 
@@ -78,11 +78,11 @@ class ScriptedPerson:
         """Do what :meth:`visit` does.
 
         Raises:
-            PageError: if ``done`` is not so afterwards.
+            BrowserError: if ``done`` is still false afterwards.
         """
         await self.visit(url)
         if not await done():
-            raise PageError(f"after {self.visits[-1]!r} it was not done")
+            raise BrowserError(f"the visit of {self.visits[-1]!r} did not complete the step")
 
     async def _answer(self, page: Page) -> Page | None:
         for link in ("Connect Google Calendar", "Continue to Google Calendar"):
@@ -108,7 +108,7 @@ class RealPerson:
     """The user of the demo, who plays a person: pages open in their own browser.
 
     Args:
-        email: whom to play.
+        email: the person to play.
         narrator: says what to do.
         connects: whether to connect the calendar when a page offers it.
     """
@@ -128,14 +128,14 @@ class RealPerson:
         """Open ``url`` in the real browser, and wait until ``done``.
 
         Raises:
-            PageError: if that takes longer than five minutes.
+            BrowserError: if that takes longer than five minutes.
         """
         self._ask(url, f"as {self.email}")
         for _ in range(_PATIENCE):
             if await done():
                 return
             await anyio.sleep(1)
-        raise PageError("nobody did what the page is there for")
+        raise BrowserError("nobody completed the page within the time limit")
 
     def _ask(self, url: str, what: str) -> None:
         self.visits.append("the real pages")

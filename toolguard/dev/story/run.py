@@ -13,10 +13,10 @@ from toolguard.dev.calendar import calendar_server
 from toolguard.dev.oauth.config import builtin_world
 from toolguard.dev.services import run_services
 from toolguard.dev.store import Store
-from toolguard.dev.story.browser import Browser, PageError
+from toolguard.dev.story.browser import Browser, BrowserError
 from toolguard.dev.story.narrator import Narrator, UnexpectedStepError
 from toolguard.dev.story.oauth_client import Callback
-from toolguard.dev.story.people import Person, RealPerson, ScriptedPerson
+from toolguard.dev.story.people import RealPerson, ScriptedPerson, StoryPerson
 from toolguard.dev.story.steps import STEPS, Clock, People, Setting, Story
 from toolguard.testing.loopback import Loopback
 
@@ -57,7 +57,7 @@ async def tell(narrator: Narrator, *, real_browser: bool = False, protocol: str 
         try:
             for step in STEPS:
                 await step(story)
-        except (UnexpectedStepError, PageError) as error:
+        except (UnexpectedStepError, BrowserError) as error:
             narrator.failed(str(error))
             raise UnexpectedStepError(str(error)) from error
         narrator.closes()
@@ -75,7 +75,7 @@ def _introduce(narrator: Narrator, setting: Setting) -> None:
 
 
 def _people(running: AsyncExitStack, narrator: Narrator, *, real_browser: bool) -> People:
-    def person(email: str, *, connects: bool = True) -> Person:
+    def person(email: str, *, connects: bool = True) -> StoryPerson:
         if real_browser:
             return RealPerson(email, narrator, connects=connects)
         return _scripted(running, email, connects=connects)

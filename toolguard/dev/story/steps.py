@@ -16,7 +16,7 @@ from toolguard.dev.services import APP, Services
 from toolguard.dev.story.mcp_client import MCPClient, Outcome
 from toolguard.dev.story.narrator import Narrator
 from toolguard.dev.story.oauth_client import Callback, SignedInClient
-from toolguard.dev.story.people import Person, ScriptedPerson
+from toolguard.dev.story.people import ScriptedPerson, StoryPerson
 from toolguard.http.challenge import parse
 
 __all__ = ["STEPS", "Clock", "People", "Setting", "Story"]
@@ -54,10 +54,10 @@ class Clock:
 class People:
     """The people of the story; ``scripted_bob`` has a browser of his own in any case."""
 
-    alice: Person
-    bob: Person
-    carol: Person
-    dora: Person
+    alice: StoryPerson
+    bob: StoryPerson
+    carol: StoryPerson
+    dora: StoryPerson
     scripted_bob: ScriptedPerson
 
 
@@ -67,7 +67,7 @@ class _Application:
     def __init__(
         self,
         setting: Setting,
-        person: Person,
+        person: StoryPerson,
         *,
         url: str | None = None,
         redirect_uri: str | None = None,
@@ -122,7 +122,7 @@ class Story:
         self.tell(application, outcome)
         return outcome
 
-    async def approve(self, person: Person, url: str) -> None:
+    async def approve(self, person: StoryPerson, url: str) -> None:
         """Let a person open the page of a question, and say yes."""
         approvals = self.services.approvals[self.setting.mcp_url]
 
@@ -152,7 +152,7 @@ class Story:
             f"{claims['dct']}, good for {claims['exp'] - claims['iat']} s: {claims['scope']}"
         )
 
-    def titles(self, person: Person) -> list[str]:
+    def titles(self, person: StoryPerson) -> list[str]:
         """Return what is in a person's calendar at the provider."""
         return sorted(event["summary"] for event in self.services.google.events(person.email))
 
@@ -243,13 +243,19 @@ async def alice_deletes(story: Story) -> None:
     )
 
 
+async def _listing_events(story: Story, person: StoryPerson) -> _Application:
+    """List the events of a person who has none; return their application."""
+    application = _Application(story.setting, person)
+    read = await story.read(application)
+    story.narrator.expect((True, []), (read.ok, read.data))
+    story.tell_token(application)
+    return application
+
+
 async def bob_is_refused(story: Story) -> None:
     """The policy refuses the step-up, and the client stops."""
     story.narrator.step("Bob of tenant A, who is not a scheduler, lists his events.")
-    bob = _Application(story.setting, story.people.bob)
-    read = await story.read(bob)
-    story.narrator.expect((True, []), (read.ok, read.data))
-    story.tell_token(bob)
+    bob = await _listing_events(story, story.people.bob)
 
     story.narrator.step("His assistant creates an event.")
     await _refused_by_policy(story, bob)
@@ -262,10 +268,7 @@ async def bob_is_refused(story: Story) -> None:
 async def carol_is_refused(story: Story) -> None:
     """The same for another tenant, with another identity provider."""
     story.narrator.step("Carol of tenant B, whose identity provider is another one, does both.")
-    carol = _Application(story.setting, story.people.carol)
-    read = await story.read(carol)
-    story.narrator.expect((True, []), (read.ok, read.data))
-    story.tell_token(carol)
+    carol = await _listing_events(story, story.people.carol)
     await _refused_by_policy(story, carol)
     story.narrator.says("No tenant but A may write.")
 

@@ -10,7 +10,6 @@ their HTTP status.
 from __future__ import annotations
 
 import hmac
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -30,6 +29,7 @@ from toolguard.errors import (
     InvalidTokenError,
     KeysUnavailableError,
 )
+from toolguard.parsing.strict_json import lenient_object
 from toolguard.principal import Principal
 from toolguard.tokens.verifier import Verifier
 from toolguard.vault import Vault
@@ -58,7 +58,7 @@ class _Question:
     with_refresh_token: bool = False
 
 
-class _Refused(Exception):  # noqa: N818 - an answer, not a fault of the program
+class _VaultError(Exception):
     """The request is answered with an error."""
 
     def __init__(self, status: int, code: str, description: str, message: str) -> None:
@@ -127,7 +127,7 @@ class OutboundApps:
         try:
             self._authorize(question)
             return (await self._current(question)).connection
-        except _Refused as refused:
+        except _VaultError as refused:
             raise _connection_error(refused, name) from None
 
     async def warm_up(self) -> None:
@@ -240,7 +240,7 @@ def _answering(
     async def answer(request: Request) -> Response:
         try:
             response = await endpoint(request)
-        except _Refused as refused:
+        except _VaultError as refused:
             response = JSONResponse(refused.body, refused.status)
         response.headers["cache-control"] = "no-store"
         return response
@@ -248,27 +248,29 @@ def _answering(
     return answer
 
 
-def _unauthorized() -> _Refused:
-    return _Refused(401, "E401", "Unauthorized", "The credential is not accepted")
+def _unauthorized() -> _VaultError:
+    return _VaultError(401, "E401", "Unauthorized", "The credential is not accepted")
 
 
-def _forbidden(message: str) -> _Refused:
-    return _Refused(403, "E403", "Forbidden", message)
+def _forbidden(message: str) -> _VaultError:
+    return _VaultError(403, "E403", "Forbidden", message)
 
 
-def _unavailable() -> _Refused:
-    return _Refused(503, "E503", "Service unavailable", "Try again later")
+def _unavailable() -> _VaultError:
+    return _VaultError(503, "E503", "Service unavailable", "Try again later")
 
 
-def _not_connected() -> _Refused:
-    return _Refused(404, _NOT_CONNECTED, "Token not found", "The user has not connected this app")
+def _not_connected() -> _VaultError:
+    return _VaultError(
+        404, _NOT_CONNECTED, "Token not found", "The user has not connected this app"
+    )
 
 
-def _nothing_to_connect() -> _Refused:
-    return _Refused(404, "E404", "Not found", "There is no such app to connect")
+def _nothing_to_connect() -> _VaultError:
+    return _VaultError(404, "E404", "Not found", "There is no such app to connect")
 
 
-def _connection_error(refused: _Refused, name: str) -> ConnectionTokenError:
+def _connection_error(refused: _VaultError, name: str) -> ConnectionTokenError:
     kinds: dict[int, type[ConnectionTokenError]] = {
         404: ConnectionRequiredError,
         503: ConnectionUnavailableError,
@@ -279,35 +281,34 @@ def _connection_error(refused: _Refused, name: str) -> ConnectionTokenError:
 
 async def _object(request: Request) -> dict[str, Any]:
     content = await request.body()
-    try:
-        value = json.loads(content.decode()) if len(content) <= _MAX_BODY else None
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise _Refused(400, "E011001", "Request is malformed", "The body is not a JSON object")
+    value = lenient_object(content) if len(content) <= _MAX_BODY else None
+    if value is None:
+        raise _VaultError(400, "E011001", "Request is malformed", "The body is not a JSON object")
     return value
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:
     value = body.get(name)
     if not isinstance(value, str) or not value:
-        raise _Refused(400, "E011002", "Request is missing required arguments", f"Missing {name}")
+        raise _VaultError(
+            400, "E011002", "Request is missing required arguments", f"Missing {name}"
+        )
     return value
 
 
 def _scopes(body: Mapping[str, Any], *, required: bool = True) -> tuple[str, ...]:
     value = body.get("scopes", [])
     if not isinstance(value, list) or not all(isinstance(scope, str) for scope in value):
-        raise _Refused(400, "E011003", "Request is invalid", "scopes is a list of strings")
+        raise _VaultError(400, "E011003", "Request is invalid", "scopes must be a list of strings")
     if required and not value:
-        raise _Refused(400, "E011002", "Request is missing required arguments", "Missing scopes")
+        raise _VaultError(400, "E011002", "Request is missing required arguments", "Missing scopes")
     return tuple(value)
 
 
 def _options(body: Mapping[str, Any]) -> Mapping[str, Any]:
     options = body.get("options", {})
     if not isinstance(options, dict):
-        raise _Refused(400, "E011003", "Request is invalid", "options is an object")
+        raise _VaultError(400, "E011003", "Request is invalid", "options must be an object")
     return options
 
 

@@ -98,7 +98,7 @@ async def assert_no_leaks_async(
 def _judged(report: LeakReport) -> LeakReport:
     if report.leaks:
         raise LeakError(report)
-    partly = [f"{key} let nobody in ({why})" for key, why in report.refused.items()]
+    partly = [f"{key} refused every caller ({why})" for key, why in report.refused.items()]
     partly += [f"{key} ended in an error ({why})" for key, why in report.failed.items()]
     if partly:
         warnings.warn(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import httpx
 
+from toolguard.parsing.strict_json import lenient_object
 from toolguard.policies.published import LISTS
 from toolguard.testing.leaks.capture import Output
 from toolguard.testing.server_answer import ServerAnswer
@@ -90,9 +89,8 @@ class Reply:
         lines = text.split("\n") if kind.startswith("text/event-stream") else [f"data:{text}"]
         found: dict[str, Mapping[str, Any]] = {}
         for data in filter(None, map(_data, lines)):
-            with suppress(ValueError):  # no JSON: an event that says nothing, or a page of text
-                value = json.loads(data)
-                found.update({data: value} if isinstance(value, Mapping) else {})
+            value = lenient_object(data)  # None for an event that says nothing, or a page of text
+            found.update({} if value is None else {data: value})
         return found
 
 

@@ -98,7 +98,7 @@ class LeakReport:
 
 
 @dataclass(frozen=True)
-class _Target:
+class _Searched:
     """One operation, and how it is called.
 
     Attributes:
@@ -173,7 +173,7 @@ class LeakSearch:
             named = {*self._arguments, *self._claims, *self._skip}
             operations = self._subject.operations(named)
             async with self._client(heard) as client:
-                wire = _Wire(client, heard, self._look, self._guard.recorder)
+                wire = _SearchClient(client, heard, self._look, self._guard.recorder)
                 listed = await self._list(wire)
                 for key, operation in operations.items():
                     if key not in self._skip:
@@ -204,13 +204,13 @@ class LeakSearch:
 
     # --- what is asked
 
-    async def _list(self, wire: _Wire) -> dict[str, Mapping[str, Any]]:
+    async def _list(self, wire: _SearchClient) -> dict[str, Mapping[str, Any]]:
         """Return what the server lists, by the names of operations."""
         found: dict[str, Mapping[str, Any]] = {}
         for method, (member, kind, name) in LISTS.items():
             cursor: Mapping[str, Any] = {}
             for _ in range(_PAGES):
-                target = _Target(method, method, cursor)
+                target = _Searched(method, method, cursor)
                 token = self._minted(self._issuer.mint, scopes=self._guard.scopes_supported)
                 result = (await wire.call(target, "every scope", token)).result
                 items = result.get(member, ())
@@ -220,13 +220,13 @@ class LeakSearch:
                 cursor = {"cursor": result["nextCursor"]}
         return found
 
-    def _target(self, key: str, operation: Operation, listed: Mapping[str, Any]) -> _Target:
+    def _target(self, key: str, operation: Operation, listed: Mapping[str, Any]) -> _Searched:
         policy = self._subject.policy(operation) or Policy()
         given = self._arguments.get(key, {})
         method = _METHODS[operation.kind]
         if operation.kind == "resource":
             uri, variables = uri_for(str(given.get("uri", operation.name)))
-            return _Target(key, method, {"uri": uri}, {**variables, "uri": uri}, policy)
+            return _Searched(key, method, {"uri": uri}, {**variables, "uri": uri}, policy)
         if operation.kind == "prompt":
             named = listed.get("arguments") or ()
             made = {each["name"]: "1" for each in named if each.get("required")}
@@ -234,9 +234,9 @@ class LeakSearch:
             made = arguments_for(listed.get("inputSchema", {}), policy.arguments)
         arguments = {**made, **given}
         params = {"name": operation.name, "arguments": arguments}
-        return _Target(key, method, params, arguments, policy)
+        return _Searched(key, method, params, arguments, policy)
 
-    async def _try(self, wire: _Wire, target: _Target) -> None:
+    async def _try(self, wire: _SearchClient, target: _Searched) -> None:
         """Call one operation as a permitted caller, and as each kind of refused caller."""
         await self._enter(wire, target)
         if target.policy.formula is not None:
@@ -248,7 +248,7 @@ class LeakSearch:
         await wire.call(target, "a token for another server", another)
         await wire.call(target, "no token", None)
 
-    async def _enter(self, wire: _Wire, target: _Target) -> None:
+    async def _enter(self, wire: _SearchClient, target: _Searched) -> None:
         """Call an operation with all that it asks for, and with what it then still asks for."""
         claims = self._opening(target)
         for _ in range(_STEPS):
@@ -266,7 +266,7 @@ class LeakSearch:
         else:
             self._failed[target.key] = self._needles.redacted(reply.failure)
 
-    def _opening(self, target: _Target) -> dict[str, Any]:
+    def _opening(self, target: _Searched) -> dict[str, Any]:
         says, now = self._issuer.provider.says, self._guard.clock()
         claims = claims_for(target.policy, target.arguments, says=says, now=now)
         return {**claims, **self._claims.get(target.key, {})}
@@ -290,7 +290,7 @@ class LeakSearch:
                     self._leaks[place] = leak
 
 
-class _Wire:
+class _SearchClient:
     """What goes over HTTP, and is looked at together with what is said meanwhile."""
 
     def __init__(
@@ -305,7 +305,7 @@ class _Wire:
         self._heard = heard
         self._look = look
 
-    async def call(self, target: _Target, caller: str, token: str | None) -> Reply:
+    async def call(self, target: _Searched, caller: str, token: str | None) -> Reply:
         """Return the reply, which is empty if there is none in time."""
         params = {**target.params, "_meta": {"progressToken": 1}}
         message = {"jsonrpc": "2.0", "id": 1, "method": target.method, "params": params}
