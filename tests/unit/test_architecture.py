@@ -42,7 +42,7 @@ KNOW_A_FRAMEWORK = (
 SPEAK_HTTP = (
     *("connections.http", "connections.sockets", "connections.auth"),
     *("tokens.fetching", "tokens.introspection", "tokens.posting"),
-    *("audit.doctor.", "testing.", "dev."),
+    *("parts.bounded", "audit.doctor.", "testing.", "dev."),
 )
 
 # The edges where code of other people's runs: a check, a function of scopes, a provider, a guarded

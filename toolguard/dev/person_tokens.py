@@ -10,10 +10,10 @@ from typing import Any
 import anyio
 import httpx
 
-from toolguard.dev.bounded import HEADERS, UnboundedError, bound
 from toolguard.dev.oauth.direct import PERSON_TOKEN_PATH, PersonTokenRequest
 from toolguard.parsing.secure_urls import secure_origin
 from toolguard.parsing.strict_json import lenient_object
+from toolguard.parts.bounded import HEADERS, UnboundedError, bound
 
 __all__ = [
     "DEFAULT_ISSUER",

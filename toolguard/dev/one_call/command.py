@@ -10,7 +10,6 @@ from typing import Any, TextIO
 import anyio
 import httpx
 
-from toolguard.dev.bounded import HEADERS, UnboundedError, bound
 from toolguard.dev.oauth.direct import PersonTokenRequest
 from toolguard.dev.one_call.wire import CallAnswer, CallRevision, ToolCaller
 from toolguard.dev.one_call.words import answer_text, connect_links, explanation
@@ -25,6 +24,7 @@ from toolguard.http.challenge import Challenge, metadata_url
 from toolguard.parsing.printable import printable
 from toolguard.parsing.secure_urls import is_this_machine, secure_origin
 from toolguard.parsing.strict_json import lenient_object
+from toolguard.parts.bounded import HEADERS, UnboundedError, bound
 
 __all__ = ["CallError", "CallSettings", "parse_arguments", "run_call"]
 

@@ -1,4 +1,4 @@
-"""How much is read of what a server answers to ``toolguard call`` and ``toolguard token``?"""
+"""How much is read of what a server answers to ``toolguard doctor``, ``call`` and ``token``?"""
 
 from __future__ import annotations
 
