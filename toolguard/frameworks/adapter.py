@@ -275,6 +275,12 @@ class Adapter(ABC):
             self._public = (revision, any(policy.public for policy in self.policies()))
         return self._public[1]
 
+    @property
+    def serves_without_scopes(self) -> bool:
+        """Whether some operation of this server needs no scope."""
+        policies = (self.resolve(each).policy for each in self.catalog().operations)
+        return any(policy is not None and not policy.first_scopes for policy in policies)
+
     def policies(self) -> Iterator[Policy]:
         """Yield the policies of the operations, then those of rules for other servers."""
         for operation in self.catalog().operations:
