@@ -464,6 +464,10 @@ def test_a_function_in_front_of_a_tool_takes_no_caller_from_the_client(
 # --- a middleware that calls others before a cache answers
 
 
+def _open_note() -> str:
+    return "open"
+
+
 async def _call_open(server: Any) -> None:
     await server.call_tool("open_note", {})
 
@@ -499,17 +503,13 @@ def _remembering(server: Any, before: Callable[[Any], Any]) -> None:
 def test_a_cache_answers_nobody_for_whom_something_else_was_permitted(
     line: Line, guarding: Guarding, reach: Callable[..., Caller], before: Any, around: str
 ) -> None:
-    server: Any = _notes(line)
-
-    @server.tool()
-    def open_note() -> str:
-        return "open"
-
-    @server.tool()
     @requires_scopes("notes.delete")
     def deleted_too() -> str:
         return "deleted too"
 
+    server: Any = _notes(line)
+    server.tool("open_note")(_open_note)
+    server.tool()(deleted_too)
     _remembering(server, before)
     rules, prefix = RULES, ""
     if around != "alone":
@@ -540,11 +540,7 @@ def test_a_middleware_of_the_sdk_answers_nobody_for_whom_something_else_was_perm
     line: Line, guarding: Guarding, reach: Callable[..., Caller]
 ) -> None:
     server: Any = _notes(line)
-
-    @server.tool()
-    def open_note() -> str:
-        return "open"
-
+    server.tool("open_note")(_open_note)
     kept: dict[str, Any] = {}
 
     async def remembering(context: Any, call_next: Any) -> Any:
