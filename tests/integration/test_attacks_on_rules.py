@@ -535,6 +535,42 @@ def test_a_cache_answers_nobody_for_whom_something_else_was_permitted(
         assert mallory.send(method, params).status == 403
 
 
+@pytest.mark.parametrize("shown", ["show", "hide"])
+@pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
+def test_a_cache_answers_nobody_who_was_refused_before_something_else_was_permitted(
+    line: Line, guarding: Guarding, reach: Callable[..., Caller], shown: UnauthorizedTools
+) -> None:
+    kept: list[Any] = []
+
+    class FallingBack(_fastmcp("server.middleware", "Middleware")):  # type: ignore[misc]
+        async def on_call_tool(self, context: Any, call_next: Any) -> Any:
+            if context.message.name == "open_note":
+                return await call_next(context)
+            try:
+                kept.append(await call_next(context))
+            except _fastmcp("exceptions", "ToolError"):
+                await _call_open(server)
+            return kept[0]
+
+    server: Any = _notes(line)
+    server.tool("open_note")(_open_note)
+    server.add_middleware(FallingBack())
+    rule = requires_scopes("notes.delete") if shown == "show" else requires_roles("boss")
+    guarding(refusals=Refusals(unauthorized_tools=shown)).protect(
+        server, rules={"delete_note": rule}
+    )
+    alice = reach(server, "notes.delete", roles=["boss"], user="alice")
+    mallory = reach(server)
+
+    assert "deleted" in alice.call("delete_note").content
+    reply = mallory.call("delete_note")
+    assert "deleted" not in reply.content
+    if shown == "show":
+        assert reply.body["missing_scopes"] == ["notes.delete"]
+    else:
+        assert "Unknown tool" in reply.content
+
+
 @pytest.mark.parametrize("line", [line for line in LINES if line.name == "mcp2"], ids=str)
 def test_a_middleware_of_the_sdk_answers_nobody_for_whom_something_else_was_permitted(
     line: Line, guarding: Guarding, reach: Callable[..., Caller]

@@ -408,7 +408,10 @@ async def _settle(adapter: Adapter, door: Frame, incoming: Incoming, result: Any
     rows, own, sent = message.rows, message.own_row, message.sent
     if rows and {row.state for row in filter(None, (own, rows[-1]))} != {State.PERMITTED}:
         # refused, but answered nevertheless
-        raise message.refusal or AccessDeniedError(rule="an answer after a refusal")
+        refused = next((row.refusal for row in reversed(rows) if row.refusal is not None), None)
+        if refused is None and sent is not None and door.guard.unauthorized_tools != "show":
+            raise adapter.unknown(sent.kind, sent.name)  # it was hidden
+        raise refused or AccessDeniedError(rule="an answer after a refusal")
     if own is not None:
         return
     if rows and sent is not None and await _is_of(rows, adapter, sent, incoming):
