@@ -639,6 +639,7 @@ class ToolGuard:
             return RequestAuth(None, principal, self, transport="stdio")
         if self._stdio_token is None:
             return RequestAuth(None, None, self, on_missing=HOW_TO_SET, transport="stdio")
+        token = ""
         try:
             token = self._stdio_token.read()
             principal = await self.verifier.verify(token)
@@ -649,6 +650,8 @@ class ToolGuard:
             return RequestAuth(
                 None, None, self, failure=reason, opens_public=True, transport="stdio"
             )
+        finally:
+            del token  # the traceback of a failure is kept, and shows local variables
 
     async def warm_up(self) -> None:
         """Fetch what the first call would wait for: the issuer's metadata and keys, and so on.

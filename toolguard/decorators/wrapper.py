@@ -149,11 +149,15 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
                     sent = MappingProxyType(injection.sent(args, kwargs))
                     call = replace(call, arguments=sent)
                 principal = await frame.authorize(call, approving=approving)
-            connections: Connections = {}
-            if policy.connections:
-                connections = await frame.connect(policy.connections, principal, call)
-            running = start(injection, args, kwargs, principal, connections)
-            del connections  # a traceback shows local variables, and none may hold a token
+            needs = policy.connections
+            # No variable holds the connections: a traceback shows local variables.
+            running = start(
+                injection,
+                args,
+                kwargs,
+                principal,
+                await frame.connect(needs, principal, call) if needs else {},
+            )
             result = await running
             failure = None
             return result  # noqa: TRY300 - an `else` would be one branch too many

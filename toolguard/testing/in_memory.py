@@ -124,6 +124,8 @@ class InMemoryCaller:
             return RequestAuth(token, principal, guard, transport="memory")
         except ToolGuardError as failure:
             return RequestAuth(token, None, guard, failure=failure, transport="memory")
+        finally:
+            del token  # the traceback of a failure is kept, and shows local variables
 
 
 def _refusal(reason: str) -> GuardNotConfiguredError:
