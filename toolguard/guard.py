@@ -55,6 +55,7 @@ from toolguard.settings import (
 )
 from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.proofs import DPoP, Mode
+from toolguard.tokens.proofs.presented import check_binding
 from toolguard.tokens.verifier import Verifier, dpop_of, scope_names_of
 
 if TYPE_CHECKING:
@@ -643,6 +644,7 @@ class ToolGuard:
         try:
             token = self._stdio_token.read()
             principal = await self.verifier.verify(token)
+            check_binding(principal.jkt, bound=False)  # no proof comes over stdio
             return RequestAuth(token, principal, self, transport="stdio")
         except ToolGuardError as failure:
             # No client sent the token: public operations stay permitted.

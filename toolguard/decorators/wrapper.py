@@ -128,10 +128,10 @@ class _Mark:
 
 def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
     injection = Injection.from_policy(function, policy)
-    start = _starting(function)
-    reads_arguments = policy.reads_arguments
+    start = _starting(function, injection)
+    reads_arguments, needs = policy.reads_arguments, policy.connections
     # A call that turns out to lack a connection has not used its approval.
-    approving: Approving = "check" if policy.connections else "use"
+    approving: Approving = "check" if needs else "use"
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         outer = current_frame()
@@ -149,16 +149,12 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
                     sent = MappingProxyType(injection.sent(args, kwargs))
                     call = replace(call, arguments=sent)
                 principal = await frame.authorize(call, approving=approving)
-            needs = policy.connections
-            # No variable holds the connections: a traceback shows local variables.
-            running = start(
-                injection,
+            result = await start(
                 args,
                 kwargs,
                 principal,
-                await frame.connect(needs, principal, call) if needs else {},
+                await frame.connect(needs, principal, call) if needs else {},  # in no variable
             )
-            result = await running
             failure = None
             return result  # noqa: TRY300 - an `else` would be one branch too many
         except Exception as error:
@@ -194,7 +190,7 @@ def _conclude(frame: Frame, row: Row, error: Exception) -> ToolGuardError | None
     return refusal
 
 
-def _starting(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+def _starting(function: Callable[..., Any], injection: Injection) -> Callable[..., Awaitable[Any]]:
     """Return a starter that calls ``function`` with the injected values; await its result.
 
     The starter has returned when the function runs, so no frame above it holds an injected value.
@@ -205,7 +201,6 @@ def _starting(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
     )
 
     def start(
-        injection: Injection,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         principal: Principal | None,
