@@ -14,6 +14,7 @@ from pathlib import Path
 
 import certifi
 import pytest
+from _pytest.runner import runtestprotocol
 from hypothesis import settings
 
 # No deadline: a busy machine is no counterexample. CI searches the same examples each time, so that
@@ -43,6 +44,8 @@ _EVERY = 10
 def pytest_configure(config: pytest.Config) -> None:
     """Limit the time of each test, from now on: nothing is captured yet. Leave files in order."""
     config.pluginmanager.register(_Limit(os.dup(2)))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        config.pluginmanager.register(_Reports())
     # pytest-xdist would begin with the files that have the most tests: those of the longest tests,
     # which have few, would be left to one worker at the end.
     config.option.loadscopereorder = False
@@ -53,7 +56,8 @@ class _Limit:
         self._stderr = stderr
         self._began = float("-inf")
 
-    def pytest_runtest_logstart(self) -> None:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self) -> None:
         now = time.monotonic()
         if now - self._began > _EVERY:
             faulthandler.dump_traceback_later(_LIMIT, exit=True, file=self._stderr)
@@ -62,6 +66,19 @@ class _Limit:
     def pytest_unconfigure(self) -> None:
         faulthandler.cancel_dump_traceback_later()
         os.close(self._stderr)
+
+
+class _Reports:
+    """One report for each test that passes, and for each phase that does not.
+
+    A worker of pytest-xdist sends six messages for each test, which takes longer than most tests.
+    """
+
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+        for report in runtestprotocol(item, log=False, nextitem=nextitem):
+            if report.when == "call" or not report.passed:
+                item.ihook.pytest_runtest_logreport(report=report)
+        return True
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -520,7 +520,9 @@ class ToolGuard:
         stated = self.door.refusals.initial_scopes
         if stated is not None:
             return tuple(stated)
-        return self._surface().first_scopes
+        surface = self._surface()
+        is_hidden = self.unauthorized_tools == "hide-all" and surface.serves_without_scopes
+        return () if is_hidden else surface.first_scopes
 
     def _surface(self) -> _Surface:
         """Return a summary of the operations' policies, computed once for each set of them."""
@@ -532,12 +534,22 @@ class ToolGuard:
                 revision,
                 policies,
                 has_public=any(policy.public for policy in policies),
+                serves_without_scopes=self._serves_without_scopes(),
                 scopes_supported=resources.scopes_supported(p.formula for p in policies),
                 first_scopes=resources.first_scopes(
                     (p.formula for p in policies), self.scope_hierarchy
                 ),
             )
         return self._known
+
+    def _serves_without_scopes(self) -> bool:
+        """Return whether a caller without any scope may do something."""
+        if self._rules and self.default != "deny":
+            return True
+        ruled = [policy for each in self._rules for policy in each.policies]
+        return any(not policy.first_scopes for policy in ruled) or any(
+            adapter.serves_without_scopes for adapter in self._adapters
+        )
 
     @property
     def _engines(self) -> Sequence[object]:
@@ -718,5 +730,6 @@ class _Surface:
     revision: tuple[object, ...]
     policies: tuple[Policy, ...]
     has_public: bool
+    serves_without_scopes: bool
     scopes_supported: tuple[str, ...]
     first_scopes: tuple[str, ...]

@@ -304,6 +304,88 @@ def test_a_rule_reads_the_argument_that_the_function_is_given(
     assert mallory.call("invoices", {"tenantId": "victim"}).denial["error"] == "access_denied"
 
 
+def _move(src: str, dst: str) -> str:
+    return f"moved {src} to {dst}"
+
+
+def _swapped(server: Any, way: str) -> Any:
+    """Add a tool whose arguments have each other's names in the tool it is made from."""
+    made = _fastmcp("tools", "Tool").from_function(_move, name="move")
+    change = _fastmcp("tools.tool_transform", "ArgTransform")
+    swapped = {"src": change(name="dst"), "dst": change(name="src")}
+    if way == "copied":
+        from_tool = _fastmcp("tools", "Tool").from_tool
+        server.add_tool(from_tool(made, name="mv", transform_args=swapped))
+        return
+    target = server
+    if way == "mounted":
+        target = type(server)("inner")
+        server.mount(target)
+    target.add_tool(made)
+    config = _fastmcp("tools.tool_transform", "ToolTransformConfig")
+    renamed = _fastmcp("tools.tool_transform", "ArgTransformConfig")
+    arguments = {"src": renamed(name="dst"), "dst": renamed(name="src")}
+    transform = _fastmcp("server.transforms", "ToolTransform")
+    server.add_transform(transform({"move": config(name="mv", arguments=arguments)}))
+
+
+@pytest.mark.parametrize("way", ["copied", "transformed", "mounted"])
+@pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
+def test_a_rule_never_reads_the_argument_of_another_tool_by_its_name(
+    line: Line, guarding: Guarding, reach: Callable[..., Caller], way: str
+) -> None:
+    rules = {"move": requires_scopes("write.{src}")}
+    early = line.server("early")
+    _swapped(early, way)
+    with pytest.raises(ValueError, match="an argument 'src' that is a different one there"):
+        guarding().protect(early, rules=rules)
+
+    late = guarding().protect(line.server("late"), rules=rules)
+    mallory = reach(late, "write.own")
+    _swapped(late, way)
+    for sent in ({"src": "own", "dst": "other"}, {"src": "other", "dst": "own"}):
+        assert "moved" not in mallory.call("mv", sent).content
+
+
+@pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
+def test_a_rule_reads_an_argument_that_was_renamed_to_a_new_name(
+    line: Line, guarding: Guarding, reach: Callable[..., Caller]
+) -> None:
+    server: Any = line.server("files")
+    made = _fastmcp("tools", "Tool").from_function(_move, name="move")
+    change = _fastmcp("tools.tool_transform", "ArgTransform")
+    from_tool = _fastmcp("tools", "Tool").from_tool
+    server.add_tool(from_tool(made, name="mv", transform_args={"src": change(name="path")}))
+    guarding().protect(server, rules={"mv": requires_scopes("write.{path}")})
+    bob = reach(server, "write.own")
+
+    assert "moved own" in bob.call("mv", {"path": "own", "dst": "x"}).content
+    assert "moved" not in bob.call("mv", {"path": "other", "dst": "x"}).content
+
+
+@pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
+def test_a_function_in_front_of_a_tool_takes_no_caller_from_the_client(
+    line: Line, guarding: Guarding, reach: Callable[..., Caller]
+) -> None:
+    async def ban(*, user_id: str, **others: Any) -> str:
+        return f"banned {user_id} {others}"
+
+    def add(server: Any) -> None:
+        made = _fastmcp("tools", "Tool").from_function(_move, name="move")
+        server.add_tool(_fastmcp("tools", "Tool").from_tool(made, name="mv", transform_fn=ban))
+
+    early = line.server("early")
+    add(early)
+    with pytest.raises(ValueError, match="'mv' takes user_id by keyword only"):
+        guarding().protect(early)
+
+    late = guarding().protect(line.server("late"))
+    mallory = reach(late)
+    add(late)
+    sent = {"user_id": "victim", "src": "1", "dst": "2"}
+    assert "banned" not in mallory.call("mv", sent).content
+
+
 # --- what a stranger is told
 
 

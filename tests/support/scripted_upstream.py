@@ -15,7 +15,8 @@ from starlette.routing import Route
 
 __all__ = ["ScriptedUpstream", "events", "text"]
 
-Answer = Callable[[dict[str, Any]], dict[str, Any] | Response | Awaitable[dict[str, Any]]]
+Answered = dict[str, Any] | Response
+Answer = Callable[[dict[str, Any]], Answered | Awaitable[Answered]]
 
 
 def text(said: str) -> dict[str, Any]:
@@ -34,7 +35,7 @@ class ScriptedUpstream:
 
     Attributes:
         requests: the headers of each POST, and the message in it.
-        answers: by method, what is answered instead of the usual.
+        answers: by method, what is answered instead of the usual; ``DELETE`` for the end.
         session: the id of the sessions that it hands out.
         called: set when a tool is called.
         cancelled: set when it is told of a cancelled request.
@@ -57,7 +58,11 @@ class ScriptedUpstream:
     async def _serve(self, request: Request) -> Response:
         if request.method == "DELETE":
             self.left.set()
-            return Response(status_code=200)
+            leave = self.answers.get("DELETE")
+            left = Response() if leave is None else leave({})
+            left = await left if inspect.isawaitable(left) else left
+            assert isinstance(left, Response)
+            return left
         message = await request.json()
         self.requests.append((dict(request.headers), message))
         if message.get("method") == "notifications/cancelled":

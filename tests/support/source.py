@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -44,19 +43,28 @@ class Module:
     def tree(self) -> ast.Module:
         return ast.parse(self.text)
 
-    @cached_property
-    def nodes(self) -> tuple[ast.AST, ...]:
+    @property
+    def nodes(self) -> list[ast.AST]:
         """Every node of the tree."""
-        return tuple(ast.walk(self.tree))
+        return self._reading.nodes
 
     @cached_property
     def imports(self) -> list[Import]:
         """Every import, with names in full."""
         return [
-            Import(name, when)
-            for node, when in _import_statements(self.tree, "import")
-            for name in _imported(node)
+            Import(name, when) for node, when in self._reading.imports for name in _imported(node)
         ]
+
+    @property
+    def functions(self) -> list[tuple[str, Function]]:
+        """Every function, with the names of the classes and functions around it."""
+        return self._reading.functions
+
+    @cached_property
+    def _reading(self) -> _Reading:
+        reading = _Reading()
+        reading.read(self.tree, "import", "")
+        return reading
 
     @cached_property
     def inner_imports(self) -> list[Import]:
@@ -68,25 +76,30 @@ class Module:
             if each.name.split(".")[0] == "toolguard"
         ]
 
-    @cached_property
-    def functions(self) -> tuple[tuple[str, Function], ...]:
-        """Every function, with the names of the classes and functions around it."""
-        return tuple(_functions(self.tree, ""))
 
+class _Reading:
+    """What a walk through a tree finds: trees are large, and one walk costs as much as a parse."""
 
-def _import_statements(
-    node: ast.AST, when: When
-) -> Iterator[tuple[ast.Import | ast.ImportFrom, When]]:
-    for child in ast.iter_child_nodes(node):
-        now = when
-        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            now = "call"
-        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            now = "type checking"
-        if isinstance(child, (ast.Import, ast.ImportFrom)):
-            yield child, now
-        elif not isinstance(child, ast.expr):  # no expression has an import
-            yield from _import_statements(child, now)
+    def __init__(self) -> None:
+        self.nodes: list[ast.AST] = []
+        self.imports: list[tuple[ast.Import | ast.ImportFrom, When]] = []
+        self.functions: list[tuple[str, Function]] = []
+
+    def read(self, node: ast.AST, when: When, around: str) -> None:
+        """Read a node that has an effect when ``when`` says, in what ``around`` names."""
+        self.nodes.append(node)
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            self.imports.append((node, when))
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            around = f"{around}.{node.name}".removeprefix(".")
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            self.functions.append((around, node))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            when = "call"
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            when = "type checking"
+        for child in ast.iter_child_nodes(node):
+            self.read(child, when, around)
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:
@@ -94,17 +107,6 @@ def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:
         return [alias.name for alias in node.names]
     assert node.level == 0, "imports are absolute"
     return [f"{node.module}.{alias.name}" for alias in node.names]
-
-
-def _functions(node: ast.AST, around: str) -> Iterator[tuple[str, Function]]:
-    for child in ast.iter_child_nodes(node):
-        name = around
-        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            name = f"{around}.{child.name}".removeprefix(".")
-        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield name, child
-        if not isinstance(child, ast.expr):  # no expression has a function with a name
-            yield from _functions(child, name)
 
 
 def _module(path: Path) -> Module:

@@ -51,6 +51,10 @@ class Shelf:
     def policies(self) -> Iterator[Policy]:
         return (policy for each in self.functions if (policy := policy_of(each)) is not None)
 
+    @property
+    def serves_without_scopes(self) -> bool:
+        return any(not policy.first_scopes for policy in self.policies())
+
     def revision(self) -> tuple[object, ...]:
         return tuple(map(id, self.functions))
 

@@ -80,7 +80,14 @@ def _policies(path: _MountPath, listed: Operation) -> Iterator[tuple[Policy | No
         if adapter.guard is not None:
             deciding = adapter.guard
             others = listed.other_names if at == 0 else tuple(below for _, below in path[at + 1 :])
-            operation = Operation(listed.kind, name, listed.function, other_names=others)
+            operation = Operation(
+                listed.kind,
+                name,
+                listed.function,
+                other_names=others,
+                tags=listed.tags,
+                reused=listed.reused,
+            )
             policy = adapter.policy(operation)
             yield (policy or DEFAULT_POLICIES[deciding.default]), policy is not None
     declared = Operation(listed.kind, listed.name, listed.function).declared

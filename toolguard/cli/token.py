@@ -76,6 +76,8 @@ def asked_person(
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    import anyio  # noqa: PLC0415 - for this command only
+
     from toolguard.dev.person_tokens import (  # noqa: PLC0415 - this imports httpx
         DEFAULT_ISSUER,
         NoServerError,
@@ -85,7 +87,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     asked = asked_person(arguments, arguments.person, arguments.resource)
     try:
-        found = fetch_person_token(arguments.issuer or DEFAULT_ISSUER, asked)
+        found = anyio.run(fetch_person_token, arguments.issuer or DEFAULT_ISSUER, asked)
     except (NoServerError, TokenRefusedError) as error:
         print(f"toolguard token: {printable(str(error))}", file=sys.stderr)
         return _REFUSED if isinstance(error, TokenRefusedError) else _UNUSABLE

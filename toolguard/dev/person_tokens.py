@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
 import httpx
 
-from toolguard.dev.bounded import HEADERS, UnboundedError, bound
 from toolguard.dev.oauth.direct import PERSON_TOKEN_PATH, PersonTokenRequest
 from toolguard.parsing.secure_urls import secure_origin
 from toolguard.parsing.strict_json import lenient_object
+from toolguard.parts.bounded import HEADERS, UnboundedError, bound
 
 __all__ = [
     "DEFAULT_ISSUER",
@@ -58,15 +59,12 @@ class PersonToken:
     issuer: str
 
 
-def fetch_person_token(
-    issuer: str, asked: PersonTokenRequest, transport: httpx.BaseTransport | None = None
-) -> PersonToken:
+async def fetch_person_token(issuer: str, asked: PersonTokenRequest) -> PersonToken:
     """Return the token of a person, signed in at a development server.
 
     Args:
         issuer: the issuer URL of the development server, or its origin.
         asked: the person, scopes, resource and client.
-        transport: carries the request instead of a socket.
 
     Raises:
         NoServerError: if there is no development server.
@@ -80,17 +78,17 @@ def fetch_person_token(
         "client_id": asked.client_id,
     }
     try:
-        with httpx.Client(
-            transport=transport,
-            headers=HEADERS,
-            event_hooks={"response": [bound]},
-            trust_env=False,
-            timeout=_TIMEOUT,
-        ) as http:
-            response = http.post(origin + PERSON_TOKEN_PATH, json=members)
+        with anyio.fail_after(_TIMEOUT):
+            async with httpx.AsyncClient(
+                headers=HEADERS,
+                event_hooks={"response": [bound]},
+                trust_env=False,
+                timeout=_TIMEOUT,
+            ) as http:
+                response = await http.post(origin + PERSON_TOKEN_PATH, json=members)
     except UnboundedError as error:
         raise NoServerError(str(error)) from None
-    except httpx.HTTPError:
+    except (httpx.HTTPError, TimeoutError):
         raise NoServerError(
             f"no development server answers at {origin}: start toolguard dev in another "
             "terminal, or write --issuer with the address that it prints"

@@ -189,7 +189,8 @@ class Adapter(ABC):
         """Return an operation with its whole policy, computed once for its function and names."""
         function = operation.function
         kind, names = operation.kind, (operation.name, operation.other_names)
-        key = (kind, names, operation.tags, id(function))
+        outer = (*map(id, operation.in_front), *operation.reused)
+        key = (kind, names, operation.tags, id(function), outer)
         known = self._resolved.get(key)
         is_same = known is not None and known.operation.function is function
         # A function may have been guarded after it was registered.
@@ -240,15 +241,17 @@ class Adapter(ABC):
         self, resolved: Resolved, sent: str | None, default: Policy | None
     ) -> Policy | None:
         operation = resolved.operation
-        return combine_policies(
+        combine = functools.partial(
+            combine_policies,
             self.rules,
             operation.kind,
             names=operation.names,
-            declared=resolved.declared,
-            default=default,
             sent=sent,
             tags=operation.tags,
         )
+        if operation.reused:
+            _check_reused(operation, combine(declared=None, default=None))
+        return combine(declared=resolved.declared, default=default)
 
     def policy(self, operation: Operation) -> Policy | None:
         """Return the policy of an operation's decorators and rules; None if it has neither.
@@ -258,9 +261,9 @@ class Adapter(ABC):
         """
         return self._combine(Resolved(operation), None, None)
 
-    def has_rule(self, kind: Kind, name: str) -> bool:
-        """Return whether a rule names an operation that the framework's look-up does not find."""
-        return self.rules.policy(kind, name) is not None
+    def has_rule(self, kind: Kind, name: str, tags: Collection[str] = ()) -> bool:
+        """Return whether a rule matches an operation that the framework's look-up does not find."""
+        return self.rules.policy(kind, name, tags=tags) is not None
 
     @property
     def admits_anonymous(self) -> bool:
@@ -271,6 +274,12 @@ class Adapter(ABC):
         if self._public is None or self._public[0] != revision:
             self._public = (revision, any(policy.public for policy in self.policies()))
         return self._public[1]
+
+    @property
+    def serves_without_scopes(self) -> bool:
+        """Whether some operation of this server needs no scope."""
+        policies = (self.resolve(each).policy for each in self.catalog().operations)
+        return any(policy is not None and not policy.first_scopes for policy in policies)
 
     def policies(self) -> Iterator[Policy]:
         """Yield the policies of the operations, then those of rules for other servers."""
@@ -365,6 +374,21 @@ class Adapter(ABC):
         self.server.run_stdio_async = run_stdio_async
 
 
+def _check_reused(operation: Operation, ruled: Policy | None) -> None:
+    """Check that rules read no argument that means different things under different names.
+
+    Raises:
+        ValueError: with what to write instead.
+    """
+    for name in ruled.arguments if ruled is not None else ():
+        if name in operation.reused:
+            raise ValueError(
+                f"tool {operation.name!r} is made from another tool and has an argument {name!r} "
+                f"that is a different one there, so a rule that reads {name!r} could read either: "
+                "give it a name that the other tool does not have, or guard the function itself"
+            )
+
+
 def check_declaration(
     operation: Operation, guard: ServerGuard | None, sent_by_client: Collection[str] = ()
 ) -> None:
@@ -378,9 +402,13 @@ def check_declaration(
     Raises:
         ValueError: with what to write instead.
     """
+    what, policy = f"{operation.kind} {operation.name!r}", operation.declared
+    for function in (*operation.in_front, *filter(None, [operation.function])):
+        fault = sent_by_clients(function, sent_by_client)
+        if fault is not None:
+            raise ValueError(f"{what} {fault}")
     if operation.function is None:
         return
-    what, policy = f"{operation.kind} {operation.name!r}", operation.declared
     if isinstance(unwrapped(operation.function), GuardDecorator):
         raise ValueError(  # noqa: TRY004 - as for all that is registered wrongly
             f"{what} is a guard, not a function: write its arguments in parentheses, as in "
@@ -400,9 +428,6 @@ def check_declaration(
                 "guard.protect(server, approvals=Approvals(sign_in=...)), or ToolGuard("
                 "connections=Vault(..., sign_in=...))"
             )
-    fault = sent_by_clients(operation.function, sent_by_client)
-    if fault is not None:
-        raise ValueError(f"{what} {fault}")
     if bare_policy(operation.function) is not None:
         raise ValueError(
             f"{what} was registered without all of its guards: write the line that registers the "

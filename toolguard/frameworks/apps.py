@@ -7,6 +7,7 @@ import logging
 import posixpath
 import re
 import time
+import unicodedata
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -61,6 +62,9 @@ _CREDENTIALS = (b"authorization", b"dpop")
 # A percent sign that is encoded once or more often, and text that is not part of path segments.
 _NESTED = re.compile("%(?:25)+")
 _PARAMETERS = re.compile("[?#].*|;[^/]*", re.DOTALL)
+_TRAILING = re.compile(r"[ .]+(?=/|\Z)")
+# A control character, a line separator or a dot segment.
+_UNCLEAR = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]|/[ .]+(?:[;?#][^/]*)?(?:/|\Z)")
 # More often than any chain of servers decodes a path.
 _DECODINGS = 4
 
@@ -316,7 +320,7 @@ def guarded_server(
         requested = _path_of(scope)
         if scope["type"] != "http" or requested == path:
             await endpoint(scope, receive, send)
-        elif others == "authenticated" and not f"{_resembling(requested)}/".startswith(f"{taken}/"):
+        elif others == "authenticated" and _is_elsewhere(requested, taken):
             await elsewhere(scope, receive, send)
         else:
             await Response(status_code=404)(scope, receive, send)
@@ -373,13 +377,31 @@ def _path_of(scope: Scope) -> str:
     return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
+def _is_elsewhere(requested: str, endpoint: str) -> bool:
+    """Return whether no server takes a requested path for that of the endpoint or one below it.
+
+    Some resolve dot segments, and others pass ``/mcp/../x`` to what is mounted at ``/mcp``;
+    Starlette ignores a line break at the end, others all that comes after a NUL; and a URL in the
+    place of a path is read by some as its path.
+    """
+    if not requested.startswith("/") or _UNCLEAR.search(_decoded(requested)):
+        return False
+    plain = _resembling(requested)
+    return plain != endpoint and not plain.startswith(f"{endpoint}/")
+
+
 def _resembling(path: str) -> str:
     """Return a form that is equal for paths which a server could take for each other.
 
-    Percent-encoding may be nested; servlet containers ignore the text after a semicolon.
+    Servlet containers ignore the text after a semicolon, and Windows blanks and dots at the end
+    of a segment.
     """
+    plain = posixpath.normpath(f"/{_PARAMETERS.sub('', _decoded(path))}")
+    return re.sub("/+", "/", _TRAILING.sub("", plain)).rstrip("/")
+
+
+def _decoded(path: str) -> str:
+    """Return a path without percent-encoding, which may be nested, and in lower case."""
     for _ in range(_DECODINGS):
         path = unquote(_NESTED.sub("%", path))
-    bare = _PARAMETERS.sub("", path.casefold().replace("\\", "/"))
-    plain = posixpath.normpath(f"/{bare}")
-    return re.sub("/+", "/", plain).rstrip("/")
+    return unicodedata.normalize("NFKC", path).casefold().replace("\\", "/")

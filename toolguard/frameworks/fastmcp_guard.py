@@ -48,17 +48,21 @@ __all__ = [
     "attach",
     "by_names",
     "described",
+    "functions_in_front",
     "guarded",
     "kind_of",
     "name_of",
     "on_path",
     "parents",
     "requested_version",
+    "reused_arguments",
     "servers_below",
+    "tags_of",
 ]
 
 _ATTACHED = "__toolguard_attached__"
 _MARK = "__toolguard_guard__"
+_NOTHING = frozenset[str]()
 
 # The methods that determine what a server serves, and how it looks operations up.
 _LOOKUPS = (
@@ -86,10 +90,10 @@ class AttachableAdapter(Adapter):
         """Return the adapter for calls to ``server``, which is mounted below its own server."""
 
     @abstractmethod
-    def names_of(
+    def listed_as(
         self, server: FastMCPServer, kind: Kind, name: str, reached_by: Sequence[str]
-    ) -> tuple[str, ...]:
-        """Return what an operation of a mounted server is called by clients, for the rules.
+    ) -> Sequence[Operation]:
+        """Return what an operation of a mounted server is to clients, for the rules.
 
         Args:
             server: the mounted server.
@@ -119,11 +123,12 @@ class MessagePath:
         adapter: the protected server that the message belongs to.
         frame: the position in the message.
         names: the names of the operation to be found, on the servers it is mounted on.
+        tags: its tags there.
         running: components that were decided on together with the running one.
         entering: the mounted server that the message itself is passed to; None once it is there.
     """
 
-    __slots__ = ("adapter", "entering", "frame", "names", "running")
+    __slots__ = ("adapter", "entering", "frame", "names", "running", "tags")
 
     def __init__(
         self,
@@ -132,7 +137,9 @@ class MessagePath:
         names: tuple[str, ...] = (),
         running: Sequence[Any] = (),
         entering: Any = None,
+        tags: frozenset[str] = frozenset(),
     ) -> None:
+        self.tags = tags
         self.entering = entering
         self.adapter = adapter
         self.frame = frame
@@ -394,21 +401,51 @@ def kind_of(component: Any) -> Kind:
     return _facts(component.__class__).kind
 
 
-def described(chain: Sequence[Any], more_names: Sequence[str] = ()) -> Operation:
+def described(
+    chain: Sequence[Any], more_names: Sequence[str] = (), more_tags: frozenset[str] = frozenset()
+) -> Operation:
     """Return the operation of a component, with all its names and tags.
 
     Args:
         chain: the component, and the components it was transformed from.
         more_names: its names on the servers that it is mounted on.
+        more_tags: its tags there.
     """
     listed, *others = dict.fromkeys((*map(name_of, chain), *more_names))
+    is_made = len(chain) > 1  # from another; most are not, and a call should not look further
     return Operation(
         kind_of(chain[0]),
         listed,
         getattr(chain[-1], "fn", None),
         other_names=tuple(others),
-        tags=frozenset(tag for each in chain for tag in each.tags),
+        tags=frozenset(tag for each in chain for tag in each.tags) | more_tags,
+        in_front=functions_in_front(chain) if is_made else (),
+        reused=reused_arguments(chain) if is_made else _NOTHING,
     )
+
+
+def tags_of(chain: Sequence[Any]) -> frozenset[str]:
+    """Return the tags of a component, and of the components it was transformed from."""
+    return frozenset(tag for each in chain for tag in each.tags)
+
+
+def functions_in_front(chain: Sequence[Any]) -> tuple[Callable[..., Any], ...]:
+    """Return the functions of the user's that call the tool at the end of ``chain``."""
+    made = [each for each in chain[:-1] if _facts(each.__class__).is_transformed]
+    return tuple(each.fn for each in made if each.fn is not each.forwarding_fn)
+
+
+def reused_arguments(chain: Sequence[Any]) -> frozenset[str]:
+    """Return the arguments that a tool calls by the names of others of a tool it is made from."""
+    found: set[str] = set()
+    for at, made in enumerate(chain[:-1], 1):
+        if not _facts(made.__class__).is_transformed:
+            continue
+        known = {name for each in chain[at:] for name in each.parameters.get("properties", ())}
+        for was, argument in made.transform_args.items():
+            if not argument.hide and argument.name != was and argument.name in known:
+                found.add(argument.name)
+    return frozenset(found)
 
 
 def requested_version(meta: object) -> VersionSpec | None:
@@ -469,15 +506,17 @@ async def around(
     if tasks.line.asked_for is not None and tasks.line.asked_for(args):
         queued, proceed = True, functools.partial(tasks.queue, adapter.required_guard, proceed)
     chain = parents(component)
-    names = path.names if path is not None and path.adapter is adapter else ()
+    is_reached = path is not None and path.adapter is adapter
+    names, tags = (path.names, path.tags) if path is not None and is_reached else ((), _NOTHING)
     if attached.own is not adapter:  # which may have been called by no name that is listed
-        here_named = (attached.server, kind_of(component), name_of(chain[0]))
-        names += adapter.names_of(*here_named, reached_by=names)
+        names, tags = _listed_as(attached, adapter, chain[0], names, tags)
     # An entry that starts with an underscore calls the one without.
     running = chain if entry.startswith("_") else chain[1:]
     below = internals.mounted(chain[-1])
     if below is not None:
-        return await _pass_on(adapter, below[0], (*names, *map(name_of, chain)), running, proceed)
+        _check_in_front(adapter, chain, names)
+        reached = (*names, *map(name_of, chain)), tags | tags_of(chain)
+        return await _pass_on(adapter, below[0], reached, running, proceed)
 
     async def decided() -> Any:
         inside = here()
@@ -490,11 +529,43 @@ async def around(
         finally:
             _current.reset(before)
 
-    operation = described(chain, names)
+    operation = described(chain, names, tags)
     arguments = _arguments(operation, entry, args)
     unknown = functools.partial(_unknown, operation.kind, operation.name)
     validated = functools.partial(_validated, adapter, chain, args) if queued else None
     return await run(adapter, operation, arguments, decided, unknown, validated)
+
+
+def _listed_as(
+    attached: Attached,
+    adapter: AttachableAdapter,
+    component: Any,
+    names: tuple[str, ...],
+    tags: frozenset[str],
+) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Return the names and tags of a component, with those it has in lists of other servers."""
+    here_named = (attached.server, kind_of(component), name_of(component))
+    for listed in adapter.listed_as(*here_named, reached_by=names):
+        names, tags = (*names, *listed.names), tags | listed.tags
+    return names, tags
+
+
+def _check_in_front(adapter: AttachableAdapter, chain: Sequence[Any], names: Sequence[str]) -> None:
+    """Check a tool that is made from one of a mounted server, which decides without knowing it.
+
+    Raises:
+        Exception: the refusal of every call, if it cannot be guarded as registered.
+    """
+    if len(chain) == 1:
+        return
+    listed = names[0] if names else name_of(chain[0])
+    fault = adapter.resolve(described(chain, (*names, *adapter.names_below("tool", listed)))).fault
+    if fault is not None:
+        refusal = GuardNotConfiguredError(fault)
+        frame = here()
+        if frame is not None:
+            frame.enter(None, OperationCall("tool", listed)).entered.ended(refusal)
+        raise adapter.refusal_error(refusal, nested=False)
 
 
 def _validated(
@@ -541,16 +612,16 @@ async def _unknown(kind: Kind, name: str) -> Any:
 async def _pass_on(
     adapter: AttachableAdapter,
     server: FastMCPServer,
-    names: tuple[str, ...],
+    reached: tuple[tuple[str, ...], frozenset[str]],
     running: Sequence[Any],
     proceed: Callable[[], Awaitable[Any]],
 ) -> Any:
-    """Let a mounted server look up the operation; it decides there, by all of its names.
+    """Let a mounted server look up the operation; it decides there, by all its names and tags.
 
     Raises:
         Exception: the refusal, or as raised by the operation.
     """
-    frame = here()
+    frame, (names, tags) = here(), reached
     try:
         attach(server)
     except ValueError as error:  # mounted or altered while serving
@@ -560,7 +631,8 @@ async def _pass_on(
         raise adapter.refusal_error(refusal, nested=False) from None
     if frame is None:  # called by code of the user's, outside of a message
         frame = await outside(adapter.required_guard)
-    with as_current(frame), on_path(MessagePath(adapter, frame, names, running, server)):
+    path = MessagePath(adapter, frame, names, running, server, tags)
+    with as_current(frame), on_path(path):
         return await proceed()
 
 
@@ -631,7 +703,8 @@ async def _nested_by_names(
         return await nested()
     call = named_operations(context.method or "", _params(context))[0]
     named = OperationCall.sent(call.kind, path.names[0], call.arguments)
-    return await by_names(path.adapter, (*path.names, call.name), named, nested)
+    names = (*path.names, call.name)
+    return await by_names(path.adapter, names, named, nested, path.tags)
 
 
 async def by_names(
@@ -639,8 +712,9 @@ async def by_names(
     names: tuple[str, ...],
     call: OperationCall,
     proceed: Callable[[], Awaitable[Any]],
+    tags: frozenset[str] = frozenset(),
 ) -> Any:
-    """Run what another guard decides on, if the rules for its names here let the caller.
+    """Run what another guard decides on, if the rules for its names and tags let the caller.
 
     Raises:
         Exception: the refusal that it ended in, or what the operation raised.
@@ -648,9 +722,9 @@ async def by_names(
     frame = here()
     sent = frame.message.sent if frame is not None and frame.row is None else None
     known = (*names, sent.name) if sent is not None else names
-    if not any(adapter.has_rule(call.kind, name) for name in known):
+    if not any(adapter.has_rule(call.kind, name, tags) for name in known):
         return await proceed()
-    operation = Operation(call.kind, names[0], None, other_names=names[1:])
+    operation = Operation(call.kind, names[0], None, other_names=names[1:], tags=tags)
     unknown = functools.partial(_unknown, call.kind, names[0])
     return await run(adapter, operation, call.arguments, proceed, unknown)
 

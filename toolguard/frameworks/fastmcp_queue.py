@@ -32,7 +32,9 @@ from toolguard.frameworks.fastmcp_guard import (
     kind_of,
     name_of,
     on_path,
+    parents,
     requested_version,
+    tags_of,
 )
 from toolguard.frameworks.protocols import FastMCPServer
 from toolguard.policies.operations import Kind, OperationCall
@@ -119,7 +121,8 @@ class _Task:
         proceed = functools.partial(self.function, *args, **kwargs)
         if hasattr(self.function, _MARK):  # of a mounted server with a guard of its own
             call = OperationCall(kind, name, arguments)
-            return await by_names(adapter, (name, *names), call, proceed)
+            tags = tags_of(parents(component))
+            return await by_names(adapter, (name, *names), call, proceed, tags)
         sent = frame.message.sent
         uri = sent.name if sent is not None and sent.kind == "resource" else name
         given = (uri,) if kind == "resource" else (arguments,)

@@ -138,19 +138,17 @@ class FastMCPAdapter(AttachableAdapter):
         vars(below).update(vars(self), below=server)
         return below
 
-    def names_of(
+    def listed_as(
         self, server: FastMCPServer, kind: Kind, name: str, reached_by: Sequence[str]
-    ) -> tuple[str, ...]:
-        """Return what an operation of a mounted server is called by clients, for the rules."""
+    ) -> Sequence[Operation]:
+        """Return what an operation of a mounted server is to clients, for the rules."""
         if not self.rules.policies:
             return ()
         catalog = self.catalog()
         if self._listings is None or self._listings[0] is not catalog:
             self._listings = (catalog, _by_mount(catalog))
         listings = self._listings[1].get((kind, id(server), name), ())
-        if any(each.name in reached_by for each in listings):
-            return ()
-        return tuple(name for each in listings for name in each.names)
+        return () if any(each.name in reached_by for each in listings) else listings
 
     def names_below(self, kind: Kind, name: str) -> tuple[str, ...]:
         """Return the names on mounted servers of an operation that clients call ``name``."""

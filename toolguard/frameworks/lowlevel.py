@@ -24,7 +24,7 @@ from __future__ import annotations
 import io
 import sys
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -182,11 +182,11 @@ class LowLevelAdapter(Adapter):
                 self._described.clear()
         return names
 
-    def has_rule(self, kind: Kind, name: str) -> bool:
+    def has_rule(self, kind: Kind, name: str, tags: Collection[str] = ()) -> bool:
         """Return whether a rule makes a name known that the server does not list."""
         if kind != "resource" and self.lists(_LIST_OF[kind]):
             return False  # names in rules without `*` have been found
-        return super().has_rule(kind, name)
+        return super().has_rule(kind, name, tags)
 
     async def edit_list(self, door: Frame, method: str, result: dict[str, Any]) -> dict[str, Any]:
         """Return a list with requirements, without the operations hidden from the caller."""

@@ -37,6 +37,9 @@ class Operation(NamedTuple):
             others too.
         other_names: further names, such as the one before it was renamed.
         tags: the tags of a component of fastmcp.
+        in_front: the functions that clients reach it through, of tools that are made from it.
+        reused: the arguments that mean one thing under one of its names and another under another,
+            because a tool that is made from it has renamed them.
     """
 
     kind: Kind
@@ -48,6 +51,8 @@ class Operation(NamedTuple):
     parameters: Mapping[str, Any] | None = None
     other_names: tuple[str, ...] = ()
     tags: frozenset[str] = frozenset()
+    in_front: tuple[Callable[..., Any], ...] = ()
+    reused: frozenset[str] = frozenset()
 
     @property
     def key(self) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from toolguard.frameworks import internals
+from toolguard.gateway.bounded import ENCODING, HEADERS, HTTP, TOO_LONG, bound, is_too_long
 from toolguard.gateway.configuration import Upstream
 from toolguard.parsing.secure_urls import is_this_machine
 
@@ -29,8 +30,6 @@ Progress = Callable[[float, float | None, str | None], Awaitable[None]]
 Log = Callable[[Mapping[str, Any]], Awaitable[None]]
 """Passes on a log message of the upstream: the parameters of ``notifications/message``."""
 
-# httpx2 comes with mcp 2.x.
-_http: Any = import_module("httpx2" if find_spec("httpx2") is not None else "httpx")
 _types: Any = import_module("mcp.types")
 _errors: Any = import_module("mcp.shared.exceptions")
 
@@ -41,10 +40,18 @@ _CLOSED = -32000  # CONNECTION_CLOSED of both lines
 _CANCEL_WITHIN = 1.0
 _PING_WITHIN = 5.0
 _CONNECT_WITHIN = 10.0
+_LEAVE_WITHIN = 10.0  # of which a process takes 4 s that ends only when it is killed
+
+# 2.x would end a stream with an event of 1 MiB; the limit here is the same for all answers.
+_UNLIMITED: dict[str, Any] = (
+    {"max_sse_event_size": None}
+    if "max_sse_event_size" in inspect.signature(streamable_http_client).parameters
+    else {}
+)
 
 
 class UpstreamError(Exception):
-    """The upstream cannot be reached, has ended, or does not answer; the text says which."""
+    """The upstream cannot be reached, has ended, or does not answer as it may; the text says."""
 
 
 class Credential:
@@ -118,13 +125,15 @@ class Session:
     async def run(self) -> None:
         """Hold the session until it ends, is closed, or has not been used for some time."""
         try:
-            async with self._opened():
-                self.ready.set()
-                with self._resting:
-                    if not self.users:
-                        self._resting.deadline = anyio.current_time() + self._upstream.idle
-                    await self._ended.wait()
-                self.is_over = True
+            with anyio.CancelScope() as leaving:
+                async with self._opened():
+                    self.ready.set()
+                    with self._resting:
+                        if not self.users:
+                            self._resting.deadline = anyio.current_time() + self._upstream.idle
+                        await self._ended.wait()
+                    self.is_over = True
+                    leaving.deadline = anyio.current_time() + _LEAVE_WITHIN
         except Exception as error:  # noqa: BLE001 - whatever a transport raises
             self.failure = self.failure or self._explained(error)
         finally:
@@ -176,13 +185,8 @@ class Session:
             Exception: the SDK's error, if the upstream answers with an error.
         """
         try:
-            with anyio.CancelScope() as scope:
-                self._waiting.add(scope)
-                try:
-                    with anyio.fail_after(self._upstream.timeout):
-                        return await self._send(_Message(method=method, params=params), progress)
-                finally:
-                    self._waiting.discard(scope)
+            with self._until_failure(), anyio.fail_after(self._upstream.timeout):
+                return await self._send(_Message(method=method, params=params), progress)
         except TimeoutError:
             # A slow operation is not the fault of the session, which may hold the caller's state.
             if not await self._is_alive():
@@ -198,6 +202,24 @@ class Session:
                 raise
         self.close()  # what has lost its other end, or is refused, is not used again
         raise self.failure or self._explained(None)
+
+    @contextmanager
+    def _until_failure(self) -> Iterator[None]:
+        """Leave the block when the session ends."""
+        with anyio.CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                yield
+            finally:
+                self._waiting.discard(scope)
+
+    def _refuse(self, what: str) -> UpstreamError:
+        """End the session for what the upstream does, and return why."""
+        self.failure = self.failure or UpstreamError(f"{self._upstream} {what}")
+        self.close()
+        for scope in self._waiting:
+            scope.cancel()
+        return self.failure
 
     async def _is_alive(self) -> bool:
         """Return whether the upstream answers anything at all."""
@@ -244,9 +266,11 @@ class Session:
                     name="toolguard proxy", version=version("toolguard-mcp")
                 ),
             ) as self._client:
-                with anyio.fail_after(self._upstream.start_timeout):
-                    greeting = await self._client.initialize()
-                self.greeting = greeting.model_dump(by_alias=True, mode="json", exclude_none=True)
+                with self._until_failure(), anyio.fail_after(self._upstream.start_timeout):
+                    said = await self._client.initialize()
+                    self.greeting = said.model_dump(by_alias=True, mode="json", exclude_none=True)
+                if self.failure is not None:
+                    raise self.failure
                 yield
             reading.cancel_scope.cancel()
 
@@ -254,7 +278,10 @@ class Session:
         """Pass on what the upstream sends, and note when it sends no more."""
         async with source, send:
             async for message in source:
-                await send.send(message)
+                if is_too_long(message):
+                    self._refuse(TOO_LONG)
+                else:
+                    await send.send(message)
         self.is_over = True
         self._ended.set()
 
@@ -272,29 +299,31 @@ class Session:
                 args=arguments,
                 env=environment,
                 cwd=upstream.cwd,
+                encoding=ENCODING,
                 # Another byte than UTF-8's ends one line, and not the session.
                 encoding_error_handler="replace",
             )
             async with stdio_client(parameters) as streams:
                 yield streams
             return
-        headers = {} if credential is None else {"authorization": credential.header}
+        shown = {} if credential is None else {"authorization": credential.header}
         async with (
-            _http.AsyncClient(
-                headers=headers,
+            HTTP.AsyncClient(
+                headers={**HEADERS, **shown},
                 # After the time of a request, so that its end is not that of the transport.
-                timeout=_http.Timeout(_CONNECT_WITHIN, read=upstream.timeout + 2 * _PING_WITHIN),
+                timeout=HTTP.Timeout(_CONNECT_WITHIN, read=upstream.timeout + 2 * _PING_WITHIN),
                 event_hooks={"response": [self._answered]},
-                verify=_http.create_ssl_context(),  # which SSL_CERT_FILE sets for this machine too
+                verify=HTTP.create_ssl_context(),  # which SSL_CERT_FILE sets for this machine too
                 # A proxy would get the credential for a server on this machine in the clear.
                 trust_env=not is_this_machine(upstream.url),
             ) as client,
-            streamable_http_client(upstream.url, http_client=client) as streams,
+            streamable_http_client(upstream.url, http_client=client, **_UNLIMITED) as streams,
         ):
             yield streams
 
     async def _answered(self, response: Any) -> None:
-        """Note the status of an answer after which this session is of no use."""
+        """Limit an answer, and note the status of one after which this session is of no use."""
+        bound(response, self._refuse)
         if response.request.method == "POST" and response.status_code in _REFUSED:
             self._status = response.status_code
 

@@ -36,7 +36,8 @@ class Refusals:
 
     Attributes:
         initial_scopes: the scopes that a client without a token is told to request; by default
-            (None) the smallest grant that permits some operation.
+            (None) the smallest grant that permits some operation, and with ``"hide-all"`` none
+            if some operation needs no scope.
         unauthorized_tools: the operations that lists omit for a caller: ``"show"``: none, so that
             a client can step up. ``"hide"``: those that no consent could permit (denied by tenant,
             role, ...). ``"hide-all"``: all that would be refused; the metadata document then

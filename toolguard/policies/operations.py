@@ -59,6 +59,11 @@ METHODS = (*_OPERATIONS, COMPLETE, _LISTEN)
 """The methods that name operations."""
 
 _HANDSHAKE = frozenset({"initialize", "ping", "server/discover"})
+# The notifications of the protocol that clients send; a server may have handlers for others.
+_NOTIFICATIONS = frozenset(
+    f"notifications/{name}"
+    for name in ("initialized", "cancelled", "progress", "roots/list_changed", "tasks/status")
+)
 _INVALID_PARAMS = -32602
 # Members of most messages, which resemble none of the members that are read.
 _UNLIKE = frozenset({"arguments", "_meta", "task"})
@@ -103,8 +108,8 @@ class OperationCall:
 
 
 def is_handshake(method: str) -> bool:
-    """Return whether clients send this method before any other request."""
-    return method in _HANDSHAKE or method.startswith("notifications/")
+    """Return whether every client sends this method, whatever it may do."""
+    return method in _HANDSHAKE or method in _NOTIFICATIONS
 
 
 def named_operations(method: str, params: Mapping[str, Any]) -> tuple[OperationCall, ...]:

@@ -6,17 +6,24 @@ import asyncio
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio.lowlevel
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import (
+    JSONResponse,
+    PlainTextResponse,
+    RedirectResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
@@ -25,6 +32,7 @@ from toolguard import KeysUnavailableError, Principal, requires_scopes
 from toolguard.audit.doctor.command import diagnose_url, run_doctor
 from toolguard.audit.doctor.configuration import look_at_configuration
 from toolguard.testing import LocalIssuer
+from toolguard.testing.loopback import Loopback
 
 URL, ISSUER = "https://mcp.test/mcp", "https://issuer.test"
 CORS = Middleware(
@@ -448,3 +456,35 @@ def test_members_of_a_wrong_type_are_no_fault_of_the_doctor(wrong: object) -> No
     issuers = {"authorization_servers": ["https://issuer.test"]}
 
     assert Hostile({**dict.fromkeys(names, wrong), **issuers}).look()
+
+
+async def _pieces(piece: bytes) -> AsyncIterator[bytes]:
+    """Yield pieces until nobody reads."""
+    while True:
+        yield piece
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize(
+    ("piece", "reason"),
+    [
+        (b" " * 1024 * 1024, "/mcp has sent more than 16 MiB without an end: correct the URL, or"),
+        (b" ", "it takes more than 0.2 s"),
+    ],
+    ids=["long", "slow"],
+)
+def test_an_answer_without_an_end_is_not_waited_for(
+    piece: bytes, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = 60 if len(piece) > 1 else 0.2
+    monkeypatch.setattr("toolguard.audit.doctor.command._MOST_SECONDS", seconds)
+    out = io.StringIO()
+
+    def answer(_: Request) -> Response:
+        return StreamingResponse(_pieces(piece), media_type="application/json")
+
+    app = Starlette(routes=[Route("/mcp", answer, methods=["GET", "POST"])])
+    with Loopback(app) as loopback:
+        assert run_doctor(f"{loopback.url}/mcp", out) == 2
+
+    assert reason in out.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import re
@@ -10,6 +11,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -208,7 +211,8 @@ def test_a_token_from_elsewhere_gets_advice(
     one: Served, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = PersonTokenRequest("alice", (READ,), one.url)
-    monkeypatch.setenv("TOOLGUARD_CALL_TOKEN", fetch_person_token(one.issuer, asked).token)
+    found = anyio.run(fetch_person_token, one.issuer, asked)
+    monkeypatch.setenv("TOOLGUARD_CALL_TOKEN", found.token)
 
     served = call(one, capsys, "read_note", '{"name": "a"}')
     refused = call(one, capsys, "write_note", '{"name": "a"}')
@@ -327,6 +331,50 @@ def test_an_answer_without_an_end_ends_the_call(
 
     assert code == 2
     assert said in capsys.readouterr().err
+
+
+async def dripping() -> AsyncIterator[bytes]:
+    """Yield single bytes until nobody reads."""
+    while True:
+        yield b" "
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("media_type", ["application/json", "text/event-stream"])
+def test_an_answer_that_takes_too_long_ends_the_call(
+    media_type: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolguard.dev.one_call.command._MOST_SECONDS", 0.2)
+
+    def answer(_: Request) -> Response:
+        return StreamingResponse(dripping(), media_type=media_type)
+
+    app = Starlette(routes=[Route("/mcp", answer, methods=["POST"])])
+    with Loopback(app) as loopback:
+        code = main(["call", f"{loopback.url}/mcp", "read_note"])
+        said = f"{loopback.url}/mcp has not come to an end within 0.2 s: correct the URL, or ask"
+
+    assert code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+def test_a_charset_that_decompresses_is_not_taken(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = {"jsonrpc": "2.0", "id": 1, "error": {"code": 1, "message": "grown"}}
+    lines = f"data: {json.dumps(message)}\n\n" if "stream" in kind else json.dumps(message)
+
+    def answer(_: Request) -> Response:
+        headers = {"content-type": f"{kind}; charset=bz2"}
+        return Response(bz2.compress(lines.encode()), headers=headers)
+
+    app = Starlette(routes=[Route("/mcp", answer, methods=["POST"])])
+    with Loopback(app) as loopback:
+        code = main(["call", f"{loopback.url}/mcp", "read_note"])
+
+    assert code == 1
+    assert "grown" not in capsys.readouterr().err
 
 
 def test_an_answer_that_would_grow_is_not_read(capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,7 @@ def test_only_the_token_goes_to_standard_output(
 
 
 def test_a_protected_server_accepts_the_token(server: DevServer) -> None:
-    found = fetch_person_token(server.origin, PersonTokenRequest("carol", (READ,)))
+    found = asyncio.run(fetch_person_token(server.origin, PersonTokenRequest("carol", (READ,))))
 
     principal = asyncio.run(server.verifier(MCP).verify(found.token))
 
@@ -174,6 +174,27 @@ def test_an_answer_without_an_end_holds_no_token(capsys: pytest.CaptureFixture[s
     assert "has sent more than 16 MiB without an end" in shown.err
 
 
+def test_an_answer_that_takes_too_long_is_none(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("toolguard.dev.person_tokens._TIMEOUT", 0.2)
+
+    async def dripping() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0)
+
+    def answer(_: Request) -> StreamingResponse:
+        return StreamingResponse(dripping(), media_type="application/json")
+
+    app = Starlette(routes=[Route(PERSON_TOKEN_PATH, answer, methods=["POST"])])
+    with Loopback(app) as loopback:
+        code = main(["token", "--issuer", loopback.url])
+
+    assert code == 2
+    assert "no development server answers at" in capsys.readouterr().err
+
+
 def answering(status: int, answer: dict[str, Any]) -> Starlette:
     """Return what answers every request alike."""
     path = PERSON_TOKEN_PATH
@@ -242,7 +263,7 @@ def test_a_free_port_is_said_to_have_no_server() -> None:
         origin = loopback.url
 
     with pytest.raises(NoServerError, match="start toolguard dev in another terminal"):
-        fetch_person_token(origin, PersonTokenRequest())
+        asyncio.run(fetch_person_token(origin, PersonTokenRequest()))
 
 
 BROWSERS = [

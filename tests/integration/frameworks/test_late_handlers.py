@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from support.lines import Guarding, Line, Serve, Server
+from support.lines import LINES, Guarding, Line, Serve, Server
 from support.wire import Caller
-from toolguard import requires_scopes
+from toolguard import public, requires_scopes
 from toolguard.testing import LocalIssuer
 
 SECRET = "what-only-planners-read"
@@ -63,6 +63,46 @@ def test_a_handler_that_comes_late_needs_what_it_is_about(
     assert SECRET in planner.send("completion/complete", completion).content
     planner.send("logging/setLevel", {"level": "info"})
     assert ran == []
+
+
+@pytest.mark.parametrize("line", [line for line in LINES if line.modern], ids=str)
+def test_a_handler_for_a_notification_of_its_own_gets_the_default(
+    line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
+) -> None:
+    types = importlib.import_module("mcp_types")
+    ran: list[str] = []
+
+    def serving(default: Any) -> str:
+        server: Any = line.server("notified")
+        server.tool()(public(_hello))
+        guarding(default=default).protect(server)
+        inside = server._mcp_server if hasattr(server, "_mcp_server") else server._lowlevel_server
+
+        async def purge(*_: Any) -> Any:
+            ran.append(default)
+            return types.EmptyResult()
+
+        for add in (inside.add_notification_handler, inside.add_request_handler):
+            add("notifications/acme/purge", types.NotificationParams, purge)
+        return f"{serve(line.http_app(server, stateless=True, json=True))}/mcp"
+
+    for default, token, is_served in (
+        ("authenticated", None, False),
+        ("deny", issuer.mint("alice"), False),
+        ("authenticated", issuer.mint("alice"), True),
+    ):
+        url = serving(default)
+        for message_id in ({}, {"id": 1}):
+            body = {"jsonrpc": "2.0", "method": "notifications/acme/purge", **message_id}
+            headers = {"accept": "application/json, text/event-stream"}
+            if token is not None:
+                headers["authorization"] = f"Bearer {token}"
+            http.post(url, json=body, headers=headers)
+        assert bool(ran) is is_served
+
+
+def _hello() -> str:
+    return "hello"
 
 
 @pytest.mark.parametrize("kind", ["tool", "resource", "template", "prompt"])

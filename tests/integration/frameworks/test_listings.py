@@ -26,6 +26,7 @@ from toolguard import (
     with_connection,
 )
 from toolguard.calls.request import UnauthorizedTools
+from toolguard.errors import MissingTokenError
 from toolguard.testing import GuardedClient, LocalIssuer
 
 
@@ -275,6 +276,33 @@ def test_the_metadata_names_no_scope_of_what_is_hidden_from_all(
     guard.protect(server)
 
     assert guard.metadata()["scopes_supported"] == published
+
+
+@pytest.mark.parametrize(
+    ("open_to", "told"), [(None, ("plan.read",)), ("authenticated", ()), ("public", ())]
+)
+def test_no_scope_is_told_where_all_that_needs_one_is_hidden(
+    line: Line, guarding: Guarding, open_to: str | None, told: tuple[str, ...]
+) -> None:
+    server: Server = line.server("hidden")
+
+    @server.tool()
+    @requires_scopes("plan.read")
+    async def plan() -> str:
+        return "plan"
+
+    async def opened() -> str:
+        return "open"
+
+    if open_to is not None:
+        server.tool("open")(opened if open_to == "authenticated" else public(opened))
+
+    guard = guarding(refusals=Refusals(unauthorized_tools="hide-all"))
+    guard.protect(server)
+
+    assert guard.initial_scopes == told
+    assert guard.metadata().get("scopes_supported", []) == [*told]
+    assert guard.challenge(MissingTokenError()).scope == told  # type: ignore[union-attr]
 
 
 def test_what_the_default_refuses_is_hidden_as_well(line: Line, guarding: Guarding) -> None:

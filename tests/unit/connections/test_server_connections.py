@@ -51,7 +51,8 @@ TOKEN = "https://auth.test/token"
 SECRET = "s3cret-of-the-client"
 ALICE = Principal("alice", "https://issuer.test")
 ROBOT = Principal(None, "https://issuer.test", client_id="robot")
-PEM = private_key("RS256").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+KEY = private_key("RS256")
+PEM = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def grant(*scopes: str) -> ClientCredentialsGrant:
@@ -497,7 +498,7 @@ def test_a_refusal_of_github_is_named(
         assert type(refusal) is kind
         assert told in str(refusal)
 
-    in_room(GitHubInstallation(7, PEM, 7, api_url=AUTH), test)
+    in_room(GitHubInstallation(7, KEY, 7, api_url=AUTH), test)
 
 
 @pytest.mark.parametrize(
@@ -517,7 +518,7 @@ def test_a_wrong_answer_of_github_is_named(changed: dict[str, Any], told: str) -
 
         assert told in str(await room.refused("issues:write"))
 
-    in_room(GitHubInstallation(7, PEM, 7, api_url=AUTH), test)
+    in_room(GitHubInstallation(7, KEY, 7, api_url=AUTH), test)
 
 
 def test_a_scope_that_is_no_permission_is_named_before_github_is_asked() -> None:
@@ -525,7 +526,7 @@ def test_a_scope_that_is_no_permission_is_named_before_github_is_asked() -> None
         assert 'scopes=["contents:read"' in str(await room.refused("repo"))
         assert room.endpoints.count == 0
 
-    in_room(GitHubInstallation(7, PEM, 7, api_url=AUTH), test)
+    in_room(GitHubInstallation(7, KEY, 7, api_url=AUTH), test)
 
 
 # --- a key from a function
@@ -717,7 +718,7 @@ def test_another_key_file_is_refused_and_not_shown(text: str) -> None:
         (lambda: ClientCredentialsGrant(TOKEN, PublicClient("mcp")), "need a secret or key"),
         (lambda: grant().__class__(TOKEN, ClientSecretBasic("a", "b"), scopes="a b"), "a list"),
         (lambda: ServiceAccount("", PEM), "write email="),
-        (lambda: ServiceAccount("a", PEM, scopes="a b"), "a list"),
+        (lambda: ServiceAccount("a", KEY, scopes="a b"), "a list"),
         (lambda: GitHubInstallation(7, PEM, "7"), "write GitHubInstallation"),  # type: ignore[arg-type]
         (lambda: GitHubInstallation(7, PEM, 7, repositories="a"), "a list"),
         (lambda: GitHubInstallation(7, PEM, 7, permissions={"a": "all"}), "'all'"),

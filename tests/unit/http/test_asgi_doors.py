@@ -203,6 +203,22 @@ def test_what_is_decoded_again_into_the_endpoint_is_not_elsewhere(path: str) -> 
     assert site.reached == 0
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/mcp\n", "/mcp\0", "/mcp\0.html", "/mcp%250a", "/x/../mcp\n", "/\n/../mcp\n"),
+        *("/mcp/..", "/mcp/../health", "/mcp/..;a/health", "/mcp/%2e%2e/x", "/mcp\0/../health"),
+        *("/mcp ", "/mcp.", "/mcp. ./x", "/\uff4dcp", "/\uff0f..\uff0fmcp", "http://host/mcp", "*"),
+    ],
+)
+def test_what_a_router_takes_for_the_endpoint_is_not_elsewhere(path: str) -> None:
+    for endpoint in ("/mcp", "/mcp/"):
+        site = Site(rules=RULES, others="authenticated", path=endpoint)
+
+        assert site.send("POST", path, body=call("delete_x")).status == 404
+        assert site.reached == 0
+
+
 def test_the_endpoint_is_found_where_the_application_is_mounted() -> None:
     site = Site(rules=RULES, path="/rpc")
 

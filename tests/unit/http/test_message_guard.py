@@ -141,6 +141,7 @@ def test_what_is_allowed_arrives_byte_by_byte_as_it_was_sent() -> None:
         ({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, None, 200),
         ({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}, None, 200),
         ({"jsonrpc": "2.0", "method": "notifications/initialized"}, None, 200),
+        ({"jsonrpc": "2.0", "method": "notifications/acme/purge"}, None, 401),
         ({"jsonrpc": "2.0", "id": 1, "method": "logging/setLevel", "params": {}}, None, 401),
     ],
 )

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from joserfc.jwk import JWKRegistry
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 
+from support.client_keys import private_key
 from toolguard.tokens.keys import Key, KeySet, KeySetError, StaticKeys
 
-RSA = rsa.generate_private_key(65537, 2048)
+RSA = private_key("RS256")
 P256, P384, P521 = (
     ec.generate_private_key(curve()) for curve in (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 )

@@ -7,18 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import get_default_algorithms
 from jwt.exceptions import InvalidKeyError
 
+from support.client_keys import private_key
 from toolguard.tokens.jws import CompactJWS
 from toolguard.tokens.keys import Key
 from toolguard.tokens.signatures import DEFAULT_ALGORITHMS, is_signed
 
-_RSA = rsa.generate_private_key(65537, 2048)
+_RSA = private_key("RS256")
 _EDDSA = ed25519.Ed25519PrivateKey.generate()
 PRIVATE: dict[str, Any] = {
     "RS": _RSA,

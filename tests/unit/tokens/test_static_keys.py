@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric import ed448, ed25519, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.client_keys import private_key
 from toolguard.tokens.keys import KeySet, KeySetError, StaticKeys, parse_json
 
-RSA = rsa.generate_private_key(65537, 2048)
+RSA = private_key("RS256")
 # RFC 7515, appendix A.3.1.
 P256_JWK = {
     "kid": "a",

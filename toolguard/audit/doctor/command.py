@@ -19,19 +19,27 @@ from toolguard.audit.doctor.issuers import look_at_issuer
 from toolguard.audit.doctor.tokens import look_with_token
 from toolguard.audit.loading import LoadError, load_server
 from toolguard.parsing.secure_urls import is_secure_url, is_this_machine
+from toolguard.parts.bounded import HEADERS, UnboundedError, bound
 from toolguard.tokens.fetching import EnvironmentClient
 
 __all__ = ["diagnose_url", "run_doctor"]
 
 _FAILED, _UNUSABLE = 1, 2
 _TIMEOUT = 10.0
+_MOST_SECONDS = 120.0
 _MAX_ISSUERS = 10
 
 
 def new_client() -> httpx.AsyncClient:
     """Return a client that follows no redirects, as clients with tokens do not."""
     trusted = httpx.create_ssl_context()
-    return EnvironmentClient(verify=trusted, timeout=_TIMEOUT, follow_redirects=False)
+    return EnvironmentClient(
+        verify=trusted,
+        headers=HEADERS,
+        event_hooks={"response": [bound]},
+        timeout=_TIMEOUT,
+        follow_redirects=False,
+    )
 
 
 def run_doctor(
@@ -58,6 +66,10 @@ def run_doctor(
     """
 
     async def look() -> list[Diagnosis]:
+        with anyio.fail_after(_MOST_SECONDS):
+            return await look_at_all()
+
+    async def look_at_all() -> list[Diagnosis]:
         async with client() as http:
             if target.startswith(("https://", "http://")):
                 return await diagnose_url(http, target, token=token, now=time.time())
@@ -65,19 +77,24 @@ def run_doctor(
 
     try:
         found = anyio.run(look)
-    except (LoadError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        reason = error if isinstance(error, LoadError) else _unreachable(error)
-        print(f"toolguard doctor: {target} cannot be looked at: {reason}", file=out)
-        return _UNUSABLE
-    if as_json:
-        print(json.dumps([asdict(each) for each in found], indent=2), file=out)
+    except (LoadError, UnboundedError) as error:
+        reason = str(error)
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as error:
+        reason = _unreachable(error)
     else:
-        print("\n".join(map(str, found)) or f"{target} is set up right", file=out)
-    return _FAILED if any(each.level == "fault" for each in found) else 0
+        if as_json:
+            print(json.dumps([asdict(each) for each in found], indent=2), file=out)
+        else:
+            print("\n".join(map(str, found)) or f"{target} is set up right", file=out)
+        return _FAILED if any(each.level == "fault" for each in found) else 0
+    print(f"toolguard doctor: {target} cannot be looked at: {reason}", file=out)
+    return _UNUSABLE
 
 
 def _unreachable(error: Exception) -> str:
     """Say why a URL cannot be looked at, without text of the answer."""
+    if isinstance(error, TimeoutError):
+        return f"it takes more than {_MOST_SECONDS:g} s"
     if isinstance(error, httpx.TimeoutException):
         return f"no answer within {_TIMEOUT:.0f} s ({type(error).__name__})"
     if isinstance(error, httpx.TransportError):

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TextIO
 
+import anyio
 import httpx
 
-from toolguard.dev.bounded import HEADERS, UnboundedError, bound
 from toolguard.dev.oauth.direct import PersonTokenRequest
 from toolguard.dev.one_call.wire import CallAnswer, CallRevision, ToolCaller
 from toolguard.dev.one_call.words import answer_text, connect_links, explanation
@@ -24,12 +24,14 @@ from toolguard.http.challenge import Challenge, metadata_url
 from toolguard.parsing.printable import printable
 from toolguard.parsing.secure_urls import is_this_machine, secure_origin
 from toolguard.parsing.strict_json import lenient_object
+from toolguard.parts.bounded import HEADERS, UnboundedError, bound
 
 __all__ = ["CallError", "CallSettings", "parse_arguments", "run_call"]
 
 _REFUSED, _UNUSABLE = 1, 2
 _MOST_SIGN_INS = 4
 _TIMEOUT = 60.0
+_MOST_SECONDS = 300.0  # as long as a gateway waits for the server behind it
 
 
 class CallError(Exception):
@@ -88,15 +90,20 @@ def run_call(settings: CallSettings, out: TextIO, err: TextIO) -> int:
     """
     try:
         _check_url(settings.url)
-        with httpx.Client(
+        http = httpx.AsyncClient(
             headers=HEADERS,
             event_hooks={"response": [bound]},
             verify=httpx.create_ssl_context(),  # which SSL_CERT_FILE sets for this machine too
             # All requests are to this origin; a proxy would get the tokens for this machine.
             trust_env=not is_this_machine(settings.url),
             timeout=_TIMEOUT,
-        ) as http:
-            return _CallInProgress(settings, http, err).run(out)
+        )
+        return anyio.run(_CallInProgress(settings, http, err).run, out)
+    except TimeoutError:
+        sentence = (
+            f"{settings.url} has not come to an end within {_MOST_SECONDS:g} s: correct the URL, "
+            "or ask for what takes less time"
+        )
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__
         sentence = (
@@ -127,34 +134,43 @@ def _check_url(url: str) -> None:
 class _CallInProgress:
     """One call: what is known on the way to its answer."""
 
-    def __init__(self, settings: CallSettings, http: httpx.Client, err: TextIO) -> None:
+    def __init__(self, settings: CallSettings, http: httpx.AsyncClient, err: TextIO) -> None:
         self._settings = settings
         self._http = http
         self._err = err
         self._caller = ToolCaller(settings.url, http, settings.revision)
         self._signed_in: PersonToken | None = None
 
-    def run(self, out: TextIO) -> int:
-        """Call until there is an answer that no sign-in changes; return the exit code."""
+    async def run(self, out: TextIO) -> int:
+        """Call until there is an answer that no sign-in changes; return the exit code.
+
+        Raises:
+            TimeoutError: if all of it takes too long.
+        """
+        with anyio.fail_after(_MOST_SECONDS):
+            async with self._http:
+                return await self._run(out)
+
+    async def _run(self, out: TextIO) -> int:
         asked = self._settings.person
         if asked is not None and asked.scopes is not None:
-            self._sign_in(*self._request(asked, metadata_url(self._settings.url)))
+            await self._sign_in(*await self._request(asked, metadata_url(self._settings.url)))
         for _ in range(_MOST_SIGN_INS):
-            exchange = self._send()
-            more = self._wanted(exchange)
+            exchange = await self._send()
+            more = await self._wanted(exchange)
             if more is None:
                 break
-            self._sign_in(*more)
-        self._caller.end(self._token)
+            await self._sign_in(*more)
+        await self._caller.end(self._token)
         return self._conclude(exchange, out)
 
     @property
     def _token(self) -> str | None:
         return self._settings.token if self._signed_in is None else self._signed_in.token
 
-    def _send(self) -> CallAnswer:
+    async def _send(self) -> CallAnswer:
         settings = self._settings
-        exchange = self._caller.call(settings.tool, settings.arguments, self._token)
+        exchange = await self._caller.call(settings.tool, settings.arguments, self._token)
         name = "a token of yours" if self._token is not None else "no token"
         if self._signed_in is not None:
             name = f"a token of {self._signed_in.person}"
@@ -167,7 +183,7 @@ class _CallInProgress:
             self._say(f"  {said}")
         return exchange
 
-    def _wanted(self, exchange: CallAnswer) -> tuple[PersonTokenRequest, str] | None:
+    async def _wanted(self, exchange: CallAnswer) -> tuple[PersonTokenRequest, str] | None:
         """Return the request for the token that a challenge asks for, and its issuer.
 
         None if there is no challenge, or nothing that the person could have asked for.
@@ -183,9 +199,9 @@ class _CallInProgress:
         if self._signed_in is not None and set(wanted) == set(held):
             return None
         scopes = wanted or None
-        return self._request(replace(asked, scopes=scopes), challenge.resource_metadata)
+        return await self._request(replace(asked, scopes=scopes), challenge.resource_metadata)
 
-    def _request(
+    async def _request(
         self, asked: PersonTokenRequest, metadata: str | None
     ) -> tuple[PersonTokenRequest, str]:
         """Return a request for a token of this server, and its issuer.
@@ -205,7 +221,7 @@ class _CallInProgress:
                 "the URL that its guard has, MCP_SERVER_URL"
             )
         if metadata is not None:
-            found = lenient_object(self._http.get(metadata).content) or {}
+            found = lenient_object((await self._http.get(metadata)).content) or {}
         resource, issuers = found.get("resource", url), found.get("authorization_servers")
         if not isinstance(resource, str) or secure_origin(resource) != secure_origin(url):
             raise CallError(f"{metadata} is the metadata of another server, {resource!r}")
@@ -217,9 +233,9 @@ class _CallInProgress:
         named = issuers[0] if isinstance(issuers, list) and issuers else DEFAULT_ISSUER
         return replace(asked, resource=resource), self._settings.issuer or str(named)
 
-    def _sign_in(self, asked: PersonTokenRequest, issuer: str) -> None:
+    async def _sign_in(self, asked: PersonTokenRequest, issuer: str) -> None:
         is_first = self._signed_in is None
-        self._signed_in = found = fetch_person_token(issuer, asked)
+        self._signed_in = found = await fetch_person_token(issuer, asked)
         scopes = " ".join(found.scopes) or "no scope"
         step = "signed in" if is_first else "step-up"
         self._say(f"{step}: {found.person} at {found.issuer}, with {scopes}")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -67,7 +68,7 @@ class ToolCaller:
         revision: the protocol revision.
     """
 
-    def __init__(self, url: str, http: httpx.Client, revision: CallRevision) -> None:
+    def __init__(self, url: str, http: httpx.AsyncClient, revision: CallRevision) -> None:
         self._url = url
         self._http = http
         self._revision: str = revision
@@ -75,42 +76,42 @@ class ToolCaller:
         self._session: str | None = None
         self._ids = itertools.count(1)
 
-    def call(self, tool: str, arguments: Mapping[str, Any], token: str | None) -> CallAnswer:
+    async def call(self, tool: str, arguments: Mapping[str, Any], token: str | None) -> CallAnswer:
         """Return the exchange that ends a call: the answer of the tool, or what refused before.
 
         Raises:
             httpx.HTTPError: if the server does not answer.
         """
         if self._has_handshake:
-            refused = self._shake_hands(token)
+            refused = await self._shake_hands(token)
             if refused is not None:
                 return refused
         params: dict[str, Any] = {"name": tool, "arguments": dict(arguments)}
-        return self._post("tools/call", params, token, name=tool)
+        return await self._post("tools/call", params, token, name=tool)
 
-    def end(self, token: str | None) -> None:
+    async def end(self, token: str | None) -> None:
         """End the session, if there is one."""
         if self._session is not None:
-            self._http.delete(self._url, headers=self._headers(token))
+            await self._http.delete(self._url, headers=self._headers(token))
 
-    def _shake_hands(self, token: str | None) -> CallAnswer | None:
+    async def _shake_hands(self, token: str | None) -> CallAnswer | None:
         """Initialize, unless that is done; return the exchange if it is refused."""
         params = {
             "protocolVersion": self._revision,
             "capabilities": _CAPABILITIES,
             "clientInfo": _CLIENT,
         }
-        exchange = self._post("initialize", params, token)
+        exchange = await self._post("initialize", params, token)
         if "result" not in exchange.answer.body:
             return exchange
         self._has_handshake = False
         agreed = str(exchange.answer.result.get("protocolVersion"))
         self._revision = agreed if _REVISION.fullmatch(agreed) else self._revision
         notification = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-        self._http.post(self._url, json=notification, headers=self._headers(token))
+        await self._http.post(self._url, json=notification, headers=self._headers(token))
         return None
 
-    def _post(
+    async def _post(
         self, method: str, params: dict[str, Any], token: str | None, *, name: str | None = None
     ) -> CallAnswer:
         number = next(self._ids)
@@ -119,8 +120,8 @@ class ToolCaller:
             params = {**params, "_meta": self._meta()}
             headers |= {"mcp-method": method, "mcp-name": name or ""}
         message = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-        with self._http.stream("POST", self._url, json=message, headers=headers) as response:
-            body = _answer_of(response, number)
+        async with self._http.stream("POST", self._url, json=message, headers=headers) as response:
+            body = await _answer_of(response, number)
             self._session = response.headers.get("mcp-session-id", self._session)
         about = method if name is None else f"{method} {name}"
         return _exchange(about, response, body)
@@ -163,21 +164,25 @@ def _exchange(about: str, response: httpx.Response, body: Mapping[str, Any]) -> 
     )
 
 
-def _answer_of(response: httpx.Response, number: int) -> dict[str, Any]:
+async def _answer_of(response: httpx.Response, number: int) -> dict[str, Any]:
     """Return the JSON-RPC response to the request of that number; empty if there is none.
 
     A stream is read until the response: the server may keep it open.
     """
     if response.headers.get("content-type", "").startswith("text/event-stream"):
-        messages = (lenient_object(data) or {} for data in _events(response))
-        return next((each for each in messages if each.get("id") == number), {})
-    return lenient_object(response.read().decode("utf-8", "replace")) or {}
+        async with aclosing(_events(response)) as events:
+            async for data in events:
+                message = lenient_object(data) or {}
+                if message.get("id") == number:
+                    return message
+        return {}
+    return lenient_object((await response.aread()).decode("utf-8", "replace")) or {}
 
 
-def _events(response: httpx.Response) -> Iterator[str]:
+async def _events(response: httpx.Response) -> AsyncGenerator[str, None]:
     """Yield the data of the events of a stream (HTML, server-sent events)."""
     data: list[str] = []
-    for line in response.iter_lines():
+    async for line in response.aiter_lines():
         if line.startswith("data:"):
             data.append(line.removeprefix("data:").removeprefix(" "))
         elif not line and data:

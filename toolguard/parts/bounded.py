@@ -1,8 +1,8 @@
-"""How much is read of what a server answers to ``toolguard call`` and ``toolguard token``?"""
+"""How much is read of what a server answers to ``toolguard doctor``, ``call`` and ``token``?"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import cast
 
 import httpx
@@ -20,7 +20,7 @@ class UnboundedError(Exception):
     """The answer is longer than may be read; the text says of which URL."""
 
 
-def bound(response: httpx.Response) -> None:
+async def bound(response: httpx.Response) -> None:
     """Limit what is read of a response: the hook of a client for each of them.
 
     Raises:
@@ -29,17 +29,19 @@ def bound(response: httpx.Response) -> None:
     url = response.request.url
     if response.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnboundedError(f"{url} sends a compressed answer, which was not accepted")
-    response.stream = _AtMost(cast("httpx.SyncByteStream", response.stream), str(url))
+    # JSON and events are UTF-8. Python has other codecs, and some of them decompress.
+    response.encoding = "utf-8"
+    response.stream = _AtMost(cast("httpx.AsyncByteStream", response.stream), str(url))
 
 
-class _AtMost(httpx.SyncByteStream):
-    def __init__(self, stream: httpx.SyncByteStream, url: str) -> None:
+class _AtMost(httpx.AsyncByteStream):
+    def __init__(self, stream: httpx.AsyncByteStream, url: str) -> None:
         self._stream = stream
         self._url = url
 
-    def __iter__(self) -> Iterator[bytes]:
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         length = 0
-        for chunk in self._stream:
+        async for chunk in self._stream:
             length += len(chunk)
             if length > MOST_BYTES:
                 raise UnboundedError(
@@ -48,5 +50,5 @@ class _AtMost(httpx.SyncByteStream):
                 )
             yield chunk
 
-    def close(self) -> None:
-        self._stream.close()
+    async def aclose(self) -> None:
+        await self._stream.aclose()
