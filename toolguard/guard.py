@@ -55,6 +55,7 @@ from toolguard.settings import (
 )
 from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.proofs import DPoP, Mode
+from toolguard.tokens.proofs.presented import check_binding
 from toolguard.tokens.verifier import Verifier, dpop_of, scope_names_of
 
 if TYPE_CHECKING:
@@ -651,9 +652,11 @@ class ToolGuard:
             return RequestAuth(None, principal, self, transport="stdio")
         if self._stdio_token is None:
             return RequestAuth(None, None, self, on_missing=HOW_TO_SET, transport="stdio")
+        token = ""
         try:
             token = self._stdio_token.read()
             principal = await self.verifier.verify(token)
+            check_binding(principal.jkt, bound=False)  # no proof comes over stdio
             return RequestAuth(token, principal, self, transport="stdio")
         except ToolGuardError as failure:
             # No client sent the token: public operations stay permitted.
@@ -661,6 +664,8 @@ class ToolGuard:
             return RequestAuth(
                 None, None, self, failure=reason, opens_public=True, transport="stdio"
             )
+        finally:
+            del token  # the traceback of a failure is kept, and shows local variables
 
     async def warm_up(self) -> None:
         """Fetch what the first call would wait for: the issuer's metadata and keys, and so on.

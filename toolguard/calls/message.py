@@ -121,10 +121,11 @@ class MessageContext:
         # a caller that server trusts without a token is anonymous here.
         known = self._principals.get(id(guard))
         if known is None:
-            token = auth.token
-            # The proof for this request was checked, if the token is bound to a key.
-            bound = auth.principal is not None and auth.principal.jkt is not None
-            principal = None if token is None else await verified(guard, token, bound=bound)
+            principal = None
+            if auth.token is not None:
+                # The proof for this request was checked, if the token is bound to a key.
+                bound = auth.principal is not None and auth.principal.jkt is not None
+                principal = await verified(guard, auth.token, bound=bound)
             known = self._principals[id(guard)] = (guard, principal)
         return known[1]
 

@@ -53,9 +53,6 @@ class StdioToken:
         token: the token itself.
         path: the file that holds the token, instead of ``token``.
         clock: returns the time of the file system, in seconds since the epoch.
-
-    Raises:
-        ValueError: if both are given.
     """
 
     __slots__ = ("_clock", "_path", "_seen", "_token")
@@ -67,8 +64,6 @@ class StdioToken:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if token and path:
-            raise ValueError(f"set one of {_TOKEN} and {_FILE}, not both")
         self._token = (token or "").rstrip("\r\n")
         self._path = Path(path).absolute() if path else None
         self._clock = clock
@@ -82,6 +77,9 @@ class StdioToken:
             ValueError: if the environment names both a token and a file.
         """
         token, path = environ.pop(_TOKEN, None), environ.get(_FILE)
+        if token and path:
+            del token  # a traceback shows local variables, and none may hold a token
+            raise ValueError(f"set one of {_TOKEN} and {_FILE}, not both")
         return cls(token, path) if token or path else None
 
     def read(self) -> str:

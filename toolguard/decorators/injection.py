@@ -103,7 +103,11 @@ class Injection:
             return (), {**kwargs, **injected}
         # Set aside, because `bind` refuses names that are not visible.
         hidden = {name: value for name, value in kwargs.items() if name not in injected}
-        bound = self.visible.bind(*args, **hidden)
+        try:
+            bound = self.visible.bind(*args, **hidden)
+        except TypeError:
+            del injected  # a traceback shows local variables, and none may hold a token
+            raise
         positional: list[Any] = []
         named: dict[str, Any] = {}
         for name, value in bound.arguments.items():

@@ -128,10 +128,10 @@ class _Mark:
 
 def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
     injection = Injection.from_policy(function, policy)
-    start = _starting(function)
-    reads_arguments = policy.reads_arguments
+    start = _starting(function, injection)
+    reads_arguments, needs = policy.reads_arguments, policy.connections
     # A call that turns out to lack a connection has not used its approval.
-    approving: Approving = "check" if policy.connections else "use"
+    approving: Approving = "check" if needs else "use"
 
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         outer = current_frame()
@@ -149,12 +149,12 @@ def _guarded(function: Callable[..., Any], policy: Policy) -> Guarded[..., Any]:
                     sent = MappingProxyType(injection.sent(args, kwargs))
                     call = replace(call, arguments=sent)
                 principal = await frame.authorize(call, approving=approving)
-            connections: Connections = {}
-            if policy.connections:
-                connections = await frame.connect(policy.connections, principal, call)
-            running = start(injection, args, kwargs, principal, connections)
-            del connections  # a traceback shows local variables, and none may hold a token
-            result = await running
+            result = await start(
+                args,
+                kwargs,
+                principal,
+                await frame.connect(needs, principal, call) if needs else {},  # in no variable
+            )
             failure = None
             return result  # noqa: TRY300 - an `else` would be one branch too many
         except Exception as error:
@@ -190,7 +190,7 @@ def _conclude(frame: Frame, row: Row, error: Exception) -> ToolGuardError | None
     return refusal
 
 
-def _starting(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+def _starting(function: Callable[..., Any], injection: Injection) -> Callable[..., Awaitable[Any]]:
     """Return a starter that calls ``function`` with the injected values; await its result.
 
     The starter has returned when the function runs, so no frame above it holds an injected value.
@@ -201,7 +201,6 @@ def _starting(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
     )
 
     def start(
-        injection: Injection,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
         principal: Principal | None,

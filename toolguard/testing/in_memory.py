@@ -18,6 +18,7 @@ from toolguard.guard import ToolGuard
 from toolguard.testing.issuer import LocalIssuer, checked_scopes
 from toolguard.testing.trust import issuer_for
 from toolguard.tokens.jwt import Verifier
+from toolguard.tokens.proofs.presented import check_binding
 
 __all__ = ["InMemoryCaller", "own_trust", "signed_in", "trust_in"]
 
@@ -121,9 +122,12 @@ class InMemoryCaller:
         token = issuer.mint(self._user, **self._claims)
         try:
             principal = await verifier.verify(token)
+            check_binding(principal.jkt, bound=False)
             return RequestAuth(token, principal, guard, transport="memory")
         except ToolGuardError as failure:
             return RequestAuth(token, None, guard, failure=failure, transport="memory")
+        finally:
+            del token  # the traceback of a failure is kept, and shows local variables
 
 
 def _refusal(reason: str) -> GuardNotConfiguredError:

@@ -187,7 +187,9 @@ class IntrospectionVerifier:
             InvalidTokenError: if the token is not active, not for this server, or not bound.
             KeysUnavailableError: if the issuer does not answer.
         """
-        return await self.verify(token, bound=True)
+        verifying = self.verify(token, bound=True)
+        del token  # a traceback shows local variables, and none may hold a token
+        return await verifying
 
     async def asked(self, hidden: HiddenToken) -> Principal:
         """Return the principal of a token, which may be bound to a key.

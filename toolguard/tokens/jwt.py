@@ -256,7 +256,9 @@ class JWTVerifier:
             InvalidTokenError: if the token is not valid, or not bound to a key.
             KeysUnavailableError: if the issuer's keys cannot be fetched.
         """
-        return await self.verify(token, bound=True)
+        verifying = self.verify(token, bound=True)
+        del token  # a traceback shows local variables, and none may hold a token
+        return await verifying
 
     def verify_now(self, token: str) -> Principal | None:
         """Verify ``token`` without I/O; return None if keys have to be fetched first.

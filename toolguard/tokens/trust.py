@@ -172,7 +172,9 @@ class TrustedIssuers:
             InvalidTokenError: if the token is not valid, or not bound to a key.
             KeysUnavailableError: if the keys of its issuer cannot be fetched.
         """
-        return await self.verify(token, bound=True)
+        verifying = self.verify(token, bound=True)
+        del token  # a traceback shows local variables, and none may hold a token
+        return await verifying
 
     async def verify(self, token: str, *, bound: bool = False) -> Principal:
         """Verify ``token`` and return its principal; suspends only to fetch keys.

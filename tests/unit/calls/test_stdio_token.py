@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.traces import failure, left_behind
 from toolguard import InvalidTokenError, MissingTokenError, Principal, ToolGuard
 from toolguard.calls.message import Frame, MessageContext
 from toolguard.calls.stdio import StdioToken
@@ -44,7 +45,7 @@ class Names:
 
 
 def guard(**settings: Any) -> ToolGuard:
-    return ToolGuard(verifier=Names(), audience=URL, **settings)
+    return ToolGuard(**{"verifier": Names(), "audience": URL, **settings})
 
 
 def asks(made: ToolGuard, policy: Policy) -> str | None:
@@ -285,3 +286,51 @@ def test_without_a_token_only_what_is_public_is_open(caplog: pytest.LogCaptureFi
             asks(made, Policy())
         assert asks(made, Policy(public=True)) is None
     assert f"only public operations can be used: {hint}" in caplog.messages
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InvalidTokenError("malformed", "The token cannot be read"),
+        RuntimeError("a fault"),
+        KeyboardInterrupt(),
+    ],
+    ids=repr,
+)
+def test_a_token_that_cannot_be_verified_is_left_in_no_variable(
+    environ: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    class Failing:
+        async def verify(self, token: str) -> Principal:
+            del token
+            raise error
+
+    environ.setenv("TOOLGUARD_ACCESS_TOKEN", "of-alice-in-wonderland")
+    made = guard(verifier=Failing())
+    with made.serving_stdio():
+        raised = failure(lambda: asks(made, Policy()))
+
+    assert raised is error
+    assert left_behind(raised, "of-alice-in-wonderland") == []
+
+
+def test_a_token_beside_a_file_is_left_in_no_variable(
+    file: Path, environ: pytest.MonkeyPatch
+) -> None:
+    environ.setenv("TOOLGUARD_ACCESS_TOKEN", "of-alice-in-wonderland")
+
+    raised = failure(lambda: StdioToken.taken_from(os.environ))
+
+    assert "not both" in str(raised)
+    assert left_behind(raised, "of-alice-in-wonderland") == []
+
+
+def test_a_bound_token_is_no_bearer_token_over_stdio(environ: pytest.MonkeyPatch) -> None:
+    class Bound:
+        async def verify(self, token: str) -> Principal:
+            return Principal(token, "https://issuer.test", expires_at=math.inf, jkt="thumbprint")
+
+    environ.setenv("TOOLGUARD_ACCESS_TOKEN", "of-alice")
+    made = guard(verifier=Bound())
+    with made.serving_stdio(), pytest.raises(InvalidTokenError, match="bound to a key"):
+        asks(made, Policy())

@@ -9,15 +9,19 @@ import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from traceback import walk_tb
 from typing import Any
 
 import pytest
 
 from support.callers import TOKEN, Caller, Desk, person
+from support.traces import failure, left_behind
 from toolguard import public, requires_auth, requires_scopes, with_connection
-from toolguard.connections import Connection
+from toolguard.connections import Connection, ConnectionRequest
+from toolguard.connections.functions import FunctionProvider
 from toolguard.decorators.wrapper import GuardDecorator
 from toolguard.errors import (
+    AccessDeniedError,
     ConnectionRequiredError,
     GuardNotConfiguredError,
     InsufficientScopeError,
@@ -309,3 +313,24 @@ def test_a_wrapper_is_a_coroutine_function_whatever_it_guards(decorator: GuardDe
     def sync() -> None: ...
 
     assert inspect.iscoroutinefunction(decorator(sync))
+
+
+@pytest.mark.parametrize("args", [(), ("monday", "too many")], ids=len)
+@pytest.mark.parametrize("user_id", ["alice", None])
+def test_a_call_that_cannot_be_made_leaves_its_token_in_no_variable(
+    args: tuple[str, ...], user_id: str | None
+) -> None:
+    async def connect(_: ConnectionRequest) -> Connection:
+        return Connection("ya29.a-connection-of-alice")
+
+    @with_connection("google")
+    async def tool(day: str, *, user_id: str, connection_token: str) -> str:
+        return f"{day} {user_id} {connection_token}"
+
+    caller = Caller(person(user_id), Desk(connections=FunctionProvider(connect)))
+    raised = failure(lambda: caller.calls(tool, *args))
+
+    assert isinstance(raised, TypeError if user_id else AccessDeniedError)
+    assert left_behind(raised, "ya29.a-connection-of-alice") == []
+    frames = {frame.f_code.co_name: frame.f_locals for frame, _ in walk_tb(raised.__traceback__)}
+    assert not any(isinstance(value, dict) and value for value in frames["guarded"].values())

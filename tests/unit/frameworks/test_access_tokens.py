@@ -50,6 +50,10 @@ def test_a_caller_without_user_and_client_stays_one() -> None:
     assert (found.subject, found.client_id) == (None, "")
 
 
+def test_a_bound_token_is_no_bearer_token_of_a_framework() -> None:
+    assert asked(Tokens({TOKEN: person("alice", jkt="thumbprint")})) is None
+
+
 def test_a_refused_token_is_none_and_the_reason_goes_to_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

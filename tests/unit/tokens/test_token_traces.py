@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
 from traceback import walk_tb
 from typing import Any
 
@@ -12,12 +10,18 @@ import pytest
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 
+from support.callers import Desk, person
 from support.counted_keys import published
+from support.traces import failure, left_behind
 from support.trusted import AUDIENCE, CLAIMS, ES256, NOW, issuing, mint
-from toolguard.errors import KeysUnavailableError
+from toolguard.calls.message import MessageContext
+from toolguard.calls.request import RequestAuth
+from toolguard.errors import KeysUnavailableError, ToolGuardError
 from toolguard.frameworks.framework_verifier import FrameworkVerifier
 from toolguard.testing.bad_tokens import INVALID_TOKENS
 from toolguard.tokens.keys import Key
+from toolguard.tokens.proofs.presented import verified
+from toolguard.tokens.trust import TrustedIssuers
 
 KEY = published(ES256)
 
@@ -47,49 +51,6 @@ class Failing:
         self._reach("refresh")
 
 
-def texts(value: object, depth: int = 0) -> Iterator[str]:
-    """Yield the texts that a value holds, a few levels deep."""
-    if isinstance(value, (str, bytes)):
-        yield value if isinstance(value, str) else value.decode("latin-1")
-    elif depth < 4:
-        for item in parts_of(value):
-            yield from texts(item, depth + 1)
-
-
-def parts_of(value: object) -> list[object]:
-    if isinstance(value, dict):
-        return [*value.keys(), *value.values()]
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    if is_dataclass(value):
-        return [getattr(value, field.name, None) for field in fields(value)]
-    return [vars(value)] if isinstance(value, (AuthenticatedUser, AccessToken)) else []
-
-
-def left_behind(error: BaseException | None, secret: str) -> list[str]:
-    """Return where in the frames of an error, and of its causes, a part of the token stands."""
-    # The payload cannot be told from the claims it says; header and payload are what was signed.
-    parts = [part for part in (secret, secret.rpartition(".")[0], secret[-40:]) if len(part) > 12]
-    found = []
-    while error is not None:
-        for frame, _ in walk_tb(error.__traceback__):
-            if not str(frame.f_globals.get("__name__")).startswith("toolguard."):
-                continue
-            for name, value in frame.f_locals.items():
-                if any(part in text for text in texts(value) for part in parts):
-                    found.append(f"{frame.f_code.co_name}: {name}")
-        error = error.__cause__ or error.__context__
-    return found
-
-
-def failure(run: Callable[[], object]) -> BaseException:
-    try:
-        run()
-    except BaseException as error:  # noqa: BLE001 - each kind of failure is looked at
-        return error
-    raise AssertionError("it did not fail")
-
-
 BAD = {
     **{name: ES256.mint_invalid(name, "alice") for name in INVALID_TOKENS},
     "empty": "",
@@ -111,6 +72,31 @@ def test_a_refused_token_is_left_in_no_variable(name: str, remember: int) -> Non
             lambda: asyncio.run(verifier.verify(BAD[name])),
         ):
             assert left_behind(failure(run), BAD[name]) == []
+
+
+@pytest.mark.parametrize("bound", [False, True])
+@pytest.mark.parametrize("kind", ["verifier", "trust", "guard", "nested"])
+def test_a_token_refused_by_another_guard_is_left_in_no_variable(kind: str, *, bound: bool) -> None:
+    token, principal = mint(), person("alice", jkt="thumbprint" if bound else None)
+    stranger = issuing().verifier()
+    inner, outer = Desk(stranger), RequestAuth(token, principal, Desk(ES256.verifier()))
+    verifiers: dict[str, Any] = {"verifier": stranger, "trust": TrustedIssuers((stranger,))}
+
+    async def ask() -> None:
+        if kind == "guard":
+            await verified(inner, token, bound=bound)
+        elif kind == "nested":
+            await MessageContext(outer).principal(inner)
+        elif bound:
+            await verifiers[kind].verify_bound(token)
+        else:
+            await verifiers[kind].verify(token)
+
+    raised = failure(lambda: asyncio.run(ask()))
+
+    assert isinstance(raised, ToolGuardError)
+    # The representation of the request leaves its token out.
+    assert [each for each in left_behind(raised, token) if each.endswith(": token")] == []
 
 
 def test_a_remembered_token_that_expires_is_left_in_no_variable() -> None:

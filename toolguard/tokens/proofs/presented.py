@@ -80,7 +80,10 @@ async def verified(guard: Accepting, token: str, *, bound: bool) -> Principal:
     )
     if verify is None:
         raise InvalidTokenError("bound", "Tokens that are bound to a key are not accepted here")
-    principal = await verify(token)
+    try:
+        principal = await verify(token)
+    finally:
+        del token  # a traceback shows local variables, and none may hold a token
     check_binding(principal.jkt, bound=bound)
     mode = guard.dpop_mode(principal.issuer)
     if bound and mode == "off":
