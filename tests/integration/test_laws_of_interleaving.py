@@ -47,25 +47,39 @@ class Turns:
 
     Attributes:
         order: which of those that wait goes on, each time; the first once there is no more.
+        waiting: those that wait.
+        left: how many calls have not ended.
+        changed: set when one begins to wait, or ends.
     """
 
     order: list[int]
     waiting: list[anyio.Event] = field(default_factory=list)
+    left: int = 0
+    changed: anyio.Event = field(default_factory=anyio.Event)
 
     async def wait(self) -> None:
         """Let others go on."""
         mine = anyio.Event()
         self.waiting.append(mine)
+        self.changed.set()
         await mine.wait()
 
-    async def take(self) -> None:
-        """Let one after the other go on until none waits."""
-        while True:
+    def end(self) -> None:
+        """Note that a call has ended."""
+        self.left -= 1
+        self.changed.set()
+
+    async def take(self, calls: int) -> None:
+        """Let one after the other go on until all calls have ended."""
+        self.left += calls
+        while self.left:
             await wait_all_tasks_blocked()
-            if not self.waiting:
-                return
-            at = self.order.pop() % len(self.waiting) if self.order else 0
-            self.waiting.pop(at).set()
+            if self.waiting:
+                at = self.order.pop() % len(self.waiting) if self.order else 0
+                self.waiting.pop(at).set()
+            elif self.left:  # a callback or a thread is yet to resume one
+                self.changed = anyio.Event()
+                await self.changed.wait()
 
 
 class Office:
@@ -184,11 +198,12 @@ async def _answers(office: Office, calls: Sequence[Call]) -> list[ServerAnswer]:
             office.server, user=call.user, scopes=sorted(CALLERS[call.user])
         )
         answers[at] = await client.call(call.tool, {"owner": call.owner})
+        office.turns.end()
 
     async with anyio.create_task_group() as group:
         for at, call in enumerate(calls):
             group.start_soon(ask, at, call)
-        await office.turns.take()
+        await office.turns.take(len(calls))
     return [answers[at] for at in range(len(calls))]
 
 
