@@ -147,9 +147,10 @@ def challenge_for(  # noqa: PLR0913 - all by keyword
             all the same, which every client reads.
         offers_bearer: whether bearer tokens are accepted.
     """
-    is_missing = isinstance(refusal, MissingTokenError)
     least: tuple[str, ...] = ()
+    error: str | None = refusal.error
     if isinstance(refusal, MissingTokenError):
+        error = None
         named = refusal.as_requested(refusal.scopes) or tuple(default_scope)
     elif isinstance(refusal, InsufficientScopeError):
         least = named = refusal.as_requested(refusal.required_scopes)
@@ -165,13 +166,13 @@ def challenge_for(  # noqa: PLR0913 - all by keyword
     if refusal.status in (401, 403):
         named = tuple(dict.fromkeys((*always, *named)))
     description = refusal.error_description
-    is_sendable = not is_missing and _TEXT.fullmatch(description) is not None
+    is_sendable = error is not None and _TEXT.fullmatch(description) is not None
     offers_dpop = refusal.status == 401  # noqa: PLR2004 - a 403 keeps the form that clients read
     return _longest(
         named,
         least,
         description if is_sendable else None,
-        error=None if is_missing else refusal.error,
+        error=error,
         resource_metadata=resource_metadata,
         acr_values=tuple(getattr(refusal, "acr_values", ())),
         max_age=getattr(refusal, "max_age", None),
