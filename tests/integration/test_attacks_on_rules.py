@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeAlias, cast
 
 import httpx
@@ -308,20 +308,24 @@ def _move(src: str, dst: str) -> str:
     return f"moved {src} to {dst}"
 
 
-def _swapped(server: Any, way: str) -> Any:
+def _remade(**changes: Any) -> Any:
+    """Return the tool "mv", which is made from the tool "move" by these changes."""
+    tool = _fastmcp("tools", "Tool")
+    return tool.from_tool(tool.from_function(_move, name="move"), name="mv", **changes)
+
+
+def _swapped(server: Any, way: str) -> None:
     """Add a tool whose arguments have each other's names in the tool it is made from."""
-    made = _fastmcp("tools", "Tool").from_function(_move, name="move")
     change = _fastmcp("tools.tool_transform", "ArgTransform")
     swapped = {"src": change(name="dst"), "dst": change(name="src")}
     if way == "copied":
-        from_tool = _fastmcp("tools", "Tool").from_tool
-        server.add_tool(from_tool(made, name="mv", transform_args=swapped))
+        server.add_tool(_remade(transform_args=swapped))
         return
     target = server
     if way == "mounted":
         target = type(server)("inner")
         server.mount(target)
-    target.add_tool(made)
+    target.add_tool(_fastmcp("tools", "Tool").from_function(_move, name="move"))
     config = _fastmcp("tools.tool_transform", "ToolTransformConfig")
     renamed = _fastmcp("tools.tool_transform", "ArgTransformConfig")
     arguments = {"src": renamed(name="dst"), "dst": renamed(name="src")}
@@ -329,22 +333,37 @@ def _swapped(server: Any, way: str) -> Any:
     server.add_transform(transform({"move": config(name="mv", arguments=arguments)}))
 
 
+SWAPPED = ({"src": "own", "dst": "other"}, {"src": "other", "dst": "own"})
+Refused = Callable[..., None]
+
+
+@pytest.fixture
+def refused(line: Line, guarding: Guarding, reach: Callable[..., Caller]) -> Refused:
+    """Check that a tool is refused by rules: at protect(), and on each call if it comes later."""
+
+    def check(add: Callable[[Any], None], rules: Any, said: str, *calls: Mapping[str, str]) -> None:
+        early = line.server("early")
+        add(early)
+        with pytest.raises(ValueError, match=said):
+            guarding().protect(early, rules=rules)
+
+        late = guarding().protect(line.server("late"), rules=rules)
+        mallory = reach(late, "write.own")
+        add(late)
+        for sent in calls:
+            assert "moved" not in mallory.call("mv", sent).content
+
+    return check
+
+
 @pytest.mark.parametrize("way", ["copied", "transformed", "mounted"])
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
 def test_a_rule_never_reads_the_argument_of_another_tool_by_its_name(
-    line: Line, guarding: Guarding, reach: Callable[..., Caller], way: str
+    refused: Refused, way: str
 ) -> None:
     rules = {"move": requires_scopes("write.{src}")}
-    early = line.server("early")
-    _swapped(early, way)
-    with pytest.raises(ValueError, match="an argument 'src' that is a different one there"):
-        guarding().protect(early, rules=rules)
-
-    late = guarding().protect(line.server("late"), rules=rules)
-    mallory = reach(late, "write.own")
-    _swapped(late, way)
-    for sent in ({"src": "own", "dst": "other"}, {"src": "other", "dst": "own"}):
-        assert "moved" not in mallory.call("mv", sent).content
+    said = "an argument 'src' that is a different one there"
+    refused(lambda server: _swapped(server, way), rules, said, *SWAPPED)
 
 
 BY_CALL = [
@@ -358,18 +377,10 @@ BY_CALL = [
 @pytest.mark.parametrize("way", ["copied", "transformed", "mounted"])
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
 def test_a_function_of_a_rule_never_reads_the_argument_of_another_tool(
-    line: Line, guarding: Guarding, reach: Callable[..., Caller], way: str, name: str, rule: Any
+    refused: Refused, way: str, name: str, rule: Any
 ) -> None:
-    early = line.server("early")
-    _swapped(early, way)
-    with pytest.raises(ValueError, match="could read those of either"):
-        guarding().protect(early, rules={name: rule})
-
-    late = guarding().protect(line.server("late"), rules={name: rule})
-    mallory = reach(late, "write.own")
-    _swapped(late, way)
-    for sent in ({"src": "own", "dst": "other"}, {"src": "other", "dst": "own"}):
-        assert "moved" not in mallory.call("mv", sent).content
+    said = "could read those of either"
+    refused(lambda server: _swapped(server, way), {name: rule}, said, *SWAPPED)
 
 
 async def _passing_another(src: str, dst: str) -> Any:
@@ -386,24 +397,17 @@ async def _passing_its_own(path: str, dst: str, **_: str) -> Any:
 @pytest.mark.parametrize("in_front", [_passing_another, _passing_its_own])
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
 def test_a_rule_never_reads_what_a_function_in_front_of_a_tool_replaces(
-    line: Line, guarding: Guarding, reach: Callable[..., Caller], in_front: Any, rule: Any
+    refused: Refused, in_front: Any, rule: Any
 ) -> None:
     def add(server: Any) -> None:
-        made = _fastmcp("tools", "Tool").from_function(_move, name="move")
-        server.add_tool(_fastmcp("tools", "Tool").from_tool(made, name="mv", transform_fn=in_front))
+        server.add_tool(_remade(transform_fn=in_front))
 
-    early = line.server("early")
-    add(early)
-    with pytest.raises(ValueError, match="could read"):
-        guarding().protect(early, rules={"move": rule})
-
-    late = guarding().protect(line.server("late"), rules={"move": rule})
-    mallory = reach(late, "write.own")
-    add(late)
     sent = {"src": "own", "path": "other", "dst": "x"}
-    for left_out in ("src", "path", ""):
-        arguments = {name: value for name, value in sent.items() if name != left_out}
-        assert "moved" not in mallory.call("mv", arguments).content
+    calls = [
+        {name: value for name, value in sent.items() if name != left_out}
+        for left_out in ("src", "path", "")
+    ]
+    refused(add, {"move": rule}, "could read", *calls)
 
 
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
@@ -411,10 +415,9 @@ def test_a_function_of_a_rule_reads_a_tool_whose_arguments_keep_their_names(
     line: Line, guarding: Guarding, reach: Callable[..., Caller]
 ) -> None:
     server: Any = line.server("files")
-    made = _fastmcp("tools", "Tool").from_function(_move, name="move")
     change = _fastmcp("tools.tool_transform", "ArgTransform")
     changes = {"src": change(description="from"), "dst": change(hide=True, default="bin")}
-    server.add_tool(_fastmcp("tools", "Tool").from_tool(made, name="mv", transform_args=changes))
+    server.add_tool(_remade(transform_args=changes))
     guarding().protect(server, rules={"move": BY_CALL[0]})
     bob = reach(server)
 
@@ -427,10 +430,8 @@ def test_a_rule_reads_an_argument_that_was_renamed_to_a_new_name(
     line: Line, guarding: Guarding, reach: Callable[..., Caller]
 ) -> None:
     server: Any = line.server("files")
-    made = _fastmcp("tools", "Tool").from_function(_move, name="move")
     change = _fastmcp("tools.tool_transform", "ArgTransform")
-    from_tool = _fastmcp("tools", "Tool").from_tool
-    server.add_tool(from_tool(made, name="mv", transform_args={"src": change(name="path")}))
+    server.add_tool(_remade(transform_args={"src": change(name="path")}))
     guarding().protect(server, rules={"mv": requires_scopes("write.{path}")})
     bob = reach(server, "write.own")
 
@@ -446,8 +447,7 @@ def test_a_function_in_front_of_a_tool_takes_no_caller_from_the_client(
         return f"banned {user_id} {others}"
 
     def add(server: Any) -> None:
-        made = _fastmcp("tools", "Tool").from_function(_move, name="move")
-        server.add_tool(_fastmcp("tools", "Tool").from_tool(made, name="mv", transform_fn=ban))
+        server.add_tool(_remade(transform_fn=ban))
 
     early = line.server("early")
     add(early)

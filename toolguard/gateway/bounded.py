@@ -12,20 +12,16 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-__all__ = ["ENCODING", "HEADERS", "HTTP", "MOST_BYTES", "TOO_LONG", "bound", "is_too_long"]
+from toolguard.parts.bounded import MOST_BYTES
+
+__all__ = ["ENCODING", "HTTP", "TOO_LONG", "bound", "is_too_long"]
 
 # httpx2 comes with mcp 2.x.
 HTTP: Any = import_module("httpx2" if find_spec("httpx2") is not None else "httpx")
 """The HTTP client of the SDK that is installed."""
 
-MOST_BYTES = 16 * 1024 * 1024
-"""The most bytes of one message: a line, a body, or an event of a stream."""
-
 TOO_LONG = f"sends more than {MOST_BYTES >> 20} MiB in one message: ask it for less at once"
 """What is said of a server that sends more."""
-
-HEADERS = {"accept-encoding": "identity"}
-"""The headers of the client: without compression, an answer cannot grow while it is decoded."""
 
 ENCODING = "toolguard_bounded_lines"
 """The encoding of a server over stdio: UTF-8, of which whole lines are decoded."""

@@ -18,9 +18,10 @@ from mcp.client.streamable_http import streamable_http_client
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from toolguard.frameworks import internals
-from toolguard.gateway.bounded import ENCODING, HEADERS, HTTP, TOO_LONG, bound, is_too_long
+from toolguard.gateway.bounded import ENCODING, HTTP, TOO_LONG, bound, is_too_long
 from toolguard.gateway.configuration import Upstream
 from toolguard.parsing.secure_urls import is_this_machine
+from toolguard.parts.bounded import HEADERS
 
 __all__ = ["SDK_ERROR", "Credential", "Log", "Progress", "Session", "UpstreamError"]
 

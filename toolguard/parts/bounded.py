@@ -1,4 +1,4 @@
-"""How much is read of what a server answers to ``toolguard doctor``, ``call`` and ``token``?"""
+"""How much is read of what a server answers to the commands and the gateway?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 __all__ = ["HEADERS", "MOST_BYTES", "UnboundedError", "bound"]
 
 MOST_BYTES = 16 * 1024 * 1024
-"""The most bytes of one answer."""
+"""The most bytes of one answer, or of one message of a stream."""
 
 HEADERS = {"accept-encoding": "identity"}
 """The headers of the client: without compression, an answer cannot grow while it is decoded."""

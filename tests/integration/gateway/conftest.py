@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from support.gateways import publishing
+from support.scripted_upstream import ScriptedUpstream
 from toolguard.testing import LocalIssuer
 
 
@@ -23,3 +24,9 @@ def patient() -> Iterator[httpx.Client]:
     """An HTTP client that waits until a process has started."""
     with httpx.Client(timeout=60) as client:
         yield client
+
+
+@pytest.fixture
+def upstream() -> ScriptedUpstream:
+    """The server behind."""
+    return ScriptedUpstream("hour")

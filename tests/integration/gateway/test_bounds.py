@@ -20,9 +20,9 @@ from starlette.responses import Response, StreamingResponse
 from support.gateways import RULES, TESTS, gateway, write_rules
 from support.scripted_upstream import ScriptedUpstream, events, text
 from support.wire import Caller
-from toolguard.gateway.bounded import MOST_BYTES
 from toolguard.gateway.configuration import read_configuration
 from toolguard.gateway.session import Session, UpstreamError
+from toolguard.parts.bounded import MOST_BYTES
 from toolguard.testing import LocalIssuer, Loopback
 
 MEBIBYTE = 1024 * 1024
@@ -30,12 +30,6 @@ TOO_LONG = "sends more than 16 MiB in one message: ask it for less at once"
 SSE = "text/event-stream"
 
 Serving = Callable[..., Caller]
-
-
-@pytest.fixture
-def upstream() -> ScriptedUpstream:
-    """The server behind."""
-    return ScriptedUpstream("hour")
 
 
 @pytest.fixture
@@ -59,7 +53,7 @@ def caller_of(
 
 
 async def endless(chunk: bytes) -> AsyncIterator[bytes]:
-    """Yield four times what may be read, in large chunks, until nobody reads."""
+    """Yield four times what may be read, in large chunks, until the reader stops."""
     for _ in range(64):
         yield chunk * (MEBIBYTE // len(chunk))
 

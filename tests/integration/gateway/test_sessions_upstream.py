@@ -22,12 +22,6 @@ Serving = Callable[..., Callable[..., Caller]]
 
 
 @pytest.fixture
-def upstream() -> ScriptedUpstream:
-    """The server behind."""
-    return ScriptedUpstream("hour")
-
-
-@pytest.fixture
 def serving(
     upstream: ScriptedUpstream, signing: LocalIssuer, patient: httpx.Client, tmp_path: Path
 ) -> Iterator[Serving]:
