@@ -48,7 +48,7 @@ class Refusal(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         assert isinstance(self.server, Recorder)
         line, head = self.rfile.readline(1), b""
-        if line in (b"", _HANDSHAKE):  # nobody there, or TLS where there is none
+        if line in (b"", _HANDSHAKE):  # a closed connection, or TLS sent to a plain server
             return
         while line not in (b"", b"\r\n"):
             head, line = head + line, self.rfile.readline()

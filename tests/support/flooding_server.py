@@ -9,7 +9,7 @@ MEBIBYTE = "x" * 1024 * 1024
 
 
 def answer(message: dict[str, object]) -> dict[str, object] | None:
-    """Return the result of a request; None after a line that is none."""
+    """Return the result of a request; None for a line that is not a request."""
     params = message.get("params") or {}
     assert isinstance(params, dict)
     if message["method"] == "initialize":

@@ -106,6 +106,6 @@ def _notes(
         for each in unmatched:
             yield f"unless it is for what is not in the table, {each.message}"
     if any(not each.guarded and each.access == "nobody" for each in operations):
-        yield 'by default="deny" nobody can use what has no guard, so it is not reported'
+        yield 'default="deny" refuses every call without a guard, so it is not reported'
     if checked and any(each.call_scopes for each in operations):
         yield "scopes that depend on the call cannot be held against those that are offered"

@@ -33,7 +33,7 @@ class HTTPAnswer(NamedTuple):
 
 
 Post: TypeAlias = Callable[[str, bytes, Mapping[str, str], float], Awaitable["HTTPAnswer | str"]]
-"""Sends a form to a URL within a number of seconds; returns the answer, or why there is none."""
+"""Sends a form to a URL within a number of seconds; returns the answer, or why it failed."""
 
 
 class HttpPost:

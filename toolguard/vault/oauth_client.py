@@ -77,7 +77,7 @@ class OAuthClient:
         return grant, answer.members
 
     async def refresh(self, grant: Grant) -> Grant | ConnectionTokenError:
-        """Return the grant with a new access token, or the error that says why there is none.
+        """Return the grant with a new access token, or the error that explains its absence.
 
         A refresh is sent once: a service that rotates refresh tokens may take a second one for
         theft.

@@ -32,7 +32,7 @@ _LATER = frozenset({"temporarily_unavailable", "server_error", "ratelimited", "r
 def read_grant(
     answer: VaultAnswer, provider: OAuthProvider, name: str, before: Grant, now: float
 ) -> Grant | ConnectionTokenError:
-    """Return the grant, or the error that says why there is none.
+    """Return the grant, or the error that explains its absence.
 
     What an answer leaves out is as before: the scopes (RFC 6749 §5.1) and, at a refresh, the
     refresh token (§6).

@@ -459,7 +459,7 @@ def test_members_of_a_wrong_type_are_no_fault_of_the_doctor(wrong: object) -> No
 
 
 async def _pieces(piece: bytes) -> AsyncIterator[bytes]:
-    """Yield pieces until nobody reads."""
+    """Yield pieces until the reader stops."""
     while True:
         yield piece
         await anyio.lowlevel.checkpoint()

@@ -334,7 +334,7 @@ def test_an_answer_without_an_end_ends_the_call(
 
 
 async def dripping() -> AsyncIterator[bytes]:
-    """Yield single bytes until nobody reads."""
+    """Yield single bytes until the reader stops."""
     while True:
         yield b" "
         await anyio.lowlevel.checkpoint()

@@ -32,7 +32,7 @@ _IN_THE_RESPONSE_ITSELF = frozenset({"accessToken", "accessTokenExpiry", "scopes
 def read_answer(
     answer: VaultAnswer, asked: TokenRequest, now: float
 ) -> Connection | ConnectionTokenError:
-    """Return the connection in ``answer``, or the error that says why there is none.
+    """Return the connection in ``answer``, or the error that explains its absence.
 
     Args:
         answer: the answer of the vault.

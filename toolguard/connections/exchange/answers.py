@@ -32,7 +32,7 @@ __all__ = ["read_answer"]
 def read_answer(
     answer: VaultAnswer, settings: ExchangeSettings, request: ConnectionRequest, now: float
 ) -> Connection | ConnectionTokenError:
-    """Return the connection, or the error that says why there is none.
+    """Return the connection, or the error that explains its absence.
 
     A success is read by RFC 8693 §2.2.1: ``issued_token_type`` is the requested type (an access
     token or a JWT if none was requested), ``token_type`` is Bearer (RFC 6749 §7.1: a token of an

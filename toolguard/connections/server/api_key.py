@@ -71,7 +71,7 @@ class APIKey:
         return
 
     async def issue(self, request: SourceRequest) -> Connection | ConnectionTokenError:
-        """Return the key, or the error that says why there is none.
+        """Return the key, or the error that explains its absence.
 
         Args:
             request: what is asked for.

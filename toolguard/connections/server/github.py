@@ -91,7 +91,7 @@ class GitHubInstallation:
         return sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     async def issue(self, request: SourceRequest) -> Connection | ConnectionTokenError:
-        """Return a new token, or the error that says why there is none.
+        """Return a new token, or the error that explains its absence.
 
         Args:
             request: what is asked for.

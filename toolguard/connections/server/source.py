@@ -49,7 +49,7 @@ class ServerSource(Protocol):
         ...
 
     async def issue(self, request: SourceRequest) -> Connection | ConnectionTokenError:
-        """Return a new credential, or the error that says why there is none.
+        """Return a new credential, or the error that explains its absence.
 
         Args:
             request: what is asked for.

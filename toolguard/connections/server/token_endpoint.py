@@ -54,7 +54,7 @@ class _TokenEndpoint(ABC):
     owner: Literal["server"] = "server"
 
     async def issue(self, request: SourceRequest) -> Connection | ConnectionTokenError:
-        """Return a new token, or the error that says why there is none.
+        """Return a new token, or the error that explains its absence.
 
         Args:
             request: what is asked for.
