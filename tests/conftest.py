@@ -77,6 +77,7 @@ class _Reports:
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
         for report in runtestprotocol(item, log=False, nextitem=nextitem):
             if report.when == "call" or not report.passed:
+                report.keywords = {}  # most of a report, and nothing reads them
                 item.ihook.pytest_runtest_logreport(report=report)
         return True
 
@@ -88,6 +89,7 @@ def pytest_collection() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Collect garbage again, but do not search the cases and the frameworks for it each time."""
+    """Collect garbage again, less often, without searching the cases and the frameworks for it."""
     gc.freeze()
+    gc.set_threshold(20_000)
     gc.enable()
