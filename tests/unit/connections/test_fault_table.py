@@ -16,6 +16,7 @@ import pytest
 
 from support import token_endpoint, vaults
 from support.token_endpoint import CALENDAR, ENDPOINT
+from support.virtual_time import run_in_virtual_time
 from toolguard.connections import (
     CachedConnections,
     ClientSecretBasic,
@@ -43,8 +44,6 @@ class Wire:
         self.fault: Fault | None = fault
         self.good = good
         self.requests = 0
-        #: Only where something hangs does time have to pass.
-        self.timeout = 0.2 if fault.hangs else 10.0
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
         self.requests += 1
@@ -123,7 +122,7 @@ FAULTS = {
 
 
 def descope(wire: Wire) -> Any:
-    return vaults.provider(transport=httpx.MockTransport(wire), timeout=wire.timeout)
+    return vaults.provider(transport=httpx.MockTransport(wire))
 
 
 def exchange(wire: Wire) -> Any:
@@ -132,7 +131,6 @@ def exchange(wire: Wire) -> Any:
         client_auth=ClientSecretBasic("mcp", "secret"),
         connections={NAME: CALENDAR},
         transport=httpx.MockTransport(wire),
-        timeout=wire.timeout,
         retries=NO_RETRIES,  # which requests are repeated at once is told by test_vault_retries
         clock=lambda: vaults.NOW,
     )
@@ -183,7 +181,9 @@ def test_a_fault_is_named_and_asked_about_so_often(
         await provider.aclose()
         return errors, made, healed
 
-    errors, made, healed = asyncio.run(calls())
+    outcome, _ = run_in_virtual_time(calls())
+    assert not isinstance(outcome, Exception)
+    errors, made, healed = outcome
 
     assert [type(error).__name__ for error in errors] == [expected] * 10
     assert [made[0], made[1], made[-1]] == requests

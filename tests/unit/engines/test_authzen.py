@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from support.callers import person
 from support.decision_points import FAULTS, PERMIT_ALL, DecisionPointImitation, Fault, hang, raw
+from support.virtual_time import run_in_virtual_time
 from toolguard import Answer, OperationCall, Principal, requires
 from toolguard.engines import AuthZEN, BasicClient, BearerClient, authzen
 from toolguard.tokens.client_credentials import ClientCredentials
@@ -36,7 +36,10 @@ def run(engine: AuthZEN, *asked: Callable[[AuthZEN], Awaitable[Any]]) -> list[An
         finally:
             await engine.aclose()
 
-    return asyncio.run(ask())
+    found, _ = run_in_virtual_time(ask())
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def answer(engine: AuthZEN, call: OperationCall = PAY, caller: Principal = ALICE) -> Answer:
