@@ -138,18 +138,21 @@ def tool_arguments(*names: str) -> SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=dict.fromkeys(names, values))
 
 
-@st.composite
-def challenges(draw: st.DrawFn) -> Challenge:
+def challenges() -> SearchStrategy[Challenge]:
     """Challenges of every kind that is sent, with texts that try to be misread."""
     text = st.text([c for c in map(chr, range(0x20, 0x7F)) if c not in '"\\='], min_size=1)
     texts = text | st.lists(st.sampled_from(_BAITS), min_size=1).map(" ".join)
     path = st.text([*string.ascii_letters, *"/:@!$'()*+,;?&-._~%"], max_size=20)
     urls = path.map("https://mcp.example.com/".__add__)
-    error = draw(st.none() | texts)
-    scope = tuple(draw(st.lists(sendable_scopes(), max_size=4)))
-    description = draw(st.none() | texts) if error is not None else None
-    has_other = error is not None or bool(scope)
-    metadata = draw(st.none() | urls) if has_other else draw(urls)
-    classes = tuple(draw(st.lists(sendable_scopes(), max_size=2)))
-    age = draw(st.none() | st.integers(0, 999_999_999))
-    return Challenge(error, scope, metadata, description, classes, age)
+    text_or_none, url_or_none = st.none() | texts, st.none() | urls
+    scopes, classes = (st.lists(sendable_scopes(), max_size=most).map(tuple) for most in (4, 2))
+    ages = st.none() | st.integers(0, 999_999_999)
+
+    @st.composite
+    def drawn(draw: st.DrawFn) -> Challenge:
+        error, scope = draw(text_or_none), draw(scopes)
+        description = draw(text_or_none) if error is not None else None
+        metadata = draw(url_or_none if error is not None or scope else urls)
+        return Challenge(error, scope, metadata, description, draw(classes), draw(ages))
+
+    return drawn()

@@ -165,19 +165,18 @@ def hierarchies(scopes: Iterable[str] = SCOPES) -> SearchStrategy[ScopeHierarchy
     Args:
         scopes: which may include each other.
     """
-    return _implications(_listed(scopes)).map(ScopeHierarchy)
-
-
-@st.composite
-def _implications(draw: st.DrawFn, scopes: tuple[str, ...]) -> dict[str, list[str]]:
-    order = draw(st.permutations(scopes))
+    known = _listed(scopes)
+    orders = st.permutations(known)
     # A scope includes only those before it, so there are no circles.
-    drawn = {
-        scope: draw(st.lists(st.sampled_from(order[:position]), unique=True))
-        for position, scope in enumerate(order)
-        if position > 0
-    }
-    return {scope: included for scope, included in drawn.items() if included}
+    before = st.tuples(*(_several(range(position)) for position in range(len(known))))
+
+    @st.composite
+    def implications(draw: st.DrawFn) -> dict[str, list[str]]:
+        order = draw(orders)
+        positions = zip(order, draw(before), strict=True)
+        return {scope: [order[each] for each in chosen] for scope, chosen in positions if chosen}
+
+    return implications().map(ScopeHierarchy)
 
 
 # --- rules
