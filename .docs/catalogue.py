@@ -37,7 +37,8 @@ class Entry:
 @cache
 def entries(root: Path) -> dict[str, Entry]:
     """Return the public errors of the package below ``root`` by name, with their texts."""
-    trees = [ast.parse(each.read_text("utf-8")) for each in sorted(root.rglob("*.py"))]
+    texts = (each.read_text("utf-8") for each in sorted(root.rglob("*.py")))
+    trees = [ast.parse(text) for text in texts if "Error(" in text or "Error)" in text]
     classes = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
     found = {_BASE: Entry(_BASE, "Exception", None, "error")}
     before = 0

@@ -45,7 +45,7 @@ class Module:
 
     @property
     def nodes(self) -> list[ast.AST]:
-        """Every node of the tree."""
+        """Every node of the tree but those of type Load, Store and Del."""
         return self._reading.nodes
 
     @cached_property
@@ -96,10 +96,11 @@ class _Reading:
             self.functions.append((around, node))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             when = "call"
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        elif isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             when = "type checking"
         for child in ast.iter_child_nodes(node):
-            self.read(child, when, around)
+            if not isinstance(child, ast.expr_context):
+                self.read(child, when, around)
 
 
 def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:

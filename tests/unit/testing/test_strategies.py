@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from contextlib import suppress
 from typing import Any
@@ -263,16 +262,3 @@ def test_arguments_can_be_sent_as_json(arguments: dict[str, Any]) -> None:
 
     assert json.loads(sent) == arguments
     assert {*arguments} <= {"calendar", "day"}
-
-
-# --- what it costs who does not use them
-
-
-def test_importing_the_testing_package_does_not_import_hypothesis() -> None:
-    code = "import sys, toolguard.testing; print('hypothesis' in sys.modules)"
-
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
-
-    assert done.stdout == "False\n"
