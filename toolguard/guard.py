@@ -61,11 +61,11 @@ from toolguard.tokens.verifier import Verifier, dpop_of, scope_names_of
 if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.routing import Route
+    from starlette.types import ASGIApp
 
     from toolguard.approvals import Approvals
     from toolguard.frameworks import Adapter
     from toolguard.frameworks.apps import OtherPaths
-    from toolguard.http.middleware import ASGIApp
     from toolguard.tokens.proofs.possession import Possession
     from toolguard.vault.vault import Vault
 

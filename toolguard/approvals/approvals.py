@@ -14,7 +14,7 @@ from toolguard.approvals.memory import MemoryApprovals
 from toolguard.approvals.sessions import MemorySessions
 from toolguard.approvals.shown import shown_arguments, summary_of
 from toolguard.calls.recording import answer_record
-from toolguard.calls.records import AnswerVerdict
+from toolguard.calls.records import ApprovalVerdict
 from toolguard.calls.request import Guard
 from toolguard.connections.http import Transport, VaultClient
 from toolguard.errors import (
@@ -234,7 +234,7 @@ class Approvals:
         is_kept = await self.store.answer(approval, answer, now, until)
         guard = self._guard
         if is_kept and guard is not None and guard.recorder.wanted():
-            verdict: AnswerVerdict = "approved" if answer == "approved" else "not_approved"
+            verdict: ApprovalVerdict = "approved" if answer == "approved" else "not_approved"
             told = (approval.facts["tool"], person.issuer, person.subject)
             guard.recorder.put([answer_record(guard, verdict, *told)])
         return is_kept

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from toolguard.calls.message import MessageContext
-from toolguard.calls.records import AnswerVerdict, DecisionRecord, DecisionVerdict, GrantVerdict
+from toolguard.calls.records import ApprovalVerdict, DecisionRecord, DecisionVerdict, GrantVerdict
 from toolguard.calls.request import Guard
 from toolguard.calls.rows import Row, State
 from toolguard.errors import (
@@ -142,7 +142,7 @@ def grant_record(
 
 
 def answer_record(
-    guard: Guard, verdict: AnswerVerdict, tool: str, issuer: str, person: str
+    guard: Guard, verdict: ApprovalVerdict, tool: str, issuer: str, person: str
 ) -> DecisionRecord:
     """Return the record of what a person answered who was asked to approve a call.
 

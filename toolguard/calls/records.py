@@ -14,31 +14,31 @@ from typing import Any, Literal, TypeAlias
 from toolguard.policies.operations import Kind
 
 __all__ = [
-    "ANSWER_VERDICTS",
+    "APPROVAL_VERDICTS",
     "GRANT_VERDICTS",
-    "AnswerVerdict",
+    "ApprovalVerdict",
     "DecisionRecord",
     "DecisionVerdict",
     "GrantVerdict",
-    "Transport",
+    "MessageTransport",
 ]
 
-Transport: TypeAlias = Literal["http", "stdio", "memory"]
+MessageTransport: TypeAlias = Literal["http", "stdio", "memory"]
 """How a message came: over HTTP, over stdio, or from a client in this process."""
 
 GrantVerdict: TypeAlias = Literal["connected", "refreshed", "disconnected"]
 """What happened in a vault: an account was connected, its token refreshed, or it was removed."""
 
-AnswerVerdict: TypeAlias = Literal["approved", "not_approved"]
+ApprovalVerdict: TypeAlias = Literal["approved", "not_approved"]
 """What a person answered who was asked to approve a call."""
 
-ANSWER_VERDICTS: tuple[AnswerVerdict, ...] = ("approved", "not_approved")
+APPROVAL_VERDICTS: tuple[ApprovalVerdict, ...] = ("approved", "not_approved")
 """The verdicts of people's answers."""
 
 DecisionVerdict: TypeAlias = (
     Literal["served", "failed", "filtered", "refused", "not_connected", "outage"]
     | GrantVerdict
-    | AnswerVerdict
+    | ApprovalVerdict
 )
 """How an operation ended: it ran; it ran into an error of its own; it was a list from which
 operations were left out; it was refused; an account has to be connected; a service is down. Or
@@ -90,7 +90,7 @@ class DecisionRecord:
     server: str
     verdict: DecisionVerdict
     reason: str | None = None
-    transport: Transport | None = "http"
+    transport: MessageTransport | None = "http"
     request_id: str | int | None = None
     method: str | None = None
     kind: Kind | None = None
@@ -131,7 +131,7 @@ class DecisionRecord:
 
 
 def _sentence(record: DecisionRecord) -> Iterable[str]:
-    if record.verdict in ANSWER_VERDICTS:
+    if record.verdict in APPROVAL_VERDICTS:
         yield f"{record.verdict.replace('_', ' ')}: {record.operation}, by {_caller(record)}"
     elif record.verdict in GRANT_VERDICTS:
         yield f"{record.verdict} {' '.join(record.connections)} for {_caller(record)}"

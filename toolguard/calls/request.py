@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from toolguard.calls.recorder import Recorder
-from toolguard.calls.records import Transport
+from toolguard.calls.records import MessageTransport
 from toolguard.connections.protocol import ConnectionProvider
 from toolguard.errors import ToolGuardError
 from toolguard.policies.approval import CallToApprove
@@ -125,7 +125,7 @@ class RequestAuth:
     revision: str | None = None
     opens_public: bool = False
     outlives_token: bool = False
-    transport: Transport = "http"
+    transport: MessageTransport = "http"
     verification: float | None = None
 
     def in_background(self, *, outlives_token: bool) -> RequestAuth:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from toolguard.calls.records import (
-    ANSWER_VERDICTS,
+    APPROVAL_VERDICTS,
     GRANT_VERDICTS,
     DecisionRecord,
     DecisionVerdict,
@@ -216,7 +216,7 @@ def _reasons(record: DecisionRecord) -> Iterator[str]:
         yield f"{words}: {detail.replace('_', ' ')}" if detail else words
     if record.denied_by:
         yield f"expected: {record.denied_by}"
-    elif record.rule and not record.missing_scopes and record.verdict not in ANSWER_VERDICTS:
+    elif record.rule and not record.missing_scopes and record.verdict not in APPROVAL_VERDICTS:
         yield f"rule: {record.rule}"
     if record.connections and record.verdict not in GRANT_VERDICTS:
         yield f"connections: {', '.join(record.connections)}"

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+from starlette.types import Message, Receive, Scope
 
 from toolguard.calls.message import caller_of
 from toolguard.calls.request import SCOPE_KEY, RequestAuth
@@ -28,9 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["refuse_early"]
 
-Event = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-
 # Parsing a longer body would cost more than refusing early saves.
 _MAX_BODY = 16_384
 _MAX_EVENTS = 16
@@ -40,7 +39,7 @@ _MIRRORED = {b"mcp-method", b"mcp-name"}
 
 
 async def refuse_early(
-    adapter: Adapter, guard: ServerGuard, scope: MutableMapping[str, Any], receive: Receive
+    adapter: Adapter, guard: ServerGuard, scope: Scope, receive: Receive
 ) -> Receive:
     """Refuse a request that calls a tool, if it is certain that its caller lacks a scope.
 
@@ -74,9 +73,9 @@ async def refuse_early(
     return _again(events, receive)
 
 
-async def _first_events(receive: Receive) -> list[Event]:
+async def _first_events(receive: Receive) -> list[Message]:
     """Return the events of a short body, or those up to where a body is too long."""
-    events: list[Event] = []
+    events: list[Message] = []
     left, more = _MAX_BODY, True
     while more and left >= 0 and len(events) < _MAX_EVENTS:
         event = await receive()
@@ -122,7 +121,7 @@ def _is_refused(
 async def _refuse(
     adapter: Adapter,
     guard: ServerGuard,
-    scope: MutableMapping[str, Any],
+    scope: Scope,
     message: MCPMessage,
     operation: Operation,
 ) -> NoReturn:
@@ -151,11 +150,11 @@ async def _never() -> NoReturn:
     raise AccessDeniedError(rule="refused before the framework was asked")
 
 
-def _again(events: Sequence[Event], receive: Receive) -> Receive:
+def _again(events: Sequence[Message], receive: Receive) -> Receive:
     """Return a ``receive`` that returns ``events`` again, and then those of ``receive``."""
     pending = list(reversed(events))
 
-    async def again() -> Event:
+    async def again() -> Message:
         return pending.pop() if pending else await receive()
 
     return again

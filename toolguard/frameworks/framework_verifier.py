@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from starlette.authentication import UnauthenticatedUser
+from starlette.types import Scope
 
 from toolguard.errors import GuardNotConfiguredError, InvalidTokenError
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
@@ -70,7 +71,7 @@ class FrameworkVerifier:
             "for a local user"
         )
 
-    async def verify_request(self, scope: MutableMapping[str, Any], token: str) -> Principal:
+    async def verify_request(self, scope: Scope, token: str) -> Principal:
         """Return the principal that the framework verified for this request.
 
         Args:

@@ -7,8 +7,10 @@ ones are not affected by it.
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+from starlette.types import Send
 
 from toolguard.errors import MalformedMessageError, NonceRequiredError, ToolGuardError
 from toolguard.http.challenge import Challenge
@@ -25,7 +27,6 @@ __all__ = [
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Raw headers (ASGI)."""
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # From the range that JSON-RPC reserves for servers; no client treats it specially.
 _REFUSED = -32003

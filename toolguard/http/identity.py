@@ -12,7 +12,7 @@ import functools
 import math
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, Token
 from hashlib import sha256
@@ -22,6 +22,7 @@ from mcp.server.auth.middleware import bearer_auth
 from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.provider import AccessToken
 from starlette.authentication import AuthCredentials, SimpleUser
+from starlette.types import Scope
 
 from toolguard.calls.request import RequestAuth
 from toolguard.principal import Principal
@@ -75,9 +76,7 @@ class AuthenticatedUser(bearer_auth.AuthenticatedUser):
         return access_token(kind, principal, client, _digest(token), resource)
 
 
-def tell(
-    scope: MutableMapping[str, Any], auth: RequestAuth, *, as_user: bool = True
-) -> Token[object]:
+def tell(scope: Scope, auth: RequestAuth, *, as_user: bool = True) -> Token[object]:
     """Set the caller of the request for the framework; return the token to reset ``sdk_user``.
 
     Args:
@@ -131,7 +130,7 @@ def telling_digest(request: Any, auth: RequestAuth | None) -> AbstractContextMan
 
 @contextmanager
 def _telling(request: Any, user: bearer_auth.AuthenticatedUser) -> Iterator[None]:
-    scope: MutableMapping[str, Any] = {} if request is None else request.scope
+    scope: Scope = {} if request is None else request.scope
     known = {"user": scope["user"]} if "user" in scope else {}
     token = sdk_user.set(user)
     scope["user"] = user

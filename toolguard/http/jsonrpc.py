@@ -11,21 +11,14 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Collection,
-    Iterable,
-    Mapping,
-    MutableMapping,
-)
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
+from starlette.types import Message, Receive
 
 from toolguard.errors import MalformedMessageError, ToolGuardError
 from toolguard.parsing.lookalikes import resembles
@@ -49,8 +42,6 @@ __all__ = [
     "replay",
     "spelled_out",
 ]
-
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 #: The maximum size of a message in bytes: 4 MiB, the limit of the official SDKs.
 MAX_BODY = 4 * 1024 * 1024
@@ -412,7 +403,7 @@ def replay(body: bytes, receive: Receive) -> Receive:
     """
     pending = [body]
 
-    async def replayed() -> MutableMapping[str, Any]:
+    async def replayed() -> Message:
         if pending:
             return {"type": "http.request", "body": pending.pop(), "more_body": False}
         return await receive()

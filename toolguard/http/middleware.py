@@ -10,8 +10,10 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from toolguard.calls.recording import request_record
 from toolguard.calls.request import SCOPE_KEY, RequestAuth
@@ -43,18 +45,8 @@ from toolguard.tokens.proofs.presented import check_binding, verified
 if TYPE_CHECKING:
     from toolguard.tokens.proofs.possession import Possession
 
-__all__ = ["ASGIApp", "GuardMiddleware", "Message", "Receive", "Scope", "Send", "SentHeaders"]
+__all__ = ["GuardMiddleware", "SentHeaders"]
 
-Message = MutableMapping[str, Any]
-"""One event (ASGI)."""
-Scope = MutableMapping[str, Any]
-"""The connection scope (ASGI)."""
-Receive = Callable[[], Awaitable[Message]]
-"""Returns the next event from the client (ASGI)."""
-Send = Callable[[Message], Awaitable[None]]
-"""Sends an event to the client (ASGI)."""
-ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-"""An application (ASGI)."""
 _VerifyRequest = Callable[[Scope, str], Awaitable[Principal]]
 
 _REVISION = re.compile(rb"[0-9]{4}-[0-9]{2}-[0-9]{2}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import anyio.lowlevel
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from toolguard.calls.message import Frame, MessageContext
 from toolguard.calls.recording import message_records
@@ -22,7 +23,6 @@ from toolguard.errors import (
 from toolguard.http.answers import respond, respond_in_protocol, send_empty
 from toolguard.http.door import HTTPGuard
 from toolguard.http.jsonrpc import MCPMessage, held_body, parse_message, replay, spelled_out
-from toolguard.http.middleware import ASGIApp, Message, Receive, Scope, Send
 from toolguard.parsing.lookalikes import letters
 from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.operations import OperationCall, is_handshake

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Awaitable, Callable
+
+from starlette.types import Message, Send
 
 from toolguard.calls.request import RequestAuth
 from toolguard.http.event_stream import EventStream
 
 __all__ = ["HeldResponse"]
-
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
 
 # The bytes of a stream without data that are held; a priming event has some 30 bytes.
 _MAX_HELD = 65_536

@@ -105,7 +105,7 @@ def test_page_without_jinja2_says_what_to_install() -> None:
 
 @pytest.mark.usefixtures("without_jinja2")
 def test_commands_without_jinja2_say_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo"]) == main(["dev"]) == 2
+    assert main(["demo"]) == main(["dev", "--port", "0"]) == 2
 
     said = capsys.readouterr().err.splitlines()
     needed = "jinja2 is not installed: write pip install 'toolguard-mcp[dev]'"
