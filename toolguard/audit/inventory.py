@@ -86,8 +86,7 @@ def _policies(path: _MountPath, listed: Operation) -> Iterator[tuple[Policy | No
                 listed.function,
                 other_names=others,
                 tags=listed.tags,
-                reused=listed.reused,
-                renames=listed.renames,
+                remade=listed.remade,
             )
             policy = adapter.policy(operation)
             yield (policy or DEFAULT_POLICIES[deciding.default]), policy is not None

@@ -189,7 +189,8 @@ class Adapter(ABC):
         """Return an operation with its whole policy, computed once for its function and names."""
         function = operation.function
         kind, names = operation.kind, (operation.name, operation.other_names)
-        outer = (*map(id, operation.in_front), operation.renames, *operation.reused)
+        in_front, reused, renames = operation.remade
+        outer = (*map(id, in_front), renames, *reused)
         key = (kind, names, operation.tags, id(function), outer)
         known = self._resolved.get(key)
         is_same = known is not None and known.operation.function is function
@@ -249,7 +250,7 @@ class Adapter(ABC):
             sent=sent,
             tags=operation.tags,
         )
-        if operation.renames:
+        if operation.remade.renames:
             _check_renamed(operation, combine(declared=None, default=None))
         return combine(declared=resolved.declared, default=default)
 
@@ -389,7 +390,7 @@ def _check_renamed(operation: Operation, ruled: Policy | None) -> None:
             "itself, or write a rule that names the argument"
         )
     for name in ruled.arguments:
-        if name in operation.reused:
+        if name in operation.remade.reused:
             raise ValueError(
                 f"tool {operation.name!r} is made from another tool and has an argument {name!r} "
                 f"that is a different one there, so a rule that reads {name!r} could read either: "
@@ -411,7 +412,7 @@ def check_declaration(
         ValueError: with what to write instead.
     """
     what, policy = f"{operation.kind} {operation.name!r}", operation.declared
-    for function in (*operation.in_front, *filter(None, [operation.function])):
+    for function in (*operation.remade.in_front, *filter(None, [operation.function])):
         fault = sent_by_clients(function, sent_by_client)
         if fault is not None:
             raise ValueError(f"{what} {fault}")

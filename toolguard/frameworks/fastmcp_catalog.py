@@ -13,12 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from toolguard.frameworks import internals
-from toolguard.frameworks.fastmcp_guard import (
-    functions_in_front,
-    renames_arguments,
-    reused_arguments,
-    tags_of,
-)
+from toolguard.frameworks.fastmcp_guard import remade, tags_of
 from toolguard.frameworks.operation import Catalog, Operation
 from toolguard.frameworks.protocols import FastMCPServer
 from toolguard.policies.operations import Kind
@@ -164,9 +159,7 @@ def _listed(kind: Kind, component: Any) -> Operation:
         any(getattr(each, "auth", None) is not None for each in chain),
         other_names=tuple(others),
         tags=tags_of(chain),
-        in_front=functions_in_front(chain),
-        reused=reused_arguments(chain),
-        renames=renames_arguments(chain),
+        remade=remade(chain),
     )
 
 

@@ -32,7 +32,7 @@ from toolguard.errors import AccessDeniedError, GuardNotConfiguredError, ToolGua
 from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.background import BackgroundTasks
-from toolguard.frameworks.operation import Operation
+from toolguard.frameworks.operation import NOT_REMADE, Operation, Remade
 from toolguard.frameworks.outermost import Outermost
 from toolguard.frameworks.overrides import check_overrides, own_methods
 from toolguard.frameworks.protocols import FastMCPServer
@@ -48,15 +48,13 @@ __all__ = [
     "attach",
     "by_names",
     "described",
-    "functions_in_front",
     "guarded",
     "kind_of",
     "name_of",
     "on_path",
     "parents",
-    "renames_arguments",
+    "remade",
     "requested_version",
-    "reused_arguments",
     "servers_below",
     "tags_of",
 ]
@@ -418,16 +416,14 @@ def described(
         more_tags: its tags there.
     """
     listed, *others = dict.fromkeys((*map(name_of, chain), *more_names))
-    is_made = len(chain) > 1  # from another; most are not, and a call should not look further
     return Operation(
         kind_of(chain[0]),
         listed,
         getattr(chain[-1], "fn", None),
         other_names=tuple(others),
+        # As `tags_of` has it. Most are not made from another, and a call should not look further.
         tags=frozenset(tag for each in chain for tag in each.tags) | more_tags,
-        in_front=functions_in_front(chain) if is_made else (),
-        reused=reused_arguments(chain) if is_made else _NOTHING,
-        renames=is_made and renames_arguments(chain),
+        remade=remade(chain) if len(chain) > 1 else NOT_REMADE,
     )
 
 
@@ -436,38 +432,28 @@ def tags_of(chain: Sequence[Any]) -> frozenset[str]:
     return frozenset(tag for each in chain for tag in each.tags)
 
 
-def functions_in_front(chain: Sequence[Any]) -> tuple[Callable[..., Any], ...]:
-    """Return the functions of the user's that call the tool at the end of ``chain``."""
-    made = [each for each in chain[:-1] if _facts(each.__class__).is_transformed]
-    return tuple(each.fn for each in made if each.fn is not each.forwarding_fn)
-
-
-def reused_arguments(chain: Sequence[Any]) -> frozenset[str]:
-    """Return the arguments that a tool calls by the names of others of a tool it is made from.
+def remade(chain: Sequence[Any]) -> Remade:
+    """Return what those of ``chain`` that are made from another tool change for the last one.
 
     A function in front of a tool may give it any value for each of its arguments.
     """
-    found: set[str] = set()
+    in_front: list[Callable[..., Any]] = []
+    renamed, reused = set[str](), set[str]()
     for at, made in enumerate(chain[:-1], 1):
         if not _facts(made.__class__).is_transformed:
             continue
+        names = {
+            change.name
+            for was, change in made.transform_args.items()
+            if isinstance(change.name, str) and change.name != was and not change.hide
+        }
         known = {name for each in chain[at:] for name in each.parameters.get("properties", ())}
         if made.fn is not made.forwarding_fn:
-            found |= known
-        for was, argument in made.transform_args.items():
-            if not argument.hide and argument.name != was and argument.name in known:
-                found.add(argument.name)
-    return frozenset(found)
-
-
-def renames_arguments(chain: Sequence[Any]) -> bool:
-    """Return whether the tool at the end of ``chain`` has other arguments than clients send."""
-    made = [each for each in chain[:-1] if _facts(each.__class__).is_transformed]
-    changes = (change for each in made for change in each.transform_args.items())
-    return bool(functions_in_front(chain)) or any(
-        isinstance(change.name, str) and change.name != was and not change.hide
-        for was, change in changes
-    )
+            in_front.append(made.fn)
+            reused |= known
+        renamed |= names
+        reused |= names & known
+    return Remade(tuple(in_front), frozenset(reused), renames=bool(in_front or renamed))
 
 
 def requested_version(meta: object) -> VersionSpec | None:

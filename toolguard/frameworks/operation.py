@@ -11,7 +11,7 @@ from toolguard.decorators.wrapper import owner_of, policy_of
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import Policy
 
-__all__ = ["Catalog", "Operation", "Resolved", "Revision", "operation_key"]
+__all__ = ["NOT_REMADE", "Catalog", "Operation", "Remade", "Resolved", "Revision", "operation_key"]
 
 
 def operation_key(kind: Kind, name: str) -> str:
@@ -21,6 +21,25 @@ def operation_key(kind: Kind, name: str) -> str:
     'resource:calendar://today'
     """
     return name if kind == "tool" else f"{kind}:{name}"
+
+
+class Remade(NamedTuple):
+    """What tools that are made from another one change for it.
+
+    Attributes:
+        in_front: the functions that clients reach it through.
+        reused: the arguments that mean one thing under one of its names and another under another,
+            because a tool that is made from it has renamed them or calls it from a function.
+        renames: whether such a tool has other arguments than it has itself.
+    """
+
+    in_front: tuple[Callable[..., Any], ...] = ()
+    reused: frozenset[str] = frozenset()
+    renames: bool = False
+
+
+NOT_REMADE = Remade()
+"""Of a tool that no other is made from."""
 
 
 class Operation(NamedTuple):
@@ -37,10 +56,7 @@ class Operation(NamedTuple):
             others too.
         other_names: further names, such as the one before it was renamed.
         tags: the tags of a component of fastmcp.
-        in_front: the functions that clients reach it through, of tools that are made from it.
-        reused: the arguments that mean one thing under one of its names and another under another,
-            because a tool that is made from it has renamed them or calls it from a function.
-        renames: whether such a tool has other arguments than it has itself.
+        remade: what tools that are made from it change.
     """
 
     kind: Kind
@@ -52,9 +68,7 @@ class Operation(NamedTuple):
     parameters: Mapping[str, Any] | None = None
     other_names: tuple[str, ...] = ()
     tags: frozenset[str] = frozenset()
-    in_front: tuple[Callable[..., Any], ...] = ()
-    reused: frozenset[str] = frozenset()
-    renames: bool = False
+    remade: Remade = NOT_REMADE
 
     @property
     def key(self) -> str:
