@@ -20,7 +20,7 @@ from starlette.authentication import UnauthenticatedUser
 from starlette.types import Scope
 
 from toolguard.errors import GuardNotConfiguredError, InvalidTokenError
-from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
+from toolguard.parsing.audience import accepted_audiences, audience_fault, canonical_audience
 from toolguard.principal import Principal
 from toolguard.tokens.claims import Times, check_actors, check_bearer, check_subject, check_times
 from toolguard.tokens.forgetting import forget_variables
@@ -178,13 +178,9 @@ def _check_audience(resource: str | None, audience: object, audiences: Collectio
     accepted = accepted_audiences(audiences)
     if resource is not None and canonical_audience(resource) not in accepted:
         raise InvalidTokenError("audience", "The token is for another resource")
-    if audience is None:
-        return
-    named = audience_names(audience)
-    if named is None:
-        raise InvalidTokenError("audience", "The aud claim of the token cannot be read")
-    if accepted.isdisjoint(map(canonical_audience, named)):
-        raise InvalidTokenError("audience", "The token is for another audience")
+    fault = None if audience is None else audience_fault(audience, accepted)
+    if fault is not None:
+        raise InvalidTokenError("audience", fault)
 
 
 def _subject(subject: str | None, claims: Mapping[str, Any]) -> str | None:

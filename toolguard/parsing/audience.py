@@ -9,7 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["accepted_audiences", "audience_names", "canonical_audience", "check_audience"]
+__all__ = [
+    "accepted_audiences",
+    "audience_fault",
+    "audience_names",
+    "canonical_audience",
+    "check_audience",
+]
 
 # RFC 3986 §3.1 and §3.2.2: of a URL, scheme and host are the parts without case.
 _ORIGIN = re.compile(r"https?://[^/?#]*", re.ASCII | re.IGNORECASE)
@@ -85,3 +91,19 @@ def audience_names(claim: object) -> tuple[str, ...] | None:
     if isinstance(claim, list) and all(isinstance(name, str) for name in claim):
         return tuple(claim)
     return None
+
+
+def audience_fault(claim: object, accepted: frozenset[str], *, alone: bool = False) -> str | None:
+    """Return why a token with this ``aud`` claim is not for a server; None if it is.
+
+    Args:
+        claim: the claim.
+        accepted: the :func:`accepted_audiences` of the server.
+        alone: whether the token may have no audience besides.
+    """
+    named = audience_names(claim)
+    if named is None:
+        return "The token names no audience"
+    ours = [canonical_audience(name) in accepted for name in named]
+    is_ours = all(ours) if alone else any(ours)
+    return None if ours and is_ours else "The token is for another audience"

@@ -16,7 +16,7 @@ from typing_extensions import Self
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.parsing.audience import (
     accepted_audiences,
-    audience_names,
+    audience_fault,
     canonical_audience,
     check_audience,
 )
@@ -405,14 +405,10 @@ class JWTVerifier:
         aud = claims.get("aud")
         if isinstance(aud, str) and aud in self._accepted:  # the accepted ones are canonical
             return
-        named = audience_names(aud)
-        if named is None:
+        fault = audience_fault(aud, self._accepted, alone=self._require_single_audience)
+        if fault is not None:
             self._faults.tell("aud", self._audiences, aud)
-            raise InvalidTokenError("audience", "The token names no audience")
-        ours = [canonical_audience(name) in self._accepted for name in named]
-        if not any(ours) or (self._require_single_audience and not all(ours)):
-            self._faults.tell("aud", self._audiences, aud)
-            raise InvalidTokenError("audience", "The token is for another audience")
+            raise InvalidTokenError("audience", fault)
 
     def __repr__(self) -> str:
         return f"<JWTVerifier: tokens of {self.issuer} for {', '.join(self._audiences)}>"
