@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,18 +14,6 @@ from fastmcp.server.auth import AccessToken, TokenVerifier
 from support.projects import KEY, Project, call, sdk
 from toolguard.descope import DescopeMCP
 from toolguard.errors import ToolGuardError
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Project]:
-    with Project.served() as project:
-        yield project
-
-
-@pytest.fixture
-def project(served: Project) -> Project:
-    served.asked.clear()
-    return served
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,18 +28,6 @@ from toolguard.errors import (
 
 WELL_KNOWN = "https://api.descope.com/P2abc/.well-known/openid-configuration"
 LOG = "toolguard.connections"
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Project]:
-    with Project.served() as project:
-        yield project
-
-
-@pytest.fixture
-def project(served: Project) -> Project:
-    served.asked.clear()
-    return served
 
 
 @pytest.fixture(autouse=True)

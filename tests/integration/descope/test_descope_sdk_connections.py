@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,18 +16,6 @@ from toolguard.descope import DescopeConfig
 from toolguard.errors import ConnectionDeniedError, ConnectionRequiredError, InvalidTokenError
 
 LOG = "toolguard.connections"
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Project]:
-    with Project.served() as project:
-        yield project
-
-
-@pytest.fixture
-def project(served: Project) -> Project:
-    served.asked.clear()
-    return served
 
 
 @anywhere

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,18 +21,6 @@ NAMES = {
     "fetch_tenant_token_by_scopes",
 }
 Make = Callable[[str], Any]
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[Project]:
-    with Project.served() as project:
-        yield project
-
-
-@pytest.fixture
-def project(served: Project) -> Project:
-    served.asked.clear()
-    return served
 
 
 def config(project: Project) -> DescopeConfig:
