@@ -228,3 +228,8 @@ def test_the_order_of_the_token_does_not_change_what_is_missing(
 
     named = {error.missing_scopes for error in errors if isinstance(error, InsufficientScopeError)}
     assert len(named) <= 1
+
+
+def test_what_is_public_by_its_facts_cannot_be_guarded_by_them() -> None:
+    with pytest.raises(ValueError, match="@public cannot be combined"):
+        Policy(Scope("notes.read"), public=True)
