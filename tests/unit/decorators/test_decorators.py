@@ -346,4 +346,4 @@ def test_an_async_generator_cannot_be_guarded() -> None:
 
 def test_a_builtin_does_not_name_the_scopes_of_a_call() -> None:
     with pytest.raises(TypeError, match="takes the call"):
-        requires_scopes(type)
+        requires_scopes(type)  # type: ignore[arg-type]

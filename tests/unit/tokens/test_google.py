@@ -285,7 +285,7 @@ def test_only_introspection_confirms() -> None:
     assert Introspection.takes_jwts
 
 
-def test_an_id_token_is_verified_at_once_and_an_access_token_is_asked_about() -> None:
+def test_an_id_token_is_verified_at_once_an_access_token_is_not() -> None:
     google = Google()
     verifier = verifier_of(google, id_tokens=True)
     assert isinstance(verifier, JWTOrOpaqueVerifier)

@@ -27,6 +27,7 @@ from toolguard.tokens.introspection import (
     IntrospectionVerifier,
 )
 from toolguard.tokens.keys import StaticKeys
+from toolguard.tokens.trust import IssuerVerifier
 
 NOW = 1_800_000_000
 ISSUER, SERVER = "https://a.test", "https://mcp.test/mcp"
@@ -362,7 +363,7 @@ def test_an_outage_is_logged_once_a_minute(
 
 def test_a_verifier_says_what_it_accepts_and_asks_nobody_for_that() -> None:
     endpoint = Endpoint()
-    verifier = verifier_of(endpoint, shares_connections=True)
+    verifier: IssuerVerifier = verifier_of(endpoint, shares_connections=True)
 
     assert verifier.audiences == (SERVER,)
     assert verifier.shares_connections
@@ -406,7 +407,7 @@ def test_a_jwt_that_its_issuer_confirms_is_never_accepted_at_once() -> None:
     local = LocalIssuer(ISSUER, algorithm="ES256", clock=lambda: NOW)
     asking = Introspection(BasicClient("server", "secret"), endpoint=ENDPOINT)
     described = Issuer(ISSUER, keys=StaticKeys(local.jwks()), introspection=asking, confirm=True)
-    verifier = ConfirmedVerifier.asking(
+    verifier: IssuerVerifier = ConfirmedVerifier.asking(
         described, audience=SERVER, post=Endpoint(), clock=lambda: float(NOW)
     )
 

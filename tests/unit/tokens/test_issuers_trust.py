@@ -350,7 +350,7 @@ def test_several_issuers_are_one_verifier() -> None:
     assert list(trust.figures()) == []
 
 
-def test_an_issuer_whose_tokens_are_jwts_or_opaque_is_told_apart_by_the_token() -> None:
+def test_jwts_and_opaque_tokens_of_one_issuer_have_one_verifier() -> None:
     guard = guard_of(described(A), google("app", keys=StaticKeys(B.jwks()), id_tokens=True))
     assert isinstance(guard.verifier, TrustedIssuers)
 
