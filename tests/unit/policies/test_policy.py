@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolguard import requires_roles
 from toolguard.errors import InsufficientScopeError, MissingTokenError, ToolGuardError
 from toolguard.policies.decision import Caller, decide_on_scopes
 from toolguard.policies.policy import ConnectionNeed, Policy
@@ -146,6 +147,13 @@ def test_public_and_a_requirement_contradict_each_other_in_either_order(other: P
         Policy(public=True) & other
     with pytest.raises(ValueError, match=message):
         other & Policy(public=True)
+
+
+def test_a_policy_of_more_than_scopes_is_not_decided_on_scopes() -> None:
+    with pytest.raises(TypeError, match="asks for more than scopes"):
+        decide_on_scopes(
+            requires_roles("editor").policy, Caller(caller("read"), frozenset({"read"}))
+        )
 
 
 def test_public_twice_is_public() -> None:

@@ -20,6 +20,7 @@ from toolguard.http.identity import told_client
 from toolguard.principal import Principal
 from toolguard.testing import LocalIssuer
 from toolguard.tokens.introspection import JWTOrOpaqueVerifier
+from toolguard.tokens.issuer_names import read_names
 from toolguard.tokens.issuers import google
 from toolguard.tokens.jwt import JWTVerifier
 from toolguard.tokens.keys import Key, StaticKeys
@@ -364,3 +365,17 @@ def test_trust_in_nobody_and_in_nobody_in_particular_are_mistakes() -> None:
     known = JWTVerifier.of(described(B), audience=SERVER)
     with pytest.raises(ValueError, match=re.escape("write JWTVerifier.of(Issuer(...))")):
         TrustedIssuers([known, discovered])
+
+
+@pytest.mark.parametrize(
+    ("names", "members", "fault"),
+    [
+        (["https://id.test/a", ""], {}, "a name of an issuer is empty"),
+        (["https://id.test/{tenant}"], {"tenant": map(str, range(100_001))}, "at most"),
+    ],
+)
+def test_the_names_of_an_issuer_are_given_and_bounded(
+    names: list[str], members: Any, fault: str
+) -> None:
+    with pytest.raises(ValueError, match=fault):
+        read_names(names, members, {})
