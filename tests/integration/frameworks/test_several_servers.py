@@ -296,19 +296,19 @@ def test_a_server_whose_tool_another_calls_decides_by_its_own_guard(
     ran: list[str] = []
     inner: Any = line.server("inner")
 
-    @inner.tool()
     @requires_scopes("notes.read")
     async def secret(*, user_id: str) -> str:
         ran.append(user_id)
         return "a secret"
 
+    inner.tool()(secret)
     ToolGuard(verifier=issuer.verifier(audience=OTHER), audience=OTHER).protect(inner)
     outer: Any = line.server("outer")
 
-    @outer.tool()
     async def through() -> str:
         return str(await inner.call_tool("secret", {}))
 
+    outer.tool()(through)
     guarding().protect(outer)
     reply = GuardedClient(outer, token=issuer.mint(scopes=[scope], aud=audiences)).call("through")
 
