@@ -12,12 +12,12 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 __all__ = ["Dependencies", "sent_to_dependencies"]
 
-# The engine of fastmcp, and the module that sets it up. They are imported by then if a parameter
-# has a dependency.
+# The engine of fastmcp, which is imported if a parameter has a dependency, and what sets it up.
 _ENGINE = "uncalled_for"
 _FASTMCP = "fastmcp.server.dependencies"
 # What the frameworks fill in without running code of the user's, and what plans a task.
@@ -48,7 +48,7 @@ class Dependencies:
             signature: its signature without the injected parameters.
         """
         engine: Any = sys.modules.get(_ENGINE)
-        if engine is None or _FASTMCP not in sys.modules:
+        if engine is None:
             return None
         found: Mapping[str, object] = engine.get_dependency_parameters(function)
         names = frozenset(
@@ -87,7 +87,7 @@ class Dependencies:
         Args:
             arguments: the arguments of the call, without injected ones.
         """
-        resolve = sys.modules[_FASTMCP].resolve_dependencies
+        resolve: Any = import_module(_FASTMCP).resolve_dependencies
         async with resolve(self._resolved, dict(arguments)) as found:
             yield {name: found[name] for name in self.names}
 

@@ -7,10 +7,12 @@ before it is sent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import anyio.lowlevel
 
 from toolguard.calls.message import Frame, MessageContext, here, make_current, refusal_in, restore
@@ -21,6 +23,7 @@ from toolguard.errors import (
     AccessDeniedError,
     GuardNotConfiguredError,
     InvalidInputError,
+    InvalidTokenError,
     MalformedMessageError,
     MissingTokenError,
     ToolGuardError,
@@ -32,6 +35,7 @@ from toolguard.http.identity import sdk_user, telling_stranger
 from toolguard.policies.operations import (
     CALLS,
     COMPLETE,
+    LISTEN,
     OperationCall,
     is_handshake,
     named_operations,
@@ -178,6 +182,8 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
             # The framework then answers for another caller's task as for an unknown one.
             with telling_stranger(incoming.request):
                 result = await incoming.serve()
+        elif method == LISTEN:
+            result = await _listen(door, incoming)
         else:
             result = await incoming.serve()
     except Exception:
@@ -199,6 +205,19 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     if is_public or method in LISTS:
         return await _publish(adapter, door, incoming, result, is_public=is_public)
     return result
+
+
+async def _listen(door: Frame, incoming: Incoming) -> Any:
+    """Serve a stream of notifications until its token expires.
+
+    Raises:
+        InvalidTokenError: when it has expired; the client then listens with a new one.
+    """
+    guard, principal = door.guard, await door.message.principal(door.guard)
+    left = math.inf if principal is None else principal.expires_at + guard.leeway - guard.clock()
+    with anyio.move_on_after(left):
+        return await incoming.serve()
+    raise InvalidTokenError("expired", "The access token has expired")
 
 
 async def _ask_to_sign_in(door: Frame) -> None:
