@@ -21,7 +21,7 @@ __all__ = ["Dependencies", "sent_to_dependencies"]
 _ENGINE = "uncalled_for"
 _FASTMCP = "fastmcp.server.dependencies"
 # What the frameworks fill in without running code of the user's, and what plans a task.
-_OF_FRAMEWORKS = frozenset({"fastmcp", "fastmcp_tasks", "docket", _ENGINE})
+_OF_FRAMEWORKS = ("fastmcp.", "fastmcp_tasks.", "docket.", f"{_ENGINE}.")
 
 _Parameters = tuple[inspect.Parameter, ...]
 
@@ -52,7 +52,11 @@ class Dependencies:
             return None
         found: Mapping[str, object] = engine.get_dependency_parameters(function)
         names = frozenset(
-            name for name in found if name in signature.parameters and _runs_code(found[name])
+            name
+            for name, each in found.items()
+            if name in signature.parameters
+            # A function of the user's, or a class.
+            and (hasattr(each, "factory") or not type(each).__module__.startswith(_OF_FRAMEWORKS))
         )
         if not names:
             return None
@@ -100,9 +104,3 @@ def sent_to_dependencies(function: Callable[..., Any]) -> _Parameters:
     engine: Any = sys.modules.get(_ENGINE)
     read = getattr(engine, "get_call_argument_parameters", None)
     return () if read is None else tuple(read(function))
-
-
-def _runs_code(dependency: object) -> bool:
-    """Return whether a dependency runs a function of the user's, or is a class of the user's."""
-    package = type(dependency).__module__.partition(".")[0]
-    return package not in _OF_FRAMEWORKS or hasattr(dependency, "factory")
