@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from toolguard.errors import ToolGuardError
+
 __all__ = ["Dependencies", "sent_to_dependencies"]
 
 # The engine of fastmcp, which is imported if a parameter has a dependency, and what sets it up.
@@ -90,10 +92,21 @@ class Dependencies:
 
         Args:
             arguments: the arguments of the call, without injected ones.
+
+        Raises:
+            ToolGuardError: the refusal of a guarded function among the dependencies.
         """
         resolve: Any = import_module(_FASTMCP).resolve_dependencies
-        async with resolve(self._resolved, dict(arguments)) as found:
-            yield {name: found[name] for name in self.names}
+        is_filled = False
+        try:
+            async with resolve(self._resolved, dict(arguments)) as found:
+                is_filled = True
+                yield {name: found[name] for name in self.names}
+        except RuntimeError as error:  # in which fastmcp wraps what a dependency raises
+            refusal = error.__cause__
+            if is_filled or not isinstance(refusal, ToolGuardError):
+                raise
+            raise refusal from None
 
 
 def sent_to_dependencies(function: Callable[..., Any]) -> _Parameters:

@@ -256,6 +256,30 @@ def test_a_task_is_decided_on_again_when_it_runs(guarding: Guarding, visiting: V
     assert answers == []
 
 
+def test_a_dependency_of_a_task_runs_once_the_task_is_permitted(
+    guarding: Guarding, visiting: Visiting
+) -> None:
+    server, answers, opened = server_with_tasks(), [True, True, True, False], list[str]()
+    depends: Any = importlib.import_module("fastmcp.dependencies").Depends
+
+    async def book() -> str:
+        opened.append(f"opened for {current_principal().user_id}")
+        return "a book"
+
+    @server.tool(task=True)
+    @requires(lambda principal, call: answers.pop(0))
+    async def write(line: str, book: str = depends(book)) -> str:
+        return f"{line} in {book}"
+
+    guarding().protect(server)
+    alice = visiting(server)
+
+    assert alice.run("write", line="dear") == "dear in a book"
+    assert opened == ["opened for alice"]
+    assert "access_denied" in alice.run("write", line="dear")
+    assert opened == ["opened for alice"]
+
+
 def test_a_rule_reads_the_arguments_that_the_task_is_given(
     guarding: Guarding, visiting: Visiting
 ) -> None:

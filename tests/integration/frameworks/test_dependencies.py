@@ -14,7 +14,13 @@ from pydantic import BaseModel
 from support.lines import FASTMCP_LINES, LEGACY_PROTOCOLS, LINES, Guarding, Line, Serve
 from support.traces import left_behind
 from support.wire import Caller
-from toolguard import current_principal, requires_auth, requires_scopes, with_connection
+from toolguard import (
+    current_principal,
+    injected,
+    requires_auth,
+    requires_scopes,
+    with_connection,
+)
 from toolguard.testing import GuardedClient, LocalIssuer, call_as
 
 RESOLVING_LINES = [line for line in LINES if line.family == "sdk" and line.modern]
@@ -173,6 +179,34 @@ def test_no_token_is_left_behind_by_a_dependency_that_fails(line: Line, guarding
 
 
 @on_fastmcp
+def test_a_guarded_dependency_refuses_the_call(line: Line, guarding: Guarding) -> None:
+    @requires_scopes("rooms.open")
+    async def room(*, user_id: str = injected) -> str:
+        return f"the room of {user_id}"
+
+    async def opened() -> str:
+        return await room()
+
+    server = line.server("rooms")
+
+    @server.tool()
+    @requires_auth
+    async def book(room: str = _depends(opened)) -> str:
+        return room
+
+    @server.tool()
+    @requires_auth
+    async def fails(room: str = _depends(opened)) -> str:
+        raise RuntimeError(room) from LookupError("no day")
+
+    guarding().protect(server)
+
+    assert call_as(server, "book").missing_scopes == ("rooms.open",)
+    assert call_as(server, "book", scopes=["rooms.open"]).text == "the room of alice"
+    assert "the room of alice" in call_as(server, "fails", scopes=["rooms.open"]).text
+
+
+@on_fastmcp
 def test_a_rule_cannot_read_what_is_filled_after_the_decision(line: Line) -> None:
     async def book(day: str = _depends(lambda: "monday")) -> str:
         return day
@@ -195,7 +229,7 @@ def test_no_dependency_gets_from_the_client_what_the_guard_injects(
     async def key(token: str = _call_argument("connection_token")) -> str:
         return token
 
-    async def injected(account: str = _depends(account), *, user_id: str) -> str:
+    async def sees(account: str = _depends(account), *, user_id: str) -> str:
         return f"{user_id} sees the {account}"
 
     async def connected(key: str = _depends(key), *, connection_token: str) -> str:
@@ -205,7 +239,7 @@ def test_no_dependency_gets_from_the_client_what_the_guard_injects(
         return account
 
     for function, guard in (
-        (injected, requires_auth),
+        (sees, requires_auth),
         (neither, requires_auth),
         (connected, with_connection("google-calendar")),
     ):
