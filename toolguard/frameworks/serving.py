@@ -32,6 +32,7 @@ from toolguard.frameworks.lists import hides
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.server_guard import ServerGuard
 from toolguard.http.identity import sdk_user, telling_stranger
+from toolguard.http.jsonrpc import OverloadedError
 from toolguard.policies.operations import (
     CALLS,
     COMPLETE,
@@ -56,6 +57,9 @@ PAST_THE_DOOR = (
     "This HTTP request came past the guard: serve the application that the protected server "
     "builds, or write guard.protect_app(app, server) around one that you have built"
 )
+
+# Open subscriptions of one caller; mcp 2 allows 1,024 of all callers.
+_MAX_STREAMS = 100
 
 
 @dataclass(slots=True)
@@ -183,7 +187,7 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
             with telling_stranger(incoming.request):
                 result = await incoming.serve()
         elif method == LISTEN:
-            result = await _listen(door, incoming)
+            result = await _listen(adapter, door, incoming)
         else:
             result = await incoming.serve()
     except Exception:
@@ -207,13 +211,19 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     return result
 
 
-async def _listen(door: Frame, incoming: Incoming) -> Any:
+async def _listen(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     """Serve a stream of notifications until its token expires.
 
     Raises:
         InvalidTokenError: when it has expired; the client then listens with a new one.
+        OverloadedError: if the caller has too many: the framework limits those of all callers.
     """
     guard, principal = door.guard, await door.message.principal(door.guard)
+    running = [each.auth for each in adapter.required_guard.running if each.method == LISTEN]
+    owner = None if principal is None else principal.owner_key
+    owners = [each.principal and each.principal.owner_key for each in running if each is not None]
+    if owners.count(owner) > _MAX_STREAMS:
+        raise OverloadedError("This caller has too many subscriptions open: end one")
     left = math.inf if principal is None else principal.expires_at + guard.leeway - guard.clock()
     with anyio.move_on_after(left):
         return await incoming.serve()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +12,7 @@ from support.asgi import Exchange, Message, Receive, Scope, Send, http_scope
 from support.callers import TOKEN, Desk, Tokens, person
 from support.virtual_time import run_in_virtual_time
 from toolguard.calls.request import SCOPE_KEY, RequestAuth
-from toolguard.errors import InvalidTokenError
+from toolguard.errors import InvalidTokenError, ToolGuardError
 from toolguard.frameworks.serving import Incoming, serve
 from toolguard.http.middleware import GuardMiddleware
 
@@ -99,25 +98,6 @@ def test_a_stream_that_also_answers_calls_stays_open() -> None:
     assert seconds == pytest.approx(10 * LIFETIME)
 
 
-def _listening(auth: RequestAuth, guard: Any) -> tuple[object, float]:
-    incoming = Incoming(
-        SimpleNamespace(scope={SCOPE_KEY: auth}),
-        "subscriptions/listen",
-        {"notifications": {"toolsListChanged": True}},
-        anyio.sleep_forever,
-        is_error=bool,
-        to_json=dict,
-        from_json=lambda result, _: result,
-    )
-
-    async def main() -> object:
-        with anyio.move_on_after(10 * LIFETIME):
-            return await serve(SimpleNamespace(), guard, incoming)  # type: ignore[arg-type]
-        return None
-
-    return run_in_virtual_time(main())
-
-
 class Listened(Desk):
     """A guard, as the adapters need one."""
 
@@ -125,10 +105,25 @@ class Listened(Desk):
         super().__init__(**settings)
         self.running: set[object] = set()
 
+    async def listen(self, auth: RequestAuth | None = None) -> None:
+        """Serve a subscription of a caller, for as long as it may be open."""
+        incoming = Incoming(
+            SimpleNamespace(scope={SCOPE_KEY: auth or RequestAuth(TOKEN, person(), self)}),
+            "subscriptions/listen",
+            {"notifications": {"toolsListChanged": True}},
+            anyio.sleep_forever,
+            is_error=bool,
+            to_json=dict,
+            from_json=lambda result, _: result,
+        )
+        adapter: Any = SimpleNamespace(required_guard=self)
+        guard: Any = self
+        with anyio.move_on_after(10 * LIFETIME):
+            await serve(adapter, guard, incoming)
+
 
 def test_a_subscription_ends_with_its_token() -> None:
-    guard = Listened(leeway=LEEWAY)
-    refusal, seconds = _listening(RequestAuth(TOKEN, person(), guard), guard)
+    refusal, seconds = run_in_virtual_time(Listened(leeway=LEEWAY).listen())
 
     assert isinstance(refusal, InvalidTokenError)
     assert refusal.reason == "expired"
@@ -137,8 +132,29 @@ def test_a_subscription_ends_with_its_token() -> None:
 
 def test_a_public_subscription_stays_open() -> None:
     guard = Listened(default="public")
-    facts: Mapping[str, Any] = {"token": None, "principal": None, "guard": guard}
 
-    result, seconds = _listening(RequestAuth(**facts), guard)
+    result, seconds = run_in_virtual_time(guard.listen(RequestAuth(None, None, guard)))
+
     assert result is None
     assert seconds == pytest.approx(10 * LIFETIME)
+
+
+def test_one_caller_does_not_take_up_the_subscriptions_of_all() -> None:
+    guard, ended = Listened(), list[str]()
+
+    async def listen(user: str) -> None:
+        try:
+            await guard.listen(RequestAuth(TOKEN, person(user), guard))
+        except ToolGuardError as refusal:
+            ended.append(f"{user}: {refusal.error}")
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            for user in ["alice"] * 101 + ["bob"]:
+                group.start_soon(listen, user)
+            await anyio.sleep(1)
+            assert ended == ["alice: temporarily_unavailable"]
+            group.cancel_scope.cancel()
+
+    failure, _ = run_in_virtual_time(main())
+    assert failure is None
