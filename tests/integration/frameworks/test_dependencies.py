@@ -11,7 +11,15 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from support.lines import FASTMCP_LINES, LEGACY_PROTOCOLS, LINES, Guarding, Line, Serve
+from support.lines import (
+    FASTMCP_LINES,
+    LEGACY_PROTOCOLS,
+    LINES,
+    MODERN_PROTOCOL,
+    Guarding,
+    Line,
+    Serve,
+)
 from support.traces import left_behind
 from support.wire import Caller
 from toolguard import (
@@ -336,3 +344,34 @@ def test_only_a_permitted_caller_is_asked_a_question_in_a_session(
 
     refused = mallory.call("close", {"account": "victim"})
     assert (refused.status, asked) == (403, [])
+
+
+@with_resolvers
+def test_what_asks_in_front_of_a_guard_asks_only_who_may_make_the_call(
+    line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
+) -> None:
+    types = importlib.import_module("mcp_types")
+    params = {"message": "close own?", "requested_schema": {"type": "object", "properties": {}}}
+    question = types.ElicitRequest(params=types.ElicitRequestFormParams(**params))
+
+    def asking(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        async def asks(*args: Any, **kwargs: Any) -> Any:
+            return types.InputRequiredResult(input_requests={"sure": question})
+
+        asks.__annotations__ = {**function.__annotations__, "return": types.InputRequiredResult}
+        return asks
+
+    async def close(account: str) -> str:
+        return f"closed {account}"
+
+    server = line.server("accounts")
+    server.tool()(asking(requires_scopes("account.{account}")(close)))
+    url = serve(line.http_app(guarding().protect(server), stateless=True, json=True)) + "/mcp"
+    can: dict[str, Any] = {"elicitation": {"form": {}}}
+    token = issuer.mint("mallory", scopes=["account.own"])
+    mallory = Caller(http, url, MODERN_PROTOCOL, token=token, capabilities=can)
+
+    assert "close own?" in mallory.call("close", {"account": "own"}).content
+    refused = mallory.call("close", {"account": "victim"})
+    assert (refused.status, "close own?" in refused.content) == (403, False)
