@@ -347,7 +347,7 @@ def test_only_a_permitted_caller_is_asked_a_question_in_a_session(
 
 
 @with_resolvers
-def test_what_asks_in_front_of_a_guard_asks_only_who_may_make_the_call(
+def test_a_decorator_in_front_asks_only_permitted_callers(
     line: Line, guarding: Guarding, serve: Serve, http: httpx.Client, issuer: LocalIssuer
 ) -> None:
     types = importlib.import_module("mcp_types")
