@@ -7,7 +7,6 @@ before it is sent.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from toolguard.errors import (
 from toolguard.frameworks.lists import hides
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.server_guard import ServerGuard
+from toolguard.http.expiry import seconds_left
 from toolguard.http.identity import sdk_user, telling_stranger
 from toolguard.http.jsonrpc import OverloadedError
 from toolguard.policies.operations import (
@@ -224,8 +224,7 @@ async def _listen(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     owners = [each.principal and each.principal.owner_key for each in running if each is not None]
     if owners.count(owner) > _MAX_STREAMS:
         raise OverloadedError("This caller has too many subscriptions open: end one")
-    left = math.inf if principal is None else principal.expires_at + guard.leeway - guard.clock()
-    with anyio.move_on_after(left):
+    with anyio.move_on_after(seconds_left(guard, principal)):
         return await incoming.serve()
     raise InvalidTokenError("expired", "The access token has expired")
 

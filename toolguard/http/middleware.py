@@ -33,7 +33,7 @@ from toolguard.http.answers import (
 )
 from toolguard.http.door import HTTPGuard
 from toolguard.http.event_ids import EventOwner
-from toolguard.http.expiry import UntilExpiry
+from toolguard.http.expiry import UntilExpiry, seconds_left
 from toolguard.http.jsonrpc import receive_message
 from toolguard.http.response import HeldResponse
 from toolguard.http.sessions import SessionOwners
@@ -231,27 +231,21 @@ class GuardMiddleware:
         # The SDK binds a session to the user that opened it; there may be no such user.
         owned = session_id is None or not self.sessions.opened_anonymously(session_id)
         told = identity.tell(scope, state, as_user=owned)
-        is_stream = scope["method"] == "GET" and session_id is not None
-        limited = self._until_expiry(receive, state.principal) if is_stream else None
         try:
-            await self.app(scope, limited or receive, response.send)
+            if scope["method"] == "GET" and session_id is not None:  # clients open the next stream
+                left = seconds_left(self.guard, state.principal)
+                await UntilExpiry(receive, response.send, left).serve(self.app, scope)
+            else:
+                await self.app(scope, receive, response.send)
         finally:
             identity.sdk_user.reset(told)
         await response.finish()
-        if limited is not None and limited.has_expired:
-            await response.end()
         if orphans:
             await self._end_session({**scope, "headers": headers}, orphans[0])
             self._record(_no_owner(), state.principal)
             await self._respond(_no_owner(), scope, send, state.revision, state.message_id)
         if scope["method"] == "DELETE" and session_id is not None and response.status < 300:  # noqa: PLR2004
             self.sessions.close(session_id)
-
-    def _until_expiry(self, receive: Receive, principal: Principal | None) -> UntilExpiry:
-        """Return ``receive`` for a stream that ends with its token; clients open the next one."""
-        assert principal is not None  # noqa: S101 - no other caller has a stream
-        left = principal.expires_at + self.guard.leeway - self.guard.clock()
-        return UntilExpiry(receive, left)
 
     def _session_of(self, sessions: list[str], principal: Principal | None) -> str:
         """Return the session id of a request, after checking that the caller owns the session.

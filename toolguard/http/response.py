@@ -85,11 +85,6 @@ class HeldResponse:
             flushing, self._flushing = self._flushing, None
             await flushing
 
-    async def end(self) -> None:
-        """End a stream of events that the application has left open."""
-        if self._events is not None:
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
-
     async def _start(self, start: Message) -> None:
         self.status = start["status"]
         sent = {name.lower(): value for name, value in start.get("headers", ())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +16,18 @@ from toolguard.calls.request import SCOPE_KEY, RequestAuth
 from toolguard.errors import InvalidTokenError, ToolGuardError
 from toolguard.frameworks.serving import Incoming, serve
 from toolguard.http.middleware import GuardMiddleware
+from toolguard.http.proxy import ProxyGuard
+from toolguard.policies.by_name import PoliciesByName
 
 EVENT = b'data: {"jsonrpc": "2.0", "method": "notifications/message"}\n\n'
+LISTENING = json.dumps(
+    {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "subscriptions/listen",
+        "params": {"notifications": {"toolsListChanged": True}},
+    }
+).encode()
 LIFETIME, LEEWAY = 60, 5
 
 
@@ -39,12 +50,14 @@ class Streaming:
         self.disconnected = True
 
 
-def _requested(app: GuardMiddleware, method: str, session: str | None) -> tuple[Exchange, float]:
+def _requested(
+    app: GuardMiddleware, method: str, session: str | None, body: bytes = b""
+) -> tuple[Exchange, float] | Exception:
     """Send a request; return the answer, and after how many seconds it has ended."""
     sent: list[Message] = []
 
     async def main() -> None:
-        pending = [{"type": "http.request", "body": b"", "more_body": False}]
+        pending = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> Message:
             if not pending:
@@ -54,11 +67,25 @@ def _requested(app: GuardMiddleware, method: str, session: str | None) -> tuple[
         async def send(message: Message) -> None:
             sent.append(message)
 
+        typed = [(b"content-type", b"application/json")]
+        scope = http_scope(method, token=TOKEN, session=session, headers=typed)
         with anyio.move_on_after(10 * LIFETIME):
-            await app(http_scope(method, token=TOKEN, session=session), receive, send)
+            await app(scope, receive, send)
 
-    _, seconds = run_in_virtual_time(main())
-    return Exchange(sent), seconds
+    failure, seconds = run_in_virtual_time(main())
+    return failure or (Exchange(sent), seconds)
+
+
+def _answer_of(app: GuardMiddleware, *request: Any) -> Exchange:
+    answered = _requested(app, *request)
+    assert isinstance(answered, tuple)
+    return answered[0]
+
+
+def _seconds_of(app: GuardMiddleware, *request: Any) -> float:
+    answered = _requested(app, *request)
+    assert isinstance(answered, tuple)
+    return answered[1]
 
 
 def test_the_stream_of_a_session_ends_with_its_token() -> None:
@@ -66,8 +93,10 @@ def test_the_stream_of_a_session_ends_with_its_token() -> None:
     app = GuardMiddleware(server, Desk(Tokens({TOKEN: person()}), leeway=LEEWAY))
     _requested(app, "POST", None)
 
-    answer, seconds = _requested(app, "GET", "s1")
+    answered = _requested(app, "GET", "s1")
 
+    assert isinstance(answered, tuple)
+    answer, seconds = answered
     assert server.disconnected
     assert seconds == pytest.approx(LIFETIME + LEEWAY)
     assert answer.body == EVENT
@@ -82,17 +111,66 @@ def test_a_server_that_has_not_answered_by_then_is_left_to_answer() -> None:
     app = GuardMiddleware(silent, Desk(Tokens({TOKEN: person()}), leeway=LEEWAY))
     app.sessions.open("s1", person())
 
-    answer, seconds = _requested(app, "GET", "s1")
+    assert _answer_of(app, "GET", "s1").messages == []
 
-    assert answer.messages == []
-    assert seconds == pytest.approx(LIFETIME + LEEWAY)
+
+@pytest.mark.parametrize("fault", [ConnectionResetError("upstream"), LookupError("x")])
+def test_a_server_that_fails_before_then_fails(fault: Exception) -> None:
+    async def failing(scope: Scope, receive: Receive, send: Send) -> None:
+        raise fault
+
+    app = GuardMiddleware(failing, Desk(Tokens({TOKEN: person()})))
+    app.sessions.open("s1", person())
+
+    assert _requested(app, "GET", "s1") == fault
+
+
+class Relaying:
+    """A server that does not notice when its client has disconnected."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        while True:
+            await send({"type": "http.response.body", "body": EVENT, "more_body": True})
+            await anyio.sleep(LIFETIME - 10)
+
+
+def _front(app: Any) -> GuardMiddleware:
+    """Return the door of ``guard.asgi(app, rules=...)``."""
+    guard = Desk(Tokens({TOKEN: person()}))
+    return GuardMiddleware(ProxyGuard(app, guard, PoliciesByName({})), guard)
+
+
+@pytest.mark.parametrize(
+    ("method", "body"), [("GET", b""), ("POST", LISTENING)], ids=["stream", "subscription"]
+)
+def test_no_event_of_a_server_behind_arrives_after_that(method: str, body: bytes) -> None:
+    app = _front(Relaying())
+    app.sessions.open("s1", person())
+
+    answer = _answer_of(app, method, "s1", body)
+
+    assert answer.body == EVENT * 2
+    assert answer.messages[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+def test_a_call_of_a_server_behind_is_answered_after_that() -> None:
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await anyio.sleep(2 * LIFETIME)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    call = b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "slow"}}'
+
+    assert _answer_of(_front(slow), "POST", None, call).body == b"{}"
 
 
 def test_a_stream_that_also_answers_calls_stays_open() -> None:
     server = Streaming()
     app = GuardMiddleware(server, Desk(Tokens({TOKEN: person()}), leeway=LEEWAY))
 
-    _, seconds = _requested(app, "GET", None)  # HTTP+SSE
+    seconds = _seconds_of(app, "GET", None)  # HTTP+SSE
 
     assert not server.disconnected
     assert seconds == pytest.approx(10 * LIFETIME)
