@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +73,14 @@ async def reads(*, connection_token: str) -> str:
     return connection_token
 
 
+async def yields() -> AsyncIterator[int]:
+    yield 1
+
+
+async def misspells(*, userId: str) -> str:  # noqa: N803 - the mistake
+    return userId
+
+
 NAMES: dict[str, Any] = {
     **{name: getattr(toolguard, name) for name in toolguard.__all__},
     **{name: getattr(issuers, name) for name in ("Introspection", "Issuer", "Network")},
@@ -81,6 +89,8 @@ NAMES: dict[str, Any] = {
     "ISSUER": ISSUER,
     "greet": greet,
     "reads": reads,
+    "yields": yields,
+    "misspells": misspells,
 }
 
 GUARD = [
@@ -263,6 +273,11 @@ DECORATORS = [
     written("requires_scopes(Scope('a') and Scope('b'))", "combine rules with & and |"),
     written("requires_auth('a')", "guards functions, not str: write it directly above `def`"),
     written("requires_auth(requires_scopes('a'))", "write one above the other"),
+    written("requires_auth()", "guards the function below it: write it without ()"),
+    written("public()", "guards the function below it: write it without ()"),
+    written("requires_scopes('a')()", "guards the function below it: write it without ()"),
+    written("requires_auth(yields)", "yields() is an async generator, and <guard: any"),
+    written("requires_auth(misspells)", "write `*, user_id: str` for the caller, or `userId: Anno"),
     written("requires_actor()", 'write requires_actor("agent-*")'),
     written("requires_actor(7)", 'write requires_actor("agent-*")'),
     written("public(requires_auth(greet))", "@public cannot be combined"),

@@ -411,6 +411,12 @@ def check_declaration(
         ValueError: with what to write instead.
     """
     what, policy = f"{operation.kind} {operation.name!r}", operation.declared
+    # First: what such a function lacks otherwise, its guard above would fill.
+    if operation.function is not None and bare_policy(operation.function) is not None:
+        raise ValueError(
+            f"{what} was registered without all of its guards: write the line that registers the "
+            f"{operation.kind} above them, as in @mcp.tool(), then @requires_scopes(...), then def"
+        )
     for function in (*operation.in_front, *filter(None, [operation.function])):
         fault = sent_by_clients(function, sent_by_client)
         if fault is not None:
@@ -436,11 +442,6 @@ def check_declaration(
                 "guard.protect(server, approvals=Approvals(sign_in=...)), or ToolGuard("
                 "connections=Vault(..., sign_in=...))"
             )
-    if bare_policy(operation.function) is not None:
-        raise ValueError(
-            f"{what} was registered without all of its guards: write the line that registers the "
-            f"{operation.kind} above them, as in @mcp.tool(), then @requires_scopes(...), then def"
-        )
 
 
 def code_of(refusal: ToolGuardError) -> int:
