@@ -15,11 +15,15 @@ from toolguard import (
     Refusals,
     StaticConnections,
     ToolGuard,
+    approvals,
+    connections,
     requires_auth,
     requires_scopes,
+    vault,
     with_connection,
 )
 from toolguard.cli import main
+from toolguard.connections import vendors
 from toolguard.telemetry import Records
 from toolguard.tokens import issuers
 from toolguard.tokens.issuers import Issuer
@@ -85,6 +89,10 @@ NAMES: dict[str, Any] = {
     **{name: getattr(toolguard, name) for name in toolguard.__all__},
     **{name: getattr(issuers, name) for name in ("Introspection", "Issuer", "Network")},
     "issuers": issuers,
+    "vendors": vendors,
+    "vault": vault,
+    "approvals": approvals,
+    "connections": connections,
     "Records": Records,
     "ISSUER": ISSUER,
     "greet": greet,
@@ -310,7 +318,37 @@ CONNECTIONS = [
     written("InsufficientScopeError([])", 'write required_scopes=["a.scope"]'),
 ]
 
-MISTAKES = [*GUARD, *ISSUERS, *ENVIRONMENT, *PROTECT, *DECORATORS, *CONNECTIONS]
+# What os.environ.get() returns for a variable that is not set, and what an empty one holds.
+UNSET = [
+    written("issuers.BasicClient('id', None)", "client_secret is text, not NoneType: is a var"),
+    written("issuers.BasicClient('id', '')", "client_secret is empty: is a variable unset?"),
+    written("issuers.BearerClient(None)", "token is text, not NoneType: is a variable unset?"),
+    written("connections.ClientSecretBasic('id', None)", "client_secret is text, not NoneType"),
+    written("connections.ClientSecretPost('id', '')", "client_secret is empty: is a variable"),
+    written("vendors.Nango(None, str)", "secret_key is text, not NoneType: is a variable unset?"),
+    written("vendors.WorkOSPipes('')", "api_key is empty: is a variable unset?"),
+    written("vendors.Arcade(None)", "api_key is text, not NoneType: is a variable unset?"),
+    written("vendors.Scalekit(ISSUER, 'id', None)", "client_secret is text, not NoneType"),
+    written("vault.github('id', None)", "client_secret is text, not NoneType: is a variable unset"),
+    written("vault.OpenIDSignIn('id', None)", "client_secret is text, not NoneType: is a variable"),
+]
+
+_VAULT = "vault.Vault('sqlite:///v.db', keys=['k' * 32], connections={'a': vault.github('i', 's')}"
+VAULT = [
+    written(f"{_VAULT}, sign_in='x')", "sign_in is str: write OpenIDSignIn(client_id, client_sec"),
+    written(f"{_VAULT}, sign_in=vault.OpenIDSignIn)", "sign_in is OpenIDSignIn: write OpenID"),
+    written(f"{_VAULT}, sign_in=print)", "sign_in is print: write OpenIDSignIn("),
+    written(f"{_VAULT}, sign_in=reads)", "a function that does not take one argument: write"),
+    written("approvals.Approvals(sign_in=None)", "sign_in is NoneType: write OpenIDSignIn("),
+    written(f"{_VAULT}, allow={{'b': requires_auth}})", "'b' is not one of the connections ['a']"),
+    written(f"{_VAULT}, allow={{'a': 'admin'}})", "write {'a': requires_scopes(\"...\")}: a guard"),
+    written(f"{_VAULT}, tenant_connectors={{'a': 'admin'}})", "write {'a': requires_scopes("),
+]
+
+MISTAKES = [
+    *(*GUARD, *ISSUERS, *ENVIRONMENT, *PROTECT),
+    *(*DECORATORS, *CONNECTIONS, *UNSET, *VAULT),
+]
 
 COMMANDS = [
     (["dev", "--port", "80000"], "'80000' is not a port from 0 to 65534: write --port 8800"),

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from toolguard.calls.message import Frame
+from toolguard.connections.protocol import names_of
 from toolguard.decorators.injection import sent_by_clients, unwrapped
 from toolguard.decorators.wrapper import BARE, GuardDecorator, bare_policy
 from toolguard.errors import (
@@ -428,11 +429,8 @@ def check_declaration(
             f"{what} is a guard, not a function: write its arguments in parentheses, as in "
             '@requires_scopes("calendar.read")'
         )
-    if guard is not None and guard.connections is None and policy and policy.connections:
-        raise ValueError(
-            f"{what} uses connection {policy.connections[0].name!r} and the guard has no "
-            "provider: write ToolGuard(..., connections=...)"
-        )
+    if guard is not None and policy:
+        _check_connections(what, policy, guard)
     if guard is not None and policy and policy.approval:
         if operation.kind != "tool":
             raise ValueError(f"{what} needs an approval, and only calls of tools are approved")
@@ -441,6 +439,26 @@ def check_declaration(
                 f"{what} needs an approval, and the guard has nowhere to ask for one: write "
                 "guard.protect(server, approvals=Approvals(sign_in=...)), or ToolGuard("
                 "connections=Vault(..., sign_in=...))"
+            )
+
+
+def _check_connections(what: str, policy: Policy, guard: ServerGuard) -> None:
+    """Check that the guard has a provider for the connections of an operation.
+
+    Raises:
+        ValueError: with what to write instead.
+    """
+    known = names_of(guard.connections)
+    for need in policy.connections:
+        if guard.connections is None:
+            raise ValueError(
+                f"{what} uses connection {need.name!r} and the guard has no provider: write "
+                "ToolGuard(..., connections=...)"
+            )
+        if known is not None and need.name not in known:
+            raise ValueError(
+                f"{what} uses connection {need.name!r}, which the guard's provider does not have: "
+                f"write one of {sorted(known)}, or add it there"
             )
 
 
