@@ -25,7 +25,7 @@ from starlette.responses import (
     StreamingResponse,
 )
 from starlette.routing import Mount, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from support.lines import LINES, Guarding, Line
 from toolguard import KeysUnavailableError, Principal, requires_scopes
@@ -138,6 +138,11 @@ def test_another_status_than_401_is_named_with_its_remedy(look: Look, status: in
     assert ("allowed_hosts" in finding.remedy) is (status == 421)
 
 
+@pytest.mark.parametrize("status", [404, 405, 502, 504])
+def test_what_follows_from_another_status_is_not_named_as_well(look: Look, status: int) -> None:
+    assert [*look(answering(status))] == [f"status-{status}"]
+
+
 def test_a_redirect_is_named(look: Look) -> None:
     app = Starlette(routes=[Route("/mcp", lambda _: RedirectResponse("/mcp/"), methods=["POST"])])
 
@@ -205,7 +210,8 @@ def test_metadata_without_an_issuer_is_named(look: Look, line: Line, guarding: G
 def test_metadata_that_no_web_page_can_read_is_named(look: Look) -> None:
     document = {"resource": URL, "authorization_servers": [ISSUER]}
     path = "/.well-known/oauth-protected-resource/mcp"
-    app = Starlette(routes=[Route(path, lambda _: JSONResponse(document))])
+    app = answering(401)
+    app.routes.append(Route(path, lambda _: JSONResponse(document)))
 
     assert "metadata-cors" in look(app)
 
@@ -266,6 +272,8 @@ def test_an_issuer_that_cannot_be_reached_is_named(look: Look) -> None:
         ({"aud": None}, "token-audience"),
         ({"iss": "https://issuer.test/"}, "token-issuer"),
         ({"expires_in": -600}, "token-expired"),
+        ({"exp": None}, "token-expired"),
+        ({"exp": 1e300}, "token-refused"),
     ],
 )
 def test_what_a_token_lacks_is_named(
@@ -283,6 +291,43 @@ def test_a_token_that_is_refused_for_no_visible_reason_is_named(
 ) -> None:
     assert [*look(token=issuer.mint_bad_signature("alice"))] == ["token-refused"]
     assert [*look(token="an-opaque-one")] == ["token-opaque"]
+
+
+def test_the_time_of_an_expired_token_can_be_read(look: Look, issuer: LocalIssuer) -> None:
+    token = issuer.mint("alice", exp=1_795_953_600)
+
+    found = look(token=token, now=1_795_953_600.0 + 90)["token-expired"]
+
+    assert found.found == "exp 1795953600: 2026-11-29 12:00:00 UTC, 90 s ago"
+
+
+def test_a_reason_that_the_server_names_is_handed_on(look: Look, issuer: LocalIssuer) -> None:
+    found = look(token=issuer.mint_bad_signature("alice"))["token-refused"]
+
+    assert found.found == "401: The signature of the token is wrong"
+
+
+def test_a_proxy_that_drops_the_token_is_named(
+    look: Look, line: Line, guarding: Guarding, issuer: LocalIssuer
+) -> None:
+    app = served(line, guarding)
+    app.add_middleware(_WithoutToken)
+
+    found = look(app, token=issuer.mint("alice"))
+
+    assert [*found] == ["token-lost"]
+    assert "Authorization" in found["token-lost"].remedy
+
+
+class _WithoutToken:
+    """A proxy in front that drops ``Authorization``."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kept = [each for each in scope.get("headers", ()) if each[0] != b"authorization"]
+        await self._app({**scope, "headers": kept}, receive, send)
 
 
 def test_keys_that_the_server_cannot_fetch_are_named(

@@ -29,6 +29,8 @@ _ADVICE = {
     503: "the server cannot fetch the keys of its issuer: see what its log says of them",
 }
 _ADVICE.update(dict.fromkeys((302, 307, 308), _ADVICE[301]) | {504: _ADVICE[502]})
+# The endpoint is elsewhere, or nothing is behind the proxy: what else is missing follows from that.
+_NOT_HERE = frozenset({301, 302, 307, 308, 404, 405, 502, 504})
 
 
 class Seen:
@@ -90,6 +92,8 @@ async def look_at_endpoint(
     response = await initialize(client, seen.url)
     for each in (*_clock(response, now), *_status(response), *_challenge(response, seen)):
         yield each
+    if response.status_code in _NOT_HERE:
+        return
     async for each in _metadata(client, seen):
         yield each
     async for each in _cors(client, response):
