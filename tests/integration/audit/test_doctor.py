@@ -319,6 +319,10 @@ def test_a_proxy_that_drops_the_token_is_named(
     assert "Authorization" in found["token-lost"].remedy
 
 
+def test_a_whole_header_as_a_token_is_named(look: Look, issuer: LocalIssuer) -> None:
+    assert [*look(token=f"Bearer {issuer.mint('alice')}")] == ["token-unreadable"]
+
+
 class _WithoutToken:
     """A proxy in front that drops ``Authorization``."""
 

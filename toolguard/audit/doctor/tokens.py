@@ -37,6 +37,14 @@ async def look_with_token(
             "503",
             "let the server reach the jwks_uri of its issuer; its log names the fault",
         )
+    elif status == httpx.codes.BAD_REQUEST:
+        yield Diagnosis(
+            "token-unreadable",
+            seen.url,
+            "one header Authorization: Bearer TOKEN",
+            "400",
+            "write the token alone, without Bearer in front, quotes and blanks",
+        )
     elif status == httpx.codes.FORBIDDEN:
         yield Diagnosis(
             "token-forbidden",
