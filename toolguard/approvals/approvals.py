@@ -245,7 +245,8 @@ class Approvals:
         principal = call.principal
         if principal.user_id is None and call.need.by is None:
             raise AccessDeniedError(
-                "This call is approved by its user, and the token names no user"
+                "This call is approved by its user, and the token names no user",
+                rule="a token that names a user",
             )
         try:
             arguments = digest_of(sent)
