@@ -99,6 +99,7 @@ def assert_scope_matrix(
 
     Raises:
         AssertionError: naming each operation that differs, is missing, or was not expected.
+        TypeError: for one scope where a set of scopes belongs.
 
     Example::
 
@@ -106,7 +107,7 @@ def assert_scope_matrix(
     """
     found = scope_matrix(server, claims=claims, arguments=arguments)
     wanted = {
-        name: sets if isinstance(sets, str) else tuple(frozenset(each) for each in sets)
+        name: sets if isinstance(sets, str) else tuple(_scope_set(name, each) for each in sets)
         for name, sets in expected.items()
     }
     wrong = [
@@ -116,6 +117,13 @@ def assert_scope_matrix(
     ]
     if wrong:
         raise AssertionError("the scope matrix differs:\n  " + "\n  ".join(wrong))
+
+
+def _scope_set(name: str, scopes: Collection[str]) -> frozenset[str]:
+    # The letters of a scope would be a set, too.
+    if isinstance(scopes, str):
+        raise TypeError(f"write {{{name!r}: [{{{scopes!r}}}]}}: a list of sets of scopes")
+    return frozenset(scopes)
 
 
 def verify_scope_matrix(
