@@ -433,7 +433,7 @@ COMMANDS = [
     (["proxy", "alone.toml", "--", "x"], "the following arguments are required: --rules"),
     (["audit", ""], "'' names no server: write module:server"),
     (["audit", "exits.py"], "cannot load exits.py: SystemExit: no ("),
-    (["doctor", "http://127.0.0.1:9/mcp"], "start the server, or check the URL"),
+    (["doctor", "http://127.0.0.1:9/mcp"], "(ConnectError: the connection is refused): start the"),
     (["doctor", "syntax.toml"], "'syntax.toml' is not TOML: "),
 ]
 

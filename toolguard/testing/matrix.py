@@ -105,9 +105,13 @@ def assert_scope_matrix(
 
         assert_scope_matrix(server, {"list_events": [{"calendar.read"}], "hours": "public"})
     """
+    for name, sets in expected.items():
+        one = None if isinstance(sets, str) else next((s for s in sets if isinstance(s, str)), None)
+        if one is not None:  # its letters would be a set, too
+            raise TypeError(f"write {{{name!r}: [{{{one!r}}}]}}: a list of sets of scopes")
     found = scope_matrix(server, claims=claims, arguments=arguments)
     wanted = {
-        name: sets if isinstance(sets, str) else tuple(_scope_set(name, each) for each in sets)
+        name: sets if isinstance(sets, str) else tuple(frozenset(each) for each in sets)
         for name, sets in expected.items()
     }
     wrong = [
@@ -117,13 +121,6 @@ def assert_scope_matrix(
     ]
     if wrong:
         raise AssertionError("the scope matrix differs:\n  " + "\n  ".join(wrong))
-
-
-def _scope_set(name: str, scopes: Collection[str]) -> frozenset[str]:
-    # The letters of a scope would be a set, too.
-    if isinstance(scopes, str):
-        raise TypeError(f"write {{{name!r}: [{{{scopes!r}}}]}}: a list of sets of scopes")
-    return frozenset(scopes)
 
 
 def verify_scope_matrix(

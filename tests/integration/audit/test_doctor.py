@@ -262,7 +262,10 @@ def test_what_is_wrong_with_an_issuer_is_named(
 
 
 def test_an_issuer_that_cannot_be_reached_is_named(look: Look) -> None:
-    assert [*look(by=answering(404))] == ["issuer-unreachable"]
+    found = look(by=answering(404))
+
+    assert [*found] == ["issuer-unreachable"]
+    assert found["issuer-unreachable"].found == "none: HTTP 404"
 
 
 @pytest.mark.parametrize(
