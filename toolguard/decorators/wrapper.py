@@ -56,6 +56,7 @@ keywords. Give those the default ``injected`` where your own code calls the func
 """
 
 _MARK = "__toolguard__"
+_NOTHING: Any = object()
 BARE = "__toolguard_bare__"
 """The attribute of a function for which a guard was declared that it does not have itself."""
 
@@ -74,14 +75,14 @@ class GuardDecorator:
     def __call__(self, function: Callable[P, Awaitable[T]]) -> Guarded[P, T]: ...
     @overload
     def __call__(self, function: Callable[P, T]) -> Guarded[P, T]: ...
-    def __call__(self, function: Callable[..., Any] | None = None) -> Guarded[..., Any]:
+    def __call__(self, function: Callable[..., Any] = _NOTHING) -> Guarded[..., Any]:
         """Guard ``function``, in addition to the guards it already has.
 
         Raises:
             TypeError: if it is not a function, or lacks a parameter that would be injected.
             ValueError: if the stacked guards contradict each other.
         """
-        if function is None:
+        if function is _NOTHING:
             raise TypeError(
                 f"{self!r} guards the function below it: write it without (), as in @requires_auth"
             )
