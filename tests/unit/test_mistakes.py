@@ -24,7 +24,7 @@ from toolguard import (
 )
 from toolguard.cli import main
 from toolguard.connections import vendors
-from toolguard.telemetry import Records
+from toolguard.telemetry import JSONLines, Records
 from toolguard.tokens import issuers
 from toolguard.tokens.issuers import Issuer
 
@@ -94,6 +94,8 @@ NAMES: dict[str, Any] = {
     "approvals": approvals,
     "connections": connections,
     "Records": Records,
+    "JSONLines": JSONLines,
+    "URL": URL,
     "ISSUER": ISSUER,
     "greet": greet,
     "reads": reads,
@@ -318,6 +320,16 @@ CONNECTIONS = [
     written("InsufficientScopeError([])", 'write required_scopes=["a.scope"]'),
 ]
 
+REST = [
+    written("JSONLines(None)", "a text stream or a logger, not NoneType: write JSONLines("),
+    written("JSONLines(7)", "not int: write JSONLines("),
+    guard(said="JSONLines is a class: write on_decision=JSONLines()", on_decision=JSONLines),
+    written("requires_recent_auth(max_age='5m')", "max_age is '5m' (str): write requires_recent"),
+    written("health_routes(None)", "write health_routes(guard) with a ToolGuard(...), not None"),
+    written("ToolGuard(issuer=ISSUER, audience=URL).asgi(None)", "takes an ASGI application, not"),
+    written("ToolGuard.from_env('x')", "environ is 'x' (str): write ToolGuard.from_env(issuer="),
+]
+
 # What os.environ.get() returns for a variable that is not set, and what an empty one holds.
 UNSET = [
     written("issuers.BasicClient('id', None)", "client_secret is text, not NoneType: is a var"),
@@ -347,7 +359,7 @@ VAULT = [
 
 MISTAKES = [
     *(*GUARD, *ISSUERS, *ENVIRONMENT, *PROTECT),
-    *(*DECORATORS, *CONNECTIONS, *UNSET, *VAULT),
+    *(*DECORATORS, *CONNECTIONS, *REST, *UNSET, *VAULT),
 ]
 
 COMMANDS = [
