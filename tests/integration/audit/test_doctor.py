@@ -199,6 +199,16 @@ def test_an_audience_that_is_not_the_address_is_named(
     assert found["resource-differs"].found == "resource https://elsewhere.test/mcp"
 
 
+@pytest.mark.parametrize("audience", ["https://mcp.test/api", "https://mcp.test"])
+def test_an_audience_with_another_path_is_named_and_nothing_that_follows_from_it(
+    look: Look, line: Line, guarding: Guarding, audience: str
+) -> None:
+    found = look(served(line, guarding, audience=audience))
+
+    assert [*found] == ["resource-differs"]
+    assert found["resource-differs"].found == f"resource {audience}"
+
+
 def test_metadata_without_an_issuer_is_named(look: Look, line: Line, guarding: Guarding) -> None:
     class Own:
         async def verify(self, _: str) -> Principal:

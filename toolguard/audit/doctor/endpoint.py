@@ -177,7 +177,10 @@ def _challenge(response: httpx.Response, seen: Seen) -> Iterator[Diagnosis]:
 
 
 async def _metadata(client: httpx.AsyncClient, seen: Seen) -> AsyncIterator[Diagnosis]:
-    document = metadata_url(seen.url)
+    named = seen.challenge.resource_metadata if seen.challenge is not None else None
+    # Clients look where the challenge says (RFC 9728 §5.1); here not on another host.
+    is_here = named is not None and _origin(named) == _origin(seen.url)
+    document = named if named is not None and is_here else metadata_url(seen.url)
     response = await client.get(document, headers={"origin": _ORIGIN})
     found = lenient_object(response.content) if response.status_code == httpx.codes.OK else None
     if found is None:
