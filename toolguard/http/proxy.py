@@ -6,6 +6,7 @@ before the server gets it, decided on, and passed on unchanged, byte by byte.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 import anyio.lowlevel
@@ -21,11 +22,12 @@ from toolguard.errors import (
 )
 from toolguard.http.answers import respond, respond_in_protocol, send_empty
 from toolguard.http.door import HTTPGuard
+from toolguard.http.expiry import UntilExpiry, seconds_left
 from toolguard.http.jsonrpc import MCPMessage, held_body, parse_message, replay, spelled_out
 from toolguard.http.middleware import ASGIApp, Message, Receive, Scope, Send
 from toolguard.parsing.lookalikes import letters
 from toolguard.policies.by_name import PoliciesByName
-from toolguard.policies.operations import OperationCall, is_handshake
+from toolguard.policies.operations import LISTEN, OperationCall, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
@@ -97,7 +99,9 @@ class ProxyGuard:
                 await self._refuse(refusal, message, state, send)
             else:
                 state.permit()
-                await self.app(scope, replay(body, receive), send)
+                is_stream = message is not None and message.method == LISTEN
+                left = seconds_left(self.guard, state.principal) if is_stream else math.inf
+                await UntilExpiry(replay(body, receive), send, left).serve(self.app, scope)
         finally:
             if self.guard.recorder.wanted():
                 self.guard.recorder.put(message_records(self.guard, table, refusal))
