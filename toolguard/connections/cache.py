@@ -45,6 +45,7 @@ from toolguard.errors import (
     ToolGuardError,
 )
 from toolguard.parsing.kinds import of_kind
+from toolguard.parts.contained import contained
 from toolguard.parts.figures import Figure, figures_of
 from toolguard.parts.lifecycle import close, warm_up
 
@@ -312,7 +313,8 @@ class CachedConnections:
     async def _counted(self, request: ConnectionRequest) -> Connection:
         outcome = "error"  # the call is cancelled
         try:
-            connection = await self._provider.fetch(request)
+            with contained():
+                connection = await self._provider.fetch(request)
         except ToolGuardError as error:
             outcome = error.error
             raise

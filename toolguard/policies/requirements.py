@@ -18,6 +18,7 @@ import anyio
 import anyio.to_thread
 
 from toolguard.parsing.wildcards import wildcard
+from toolguard.parts.contained import contained_in_thread
 from toolguard.policies.answers import Answer
 from toolguard.policies.formulas import Attempt, Requirement
 from toolguard.policies.operations import OperationCall
@@ -234,7 +235,11 @@ class Check(Requirement):
             said = self.function(attempt.principal, attempt.call)
         else:
             said = await anyio.to_thread.run_sync(
-                self.function, attempt.principal, attempt.call, abandon_on_cancel=True
+                contained_in_thread,
+                self.function,
+                attempt.principal,
+                attempt.call,
+                abandon_on_cancel=True,
             )
         return await said if inspect.isawaitable(said) else said
 
