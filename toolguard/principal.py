@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 __all__ = ["Actor", "OwnerKey", "Principal"]
 
 OwnerKey: TypeAlias = "tuple[str | None, ...]"
-"""Issuer, user, client, the thumbprint of the client's key, tenant, the issuer and name of an actor."""
+"""Issuer, user, client, thumbprint of the client's key, tenant; issuer and subject of an actor."""
 
 _USER_CLAIMS = ("sub", "userId", "user_id")
 _CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
