@@ -1,9 +1,9 @@
 """All spellings under which a server could look up a name or URI from a message.
 
-Frameworks resolve dot segments, decode percent-encodings, fold case and compose characters before
-they look up a name, each in its own way. A rule for ``notes://private/*`` has to apply to
-``NOTES://public/%2e%2e/private/1`` too; so the rules are matched against every spelling that a
-server could derive from a name.
+Frameworks resolve dot segments, decode percent-encodings, fold case, compose characters, drop
+invisible ones and take "-" for "_" before they look up a name, each in its own way. A rule for
+``notes://private/*`` has to apply to ``NOTES://public/%2e%2e/private/1`` too; so the rules are
+matched against every spelling that a server could derive from a name.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ MAX_LENGTH = 2_048
 # A URI that is encoded once and that every other step changes has about 50.
 _MAX_SPELLINGS = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SEPARATORS = "-. "
 _USERINFO = re.compile(r"^([^:/?#]+://)[^/?#]*@")
 
 Respelling = Callable[[str], str]
@@ -106,11 +107,28 @@ def _decode(name: str) -> str:
     return decoded
 
 
+def _drop_invisible(name: str) -> str:
+    """Return the name without joiners, soft hyphens and other format characters."""
+    if name.isascii():
+        return name
+    return "".join(each for each in name if unicodedata.category(each) != "Cf")
+
+
+def _join_words(name: str) -> str:
+    """Return the name with "_" in the place of what separates words elsewhere."""
+    return "".join("_" if each in _SEPARATORS or _is_separator(each) else each for each in name)
+
+
+def _is_separator(character: str) -> bool:
+    return not character.isascii() and unicodedata.category(character) in ("Pd", "Zs")
+
+
 _compose: Respelling = functools.partial(unicodedata.normalize, "NFKC")
-_FOR_NAMES: tuple[Respelling, ...] = (str.strip, _compose, str.casefold, _decode)
+_FOR_ALL: tuple[Respelling, ...] = (str.strip, _compose, str.casefold, _decode, _drop_invisible)
+_FOR_NAMES: tuple[Respelling, ...] = (*_FOR_ALL, _join_words)
 _FOR_URIS: tuple[Respelling, ...] = (
     _normalize_url,
-    *_FOR_NAMES,
+    *_FOR_ALL,
     _resolve_dots,
     _drop_userinfo,
     _drop_query,

@@ -13,7 +13,7 @@ from pydantic import AnyUrl
 
 from toolguard.parsing.spellings import MAX_LENGTH, spellings, uri_spellings
 
-PLAIN = "abcdefghijklmnopqrstuvwxyz0123456789_-"
+PLAIN = "abcdefghijklmnopqrstuvwxyz0123456789_"
 plain_names = st.text(PLAIN, min_size=1, max_size=20)
 # Not of a scheme whose hosts may be numbers: file://0/ is file://0.0.0.0/.
 plain_uris = st.builds("notes://{}/{}".format, plain_names, plain_names)
@@ -45,6 +45,14 @@ def spelled(name: str) -> tuple[str, ...]:
         ("delete_*", "%EF%BD%84elete_note"),
         ("caf\u00e9", "cafe\u0301"),
         ("office", "o\ufb03ce"),
+        ("delete_*", "del\u00adete_note"),
+        ("delete_*", "delete\u200d_note"),
+        ("delete_*", "\ufeffdelete_note"),
+        ("delete_*", "delete-note"),
+        ("delete_*", "delete.note"),
+        ("delete_*", "delete note"),
+        ("delete_*", "Delete\u2010Note"),
+        ("delete_*", "delete%2Dnote"),
     ],
 )
 def test_a_rule_about_a_tool_meets_every_spelling_of_its_name(rule: str, sent: str) -> None:
@@ -83,6 +91,8 @@ def test_a_rule_about_a_tool_meets_every_spelling_of_its_name(rule: str, sent: s
         ("notes://private/*", "notes://alice@private/1"),
         ("notes://private/*", "notes://alice:b@private/1"),
         ("notes://private/*", "notes://a@b@private/1"),
+        ("notes://private/*", "notes://pri\u200bvate/1"),
+        ("notes://private/*", "notes://pri%C2%ADvate/1"),
     ],
 )
 def test_a_rule_about_a_resource_meets_every_spelling_of_its_uri(rule: str, sent: str) -> None:
