@@ -23,7 +23,7 @@ MAX_LENGTH = 2_048
 # A URI that is encoded once and that every other step changes has about 50.
 _MAX_SPELLINGS = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_SEPARATORS = "-. "
+_SEPARATORS = "-. "  # and what is a dash or a blank elsewhere
 _USERINFO = re.compile(r"^([^:/?#]+://)[^/?#]*@")
 
 Respelling = Callable[[str], str]
@@ -116,11 +116,10 @@ def _drop_invisible(name: str) -> str:
 
 def _join_words(name: str) -> str:
     """Return the name with "_" in the place of what separates words elsewhere."""
-    return "".join("_" if each in _SEPARATORS or _is_separator(each) else each for each in name)
-
-
-def _is_separator(character: str) -> bool:
-    return not character.isascii() and unicodedata.category(character) in ("Pd", "Zs")
+    return "".join(
+        "_" if each in _SEPARATORS or unicodedata.category(each) in ("Pd", "Zs") else each
+        for each in name
+    )
 
 
 _compose: Respelling = functools.partial(unicodedata.normalize, "NFKC")
