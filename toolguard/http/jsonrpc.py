@@ -37,6 +37,7 @@ __all__ = [
     "MAX_BODY",
     "MAX_SECONDS",
     "Held",
+    "HeldBody",
     "MCPMessage",
     "MessageTooLargeError",
     "MessageTooSlowError",
@@ -46,7 +47,6 @@ __all__ = [
     "parse_message",
     "read_message",
     "receive_message",
-    "replay",
     "spelled_out",
 ]
 
@@ -60,6 +60,9 @@ MAX_SECONDS = 30.0
 
 # From this size on, parsing a body takes long enough to delay other requests.
 _LARGE = 64 * 1024
+# What a value in a body takes up at least, once it is parsed: an empty list, and its place.
+_BYTES_OF_VALUE = 64
+_MAX_VALUES = 24 * 1024 * 1024
 # The spellings of a name of this length take a few milliseconds.
 _LONG = 256
 
@@ -310,6 +313,74 @@ class Held(Protocol):
         ...
 
 
+class HeldBody:
+    """The body of one request, which is counted until it is released.
+
+    What a connection buffers anyway is not counted, so that large bodies keep no small ones out.
+
+    Args:
+        held: the memory that all request bodies take up.
+        uncounted: the bytes that are not counted.
+
+    Attributes:
+        content: the body; empty once it is released.
+    """
+
+    def __init__(self, held: Held, uncounted: int = _LARGE) -> None:
+        self._held = held
+        self._uncounted = uncounted
+        self._counted = 0
+        self.content = b""
+
+    def count(self, size: int) -> None:
+        """Count the body as ``size`` bytes, whatever it was counted as before.
+
+        Raises:
+            OverloadedError: if too many bytes are held already.
+        """
+        counted = max(0, size - self._uncounted)
+        more = counted - self._counted
+        if more > 0 and not self._held.take(more):
+            raise OverloadedError("Too many large messages are being read; try again")
+        if more < 0:
+            self._held.give_back(-more)
+        self._counted = counted
+
+    async def parsed(self, headers: Iterable[tuple[bytes, bytes]]) -> MCPMessage:
+        """Return the message in the body, and count what its values take up.
+
+        Raises:
+            MalformedMessageError: as :func:`read_message` does.
+            OverloadedError: if too many bytes are held already.
+        """
+        values = sum(map(self.content.count, (b",", b"[", b"{")))
+        self.count(len(self.content) + min(values * _BYTES_OF_VALUE, _MAX_VALUES))
+        return await parse_message(self.content, headers)
+
+    def release(self) -> None:
+        """Forget the body, and count it no more."""
+        self.content = b""
+        self.count(0)
+
+    def replay(self, receive: Receive) -> Receive:
+        """Return a ``receive`` that first returns the body, and then the events of ``receive``.
+
+        So the application reads exactly the bytes that were decided on, and is still told when the
+        client disconnects. The body is released when the application has it.
+        """
+        is_given = False
+
+        async def replayed() -> MutableMapping[str, Any]:
+            nonlocal is_given
+            if is_given:
+                return await receive()
+            is_given, content = True, self.content
+            self.release()
+            return {"type": "http.request", "body": content, "more_body": False}
+
+        return replayed
+
+
 @asynccontextmanager
 async def held_body(
     receive: Receive,
@@ -318,8 +389,9 @@ async def held_body(
     *,
     limit: int = MAX_BODY,
     seconds: float = MAX_SECONDS,
-) -> AsyncIterator[bytes]:
-    """Read the body of an ASGI request; its memory is released when the block ends.
+    uncounted: int = _LARGE,
+) -> AsyncIterator[HeldBody]:
+    """Read the body of an ASGI request; its memory is released when the block ends, or before.
 
     Args:
         receive: the ASGI ``receive``.
@@ -327,6 +399,7 @@ async def held_body(
         held: the memory that all request bodies take up.
         limit: the maximum size in bytes.
         seconds: the maximum time in which it must arrive.
+        uncounted: the bytes of it that are not counted.
 
     Raises:
         MessageTooLargeError: if the body, or its Content-Length, is over the limit.
@@ -338,30 +411,30 @@ async def held_body(
     for name, value in headers:
         if name == b"content-length" and value.isdigit() and _is_above(limit, value):
             raise _too_large(limit)
-    body = bytearray()
+    body = HeldBody(held, uncounted)
     try:
         with anyio.move_on_after(seconds) as scope:
-            await _fill(body, receive, held, limit)
+            body.content = await _read(receive, body, limit)
         if scope.cancelled_caught:
             raise MessageTooSlowError(f"The body must arrive within {seconds:g} seconds")
-        yield bytes(body)
+        yield body
     finally:
-        held.give_back(len(body))
+        body.release()
 
 
-async def _fill(body: bytearray, receive: Receive, held: Held, limit: int) -> None:
-    more = True
+async def _read(receive: Receive, body: HeldBody, limit: int) -> bytes:
+    content, more = bytearray(), True
     while more:
         message = await receive()
         if message["type"] != "http.request":
             raise MalformedMessageError("The request ended before its body")
         piece: bytes = message.get("body", b"")
-        if len(body) + len(piece) > limit:
+        if len(content) + len(piece) > limit:
             raise _too_large(limit)
-        if not held.take(len(piece)):
-            raise OverloadedError("Too many large messages are being read; try again")
-        body += piece
+        body.count(len(content) + len(piece))
+        content += piece
         more = message.get("more_body", False)
+    return bytes(content)
 
 
 async def parse_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMessage:
@@ -384,7 +457,7 @@ async def receive_message(
         ToolGuardError: as :func:`held_body` and :func:`read_message` do.
     """
     async with held_body(receive, headers, held) as body:
-        return await parse_message(body, headers)
+        return await body.parsed(headers)
 
 
 async def spelled_out(asked: OperationCall) -> tuple[str, ...]:
@@ -402,19 +475,3 @@ def _is_above(limit: int, digits: bytes) -> bool:
 
 def _too_large(limit: int) -> MessageTooLargeError:
     return MessageTooLargeError(f"The body must have at most {limit} bytes")
-
-
-def replay(body: bytes, receive: Receive) -> Receive:
-    """Return a ``receive`` that first returns ``body``, and then the events of ``receive``.
-
-    So the application reads exactly the bytes that were decided on, and is still told when the
-    client disconnects.
-    """
-    pending = [body]
-
-    async def replayed() -> MutableMapping[str, Any]:
-        if pending:
-            return {"type": "http.request", "body": pending.pop(), "more_body": False}
-        return await receive()
-
-    return replayed

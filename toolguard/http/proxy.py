@@ -7,6 +7,8 @@ before the server gets it, decided on, and passed on unchanged, byte by byte.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import anyio.lowlevel
 
@@ -21,7 +23,7 @@ from toolguard.errors import (
 )
 from toolguard.http.answers import respond, respond_in_protocol, send_empty
 from toolguard.http.door import HTTPGuard
-from toolguard.http.jsonrpc import MCPMessage, held_body, parse_message, replay, spelled_out
+from toolguard.http.jsonrpc import HeldBody, MCPMessage, held_body, spelled_out
 from toolguard.http.middleware import ASGIApp, Message, Receive, Scope, Send
 from toolguard.parsing.lookalikes import letters
 from toolguard.policies.by_name import PoliciesByName
@@ -77,47 +79,57 @@ class ProxyGuard:
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
         state: RequestAuth = scope[SCOPE_KEY]
         table = MessageContext(state)
-        message: MCPMessage | None = None
         refusal: ToolGuardError | None = None
         try:
-            try:
-                if scope["method"] != "POST":
-                    raise MalformedMessageError("Send messages with POST")
-                headers = list(scope["headers"])
-                async with held_body(receive, headers, self.guard.door.held) as body:
-                    message = await parse_message(body, headers)
-                    state.message_id = table.request_id = message.id
-                    table.method = message.method
-                    await self._decide(message, table)
-            except InvalidInputError as fault:  # elsewhere, the tool reports this fault
-                refusal = MalformedMessageError(str(fault), code=_INVALID_PARAMS)
-            except ToolGuardError as error:
-                refusal = error
-            if refusal is not None:
-                await self._refuse(refusal, message, state, send)
-            else:
-                state.permit()
-                await self.app(scope, replay(body, receive), send)
+            async with AsyncExitStack() as stack:
+                try:
+                    if scope["method"] != "POST":
+                        raise MalformedMessageError("Send messages with POST")
+                    headers = list(scope["headers"])
+                    reading = held_body(receive, headers, self.guard.door.held)
+                    body = await stack.enter_async_context(reading)
+                    await self._decide_on(body, headers, table)
+                except InvalidInputError as fault:  # elsewhere, the tool reports this fault
+                    refusal = MalformedMessageError(str(fault), code=_INVALID_PARAMS)
+                except ToolGuardError as error:
+                    refusal = error
+                if refusal is not None:
+                    await self._refuse(refusal, table, state, send)
+                else:
+                    state.permit()
+                    await self.app(scope, body.replay(receive), send)
         finally:
             if self.guard.recorder.wanted():
                 self.guard.recorder.put(message_records(self.guard, table, refusal))
 
     async def _refuse(
-        self,
-        refusal: ToolGuardError,
-        message: MCPMessage | None,
-        state: RequestAuth,
-        send: Send,
+        self, refusal: ToolGuardError, table: MessageContext, state: RequestAuth, send: Send
     ) -> None:
         state.refusal = refusal
         status = self.guard.door.refusals.status_of(refusal, state.revision)
-        if status is None and message is not None and message.method and message.id is not None:
-            await respond_in_protocol(
-                send, refusal, message.method, message.id, revision=state.revision
-            )
+        method, message_id = table.method, table.request_id
+        if status is None and method and message_id is not None:
+            await respond_in_protocol(send, refusal, method, message_id, revision=state.revision)
             return
         challenge = self.guard.challenge(refusal, state.revision)
         await respond(send, refusal, challenge, message_id=state.message_id)
+
+    async def _decide_on(
+        self, body: HeldBody, headers: list[tuple[bytes, bytes]], table: MessageContext
+    ) -> None:
+        """Decide on the message in a body; nothing of its parameters is kept.
+
+        Raises:
+            ToolGuardError: the refusal.
+        """
+        message = await body.parsed(headers)
+        table.method, table.request_id = message.method, message.id
+        if table.auth is not None:
+            table.auth.message_id = message.id
+        await self._decide(message, table)
+        for row in table.rows:
+            row.call = replace(row.call, arguments={})
+        body.count(len(body.content))
 
     async def _decide(self, message: MCPMessage, table: MessageContext) -> None:
         door = Frame(self.guard, table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 from collections.abc import Mapping
@@ -30,6 +31,9 @@ RULES: Mapping[str, GuardDecorator] = {
     "resource:notes://My%20Notes/*": requires_auth,
     "prompt:plan_*": requires_scopes("notes.{topic}.plan"),
 }
+
+
+NEEDLE = "needle of a test"
 
 
 class Upstream:
@@ -436,11 +440,27 @@ def test_a_challenge_names_what_clients_of_the_revision_need(
 def test_more_held_bytes_than_allowed_are_503() -> None:
     front = Front(door=Door(held=HeldBytes(200)))
 
-    refused = front.send(call("createNote", text="x" * 300))
+    refused = front.send(call("createNote", text="x" * 70_000))
 
     assert (refused.status, refused.header("retry-after")) == (503, "5")
     assert front.upstream.bodies == []
     assert front.send(call("createNote")).status == 200
+
+
+def test_nothing_of_a_permitted_message_is_kept_while_the_server_works() -> None:
+    front = Front()
+    kept: list[object] = []
+    serve = front.upstream.__call__
+
+    async def counting(scope: Scope, receive: Receive, send: Send) -> None:
+        kept.extend(each for each in gc.get_objects() if isinstance(each, dict) and NEEDLE in each)
+        await serve(scope, receive, send)
+
+    front.app.app.app = counting  # type: ignore[attr-defined]
+    content = json.dumps(call("createNote")).replace("{}", f'{{"{NEEDLE}": [[]]}}').encode()
+    assert front.send(content).status == 200
+    assert kept == []
+    assert front.upstream.bodies == [content]
 
 
 def test_a_hundred_names_are_decided_on_and_no_more() -> None:
