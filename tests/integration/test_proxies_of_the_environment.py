@@ -18,11 +18,13 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from support.certificates import make_certificates
+from toolguard import Connection
 from toolguard.audit.doctor.command import new_client, run_doctor
 from toolguard.dev.one_call.command import CallSettings, run_call
 from toolguard.errors import KeysUnavailableError
@@ -273,3 +275,24 @@ def test_what_is_no_spelling_of_this_machine_gets_no_token_by_plain_http(host: s
         looks_as_doctor(f"http://{host}/mcp")
 
     assert all(SECRET not in each for each in proxy.requests)
+
+
+# --- a connection of a tool, which the client of a tool sends
+
+
+@pytest.mark.parametrize("names", [["HTTP_PROXY"], ["http_proxy"], ["ALL_PROXY"]], ids="".join)
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_the_token_of_a_connection_goes_to_no_proxy(host: str, names: list[str]) -> None:
+    connection = Connection(SECRET)
+    with proxied(names) as proxy, recording(address_of(host)) as api:
+        url = f"http://{host}:{api.port}/"
+        refused = pytest.raises(ValueError, match="NO_PROXY=")
+        with httpx.Client(auth=connection.auth) as client, refused:
+            client.get(url)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("NO_PROXY", host.strip("[]"))
+            with httpx.Client(auth=connection.auth) as client:
+                client.get(url)
+
+    assert (proxy.requests, len(api.requests)) == ([], 1)
+    assert SECRET in api.requests[0]
