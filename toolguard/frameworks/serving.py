@@ -403,7 +403,7 @@ async def _settle(adapter: Adapter, door: Frame, incoming: Incoming, result: Any
         # The dependencies of a tool may ask questions (``Resolve`` of mcp 2) before its own wrapper
         # gets the call; once they are answered, it decides on the arguments of the tool.
         last = message.rows[-1]
-        await door.enter(last.policy, last.call).authorize(last.call, approving="skip")
+        await door.enter(last.policy, last.call, last.owner).authorize(last.call, approving="skip")
         return
     rows, own, sent = message.rows, message.own_row, message.sent
     if rows and {row.state for row in filter(None, (own, rows[-1]))} != {State.PERMITTED}:

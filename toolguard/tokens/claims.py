@@ -100,8 +100,6 @@ def check_confirmation(claims: Mapping[str, Any]) -> None:
     Raises:
         InvalidTokenError: with reason ``bound``.
     """
-    if "cnf" not in claims:
-        return
     confirmation = claims["cnf"]
     if (
         not isinstance(confirmation, Mapping)

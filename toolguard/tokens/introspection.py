@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import urlencode
 
 import httpx
@@ -70,6 +70,9 @@ class _Known(NamedTuple):
     until: float
 
 
+_Outcome: TypeAlias = Mapping[str, Any] | KeysUnavailableError
+
+
 class IntrospectionVerifier:
     """Verifies tokens of one issuer by asking it (RFC 7662); also opaque ones.
 
@@ -112,9 +115,7 @@ class IntrospectionVerifier:
         self._clock = clock
         self._faults = Faults(issuer.url, clock)
         self._cache: OrderedDict[bytes, _Known] = OrderedDict()
-        self._flights: PerLoop[dict[bytes, asyncio.Task[Mapping[str, Any] | Exception]]] = PerLoop(
-            dict
-        )
+        self._flights: PerLoop[dict[bytes, asyncio.Task[_Outcome]]] = PerLoop(dict)
 
     #: Whether tokens that are not JWTs are its own.
     takes_opaque = True
@@ -257,11 +258,9 @@ class IntrospectionVerifier:
             raise KeysUnavailableError(
                 str(outcome), retry_after=outcome.retry_after, reason=outcome.reason
             )
-        if isinstance(outcome, Exception):
-            raise KeysUnavailableError("The authorization server cannot be asked") from None
         return outcome
 
-    async def _ask(self, token: HiddenToken) -> Mapping[str, Any] | Exception:
+    async def _ask(self, token: HiddenToken) -> _Outcome:
         """Return the answer, or the failure: one exception is not raised to several calls."""
         try:
             endpoint = await self._endpoint.find()
@@ -286,7 +285,7 @@ class IntrospectionVerifier:
             self._endpoint.forget()
         return await self._read(answer)
 
-    async def _read(self, answer: HTTPAnswer | str) -> Mapping[str, Any] | Exception:
+    async def _read(self, answer: HTTPAnswer | str) -> _Outcome:
         """Return the members of an answer, or the outage that it is, which is logged."""
         try:
             return await self._members(answer)

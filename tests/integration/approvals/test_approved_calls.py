@@ -9,10 +9,11 @@ import re
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import httpx
 import pytest
+from pydantic import BaseModel
 from starlette.requests import Request
 
 from support.lines import (
@@ -536,3 +537,48 @@ def test_the_context_of_the_framework_is_no_argument(
         assert browser.post(path, data={"csrf": proof, "answer": "approved"}).status_code == 303
 
     assert alice.call("pay", {"amount": 2}).value == "paid 2 with Context"
+
+
+class Sure(BaseModel):
+    sure: bool
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [each for each in MODES if each.line.family == "sdk" and each.protocol == MODERN_PROTOCOL],
+    ids=str,
+)
+def test_a_call_that_asks_its_caller_first_needs_its_approval_as_well(
+    mode: Mode, opening: Opening
+) -> None:
+    resolve = importlib.import_module("mcp.server.mcpserver.resolve")
+    office = opening(mode.line, mode)
+
+    async def confirm(amount: int) -> Any:
+        return resolve.Elicit(f"burn {amount}?", Sure)
+
+    async def burn(amount: int, sure: Any) -> str:
+        office.paid.append(("burnt", amount))
+        return "burnt"
+
+    confirm.__annotations__["return"] = resolve.Elicit[Sure]
+    sure = Annotated[Sure, resolve.Resolve(confirm)]
+    burn.__annotations__ = {"amount": int, "sure": sure, "return": str}
+    office.server.tool()(requires_approval(summary="Burn {amount}")(burn))
+    alice = office.caller()
+    alice.capabilities = {"elicitation": {"form": {}}}
+    call = {"name": "burn", "arguments": {"amount": 5}}
+
+    asked = alice.send("tools/call", call)
+    assert "burn 5?" in asked.content
+    (key,) = asked.result["inputRequests"]
+    answers = {key: {"action": "accept", "content": {"sure": True}}}
+    answered = {**call, "requestState": asked.result["requestState"], "inputResponses": answers}
+    url = link_in(alice.send("tools/call", answered))
+    assert office.paid == []
+
+    office.answer("alice", url)
+    assert alice.send("tools/call", answered).value == "burnt"
+    assert office.paid == [("burnt", 5)]
+    link_in(alice.send("tools/call", answered))
+    assert office.paid == [("burnt", 5)]

@@ -31,6 +31,7 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
+from toolguard.policies.approval import ApprovalNeed
 from toolguard.policies.decision import NEEDS_ARGUMENTS, PERMIT, Decision, Verdict
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import ConnectionNeed, Policy
@@ -207,6 +208,37 @@ def test_a_task_that_outlives_its_message_has_no_caller() -> None:
     assert isinstance(refusal(outlive()), GuardNotConfiguredError)
 
 
+def test_a_caller_without_a_token_has_no_connection_and_no_access_token() -> None:
+    guard = Desk(connections=StaticConnections({"calendar": "third-party"}))
+    frame = door(guard, request(guard, None))
+    needs = [ConnectionNeed("calendar", (), "connection_token")]
+
+    assert admit(frame, Policy(public=True)) is None
+    assert asyncio.run(frame.connect(needs, None, CALL)) == {}
+    with as_current(frame), pytest.raises(MissingTokenError):
+        current_access_token()
+
+
+@pytest.mark.parametrize("outlives", [True, False])
+def test_a_background_task_runs_as_its_caller_in_a_message_of_its_own(outlives: bool) -> None:
+    outer, tokens = Desk(), Tokens({TOKEN: person("alice", "inner.read")})
+    inner = Desk(tokens)
+    call = door(inner, request(outer))
+    call.message.sent = CALL
+    caller = admit(call)
+
+    for message in (
+        task := call.message.in_background("task-1", outlives_token=outlives),
+        task.again(),
+    ):
+        assert (message.task, message.sent, message.rows) == ("task-1", CALL, [])
+        assert asyncio.run(message.principal(inner)) == caller
+        assert message.auth is not None
+        assert message.auth.outlives_token is outlives
+        assert message.auth is not call.message.auth
+    assert tokens.seen == [TOKEN]
+
+
 # --- which message
 
 
@@ -227,11 +259,42 @@ def test_without_a_message_the_developer_is_told_what_to_write() -> None:
 
 
 def test_a_closed_message_is_not_around_anything() -> None:
-    frame = door(Desk(), None)
+    guard = Desk()
+    frame = door(guard, request(guard))
 
     with as_current(frame):
         frame.message.closed = True
         assert here() is None
+        with pytest.raises(GuardNotConfiguredError, match="The call has ended"):
+            current_principal()
+        with pytest.raises(MissingTokenError):
+            current_access_token()
+
+
+def test_a_message_through_a_session_of_another_caller_has_no_known_caller() -> None:
+    guard = Desk()
+    frame = door(guard, request(guard))
+    frame.message.is_current = lambda: False
+
+    with as_current(frame):
+        assert here() is None
+        with pytest.raises(GuardNotConfiguredError, match="open the session inside the tool"):
+            current_frame()
+
+
+def test_outside_of_operations_no_row_has_been_entered() -> None:
+    with pytest.raises(GuardNotConfiguredError, match="No operation has been entered"):
+        door(Desk(), None).entered  # noqa: B018 - reading it is what fails
+
+
+def test_a_call_that_nobody_can_approve_is_refused() -> None:
+    guard = Desk()
+    need = ApprovalNeed("Delete {title}?")
+
+    error = refusal(admission(door(guard, request(guard)), Policy(approval=need)))
+
+    assert isinstance(error, GuardNotConfiguredError)
+    assert "write protect(server, approvals=...)" in str(error)
 
 
 def test_messages_served_at_the_same_time_do_not_see_each_other() -> None:

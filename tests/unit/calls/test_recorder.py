@@ -68,6 +68,29 @@ def test_a_consumer_that_stands_still_delays_nobody_and_its_losses_are_counted(
     assert "7 decision records were lost" in caplog.text
 
 
+def test_what_a_consumer_does_not_take_before_the_end_is_lost(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    def slow(_: DecisionRecord) -> None:
+        entered.set()
+        go_on.wait(60)
+
+    recorder = Recorder(Records(slow), SECRET)
+    recorder.put([record("0")])
+    assert entered.wait(60)
+    recorder.put([record("1"), record("2")])
+
+    assert repr(recorder) == "<Recorder: 2 of 10000 waiting, 0 lost>"
+    assert not recorder.flush(0)
+    recorder.close(0)
+    assert recorder.lost == 2
+    assert "2 decision records were lost" in caplog.text
+    go_on.set()
+    assert recorder.flush()
+
+
 def test_a_consumer_that_fails_loses_its_records_and_no_other_consumers(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

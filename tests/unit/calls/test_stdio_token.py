@@ -211,6 +211,11 @@ def _replace_with_directory(file: Path) -> None:
     file.mkdir()
 
 
+def _replace_with_loop(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file)
+
+
 def _replace_with_pipe(file: Path) -> None:
     file.unlink()
     os.mkfifo(file)
@@ -224,6 +229,7 @@ def _replace_with_pipe(file: Path) -> None:
         (_grow, "is too large"),
         (_replace_with_directory, "is not a file"),
         (_replace_with_pipe, "is not a file"),
+        (_replace_with_loop, "cannot be read"),
     ],
 )
 def test_a_file_without_a_token_closes_what_needs_one(file: Path, harm: Any, problem: str) -> None:

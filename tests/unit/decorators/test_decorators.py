@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from traceback import walk_tb
@@ -334,3 +334,16 @@ def test_a_call_that_cannot_be_made_leaves_its_token_in_no_variable(
     assert left_behind(raised, "ya29.a-connection-of-alice") == []
     frames = {frame.f_code.co_name: frame.f_locals for frame, _ in walk_tb(raised.__traceback__)}
     assert not any(isinstance(value, dict) and value for value in frames["guarded"].values())
+
+
+def test_an_async_generator_cannot_be_guarded() -> None:
+    async def lines() -> AsyncIterator[str]:
+        yield "one"
+
+    with pytest.raises(TypeError, match="not async generators"):
+        requires_auth(lines)
+
+
+def test_a_builtin_does_not_name_the_scopes_of_a_call() -> None:
+    with pytest.raises(TypeError, match="takes the call"):
+        requires_scopes(type)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from inspect import Parameter, Signature
+from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, get_origin
 
 import pytest
@@ -194,6 +194,13 @@ def test_the_default_injected_is_replaced_and_never_shown() -> None:
         {"day": "monday", "user_id": "alice", "caller": person("alice")},
     )
     assert [*plan.visible.parameters] == ["day"]
+
+
+def test_a_default_injected_says_so_in_a_signature() -> None:
+    def notes(day: str, *, user_id: str = injected) -> str:
+        return f"{day} of {user_id}"
+
+    assert str(signature(notes)).endswith("user_id: 'str' = injected) -> 'str'")
 
 
 def test_a_default_injected_that_no_guard_fills_is_a_fault() -> None:

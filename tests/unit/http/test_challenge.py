@@ -384,3 +384,11 @@ def test_no_challenge_is_longer_than_its_limit(count: int, length: int, held: in
         assert sent is not None
         assert len(sent) <= 4_096
         assert set(parse(sent).scope) in ({*needed}, {*needed, *granted}, set())
+
+
+def test_an_age_that_is_no_number_of_seconds_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_age is a number of seconds"):
+        Challenge(error="insufficient_user_authentication", max_age=-1)
+    for sent in ("-1", "1.5", "an hour", "9" * 10):
+        with pytest.raises(ValueError, match="max_age is not a number of seconds"):
+            parse(f'Bearer error="x", scope="a", max_age="{sent}"')

@@ -210,6 +210,16 @@ def test_no_spelling_gets_around_a_rule(uri: str, token: str | None) -> None:
     assert front.upstream.bodies == []
 
 
+def test_a_uri_without_a_plain_spelling_is_malformed() -> None:
+    front = Front()
+
+    answer = front.send(read("notes://%" + "25" * 200 + "41"))
+
+    assert (answer.status, answer.json["error"]["code"]) == (400, -32602)
+    assert "percent-encode a name once at most" in answer.json["error"]["message"]
+    assert front.upstream.bodies == []
+
+
 @pytest.mark.parametrize("tool", ["Status", "STATUS", "status ", "st%61tus"])
 def test_a_rule_that_makes_one_name_public_opens_no_other(tool: str) -> None:
     front = Front()

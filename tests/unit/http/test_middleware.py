@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ from toolguard.errors import (
     KeysUnavailableError,
     ToolGuardError,
 )
+from toolguard.http.door import Door, Refusals
+from toolguard.http.event_ids import EventIds
 from toolguard.http.middleware import GuardMiddleware
 from toolguard.principal import Principal
 
@@ -126,6 +129,40 @@ def test_a_bad_token_is_401_invalid_token() -> None:
         f'Bearer error="invalid_token", scope="profile", resource_metadata="{METADATA}", '
         'error_description="The signature of the token is wrong"'
     )
+    assert endpoint.scopes == []
+
+
+def test_a_token_bound_to_a_key_is_no_bearer_token() -> None:
+    endpoint = Endpoint()
+    desk = Desk(Tokens({TOKEN: person("alice", jkt="thumbprint")}))
+
+    answer = exchange(
+        GuardMiddleware(endpoint, desk, admits_anonymous=lambda: True), http_scope(token=TOKEN)
+    )
+
+    assert answer.status == 401
+    assert endpoint.scopes == []
+
+
+@pytest.mark.parametrize(
+    "outcome", [{"method": "notifications/initialized"}, {"id": 1, "result": {}}]
+)
+def test_an_outage_cannot_be_a_tool_error_for_what_is_no_call(outcome: dict[str, Any]) -> None:
+    class Outage:
+        async def verify(self, token: str) -> Principal:
+            raise KeysUnavailableError("The signing keys cannot be fetched")
+
+    endpoint = Endpoint()
+    desk = Desk(Outage(), door=Door(Refusals(outages="tool-error"), EventIds("of every replica")))
+    body = json.dumps({"jsonrpc": "2.0", **outcome}).encode()
+
+    answer = exchange(
+        GuardMiddleware(endpoint, desk, admits_anonymous=lambda: False),
+        http_scope("POST", token=TOKEN),
+        body=body,
+    )
+
+    assert answer.status == 503
     assert endpoint.scopes == []
 
 

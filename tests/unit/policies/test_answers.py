@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -151,6 +152,18 @@ def test_needing_what_the_caller_has_is_a_denial(answer: Answer, claims: Any) ->
 )
 def test_an_answer_that_no_challenge_can_carry_cannot_be_made(make: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "write"),
+    [
+        (lambda: Answer.deny(403), "the reason of an answer is a string"),  # type: ignore[arg-type]
+        (lambda: Answer.needs_sign_in(acr_values="gold"), "acr_values=['gold']: a list"),
+    ],
+)
+def test_an_answer_of_another_type_cannot_be_made(make: Any, write: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(write)):
         make()
 
 

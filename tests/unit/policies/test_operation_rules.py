@@ -18,8 +18,10 @@ from toolguard import (
     requires_scopes,
     with_connection,
 )
+from toolguard.errors import AccessDeniedError
 from toolguard.parsing.spellings import spellings
 from toolguard.policies.by_name import PoliciesByName
+from toolguard.policies.combined import combine_policies
 from toolguard.policies.operations import Kind
 from toolguard.policies.policy import Policy
 
@@ -187,3 +189,28 @@ def test_long_names_are_looked_at_and_not_remembered() -> None:
     assert known._remembered.cache_info().currsize == 0
     known.policy("tool", "a")
     assert known._remembered.cache_info().currsize == 1
+
+
+def ruled(sent: str, default: Policy | None, **named: Any) -> Policy | None:
+    by_name = PoliciesByName({f"resource:notes://{name}": each for name, each in named.items()})
+    names = ["notes://{path}"]
+    return combine_policies(
+        by_name, "resource", names=names, declared=None, default=default, sent=sent
+    )
+
+
+def test_the_default_is_for_a_uri_that_no_rule_matches_in_any_spelling() -> None:
+    assert ruled("NOTES://home", AUTH, work=public) == AUTH
+    assert ruled("NOTES://home", None, work=public) is None
+
+
+def test_a_uri_that_only_one_spelling_permits_is_refused() -> None:
+    with pytest.raises(AccessDeniedError) as caught:
+        ruled("NOTES://work", None, work=requires_scopes("notes.read"))
+    assert caught.value.rule == "default=deny"
+
+
+def test_a_uri_too_long_to_be_matched_with_every_rule_is_refused() -> None:
+    with pytest.raises(AccessDeniedError) as caught:
+        ruled("notes://" + "a" * 2_048, AUTH)
+    assert caught.value.rule == "a name of more than 2048 characters"

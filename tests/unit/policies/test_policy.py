@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolguard import requires_roles
 from toolguard.errors import InsufficientScopeError, MissingTokenError, ToolGuardError
 from toolguard.policies.decision import Caller, decide_on_scopes
 from toolguard.policies.policy import ConnectionNeed, Policy
@@ -148,6 +149,13 @@ def test_public_and_a_requirement_contradict_each_other_in_either_order(other: P
         other & Policy(public=True)
 
 
+def test_a_policy_of_more_than_scopes_is_not_decided_on_scopes() -> None:
+    with pytest.raises(TypeError, match="asks for more than scopes"):
+        decide_on_scopes(
+            requires_roles("editor").policy, Caller(caller("read"), frozenset({"read"}))
+        )
+
+
 def test_public_twice_is_public() -> None:
     assert Policy(public=True) & Policy(public=True) == Policy(public=True)
 
@@ -228,3 +236,8 @@ def test_the_order_of_the_token_does_not_change_what_is_missing(
 
     named = {error.missing_scopes for error in errors if isinstance(error, InsufficientScopeError)}
     assert len(named) <= 1
+
+
+def test_what_is_public_by_its_facts_cannot_be_guarded_by_them() -> None:
+    with pytest.raises(ValueError, match="@public cannot be combined"):
+        Policy(Scope("notes.read"), public=True)

@@ -283,3 +283,16 @@ def test_only_introspection_confirms() -> None:
     with pytest.raises(ValueError, match=r"confirm=True needs introspection=Introspection"):
         Issuer(GOOGLE, introspection=TokenInfo(), confirm=True)
     assert Introspection.takes_jwts
+
+
+def test_an_id_token_is_verified_at_once_an_access_token_is_not() -> None:
+    google = Google()
+    verifier = verifier_of(google, id_tokens=True)
+    assert isinstance(verifier, JWTOrOpaqueVerifier)
+    asyncio.run(verifier.warm_up())
+
+    known = verifier.verify_now(id_token())
+    assert known is not None
+    assert known.user_id == USER
+    assert verifier.verify_now(TOKENS[0]) is None
+    assert not google.requests

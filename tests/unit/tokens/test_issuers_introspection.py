@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs
@@ -16,6 +17,7 @@ from toolguard import Issuer, ToolGuard
 from toolguard.connections.client_auth import ClientSecretPost
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
 from toolguard.testing import FrozenClock, LocalIssuer
+from toolguard.tokens import introspection
 from toolguard.tokens.introspection import (
     BasicClient,
     BearerClient,
@@ -25,6 +27,7 @@ from toolguard.tokens.introspection import (
     IntrospectionVerifier,
 )
 from toolguard.tokens.keys import StaticKeys
+from toolguard.tokens.trust import IssuerVerifier
 
 NOW = 1_800_000_000
 ISSUER, SERVER = "https://a.test", "https://mcp.test/mcp"
@@ -356,3 +359,56 @@ def test_an_outage_is_logged_once_a_minute(
     ask()
     assert len(caplog.messages) == 2
     assert TOKEN not in caplog.text
+
+
+def test_a_verifier_says_what_it_accepts_and_asks_nobody_for_that() -> None:
+    endpoint = Endpoint()
+    verifier: IssuerVerifier = verifier_of(endpoint, shares_connections=True)
+
+    assert verifier.audiences == (SERVER,)
+    assert verifier.shares_connections
+    assert repr(verifier) == f"<IntrospectionVerifier: tokens of {ISSUER}>"
+    assert verifier.verify_now(TOKEN) is None
+    assert not endpoint.requests
+
+
+def test_an_issuer_that_cannot_be_asked_is_a_mistake() -> None:
+    with pytest.raises(TypeError, match=re.escape("write Issuer(..., introspection=")):
+        IntrospectionVerifier(Issuer(ISSUER), audience=SERVER)
+
+
+@pytest.mark.parametrize("token", ["", "a" * 16_385])
+def test_the_issuer_is_not_asked_about_what_is_no_token(token: str) -> None:
+    endpoint = Endpoint()
+
+    with pytest.raises(InvalidTokenError) as caught:
+        asyncio.run(verifier_of(endpoint).verify(token))
+    assert caught.value.reason == "malformed"
+    assert not endpoint.requests
+
+
+def test_answers_are_kept_for_a_bounded_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(introspection, "_MAX_CACHED", 2)
+    endpoint = Endpoint()
+    verifier = verifier_of(endpoint, asking={"cache_for": 60})
+
+    async def asked_about(*tokens: str) -> int:
+        before = len(endpoint.requests)
+        for token in tokens:
+            await verifier.verify(token)
+        return len(endpoint.requests) - before
+
+    assert asyncio.run(asked_about("a", "b", "b", "a")) == 2
+    assert asyncio.run(asked_about("c", "b", "c")) == 1
+    assert asyncio.run(asked_about("a")) == 1
+
+
+def test_a_jwt_that_its_issuer_confirms_is_never_accepted_at_once() -> None:
+    local = LocalIssuer(ISSUER, algorithm="ES256", clock=lambda: NOW)
+    asking = Introspection(BasicClient("server", "secret"), endpoint=ENDPOINT)
+    described = Issuer(ISSUER, keys=StaticKeys(local.jwks()), introspection=asking, confirm=True)
+    verifier: IssuerVerifier = ConfirmedVerifier.asking(
+        described, audience=SERVER, post=Endpoint(), clock=lambda: float(NOW)
+    )
+
+    assert verifier.verify_now(local.mint("alice", audience=SERVER)) is None

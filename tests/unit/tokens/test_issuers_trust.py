@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -18,6 +19,9 @@ from toolguard.errors import ConnectionDeniedError, InvalidTokenError, KeysUnava
 from toolguard.http.identity import told_client
 from toolguard.principal import Principal
 from toolguard.testing import LocalIssuer
+from toolguard.tokens.introspection import JWTOrOpaqueVerifier
+from toolguard.tokens.issuer_names import read_names
+from toolguard.tokens.issuers import google
 from toolguard.tokens.jwt import JWTVerifier
 from toolguard.tokens.keys import Key, StaticKeys
 from toolguard.tokens.trust import TrustedIssuers, trusted
@@ -336,3 +340,42 @@ def test_keys_that_are_missing_are_said_to_be_missing() -> None:
 
     assert verifier.verify_now(B.mint("bob")) is None
     assert asyncio.run(verifier.verify(B.mint("bob"))).user_id == "bob"
+
+
+def test_several_issuers_are_one_verifier() -> None:
+    trust = guard_of(described(A), described(B, audience="api://notes")).verifier
+    assert isinstance(trust, TrustedIssuers)
+
+    assert trust.audiences == (SERVER, "api://notes")
+    assert repr(trust) == "<TrustedIssuers: https://a.test, https://b.test>"
+    assert list(trust.figures()) == []
+
+
+def test_jwts_and_opaque_tokens_of_one_issuer_have_one_verifier() -> None:
+    guard = guard_of(described(A), google("app", keys=StaticKeys(B.jwks()), id_tokens=True))
+    assert isinstance(guard.verifier, TrustedIssuers)
+
+    assert [type(each) for each in guard.verifier.verifiers] == [JWTVerifier, JWTOrOpaqueVerifier]
+
+
+def test_trust_in_nobody_and_in_nobody_in_particular_are_mistakes() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        TrustedIssuers([])
+    discovered = JWTVerifier(issuer=A.issuer, audience=SERVER, keys=StaticKeys(A.jwks()))
+    known = JWTVerifier.of(described(B), audience=SERVER)
+    with pytest.raises(ValueError, match=re.escape("write JWTVerifier.of(Issuer(...))")):
+        TrustedIssuers([known, discovered])
+
+
+@pytest.mark.parametrize(
+    ("names", "members", "fault"),
+    [
+        (["https://id.test/a", ""], {}, "a name of an issuer is empty"),
+        (["https://id.test/{tenant}"], {"tenant": map(str, range(100_001))}, "at most"),
+    ],
+)
+def test_the_names_of_an_issuer_are_given_and_bounded(
+    names: list[str], members: Any, fault: str
+) -> None:
+    with pytest.raises(ValueError, match=fault):
+        read_names(names, members, {})

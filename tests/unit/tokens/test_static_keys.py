@@ -100,6 +100,7 @@ PRIVATE_PEM = RSA.private_bytes(
         ),
         (pem_of(rsa.RSAPublicNumbers(65537, (1 << 1023) + 1).public_key()), "1024 bits"),
         ({}, "list"),
+        ({"keys": [{**P256_JWK, "issuer": ["https://a.test"]}]}, "an issuer that is not a string"),
         ('{"keys": []', "JSON"),
     ],
 )

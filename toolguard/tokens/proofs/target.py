@@ -33,6 +33,8 @@ def canonical_target(url: str) -> str | None:
 
     >>> canonical_target("HTTPS://MCP.example.com:443/%6Dcp/./x/../?a#b")
     'https://mcp.example.com/mcp/'
+    >>> canonical_target("https://mcp.example.com/mcp/sse/..")
+    'https://mcp.example.com/mcp/'
     >>> canonical_target("https://mcp.example.com"), canonical_target("https://a@mcp.example.com")
     ('https://mcp.example.com/', None)
     """
