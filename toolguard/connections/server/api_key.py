@@ -17,6 +17,7 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
+from toolguard.parts.contained import contained_in_thread
 
 __all__ = ["APIKey", "KeyFunction"]
 
@@ -91,7 +92,9 @@ class APIKey:
         if inspect.iscoroutinefunction(inspect.unwrap(self._function)):
             returned: object = self._function()
         else:
-            returned = await anyio.to_thread.run_sync(self._function, abandon_on_cancel=True)
+            returned = await anyio.to_thread.run_sync(
+                contained_in_thread, self._function, abandon_on_cancel=True
+            )
         return await returned if inspect.isawaitable(returned) else returned
 
     def _checked(
