@@ -21,7 +21,7 @@ from collections.abc import (
     MutableMapping,
 )
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 import anyio
@@ -34,6 +34,7 @@ from toolguard.parsing.strict_json import strict_object
 from toolguard.policies.operations import METHODS, OperationCall, named_operations
 
 __all__ = [
+    "HEADER_MISMATCH",
     "MAX_BODY",
     "MAX_SECONDS",
     "Held",
@@ -68,8 +69,8 @@ _LONG = 256
 
 _PARSE_ERROR = -32700
 _INVALID_PARAMS = -32602
-# MCP 2026-07-28: HeaderMismatch.
-_HEADER_MISMATCH = -32020
+#: MCP 2026-07-28: HeaderMismatch.
+HEADER_MISMATCH = -32020
 
 _ENVELOPE = ("jsonrpc", "id", "method", "params", "result", "error")
 # All existing methods, and no character that HTTP, a URL or a terminal could misread.
@@ -81,6 +82,7 @@ _HEADERS = frozenset(
         *(b"content-type", b"content-encoding", b"transfer-encoding"),
     )
 )
+_MIRRORED = b"mcp-param-"
 _JSON = re.compile(rb'application/json(?:[ \t]*;[ \t]*charset="?utf-?8"?)?', re.IGNORECASE)
 # MCP 2026-07-28, transports: the encoding of Mcp-Name for values that a header cannot hold.
 _ENCODED = re.compile(rb"=\?base64\?(.*)\?=")
@@ -115,6 +117,8 @@ class MCPMessage:
         method: the method; None for a response to a request of the server's.
         params: the parameters; only the members that name operations are validated.
         id: the id of a request; None for other messages.
+        mirrored: the headers that repeat arguments, by the end of their names; None for a value
+            that is ambiguous.
 
     Attributes:
         asked: the operations that it names, as sent; empty for a message about the server.
@@ -129,6 +133,7 @@ class MCPMessage:
     method: str | None
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
     id: str | int | None = None
+    mirrored: Mapping[str, str | None] = field(default_factory=dict, repr=False)
     asked: tuple[OperationCall, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -168,6 +173,7 @@ def read_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMess
             if it has members or names that a lenient reader takes for others; if its operation
             has no name.
     """
+    headers = tuple(headers)
     sent = _sent(headers)
     _check_format(sent)
     if body.lstrip(b" \t\r\n").startswith(b"["):
@@ -178,7 +184,7 @@ def read_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMess
             "The body must be one JSON object in UTF-8 that names no member twice",
             code=_PARSE_ERROR,
         )
-    message = _message(envelope)
+    message = replace(_message(envelope), mirrored=_mirrored_arguments(headers))
     _check_mirrored(sent, message)
     return message
 
@@ -220,7 +226,7 @@ def _check_mirrored(sent: Mapping[bytes, bytes], message: MCPMessage) -> None:
     # `_METHOD` excludes "=", so that no reader can find an encoded method in it.
     if method is not None and method != (message.method or "").encode("ascii"):
         raise MalformedMessageError(
-            "The header Mcp-Method must be the method in the body", code=_HEADER_MISMATCH
+            "The header Mcp-Method must be the method in the body", code=HEADER_MISMATCH
         )
     name = sent.get(b"mcp-name")
     # For other methods the header has another meaning: tasks/get repeats the task in it.
@@ -228,12 +234,29 @@ def _check_mirrored(sent: Mapping[bytes, bytes], message: MCPMessage) -> None:
         return
     if _decoded(name) != message.asked[0].name:
         raise MalformedMessageError(
-            "The header Mcp-Name must be the name or URI in the body", code=_HEADER_MISMATCH
+            "The header Mcp-Name must be the name or URI in the body", code=HEADER_MISMATCH
         )
 
 
+def _mirrored_arguments(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str | None]:
+    """Return the headers that repeat arguments (MCP 2026-07-28, ``x-mcp-header``).
+
+    Raises:
+        MalformedMessageError: if one is sent twice.
+    """
+    found: dict[str, str | None] = {}
+    for name, value in headers:
+        plain = name.lower().replace(b"_", b"-")
+        if plain.startswith(_MIRRORED):
+            argument = plain[len(_MIRRORED) :].decode("latin-1")
+            if argument in found:
+                raise MalformedMessageError(f"Send the header {plain.decode('latin-1')!r} once")
+            found[argument] = _decoded(value.strip(b" \t"))
+    return found
+
+
 def _decoded(value: bytes) -> str | None:
-    """Return the decoded value of Mcp-Name; None if it is ambiguous."""
+    """Return the decoded value of Mcp-Name, or of Mcp-Param; None if it is ambiguous."""
     if not _HEADER_TEXT.fullmatch(value):
         return None  # Latin-1 for some, UTF-8 for others
     encoded = _ENCODED.fullmatch(value)

@@ -6,9 +6,11 @@ before the server gets it, decided on, and passed on unchanged, byte by byte.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from decimal import Decimal
 
 import anyio.lowlevel
 
@@ -23,7 +25,7 @@ from toolguard.errors import (
 )
 from toolguard.http.answers import respond, respond_in_protocol, send_empty
 from toolguard.http.door import HTTPGuard
-from toolguard.http.jsonrpc import HeldBody, MCPMessage, held_body, spelled_out
+from toolguard.http.jsonrpc import HEADER_MISMATCH, HeldBody, MCPMessage, held_body, spelled_out
 from toolguard.http.middleware import ASGIApp, Message, Receive, Scope, Send
 from toolguard.parsing.lookalikes import letters
 from toolguard.policies.by_name import PoliciesByName
@@ -34,6 +36,7 @@ from toolguard.policies.published import LISTS
 __all__ = ["ProxyGuard", "check_spellings"]
 
 _INVALID_PARAMS = -32602
+_NUMBER = re.compile(r"-?[0-9]{1,300}(\.[0-9]{1,300})?")
 _ALLOWED = (b"allow", b"POST, GET, DELETE")
 # The maximum number of argument names compared with each other, for rules that read arguments.
 _MAX_ARGUMENTS = 1_000
@@ -140,11 +143,11 @@ class ProxyGuard:
             await door.enter(default, OperationCall("tool", "")).authorize(None)
         for call in message.asked:
             await anyio.lowlevel.checkpoint()  # computing the spellings of a name takes time
-            policy = await self._policy(call, message.params.get("arguments"), default)
+            policy = await self._policy(call, message, default)
             await door.enter(policy, call).authorize(call)
 
     async def _policy(
-        self, call: OperationCall, arguments: object, default: Policy | None
+        self, call: OperationCall, message: MCPMessage, default: Policy | None
     ) -> Policy | None:
         names = await spelled_out(call)
         try:
@@ -152,7 +155,9 @@ class ProxyGuard:
         except ValueError as error:
             raise GuardNotConfiguredError(str(error)) from None
         if policy is not None and policy.reads_arguments:
+            arguments = message.params.get("arguments")
             check_spellings(arguments, policy.arguments)
+            _check_mirrored(message.mirrored, arguments, policy.arguments)
         return policy
 
 
@@ -173,6 +178,40 @@ def check_spellings(arguments: object, read: tuple[str, ...]) -> None:
         for name in member:
             if known.setdefault(letters(name), name) != name:
                 raise InvalidInputError("Send no two names of arguments that resemble each other")
+
+
+def _check_mirrored(
+    mirrored: Mapping[str, str | None], arguments: object, read: tuple[str, ...]
+) -> None:
+    """Refuse headers in which a lenient server could find other arguments than the rule reads.
+
+    Which argument a header repeats is known to the server. Here, it is every one with such a name,
+    or else those that the rule reads.
+
+    Raises:
+        MalformedMessageError: if a header does not repeat an argument.
+    """
+    values: dict[str, list[object]] = {}
+    for member in _objects(arguments) if mirrored else ():
+        for name, value in member.items():
+            values.setdefault(letters(name), []).append(value)
+    expected = [value for name in read for value in values.get(letters(name), ())]
+    for header, text in mirrored.items():
+        repeated = values.get(letters(header), expected)
+        if text is None or not repeated or any(not _is_written(v, text) for v in repeated):
+            raise MalformedMessageError(
+                f"The header Mcp-Param-{header} must be the argument in the body",
+                code=HEADER_MISMATCH,
+            )
+
+
+def _is_written(value: object, text: str) -> bool:
+    """Return whether a header that repeats an argument may have this text."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return text == (str(value).lower() if isinstance(value, bool) else value)
+    if _NUMBER.fullmatch(text) is None:
+        return False
+    return value == (Decimal(text) if isinstance(value, int) else float(text))
 
 
 def _objects(value: object) -> Iterator[Mapping[str, object]]:

@@ -385,6 +385,68 @@ def test_arguments_with_one_reading_pass(tool: str, arguments: dict[str, Any]) -
     assert Front(BY_ARGUMENTS).send(call(tool, **arguments), "tenant").status == 200
 
 
+MINE = {"calendar_id": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "headers"),
+    [
+        ("add", MINE, {"calendar_id": "theirs"}),
+        ("add", MINE, {"CalendarID": "theirs"}),
+        ("add", MINE, {"region": "theirs"}),
+        ("add", MINE, {"calendar_id": ""}),
+        ("add", MINE, {"calendar_id": "=?base64?dGhlaXJz?="}),
+        ("add", MINE, {"calendar_id": "=?base64?bWluZQ?="}),
+        ("add", {**MINE, "n": {"region": "eu"}}, {"region": "us"}),
+        ("any", {"amount": 1}, {"amount": "1000"}),
+        ("any", {"amount": 1}, {"amount": "1e0"}),
+        ("any", {"amount": 2**53}, {"amount": str(2**53 + 1)}),
+        ("any", {"amount": True}, {"amount": "1"}),
+        ("any", {}, {"amount": "1000"}),
+        ("any", {"amount": [1]}, {"amount": "[1]"}),
+    ],
+)
+def test_headers_that_repeat_other_arguments_are_refused(
+    tool: str, arguments: dict[str, Any], headers: dict[str, str]
+) -> None:
+    front = Front(BY_ARGUMENTS)
+    named = {f"mcp_param_{name}": value for name, value in headers.items()}
+
+    answer = front.send(call(tool, **arguments), "tenant", **named)
+
+    assert (answer.status, answer.json["error"]["code"]) == (400, -32020)
+    assert front.upstream.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "headers"),
+    [
+        ("add", MINE, {"calendar_id": "mine"}),
+        ("add", MINE, {"Calendar": "mine"}),
+        ("add", {**MINE, "n": {"region": "eu"}}, {"Region": "eu"}),
+        ("add", MINE, {"calendar_id": "=?base64?bWluZQ==?="}),
+        ("any", {"amount": 1, "gift": True}, {"amount": "1", "gift": "true"}),
+        ("any", {"amount": -1.5, "ratio": 2.0}, {"amount": "-1.5", "ratio": "2"}),
+        ("any", {"amount": 1, "to": "a"}, {"to": "a"}),
+        ("free", {"x": 1}, {"x": "2"}),
+    ],
+)
+def test_headers_that_repeat_arguments_pass(
+    tool: str, arguments: dict[str, Any], headers: dict[str, str]
+) -> None:
+    named = {f"mcp_param_{name}": value for name, value in headers.items()}
+
+    answer = Front(BY_ARGUMENTS).send(call(tool, **arguments), "tenant", **named)
+
+    assert answer.status == 200
+
+
+def test_a_header_that_repeats_an_argument_is_sent_once() -> None:
+    headers = {"mcp_param_x": "1", "Mcp_Param_x": "1"}
+
+    assert Front(BY_ARGUMENTS).send(call("free", x=1), "tenant", **headers).status == 400
+
+
 # --- the answer
 
 
