@@ -23,6 +23,10 @@ MAX_LENGTH = 2_048
 # A URI that is encoded once and that every other step changes has about 50.
 _MAX_SPELLINGS = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Unicode, Default_Ignorable_Code_Point: those that are no format characters.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 _SEPARATORS = "-. "  # and what is a dash or a blank elsewhere
 _USERINFO = re.compile(r"^([^:/?#]+://)[^/?#]*@")
 
@@ -108,10 +112,11 @@ def _decode(name: str) -> str:
 
 
 def _drop_invisible(name: str) -> str:
-    """Return the name without joiners, soft hyphens and other format characters."""
+    """Return the name without joiners, soft hyphens, variation selectors and the like."""
     if name.isascii():
         return name
-    return "".join(each for each in name if unicodedata.category(each) != "Cf")
+    seen = _INVISIBLE.sub("", name)
+    return "".join(each for each in seen if unicodedata.category(each) != "Cf")
 
 
 def _join_words(name: str) -> str:

@@ -48,6 +48,8 @@ def spelled(name: str) -> tuple[str, ...]:
         ("delete_*", "del\u00adete_note"),
         ("delete_*", "delete\u200d_note"),
         ("delete_*", "\ufeffdelete_note"),
+        ("delete_*", "del\ufe0fete_note"),
+        ("delete_*", "d\u034felete_note"),
         ("delete_*", "delete-note"),
         ("delete_*", "delete.note"),
         ("delete_*", "delete note"),
