@@ -25,12 +25,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 
 import anyio
-import anyio.to_thread
 
 from toolguard.errors import MalformedMessageError, ToolGuardError
 from toolguard.parsing.lookalikes import resembles
 from toolguard.parsing.spellings import spellings, uri_spellings
 from toolguard.parsing.strict_json import strict_object
+from toolguard.parts.threads import in_own_thread
 from toolguard.policies.operations import METHODS, OperationCall, named_operations
 
 __all__ = [
@@ -468,7 +468,7 @@ async def parse_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> 
     """
     if len(body) <= _LARGE:
         return read_message(body, headers)
-    return await anyio.to_thread.run_sync(read_message, body, headers)
+    return await in_own_thread(read_message, body, headers)
 
 
 async def receive_message(
@@ -487,7 +487,7 @@ async def spelled_out(asked: OperationCall) -> tuple[str, ...]:
     """Return :func:`name_spellings` an operation; for a long name in a worker thread."""
     if len(asked.name) <= _LONG:
         return name_spellings(asked)
-    return await anyio.to_thread.run_sync(name_spellings, asked)
+    return await in_own_thread(name_spellings, asked)
 
 
 def _is_above(limit: int, digits: bytes) -> bool:
