@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from urllib.parse import quote_plus
 
 from toolguard.connections.http import VaultAnswer, VaultClient, VaultRequest
 from toolguard.errors import ConnectionResponseError, ConnectionTokenError
 from toolguard.parsing.secure_urls import is_secure_url
+from toolguard.tokens.client_credentials import basic_credentials
 from toolguard.tokens.discovery import discovery_urls
 from toolguard.vault.grants import Grant
 from toolguard.vault.providers import Endpoints, OAuthProvider
@@ -116,8 +115,8 @@ class OAuthClient:
         provider = self.provider
         authorization = None
         if provider.client_auth == "basic":
-            pair = f"{quote_plus(provider.client_id)}:{quote_plus(provider.client_secret)}"
-            authorization = f"Basic {b64encode(pair.encode()).decode()}"
+            known = basic_credentials(provider.client_id, provider.client_secret)
+            authorization = known.authorization
         else:
             form = {**form, "client_id": provider.client_id}
             if provider.client_secret:

@@ -154,8 +154,9 @@ def test_subscriptions_under_another_spelling_are_refused_to_all(
 
 
 @pytest.mark.parametrize("line", FASTMCP_LINES, ids=str)
+@pytest.mark.parametrize("still_allowed", [False, True])
 def test_what_a_cache_answers_for_a_rule_about_the_call_is_refused(
-    line: Line, guarding: Guarding, issuer: LocalIssuer
+    line: Line, guarding: Guarding, issuer: LocalIssuer, still_allowed: bool
 ) -> None:
     allowed, ran = [True], []
 
@@ -175,7 +176,7 @@ def test_what_a_cache_answers_for_a_rule_about_the_call_is_refused(
     cached.add_middleware(caching.ResponseCachingMiddleware())
     alice = GuardedClient(cached, token=issuer.mint())
     assert alice.call("secret").text == "a secret"
-    allowed[0] = False
+    allowed[0] = still_allowed
     again = alice.call("secret")
     # The client of the kit names no revision: a denial is a tool error for it.
     assert (again.status, again.ok, again.error) == (200, False, "access_denied")

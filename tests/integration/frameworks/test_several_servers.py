@@ -275,3 +275,42 @@ def test_the_rules_of_a_mounted_server_count_whoever_guards_the_one_in_front(
         assert call_as(server, "in_shelves", token=nobody).missing_scopes == ("admin",)
         assert call_as(server, "in_shelves", token=admin).text == "many"
         assert call_as(inner, "shelves", token=nobody).missing_scopes == ("admin",)
+
+
+@pytest.mark.parametrize(
+    ("audiences", "scope", "status"),
+    [
+        (["https://mcp.test/mcp"], "notes.read", 401),
+        (["https://mcp.test/mcp", OTHER], "notes.write", 403),
+        (["https://mcp.test/mcp", OTHER], "notes.read", 200),
+    ],
+)
+def test_a_server_whose_tool_another_calls_decides_by_its_own_guard(
+    line: Line,
+    guarding: Guarding,
+    issuer: LocalIssuer,
+    audiences: list[str],
+    scope: str,
+    status: int,
+) -> None:
+    ran: list[str] = []
+    inner: Any = line.server("inner")
+
+    @requires_scopes("notes.read")
+    async def secret(*, user_id: str) -> str:
+        ran.append(user_id)
+        return "a secret"
+
+    inner.tool()(secret)
+    ToolGuard(verifier=issuer.verifier(audience=OTHER), audience=OTHER).protect(inner)
+    outer: Any = line.server("outer")
+
+    async def through() -> str:
+        return str(await inner.call_tool("secret", {}))
+
+    outer.tool()(through)
+    guarding().protect(outer)
+    reply = GuardedClient(outer, token=issuer.mint(scopes=[scope], aud=audiences)).call("through")
+
+    assert (reply.status, "a secret" in str(reply.body)) == (status, status == 200)
+    assert ran == (["alice"] if status == 200 else [])
