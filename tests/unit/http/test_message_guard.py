@@ -509,6 +509,16 @@ def test_a_challenge_names_what_clients_of_the_revision_need(
     assert f'scope="{scope}' in str(answer.header("www-authenticate"))
 
 
+@pytest.mark.parametrize("default", ["authenticated", "public", "deny"])
+def test_nobody_is_told_of_the_tasks_of_everybody(default: DefaultPolicy) -> None:
+    front = Front(default=default)
+
+    listing = {"jsonrpc": "2.0", "id": 1, "method": "tasks/list"}
+    assert front.denied(listing)
+    front.send(listing, None)
+    assert front.upstream.bodies == []
+
+
 def test_more_held_bytes_than_allowed_are_503() -> None:
     front = Front(door=Door(held=HeldBytes(200)))
 
