@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Generator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.request import getproxies, proxy_bypass
 
 import anyio.from_thread
 import httpx
@@ -51,10 +50,10 @@ class Presentable(Protocol):
 class ConnectionAuth(_HTTPAuth):
     """Sends the token of a connection; after a 401, fetches a fresh one and tries again.
 
-    The token is sent over https, and over http to this machine. A client takes the proxy of
-    ``HTTP_PROXY`` or ``ALL_PROXY`` for the latter, which could read the token: that is refused
-    unless ``NO_PROXY`` names the host. The client removes the header when it follows a redirect to
-    another origin.
+    The token is sent over https, and over http to this machine. The client removes the header when
+    it follows a redirect to another origin. Proxies are the client's: for http to this machine it
+    takes that of ``HTTP_PROXY`` or ``ALL_PROXY``, which could read the token, unless it is made
+    with ``trust_env=False`` or ``NO_PROXY`` names the host.
 
     A request is repeated only if its body is at hand: a file or an iterator may be read once, so
     its 401 is returned, and the next request is sent with the fresh token. Fetching again works in
@@ -113,13 +112,6 @@ class ConnectionAuth(_HTTPAuth):
             raise ValueError(
                 f"a connection's token is sent over https (http only to this machine), not to "
                 f"{found}"
-            )
-        if url.scheme == "http" and not (
-            getproxies().keys().isdisjoint(("http", "all")) or proxy_bypass(url.host)
-        ):
-            raise ValueError(
-                f"a proxy of the environment would read the token in a request to {found}: set "
-                f"NO_PROXY={url.host}"
             )
         if self._origins and origin not in self._origins:
             raise ValueError(
