@@ -97,6 +97,7 @@ class ProxyGuard:
                     refusal = MalformedMessageError(str(fault), code=_INVALID_PARAMS)
                 except ToolGuardError as error:
                     refusal = error
+                state.message_id = table.request_id
                 if refusal is not None:
                     await self._refuse(refusal, table, state, send)
                 else:
@@ -116,7 +117,7 @@ class ProxyGuard:
             await respond_in_protocol(send, refusal, method, message_id, revision=state.revision)
             return
         challenge = self.guard.challenge(refusal, state.revision)
-        await respond(send, refusal, challenge, message_id=state.message_id)
+        await respond(send, refusal, challenge, message_id=message_id)
 
     async def _decide_on(
         self, body: HeldBody, headers: list[tuple[bytes, bytes]], table: MessageContext
@@ -128,8 +129,6 @@ class ProxyGuard:
         """
         message = await body.parsed(headers)
         table.method, table.request_id = message.method, message.id
-        if table.auth is not None:
-            table.auth.message_id = message.id
         await self._decide(message, table)
         for row in table.rows:
             row.call = replace(row.call, arguments={})

@@ -55,5 +55,8 @@ def test_tools_that_take_all_threads_hold_no_decision_up(
 
 
 def test_each_event_loop_has_threads_of_its_own() -> None:
+    async def twice() -> list[bool]:
+        return [await in_own_thread(check, None, None) for _ in range(2)]
+
     for _ in range(2):
-        assert asyncio.run(in_own_thread(check, None, None))
+        assert asyncio.run(twice()) == [True, True]
