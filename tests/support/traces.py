@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
+from functools import partial
 from traceback import walk_tb
 
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
@@ -26,6 +27,8 @@ def parts_of(value: object) -> list[object]:
         return [*value.keys(), *value.values()]
     if isinstance(value, (list, tuple)):
         return list(value)
+    if isinstance(value, partial):
+        return [*value.args, *value.keywords.values()]
     if is_dataclass(value):
         return [getattr(value, field.name, None) for field in fields(value)]
     return [vars(value)] if isinstance(value, (AuthenticatedUser, AccessToken)) else []

@@ -28,6 +28,7 @@ from toolguard.decorators.annotations import (
     name_of,
     unwrapped,
 )
+from toolguard.decorators.dependencies import Dependencies, sent_to_dependencies
 from toolguard.errors import AccessDeniedError
 from toolguard.policies.policy import ConnectionNeed, Policy
 from toolguard.principal import Principal
@@ -50,11 +51,13 @@ class Injection:
         visible: the signature without the injected parameters.
         sources: the source of the value of each injected parameter.
         receiver: the parameter that a method's object is bound to; None for a function.
+        dependencies: what fastmcp would fill before the decision; None if there is nothing.
     """
 
     visible: inspect.Signature
     sources: Mapping[str, Extract]
     receiver: str | None = None
+    dependencies: Dependencies | None = None
 
     @classmethod
     def from_policy(cls, function: Callable[..., Any], policy: Policy) -> Injection:
@@ -79,9 +82,12 @@ class Injection:
                     f"with with_connection({need.name!r}, ..., as_=...)"
                 )
         kept = [p for name, p in signature.parameters.items() if name not in sources]
-        _check_read(policy, kept, function)
-        visible = signature.replace(parameters=kept)
-        return cls(visible, types.MappingProxyType(sources), _receiver(function, kept))
+        dependencies = Dependencies.of(function, signature.replace(parameters=kept))
+        if dependencies is not None:
+            kept = _without_dependencies(kept, dependencies, sources, function)
+        _check_read(policy, kept, function, () if dependencies is None else dependencies.names)
+        visible, injected_by = signature.replace(parameters=kept), types.MappingProxyType(sources)
+        return cls(visible, injected_by, _receiver(function, kept), dependencies)
 
     def values(self, principal: Principal | None, connections: Connections) -> dict[str, object]:
         """Return the injected keyword arguments for this caller.
@@ -100,7 +106,8 @@ class Injection:
         be bound to an injected one; injected values replace those passed under their names.
         """
         if not args:
-            return (), {**kwargs, **injected}
+            given = kwargs if self.dependencies is None else self.dependencies.apart_from(kwargs)
+            return (), {**given, **injected}
         # Set aside, because `bind` refuses names that are not visible.
         hidden = {name: value for name, value in kwargs.items() if name not in injected}
         try:
@@ -122,6 +129,8 @@ class Injection:
                 named[name] = value
             else:
                 positional.append(value)
+        if self.dependencies is not None:
+            named = self.dependencies.apart_from(named)
         return tuple(positional), {**named, **injected}
 
     def sent(
@@ -189,6 +198,29 @@ def _source(
     return None
 
 
+def _without_dependencies(
+    kept: Sequence[inspect.Parameter],
+    dependencies: Dependencies,
+    sources: Collection[str],
+    function: Callable[..., Any],
+) -> list[inspect.Parameter]:
+    """Return the parameters that the framework sees, if a function has dependencies.
+
+    Raises:
+        TypeError: if a client would send to a dependency what the guard injects.
+    """
+    for parameter in dependencies.sent:
+        is_caller = parameter.name == _USER_ID and not is_sent_by_client(parameter.annotation)
+        if parameter.name in sources or is_caller:
+            raise TypeError(
+                f"a dependency of {name_of(function)}() takes {parameter.name} by CallArgument, so "
+                "from the client: in the dependency, write toolguard.current_principal() for the "
+                "caller, or give an argument of the client another name"
+            )
+    others = [each for each in kept if each.name not in dependencies.names]
+    return sorted((*others, *dependencies.sent), key=lambda each: each.kind)
+
+
 def _receiver(function: Callable[..., Any], visible: Sequence[inspect.Parameter]) -> str | None:
     """Return the parameter of a function in the body of a class that takes the object."""
     owner = getattr(unwrapped(function), "__qualname__", "").rpartition(".")[0]
@@ -198,9 +230,12 @@ def _receiver(function: Callable[..., Any], visible: Sequence[inspect.Parameter]
 
 
 def _check_read(
-    policy: Policy, visible: Collection[inspect.Parameter], function: Callable[..., Any]
+    policy: Policy,
+    visible: Collection[inspect.Parameter],
+    function: Callable[..., Any],
+    filled: Collection[str],
 ) -> None:
-    """Check that the function has the arguments that the rule reads."""
+    """Check that the function has the arguments that the rule reads, and that clients send them."""
     names = {parameter.name for parameter in visible}
     for name in policy.approval.arguments if policy.approval is not None else ():
         if name not in names:
@@ -209,6 +244,12 @@ def _check_read(
                 f"{name_of(function)}() does not have: write one of {sorted(names)}"
             )
     for name in policy.arguments:
+        if name in filled:
+            raise TypeError(
+                f"the rule {policy.formula} reads {name}, and a dependency of "
+                f"{name_of(function)}() fills {name} only once the call is permitted: read an "
+                "argument of the client"
+            )
         if name not in names:
             raise TypeError(
                 f"the rule {policy.formula} reads an argument that {name_of(function)}() does not "
@@ -250,7 +291,7 @@ def sent_by_clients(function: Callable[..., Any], declared: Collection[str] = ()
         parameters = evaluated(function).parameters.values()
     except (TypeError, ValueError):  # no signature, as for built-ins
         return None
-    for parameter in parameters:
+    for parameter in (*parameters, *sent_to_dependencies(function)):
         if parameter.default is injected:
             return (
                 f"has a parameter {parameter.name} = injected that no guard fills: add the guard, "

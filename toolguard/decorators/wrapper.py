@@ -10,7 +10,7 @@ import functools
 import inspect
 import operator
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ParamSpec, TypeAlias, TypeVar, overload
@@ -200,6 +200,8 @@ def _starting(function: Callable[..., Any], injection: Injection) -> Callable[..
         getattr(inner, "__call__", None)  # noqa: B004 - whether calling it gives a coroutine
     )
 
+    dependencies = injection.dependencies
+
     def start(
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
@@ -210,6 +212,10 @@ def _starting(function: Callable[..., Any], injection: Injection) -> Callable[..
         try:
             injected = injection.values(principal, connections)
             positional, named = injection.arguments(args, kwargs, injected)
+            if dependencies is not None:
+                once: list[Callable[[], Any]] = [functools.partial(function, *positional, **named)]
+                filled = dependencies.filled(injection.sent(args, kwargs))
+                return _with_dependencies(filled, once, is_async=is_async)
             if is_async:
                 running: Awaitable[Any] = function(*positional, **named)
                 return running
@@ -218,6 +224,22 @@ def _starting(function: Callable[..., Any], injection: Injection) -> Callable[..
             del injected, named, connections
 
     return start
+
+
+async def _with_dependencies(
+    filled: AbstractAsyncContextManager[dict[str, Any]],
+    once: list[Callable[[], Any]],
+    *,
+    is_async: bool,
+) -> Any:
+    try:
+        async with filled as found:
+            once.append(functools.partial(once.pop(), **found))
+            result = await (_call_once(once) if is_async else _in_thread(once))
+            # What a generator yields may need what the dependencies have opened.
+            return list(result) if inspect.isgenerator(result) else result
+    finally:
+        once.clear()  # a traceback shows local variables, and none may hold a token
 
 
 async def _in_thread(once: list[Callable[[], Any]]) -> Any:

@@ -27,8 +27,13 @@ from fastmcp.utilities.versions import VersionSpec
 from pydantic import BaseModel
 
 from toolguard.calls.message import Frame, MessageContext, as_current, here
-from toolguard.decorators.wrapper import arguments_of, owner_of
-from toolguard.errors import AccessDeniedError, GuardNotConfiguredError, ToolGuardError
+from toolguard.decorators.wrapper import arguments_of, injected_parameters, owner_of
+from toolguard.errors import (
+    AccessDeniedError,
+    GuardNotConfiguredError,
+    InvalidInputError,
+    ToolGuardError,
+)
 from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.background import BackgroundTasks
@@ -548,6 +553,7 @@ async def around(
         assert inside is not None  # noqa: S101 - this runs inside of the frame that decided
         if queued:
             await tasks.check_user(adapter.required_guard)
+            _check_sent(chain, arguments)
         if path is not None and path.named is not None:
             inside.entered.own = _is_own(path, frame, *map(name_of, chain), arguments.get("uri"))
         before = _current.set(MessagePath(adapter, inside, (), running))
@@ -593,6 +599,20 @@ def _check_in_front(adapter: AttachableAdapter, chain: Sequence[Any], names: Seq
         if frame is not None:
             frame.enter(None, OperationCall("tool", listed)).entered.ended(refusal)
         raise adapter.refusal_error(refusal, nested=False)
+
+
+def _check_sent(chain: Sequence[Any], arguments: Mapping[str, Any]) -> None:
+    """Check that a client sends no argument of a task that the guard of its function injects.
+
+    fastmcp 3 queues arguments that the function does not declare, and dependencies can read them.
+
+    Raises:
+        InvalidInputError: if it does.
+    """
+    function = getattr(chain[-1], "fn", None)
+    injected = () if function is None else injected_parameters(function)
+    if not arguments.keys().isdisjoint(injected):
+        raise InvalidInputError("Send only arguments that the tool lists")
 
 
 def _validated(

@@ -9,6 +9,7 @@ import functools
 import inspect
 import uuid
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
@@ -23,9 +24,12 @@ from mcp_types import (
     InputRequiredResult,
     TextContent,
 )
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 
+from toolguard.calls.message import current_frame
+from toolguard.calls.rows import State
+from toolguard.decorators.wrapper import arguments_of, owner_of
 from toolguard.errors import ToolGuardError
 from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import (
@@ -67,6 +71,20 @@ class _MCPServer(SDKAdapter):
             is_early = name == "streamable_http_app"
             guard_builder(self, guard, name, paths, refuses_early=is_early)
         self.over_stdio(guard)
+
+    async def decide_ahead(self, tool: Any, arguments: dict[str, Any]) -> None:
+        frame = current_frame()
+        if frame.entered.state is not State.NEEDS_ARGUMENTS:
+            return
+        try:
+            validated = tool.fn_metadata.validate_arguments(arguments)
+        except ValidationError as error:  # raised as the SDK does
+            raise ToolError(f"Error executing tool {tool.name}: {error}") from error
+        owner = owner_of(tool.fn)
+        assert owner is not None  # noqa: S101 - a wrapper has left it open
+        read = arguments_of(owner, validated)
+        sent = {name: value for name, value in read.items() if name not in tool.resolved_params}
+        await frame.authorize(replace(frame.entered.call, arguments=sent), approving="skip")
 
     def refusal_error(self, refusal: ToolGuardError, *, nested: bool) -> Exception:
         return _NestedRefusalError(refusal) if nested else RefusedError(refusal)

@@ -112,11 +112,21 @@ class SDKAdapter(Adapter):
                 again = self._tools.get_tool(name)
                 if again is not tool or again.fn is not function:  # replaced during the decision
                     return await guarded(name, arguments, *args, **kwargs)
+                if getattr(tool, "resolved_params", None):
+                    await self.decide_ahead(tool, arguments)
                 return await call_tool(name, arguments, *args, **kwargs)
 
             return await run(self, _tool(tool), arguments, proceed, unknown)
 
         return guarded
+
+    async def decide_ahead(self, tool: Tool, arguments: dict[str, Any]) -> None:
+        """Decide on a tool before its dependencies run; the function's wrapper decides again.
+
+        Raises:
+            Exception: if the caller is refused, or the arguments are invalid.
+        """
+        del tool, arguments  # 1.x has no dependencies
 
     def _guarded_resources(self, get_resource: Callable[..., Awaitable[Any]]) -> Any:
         empty = type(self._resources)()

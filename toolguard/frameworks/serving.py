@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import anyio.lowlevel
 
 from toolguard.calls.message import Frame, MessageContext, here, make_current, refusal_in, restore
@@ -21,6 +22,7 @@ from toolguard.errors import (
     AccessDeniedError,
     GuardNotConfiguredError,
     InvalidInputError,
+    InvalidTokenError,
     MalformedMessageError,
     MissingTokenError,
     ToolGuardError,
@@ -28,10 +30,13 @@ from toolguard.errors import (
 from toolguard.frameworks.lists import hides
 from toolguard.frameworks.operation import Operation
 from toolguard.frameworks.server_guard import ServerGuard
+from toolguard.http.expiry import seconds_left
 from toolguard.http.identity import sdk_user, telling_stranger
+from toolguard.http.jsonrpc import OverloadedError
 from toolguard.policies.operations import (
     CALLS,
     COMPLETE,
+    LISTEN,
     OperationCall,
     is_handshake,
     named_operations,
@@ -52,6 +57,9 @@ PAST_THE_DOOR = (
     "This HTTP request came past the guard: serve the application that the protected server "
     "builds, or write guard.protect_app(app, server) around one that you have built"
 )
+
+# Open subscriptions of one caller; mcp 2 allows 1,024 of all callers.
+_MAX_STREAMS = 100
 
 
 @dataclass(slots=True)
@@ -178,6 +186,8 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
             # The framework then answers for another caller's task as for an unknown one.
             with telling_stranger(incoming.request):
                 result = await incoming.serve()
+        elif method == LISTEN:
+            result = await _listen(adapter, door, incoming)
         else:
             result = await incoming.serve()
     except Exception:
@@ -199,6 +209,24 @@ async def _answer(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
     if is_public or method in LISTS:
         return await _publish(adapter, door, incoming, result, is_public=is_public)
     return result
+
+
+async def _listen(adapter: Adapter, door: Frame, incoming: Incoming) -> Any:
+    """Serve a stream of notifications until its token expires.
+
+    Raises:
+        InvalidTokenError: when it has expired; the client then listens with a new one.
+        OverloadedError: if the caller has too many: the framework limits those of all callers.
+    """
+    guard, principal = door.guard, await door.message.principal(door.guard)
+    running = [each.auth for each in adapter.required_guard.running if each.method == LISTEN]
+    owner = None if principal is None else principal.owner_key
+    owners = [each.principal and each.principal.owner_key for each in running if each is not None]
+    if owners.count(owner) > _MAX_STREAMS:
+        raise OverloadedError("This caller has too many subscriptions open: end one")
+    with anyio.move_on_after(seconds_left(guard, principal)):
+        return await incoming.serve()
+    raise InvalidTokenError("expired", "The access token has expired")
 
 
 async def _ask_to_sign_in(door: Frame) -> None:

@@ -102,7 +102,7 @@ class MessageTooSlowError(MalformedMessageError):
 
 
 class OverloadedError(ToolGuardError):
-    """Too many bytes are being read at once; ``retry_after`` is in seconds."""
+    """Too much is being read, or open, at once; ``retry_after`` is in seconds."""
 
     status = 503
     error = "temporarily_unavailable"

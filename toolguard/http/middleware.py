@@ -33,6 +33,7 @@ from toolguard.http.answers import (
 )
 from toolguard.http.door import HTTPGuard
 from toolguard.http.event_ids import EventOwner
+from toolguard.http.expiry import UntilExpiry, seconds_left
 from toolguard.http.jsonrpc import receive_message
 from toolguard.http.response import HeldResponse
 from toolguard.http.sessions import SessionOwners
@@ -231,7 +232,11 @@ class GuardMiddleware:
         owned = session_id is None or not self.sessions.opened_anonymously(session_id)
         told = identity.tell(scope, state, as_user=owned)
         try:
-            await self.app(scope, receive, response.send)
+            if scope["method"] == "GET" and session_id is not None:  # clients open the next stream
+                left = seconds_left(self.guard, state.principal)
+                await UntilExpiry(receive, response.send, left).serve(self.app, scope)
+            else:
+                await self.app(scope, receive, response.send)
         finally:
             identity.sdk_user.reset(told)
         await response.finish()

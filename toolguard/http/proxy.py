@@ -6,6 +6,7 @@ before the server gets it, decided on, and passed on unchanged, byte by byte.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
@@ -25,11 +26,12 @@ from toolguard.errors import (
 )
 from toolguard.http.answers import respond, respond_in_protocol, send_empty
 from toolguard.http.door import HTTPGuard
+from toolguard.http.expiry import UntilExpiry, seconds_left
 from toolguard.http.jsonrpc import HEADER_MISMATCH, HeldBody, MCPMessage, held_body, spelled_out
 from toolguard.http.middleware import ASGIApp, Message, Receive, Scope, Send
 from toolguard.parsing.lookalikes import letters
 from toolguard.policies.by_name import PoliciesByName
-from toolguard.policies.operations import OperationCall, is_handshake
+from toolguard.policies.operations import LISTEN, OperationCall, is_handshake
 from toolguard.policies.policy import DEFAULT_POLICIES, Policy
 from toolguard.policies.published import LISTS
 
@@ -102,7 +104,9 @@ class ProxyGuard:
                     await self._refuse(refusal, table, state, send)
                 else:
                     state.permit()
-                    await self.app(scope, body.replay(receive), send)
+                    is_stream = table.method == LISTEN
+                    left = seconds_left(self.guard, state.principal) if is_stream else math.inf
+                    await UntilExpiry(body.replay(receive), send, left).serve(self.app, scope)
         finally:
             if self.guard.recorder.wanted():
                 self.guard.recorder.put(message_records(self.guard, table, refusal))

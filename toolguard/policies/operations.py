@@ -18,6 +18,7 @@ from toolguard.parsing.spellings import MAX_LENGTH
 __all__ = [
     "CALLS",
     "COMPLETE",
+    "LISTEN",
     "MAX_NAMES",
     "METHODS",
     "Kind",
@@ -51,11 +52,12 @@ _REFERENCES: Mapping[str, tuple[Kind, str]] = {
     "ref/prompt": ("prompt", "name"),
     "ref/resource": ("resource", "uri"),
 }
-# MCP 2026-07-28: replaces resources/subscribe, for several resources at once.
-_LISTEN = "subscriptions/listen"
+LISTEN = "subscriptions/listen"
+"""The method that replaces resources/subscribe in MCP 2026-07-28, for several resources."""
+
 _SUBSCRIPTIONS = "resourceSubscriptions"
 
-METHODS = (*_OPERATIONS, COMPLETE, _LISTEN)
+METHODS = (*_OPERATIONS, COMPLETE, LISTEN)
 """The methods that name operations."""
 
 _HANDSHAKE = frozenset({"initialize", "ping", "server/discover"})
@@ -135,7 +137,7 @@ def named_operations(method: str, params: Mapping[str, Any]) -> tuple[OperationC
     if method == COMPLETE:
         ref = _member(params, "ref")
         return (_called(*_reference(ref), ref, params.get("arguments"), COMPLETE),)
-    if method == _LISTEN:
+    if method == LISTEN:
         return _subscribed(_member(params, "notifications"))
     return ()
 
@@ -175,7 +177,7 @@ def _subscribed(notifications: Mapping[str, Any]) -> tuple[OperationCall, ...]:
     if not isinstance(uris, list) or len(uris) > MAX_NAMES:
         raise _malformed(f"{_SUBSCRIPTIONS} must be a list of at most {MAX_NAMES} URIs")
     named = (_usable(_SUBSCRIPTIONS, uri) for uri in uris)
-    return tuple(OperationCall.sent("resource", uri, None, _LISTEN) for uri in named)
+    return tuple(OperationCall.sent("resource", uri, None, LISTEN) for uri in named)
 
 
 def _member(params: Mapping[str, Any], member: str) -> Mapping[str, Any]:

@@ -214,6 +214,29 @@ def test_an_argument_never_stands_in_for_what_is_injected(
     assert "FORGED" not in said
 
 
+def test_no_dependency_of_a_task_reads_what_a_client_sends_as_injected(
+    guarding: Guarding, visiting: Visiting
+) -> None:
+    server, read = server_with_tasks(), list[str | None]()
+    docket: Any = importlib.import_module("docket")
+
+    async def account(of: str | None = docket.TaskArgument("user_id", optional=True)) -> str:
+        read.append(of)
+        return f"account of {of}"
+
+    @server.tool(task=True)
+    @requires_auth
+    async def show(account: str = docket.Depends(account), *, user_id: str) -> str:
+        return f"{user_id} sees the {account}"
+
+    guarding().protect(server)
+    alice = visiting(server)
+
+    assert alice.ask("show", user_id="victim").is_error
+    assert alice.run("show") == "alice sees the account of None"
+    assert read == [None]
+
+
 def test_a_plain_call_of_a_task_tool_is_decided_once(
     guarding: Guarding, visiting: Visiting
 ) -> None:
@@ -254,6 +277,30 @@ def test_a_task_is_decided_on_again_when_it_runs(guarding: Guarding, visiting: V
     assert "access_denied" in alice.run("tool")
     assert ran == []
     assert answers == []
+
+
+def test_a_dependency_of_a_task_runs_once_the_task_is_permitted(
+    guarding: Guarding, visiting: Visiting
+) -> None:
+    server, answers, opened = server_with_tasks(), [True, True, True, False], list[str]()
+    depends: Any = importlib.import_module("fastmcp.dependencies").Depends
+
+    async def book() -> str:
+        opened.append(f"opened for {current_principal().user_id}")
+        return "a book"
+
+    @server.tool(task=True)
+    @requires(lambda principal, call: answers.pop(0))
+    async def write(line: str, book: str = depends(book)) -> str:
+        return f"{line} in {book}"
+
+    guarding().protect(server)
+    alice = visiting(server)
+
+    assert alice.run("write", line="dear") == "dear in a book"
+    assert opened == ["opened for alice"]
+    assert "access_denied" in alice.run("write", line="dear")
+    assert opened == ["opened for alice"]
 
 
 def test_a_rule_reads_the_arguments_that_the_task_is_given(
