@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from fnmatch import fnmatchcase
 from urllib.parse import quote, unquote
@@ -11,7 +12,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import AnyUrl
 
-from toolguard.parsing.spellings import MAX_LENGTH, spellings, uri_spellings
+from toolguard.parsing.spellings import (
+    MAX_LENGTH,
+    _drop_invisible,
+    _join_words,
+    spellings,
+    uri_spellings,
+)
 
 PLAIN = "abcdefghijklmnopqrstuvwxyz0123456789_"
 plain_names = st.text(PLAIN, min_size=1, max_size=20)
@@ -198,3 +205,12 @@ def test_whatever_is_percent_encoded_in_a_uri_it_is_still_found(
 def test_a_name_that_is_quoted_once_is_found(name: str) -> None:
     found = spelled(quote(name, safe=""))
     assert not found or name in found
+
+
+def test_what_is_invisible_or_separates_is_what_unicode_says() -> None:
+    for each in map(chr, range(0xA0, sys.maxunicode + 1)):
+        category = unicodedata.category(each)
+        if category == "Cf":
+            assert _drop_invisible(each) == "", ascii(each)
+        elif category in ("Pd", "Zs"):
+            assert _join_words(each) == "_", ascii(each)
