@@ -29,6 +29,7 @@ from toolguard.http.challenge import Challenge, challenge_for, metadata_url
 from toolguard.http.door import Door, Refusals
 from toolguard.http.event_ids import EventIds
 from toolguard.parsing.choice import one_of
+from toolguard.parsing.kinds import of_kind
 from toolguard.parsing.scope_names import ScopeNames
 from toolguard.parts.environment import CACHE_KEYS, MANAGEMENT_KEY, SECRET, VAULT_KEYS, withhold
 from toolguard.parts.figures import figures_of
@@ -230,7 +231,9 @@ class ToolGuard:
 
         Raises:
             ValueError: naming the variable that is missing or wrong, or if a setting is invalid.
+            TypeError: if a setting has the wrong type.
         """
+        of_kind("environ", environ, Mapping, "ToolGuard.from_env(issuer=...): settings have names")
         return cls(**from_environment(environ, settings))
 
     def protect(
@@ -356,6 +359,8 @@ class ToolGuard:
             guarded_server,
         )
 
+        if not callable(app):
+            raise TypeError(f"guard.asgi() takes an ASGI application, not {type(app).__name__}")
         if rules is None:
             if path is not None or others is not None:
                 raise ValueError(

@@ -73,6 +73,22 @@ def run_toolguard(*arguments: str) -> str:
     ).stdout
 
 
+@pytest.mark.parametrize("arguments", [["completion"], ["audit", "--format", "json", "s.py"]])
+def test_output_that_nobody_reads_ends_a_command_quietly(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("s.py").write_text("from mcp.server import Server\nmcp = Server('few lines')\n")
+    command = [sys.executable, "-m", "toolguard", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        assert started.stderr is not None
+        started.stdout.close()  # as head does once it has its lines
+        said = started.stderr.read()
+
+    assert (started.returncode, said) == (141, b"")
+
+
 def test_an_unknown_command_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["fly"])

@@ -194,8 +194,10 @@ def _accepts(port: int) -> bool:
 def _command_of_image() -> list[str]:
     text = (DEPLOY / "Dockerfile").read_text("utf-8").replace("\\\n", " ")
     (line,) = (each for each in text.splitlines() if each.startswith("CMD "))
-    command: list[str] = json.loads(line.removeprefix("CMD "))
-    return command
+    exporting, *command = json.loads(line.removeprefix("CMD "))
+    # It exports to the collector, which is not here; without it the API measures nothing.
+    assert exporting == "opentelemetry-instrument", exporting
+    return list(map(str, command))
 
 
 def _on_this_machine(port: int, workers: Sequence[Worker], certificates: Certificates) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import inspect
 import json
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -346,3 +348,15 @@ def test_a_held_scope_that_is_several_is_not_joined() -> None:
 
     assert error.scope_parameter == error.to_dict()["scope"] == "read write"
     assert error.to_dict()["token_scopes"] == ["files:read admin", "read"]
+
+
+def test_each_denial_of_the_package_tells_its_log_why() -> None:
+    unsaid = [
+        f"{file.name}:{node.lineno}"
+        for file in Path(errors.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "AccessDeniedError"
+        if all(each.arg != "rule" for each in node.keywords)
+    ]
+
+    assert unsaid == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +15,16 @@ from toolguard import (
     Refusals,
     StaticConnections,
     ToolGuard,
+    approvals,
+    connections,
     requires_auth,
     requires_scopes,
+    vault,
     with_connection,
 )
 from toolguard.cli import main
-from toolguard.telemetry import Records
+from toolguard.connections import vendors
+from toolguard.telemetry import JSONLines, Records
 from toolguard.tokens import issuers
 from toolguard.tokens.issuers import Issuer
 
@@ -73,14 +77,30 @@ async def reads(*, connection_token: str) -> str:
     return connection_token
 
 
+async def yields() -> AsyncIterator[int]:
+    yield 1
+
+
+async def misspells(*, userId: str) -> str:  # noqa: N803 - the mistake
+    return userId
+
+
 NAMES: dict[str, Any] = {
     **{name: getattr(toolguard, name) for name in toolguard.__all__},
     **{name: getattr(issuers, name) for name in ("Introspection", "Issuer", "Network")},
     "issuers": issuers,
+    "vendors": vendors,
+    "vault": vault,
+    "approvals": approvals,
+    "connections": connections,
     "Records": Records,
+    "JSONLines": JSONLines,
+    "URL": URL,
     "ISSUER": ISSUER,
     "greet": greet,
     "reads": reads,
+    "yields": yields,
+    "misspells": misspells,
 }
 
 GUARD = [
@@ -263,6 +283,11 @@ DECORATORS = [
     written("requires_scopes(Scope('a') and Scope('b'))", "combine rules with & and |"),
     written("requires_auth('a')", "guards functions, not str: write it directly above `def`"),
     written("requires_auth(requires_scopes('a'))", "write one above the other"),
+    written("requires_auth()", "guards the function below it: write it without ()"),
+    written("public()", "guards the function below it: write it without ()"),
+    written("requires_scopes('a')()", "guards the function below it: write it without ()"),
+    written("requires_auth(yields)", "yields() is an async generator, and <guard: any"),
+    written("requires_auth(misspells)", "write `*, user_id: str` for the caller, or `userId: Anno"),
     written("requires_actor()", 'write requires_actor("agent-*")'),
     written("requires_actor(7)", 'write requires_actor("agent-*")'),
     written("public(requires_auth(greet))", "@public cannot be combined"),
@@ -295,7 +320,47 @@ CONNECTIONS = [
     written("InsufficientScopeError([])", 'write required_scopes=["a.scope"]'),
 ]
 
-MISTAKES = [*GUARD, *ISSUERS, *ENVIRONMENT, *PROTECT, *DECORATORS, *CONNECTIONS]
+REST = [
+    written("JSONLines(None)", "a text stream or a logger, not NoneType: write JSONLines("),
+    written("JSONLines(7)", "not int: write JSONLines("),
+    guard(said="JSONLines is a class: write on_decision=JSONLines()", on_decision=JSONLines),
+    written("requires_recent_auth(max_age='5m')", "max_age is '5m' (str): write requires_recent"),
+    written("health_routes(None)", "write health_routes(guard) with a ToolGuard(...), not None"),
+    written("ToolGuard(issuer=ISSUER, audience=URL).asgi(None)", "takes an ASGI application, not"),
+    written("ToolGuard.from_env('x')", "environ is 'x' (str): write ToolGuard.from_env(issuer="),
+]
+
+# What os.environ.get() returns for a variable that is not set, and what an empty one holds.
+UNSET = [
+    written("issuers.BasicClient('id', None)", "client_secret is text, not NoneType: is a var"),
+    written("issuers.BasicClient('id', '')", "client_secret is empty: is a variable unset?"),
+    written("issuers.BearerClient(None)", "token is text, not NoneType: is a variable unset?"),
+    written("connections.ClientSecretBasic('id', None)", "client_secret is text, not NoneType"),
+    written("connections.ClientSecretPost('id', '')", "client_secret is empty: is a variable"),
+    written("vendors.Nango(None, str)", "secret_key is text, not NoneType: is a variable unset?"),
+    written("vendors.WorkOSPipes('')", "api_key is empty: is a variable unset?"),
+    written("vendors.Arcade(None)", "api_key is text, not NoneType: is a variable unset?"),
+    written("vendors.Scalekit(ISSUER, 'id', None)", "client_secret is text, not NoneType"),
+    written("vault.github('id', None)", "client_secret is text, not NoneType: is a variable unset"),
+    written("vault.OpenIDSignIn('id', None)", "client_secret is text, not NoneType: is a variable"),
+]
+
+_VAULT = "vault.Vault('sqlite:///v.db', keys=['k' * 32], connections={'a': vault.github('i', 's')}"
+VAULT = [
+    written(f"{_VAULT}, sign_in='x')", "sign_in is str: write OpenIDSignIn(client_id, client_sec"),
+    written(f"{_VAULT}, sign_in=vault.OpenIDSignIn)", "sign_in is OpenIDSignIn: write OpenID"),
+    written(f"{_VAULT}, sign_in=print)", "sign_in is print: write OpenIDSignIn("),
+    written(f"{_VAULT}, sign_in=reads)", "a function that does not take one argument: write"),
+    written("approvals.Approvals(sign_in=None)", "sign_in is NoneType: write OpenIDSignIn("),
+    written(f"{_VAULT}, allow={{'b': requires_auth}})", "'b' is not one of the connections ['a']"),
+    written(f"{_VAULT}, allow={{'a': 'admin'}})", "write {'a': requires_scopes(\"...\")}: a guard"),
+    written(f"{_VAULT}, tenant_connectors={{'a': 'admin'}})", "write {'a': requires_scopes("),
+]
+
+MISTAKES = [
+    *(*GUARD, *ISSUERS, *ENVIRONMENT, *PROTECT),
+    *(*DECORATORS, *CONNECTIONS, *REST, *UNSET, *VAULT),
+]
 
 COMMANDS = [
     (["dev", "--port", "80000"], "'80000' is not a port from 0 to 65534: write --port 8800"),
@@ -380,7 +445,7 @@ COMMANDS = [
     (["proxy", "alone.toml", "--", "x"], "the following arguments are required: --rules"),
     (["audit", ""], "'' names no server: write module:server"),
     (["audit", "exits.py"], "cannot load exits.py: SystemExit: no ("),
-    (["doctor", "http://127.0.0.1:9/mcp"], "start the server, or check the URL"),
+    (["doctor", "http://127.0.0.1:9/mcp"], "(ConnectError: the connection is refused): start the"),
     (["doctor", "syntax.toml"], "'syntax.toml' is not TOML: "),
 ]
 

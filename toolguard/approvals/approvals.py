@@ -28,7 +28,7 @@ from toolguard.policies.decision import PERMIT, Caller, decide
 from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 from toolguard.vault.oauth_client import new_secret
-from toolguard.vault.sign_in import Person
+from toolguard.vault.sign_in import Person, check_sign_in
 
 if TYPE_CHECKING:
     from toolguard.policies.approval import CallToApprove
@@ -65,6 +65,7 @@ class Approvals:
         clock: returns the time, in seconds since the epoch.
 
     Raises:
+        TypeError: if people cannot be recognized by ``sign_in``.
         ValueError: if ``public_url`` is not an origin.
     """
 
@@ -79,6 +80,7 @@ class Approvals:
         self._origin = None if public_url is None else secure_origin(public_url)
         if public_url is not None and self._origin != public_url.rstrip("/"):
             raise ValueError(f'public_url={public_url!r}: write "https://mcp.example.com"')
+        check_sign_in(sign_in)
         self.sign_in: SignIn = sign_in
         self.clock = clock
         #: The sessions of people who are signed in; a vault keeps those in its database instead.
@@ -243,7 +245,8 @@ class Approvals:
         principal = call.principal
         if principal.user_id is None and call.need.by is None:
             raise AccessDeniedError(
-                "This call is approved by its user, and the token names no user"
+                "This call is approved by its user, and the token names no user",
+                rule="a token that names a user",
             )
         try:
             arguments = digest_of(sent)

@@ -112,7 +112,8 @@ class MessageContext:
             raise GuardNotConfiguredError(
                 "No request is being served here, so there is no caller; a task that outlives "
                 "its call has none either. In tests of a server in memory write "
-                '`with toolguard.testing.signed_in("alice", scopes=[...])` around the client'
+                '`with toolguard.testing.signed_in("alice", scopes=[...])` around the client; on a '
+                "low-level server over stdio, `with guard.serving_stdio():` around its transport"
             )
         if auth.failure is not None and not auth.opens_public:
             raise auth.failure

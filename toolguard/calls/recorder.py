@@ -73,6 +73,8 @@ class Records:
         for each in consumers:
             if not callable(each):
                 raise TypeError(f"on_decision takes functions of a record, not {each!r}")
+            if isinstance(each, type):
+                raise TypeError(f"{each.__name__} is a class: write on_decision={each.__name__}()")
             if not takes(each, object()):
                 raise TypeError(f"{_name(each)} does not take one argument: write def keep(record)")
         of_kind("queue", queue, int, "queue=10_000")

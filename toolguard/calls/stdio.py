@@ -87,16 +87,17 @@ class StdioToken:
 
         Raises:
             MissingTokenError: if there is no token, with advice to the user.
+            InvalidTokenError: if it is a whole header.
         """
         if self._path is None:
-            return self._token
+            return _alone(self._token, _TOKEN)
         problem = self._reread(self._path)
         if problem is not None:
             self._token, self._seen = "", None
             raise MissingTokenError(
                 f"The file that {_FILE} names {problem}: write an access token to it"
             )
-        return self._token
+        return _alone(self._token, f"The file that {_FILE} names")
 
     def _reread(self, path: Path) -> str | None:
         """Read the file if it has changed; return the fault, if there is one."""
@@ -133,6 +134,14 @@ class StdioToken:
 
     def __repr__(self) -> str:
         return f"<StdioToken: {_FILE if self._path is not None else _TOKEN}>"
+
+
+def _alone(token: str, where: str) -> str:
+    """Return a token, unless it has the scheme of a header in front."""
+    if token[:7].lower() == "bearer ":
+        del token  # a traceback shows local variables
+        raise InvalidTokenError("malformed", f"{where} has Bearer in it: write the token alone")
+    return token
 
 
 def _signature(found: os.stat_result) -> tuple[int, ...]:

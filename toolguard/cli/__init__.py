@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -13,6 +14,8 @@ from toolguard.parts.extras import missing_extra
 __all__ = ["main"]
 
 _UNUSABLE = 2
+_SERVING = {"dev", "proxy"}  # they have other pipes than their output
+_UNREAD = 141  # as a shell reports a process that SIGPIPE ended
 _EXTRAS = {"demo": "dev", "dev": "dev", "token": "dev", "call": "dev"}
 
 
@@ -23,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its arguments; by default those of the process.
 
     Returns:
-        The exit code: 0; 1 if it failed; 2 if it could not start; 130 if it was interrupted.
+        The exit code: 0; 1 if it failed; 2 if it could not start; 130 if it was interrupted;
+        141 if nobody reads its output.
     """
     parser = _parser()
     arguments, more = parser.parse_known_args(argv)
@@ -36,13 +40,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     command: Callable[[argparse.Namespace], int] = arguments.run
     try:
-        return command(arguments)
+        code = command(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if arguments.command in _SERVING:
+            raise
+        # Nobody reads on, as after `| head`. The interpreter flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _UNREAD
     except ModuleNotFoundError as error:
         sentence = missing_extra(error, _EXTRAS.get(arguments.command))
         if sentence is None:
             raise
         print(f"toolguard {arguments.command}: {sentence}", file=sys.stderr)
         return _UNUSABLE
+    return code
 
 
 def _hint(command: str | None, more: Sequence[str]) -> str:

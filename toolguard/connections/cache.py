@@ -35,6 +35,7 @@ from toolguard.connections.protocol import (
     ConnectionProvider,
     ConnectionRequest,
     is_of_server,
+    names_of,
 )
 from toolguard.connections.renewal import RENEWAL_PAUSE
 from toolguard.errors import (
@@ -225,6 +226,11 @@ class CachedConnections:
     def provider(self) -> ConnectionProvider:
         """The provider whose connections are cached."""
         return self._provider
+
+    @property
+    def connection_names(self) -> frozenset[str] | None:
+        """The names of all connections; None if the provider may have any."""
+        return names_of(self._provider)
 
     def is_of_server(self, name: str) -> bool:
         """Return whether this connection belongs to the server.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from toolguard.connections.signing import PrivateKey, SigningKey
+from toolguard.parsing.kinds import secret_text
 from toolguard.parsing.secure_urls import is_secure_url
 from toolguard.tokens.client_credentials import ClientCredentials
 from toolguard.tokens.introspection_client import BasicClient
@@ -57,6 +58,7 @@ class ClientSecretBasic(BasicClient):
         client_secret: its secret; never in the representation.
 
     Raises:
+        TypeError: if the secret is not text.
         ValueError: if one of them is empty.
     """
 
@@ -73,6 +75,7 @@ class ClientSecretPost:
         client_secret: its secret; never in the representation.
 
     Raises:
+        TypeError: if the secret is not text.
         ValueError: if one of them is empty.
     """
 
@@ -212,5 +215,4 @@ def check_token_endpoint(url: str) -> None:
 def _check_secret(client_id: str, client_secret: str) -> None:
     if not client_id:
         raise ValueError('write client_id="...", as the authorization server knows this client')
-    if not client_secret:
-        raise ValueError("a client secret is not empty: take it from the environment")
+    secret_text("client_secret", client_secret)

@@ -41,6 +41,7 @@ from toolguard.errors import (
     ConnectionResponseError,
     ConnectionTokenError,
 )
+from toolguard.parsing.kinds import secret_text
 from toolguard.parsing.secure_urls import is_secure_url, secure_origin
 from toolguard.parsing.token_members import is_token, moment, read_scopes, read_token, whole_seconds
 
@@ -53,6 +54,7 @@ __all__ = [
     "VaultClient",
     "VaultProvider",
     "VaultRequest",
+    "bearer_key",
     "check_named",
     "expiry_in",
     "is_token",
@@ -291,6 +293,24 @@ def check_named(members: Mapping[str, Any], **expected: str) -> None:
     for name, value in expected.items():
         if members.get(name) not in (None, "", value):
             raise ValueError(f"names another {name} than it was asked for")
+
+
+def bearer_key(name: str, key: str) -> str:
+    """Return the ``Authorization`` header of a server that proves itself with a key.
+
+    Args:
+        name: the name of the setting, for the error message.
+        key: the key, which no message shows.
+
+    Raises:
+        TypeError: if it is no string, such as the None of a variable that is not set.
+        ValueError: if it is empty.
+
+    >>> bearer_key("api_key", "sk_example")
+    'Bearer sk_example'
+    """
+    secret_text(name, key)
+    return f"Bearer {key}"
 
 
 def path_segment(value: str) -> str:

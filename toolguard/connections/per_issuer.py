@@ -13,6 +13,7 @@ from toolguard.connections.protocol import (
     ConnectionProvider,
     ConnectionRequest,
     is_of_server,
+    names_of,
 )
 from toolguard.errors import ConnectionDeniedError
 from toolguard.parts.figures import Figure, figures_of
@@ -61,6 +62,11 @@ class ConnectionsOfIssuers:
                 f"{request.name} is connected for users of another issuer", connection=request.name
             )
         return await self.provider.fetch(request)
+
+    @property
+    def connection_names(self) -> frozenset[str] | None:
+        """The names of all connections; None if the provider may have any."""
+        return names_of(self.provider)
 
     async def warm_up(self) -> None:
         """Warm up the provider, if it has something to warm up; raises what it raises."""

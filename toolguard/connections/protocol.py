@@ -28,6 +28,7 @@ __all__ = [
     "ConnectionRequest",
     "is_of_server",
     "listed_scopes",
+    "names_of",
 ]
 
 
@@ -272,3 +273,13 @@ def is_of_server(provider: object, name: str) -> bool:
     """
     ask: Callable[[str], bool] | None = getattr(provider, "is_of_server", None)
     return ask is not None and ask(name)
+
+
+def names_of(provider: object) -> frozenset[str] | None:
+    """Return the names of all connections that a provider has; None if it may have any.
+
+    Args:
+        provider: a provider; one without ``connection_names`` may have any.
+    """
+    names: frozenset[str] | None = getattr(provider, "connection_names", None)
+    return names

@@ -12,6 +12,7 @@ from toolguard.connections.protocol import (
     ConnectionProvider,
     ConnectionRequest,
     is_of_server,
+    names_of,
 )
 from toolguard.errors import ConnectionResponseError
 from toolguard.parts.figures import Figure, figures_of
@@ -75,6 +76,12 @@ class ConnectionRouter:
             name: the name of the connection.
         """
         return is_of_server(self._providers.get(name, self._default), name)
+
+    @property
+    def connection_names(self) -> frozenset[str] | None:
+        """The names of all connections; None if the default provider may have any."""
+        others = frozenset[str]() if self._default is None else names_of(self._default)
+        return None if others is None else others | self._providers.keys()
 
     @property
     def cache_namespace(self) -> str | None:

@@ -274,6 +274,14 @@ def _check_not_sent(parameter: inspect.Parameter, function: Callable[..., Any]) 
             f"{name_of(function)}() takes {parameter.name} as {parameter.annotation!r}, which a "
             f"client could send: write `{parameter.name}: Principal`"
         )
+    is_alike = parameter.name.replace("_", "").lower() == _USER_ID.replace("_", "")
+    is_keyword_only = parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    if is_alike and is_keyword_only and not is_sent_by_client(parameter.annotation):
+        raise TypeError(
+            f"{name_of(function)}() takes {parameter.name}, which a client could send: write "
+            f"`*, {_USER_ID}: str` for the caller, or `{parameter.name}: Annotated[str, "
+            "sent_by_client]` for what the client sends"
+        )
 
 
 def sent_by_clients(function: Callable[..., Any], declared: Collection[str] = ()) -> str | None:
@@ -361,7 +369,10 @@ def _user_id_source(
     def user_id(principal: Principal | None, _: Connections) -> str | None:
         found = principal.user_id if principal is not None else None
         if found is None and not optional:
-            raise AccessDeniedError("This operation needs a user, and the token names no user")
+            raise AccessDeniedError(
+                "This operation needs a user, and the token names no user",
+                rule="a token that names a user",
+            )
         return found
 
     return user_id

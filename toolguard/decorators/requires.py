@@ -338,6 +338,8 @@ def requires_recent_auth(
     if isinstance(acr_values, str):
         raise TypeError(f"write acr_values=[{acr_values!r}]: a list")
     classes = tuple(acr_values)
+    if max_age is not None:
+        of_kind("max_age", max_age, int, "requires_recent_auth(max_age=300), in seconds")
     if (max_age is None and not classes) or (max_age is not None and max_age < 1):
         raise ValueError("write requires_recent_auth(max_age=300), in seconds, or acr_values=[...]")
     check_requestable(classes, "class")

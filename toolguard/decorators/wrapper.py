@@ -27,6 +27,7 @@ from toolguard.calls.message import (
 )
 from toolguard.calls.recording import row_record
 from toolguard.calls.rows import Row, State
+from toolguard.decorators.annotations import name_of
 from toolguard.decorators.injection import Connections, Injection, unwrapped
 from toolguard.errors import ToolGuardError
 from toolguard.policies.approval import Approving
@@ -55,6 +56,7 @@ keywords. Give those the default ``injected`` where your own code calls the func
 """
 
 _MARK = "__toolguard__"
+_NOTHING: Any = object()
 BARE = "__toolguard_bare__"
 """The attribute of a function for which a guard was declared that it does not have itself."""
 
@@ -73,19 +75,26 @@ class GuardDecorator:
     def __call__(self, function: Callable[P, Awaitable[T]]) -> Guarded[P, T]: ...
     @overload
     def __call__(self, function: Callable[P, T]) -> Guarded[P, T]: ...
-    def __call__(self, function: Callable[..., Any]) -> Guarded[..., Any]:
+    def __call__(self, function: Callable[..., Any] = _NOTHING) -> Guarded[..., Any]:
         """Guard ``function``, in addition to the guards it already has.
 
         Raises:
             TypeError: if it is not a function, or lacks a parameter that would be injected.
             ValueError: if the stacked guards contradict each other.
         """
+        if function is _NOTHING:
+            raise TypeError(
+                f"{self!r} guards the function below it: write it without (), as in @requires_auth"
+            )
         if isinstance(function, GuardDecorator):
             raise TypeError(
                 f"{self!r} guards functions, not {function!r}: write one above the other"
             )
         if inspect.isasyncgenfunction(unwrapped(function)):
-            raise TypeError(f"{self!r} guards functions that return, not async generators")
+            raise TypeError(
+                f"{name_of(function)}() is an async generator, and {self!r} guards functions that "
+                "return: return a list"
+            )
         if isinstance(function, (type, classmethod, staticmethod)) or not callable(function):
             raise TypeError(
                 f"{self!r} guards functions, not {type(function).__name__}: write it directly "

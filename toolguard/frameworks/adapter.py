@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from toolguard.calls.message import Frame
+from toolguard.connections.protocol import names_of
 from toolguard.decorators.injection import sent_by_clients, unwrapped
 from toolguard.decorators.wrapper import BARE, GuardDecorator, bare_policy
 from toolguard.errors import (
@@ -411,6 +412,12 @@ def check_declaration(
         ValueError: with what to write instead.
     """
     what, policy = f"{operation.kind} {operation.name!r}", operation.declared
+    # First: what such a function lacks otherwise, its guard above would fill.
+    if operation.function is not None and bare_policy(operation.function) is not None:
+        raise ValueError(
+            f"{what} was registered without all of its guards: write the line that registers the "
+            f"{operation.kind} above them, as in @mcp.tool(), then @requires_scopes(...), then def"
+        )
     for function in (*operation.in_front, *filter(None, [operation.function])):
         fault = sent_by_clients(function, sent_by_client)
         if fault is not None:
@@ -422,11 +429,8 @@ def check_declaration(
             f"{what} is a guard, not a function: write its arguments in parentheses, as in "
             '@requires_scopes("calendar.read")'
         )
-    if guard is not None and guard.connections is None and policy and policy.connections:
-        raise ValueError(
-            f"{what} uses connection {policy.connections[0].name!r} and the guard has no "
-            "provider: write ToolGuard(..., connections=...)"
-        )
+    if guard is not None and policy:
+        _check_connections(what, policy, guard)
     if guard is not None and policy and policy.approval:
         if operation.kind != "tool":
             raise ValueError(f"{what} needs an approval, and only calls of tools are approved")
@@ -436,11 +440,26 @@ def check_declaration(
                 "guard.protect(server, approvals=Approvals(sign_in=...)), or ToolGuard("
                 "connections=Vault(..., sign_in=...))"
             )
-    if bare_policy(operation.function) is not None:
-        raise ValueError(
-            f"{what} was registered without all of its guards: write the line that registers the "
-            f"{operation.kind} above them, as in @mcp.tool(), then @requires_scopes(...), then def"
-        )
+
+
+def _check_connections(what: str, policy: Policy, guard: ServerGuard) -> None:
+    """Check that the guard has a provider for the connections of an operation.
+
+    Raises:
+        ValueError: with what to write instead.
+    """
+    known = names_of(guard.connections)
+    for need in policy.connections:
+        if guard.connections is None:
+            raise ValueError(
+                f"{what} uses connection {need.name!r} and the guard has no provider: write "
+                "ToolGuard(..., connections=...)"
+            )
+        if known is not None and need.name not in known:
+            raise ValueError(
+                f"{what} uses connection {need.name!r}, which the guard's provider does not have: "
+                f"write one of {sorted(known)}, or add it there"
+            )
 
 
 def code_of(refusal: ToolGuardError) -> int:

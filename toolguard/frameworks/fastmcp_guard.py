@@ -69,6 +69,7 @@ __all__ = [
 _ATTACHED = "__toolguard_attached__"
 _MARK = "__toolguard_guard__"
 _NOTHING = frozenset[str]()
+_VERSION = "_meta.fastmcp.version must be a version, or be left out"
 
 # The methods that determine what a server serves, and how it looks operations up.
 _LOOKUPS = (
@@ -488,12 +489,12 @@ def requested_version(meta: object) -> VersionSpec | None:
         if meta is None:
             return None
         if not isinstance(meta, Mapping):
-            raise AccessDeniedError("_meta.fastmcp.version must be a version, or be left out")
+            raise AccessDeniedError(_VERSION, rule="a version in _meta.fastmcp")
         meta = meta.get(member)
     if meta is None:
         return None
     if not isinstance(meta, str) or not meta:
-        raise AccessDeniedError("_meta.fastmcp.version must be a version, or be left out")
+        raise AccessDeniedError(_VERSION, rule="a version in _meta.fastmcp")
     return VersionSpec(eq=meta)
 
 

@@ -35,7 +35,12 @@ def health_routes(guard: ProbedGuard) -> list[Route]:
 
     Args:
         guard: the guard.
+
+    Raises:
+        TypeError: if it is not a guard.
     """
+    if isinstance(guard, type) or not callable(getattr(guard, "ready", None)):
+        raise TypeError(f"write health_routes(guard) with a ToolGuard(...), not {guard!r}")
 
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "ok"}, headers=_HEADERS)

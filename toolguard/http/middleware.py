@@ -398,7 +398,8 @@ def _with_nonce(send: Send, state: RequestAuth, nonce: str | None) -> Send:
 def _no_owner() -> AccessDeniedError:
     # Without a subject, two users of one client cannot be told apart.
     return AccessDeniedError(
-        "This token names no user, so it cannot own a session: use a stateless server"
+        "This token names no user, so it cannot own a session: use a stateless server",
+        rule="a token that names a user",
     )
 
 

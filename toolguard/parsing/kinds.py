@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["of_kind", "text_list"]
+__all__ = ["of_kind", "secret_text", "text_list"]
 
 
 def of_kind(name: str, value: Any, kind: type | tuple[type, ...], write: str) -> Any:
@@ -45,6 +45,29 @@ def text_list(name: str, value: object, write: str) -> tuple[str, ...]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{name} is {_shown(value)}: write {write}")
     return tuple(of_kind(f"a value of {name}", each, str, write) for each in value)
+
+
+def secret_text(name: str, value: object, *, may_be_empty: bool = False) -> None:
+    """Check that ``value`` can be a secret, which no message shows.
+
+    Args:
+        name: the name of the setting, for the error message.
+        value: its value.
+        may_be_empty: whether there may be no secret, as for a public client.
+
+    Raises:
+        TypeError: if it is no string, such as the None of a variable that is not set.
+        ValueError: if it is empty.
+
+    >>> secret_text("client_secret", None)
+    Traceback (most recent call last):
+    ...
+    TypeError: client_secret is text, not NoneType: is a variable unset?
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is text, not {type(value).__name__}: is a variable unset?")
+    if not value and not may_be_empty:
+        raise ValueError(f"{name} is empty: is a variable unset?")
 
 
 def _shown(value: object) -> str:

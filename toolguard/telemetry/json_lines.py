@@ -25,6 +25,7 @@ class JSONLines:
 
     Raises:
         OSError: if the file cannot be written.
+        TypeError: if it is none of these.
 
     >>> import sys
     >>> record = DecisionRecord(1.5, "https://mcp.example.com/mcp", "served", operation="add")
@@ -37,8 +38,13 @@ class JSONLines:
         if isinstance(to, (str, os.PathLike)):
             self._to = Path(to).absolute()
             _append(self._to, "")
-        else:
+        elif isinstance(to, logging.Logger) or callable(getattr(to, "write", None)):
             self._to = to
+        else:
+            raise TypeError(
+                f"JSONLines writes to a path, a text stream or a logger, not {type(to).__name__}: "
+                'write JSONLines("decisions.jsonl") (is a variable unset?)'
+            )
 
     def __call__(self, record: DecisionRecord) -> None:
         """Write one record."""

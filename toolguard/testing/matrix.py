@@ -99,11 +99,16 @@ def assert_scope_matrix(
 
     Raises:
         AssertionError: naming each operation that differs, is missing, or was not expected.
+        TypeError: for one scope where a set of scopes belongs.
 
     Example::
 
         assert_scope_matrix(server, {"list_events": [{"calendar.read"}], "hours": "public"})
     """
+    for name, sets in expected.items():
+        one = None if isinstance(sets, str) else next((s for s in sets if isinstance(s, str)), None)
+        if one is not None:  # its letters would be a set, too
+            raise TypeError(f"write {{{name!r}: [{{{one!r}}}]}}: a list of sets of scopes")
     found = scope_matrix(server, claims=claims, arguments=arguments)
     wanted = {
         name: sets if isinstance(sets, str) else tuple(frozenset(each) for each in sets)

@@ -30,6 +30,11 @@ _MISSING = {
     "iss": "a token that names no issuer cannot be trusted (WorkOS: sessions of user management; "
     "use a Connect or MCP application)",
 }
+_OTHER = {
+    "aud": "have the authorization server name this server in it (clients ask for that by "
+    "resource=, RFC 8707), or write audience=[...] if it is another name of this server alone",
+    "iss": "write the issuer exactly as its tokens have it, if it is the same one",
+}
 _NO_SUBJECT = "it lacks sub"
 _BY_KIND = {
     "format": "for opaque tokens write Issuer(..., introspection=Introspection(...)), or a "
@@ -133,7 +138,8 @@ def _hint(claim: str, expected: Sequence[str], found: object) -> str:
         hint = _MISSING.get(claim, "")
     else:
         named = found if isinstance(found, list) else [found]
-        hint = _hint_of_names(expected, [each for each in named if isinstance(each, str)])
+        names = [each for each in named if isinstance(each, str)]
+        hint = _hint_of_names(expected, names) or (_OTHER.get(claim, "") if names else "")
     return f": {hint}" if hint else ""
 
 

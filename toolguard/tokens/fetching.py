@@ -16,6 +16,7 @@ import httpx
 
 from toolguard.errors import KeysUnavailableError
 from toolguard.parsing.secure_urls import is_this_machine
+from toolguard.parts.unanswered import why_unanswered
 from toolguard.tokens.network import Network
 
 __all__ = [
@@ -80,7 +81,7 @@ class HttpFetch:
         try:
             return loop.run_until_complete(asyncio.wait_for(self._get(url), timeout))
         except _FAILURES as error:
-            raise KeysUnavailableError(f"no answer ({type(error).__name__})") from None
+            raise KeysUnavailableError(f"no answer ({why_unanswered(error)})") from None
         finally:
             # A response that was cut off leaves suspended generators of the client.
             loop.run_until_complete(loop.shutdown_asyncgens())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
+from toolguard.parsing.kinds import secret_text
 from toolguard.parsing.strict_json import strict_object
 from toolguard.tokens.client_credentials import ClientCredentials, basic_credentials
 
@@ -38,10 +39,18 @@ class BasicClient:
     Attributes:
         client_id: the id of this server at the authorization server.
         client_secret: its secret; never in the representation.
+
+    Raises:
+        TypeError: if one of them is not text.
+        ValueError: if one of them is empty.
     """
 
     client_id: str
     client_secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        secret_text("client_id", self.client_id)
+        secret_text("client_secret", self.client_secret)
 
     def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
         """Return the ``Authorization`` header.
@@ -59,9 +68,16 @@ class BearerClient:
 
     Attributes:
         token: the token; never in the representation.
+
+    Raises:
+        TypeError: if it is not text.
+        ValueError: if it is empty.
     """
 
     token: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        secret_text("token", self.token)
 
     def credentials(self, token_endpoint: str, now: float) -> ClientCredentials:  # noqa: ARG002 - the protocol's
         """Return the ``Authorization`` header.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlencode, urlsplit
 
+from toolguard.parsing.kinds import secret_text
 from toolguard.parsing.secure_urls import is_secure_url
 
 __all__ = ["Endpoints", "OAuthProvider"]
@@ -67,6 +68,7 @@ class OAuthProvider:
         documentation: the page that describes all this.
 
     Raises:
+        TypeError: if the secret is not text, or scopes are not a list.
         ValueError: if a required setting is missing.
     """
 
@@ -92,6 +94,7 @@ class OAuthProvider:
     def __post_init__(self) -> None:
         if not self.client_id:
             raise ValueError(f"write the client id of your application at {self.title}")
+        secret_text("client_secret", self.client_secret, may_be_empty=True)
         if self.endpoints is None and (self.issuer is None or not is_secure_url(self.issuer)):
             raise ValueError("write endpoints=Endpoints(...), or issuer= with an https URL")
         if isinstance(self.scopes, str) or isinstance(self.always, str):

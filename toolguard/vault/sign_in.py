@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -9,10 +10,12 @@ from typing import Any, TypeAlias
 from starlette.requests import Request
 from starlette.responses import Response
 
+from toolguard.connections.functions import takes
+from toolguard.parsing.kinds import secret_text
 from toolguard.parsing.secure_urls import is_secure_url
 from toolguard.vault.token_answers import id_token_claims
 
-__all__ = ["OpenIDSignIn", "Person", "SignIn", "SignInFunction", "read_person"]
+__all__ = ["OpenIDSignIn", "Person", "SignIn", "SignInFunction", "check_sign_in", "read_person"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class OpenIDSignIn:
         scopes: what to ask for beside ``openid``.
 
     Raises:
+        TypeError: if the secret is not text.
         ValueError: if there is no client id, or the issuer is not an https URL.
     """
 
@@ -72,12 +76,37 @@ class OpenIDSignIn:
     def __post_init__(self) -> None:
         if not self.client_id:
             raise ValueError("write the client id that your issuer has for this server")
+        secret_text("client_secret", self.client_secret, may_be_empty=True)
         if self.issuer is not None and not is_secure_url(self.issuer):
             raise ValueError(f'issuer={self.issuer!r}: write "https://auth.example.com"')
 
 
 SignIn: TypeAlias = OpenIDSignIn | SignInFunction
 """How a person who opens a link is recognized."""
+
+
+def check_sign_in(sign_in: object) -> None:
+    """Check that people can be recognized by ``sign_in``.
+
+    Raises:
+        TypeError: if it is neither an :class:`OpenIDSignIn` nor an async function of a request.
+    """
+    if isinstance(sign_in, OpenIDSignIn):
+        return
+    inner: Any = inspect.unwrap(sign_in) if callable(sign_in) else None
+    is_async = inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
+        type(inner).__call__
+    )
+    if not callable(sign_in) or isinstance(sign_in, type) or not is_async:
+        kind = getattr(sign_in, "__qualname__", type(sign_in).__name__)
+    elif takes(sign_in, object()):
+        return
+    else:
+        kind = "a function that does not take one argument"
+    raise TypeError(
+        f"sign_in is {kind}: write OpenIDSignIn(client_id, client_secret), or `async def "
+        "who(request: Request) -> Person | Response | None`"
+    )
 
 
 def read_person(

@@ -40,6 +40,10 @@ __all__ = ["GrantStore", "KeptGrant"]
 AnswerT = TypeVar("AnswerT")
 
 _log = logging.getLogger("toolguard.vault")
+_NO_KEY = (
+    "a grant for %s is sealed with a key that is not here: put its key back into keys=[...] "
+    "(TOOLGUARD_VAULT_KEYS), behind the first"
+)
 
 # On the way of every call: built once.
 _IDENTITY = ("kind", "issuer", "owner", "connection")
@@ -357,7 +361,7 @@ async def _open(seal: Seal, row: Any) -> bytes | ConnectionTokenError:
     try:
         text = await seal.open(row.sealed, key.bound_to, row.key_id)
     except UnknownKeyError:
-        _log.error("a grant for %s is sealed with a key that is not here", key.connection)
+        _log.error(_NO_KEY, key.connection)
         return ConnectionUnavailableError(
             f"The vault cannot open {key.connection} now", connection=key.connection
         )

@@ -25,6 +25,7 @@ from toolguard.parsing.secure_urls import secure_origin
 from toolguard.parts.figures import Figure
 from toolguard.policies.by_name import HasPolicy
 from toolguard.policies.decision import PERMIT, Caller, decide
+from toolguard.policies.policy import Policy
 from toolguard.principal import Principal
 from toolguard.vault.database import Database
 from toolguard.vault.grants import Grant, GrantKey, Owner
@@ -120,6 +121,10 @@ class Vault:
         clock: Callable[[], float] = time.time,
     ) -> None:
         _check(connections, allow or {}, tenant_connectors or {})
+        if sign_in is not None:
+            from toolguard.vault.sign_in import check_sign_in  # noqa: PLC0415 - imports starlette
+
+            check_sign_in(sign_in)
         if not 0 < timeout < 30:  # noqa: PLR2004 - the time for which a refresh is claimed
             raise ValueError("write timeout=10.0: seconds, less than 30")
         #: Where all rows are.
@@ -162,6 +167,11 @@ class Vault:
         of_server = self._of_server.identities if self._of_server else {}
         facts = json.dumps([repr(self.database), of_server], sort_keys=True)
         return f"vault {sha256(facts.encode()).hexdigest()}"
+
+    @property
+    def connection_names(self) -> frozenset[str]:
+        """The names of all connections."""
+        return frozenset(self._fetchers)
 
     @property
     def pages_url(self) -> str | None:
@@ -476,9 +486,11 @@ def _check(
             raise ValueError(
                 f"{name!r} cannot be part of a URL: name the connection without slashes"
             )
-    for name in (*allow, *tenant_connectors):
+    for name, requirement in (*allow.items(), *tenant_connectors.items()):
         if name not in connections:
             raise ValueError(f"{name!r} is not one of the connections {[*connections]}")
+        if not isinstance(getattr(requirement, "policy", None), Policy):
+            raise TypeError(f'write {{{name!r}: requires_scopes("...")}}: a guard, as above def')
     for name in tenant_connectors:
         if not isinstance(connections[name], OAuthProvider):
             problem = f"{name!r} belongs to the server: leave it out of tenant_connectors"

@@ -125,6 +125,14 @@ def test_every_link_inside_the_repository_leads_somewhere(page: Path) -> None:
             assert heading in {slug(each) for each in headings}
 
 
+@pages
+def test_no_page_has_a_heading_twice(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    slugs = [slug(each) for each in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
+
+    assert sorted(slugs) == sorted(set(slugs))
+
+
 def test_every_guide_is_listed() -> None:
     guides = {str(page.relative_to(ROOT / ".docs")) for page in PAGES[1:]}
 

@@ -25,7 +25,7 @@ from starlette.responses import (
     StreamingResponse,
 )
 from starlette.routing import Mount, Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from support.lines import LINES, Guarding, Line
 from toolguard import KeysUnavailableError, Principal, requires_scopes
@@ -138,6 +138,11 @@ def test_another_status_than_401_is_named_with_its_remedy(look: Look, status: in
     assert ("allowed_hosts" in finding.remedy) is (status == 421)
 
 
+@pytest.mark.parametrize("status", [404, 405, 502, 504])
+def test_what_follows_from_another_status_is_not_named_as_well(look: Look, status: int) -> None:
+    assert [*look(answering(status))] == [f"status-{status}"]
+
+
 def test_a_redirect_is_named(look: Look) -> None:
     app = Starlette(routes=[Route("/mcp", lambda _: RedirectResponse("/mcp/"), methods=["POST"])])
 
@@ -194,6 +199,16 @@ def test_an_audience_that_is_not_the_address_is_named(
     assert found["resource-differs"].found == "resource https://elsewhere.test/mcp"
 
 
+@pytest.mark.parametrize("audience", ["https://mcp.test/api", "https://mcp.test"])
+def test_an_audience_with_another_path_is_named_and_nothing_that_follows_from_it(
+    look: Look, line: Line, guarding: Guarding, audience: str
+) -> None:
+    found = look(served(line, guarding, audience=audience))
+
+    assert [*found] == ["resource-differs"]
+    assert found["resource-differs"].found == f"resource {audience}"
+
+
 def test_metadata_without_an_issuer_is_named(look: Look, line: Line, guarding: Guarding) -> None:
     class Own:
         async def verify(self, _: str) -> Principal:
@@ -205,7 +220,8 @@ def test_metadata_without_an_issuer_is_named(look: Look, line: Line, guarding: G
 def test_metadata_that_no_web_page_can_read_is_named(look: Look) -> None:
     document = {"resource": URL, "authorization_servers": [ISSUER]}
     path = "/.well-known/oauth-protected-resource/mcp"
-    app = Starlette(routes=[Route(path, lambda _: JSONResponse(document))])
+    app = answering(401)
+    app.routes.append(Route(path, lambda _: JSONResponse(document)))
 
     assert "metadata-cors" in look(app)
 
@@ -256,7 +272,10 @@ def test_what_is_wrong_with_an_issuer_is_named(
 
 
 def test_an_issuer_that_cannot_be_reached_is_named(look: Look) -> None:
-    assert [*look(by=answering(404))] == ["issuer-unreachable"]
+    found = look(by=answering(404))
+
+    assert [*found] == ["issuer-unreachable"]
+    assert found["issuer-unreachable"].found == "none: HTTP 404"
 
 
 @pytest.mark.parametrize(
@@ -266,6 +285,8 @@ def test_an_issuer_that_cannot_be_reached_is_named(look: Look) -> None:
         ({"aud": None}, "token-audience"),
         ({"iss": "https://issuer.test/"}, "token-issuer"),
         ({"expires_in": -600}, "token-expired"),
+        ({"exp": None}, "token-expired"),
+        ({"exp": 1e300}, "token-refused"),
     ],
 )
 def test_what_a_token_lacks_is_named(
@@ -283,6 +304,47 @@ def test_a_token_that_is_refused_for_no_visible_reason_is_named(
 ) -> None:
     assert [*look(token=issuer.mint_bad_signature("alice"))] == ["token-refused"]
     assert [*look(token="an-opaque-one")] == ["token-opaque"]
+
+
+def test_the_time_of_an_expired_token_can_be_read(look: Look, issuer: LocalIssuer) -> None:
+    token = issuer.mint("alice", exp=1_795_953_600)
+
+    found = look(token=token, now=1_795_953_600.0 + 90)["token-expired"]
+
+    assert found.found == "exp 1795953600: 2026-11-29 12:00:00 UTC, 90 s ago"
+
+
+def test_a_reason_that_the_server_names_is_handed_on(look: Look, issuer: LocalIssuer) -> None:
+    found = look(token=issuer.mint_bad_signature("alice"))["token-refused"]
+
+    assert found.found == "401: The signature of the token is wrong"
+
+
+def test_a_proxy_that_drops_the_token_is_named(
+    look: Look, line: Line, guarding: Guarding, issuer: LocalIssuer
+) -> None:
+    app = served(line, guarding)
+    app.add_middleware(_WithoutToken)
+
+    found = look(app, token=issuer.mint("alice"))
+
+    assert [*found] == ["token-lost"]
+    assert "Authorization" in found["token-lost"].remedy
+
+
+def test_a_whole_header_as_a_token_is_named(look: Look, issuer: LocalIssuer) -> None:
+    assert [*look(token=f"Bearer {issuer.mint('alice')}")] == ["token-unreadable"]
+
+
+class _WithoutToken:
+    """A proxy in front that drops ``Authorization``."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kept = [each for each in scope.get("headers", ()) if each[0] != b"authorization"]
+        await self._app({**scope, "headers": kept}, receive, send)
 
 
 def test_keys_that_the_server_cannot_fetch_are_named(

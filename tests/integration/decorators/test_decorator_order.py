@@ -47,6 +47,20 @@ def test_a_tool_registered_below_its_guard_is_found_at_protect(
         guarding().protect(server)
 
 
+def test_a_tool_that_its_guard_would_fill_is_told_of_the_order_first(
+    line: Line, guarding: Guarding
+) -> None:
+    server: Server = line.server("calendar")
+
+    @requires_scopes("admin")
+    @server.tool()
+    async def delete_everything(*, user_id: str) -> str:
+        return user_id
+
+    with pytest.raises(ValueError, match=re.escape(FIX)):
+        guarding().protect(server)
+
+
 @pytest.mark.parametrize("build", [Line.http_app, Line.sse_app])
 def test_a_tool_registered_later_is_found_when_the_app_is_built(
     line: Line, guarding: Guarding, build: Callable[[Line, Any], Any]

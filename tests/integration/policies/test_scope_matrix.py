@@ -157,6 +157,12 @@ def test_a_matrix_that_differs_is_told_operation_by_operation(server: Server) ->
     ]
 
 
+@pytest.mark.parametrize("sets", [["mail.read"], ("a", "b")])
+def test_a_scope_in_the_place_of_a_set_is_told_what_to_write(server: Server, sets: Any) -> None:
+    with pytest.raises(TypeError, match=rf"write {{'mail': \[{{'{sets[0]}'}}\]}}: a list of sets"):
+        assert_scope_matrix(server, {"mail": sets}, arguments=ARGUMENTS)
+
+
 def test_an_operation_that_there_is_not_is_told(server: Server) -> None:
     with pytest.raises(ValueError, match="no operation is called spend: write"):
         scope_matrix(server, claims={"spend": {}})

@@ -256,6 +256,20 @@ def test_a_bad_token_leaves_public_operations_open(file: Path, content: str) -> 
         assert asks(made, Policy(public=True)) is None
 
 
+@pytest.mark.parametrize("by", ["TOOLGUARD_ACCESS_TOKEN", "TOOLGUARD_ACCESS_TOKEN_FILE"])
+def test_a_whole_header_is_told_what_to_write(
+    tmp_path: Path, environ: pytest.MonkeyPatch, by: str
+) -> None:
+    (tmp_path / "token").write_text("Bearer of-alice")
+    environ.setenv(by, str(tmp_path / "token") if by.endswith("FILE") else "bearer of-alice")
+    made = guard()
+    with made.serving_stdio(), pytest.raises(InvalidTokenError) as refused:
+        asks(made, Policy())
+
+    said = str(refused.value).replace("The file that TOOLGUARD_ACCESS_TOKEN_FILE names", by)
+    assert said == f"{by} has Bearer in it: write the token alone"
+
+
 @pytest.mark.parametrize(
     ("by", "remedy"),
     [

@@ -102,7 +102,7 @@ def test_post_puts_id_and_secret_into_the_form_and_nothing_into_the_header() -> 
 @pytest.mark.parametrize("kind", [ClientSecretBasic, ClientSecretPost])
 def test_a_secret_is_not_shown_and_not_empty(kind: Any) -> None:
     assert repr(kind("mcp-server", "canary")) == f"{kind.__name__}(client_id='mcp-server')"
-    with pytest.raises(ValueError, match="take it from the environment"):
+    with pytest.raises(ValueError, match="client_secret is empty: is a variable unset"):
         kind("mcp-server", "")
     with pytest.raises(ValueError, match="write client_id="):
         kind("", "secret")

@@ -37,7 +37,7 @@ def refused(caplog: pytest.LogCaptureFixture, token: str, **settings: Any) -> li
             {"aud": "https://mcp.test/mcp/x"},
             (
                 "tokens are refused (https://a.test): aud is 'https://mcp.test/mcp/x', expected "
-                "https://mcp.test/mcp"
+                "https://mcp.test/mcp: have the authorization server name this server in it"
             ),
         ),
         (
@@ -52,6 +52,7 @@ def refused(caplog: pytest.LogCaptureFixture, token: str, **settings: Any) -> li
         ({"aud": "account"}, "Keycloak gives it to every client of the realm"),
         ({"iss": "https://a.test/"}, "iss is 'https://a.test/', expected https://a.test: they"),
         ({"iss": "x\n\u202e"}, "iss is 'x\\n\\u202e', expected"),
+        ({"iss": "https://b.test"}, "expected https://a.test: write the issuer exactly as its tok"),
         (
             {"iss": "https://api.workos.com/user_management/client_1"},
             "sessions of user management name no audience",

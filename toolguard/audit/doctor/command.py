@@ -20,6 +20,7 @@ from toolguard.audit.doctor.tokens import look_with_token
 from toolguard.audit.loading import LoadError, load_server
 from toolguard.parsing.secure_urls import is_secure_url, is_this_machine
 from toolguard.parts.bounded import HEADERS, UnboundedError, bound
+from toolguard.parts.unanswered import why_unanswered
 from toolguard.tokens.fetching import EnvironmentClient
 
 __all__ = ["diagnose_url", "run_doctor"]
@@ -98,7 +99,8 @@ def _unreachable(error: Exception) -> str:
     if isinstance(error, httpx.TimeoutException):
         return f"no answer within {_TIMEOUT:.0f} s ({type(error).__name__})"
     if isinstance(error, httpx.TransportError):
-        return f"nothing answers there ({type(error).__name__}): start the server, or check the URL"
+        why = why_unanswered(error)
+        return f"nothing answers there ({why}): start the server, or check the URL"
     return f"write a URL such as https://mcp.example.com/mcp ({type(error).__name__})"
 
 

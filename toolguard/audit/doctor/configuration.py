@@ -14,6 +14,8 @@ from toolguard.parts.environment import SECRET, secret
 
 __all__ = ["guard_of", "look_at_configuration"]
 
+_DECLARED = "each operation with a declared guard, each rule with an operation"
+
 
 def guard_of(server: object) -> ToolGuard | None:
     """Return the guard that protects ``server``; None if it has none."""
@@ -39,9 +41,8 @@ def look_at_configuration(server: object, environ: Mapping[str, str]) -> Iterato
         )
         return
     for finding in audit(server).findings:
-        yield Diagnosis(
-            finding.code, finding.name, "a declared guard", finding.message, "see the finding"
-        )
+        found, _, remedy = finding.message.partition(": ")
+        yield Diagnosis(finding.code, finding.name, _DECLARED, found, remedy or "see the finding")
     if is_this_machine(guard.resource):
         yield Diagnosis(
             "loopback-url",

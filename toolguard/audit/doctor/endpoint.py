@@ -29,6 +29,8 @@ _ADVICE = {
     503: "the server cannot fetch the keys of its issuer: see what its log says of them",
 }
 _ADVICE.update(dict.fromkeys((302, 307, 308), _ADVICE[301]) | {504: _ADVICE[502]})
+# The endpoint is elsewhere, or nothing is behind the proxy: what else is missing follows from that.
+_NOT_HERE = frozenset({301, 302, 307, 308, 404, 405, 502, 504})
 
 
 class Seen:
@@ -90,6 +92,8 @@ async def look_at_endpoint(
     response = await initialize(client, seen.url)
     for each in (*_clock(response, now), *_status(response), *_challenge(response, seen)):
         yield each
+    if response.status_code in _NOT_HERE:
+        return
     async for each in _metadata(client, seen):
         yield each
     async for each in _cors(client, response):
@@ -173,7 +177,10 @@ def _challenge(response: httpx.Response, seen: Seen) -> Iterator[Diagnosis]:
 
 
 async def _metadata(client: httpx.AsyncClient, seen: Seen) -> AsyncIterator[Diagnosis]:
-    document = metadata_url(seen.url)
+    named = seen.challenge.resource_metadata if seen.challenge is not None else None
+    # Clients look where the challenge says (RFC 9728 §5.1); here not on another host.
+    is_here = named is not None and _origin(named) == _origin(seen.url)
+    document = named if named is not None and is_here else metadata_url(seen.url)
     response = await client.get(document, headers={"origin": _ORIGIN})
     found = lenient_object(response.content) if response.status_code == httpx.codes.OK else None
     if found is None:

@@ -11,6 +11,7 @@ import httpx
 from toolguard.audit.doctor.diagnosis import Diagnosis
 from toolguard.parsing.secure_urls import is_secure_url
 from toolguard.parsing.strict_json import lenient_object
+from toolguard.parts.unanswered import why_unanswered
 
 __all__ = ["look_at_issuer"]
 
@@ -26,24 +27,24 @@ async def look_at_issuer(
         scopes: the scopes that the server's operations need.
     """
     found = await _metadata(client, issuer)
-    if found is None:
+    if isinstance(found, str):
         yield Diagnosis(
             "issuer-unreachable",
             issuer,
             "metadata at /.well-known/oauth-authorization-server or openid-configuration",
-            "none",
+            f"none: {found}",
             "check the issuer URL, and that this machine (and the server) may reach it",
         )
         return
     for each in (*_named(issuer, found), *_offered(issuer, found, scopes)):
         yield each
     keys = await _document(client, str(found.get("jwks_uri")))
-    if keys is None or not keys.get("keys"):
+    if isinstance(keys, str) or not keys.get("keys"):
         yield Diagnosis(
             "issuer-without-keys",
             issuer,
             "signing keys at jwks_uri",
-            "none",
+            f"none: {keys}" if isinstance(keys, str) else "none",
             "check jwks_uri; for opaque tokens use a verifier with introspection",
         )
 
@@ -89,25 +90,32 @@ def _offered(issuer: str, found: Mapping[str, Any], scopes: Collection[str]) -> 
         )
 
 
-async def _metadata(client: httpx.AsyncClient, issuer: str) -> dict[str, Any] | None:
+async def _metadata(client: httpx.AsyncClient, issuer: str) -> dict[str, Any] | str:
+    """Return the metadata of an issuer, or why there is none."""
     parts = urlsplit(issuer)
     origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
+    reason = ""
     for url in (
         f"{origin}/.well-known/oauth-authorization-server{path}",
         f"{origin}/.well-known/openid-configuration{path}",
         f"{origin}{path}/.well-known/openid-configuration",
     ):
         found = await _document(client, url)
-        if found is not None:
+        if not isinstance(found, str):
             return found
-    return None
+        reason = found
+    return reason
 
 
-async def _document(client: httpx.AsyncClient, url: str) -> dict[str, Any] | None:
+async def _document(client: httpx.AsyncClient, url: str) -> dict[str, Any] | str:
+    """Return the JSON object at a URL, or why there is none."""
     if not is_secure_url(url):
-        return None
+        return "no https URL"
     try:
         response = await client.get(url)
-    except (httpx.HTTPError, httpx.InvalidURL):
-        return None
-    return lenient_object(response.content) if response.status_code == httpx.codes.OK else None
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return why_unanswered(error)
+    if response.status_code != httpx.codes.OK:
+        return f"HTTP {response.status_code}"
+    found = lenient_object(response.content)
+    return "no JSON object" if found is None else found

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Iterator, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 import httpx
 
 from toolguard.audit.doctor.diagnosis import Diagnosis
 from toolguard.audit.doctor.endpoint import Seen, initialize
+from toolguard.http.challenge import Challenge, parse
 from toolguard.parsing.strict_json import lenient_object
 
 __all__ = ["look_with_token"]
 
 _ISSUED = 'have the issuer put "{resource}" into aud: clients ask for it by resource= (RFC 8707)'
+_AGAIN = "sign in again; if new tokens are expired as well, set the clocks (NTP)"
 
 
 async def look_with_token(
@@ -34,6 +37,14 @@ async def look_with_token(
             "503",
             "let the server reach the jwks_uri of its issuer; its log names the fault",
         )
+    elif status == httpx.codes.BAD_REQUEST:
+        yield Diagnosis(
+            "token-unreadable",
+            seen.url,
+            "one header Authorization: Bearer TOKEN",
+            "400",
+            "write the token alone, without Bearer in front, quotes and blanks",
+        )
     elif status == httpx.codes.FORBIDDEN:
         yield Diagnosis(
             "token-forbidden",
@@ -43,16 +54,35 @@ async def look_with_token(
             "sign in again with these scopes, or have them granted",
         )
     elif status == httpx.codes.UNAUTHORIZED:
+        said = _challenge(response)
+        if said is not None and said.error is None:  # RFC 6750 §3.1: as to a request without one
+            yield Diagnosis(
+                "token-lost",
+                seen.url,
+                "the token to reach the server",
+                "401, as if it had not been sent",
+                "have the proxy pass the header Authorization on to the server, as it came",
+            )
+            return
         faults = [*_faults(_claims(token), seen, now)]
+        reason = "" if said is None or not said.error_description else said.error_description
         unknown = Diagnosis(
             "token-refused",
             seen.url,
             "the token to be accepted",
-            "401",
+            f"401: {reason}" if reason else "401",
             "compare the key, the algorithm and typ of the token: the log says which was refused",
         )
         for each in faults or [unknown]:
             yield each
+
+
+def _challenge(response: httpx.Response) -> Challenge | None:
+    """Return the challenge of a 401; None if there is none, or it cannot be read."""
+    try:
+        return parse(response.headers.get("www-authenticate", ""))
+    except ValueError:
+        return None
 
 
 def _missing(response: httpx.Response) -> list[str]:
@@ -89,9 +119,18 @@ def _faults(claims: Mapping[str, Any] | None, seen: Seen, now: float) -> Iterato
         yield Diagnosis("token-audience", "the token", f"aud {resource}", found, remedy)
     exp = claims.get("exp")
     if not isinstance(exp, (int, float)) or exp <= now:
-        yield Diagnosis(
-            "token-expired", "the token", "exp in the future", f"exp {exp}", "sign in again"
-        )
+        yield Diagnosis("token-expired", "the token", "exp in the future", _when(exp, now), _AGAIN)
+
+
+def _when(exp: object, now: float) -> str:
+    """Return the time of ``exp`` as a person reads it."""
+    if not isinstance(exp, (int, float)):
+        return "no exp" if exp is None else f"exp {exp!r}"
+    try:
+        moment = datetime.fromtimestamp(exp, timezone.utc)
+    except (OverflowError, ValueError, OSError):  # no time of a calendar
+        return f"exp {exp}"
+    return f"exp {exp}: {moment:%Y-%m-%d %H:%M:%S} UTC, {now - exp:.0f} s ago"
 
 
 def _claims(token: str) -> Mapping[str, Any] | None:

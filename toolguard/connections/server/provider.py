@@ -73,6 +73,11 @@ class ServerConnections:
         return None if None in known.values() else json.dumps(known, sort_keys=True)
 
     @property
+    def connection_names(self) -> frozenset[str]:
+        """The names of all connections."""
+        return frozenset(self._sources)
+
+    @property
     def identities(self) -> dict[str, str | None]:
         """What each credential depends on, by the name of its connection."""
         return {name: source.identity for name, source in self._sources.items()}

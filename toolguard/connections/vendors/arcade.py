@@ -29,7 +29,7 @@ class Arcade(kit.VaultProvider):
         self, api_key: str, *, base_url: str = "https://api.arcade.dev", **settings: Any
     ) -> None:
         super().__init__(base_url, **settings)
-        self._key = f"Bearer {api_key}"
+        self._key = kit.bearer_key("api_key", api_key)
 
     async def ask(self, request: ConnectionRequest, account: str) -> kit.VaultRequest:
         """Return the request, which starts an authorization if there is none with these scopes."""

@@ -30,7 +30,7 @@ class Nango(kit.VaultProvider):
         self, secret_key: str, account_of: kit.AccountOf, *, base_url: str = _URL, **settings: Any
     ) -> None:
         super().__init__(base_url, account_of=account_of, **settings)
-        self._key = f"Bearer {secret_key}"
+        self._key = kit.bearer_key("secret_key", secret_key)
 
     async def ask(self, request: ConnectionRequest, account: str) -> kit.VaultRequest:
         """Return the request; a token that an API refused is replaced at once."""

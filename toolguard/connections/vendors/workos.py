@@ -30,7 +30,7 @@ class WorkOSPipes(kit.VaultProvider):
         self, api_key: str, *, base_url: str = "https://api.workos.com", **settings: Any
     ) -> None:
         super().__init__(base_url, **settings)
-        self._key = f"Bearer {api_key}"
+        self._key = kit.bearer_key("api_key", api_key)
 
     async def ask(self, request: ConnectionRequest, account: str) -> kit.VaultRequest:
         """Return the request."""
