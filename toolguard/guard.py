@@ -56,7 +56,7 @@ from toolguard.settings import (
 )
 from toolguard.tokens.issuers.issuer import Issuer
 from toolguard.tokens.proofs import DPoP, Mode
-from toolguard.tokens.proofs.presented import check_binding
+from toolguard.tokens.proofs.presented import verified
 from toolguard.tokens.verifier import Verifier, dpop_of, scope_names_of
 
 if TYPE_CHECKING:
@@ -476,7 +476,8 @@ class ToolGuard:
     def _accept_bound(self) -> None:
         """Check proofs from now on if some issuer may bind its tokens to a key."""
         modes = dpop_modes(self._dpop, self.verifier)
-        self._offers_bearer = modes != {"required"}
+        #: Whether some issuer has bearer tokens that are accepted.
+        self.offers_bearer = modes != {"required"}
         if modes != {"off"} and self.possession is None:
             from toolguard.tokens.proofs.possession import (  # noqa: PLC0415 - imports cryptography
                 Possession,
@@ -588,7 +589,7 @@ class ToolGuard:
             self.issuers,
             [*scopes],
             proof_algorithms=self._proof_algorithms,
-            bound_only=not self._offers_bearer,
+            bound_only=not self.offers_bearer,
         )
 
     def metadata_route(self) -> Route:
@@ -619,7 +620,7 @@ class ToolGuard:
             always=names.always,
             scopes=self.door.refusals.scopes_for(revision),
             algs=self._proof_algorithms,
-            offers_bearer=self._offers_bearer,
+            offers_bearer=self.offers_bearer,
         )
 
     @contextmanager
@@ -660,8 +661,7 @@ class ToolGuard:
         token = ""
         try:
             token = self._stdio_token.read()
-            principal = await self.verifier.verify(token)
-            check_binding(principal.jkt, bound=False)  # no proof comes over stdio
+            principal = await verified(self, token, bound=False)  # no proof comes over stdio
             return RequestAuth(token, principal, self, transport="stdio")
         except ToolGuardError as failure:
             # No client sent the token: public operations stay permitted.

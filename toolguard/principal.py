@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 __all__ = ["Actor", "OwnerKey", "Principal"]
 
-OwnerKey: TypeAlias = "tuple[str, str | None, str | None, str | None]"
-"""Issuer, user, client, and the thumbprint of the client's key."""
+OwnerKey: TypeAlias = "tuple[str | None, ...]"
+"""Issuer, user, client, thumbprint of the client's key, tenant; issuer and subject of an actor."""
 
 _USER_CLAIMS = ("sub", "userId", "user_id")
 _CLIENT_CLAIMS = ("client_id", "azp", "appid", "cid")
@@ -170,8 +170,18 @@ class Principal:
 
     @property
     def owner_key(self) -> OwnerKey:
-        """What owns sessions, tasks and events: issuer, user, client, and the client's key."""
-        return (self.issuer, self.user_id, self.client_id, self.jkt)
+        """What owns sessions, tasks, events, approvals and cached connections.
+
+        Issuer, user, client, the client's key, the tenant that the token is for, and who acts for
+        the user now: an agent reaches nothing that the user owns without it, nor the other way
+        round. The frameworks bind what they seal themselves, such as a ``requestState``, to issuer,
+        user, client and key.
+        """
+        key = (self.issuer, self.user_id, self.client_id, self.jkt, self.tenant_id)
+        if "act" not in self.claims:
+            return key
+        actor = self.actor
+        return key if actor is None else (*key, actor.issuer, actor.subject)
 
     def __repr__(self) -> str:
         return (

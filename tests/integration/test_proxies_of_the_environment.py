@@ -18,11 +18,13 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import anyio
+import httpx
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from support.certificates import make_certificates
+from toolguard import Connection
 from toolguard.audit.doctor.command import new_client, run_doctor
 from toolguard.dev.one_call.command import CallSettings, run_call
 from toolguard.errors import KeysUnavailableError
@@ -273,3 +275,25 @@ def test_what_is_no_spelling_of_this_machine_gets_no_token_by_plain_http(host: s
         looks_as_doctor(f"http://{host}/mcp")
 
     assert all(SECRET not in each for each in proxy.requests)
+
+
+# --- a connection of a tool, which the client of a tool sends
+
+
+def test_the_client_of_a_tool_takes_no_proxy_if_it_is_told_so() -> None:
+    connection = Connection(SECRET)
+    with proxied() as proxy, recording() as api:
+        url = f"http://127.0.0.1:{api.port}/"
+        with httpx.Client(auth=connection.auth) as client:
+            client.get(url)
+        assert (len(proxy.requests), len(api.requests)) == (1, 0), "as the guide says"
+
+        with httpx.Client(auth=connection.auth, trust_env=False) as client:
+            client.get(url)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("NO_PROXY", "127.0.0.1")
+            with httpx.Client(auth=connection.auth) as client:
+                client.get(url)
+
+    assert (len(proxy.requests), len(api.requests)) == (1, 2)
+    assert all(SECRET in each for each in api.requests)

@@ -13,7 +13,9 @@ ALICE = Asker("https://auth.test", "alice", "client")
 
 
 def binding(asker: Asker = ALICE, tool: str = "pay", **arguments: Any) -> Binding:
-    return Binding("https://mcp.test/mcp", asker, tool, "tools.pay", "rule", digest_of(arguments))
+    return Binding(
+        "https://mcp.test/mcp", asker, (), tool, "tools.pay", "rule", digest_of(arguments)
+    )
 
 
 def question(of: Binding, id_: str = "id", now: float = NOW) -> Approval:

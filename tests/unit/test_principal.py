@@ -206,11 +206,15 @@ def test_a_principal_made_without_an_expiry_has_expired() -> None:
 # --- the value
 
 
-def test_a_session_belongs_to_issuer_user_client_and_key() -> None:
+def test_an_owner_is_issuer_user_client_key_tenant_and_actor() -> None:
     owner = ("https://issuer.example", "alice", "desktop")
 
-    assert read(client_id="desktop", dct="T1", scope="a").owner_key == (*owner, None)
-    assert read(client_id="desktop", cnf={"jkt": "a"}).owner_key == (*owner, "a")
+    assert read(client_id="desktop", scope="a").owner_key == (*owner, None, None)
+    assert read(client_id="desktop", dct="T1").owner_key == (*owner, None, "T1")
+    assert read(client_id="desktop", cnf={"jkt": "a"}).owner_key == (*owner, "a", None)
+    acting = {"sub": "agent", "act": {"sub": "earlier"}}
+    agent = ("https://issuer.example", "agent")
+    assert read(client_id="desktop", act=acting).owner_key == (*owner, None, None, *agent)
 
 
 @pytest.mark.parametrize(

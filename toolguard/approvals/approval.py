@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
 from toolguard.approvals.canonical import digest_of
+from toolguard.principal import OwnerKey
 
 __all__ = ["Approval", "ApprovalState", "ApprovalStore", "Asker", "Binding", "PersonAnswer"]
 
@@ -43,6 +44,7 @@ class Binding:
     Attributes:
         server: the URL of the server.
         asker: the caller.
+        owner: the caller, with their tenant, their key and who acts for them.
         tool: the tool, by the name that the client used.
         function: the function that would run.
         rule: the approval that the function declares.
@@ -51,6 +53,7 @@ class Binding:
 
     server: str
     asker: Asker
+    owner: OwnerKey
     tool: str
     function: str
     rule: str

@@ -255,8 +255,9 @@ class Approvals:
             raise InvalidInputError(fault) from None
         asker = Asker(principal.issuer, principal.user_id, principal.client_id)
         server = self._guard.resource if self._guard is not None else ""
-        rule = f"{call.need.summary} {call.need} {principal.tenant_id}"
-        return Binding(server, asker, call.tool, call.function, rule, arguments)
+        rule = f"{call.need.summary} {call.need}"
+        owner = principal.owner_key
+        return Binding(server, asker, owner, call.tool, call.function, rule, arguments)
 
     def _question(
         self, call: CallToApprove, arguments: dict[str, Any], binding: Binding, now: float

@@ -25,6 +25,7 @@ from toolguard.errors import (
     ToolGuardError,
 )
 from toolguard.parsing.scope_names import SAME, ScopeNames
+from toolguard.parts.contained import contained
 from toolguard.policies.approval import Approving, CallToApprove
 from toolguard.policies.decision import (
     NEEDS_ARGUMENTS,
@@ -126,7 +127,8 @@ class MessageContext:
             if auth.token is not None:
                 # The proof for this request was checked, if the token is bound to a key.
                 bound = auth.principal is not None and auth.principal.jkt is not None
-                principal = await verified(guard, auth.token, bound=bound)
+                with contained():
+                    principal = await verified(guard, auth.token, bound=bound)
             known = self._principals[id(guard)] = (guard, principal)
         return known[1]
 

@@ -51,7 +51,9 @@ class ConnectionAuth(_HTTPAuth):
     """Sends the token of a connection; after a 401, fetches a fresh one and tries again.
 
     The token is sent over https, and over http to this machine. The client removes the header when
-    it follows a redirect to another origin.
+    it follows a redirect to another origin. Proxies are the client's: for http to this machine it
+    takes that of ``HTTP_PROXY`` or ``ALL_PROXY``, which could read the token, unless it is made
+    with ``trust_env=False`` or ``NO_PROXY`` names the host.
 
     A request is repeated only if its body is at hand: a file or an iterator may be read once, so
     its 401 is returned, and the next request is sent with the fresh token. Fetching again works in

@@ -46,6 +46,7 @@ from toolguard.errors import (
     ToolGuardError,
 )
 from toolguard.parsing.kinds import of_kind
+from toolguard.parts.contained import contained
 from toolguard.parts.figures import Figure, figures_of
 from toolguard.parts.lifecycle import close, warm_up
 
@@ -318,7 +319,8 @@ class CachedConnections:
     async def _counted(self, request: ConnectionRequest) -> Connection:
         outcome = "error"  # the call is cancelled
         try:
-            connection = await self._provider.fetch(request)
+            with contained():
+                connection = await self._provider.fetch(request)
         except ToolGuardError as error:
             outcome = error.error
             raise
@@ -458,11 +460,11 @@ def _key(namespace: str, request: ConnectionRequest) -> str | None:
     caller = request.principal
     if not caller.user_id and not request.tenant_id:
         return None
-    subject = [*caller.owner_key, caller.tenant_id]
     grant = [caller.scopes, caller.permissions, caller.roles, caller.tenant_ids]
     asked = [request.name, request.tenant_id, _as_set(request.scopes)]
     actors = [[actor.issuer, actor.subject] for actor in caller.actors]
-    parts = [namespace, *subject, *map(_as_set, grant), *asked, actors, request.access_token]
+    owner = [*caller.owner_key]
+    parts = [namespace, owner, *map(_as_set, grant), *asked, actors, request.access_token]
     # JSON, so that values cannot run together; not in ASCII, which writes a character beyond
     # U+FFFF and its two surrogates alike.
     return sha256(_encode(parts).encode("utf-8", "surrogatepass")).hexdigest()

@@ -13,6 +13,7 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
+from toolguard.parts.contained import kind_of
 
 __all__ = ["read_fault"]
 
@@ -21,6 +22,7 @@ _log = logging.getLogger("toolguard")
 # Both have the same exceptions; neither is imported for this.
 _HTTP_CLIENTS = ("httpx", "httpx2")
 _OUTAGES = (ConnectionError, TimeoutError)
+_BROKEN_OFF = "CancelledError"  # of something that the provider waits for
 _PACKAGE = __name__.partition(".")[0]
 
 
@@ -34,7 +36,8 @@ def read_fault(error: Exception, name: str) -> ConnectionTokenError:
         error: the exception.
         name: the name of the connection.
     """
-    _log.error("connection %s: %s in %s", name, type(error).__name__, _place(error))
+    kind = kind_of(error)
+    _log.error("connection %s: %s in %s", name, kind, _place(error))
     status, retry_after = _answered(error)
     if status == 429:  # noqa: PLR2004 - RFC 6585 §4
         return ConnectionRateLimitedError(
@@ -42,7 +45,8 @@ def read_fault(error: Exception, name: str) -> ConnectionTokenError:
             connection=name,
             retry_after=retry_after,
         )
-    is_outage = isinstance(error, _OUTAGES) or _is_raised_by_client(error, "HTTPError")
+    is_outage = isinstance(error, _OUTAGES) or kind == _BROKEN_OFF
+    is_outage = is_outage or _is_raised_by_client(error, "HTTPError")
     if status is None and not is_outage:
         return ConnectionResponseError(f"The provider of {name} failed", connection=name)
     if status is not None and status < 500 and status != 408:  # noqa: PLR2004 - RFC 9110 §15
@@ -50,7 +54,7 @@ def read_fault(error: Exception, name: str) -> ConnectionTokenError:
             f"The provider of {name} was refused ({status})", connection=name
         )
     return ConnectionUnavailableError(
-        f"The provider of {name} cannot be reached ({type(error).__name__}): try again",
+        f"The provider of {name} cannot be reached ({kind}): try again",
         connection=name,
     )
 

@@ -16,6 +16,7 @@ from toolguard.errors import (
     GuardNotConfiguredError,
     ToolGuardError,
 )
+from toolguard.parts.contained import contained
 from toolguard.policies.policy import ConnectionNeed
 from toolguard.principal import Principal
 
@@ -68,7 +69,8 @@ class ConnectionFetcher:
     async def _outcome(self, need: ConnectionNeed) -> Connection | ToolGuardError:
         """Return the connection or the failure: one failure must not cancel the other fetches."""
         try:
-            connection = await self._fetch(need, fresh=need.fresh)
+            with contained():
+                connection = await self._fetch(need, fresh=need.fresh)
         except ToolGuardError as error:
             return error
         except Exception as error:  # noqa: BLE001 - fail closed: its text may hold a token

@@ -48,7 +48,8 @@ def verifier_for(verifying: ServerGuard | Verifier, *, required_scopes: Sequence
 
     Raises:
         TypeError: if ``verifying`` is neither a guard nor a verifier.
-        ValueError: if ``verifying`` itself relies on the framework's verification, or
+        ValueError: if ``verifying`` itself relies on the framework's verification, accepts only
+            tokens that are bound to a key, which the frameworks cannot check, or
             ``required_scopes`` are given for the SDK, whose verifier does not check them.
     """
     verifier = verifier_of(verifying)
@@ -58,6 +59,11 @@ def verifier_for(verifying: ServerGuard | Verifier, *, required_scopes: Sequence
         raise ValueError(
             "this verifier needs the request, not only its token, and cannot verify for a "
             "framework: write verifier_for(JWTVerifier(...))"
+        )
+    if not getattr(verifying, "offers_bearer", True):
+        raise ValueError(
+            'a guard with dpop="required" accepts no bearer tokens, and a framework reads no '
+            "others: serve the server behind guard.protect(server), without auth= of its own"
         )
     from_fastmcp = "fastmcp" in sys.modules
     if required_scopes and not from_fastmcp:

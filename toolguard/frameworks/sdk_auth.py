@@ -20,11 +20,11 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 
 from toolguard.errors import InvalidTokenError, KeysUnavailableError
-from toolguard.frameworks.server_guard import ServerGuard, verifier_of
+from toolguard.frameworks.server_guard import ServerGuard, mode_of, verifier_of
 from toolguard.http.answers import build_error
 from toolguard.http.identity import access_token, told_client
 from toolguard.parsing.audience import accepted_audiences, audience_names, canonical_audience
-from toolguard.tokens.proofs.presented import check_binding
+from toolguard.tokens.proofs.presented import check_accepted
 from toolguard.tokens.verifier import Verifier
 
 __all__ = ["SDKTokenVerifier", "answering_outages", "token_verifier", "verified"]
@@ -76,7 +76,8 @@ async def verified(
     verifier = verifier_of(verifying)
     try:
         principal = await verifier.verify(token)
-        check_binding(principal.jkt, bound=False)  # the frameworks read no proofs
+        # The frameworks read no proofs.
+        check_accepted(principal.jkt, mode_of(verifying, principal.issuer), bound=False)
     except InvalidTokenError as error:
         _log.info("refused a token: %s", error.reason)
         return None

@@ -8,15 +8,17 @@ from typing import Any, Protocol
 from toolguard.calls.message import MessageContext
 from toolguard.calls.request import RequestAuth
 from toolguard.http.door import HTTPGuard
-from toolguard.tokens.verifier import Verifier
+from toolguard.tokens.proofs.settings import Mode
+from toolguard.tokens.verifier import Verifier, dpop_of
 
-__all__ = ["ServerGuard", "verifier_of"]
+__all__ = ["ServerGuard", "mode_of", "verifier_of"]
 
 
 class ServerGuard(HTTPGuard, Protocol):
     """The guard of a server, such as :class:`toolguard.ToolGuard`."""
 
     verifies_itself: bool
+    offers_bearer: bool
     running: set[MessageContext]
     apps: list[object]
     """The event loop of each app that runs now."""
@@ -65,3 +67,10 @@ def verifier_of(verifying: ServerGuard | Verifier) -> Verifier:
     """Return the verifier of a guard, or the verifier that was given."""
     found: Verifier = verifying.verifier if hasattr(verifying, "verifier") else verifying
     return found
+
+
+def mode_of(verifying: ServerGuard | Verifier, issuer: str) -> Mode:
+    """Return whether a guard or a verifier accepts bound tokens of an issuer, or only those."""
+    if hasattr(verifying, "dpop_mode"):
+        return verifying.dpop_mode(issuer)
+    return dpop_of(verifying, issuer) or "off"

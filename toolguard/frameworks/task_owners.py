@@ -2,8 +2,8 @@
 
 On a stateless server the SDK lets every caller that has the id of a task read and cancel it;
 fastmcp compares client and subject, but not the issuer. Here a task belongs to the principal that
-started it: issuer, subject, client and its key. For others it does not exist. The owners are known
-to this process only.
+started it (:attr:`Principal.owner_key`). For others it does not exist. The owners are known to this
+process only.
 """
 
 from __future__ import annotations

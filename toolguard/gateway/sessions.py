@@ -28,8 +28,8 @@ _Held: TypeAlias = tuple[CallerKey, bytes | None]
 def key_of(principal: Principal | None, *, shared: bool = False) -> CallerKey:
     """Return the key of a caller: those with different keys share no session.
 
-    A session belongs to a user of an issuer, with one client, one tenant and the key that the token
-    is bound to, if it is; callers without a token have one together.
+    A session belongs to one owner (:attr:`Principal.owner_key`); callers without a token have one
+    together.
 
     Args:
         principal: the caller; None without a token.
@@ -37,8 +37,7 @@ def key_of(principal: Principal | None, *, shared: bool = False) -> CallerKey:
     """
     if shared or principal is None:
         return None
-    user = (principal.issuer, principal.user_id, principal.tenant_id)
-    return (*user, principal.client_id, principal.jkt)
+    return principal.owner_key
 
 
 class Sessions:
@@ -158,5 +157,5 @@ def _user_of(key: CallerKey) -> CallerKey:
     """Return the user of a session, with any client and key; the client of one without a user."""
     if key is None:
         return None
-    issuer, user_id, _, client_id, _ = key
+    issuer, user_id, client_id, *_ = key
     return (issuer, user_id, client_id if user_id is None else None)

@@ -29,7 +29,7 @@ class EventOwner(NamedTuple):
     """The owner of the events of one session.
 
     Attributes:
-        principal: issuer, subject, client and its key; None for callers without a token.
+        principal: the caller, as the owner of what they open; None for one without a token.
         session: the session; None on a server without sessions.
     """
 

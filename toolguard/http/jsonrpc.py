@@ -13,23 +13,25 @@ import binascii
 import re
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import anyio
-import anyio.to_thread
 from starlette.types import Message, Receive
 
 from toolguard.errors import MalformedMessageError, ToolGuardError
 from toolguard.parsing.lookalikes import resembles
 from toolguard.parsing.spellings import spellings, uri_spellings
 from toolguard.parsing.strict_json import strict_object
+from toolguard.parts.threads import in_own_thread
 from toolguard.policies.operations import METHODS, OperationCall, named_operations
 
 __all__ = [
+    "HEADER_MISMATCH",
     "MAX_BODY",
     "MAX_SECONDS",
     "Held",
+    "HeldBody",
     "MCPMessage",
     "MessageTooLargeError",
     "MessageTooSlowError",
@@ -39,7 +41,6 @@ __all__ = [
     "parse_message",
     "read_message",
     "receive_message",
-    "replay",
     "spelled_out",
 ]
 
@@ -51,13 +52,16 @@ MAX_SECONDS = 30.0
 
 # From this size on, parsing a body takes long enough to delay other requests.
 _LARGE = 64 * 1024
+# What a value in a body takes up at least, once it is parsed: an empty list, and its place.
+_BYTES_OF_VALUE = 64
+_MAX_VALUES = 24 * 1024 * 1024
 # The spellings of a name of this length take a few milliseconds.
 _LONG = 256
 
 _PARSE_ERROR = -32700
 _INVALID_PARAMS = -32602
-# MCP 2026-07-28: HeaderMismatch.
-_HEADER_MISMATCH = -32020
+#: MCP 2026-07-28: HeaderMismatch.
+HEADER_MISMATCH = -32020
 
 _ENVELOPE = ("jsonrpc", "id", "method", "params", "result", "error")
 # All existing methods, and no character that HTTP, a URL or a terminal could misread.
@@ -69,6 +73,7 @@ _HEADERS = frozenset(
         *(b"content-type", b"content-encoding", b"transfer-encoding"),
     )
 )
+_MIRRORED = b"mcp-param-"
 _JSON = re.compile(rb'application/json(?:[ \t]*;[ \t]*charset="?utf-?8"?)?', re.IGNORECASE)
 # MCP 2026-07-28, transports: the encoding of Mcp-Name for values that a header cannot hold.
 _ENCODED = re.compile(rb"=\?base64\?(.*)\?=")
@@ -103,6 +108,8 @@ class MCPMessage:
         method: the method; None for a response to a request of the server's.
         params: the parameters; only the members that name operations are validated.
         id: the id of a request; None for other messages.
+        mirrored: the headers that repeat arguments, by the end of their names; None for a value
+            that is ambiguous.
 
     Attributes:
         asked: the operations that it names, as sent; empty for a message about the server.
@@ -117,6 +124,7 @@ class MCPMessage:
     method: str | None
     params: Mapping[str, Any] = field(default_factory=dict, repr=False)
     id: str | int | None = None
+    mirrored: Mapping[str, str | None] = field(default_factory=dict, repr=False)
     asked: tuple[OperationCall, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -156,6 +164,7 @@ def read_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMess
             if it has members or names that a lenient reader takes for others; if its operation
             has no name.
     """
+    headers = tuple(headers)
     sent = _sent(headers)
     _check_format(sent)
     if body.lstrip(b" \t\r\n").startswith(b"["):
@@ -166,7 +175,7 @@ def read_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMess
             "The body must be one JSON object in UTF-8 that names no member twice",
             code=_PARSE_ERROR,
         )
-    message = _message(envelope)
+    message = replace(_message(envelope), mirrored=_mirrored_arguments(headers))
     _check_mirrored(sent, message)
     return message
 
@@ -208,7 +217,7 @@ def _check_mirrored(sent: Mapping[bytes, bytes], message: MCPMessage) -> None:
     # `_METHOD` excludes "=", so that no reader can find an encoded method in it.
     if method is not None and method != (message.method or "").encode("ascii"):
         raise MalformedMessageError(
-            "The header Mcp-Method must be the method in the body", code=_HEADER_MISMATCH
+            "The header Mcp-Method must be the method in the body", code=HEADER_MISMATCH
         )
     name = sent.get(b"mcp-name")
     # For other methods the header has another meaning: tasks/get repeats the task in it.
@@ -216,12 +225,29 @@ def _check_mirrored(sent: Mapping[bytes, bytes], message: MCPMessage) -> None:
         return
     if _decoded(name) != message.asked[0].name:
         raise MalformedMessageError(
-            "The header Mcp-Name must be the name or URI in the body", code=_HEADER_MISMATCH
+            "The header Mcp-Name must be the name or URI in the body", code=HEADER_MISMATCH
         )
 
 
+def _mirrored_arguments(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str | None]:
+    """Return the headers that repeat arguments (MCP 2026-07-28, ``x-mcp-header``).
+
+    Raises:
+        MalformedMessageError: if one is sent twice.
+    """
+    found: dict[str, str | None] = {}
+    for name, value in headers:
+        plain = name.lower().replace(b"_", b"-")
+        if plain.startswith(_MIRRORED):
+            argument = plain[len(_MIRRORED) :].decode("latin-1")
+            if argument in found:
+                raise MalformedMessageError(f"Send the header {plain.decode('latin-1')!r} once")
+            found[argument] = _decoded(value.strip(b" \t"))
+    return found
+
+
 def _decoded(value: bytes) -> str | None:
-    """Return the decoded value of Mcp-Name; None if it is ambiguous."""
+    """Return the decoded value of Mcp-Name, or of Mcp-Param; None if it is ambiguous."""
     if not _HEADER_TEXT.fullmatch(value):
         return None  # Latin-1 for some, UTF-8 for others
     encoded = _ENCODED.fullmatch(value)
@@ -301,6 +327,74 @@ class Held(Protocol):
         ...
 
 
+class HeldBody:
+    """The body of one request, which is counted until it is released.
+
+    What a connection buffers anyway is not counted, so that large bodies keep no small ones out.
+
+    Args:
+        held: the memory that all request bodies take up.
+        uncounted: the bytes that are not counted.
+
+    Attributes:
+        content: the body; empty once it is released.
+    """
+
+    def __init__(self, held: Held, uncounted: int = _LARGE) -> None:
+        self._held = held
+        self._uncounted = uncounted
+        self._counted = 0
+        self.content = b""
+
+    def count(self, size: int) -> None:
+        """Count the body as ``size`` bytes, whatever it was counted as before.
+
+        Raises:
+            OverloadedError: if too many bytes are held already.
+        """
+        counted = max(0, size - self._uncounted)
+        more = counted - self._counted
+        if more > 0 and not self._held.take(more):
+            raise OverloadedError("Too many large messages are being read; try again")
+        if more < 0:
+            self._held.give_back(-more)
+        self._counted = counted
+
+    async def parsed(self, headers: Iterable[tuple[bytes, bytes]]) -> MCPMessage:
+        """Return the message in the body, and count what its values take up.
+
+        Raises:
+            MalformedMessageError: as :func:`read_message` does.
+            OverloadedError: if too many bytes are held already.
+        """
+        values = sum(map(self.content.count, (b",", b"[", b"{")))
+        self.count(len(self.content) + min(values * _BYTES_OF_VALUE, _MAX_VALUES))
+        return await parse_message(self.content, headers)
+
+    def release(self) -> None:
+        """Forget the body, and count it no more."""
+        self.content = b""
+        self.count(0)
+
+    def replay(self, receive: Receive) -> Receive:
+        """Return a ``receive`` that first returns the body, and then the events of ``receive``.
+
+        So the application reads exactly the bytes that were decided on, and is still told when the
+        client disconnects. The body is released when the application has it.
+        """
+        is_given = False
+
+        async def replayed() -> Message:
+            nonlocal is_given
+            if is_given:
+                return await receive()
+            is_given, content = True, self.content
+            self.release()
+            return {"type": "http.request", "body": content, "more_body": False}
+
+        return replayed
+
+
 @asynccontextmanager
 async def held_body(
     receive: Receive,
@@ -309,8 +403,9 @@ async def held_body(
     *,
     limit: int = MAX_BODY,
     seconds: float = MAX_SECONDS,
-) -> AsyncIterator[bytes]:
-    """Read the body of an ASGI request; its memory is released when the block ends.
+    uncounted: int = _LARGE,
+) -> AsyncIterator[HeldBody]:
+    """Read the body of an ASGI request; its memory is released when the block ends, or before.
 
     Args:
         receive: the ASGI ``receive``.
@@ -318,6 +413,7 @@ async def held_body(
         held: the memory that all request bodies take up.
         limit: the maximum size in bytes.
         seconds: the maximum time in which it must arrive.
+        uncounted: the bytes of it that are not counted.
 
     Raises:
         MessageTooLargeError: if the body, or its Content-Length, is over the limit.
@@ -329,30 +425,30 @@ async def held_body(
     for name, value in headers:
         if name == b"content-length" and value.isdigit() and _is_above(limit, value):
             raise _too_large(limit)
-    body = bytearray()
+    body = HeldBody(held, uncounted)
     try:
         with anyio.move_on_after(seconds) as scope:
-            await _fill(body, receive, held, limit)
+            body.content = await _read(receive, body, limit)
         if scope.cancelled_caught:
             raise MessageTooSlowError(f"The body must arrive within {seconds:g} seconds")
-        yield bytes(body)
+        yield body
     finally:
-        held.give_back(len(body))
+        body.release()
 
 
-async def _fill(body: bytearray, receive: Receive, held: Held, limit: int) -> None:
-    more = True
+async def _read(receive: Receive, body: HeldBody, limit: int) -> bytes:
+    content, more = bytearray(), True
     while more:
         message = await receive()
         if message["type"] != "http.request":
             raise MalformedMessageError("The request ended before its body")
         piece: bytes = message.get("body", b"")
-        if len(body) + len(piece) > limit:
+        if len(content) + len(piece) > limit:
             raise _too_large(limit)
-        if not held.take(len(piece)):
-            raise OverloadedError("Too many large messages are being read; try again")
-        body += piece
+        body.count(len(content) + len(piece))
+        content += piece
         more = message.get("more_body", False)
+    return bytes(content)
 
 
 async def parse_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMessage:
@@ -363,7 +459,7 @@ async def parse_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> 
     """
     if len(body) <= _LARGE:
         return read_message(body, headers)
-    return await anyio.to_thread.run_sync(read_message, body, headers)
+    return await in_own_thread(read_message, body, headers)
 
 
 async def receive_message(
@@ -375,14 +471,14 @@ async def receive_message(
         ToolGuardError: as :func:`held_body` and :func:`read_message` do.
     """
     async with held_body(receive, headers, held) as body:
-        return await parse_message(body, headers)
+        return await body.parsed(headers)
 
 
 async def spelled_out(asked: OperationCall) -> tuple[str, ...]:
     """Return :func:`name_spellings` an operation; for a long name in a worker thread."""
     if len(asked.name) <= _LONG:
         return name_spellings(asked)
-    return await anyio.to_thread.run_sync(name_spellings, asked)
+    return await in_own_thread(name_spellings, asked)
 
 
 def _is_above(limit: int, digits: bytes) -> bool:
@@ -393,19 +489,3 @@ def _is_above(limit: int, digits: bytes) -> bool:
 
 def _too_large(limit: int) -> MessageTooLargeError:
     return MessageTooLargeError(f"The body must have at most {limit} bytes")
-
-
-def replay(body: bytes, receive: Receive) -> Receive:
-    """Return a ``receive`` that first returns ``body``, and then the events of ``receive``.
-
-    So the application reads exactly the bytes that were decided on, and is still told when the
-    client disconnects.
-    """
-    pending = [body]
-
-    async def replayed() -> Message:
-        if pending:
-            return {"type": "http.request", "body": pending.pop(), "more_body": False}
-        return await receive()
-
-    return replayed

@@ -1,8 +1,8 @@
 """The owners of stateful sessions.
 
 The frameworks compare a session's owner only for their own user class and only as far as the
-verifier fills it in. Here every stateful session belongs to one principal: issuer, subject,
-client (RFC 9068 §2.2) and its key, recorded when the server sends the session id.
+verifier fills it in. Here every stateful session belongs to one principal
+(:attr:`Principal.owner_key`), recorded when the server sends the session id.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """All spellings under which a server could look up a name or URI from a message.
 
-Frameworks resolve dot segments, decode percent-encodings, fold case and compose characters before
-they look up a name, each in its own way. A rule for ``notes://private/*`` has to apply to
-``NOTES://public/%2e%2e/private/1`` too; so the rules are matched against every spelling that a
-server could derive from a name.
+Frameworks resolve dot segments, decode percent-encodings, fold case, compose characters, drop
+invisible ones and take "-" for "_" before they look up a name, each in its own way. A rule for
+``notes://private/*`` has to apply to ``NOTES://public/%2e%2e/private/1`` too; so the rules are
+matched against every spelling that a server could derive from a name.
 """
 
 from __future__ import annotations
@@ -23,6 +23,19 @@ MAX_LENGTH = 2_048
 # A URI that is encoded once and that every other step changes has about 50.
 _MAX_SPELLINGS = 100
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Written out, because a look at each character takes too many steps. Unicode: category Cf and
+# Default_Ignorable_Code_Point; then Pd and Zs.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160\u17b4\u17b5"
+    "\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_SEPARATOR = re.compile(
+    "[-. \u00a0\u058a\u05be\u1400\u1680\u1806\u2000-\u200a\u2010-\u2015\u202f\u205f\u2e17\u2e1a"
+    "\u2e3a\u2e3b\u2e40\u2e5d\u3000\u301c\u3030\u30a0\ufe31\ufe32\ufe58\ufe63\uff0d\U00010d6e"
+    "\U00010ead]"
+)
 _USERINFO = re.compile(r"^([^:/?#]+://)[^/?#]*@")
 
 Respelling = Callable[[str], str]
@@ -107,10 +120,13 @@ def _decode(name: str) -> str:
 
 
 _compose: Respelling = functools.partial(unicodedata.normalize, "NFKC")
-_FOR_NAMES: tuple[Respelling, ...] = (str.strip, _compose, str.casefold, _decode)
+_drop_invisible: Respelling = functools.partial(_INVISIBLE.sub, "")
+_join_words: Respelling = functools.partial(_SEPARATOR.sub, "_")
+_FOR_ALL: tuple[Respelling, ...] = (str.strip, _compose, str.casefold, _decode, _drop_invisible)
+_FOR_NAMES: tuple[Respelling, ...] = (*_FOR_ALL, _join_words)
 _FOR_URIS: tuple[Respelling, ...] = (
     _normalize_url,
-    *_FOR_NAMES,
+    *_FOR_ALL,
     _resolve_dots,
     _drop_userinfo,
     _drop_query,

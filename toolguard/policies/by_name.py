@@ -60,7 +60,9 @@ class PoliciesByName:
     def __init__(self, rules: Mapping[str, HasPolicy]) -> None:
         of_kind("rules", rules, Mapping, 'rules={"delete_*": requires_scopes("admin")}')
         self._rules = tuple(_Rule(pattern, guard) for pattern, guard in rules.items())
-        self._remembered = functools.lru_cache(maxsize=1_024)(self._find)
+        remembering = functools.lru_cache(maxsize=1_024)
+        self._remembered = remembering(self._find)
+        self._remembered_guards = remembering(self._guards_of_lookalikes)
 
     @property
     def policies(self) -> tuple[Policy, ...]:
@@ -114,11 +116,19 @@ class PoliciesByName:
         found = [
             self.policy(kind, name, respelled=at > 0) or otherwise for at, name in enumerate(names)
         ]
+        # The name as sent may be another spelling of what a rule names. That makes nothing public.
+        is_long = len(names[0]) > _MAX_REMEMBERED
+        guards_of = self._guards_of_lookalikes if is_long else self._remembered_guards
+        found += guards_of(kind, names[0])
         known = [each for each in found if each is not None]
         if len(known) < len(found):
             return None
         guarded = [each for each in known if not each.public]
         return functools.reduce(operator.and_, guarded) if guarded else known[0]
+
+    def _guards_of_lookalikes(self, kind: Kind, name: str) -> tuple[Policy, ...]:
+        found = [rule for rule in self._rules if rule.matches(kind, name, respelled=True)]
+        return tuple([rule.policy for rule in found if not rule.policy.public])
 
     def _find(
         self,

@@ -23,6 +23,7 @@ from toolguard.errors import (
     MissingTokenError,
     ToolGuardError,
 )
+from toolguard.parts.contained import contained, kind_of
 from toolguard.policies.answers import Answer
 from toolguard.policies.argument_scopes import resolve_argument_scopes
 from toolguard.policies.formulas import (
@@ -187,9 +188,10 @@ async def _ask_together(
     assert caller.principal is not None  # noqa: S101 - decided without asking
     attempt = _attempt(caller, caller.principal)
     try:
-        said = await check.hold_each(attempt, calls)
+        with contained():
+            said = await check.hold_each(attempt, calls)
     except Exception as error:  # noqa: BLE001 - fail closed: a function of the user's
-        _log.error("%s failed: %s", check, type(error).__name__)
+        _log.error("%s failed: %s", check, kind_of(error))
         return [_DENY] * len(calls)
     return [None if each is None else _read(check, each, attempt) for each in said]
 
@@ -363,9 +365,10 @@ class _Evaluation:
             self.undecided = True
             return ()
         try:
-            return resolve_argument_scopes(
-                Formula.of((tuple(rest),)), self.attempt.call
-            ).alternatives
+            with contained():
+                return resolve_argument_scopes(
+                    Formula.of((tuple(rest),)), self.attempt.call
+                ).alternatives
         except InvalidInputError as refusal:
             self.invalid = refusal
             return ()
@@ -375,8 +378,9 @@ class _Evaluation:
 
     async def _ask(self, requirement: Requirement) -> Answer:
         try:
-            answer = requirement.holds(self.attempt)
-            said: object = await answer if inspect.isawaitable(answer) else answer
+            with contained():
+                answer = requirement.holds(self.attempt)
+                said: object = await answer if inspect.isawaitable(answer) else answer
         except Exception as error:  # noqa: BLE001 - fail closed: a function of the user's
             self.undecided |= self.listing  # the function may have read an argument
             self._failed(str(requirement), error)
@@ -385,5 +389,5 @@ class _Evaluation:
 
     def _failed(self, name: str, error: Exception) -> None:
         # Not the text of the exception: it may contain a token.
-        _log.error("%s failed: %s", name, type(error).__name__)
+        _log.error("%s failed: %s", name, kind_of(error))
         self.denied_by[name] = None

@@ -15,9 +15,10 @@ from re import Pattern
 from typing import Any, ClassVar, Protocol, TypeAlias, cast
 
 import anyio
-import anyio.to_thread
 
 from toolguard.parsing.wildcards import wildcard
+from toolguard.parts.contained import contained_in_thread
+from toolguard.parts.threads import in_own_thread
 from toolguard.policies.answers import Answer
 from toolguard.policies.formulas import Attempt, Requirement
 from toolguard.policies.operations import OperationCall
@@ -233,8 +234,8 @@ class Check(Requirement):
         if _is_async(self.function):
             said = self.function(attempt.principal, attempt.call)
         else:
-            said = await anyio.to_thread.run_sync(
-                self.function, attempt.principal, attempt.call, abandon_on_cancel=True
+            said = await in_own_thread(
+                contained_in_thread, self.function, attempt.principal, attempt.call, abandon=True
             )
         return await said if inspect.isawaitable(said) else said
 

@@ -350,6 +350,19 @@ def test_an_approver_is_of_the_tenant_of_the_caller(office: Office) -> None:
     assert office.answer("bob:treasurer", url).status_code == 403
 
 
+@pytest.mark.parametrize("other", [{"tenant": "acme"}, {"act": {"sub": "agent"}}])
+def test_a_yes_is_for_the_tenant_and_the_actor_that_asked(
+    office: Office, other: dict[str, Any]
+) -> None:
+    alice = office.caller()
+    url = link_in(alice.call("pay", PAY))
+    office.answer("alice", url)
+
+    assert link_in(office.caller(**other).call("pay", PAY)) != url
+    assert office.paid == []
+    assert alice.call("pay", PAY).value == "paid by alice"
+
+
 def test_an_account_that_is_not_connected_leaves_the_approval(office: Office) -> None:
     alice = office.caller()
     office.has_account = False

@@ -264,3 +264,23 @@ def test_what_takes_over_from_the_framework_cannot_verify_for_it() -> None:
 def test_what_cannot_verify_is_no_verifier() -> None:
     with pytest.raises(TypeError, match="takes a ToolGuard"):
         verifier_for(object())  # type: ignore[arg-type]
+
+
+def test_a_guard_that_accepts_bound_tokens_only_cannot_verify_for_a_framework(
+    issuer: LocalIssuer, guarding: Guarding
+) -> None:
+    with pytest.raises(ValueError, match='dpop="required"'):
+        verifier_for(guarding(dpop="required"))
+    assert verifier_for(guarding(dpop="optional"))
+
+
+@pytest.mark.anyio
+async def test_bearer_tokens_of_an_issuer_that_binds_them_are_refused() -> None:
+    bound, bearer = (LocalIssuer(f"https://{name}.test", algorithm="ES256") for name in "ab")
+    issuers = [bound.described.with_settings(dpop="required"), bearer.described]
+    guard = ToolGuard(issuers=issuers, audience=bound.audience)
+
+    for verifying in (guard, guard.verifier):
+        verifier = verifier_for(verifying)
+        assert await verifier.verify_token(bound.mint("alice")) is None
+        assert (await verifier.verify_token(bearer.mint("alice"))).subject == "alice"

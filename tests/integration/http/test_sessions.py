@@ -95,6 +95,17 @@ def test_a_session_belongs_to_the_client_and_the_issuer_as_well(
 
 
 @stateful
+@pytest.mark.parametrize("other", [{"tenant": "t2"}, {}, {"tenant": "t1", "act": {"sub": "agent"}}])
+def test_a_session_belongs_to_a_tenant_and_an_actor_as_well(
+    caller: Connect, issuer: LocalIssuer, other: dict[str, Any]
+) -> None:
+    alice = caller(issuer.mint("alice", tenant="t1"))
+
+    assert _statuses(_on_session_of(alice, issuer.mint("alice", **other))) == NOT_FOUND
+    assert alice.call("whoami").value == "alice"
+
+
+@stateful
 def test_a_session_without_a_token_is_a_401(caller: Connect, issuer: LocalIssuer) -> None:
     alice = caller(issuer.mint("alice"))
     nobody = _on_session_of(alice, None)

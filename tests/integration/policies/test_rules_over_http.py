@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -33,6 +34,8 @@ DENIED = {"error": "access_denied", "error_description": "You are not allowed to
 
 
 async def _small(principal: Principal, call: OperationCall) -> bool:
+    if call.arguments["amount"] < 0:
+        sys.exit("a secret of the check")
     return call.kind == "tool" and int(call.arguments["amount"]) < 100
 
 
@@ -124,6 +127,14 @@ def test_a_check_that_fails_refuses_and_keeps_its_secret(
     assert reply.denial == DENIED
     assert "check _by_amount failed: ValueError" in caplog.text
     assert "secret" not in caplog.text + reply.content
+
+
+def test_a_check_that_exits_ends_one_call_and_no_session(cashier: Callable[..., Caller]) -> None:
+    alice, bob = cashier(), cashier()
+
+    assert alice.call("check", {"amount": -1}).denial == DENIED
+    assert alice.call("check", {"amount": 1}).value == "check by alice"
+    assert bob.call("check", {"amount": 1}).value == "check by alice"
 
 
 def test_no_scope_is_named_to_who_lacks_the_role_beside_it(cashier: Callable[..., Caller]) -> None:

@@ -22,7 +22,9 @@ from toolguard.parts.environment import secret
 from toolguard.policies.operations import OperationCall
 from toolguard.policies.policy import Policy
 from toolguard.settings import from_environment
+from toolguard.testing import LocalIssuer
 
+ISSUER = LocalIssuer(algorithm="ES256")
 URL = "https://mcp.test/mcp"
 SECRETS = {
     "TOOLGUARD_ACCESS_TOKEN": "of-alice",
@@ -354,3 +356,18 @@ def test_a_bound_token_is_no_bearer_token_over_stdio(environ: pytest.MonkeyPatch
     made = guard(verifier=Bound())
     with made.serving_stdio(), pytest.raises(InvalidTokenError, match="bound to a key"):
         asks(made, Policy())
+
+
+def test_a_bearer_token_is_refused_over_stdio_where_tokens_are_bound(
+    environ: pytest.MonkeyPatch,
+) -> None:
+    environ.setenv("TOOLGUARD_ACCESS_TOKEN", ISSUER.mint("alice"))
+    settings = {"verifier": ISSUER.verifier(), "audience": ISSUER.audience}
+
+    optional = guard(**settings, dpop="optional")
+    with optional.serving_stdio():
+        assert asks(optional, Policy()) == "alice"
+    environ.setenv("TOOLGUARD_ACCESS_TOKEN", ISSUER.mint("alice"))
+    required = guard(**settings, dpop="required")
+    with required.serving_stdio(), pytest.raises(InvalidTokenError, match="Only tokens that"):
+        asks(required, Policy())

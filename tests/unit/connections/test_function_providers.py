@@ -6,6 +6,7 @@ import asyncio
 import functools
 import importlib.util
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -233,6 +234,18 @@ def test_another_fault_is_logged_with_its_place_and_without_its_text(
     assert f"connection crm: KeyError in {__file__}:{line}" in caplog.text
     assert SECRET not in caplog.text + str(caught.value)
     assert "failed" in str(caught.value)
+
+
+def test_a_function_that_exits_ends_one_call(caplog: pytest.LogCaptureFixture) -> None:
+    async def connect_crm(request: ConnectionRequest) -> str:
+        sys.exit(SECRET)
+
+    with pytest.raises(ConnectionResponseError):
+        connect(connect_crm)
+
+    line = connect_crm.__code__.co_firstlineno + 1
+    assert f"connection crm: SystemExit in {__file__}:{line}" in caplog.text
+    assert SECRET not in caplog.text
 
 
 def test_a_fault_inside_of_a_library_names_the_function_too(

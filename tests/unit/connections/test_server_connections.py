@@ -574,7 +574,7 @@ def test_a_key_may_come_with_its_scheme_and_expiry() -> None:
     in_room(APIKey(load, token_type="ApiKey"), test)
 
 
-def _failing(error: Exception) -> Callable[[], Any]:
+def _failing(error: BaseException) -> Callable[[], Any]:
     def load() -> str:
         raise error
 
@@ -590,6 +590,8 @@ def _failing(error: Exception) -> Callable[[], Any]:
         (lambda: {"key": SECRET}, ConnectionResponseError, "returned dict"),
         (_failing(RuntimeError(SECRET)), ConnectionResponseError, "failed"),
         (_failing(httpx.ConnectError(SECRET)), ConnectionUnavailableError, "try again"),
+        (_failing(SystemExit(SECRET)), ConnectionResponseError, "failed"),
+        (_failing(KeyboardInterrupt(SECRET)), ConnectionResponseError, "failed"),
     ],
 )
 def test_a_fault_of_the_function_is_named_without_its_text(

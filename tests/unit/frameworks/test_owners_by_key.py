@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,3 +78,28 @@ def test_frameworks_are_told_bound_callers_apart(one: Principal, other: Principa
         assert told == [one.client_id or "", other.client_id or ""]
     else:  # a client id of an issuer does not begin with the issuer and a space
         assert told[0] != told[1]
+
+
+OTHERS = st.sampled_from(
+    [
+        {"tenant_id": "acme"},
+        {"claims": {"act": {"sub": "agent"}}},
+        {"tenant_id": "acme", "claims": {"act": {"sub": "agent"}}},
+    ]
+)
+
+
+@given(callers, OTHERS)
+def test_a_tenant_and_an_actor_own_what_is_theirs(
+    caller: Principal, changes: dict[str, Any]
+) -> None:
+    other = replace(caller, **changes)
+    sessions, owners = SessionOwners(), TaskOwners()
+    sessions.open("1", caller)
+    owners.note("1", caller)
+    sealed = EVENTS.sealed(b"7", EventOwner.of(caller, "1"))
+
+    assert not sessions.admits("1", other)
+    assert not owners.owns(other, "1")
+    assert EVENTS.unsealed(sealed, EventOwner.of(other, "1")) is None
+    assert sessions.admits("1", caller)

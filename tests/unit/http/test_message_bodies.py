@@ -26,7 +26,6 @@ from toolguard.http.jsonrpc import (
     OverloadedError,
     held_body,
     parse_message,
-    replay,
 )
 
 DISCONNECT: Message = {"type": "http.disconnect"}
@@ -53,12 +52,13 @@ def given_by(messages: Sequence[Message]) -> Receive:
 
 async def read_body(receive: Receive, **settings: Any) -> bytes:
     """Read a body, and hold that all the room it took is given back."""
-    room = 2 * MAX_BODY
-    held = settings.pop("held", None) or HeldBytes(room)
+    given = settings.pop("held", None)
+    room = 2 * MAX_BODY if given is None else 10_000
+    held = given or HeldBytes(room)
     headers = settings.pop("headers", ())
     try:
         async with held_body(receive, headers, held, **settings) as body:
-            return body
+            return body.content
     finally:
         assert held.take(room)
         held.give_back(room)
@@ -91,10 +91,14 @@ def test_a_body_without_an_end_is_no_body(pieces: list[bytes]) -> None:
 @given(pieces)
 def test_the_application_reads_what_was_read_and_then_what_comes(pieces: list[bytes]) -> None:
     async def read_twice() -> tuple[bytes, bytes, Message]:
-        receive = given_by([*request(*pieces), DISCONNECT])
-        first = await read_body(receive)
-        again = replay(first, receive)
-        return first, await read_body(again), await again()
+        receive, held = given_by([*request(*pieces), DISCONNECT]), HeldBytes(10_000)
+        async with held_body(receive, (), held, uncounted=0) as body:
+            first, again = body.content, body.replay(receive)
+            assert not first or not held.take(10_000)
+            second = await read_body(again, held=held)
+            assert held.take(10_000), "the application has it"
+            held.give_back(10_000)
+            return first, second, await again()
 
     first, second, last = asyncio.run(read_twice())
 
@@ -171,16 +175,43 @@ def test_bodies_together_never_take_more_room_than_there_is(sizes: list[int]) ->
         async with AsyncExitStack() as stack:
             total = 0
             for size in sizes:
-                body = held_body(given_by(request(bytes(size))), (), held)
+                body = held_body(given_by(request(bytes(size))), (), held, uncounted=0)
                 if total + size > 20:
                     with pytest.raises(OverloadedError, match="try again"):
                         await stack.enter_async_context(body)
                 else:
-                    total += len(await stack.enter_async_context(body))
+                    total += len((await stack.enter_async_context(body)).content)
         return total
 
     asyncio.run(read_all())
     assert held.take(20)
+
+
+def test_small_bodies_are_read_while_large_ones_take_all_room() -> None:
+    held = HeldBytes(0)
+
+    async def read(size: int) -> int:
+        async with held_body(given_by(request(bytes(size))), (), held) as body:
+            return len(body.content)
+
+    assert asyncio.run(read(64 * 1024)) == 64 * 1024
+    with pytest.raises(OverloadedError):
+        asyncio.run(read(64 * 1024 + 1))
+
+
+@pytest.mark.parametrize(
+    ("values", "room"), [(b"[]," * 100_000, 6_400_000), (b"1," * 2_000_000, 24 * 1024 * 1024)]
+)
+def test_values_count_for_what_they_take_up(values: bytes, room: int) -> None:
+    content = b'{"jsonrpc": "2.0", "method": "x", "params": {"a": [' + values + b"0]}}"
+
+    async def parse(limit: int) -> str | None:
+        async with held_body(given_by(request(content)), (), HeldBytes(limit)) as body:
+            return (await body.parsed(())).method
+
+    assert asyncio.run(parse(2 * room + len(content))) == "x"
+    with pytest.raises(OverloadedError):
+        asyncio.run(parse(room - 70_000))
 
 
 def test_a_large_body_is_read_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:

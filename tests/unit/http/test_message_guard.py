@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
 from collections.abc import Mapping
@@ -30,6 +31,9 @@ RULES: Mapping[str, GuardDecorator] = {
     "resource:notes://My%20Notes/*": requires_auth,
     "prompt:plan_*": requires_scopes("notes.{topic}.plan"),
 }
+
+
+NEEDLE = "needle of a test"
 
 
 class Upstream:
@@ -381,6 +385,68 @@ def test_arguments_with_one_reading_pass(tool: str, arguments: dict[str, Any]) -
     assert Front(BY_ARGUMENTS).send(call(tool, **arguments), "tenant").status == 200
 
 
+MINE = {"calendar_id": "mine"}
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "headers"),
+    [
+        ("add", MINE, {"calendar_id": "theirs"}),
+        ("add", MINE, {"CalendarID": "theirs"}),
+        ("add", MINE, {"region": "theirs"}),
+        ("add", MINE, {"calendar_id": ""}),
+        ("add", MINE, {"calendar_id": "=?base64?dGhlaXJz?="}),
+        ("add", MINE, {"calendar_id": "=?base64?bWluZQ?="}),
+        ("add", {**MINE, "n": {"region": "eu"}}, {"region": "us"}),
+        ("any", {"amount": 1}, {"amount": "1000"}),
+        ("any", {"amount": 1}, {"amount": "1e0"}),
+        ("any", {"amount": 2**53}, {"amount": str(2**53 + 1)}),
+        ("any", {"amount": True}, {"amount": "1"}),
+        ("any", {}, {"amount": "1000"}),
+        ("any", {"amount": [1]}, {"amount": "[1]"}),
+    ],
+)
+def test_headers_that_repeat_other_arguments_are_refused(
+    tool: str, arguments: dict[str, Any], headers: dict[str, str]
+) -> None:
+    front = Front(BY_ARGUMENTS)
+    named = {f"mcp_param_{name}": value for name, value in headers.items()}
+
+    answer = front.send(call(tool, **arguments), "tenant", **named)
+
+    assert (answer.status, answer.json["error"]["code"]) == (400, -32020)
+    assert front.upstream.bodies == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "headers"),
+    [
+        ("add", MINE, {"calendar_id": "mine"}),
+        ("add", MINE, {"Calendar": "mine"}),
+        ("add", {**MINE, "n": {"region": "eu"}}, {"Region": "eu"}),
+        ("add", MINE, {"calendar_id": "=?base64?bWluZQ==?="}),
+        ("any", {"amount": 1, "gift": True}, {"amount": "1", "gift": "true"}),
+        ("any", {"amount": -1.5, "ratio": 2.0}, {"amount": "-1.5", "ratio": "2"}),
+        ("any", {"amount": 1, "to": "a"}, {"to": "a"}),
+        ("free", {"x": 1}, {"x": "2"}),
+    ],
+)
+def test_headers_that_repeat_arguments_pass(
+    tool: str, arguments: dict[str, Any], headers: dict[str, str]
+) -> None:
+    named = {f"mcp_param_{name}": value for name, value in headers.items()}
+
+    answer = Front(BY_ARGUMENTS).send(call(tool, **arguments), "tenant", **named)
+
+    assert answer.status == 200
+
+
+def test_a_header_that_repeats_an_argument_is_sent_once() -> None:
+    headers = {"mcp_param_x": "1", "Mcp_Param_x": "1"}
+
+    assert Front(BY_ARGUMENTS).send(call("free", x=1), "tenant", **headers).status == 400
+
+
 # --- the answer
 
 
@@ -443,14 +509,40 @@ def test_a_challenge_names_what_clients_of_the_revision_need(
     assert f'scope="{scope}' in str(answer.header("www-authenticate"))
 
 
+@pytest.mark.parametrize("default", ["authenticated", "public", "deny"])
+def test_nobody_is_told_of_the_tasks_of_everybody(default: DefaultPolicy) -> None:
+    front = Front(default=default)
+
+    listing = {"jsonrpc": "2.0", "id": 1, "method": "tasks/list"}
+    assert front.denied(listing)
+    front.send(listing, None)
+    assert front.upstream.bodies == []
+
+
 def test_more_held_bytes_than_allowed_are_503() -> None:
     front = Front(door=Door(held=HeldBytes(200)))
 
-    refused = front.send(call("createNote", text="x" * 300))
+    refused = front.send(call("createNote", text="x" * 70_000))
 
     assert (refused.status, refused.header("retry-after")) == (503, "5")
     assert front.upstream.bodies == []
     assert front.send(call("createNote")).status == 200
+
+
+def test_nothing_of_a_permitted_message_is_kept_while_the_server_works() -> None:
+    front = Front()
+    kept: list[object] = []
+    serve = front.upstream.__call__
+
+    async def counting(scope: Scope, receive: Receive, send: Send) -> None:
+        kept.extend(each for each in gc.get_objects() if isinstance(each, dict) and NEEDLE in each)
+        await serve(scope, receive, send)
+
+    front.app.app.app = counting  # type: ignore[attr-defined]
+    content = json.dumps(call("createNote")).replace("{}", f'{{"{NEEDLE}": [[]]}}').encode()
+    assert front.send(content).status == 200
+    assert kept == []
+    assert front.upstream.bodies == [content]
 
 
 def test_a_hundred_names_are_decided_on_and_no_more() -> None:

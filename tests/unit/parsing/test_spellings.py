@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
 from fnmatch import fnmatchcase
 from urllib.parse import quote, unquote
@@ -11,9 +12,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import AnyUrl
 
-from toolguard.parsing.spellings import MAX_LENGTH, spellings, uri_spellings
+from toolguard.parsing.spellings import (
+    MAX_LENGTH,
+    _drop_invisible,
+    _join_words,
+    spellings,
+    uri_spellings,
+)
 
-PLAIN = "abcdefghijklmnopqrstuvwxyz0123456789_-"
+PLAIN = "abcdefghijklmnopqrstuvwxyz0123456789_"
 plain_names = st.text(PLAIN, min_size=1, max_size=20)
 # Not of a scheme whose hosts may be numbers: file://0/ is file://0.0.0.0/.
 plain_uris = st.builds("notes://{}/{}".format, plain_names, plain_names)
@@ -45,6 +52,16 @@ def spelled(name: str) -> tuple[str, ...]:
         ("delete_*", "%EF%BD%84elete_note"),
         ("caf\u00e9", "cafe\u0301"),
         ("office", "o\ufb03ce"),
+        ("delete_*", "del\u00adete_note"),
+        ("delete_*", "delete\u200d_note"),
+        ("delete_*", "\ufeffdelete_note"),
+        ("delete_*", "del\ufe0fete_note"),
+        ("delete_*", "d\u034felete_note"),
+        ("delete_*", "delete-note"),
+        ("delete_*", "delete.note"),
+        ("delete_*", "delete note"),
+        ("delete_*", "Delete\u2010Note"),
+        ("delete_*", "delete%2Dnote"),
     ],
 )
 def test_a_rule_about_a_tool_meets_every_spelling_of_its_name(rule: str, sent: str) -> None:
@@ -83,6 +100,8 @@ def test_a_rule_about_a_tool_meets_every_spelling_of_its_name(rule: str, sent: s
         ("notes://private/*", "notes://alice@private/1"),
         ("notes://private/*", "notes://alice:b@private/1"),
         ("notes://private/*", "notes://a@b@private/1"),
+        ("notes://private/*", "notes://pri\u200bvate/1"),
+        ("notes://private/*", "notes://pri%C2%ADvate/1"),
     ],
 )
 def test_a_rule_about_a_resource_meets_every_spelling_of_its_uri(rule: str, sent: str) -> None:
@@ -186,3 +205,12 @@ def test_whatever_is_percent_encoded_in_a_uri_it_is_still_found(
 def test_a_name_that_is_quoted_once_is_found(name: str) -> None:
     found = spelled(quote(name, safe=""))
     assert not found or name in found
+
+
+def test_what_is_invisible_or_separates_is_what_unicode_says() -> None:
+    for each in map(chr, range(0xA0, sys.maxunicode + 1)):
+        category = unicodedata.category(each)
+        if category == "Cf":
+            assert _drop_invisible(each) == "", ascii(each)
+        elif category in ("Pd", "Zs"):
+            assert _join_words(each) == "_", ascii(each)

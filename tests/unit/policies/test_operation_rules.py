@@ -19,6 +19,7 @@ from toolguard import (
     with_connection,
 )
 from toolguard.errors import AccessDeniedError
+from toolguard.parsing.spellings import spellings
 from toolguard.policies.by_name import PoliciesByName
 from toolguard.policies.combined import combine_policies
 from toolguard.policies.operations import Kind
@@ -84,6 +85,15 @@ def test_a_name_that_may_be_looked_up_as_another_needs_what_both_need() -> None:
     assert str(found) == "x & role y"
     assert known.policy_of_all("tool", ["a", "c"], None) is None, "the default denies c"
     assert known.policy_of_all("tool", ["c", "d"], AUTH) == AUTH
+
+
+@pytest.mark.parametrize("name", ["deleteall", "deleteAll", "DELETEALL"])
+def test_the_spelling_of_a_rule_does_not_matter(name: str) -> None:
+    known = rules(deleteAll=requires_scopes("x"), Open=public)
+
+    assert str(known.policy_of_all("tool", spellings(name), AUTH)) == "x"
+    assert known.policy_of_all("tool", spellings("open"), AUTH) == AUTH, "nothing becomes public"
+    assert known.policy_of_all("tool", spellings("open"), None) is None
 
 
 def test_only_what_is_public_under_every_name_is_public() -> None:

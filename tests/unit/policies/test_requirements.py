@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -213,6 +214,14 @@ async def _failing_later(principal: Principal, call: OperationCall) -> bool:
     raise RuntimeError("the token is eyJhbGciOi")
 
 
+def _exiting(*_: object) -> bool:
+    sys.exit("eyJhbGciOi")
+
+
+async def _exiting_later(principal: Principal, call: OperationCall) -> bool:
+    sys.exit("eyJhbGciOi")
+
+
 @pytest.mark.parametrize(
     ("guard", "name"),
     [
@@ -220,6 +229,10 @@ async def _failing_later(principal: Principal, call: OperationCall) -> bool:
         (requires(_failing_later), "check _failing_later"),
         (requires_claim("email", _failing), "claim email"),
         (requires_scopes(lambda call: call.arguments["none"]), "scopes by <lambda>"),
+        (requires(_exiting), "check _exiting"),
+        (requires(_exiting_later), "check _exiting_later"),
+        (requires_claim("email", _exiting), "claim email"),
+        (requires_scopes(lambda call: sys.exit("eyJhbGciOi")), "scopes by <lambda>"),
     ],
     ids=str,
 )
@@ -377,7 +390,11 @@ def test_a_rule_about_an_absent_argument_is_refused_at_import() -> None:
 
 def test_a_check_that_is_cancelled_stays_cancelled() -> None:
     async def check(principal: Principal, call: OperationCall) -> bool:
-        raise asyncio.CancelledError
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+        return True
 
     @requires(check)
     async def tool() -> str:

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import Literal, TypeAlias
 
 import anyio
-import anyio.to_thread
 
 from toolguard.connections.functions import as_connection, function_name, takes
 from toolguard.connections.protocol import Connection
@@ -17,6 +16,8 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
+from toolguard.parts.contained import contained_in_thread
+from toolguard.parts.threads import in_own_thread
 
 __all__ = ["APIKey", "KeyFunction"]
 
@@ -91,7 +92,7 @@ class APIKey:
         if inspect.iscoroutinefunction(inspect.unwrap(self._function)):
             returned: object = self._function()
         else:
-            returned = await anyio.to_thread.run_sync(self._function, abandon_on_cancel=True)
+            returned = await in_own_thread(contained_in_thread, self._function, abandon=True)
         return await returned if inspect.isawaitable(returned) else returned
 
     def _checked(

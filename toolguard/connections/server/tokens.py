@@ -21,6 +21,7 @@ from toolguard.errors import (
     ConnectionTokenError,
     ConnectionUnavailableError,
 )
+from toolguard.parts.contained import contained
 from toolguard.tokens.per_loop import PerLoop, running_loop
 
 if TYPE_CHECKING:
@@ -148,7 +149,8 @@ class ServerTokens:
 
     async def _replace(self, key: frozenset[str], request: SourceRequest) -> None:
         try:
-            issued = await self._source.issue(request)
+            with contained():
+                issued = await self._source.issue(request)
         except ConnectionTokenError as error:
             issued = error.with_traceback(None)
         except Exception as error:  # noqa: BLE001 - of another's code: its text may hold a key

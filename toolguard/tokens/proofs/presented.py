@@ -10,7 +10,7 @@ from toolguard.principal import Principal
 from toolguard.tokens.proofs.settings import Mode
 from toolguard.tokens.verifier import Verifier
 
-__all__ = ["Accepting", "BoundVerifier", "check_binding", "verified"]
+__all__ = ["Accepting", "BoundVerifier", "check_accepted", "check_binding", "verified"]
 
 
 @runtime_checkable
@@ -62,6 +62,24 @@ def check_binding(jkt: str | None, *, bound: bool) -> None:
         )
 
 
+def check_accepted(jkt: str | None, mode: Mode, *, bound: bool) -> None:
+    """Refuse a token that is not of the kind that is accepted from its issuer.
+
+    Args:
+        jkt: the thumbprint of the key that the token is bound to; None for a bearer token.
+        mode: whether bound tokens of its issuer are accepted, or only those.
+        bound: whether it was presented with the scheme ``DPoP``.
+
+    Raises:
+        InvalidTokenError: with reason ``bound``.
+    """
+    check_binding(jkt, bound=bound)
+    if bound and mode == "off":
+        raise InvalidTokenError("bound", "Tokens that are bound to a key are not accepted here")
+    if mode == "required" and not bound:
+        raise InvalidTokenError("bound", "Only tokens that are bound to a key are accepted here")
+
+
 async def verified(guard: Accepting, token: str, *, bound: bool) -> Principal:
     """Return the principal of a token, if the guard accepts its kind from its issuer.
 
@@ -84,10 +102,5 @@ async def verified(guard: Accepting, token: str, *, bound: bool) -> Principal:
         principal = await verify(token)
     finally:
         del token  # a traceback shows local variables, and none may hold a token
-    check_binding(principal.jkt, bound=bound)
-    mode = guard.dpop_mode(principal.issuer)
-    if bound and mode == "off":
-        raise InvalidTokenError("bound", "Tokens that are bound to a key are not accepted here")
-    if mode == "required" and not bound:
-        raise InvalidTokenError("bound", "Only tokens that are bound to a key are accepted here")
+    check_accepted(principal.jkt, guard.dpop_mode(principal.issuer), bound=bound)
     return principal
