@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from toolguard.frameworks import internals
-from toolguard.frameworks.fastmcp_guard import remade, tags_of
+from toolguard.frameworks.fastmcp_components import remade, tags_of
 from toolguard.frameworks.operation import Catalog, Operation
 from toolguard.frameworks.protocols import FastMCPServer
 from toolguard.policies.operations import Kind

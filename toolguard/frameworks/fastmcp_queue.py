@@ -22,6 +22,13 @@ from fastmcp.tools.function_tool import FunctionTool
 
 from toolguard.calls.message import here
 from toolguard.frameworks import internals
+from toolguard.frameworks.fastmcp_components import (
+    kind_of,
+    name_of,
+    parents,
+    requested_version,
+    tags_of,
+)
 from toolguard.frameworks.fastmcp_guard import (
     AttachableAdapter,
     Attached,
@@ -29,12 +36,7 @@ from toolguard.frameworks.fastmcp_guard import (
     around,
     by_names,
     guarded,
-    kind_of,
-    name_of,
     on_path,
-    parents,
-    requested_version,
-    tags_of,
 )
 from toolguard.frameworks.protocols import FastMCPServer
 from toolguard.policies.operations import Kind, OperationCall

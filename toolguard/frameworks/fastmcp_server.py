@@ -28,15 +28,8 @@ from toolguard.frameworks import internals
 from toolguard.frameworks.apps import guard_builder
 from toolguard.frameworks.background import BackgroundTasks, TaskLine
 from toolguard.frameworks.fastmcp_catalog import catalog_of
-from toolguard.frameworks.fastmcp_guard import (
-    AttachableAdapter,
-    Attached,
-    attach,
-    described,
-    parents,
-    requested_version,
-    servers_below,
-)
+from toolguard.frameworks.fastmcp_components import described, parents, requested_version
+from toolguard.frameworks.fastmcp_guard import AttachableAdapter, Attached, attach, servers_below
 from toolguard.frameworks.fastmcp_queue import attend_extension, attend_workers
 from toolguard.frameworks.operation import Catalog, Operation, Revision
 from toolguard.frameworks.protocols import FastMCPServer

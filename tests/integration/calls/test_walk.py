@@ -24,7 +24,7 @@ _CALL = {
     "params": {"name": "echo", "arguments": {"text": "hello"}},
 }
 # Functions entered, and changes from one file to another, for a token that was seen before.
-_BUDGETS = {"mcp1": (81, 35), "mcp2": (75, 35), "fastmcp3": (121, 60), "fastmcp4": (114, 57)}
+_BUDGETS = {"mcp1": (81, 35), "mcp2": (75, 35), "fastmcp3": (121, 61), "fastmcp4": (114, 59)}
 
 
 class _Walk:
