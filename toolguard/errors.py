@@ -416,6 +416,16 @@ class AccessDeniedError(ToolGuardError):
         super().__init__(message)
         self.rule = rule
 
+    @classmethod
+    def unnamed(cls, what: str, needed: str) -> Self:
+        """Return the refusal of a token that does not name its user, or its tenant.
+
+        Args:
+            what: "user" or "tenant".
+            needed: what needs it, such as "This operation needs a user".
+        """
+        return cls(f"{needed}, and the token names no {what}", rule=f"a token that names a {what}")
+
 
 class DecisionUnavailableError(ToolGuardError):
     """It cannot be decided now whether the caller is permitted: retrying may help.

@@ -66,7 +66,7 @@ CATCH_EVERYTHING = {
     ],
     "tokens.introspection": ["ConfirmedVerifier.verify", "JWTOrOpaqueVerifier.verify"],
     "gateway.session": ["Session.run"],
-    "parts.contained": ["contained", "contained_in_thread"],
+    "parts.contained": ["_called", "contained"],
     "parts.readiness": ["_fault_of"],
     "tokens.jwt": ["JWTVerifier.verify", "JWTVerifier.verify_now"],
     "tokens.trust": ["TrustedIssuers.verify", "TrustedIssuers.verify_now"],

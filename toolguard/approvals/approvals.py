@@ -244,10 +244,7 @@ class Approvals:
     def _binding(self, call: CallToApprove, sent: dict[str, Any]) -> Binding:
         principal = call.principal
         if principal.user_id is None and call.need.by is None:
-            raise AccessDeniedError(
-                "This call is approved by its user, and the token names no user",
-                rule="a token that names a user",
-            )
+            raise AccessDeniedError.unnamed("user", "This call is approved by its user")
         try:
             arguments = digest_of(sent)
         except UnreadableArgumentError as error:

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 1 if it failed; 2 if it could not start; 130 if it was interrupted;
-        141 if nobody reads its output.
+        141 if the reader of its output has gone.
     """
     parser = _parser()
     arguments, more = parser.parse_known_args(argv)

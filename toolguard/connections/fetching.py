@@ -94,10 +94,7 @@ class ConnectionFetcher:
             )
         tenant_id = self.principal.tenant_id if need.tenant else None
         if need.tenant and tenant_id is None:
-            raise AccessDeniedError(
-                "This operation needs a tenant, and the token names no tenant",
-                rule="a token that names a tenant",
-            )
+            raise AccessDeniedError.unnamed("tenant", "This operation needs a tenant")
         request = ConnectionRequest(
             need.name,
             need.scopes,

@@ -14,7 +14,14 @@ from toolguard.connections.protocol import (
 )
 from toolguard.errors import ConnectionResponseError
 
-__all__ = ["FunctionProvider", "as_connection", "as_provider", "function_name", "takes"]
+__all__ = [
+    "FunctionProvider",
+    "as_connection",
+    "as_provider",
+    "function_name",
+    "is_async",
+    "takes",
+]
 
 _WRITE = "write `async def connect(request: ConnectionRequest) -> Connection | str`"
 
@@ -30,10 +37,7 @@ class FunctionProvider:
     """
 
     def __init__(self, function: ConnectionFunction) -> None:
-        # A decorator may hide the function, and an object may have an async __call__.
-        inner = inspect.unwrap(function)
-        call = type(inner).__call__
-        if not (inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)):
+        if not is_async(function):
             raise TypeError(f"{function_name(function)} is not async: {_WRITE}")
         if not takes(function, object()):
             raise TypeError(f"{function_name(function)} does not take one argument: {_WRITE}")
@@ -96,6 +100,16 @@ def as_connection(returned: object, name: str) -> Connection:
         "ConnectionRequiredError",
         connection=name,
     )
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Return whether calling ``function`` gives a coroutine.
+
+    A decorator may hide the function, and an object may have an async ``__call__``.
+    """
+    inner = inspect.unwrap(function)
+    call = type(inner).__call__
+    return inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(call)
 
 
 def takes(function: Callable[..., Any], *arguments: object) -> bool:

@@ -369,10 +369,7 @@ def _user_id_source(
     def user_id(principal: Principal | None, _: Connections) -> str | None:
         found = principal.user_id if principal is not None else None
         if found is None and not optional:
-            raise AccessDeniedError(
-                "This operation needs a user, and the token names no user",
-                rule="a token that names a user",
-            )
+            raise AccessDeniedError.unnamed("user", "This operation needs a user")
         return found
 
     return user_id

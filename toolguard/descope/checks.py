@@ -85,10 +85,7 @@ def require_user_id(principal: Principal) -> str:
         AccessDeniedError: if it is not a user.
     """
     if principal.user_id is None:
-        raise AccessDeniedError(
-            "This operation needs a user, and the token names no user",
-            rule="a token that names a user",
-        )
+        raise AccessDeniedError.unnamed("user", "This operation needs a user")
     return principal.user_id
 
 

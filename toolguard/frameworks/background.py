@@ -106,10 +106,7 @@ class BackgroundTasks:
         frame = here()
         principal = None if frame is None else await frame.message.principal(guard)
         if principal is not None and principal.user_id is None:
-            raise AccessDeniedError(
-                "A background task needs a user, and the token names no user",
-                rule="a token that names a user",
-            )
+            raise AccessDeniedError.unnamed("user", "A background task needs a user")
 
     async def owns(self, guard: ServerGuard, message: MessageContext, task: object) -> bool:
         """Return whether a task belongs to the caller of a message."""

@@ -26,11 +26,7 @@ from fastmcp.server.transforms.visibility import Visibility
 
 from toolguard.calls.message import Frame, MessageContext, as_current, here
 from toolguard.decorators.wrapper import arguments_of, injected_parameters, owner_of
-from toolguard.errors import (
-    GuardNotConfiguredError,
-    InvalidInputError,
-    ToolGuardError,
-)
+from toolguard.errors import GuardNotConfiguredError, InvalidInputError, ToolGuardError
 from toolguard.frameworks import internals
 from toolguard.frameworks.adapter import Adapter
 from toolguard.frameworks.background import BackgroundTasks

@@ -175,7 +175,10 @@ def read_message(body: bytes, headers: Iterable[tuple[bytes, bytes]]) -> MCPMess
             "The body must be one JSON object in UTF-8 that names no member twice",
             code=_PARSE_ERROR,
         )
-    message = replace(_message(envelope), mirrored=_mirrored_arguments(headers))
+    message = _message(envelope)
+    mirrored = _mirrored_arguments(headers)
+    if mirrored:  # otherwise the operations would be named a second time for nothing
+        message = replace(message, mirrored=mirrored)
     _check_mirrored(sent, message)
     return message
 

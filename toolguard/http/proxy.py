@@ -6,7 +6,6 @@ before the server gets it, decided on, and passed on unchanged, byte by byte.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
@@ -104,9 +103,12 @@ class ProxyGuard:
                     await self._refuse(refusal, table, state, send)
                 else:
                     state.permit()
-                    is_stream = table.method == LISTEN
-                    left = seconds_left(self.guard, state.principal) if is_stream else math.inf
-                    await UntilExpiry(body.replay(receive), send, left).serve(self.app, scope)
+                    replayed = body.replay(receive)
+                    if table.method == LISTEN:
+                        left = seconds_left(self.guard, state.principal)
+                        await UntilExpiry(replayed, send, left).serve(self.app, scope)
+                    else:
+                        await self.app(scope, replayed, send)
         finally:
             if self.guard.recorder.wanted():
                 self.guard.recorder.put(message_records(self.guard, table, refusal))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 import anyio
 
+from toolguard.parts.threads import in_own_thread
+
 __all__ = ["EndingError", "contained", "contained_in_thread", "kind_of"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -26,8 +27,8 @@ class EndingError(Exception):
 def contained() -> Iterator[None]:
     """Raise what would end the server as an ``EndingError``.
 
-    A cancellation of the running task, Ctrl-C and the end of a coroutine are nobody's fault, and
-    are not contained. Before Python 3.11, no cancellation can be told from one.
+    A cancellation of the running task, Ctrl-C and the end of a coroutine pass through. Before
+    Python 3.11 every cancellation does, because it cannot be told whose it is.
     """
     try:
         yield
@@ -36,22 +37,32 @@ def contained() -> Iterator[None]:
     except BaseException as error:
         if isinstance(error, (KeyboardInterrupt, GeneratorExit)) or _is_cancelled(error):
             raise
-        raise EndingError(type(error).__name__).with_traceback(error.__traceback__) from None
+        raise _ending(error) from None
 
 
-def contained_in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call ``function`` in a worker thread, where neither Ctrl-C nor a cancellation arrives.
+async def contained_in_thread(function: Callable[..., T], *args: object) -> T:
+    """Call a synchronous ``function`` in a thread that no tool uses; a cancelled call leaves it.
+
+    Neither Ctrl-C nor a cancellation arrives there.
 
     Raises:
         EndingError: if it raises what would end the server.
         Exception: as raised by the function.
     """
+    return await in_own_thread(_called, function, *args, abandon=True)
+
+
+def _called(function: Callable[..., T], *args: object) -> T:
     try:
-        return function(*args, **kwargs)
+        return function(*args)
     except Exception:
         raise
     except BaseException as error:  # noqa: BLE001 - of the user's: it cannot end the server
-        raise EndingError(type(error).__name__).with_traceback(error.__traceback__) from None
+        raise _ending(error) from None
+
+
+def _ending(error: BaseException) -> EndingError:
+    return EndingError(type(error).__name__).with_traceback(error.__traceback__)
 
 
 def kind_of(error: Exception) -> str:

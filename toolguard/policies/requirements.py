@@ -18,7 +18,6 @@ import anyio
 
 from toolguard.parsing.wildcards import wildcard
 from toolguard.parts.contained import contained_in_thread
-from toolguard.parts.threads import in_own_thread
 from toolguard.policies.answers import Answer
 from toolguard.policies.formulas import Attempt, Requirement
 from toolguard.policies.operations import OperationCall
@@ -234,9 +233,7 @@ class Check(Requirement):
         if _is_async(self.function):
             said = self.function(attempt.principal, attempt.call)
         else:
-            said = await in_own_thread(
-                contained_in_thread, self.function, attempt.principal, attempt.call, abandon=True
-            )
+            said = await contained_in_thread(self.function, attempt.principal, attempt.call)
         return await said if inspect.isawaitable(said) else said
 
     @property

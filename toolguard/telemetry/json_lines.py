@@ -25,7 +25,7 @@ class JSONLines:
 
     Raises:
         OSError: if the file cannot be written.
-        TypeError: if it is none of these.
+        TypeError: if ``to`` is neither a path, nor a text stream, nor a logger.
 
     >>> import sys
     >>> record = DecisionRecord(1.5, "https://mcp.example.com/mcp", "served", operation="add")

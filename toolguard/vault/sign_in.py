@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -10,7 +9,7 @@ from typing import Any, TypeAlias
 from starlette.requests import Request
 from starlette.responses import Response
 
-from toolguard.connections.functions import takes
+from toolguard.connections.functions import is_async, takes
 from toolguard.parsing.kinds import secret_text
 from toolguard.parsing.secure_urls import is_secure_url
 from toolguard.vault.token_answers import id_token_claims
@@ -93,11 +92,7 @@ def check_sign_in(sign_in: object) -> None:
     """
     if isinstance(sign_in, OpenIDSignIn):
         return
-    inner: Any = inspect.unwrap(sign_in) if callable(sign_in) else None
-    is_async = inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(
-        type(inner).__call__
-    )
-    if not callable(sign_in) or isinstance(sign_in, type) or not is_async:
+    if not callable(sign_in) or isinstance(sign_in, type) or not is_async(sign_in):
         kind = getattr(sign_in, "__qualname__", type(sign_in).__name__)
     elif takes(sign_in, object()):
         return

@@ -97,7 +97,7 @@ def test_everything_that_a_thread_raises_is_contained(error: BaseException) -> N
 
 
 async def _in_thread(function: Callable[..., Any], *args: Any) -> Any:
-    return await anyio.to_thread.run_sync(contained_in_thread, function, *args)
+    return await contained_in_thread(function, *args)
 
 
 def test_a_thread_returns_what_its_function_returns() -> None:

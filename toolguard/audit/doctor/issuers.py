@@ -91,7 +91,7 @@ def _offered(issuer: str, found: Mapping[str, Any], scopes: Collection[str]) -> 
 
 
 async def _metadata(client: httpx.AsyncClient, issuer: str) -> dict[str, Any] | str:
-    """Return the metadata of an issuer, or why there is none."""
+    """Return the metadata of an issuer, or a text with the reason why it cannot be read."""
     parts = urlsplit(issuer)
     origin, path = f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")
     reason = ""
@@ -108,7 +108,7 @@ async def _metadata(client: httpx.AsyncClient, issuer: str) -> dict[str, Any] | 
 
 
 async def _document(client: httpx.AsyncClient, url: str) -> dict[str, Any] | str:
-    """Return the JSON object at a URL, or why there is none."""
+    """Return the JSON object at a URL, or a text with the reason why it cannot be read."""
     if not is_secure_url(url):
         return "no https URL"
     try:

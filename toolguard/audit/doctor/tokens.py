@@ -78,7 +78,7 @@ async def look_with_token(
 
 
 def _challenge(response: httpx.Response) -> Challenge | None:
-    """Return the challenge of a 401; None if there is none, or it cannot be read."""
+    """Return the challenge of a 401; None if the answer has no readable one."""
     try:
         return parse(response.headers.get("www-authenticate", ""))
     except ValueError:

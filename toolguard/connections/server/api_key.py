@@ -17,7 +17,6 @@ from toolguard.errors import (
     ConnectionUnavailableError,
 )
 from toolguard.parts.contained import contained_in_thread
-from toolguard.parts.threads import in_own_thread
 
 __all__ = ["APIKey", "KeyFunction"]
 
@@ -92,7 +91,7 @@ class APIKey:
         if inspect.iscoroutinefunction(inspect.unwrap(self._function)):
             returned: object = self._function()
         else:
-            returned = await in_own_thread(contained_in_thread, self._function, abandon=True)
+            returned = await contained_in_thread(self._function)
         return await returned if inspect.isawaitable(returned) else returned
 
     def _checked(
